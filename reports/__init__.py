@@ -1,0 +1,1 @@
+"""From records to Parquet tables, statistics, plots and reports."""

@@ -1,0 +1,1 @@
+"""Figures: one public module each, exporting prepare and draw."""

@@ -1,0 +1,1 @@
+"""Plan, sample, schedule, place, record and resume studies; the `tcpa` command."""

@@ -1,0 +1,1 @@
+"""What is varied: axes, conditions, ablation designs."""

@@ -1,0 +1,1 @@
+"""Shipped spaces and ablations, one YAML file each."""

@@ -1,0 +1,39 @@
+"""TCPA Search core: frozen ViT backbones, prompt methods, packs of trials. Needs torch and timm only.
+
+Names are loaded on first use, so that light processes (drivers, reports) can import settings and
+record types without importing torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tcpa_core.config import TrialConfig
+    from tcpa_core.model import build_model
+    from tcpa_core.record import EpochReport, TrialResult
+    from tcpa_core.train import load_trained, run_trial
+
+__all__ = [
+    "EpochReport",
+    "TrialConfig",
+    "TrialResult",
+    "build_model",
+    "load_trained",
+    "run_trial",
+]
+__version__ = "0.1.0"
+
+_HOME = {
+    "TrialConfig": "config",
+    "EpochReport": "record",
+    "TrialResult": "record",
+    "build_model": "model",
+    "load_trained": "train",
+    "run_trial": "train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"tcpa_core.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'tcpa_core' has no attribute {name!r}")

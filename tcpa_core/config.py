@@ -1,0 +1,286 @@
+"""Settings of one trial: frozen, strict, addressed by dotted paths, hashed into an identity.
+
+A value has one spelling everywhere (`tcpa.top_k_image`): YAML, `--set`, MLflow parameters, Parquet
+columns and messages. Settings of a method live in that method's file (`Config`); they appear in a
+trial only when the method is in `methods`. This module never imports torch; the method files do, so
+a trial's method section is only checked where `TrialConfig.from_flat` is called.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from tcpa_core import plugins
+from tcpa_core.errors import ConfigError, nearest
+
+METHODS = "tcpa_core.methods"
+DATASETS = "tcpa_core.data"
+
+CORE_VERSION = 1
+"""Raised whenever a change of code changes the numbers of a trial; part of every digest."""
+
+Flat = dict[str, Any]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, strict, unknown keys forbidden."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+T = TypeVar("T", bound=Settings)
+
+
+class BackboneConfig(Settings):
+    """Which frozen ViT, with which weights, at which image size."""
+
+    name: str = "vit_nano"
+    """A timm VisionTransformer by name, or "vit_nano" (shipped with this package)."""
+    weights: str | None = None
+    """None: shipped or hub weights; a path to .safetensors/.pth/.npz; or "random" (labelled)."""
+    img_size: int | None = Field(default=None, ge=1)
+    """Input side in pixels; None: the model's own. Position embeddings are resized."""
+
+
+class DataConfig(Settings):
+    """Which labelled images, and how they become tensors."""
+
+    name: str = "digits"
+    """A file of tcpa_core/data."""
+    root: str | None = None
+    """Folder of the data set; None where the data set needs none."""
+    resize: Literal["squash", "short_side"] = "squash"
+    """squash: to img_size x img_size, aspect ignored (VTAB); short_side: to resize_to, then crop."""
+    resize_to: int | None = Field(default=None, ge=1)
+    """Short side in pixels before the crop; None: round(img_size * 256 / 224)."""
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    random_crop: bool = False
+    """Train on random img_size crops (short_side only); evaluation always crops the centre."""
+    flip: bool = False
+    """Mirror half of the training images."""
+    norm_stats: Literal["checkpoint", "imagenet", "half"] = "checkpoint"
+    """Mean and std: the checkpoint's own, ImageNet's, or 0.5."""
+    val_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """Share of train split off as val, per class, where the data set has no val split."""
+    split_seed: int = Field(default=0, ge=0)
+    """Seed of that split; not the trial's seed, so that replicates share the split."""
+
+
+class OptimConfig(Settings):
+    """Optimiser and learning-rate schedule."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(default=1e-3, gt=0.0)
+    """Peak learning rate, reached at the end of the warm-up; not scaled by the batch size."""
+    weight_decay: float = Field(default=0.01, ge=0.0)
+    """Decoupled (AdamW) or added to the gradient (SGD)."""
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """SGD only."""
+    warmup_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of all steps with a linear warm-up; 0 switches it off."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    clip_norm: float | None = Field(default=None, gt=0.0)
+    """Largest gradient norm of one trial's trainable tensors; None: no clipping."""
+
+
+class TrainConfig(Settings):
+    """Length, batches, regularisation and selection."""
+
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    mixup_alpha: float = Field(default=0.0, ge=0.0)
+    """Beta(alpha, alpha) mixing of image pairs; 0 switches it off."""
+    mixup_prob: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Probability that a batch is mixed."""
+    selection: Literal["best_val", "last_epoch", "best_test_epoch"] = "best_val"
+    """Which epoch's state is tested. best_test_epoch is the authors' rule, for reproduction only."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after this many epochs without a better val accuracy; None: never."""
+    head_init: Literal["torch_default", "vpt", "trunc02"] = "torch_default"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: fp32 on CPU, bf16 autocast on CUDA."""
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class _Sections(Settings):
+    backbone: BackboneConfig = BackboneConfig()
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    methods: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (
+        "linear",
+    )
+    seed: int = Field(default=0, ge=0)
+
+
+class TrialConfig(_Sections):
+    """All settings of one trial.
+
+    Build it with `from_flat`; read it with `flat`; derive from it with `replace_paths`.
+    """
+
+    method_settings: dict[str, Any] = {}
+    """Checked `Config` object of each method in `methods`, by method name."""
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, Any], *, place: str = "trial") -> Self:
+        """Check settings given by dotted path; absent ones take their defaults.
+
+        Args:
+            flat: {"tcpa.top_k_image": 5, "methods": ["tcpa"], ...}.
+            place: Where the settings come from, for the message.
+
+        Raises:
+            ConfigError: Unknown path, wrong type, out of range, or settings that contradict.
+        """
+        nested = _nest(flat, place)
+        raw_methods = nested.get("methods", ("linear",))
+        if isinstance(raw_methods, str):
+            raise ConfigError(
+                f"methods must be a list of method names, got {raw_methods!r} ({place}); "
+                f"write [{raw_methods}]."
+            )
+        core = {k: v for k, v in nested.items() if k in _Sections.model_fields}
+        sections = {k: v for k, v in nested.items() if k not in _Sections.model_fields}
+        base = _validate(_Sections, core, "", place)
+        if len(set(base.methods)) != len(base.methods):
+            raise ConfigError(
+                f"methods names one method twice, got {list(base.methods)} ({place})."
+            )
+        settings = {
+            name: _validate(method_config(name), sections.pop(name, {}), name, place)
+            for name in base.methods
+        }
+        for name in sections:
+            _refuse_section(name, base.methods, place)
+        return cls.model_construct(
+            **{k: getattr(base, k) for k in _Sections.model_fields}, method_settings=settings
+        )
+
+    def flat(self) -> Flat:
+        """All settings, defaults included, by dotted path, in a stable order."""
+        out: Flat = {}
+        for name in _Sections.model_fields:
+            value = getattr(self, name)
+            if isinstance(value, Settings):
+                out |= {f"{name}.{key}": v for key, v in value.model_dump().items()}
+            else:
+                out[name] = list(value) if isinstance(value, tuple) else value
+        for name, settings in self.method_settings.items():
+            out |= {f"{name}.{key}": v for key, v in settings.model_dump().items()}
+        return out
+
+    def replace_paths(self, changes: Mapping[str, Any]) -> "TrialConfig":
+        """The same trial with some paths changed. Sections of dropped methods are dropped too."""
+        merged = {**self.flat(), **changes}
+        methods = merged["methods"]
+        kept = {
+            path: value
+            for path, value in merged.items()
+            if path in changes
+            or path.split(".")[0] not in plugins.names(METHODS)
+            or path.split(".")[0] in methods
+        }
+        return TrialConfig.from_flat(kept)
+
+    def digest(self, data_fingerprint: str, weights_fingerprint: str) -> str:
+        """Identity of the trial: 16 hex digits over everything that changes its result.
+
+        Paths do not enter (`data.root`, `backbone.weights`); what they lead to does.
+        """
+        return _hash(self._identity(data_fingerprint, weights_fingerprint))
+
+    def point(self, data_fingerprint: str, weights_fingerprint: str) -> str:
+        """The digest without the seed: equal for replicates."""
+        identity = self._identity(data_fingerprint, weights_fingerprint)
+        del identity["seed"]
+        return _hash(identity)
+
+    def _identity(self, data_fingerprint: str, weights_fingerprint: str) -> Flat:
+        identity = self.flat()
+        identity["data.root"] = data_fingerprint
+        identity["backbone.weights"] = weights_fingerprint
+        identity["core_version"] = CORE_VERSION
+        return identity
+
+
+@cache
+def method_config(name: str) -> type[Settings]:
+    """The `Config` class of a method file."""
+    config: type[Settings] = plugins.load(METHODS, name).Config
+    return config
+
+
+def known_paths() -> dict[str, FieldInfo | None]:
+    """Every dotted path that a trial can have, over all methods; `methods` and `seed` included."""
+    paths: dict[str, FieldInfo | None] = {}
+    for name, field in _Sections.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Settings):
+            paths |= {f"{name}.{key}": info for key, info in section.model_fields.items()}
+        else:
+            paths[name] = field
+    for method in plugins.names(METHODS):
+        fields = method_config(method).model_fields
+        paths |= {f"{method}.{key}": info for key, info in fields.items()}
+    return paths
+
+
+def _nest(flat: Mapping[str, Any], place: str) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for path, value in flat.items():
+        section, dot, key = str(path).partition(".")
+        if not dot:
+            nested[section] = value
+        elif isinstance(nested.setdefault(section, {}), dict) and "." not in key:
+            nested[section][key] = value
+        else:
+            raise ConfigError(f"no setting {path!r} ({place}){nearest(path, known_paths())}.")
+    return nested
+
+
+def _refuse_section(name: str, methods: tuple[str, ...], place: str) -> None:
+    if name in plugins.names(METHODS):
+        raise ConfigError(
+            f"{name}.* is set but methods is {list(methods)} ({place}); "
+            f"add {name!r} to methods or remove its settings."
+        )
+    known = sorted({path.split(".")[0] for path in known_paths()})
+    raise ConfigError(
+        f"no settings section {name!r} ({place}){nearest(name, known)}. "
+        f"Available: {', '.join(known)}."
+    )
+
+
+def _validate(model: type[T], values: Any, section: str, place: str) -> T:
+    try:
+        return model.model_validate(values)
+    except ValidationError as err:
+        raise ConfigError(_explain(err, model, section, place)) from err
+
+
+def _explain(err: ValidationError, model: type[Settings], section: str, place: str) -> str:
+    """Turn the first pydantic problem into one sentence with path, value and possibilities."""
+    problem = err.errors()[0]
+    path = ".".join([*([section] if section else []), *(str(p) for p in problem["loc"])])
+    got = problem["input"]
+    if problem["type"] == "extra_forbidden":
+        return f"no setting {path!r} ({place}){nearest(path, known_paths())}."
+    if problem["type"] == "value_error":  # our own model validators name the path themselves
+        return f"{problem['ctx']['error']} ({place})"
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{path}: {message.replace('input should be', 'must be')}, got {got!r} ({place})."
+
+
+def _hash(identity: Flat) -> str:
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Data sets: one public module per kind, found by file name."""

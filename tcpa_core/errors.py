@@ -1,0 +1,67 @@
+"""Every error a user can meet. Messages say: place, condition, value got, what is possible, next step.
+
+TcpaError
+├── ConfigError (ValueError)            a setting, a space or a command-line value is wrong
+│   └── PluginError (LookupError)       no method, dataset, preset or plot of that name
+├── DataError (RuntimeError)            an image, list, split or cache entry is broken or missing
+├── WeightsError (RuntimeError)         backbone weights are missing or do not fit
+├── ShapeError (ValueError)             a tensor does not have the promised shape
+├── NonFiniteLossError (ArithmeticError) a member's loss became nan or infinite
+├── OutOfMemoryError (MemoryError)      a step does not fit, even alone
+├── CheckpointError (RuntimeError)      a saved state is torn, foreign or of another version
+├── RecordError (ValueError)            a journal line or stored record is damaged
+└── StudyError (RuntimeError)           a study folder is taken, locked, missing or unwritable
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class TcpaError(Exception):
+    """Base of all errors that a user can cause or has to act on."""
+
+
+class ConfigError(TcpaError, ValueError):
+    """A setting, a space or a command-line value is wrong."""
+
+
+class PluginError(ConfigError, LookupError):
+    """No method, dataset, preset or plot has that name."""
+
+
+class DataError(TcpaError, RuntimeError):
+    """An image, list, split or cache entry is broken or missing."""
+
+
+class WeightsError(TcpaError, RuntimeError):
+    """Backbone weights are missing or do not fit the model."""
+
+
+class ShapeError(TcpaError, ValueError):
+    """A tensor does not have the promised shape."""
+
+
+class NonFiniteLossError(TcpaError, ArithmeticError):
+    """The loss of one trial became nan or infinite."""
+
+
+class OutOfMemoryError(TcpaError, MemoryError):
+    """A training step does not fit into memory, even for one trial alone."""
+
+
+class CheckpointError(TcpaError, RuntimeError):
+    """A saved state is torn, foreign or of another schema version."""
+
+
+class RecordError(TcpaError, ValueError):
+    """A journal line or a stored record is damaged or of another schema version."""
+
+
+class StudyError(TcpaError, RuntimeError):
+    """A study folder is taken, locked, missing or unwritable."""
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """Say which known name is closest, as a clause to append to a message ("" if none is close)."""
+    match = get_close_matches(str(name), list(options), n=1, cutoff=0.6)
+    return f"; closest name: {match[0]!r}" if match else ""

@@ -1,0 +1,1 @@
+"""Tuning methods: one public module each, found by file name."""

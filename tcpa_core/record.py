@@ -1,0 +1,134 @@
+"""What a trial reports, and the journal that keeps it: one JSON object per line, with a checksum.
+
+The journal is the truth of a study; MLflow and Parquet are rebuilt from it. This module knows no
+tensors and no platform, so that drivers and reports share it.
+"""
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tcpa_core.errors import RecordError
+
+SCHEMA_VERSION = 1
+
+Status = Literal["completed", "pruned", "failed"]
+
+EVENT_KINDS = (
+    "study",  # first line: name, kind ("search" or "ablation"), source, settings of the study
+    "planned",  # trial, params (flat), digest, point, seed, labels, origin
+    "started",  # trial, worker, device
+    "epoch",  # trial, then the fields of EpochReport
+    "completed",  # trial, then the fields of TrialResult
+    "pruned",  # same
+    "failed",  # same; reason says why
+    "reused",  # trial, source_study, source_trial, then the fields of TrialResult
+    "resumed",  # a driver took the study up again
+    "stopped",  # the driver ended before the budget; reason
+    "finished",  # the budget is spent or the design is complete
+)
+FINAL_KINDS = ("completed", "pruned", "failed", "reused")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochReport:
+    """Measurements of one epoch of one trial. Accuracies are fractions in [0, 1]."""
+
+    epoch: int
+    """1-based."""
+    train_loss: float
+    """Mean over the epoch's batches: classification plus weighted method loss."""
+    ce_loss: float
+    match_loss: float
+    """Weighted method loss (TCPA's matching term); 0 where the method has none."""
+    val_loss: float
+    val_accuracy: float
+    lr: float
+    """Learning rate of the epoch's last step."""
+    duration_s: float
+    """Wall time of the epoch, divided among the trials that shared the device."""
+    images_per_s: float
+    """Training images of this trial per second of `duration_s`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialResult:
+    """Outcome of one trial. None: not measured (a failed trial has no accuracies)."""
+
+    status: Status
+    reason: str = ""
+    best_epoch: int | None = None
+    num_epochs: int = 0
+    """Epochs really trained."""
+    val_accuracy: float | None = None
+    """Of the selected epoch."""
+    val_loss: float | None = None
+    test_accuracy: float | None = None
+    """Read once, for the selected epoch; None for pruned trials."""
+    test_loss: float | None = None
+    num_trainable: int = 0
+    """Trainable parameters, head included."""
+    num_trainable_no_head: int = 0
+    flops_per_image: float | None = None
+    """Forward FLOPs (multiply-add = 2) of one image in evaluation."""
+    duration_s: float = 0.0
+    peak_memory_bytes: int = 0
+    device: str = ""
+    warnings: list[str] = field(default_factory=list)
+    """Sentences every table repeats, for example random backbone weights."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values, in field order."""
+        return asdict(self)
+
+
+def encode_line(event: Mapping[str, Any]) -> bytes:
+    """One journal line: compact JSON with a CRC-32 of the rest as last key, newline included."""
+    body = json.dumps(event, separators=(",", ":"), ensure_ascii=False)
+    return f'{body[:-1]},"crc":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
+
+
+def decode_line(line: bytes, place: str) -> dict[str, Any]:
+    """Read a journal line back and check it.
+
+    Args:
+        line: With or without its newline.
+        place: File and line number, for the message.
+
+    Raises:
+        RecordError: The line is torn, its checksum differs, or its kind is not known.
+    """
+    text, mark, tail = line.rstrip(b"\n").rpartition(b',"crc":"')
+    body = text + b"}"
+    if not mark or tail[8:] != b'"}' or tail[:8] != f"{zlib.crc32(body):08x}".encode():
+        raise RecordError(f"{place}: journal line is torn or altered (checksum differs).")
+    event: dict[str, Any] = json.loads(body)
+    if event.get("kind") not in EVENT_KINDS:
+        raise RecordError(
+            f"{place}: unknown event kind {event.get('kind')!r}; the journal was written by another "
+            f"version. Known: {', '.join(EVENT_KINDS)}."
+        )
+    return event
+
+
+def read_journal(path: Path, *, allow_torn_tail: bool = True) -> Iterator[dict[str, Any]]:
+    """Yield the events of a journal in order.
+
+    A torn last line is what a killed writer leaves: it was never acknowledged and is passed over
+    when `allow_torn_tail`. Damage anywhere else is an error.
+
+    Raises:
+        RecordError: A line other than the last is damaged.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                event = decode_line(line, f"{path.name}:{number}")
+            except RecordError:
+                if allow_torn_tail and not line.endswith(b"\n"):
+                    return
+                raise
+            yield event
