@@ -1,4 +1,4 @@
-"""TCPA Search core: frozen ViT backbones, prompt methods, packs of trials. Needs torch and timm only.
+"""TCPA Search core: frozen ViT backbones, prompt methods, packs of trials.
 
 Names are loaded on first use, so that light processes (drivers, reports) can import settings and
 record types without importing torch.

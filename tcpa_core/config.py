@@ -55,7 +55,7 @@ class DataConfig(Settings):
     root: str | None = None
     """Folder of the data set; None where the data set needs none."""
     resize: Literal["squash", "short_side"] = "squash"
-    """squash: to img_size x img_size, aspect ignored (VTAB); short_side: to resize_to, then crop."""
+    """squash: to img_size x img_size, aspect ignored; short_side: to resize_to, then crop."""
     resize_to: int | None = Field(default=None, ge=1)
     """Short side in pixels before the crop; None: round(img_size * 256 / 224)."""
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
@@ -99,7 +99,7 @@ class TrainConfig(Settings):
     mixup_prob: float = Field(default=0.5, ge=0.0, le=1.0)
     """Probability that a batch is mixed."""
     selection: Literal["best_val", "last_epoch", "best_test_epoch"] = "best_val"
-    """Which epoch's state is tested. best_test_epoch is the authors' rule, for reproduction only."""
+    """Which epoch's state is tested. best_test_epoch is some authors' rule; labelled."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many epochs without a better val accuracy; None: never."""
     head_init: Literal["torch_default", "vpt", "trunc02"] = "torch_default"

@@ -1,4 +1,4 @@
-"""Every error a user can meet. Messages say: place, condition, value got, what is possible, next step.
+"""Every error a user can meet. Messages say place, condition, value, what is possible.
 
 TcpaError
 ├── ConfigError (ValueError)            a setting, a space or a command-line value is wrong

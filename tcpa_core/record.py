@@ -25,6 +25,7 @@ EVENT_KINDS = (
     "completed",  # trial, then the fields of TrialResult
     "pruned",  # same
     "failed",  # same; reason says why
+    "tested",  # trial, test_loss, test_accuracy: the selected trial of a search, read once
     "reused",  # trial, source_study, source_trial, then the fields of TrialResult
     "resumed",  # a driver took the study up again
     "stopped",  # the driver ended before the budget; reason
@@ -108,8 +109,8 @@ def decode_line(line: bytes, place: str) -> dict[str, Any]:
     event: dict[str, Any] = json.loads(body)
     if event.get("kind") not in EVENT_KINDS:
         raise RecordError(
-            f"{place}: unknown event kind {event.get('kind')!r}; the journal was written by another "
-            f"version. Known: {', '.join(EVENT_KINDS)}."
+            f"{place}: unknown event kind {event.get('kind')!r}; the journal was written by "
+            f"another version. Known: {', '.join(EVENT_KINDS)}."
         )
     return event
 

@@ -1,4 +1,4 @@
-"""Random numbers of a trial, keyed by what they are for and never by where the trial sits in a pack.
+"""Random numbers of a trial, keyed by what they are for, never by the place in a pack.
 
 Every draw names its purpose and counters (epoch, step, layer). Streams therefore need no state: a
 resumed trial, or one with other neighbours, draws the same numbers again.

@@ -1,0 +1,74 @@
+"""Tiny checkpoints: trainable tensors and optimiser state in safetensors, never a pickle.
+
+A file is replaced atomically, carries a schema version and a checksum over its tensors, and is
+refused when either differs.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from tcpa_core.errors import CheckpointError
+
+SCHEMA = 1
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
+    """Write tensors and JSON values; the old file stays whole until the new one is on disk."""
+    contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    text = json.dumps({"schema": SCHEMA, **info}, allow_nan=False)
+    data = save(contiguous, metadata={"tcpa": text, "crc": str(_checksum(contiguous, text))})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint back.
+
+    Raises:
+        CheckpointError: The file is missing, torn, altered or of another schema.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        tensors = load_file(path)
+        text, crc = metadata["tcpa"], metadata["crc"]
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as err:
+        raise CheckpointError(
+            f"{path} is no readable checkpoint ({type(err).__name__}: {err}); "
+            "delete it to train this trial from its start."
+        ) from err
+    if crc != str(_checksum(tensors, text)):
+        raise CheckpointError(
+            f"{path} is damaged: its checksum differs; delete it to train this trial again."
+        )
+    info: dict[str, Any] = json.loads(text)
+    if info["schema"] != SCHEMA:
+        raise CheckpointError(
+            f"{path} has schema {info['schema']!r}, this version reads {SCHEMA}; "
+            "continue the study with the version that wrote it."
+        )
+    return tensors, info
+
+
+def _checksum(tensors: Mapping[str, Tensor], text: str) -> int:
+    crc = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        crc = zlib.crc32(name.encode(), crc)
+        crc = zlib.crc32(tensors[name].numpy().tobytes(), crc)
+    return crc

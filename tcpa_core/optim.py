@@ -1,0 +1,133 @@
+"""One optimiser for all members of a pack: vectorised over the leading member axis.
+
+Each member keeps its own learning rate, weight decay, clipping, moments and step count, so that its
+trajectory is the one it would have alone.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tcpa_core.config import OptimConfig
+
+Moments = dict[str, Tensor]
+"""Optimiser state of one member: "exp_avg/head.weight" -> tensor of the unpadded shape."""
+
+_SLOTS = {"adamw": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum",)}
+
+
+def lr_at(config: OptimConfig, step: int, num_steps: int) -> float:
+    """Learning rate of one step: linear warm-up, then cosine to 0 or constant.
+
+    Args:
+        step: 0-based step of the trial.
+        num_steps: Steps of the whole trial; the warm-up is a share of it.
+    """
+    warmup = round(config.warmup_fraction * num_steps)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    if config.schedule == "constant":
+        return config.lr
+    progress = (step - warmup) / max(1, num_steps - warmup)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class PackOptimizer:
+    """AdamW (Loshchilov & Hutter, arXiv:1711.05101) or SGD with momentum over stacked tensors.
+
+    Numbers equal `torch.optim.AdamW` and `torch.optim.SGD` run per member. Zero padding stays zero.
+
+    Args:
+        params: Stacked trainable tensors [M, ...] by name.
+        configs: Settings of the M members; all have the same `name`.
+        moments: Saved state of each member; {} starts a member fresh.
+        shapes: Unpadded shape of each tensor, per member.
+        steps: Optimiser steps each member has already made.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, nn.Parameter],
+        configs: Sequence[OptimConfig],
+        moments: Sequence[Moments],
+        shapes: Sequence[Mapping[str, tuple[int, ...]]],
+        steps: Sequence[int],
+    ) -> None:
+        self._params = dict(params)
+        self._configs = list(configs)
+        self._shapes = list(shapes)
+        self._steps = list(steps)
+        device = next(iter(self._params.values())).device
+        self._decay = torch.tensor([c.weight_decay for c in configs], device=device)
+        self._clip = torch.tensor([c.clip_norm or math.inf for c in configs], device=device)
+        self._name = configs[0].name
+        self._slots = {
+            f"{slot}/{name}": torch.zeros_like(param, requires_grad=False)
+            for slot in _SLOTS[self._name]
+            for name, param in self._params.items()
+        }
+        for m, saved in enumerate(moments):
+            for key, value in saved.items():
+                self._region(key, m).copy_(value)
+
+    def moments(self, m: int) -> Moments:
+        """Copy of one member's state, without padding, on the CPU."""
+        return {key: self._region(key, m).to("cpu", copy=True) for key in self._slots}
+
+    @torch.no_grad()
+    def step(self, lrs: Sequence[float]) -> None:
+        """Update every member with its own learning rate from the gradients of `params`."""
+        device = self._decay.device
+        lr = torch.tensor(lrs, device=device)
+        self._clip_gradients()
+        self._steps = [s + 1 for s in self._steps]
+        update = self._adamw if self._name == "adamw" else self._sgd
+        for name, param in self._params.items():
+            if param.grad is not None:
+                update(name, param, param.grad, lr)
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for param in self._params.values():
+            param.grad = None
+
+    def _adamw(self, name: str, param: Tensor, grad: Tensor, lr: Tensor) -> None:
+        beta1, beta2, eps = 0.9, 0.999, 1e-8
+        mean, square = self._slots[f"exp_avg/{name}"], self._slots[f"exp_avg_sq/{name}"]
+        done = torch.tensor(self._steps, device=param.device, dtype=torch.float64)
+        correction1 = _column((1 - beta1**done).to(param.dtype), param)
+        correction2 = _column((1 - beta2**done).sqrt().to(param.dtype), param)
+        param.mul_(1 - _column(lr * self._decay, param))
+        mean.lerp_(grad, 1 - beta1)
+        square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        denominator = (square.sqrt() / correction2).add_(eps)
+        param.sub_(_column(lr, param) / correction1 * mean / denominator)
+
+    def _sgd(self, name: str, param: Tensor, grad: Tensor, lr: Tensor) -> None:
+        momentum = _column(
+            torch.tensor([c.momentum for c in self._configs], device=param.device), param
+        )
+        buffer = self._slots[f"momentum/{name}"]
+        buffer.mul_(momentum).add_(grad + _column(self._decay, param) * param)
+        param.sub_(_column(lr, param) * buffer)
+
+    def _clip_gradients(self) -> None:
+        """Scale each member's gradients so that their joint norm is at most its `clip_norm`."""
+        if torch.isinf(self._clip).all():
+            return
+        grads = [p.grad for p in self._params.values() if p.grad is not None]
+        square = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0)
+        scale = (self._clip / (square.sqrt() + 1e-6)).clamp(max=1.0)
+        for grad in grads:
+            grad.mul_(_column(scale, grad))
+
+    def _region(self, key: str, m: int) -> Tensor:
+        shape = self._shapes[m][key.split("/", 1)[1]]
+        return self._slots[key][m][tuple(slice(0, n) for n in shape)]
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    """[M] -> [M, 1, ...] that broadcasts against a stacked tensor."""
+    return values.to(like.dtype).view(-1, *[1] * (like.ndim - 1))

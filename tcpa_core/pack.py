@@ -1,0 +1,485 @@
+"""A pack: M trials trained together over one frozen backbone and one data set.
+
+A single run is a pack of one; there is no other training loop. Members share the backbone's
+computation and nothing else: parameters, optimiser state, random streams, losses and failures are
+their own. They join and leave between epochs.
+"""
+
+# Axes: M members, B batch, C classes, D width.
+
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tcpa_core.backbone import Backbone
+from tcpa_core.checkpoint import load_checkpoint, save_checkpoint
+from tcpa_core.config import TrialConfig
+from tcpa_core.data._images import ImageSource
+from tcpa_core.data.base import Progress, load_dataset
+from tcpa_core.errors import CheckpointError
+from tcpa_core.methods.base import MemberState, Step
+from tcpa_core.model import PackModel, init_member_state
+from tcpa_core.optim import Moments, PackOptimizer, lr_at
+from tcpa_core.record import EpochReport, TrialResult
+from tcpa_core.streams import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class TrialData:
+    """The three splits on the device, ready to be sampled."""
+
+    train: ImageSource
+    val: ImageSource
+    test: ImageSource
+    class_names: tuple[str, ...]
+    fingerprint: str
+
+
+def load_trial_data(
+    config: TrialConfig,
+    backbone: Backbone,
+    *,
+    device: str = "cpu",
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> TrialData:
+    """Load the data set of a trial at the backbone's image size, with its normalisation."""
+    data = load_dataset(config.data, backbone.img_size, cache_dir=cache_dir, progress=progress)
+    mean, std = backbone.norm_stats(config.data.norm_stats)
+    sources = {
+        name: ImageSource(data.splits[name], config.data, backbone.img_size, mean, std, device)
+        for name in ("train", "val", "test")
+    }
+    return TrialData(**sources, class_names=tuple(data.class_names), fingerprint=data.fingerprint)
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The epoch whose state will be tested."""
+
+    epoch: int
+    val_accuracy: float
+    val_loss: float
+    test_accuracy: float | None
+    """Only with selection "best_test_epoch", which looks at the test split every epoch."""
+    state: MemberState
+
+    def rank(self, rule: str) -> tuple[float, float]:
+        """Sort key of the selection rule; larger is better, ties go to the lower val loss."""
+        if rule == "last_epoch":
+            return (float(self.epoch), 0.0)
+        if rule == "best_test_epoch":
+            return (self.test_accuracy or 0.0, 0.0)
+        return (self.val_accuracy, -self.val_loss)
+
+
+@dataclass(slots=True)
+class Member:
+    """One trial between two epochs. Tensors are unpadded, on the CPU, and never shared."""
+
+    trial: str
+    config: TrialConfig
+    state: MemberState
+    moments: Moments = field(default_factory=dict)
+    epoch: int = 0
+    """Epochs trained so far."""
+    step: int = 0
+    """Optimiser steps made so far."""
+    selected: Selected | None = None
+    peak_accuracy: float = -1.0
+    """Highest val accuracy so far."""
+    stale_epochs: int = 0
+    """Epochs since the val accuracy last rose."""
+    duration_s: float = 0.0
+
+    @property
+    def is_done(self) -> bool:
+        """True when the last epoch is trained or the patience is used up."""
+        patience = self.config.train.patience
+        spent = patience is not None and self.stale_epochs >= patience
+        return spent or self.epoch >= self.config.train.epochs
+
+
+@dataclass(frozen=True, slots=True)
+class Diverged:
+    """A member whose loss stopped being finite; its neighbours are not affected."""
+
+    reason: str
+
+
+class Pack:
+    """Trains members that share `pack_key(config)`, one epoch at a time.
+
+    Args:
+        backbone: Frozen; shared by all members.
+        data: Shared by all members.
+    """
+
+    def __init__(self, backbone: Backbone, data: TrialData) -> None:
+        self.backbone = backbone
+        self.data = data
+        self.device = data.train.labels.device
+        self._features: dict[str, Tensor] = {}
+        self._assembled: list[Member] = []
+        self._model: PackModel | None = None
+        self._optimizer: PackOptimizer | None = None
+
+    def new_member(self, trial: str, config: TrialConfig) -> Member:
+        """A fresh member, initialised from its seed alone."""
+        state = init_member_state(self.backbone, config, len(self.data.class_names))
+        return Member(trial=trial, config=config, state=state)
+
+    def run_epoch(self, members: Sequence[Member]) -> list[EpochReport | Diverged]:
+        """Train all given members for one epoch and validate them.
+
+        The members advance in place; one that diverges keeps its state from before the epoch.
+
+        Returns:
+            One report per member, in order.
+        """
+        started = time.perf_counter()
+        model, optimizer = self._assemble(members)
+        losses, lrs = self._train(members, model, optimizer)
+        val_loss, val_accuracy = self._evaluate(model, "val")
+        tested = any(m.config.train.selection == "best_test_epoch" for m in members)
+        test_accuracy = self._evaluate(model, "test")[1] if tested else None
+        seconds = (time.perf_counter() - started) / len(members)
+        outcomes: list[EpochReport | Diverged] = []
+        for m, member in enumerate(members):
+            bad = (~torch.isfinite(losses[:, :, m]).all(1)).nonzero()
+            if len(bad):
+                self._assembled = []
+                outcomes.append(_diverged(member, losses[:, 0, m], int(bad[0])))
+                continue
+            total, ce, match = losses[:, :, m].mean(0).tolist()
+            member.state = _to_cpu(model.member_state(m))
+            member.moments = optimizer.moments(m)
+            member.epoch += 1
+            member.step += len(losses)
+            member.duration_s += seconds
+            _select(
+                member,
+                Selected(
+                    epoch=member.epoch,
+                    val_accuracy=val_accuracy[m],
+                    val_loss=val_loss[m],
+                    test_accuracy=None if test_accuracy is None else test_accuracy[m],
+                    state=member.state,
+                ),
+            )
+            outcomes.append(
+                EpochReport(
+                    epoch=member.epoch,
+                    train_loss=total,
+                    ce_loss=ce,
+                    match_loss=match,
+                    val_loss=val_loss[m],
+                    val_accuracy=val_accuracy[m],
+                    lr=lrs[m],
+                    duration_s=seconds,
+                    images_per_s=len(self.data.train) / seconds,
+                )
+            )
+        return outcomes
+
+    def test(self, members: Sequence[Member]) -> list[tuple[float, float]]:
+        """Loss and accuracy on the test split of each member's selected state."""
+        chosen = [replace(m, state=m.selected.state) for m in members if m.selected]
+        if len(chosen) != len(members):
+            raise ValueError("a member without a trained epoch cannot be tested")
+        model = self._build(chosen)
+        loss, accuracy = self._evaluate(model, "test")
+        return list(zip(loss, accuracy, strict=True))
+
+    def result(
+        self,
+        member: Member,
+        status: str,
+        *,
+        test: tuple[float, float] | None = None,
+        reason: str = "",
+    ) -> TrialResult:
+        """What the member leaves behind; `test` is (loss, accuracy) of the selected state."""
+        model = self._build([member])
+        total, without_head = model.num_trainable(0)
+        best = member.selected
+        return TrialResult(
+            status=status,  # type: ignore[arg-type]
+            reason=reason,
+            best_epoch=best.epoch if best else None,
+            num_epochs=member.epoch,
+            val_accuracy=best.val_accuracy if best else None,
+            val_loss=best.val_loss if best else None,
+            test_accuracy=test[1] if test else None,
+            test_loss=test[0] if test else None,
+            num_trainable=total,
+            num_trainable_no_head=without_head,
+            flops_per_image=model.flops_per_image(),
+            duration_s=member.duration_s,
+            peak_memory_bytes=_peak_memory_bytes(self.device),
+            device=str(self.device),
+            warnings=list(self.backbone.warnings),
+        )
+
+    def save(self, member: Member, folder: Path) -> None:
+        """Write last.safetensors (all that `restore` needs) and best.safetensors (for users)."""
+        best = member.selected
+        info = {
+            "trial": member.trial,
+            "config": member.config.flat(),
+            "classes": list(self.data.class_names),
+            "epoch": member.epoch,
+            "step": member.step,
+            "peak_accuracy": member.peak_accuracy,
+            "stale_epochs": member.stale_epochs,
+            "duration_s": member.duration_s,
+            "selected": best and {k: getattr(best, k) for k in _SELECTED_FIELDS},
+        }
+        tensors = {f"state:{k}": v for k, v in member.state.items()}
+        tensors |= {f"moment:{k}": v for k, v in member.moments.items()}
+        if best and best.epoch == member.epoch:
+            save_checkpoint(folder / "best.safetensors", best.state, info)
+        elif best:
+            tensors |= {f"selected:{k}": v for k, v in best.state.items()}
+        save_checkpoint(folder / "last.safetensors", tensors, info)
+
+    def restore(self, folder: Path, trial: str, config: TrialConfig) -> Member:
+        """Take a member up from the last.safetensors that `save` wrote.
+
+        Raises:
+            CheckpointError: The file is missing or damaged, or belongs to other settings.
+        """
+        tensors, info = load_checkpoint(folder / "last.safetensors")
+        if info["config"] != config.flat():
+            raise CheckpointError(
+                f"{folder} holds a trial with other settings than trial {trial}; "
+                "move that folder away to train the trial from its start."
+            )
+        state = _with_prefix(tensors, "state:")
+        selected = info["selected"] and Selected(
+            **info["selected"], state=_with_prefix(tensors, "selected:") or state
+        )
+        return Member(
+            trial=trial,
+            config=config,
+            state=state,
+            moments=_with_prefix(tensors, "moment:"),
+            selected=selected,
+            **{
+                k: info[k] for k in ("epoch", "step", "peak_accuracy", "stale_epochs", "duration_s")
+            },
+        )
+
+    def _build(self, members: Sequence[Member]) -> PackModel:
+        model = PackModel(
+            self.backbone,
+            [m.config for m in members],
+            len(self.data.class_names),
+            [m.state for m in members],
+        )
+        return model.to(self.device)
+
+    def _assemble(self, members: Sequence[Member]) -> tuple[PackModel, PackOptimizer]:
+        """Stack the members, or go on with the stacks of the last epoch if they are the same."""
+        if self._model is None or self._optimizer is None or self._assembled != list(members):
+            self._model = self._build(members)
+            self._optimizer = PackOptimizer(
+                self._model.stacked(),
+                [m.config.optim for m in members],
+                [m.moments for m in members],
+                [self._model.member_shapes(i) for i in range(len(members))],
+                [m.step for m in members],
+            )
+            self._assembled = list(members)
+        return self._model, self._optimizer
+
+    def _train(
+        self, members: Sequence[Member], model: PackModel, optimizer: PackOptimizer
+    ) -> tuple[Tensor, list[float]]:
+        """One epoch of optimiser steps.
+
+        Returns:
+            Losses [steps, 3, M] on the CPU (total, classification, method) and the last rates.
+        """
+        streams = [Stream(m.config.seed) for m in members]
+        orders = torch.stack(
+            [
+                torch.randperm(len(self.data.train), generator=s.generator("order", m.epoch))
+                for m, s in zip(members, streams, strict=True)
+            ]
+        )
+        batches = orders.split(members[0].config.train.batch_size, dim=1)
+        totals = [m.config.train.epochs * len(batches) for m in members]
+        losses, lrs = [], [0.0] * len(members)
+        for i, indices in enumerate(batches):
+            step = Step(
+                training=True,
+                epochs=[m.epoch for m in members],
+                steps=[m.step + i for m in members],
+                streams=streams,
+            )
+            ce, penalty = self._forward(members, model, indices, step)
+            optimizer.zero_grad()
+            (ce + penalty).sum().backward()
+            lrs = [
+                lr_at(m.config.optim, m.step + i, total)
+                for m, total in zip(members, totals, strict=True)
+            ]
+            optimizer.step(lrs)
+            losses.append(torch.stack([ce + penalty, ce, penalty]).detach())
+        return torch.stack(losses).float().cpu(), lrs
+
+    def _forward(
+        self, members: Sequence[Member], model: PackModel, indices: Tensor, step: Step
+    ) -> tuple[Tensor, Tensor]:
+        """Classification and method loss of one batch per member, both [M]."""
+        labels = torch.stack([self.data.train.labels[i.to(self.device)] for i in indices])
+        if self._uses_cached_features(members, model):
+            features = self._frozen_features(model, "train")[indices.to(self.device)]
+            targets = _targets(members, labels, len(self.data.class_names), step, None)
+            logits = model.forward_head(features)
+            return _cross_entropy(logits, targets), logits.new_zeros(len(members))
+        images = torch.stack(
+            [
+                self.data.train.batch(i, s.generator("augment", t))
+                for i, s, t in zip(indices, step.streams, step.steps, strict=True)
+            ]
+        )
+        targets = _targets(members, labels, len(self.data.class_names), step, images)
+        with _autocast(members[0].config, self.device):
+            out = model(images, step)
+        return _cross_entropy(out.logits.float(), targets), out.penalty.float()
+
+    @torch.no_grad()
+    def _evaluate(self, model: PackModel, split: str) -> tuple[list[float], list[float]]:
+        """Mean cross-entropy and accuracy of every member on a whole split."""
+        source: ImageSource = getattr(self.data, split)
+        step = Step.evaluation(model.members)
+        loss = torch.zeros(model.members, device=self.device, dtype=torch.float64)
+        hits = torch.zeros_like(loss)
+        for indices, logits in self._logits(model, source, split, step):
+            labels = source.labels[indices].expand(model.members, -1)
+            loss += (
+                F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
+                .view_as(labels)
+                .sum(1)
+            )
+            hits += (logits.argmax(-1) == labels).sum(1)
+        return (loss / len(source)).tolist(), (hits / len(source)).tolist()
+
+    def _logits(
+        self, model: PackModel, source: ImageSource, split: str, step: Step
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        everything = torch.arange(len(source), device=self.device)
+        if model.features_are_frozen:
+            features = self._frozen_features(model, split)
+            yield everything, model.forward_head(features.expand(model.members, -1, -1))
+            return
+        for indices in everything.split(max(1, _EVAL_ROWS // model.members)):
+            images = source.batch(indices, None).expand(model.members, -1, -1, -1, -1)
+            with _autocast(model.configs[0], self.device):
+                yield indices, model(images, step).logits
+
+    @torch.no_grad()
+    def _frozen_features(self, model: PackModel, split: str) -> Tensor:
+        """Features [N, D] of a whole split that no method of this pack changes, computed once."""
+        if split not in self._features:
+            source: ImageSource = getattr(self.data, split)
+            one = Step.evaluation(1)
+            parts = []
+            for indices in torch.arange(len(source), device=self.device).split(_EVAL_ROWS):
+                images = source.batch(indices, None)[None]
+                with _autocast(model.configs[0], self.device):
+                    parts.append(model.forward_features(images, one)[0][0].float())
+            self._features[split] = torch.cat(parts)
+        return self._features[split]
+
+    @staticmethod
+    def _uses_cached_features(members: Sequence[Member], model: PackModel) -> bool:
+        """True when training images never change between epochs and features are frozen."""
+        return model.features_are_frozen and not any(
+            m.config.data.flip or m.config.data.random_crop or m.config.train.mixup_alpha
+            for m in members
+        )
+
+
+_EVAL_ROWS = 256
+"""Images times members in one evaluation batch."""
+
+_SELECTED_FIELDS = ("epoch", "val_accuracy", "val_loss", "test_accuracy")
+
+
+def _autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
+    precision = config.train.precision
+    use = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=use)
+
+
+def _targets(
+    members: Sequence[Member], labels: Tensor, num_classes: int, step: Step, images: Tensor | None
+) -> Tensor:
+    """Smoothed and mixed label distributions [M, B, C]; mixes `images` [M, B, ...] in place.
+
+    Source: mixup, arXiv:1710.09412; partners are the batch in reverse, as in timm.
+    """
+    targets = F.one_hot(labels, num_classes).float()
+    for m, member in enumerate(members):
+        train = member.config.train
+        smoothing = train.label_smoothing
+        targets[m] = targets[m] * (1 - smoothing) + smoothing / num_classes
+        if train.mixup_alpha and images is not None:
+            generator = step.streams[m].generator("mixup", step.steps[m])
+            random = np.random.default_rng(generator.initial_seed())
+            share = random.beta(train.mixup_alpha, train.mixup_alpha)
+            if random.random() < train.mixup_prob:
+                targets[m] = share * targets[m] + (1 - share) * targets[m].flip(0)
+                images[m] = share * images[m] + (1 - share) * images[m].flip(0)
+    return targets
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the batch for each member, [M]."""
+    return -(targets * logits.log_softmax(-1)).sum(-1).mean(-1)
+
+
+def _select(member: Member, candidate: Selected) -> None:
+    """Keep the candidate if the member's selection rule prefers it; count stale epochs."""
+    rule = member.config.train.selection
+    if member.selected is None or candidate.rank(rule) > member.selected.rank(rule):
+        member.selected = candidate
+    rose = candidate.val_accuracy > member.peak_accuracy
+    member.stale_epochs = 0 if rose else member.stale_epochs + 1
+    member.peak_accuracy = max(member.peak_accuracy, candidate.val_accuracy)
+
+
+def _peak_memory_bytes(device: torch.device) -> int:
+    """Peak of the device's allocations, or of the process where the device is the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _diverged(member: Member, losses: Tensor, bad: int) -> Diverged:
+    value = losses[bad].item()
+    before = f"; last finite value {losses[bad - 1]:.3f} at step {member.step + bad}" if bad else ""
+    return Diverged(
+        f"train_loss is {value} at epoch {member.epoch + 1}, step {member.step + bad + 1} "
+        f"(trial {member.trial}, seed {member.config.seed}, optim.lr={member.config.optim.lr:g})"
+        f"{before}. The checkpoint of epoch {member.epoch} is kept; lower optim.lr or set "
+        "optim.clip_norm."
+    )
+
+
+def _to_cpu(state: MemberState) -> MemberState:
+    return {name: tensor.to("cpu", copy=True) for name, tensor in state.items()}
+
+
+def _with_prefix(tensors: MemberState, prefix: str) -> MemberState:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,0 +1,74 @@
+"""Run one trial in this process, and load what a trial has left behind."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tcpa_core.backbone import load_backbone
+from tcpa_core.checkpoint import load_checkpoint
+from tcpa_core.config import TrialConfig
+from tcpa_core.model import SingleModel, build_model
+from tcpa_core.pack import Diverged, Pack, load_trial_data
+from tcpa_core.record import EpochReport, TrialResult
+
+
+def run_trial(
+    config: TrialConfig | Mapping[str, Any],
+    *,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+    folder: Path | None = None,
+    cache_dir: Path | None = None,
+    device: str | None = None,
+) -> TrialResult:
+    """Train, select on val and test one configuration: a pack of one.
+
+    Args:
+        config: Settings, or a mapping of dotted paths.
+        on_epoch: Called after every epoch.
+        folder: Where checkpoints go; a trial that was interrupted there goes on from its last
+            epoch. None: nothing is written.
+        cache_dir: Where decoded images are kept; None: the user's cache folder.
+        device: A torch device; None: "cuda" where there is one, else "cpu".
+
+    Returns:
+        The result; a loss that stops being finite gives status "failed" with the reason.
+
+    Raises:
+        ConfigError, DataError, WeightsError: Before any training.
+        CheckpointError: `folder` holds a damaged or foreign checkpoint.
+    """
+    if not isinstance(config, TrialConfig):
+        config = TrialConfig.from_flat(config)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    backbone = load_backbone(config.backbone, device=device)
+    data = load_trial_data(config, backbone, device=device, cache_dir=cache_dir)
+    pack = Pack(backbone, data)
+    if folder and (folder / "last.safetensors").exists():
+        member = pack.restore(folder, folder.name, config)
+    else:
+        member = pack.new_member("solo", config)
+    while not member.is_done:
+        (outcome,) = pack.run_epoch([member])
+        if isinstance(outcome, Diverged):
+            return pack.result(member, "failed", reason=outcome.reason)
+        if folder:
+            pack.save(member, folder)
+        if on_epoch:
+            on_epoch(outcome)
+    return pack.result(member, "completed", test=pack.test([member])[0])
+
+
+def load_trained(path: Path | str, *, device: str = "cpu") -> SingleModel:
+    """Build the model of a trained trial for inference or analysis.
+
+    Args:
+        path: A best.safetensors of a study's checkpoints folder.
+
+    Raises:
+        CheckpointError: The file is damaged or no trained state.
+    """
+    state, info = load_checkpoint(Path(path))
+    config = TrialConfig.from_flat(info["config"], place=str(path))
+    return build_model(config, num_classes=len(info["classes"]), state=state, device=device).eval()

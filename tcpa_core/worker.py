@@ -1,0 +1,259 @@
+"""A worker owns one device and trains the trials it is given in packs, epoch by epoch.
+
+It keeps backbones, data and packs warm between trials. It knows no platform: commands come in by
+method calls from any thread, journal-ready events come out of `work`.
+"""
+
+import queue
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tcpa_core.backbone import Backbone, load_backbone
+from tcpa_core.config import BackboneConfig, Flat, TrialConfig
+from tcpa_core.errors import OutOfMemoryError, TcpaError
+from tcpa_core.model import pack_key
+from tcpa_core.pack import Diverged, Member, Pack, TrialData, load_trial_data
+from tcpa_core.record import Status, TrialResult
+
+Event = dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Job:
+    """A member with what the scheduler allows it."""
+
+    member: Member
+    until_epoch: int
+    test_at_end: bool
+
+    @property
+    def may_train(self) -> bool:
+        return not self.member.is_done and self.member.epoch < self.until_epoch
+
+
+@dataclass(slots=True)
+class _Group:
+    """The jobs of one pack."""
+
+    pack: Pack
+    jobs: dict[str, _Job] = field(default_factory=dict)
+    limit: int | None = None
+    """Most members that fit into memory together; None: no step has run out of it yet."""
+
+
+class Worker:
+    """Trains up to `max_members` trials on one device.
+
+    Args:
+        study_dir: Checkpoints go to study_dir/checkpoints/<trial>/.
+        cache_dir: Decoded images; None: the user's cache folder.
+        device: A torch device.
+        max_members: Most trials held at once.
+    """
+
+    def __init__(
+        self, study_dir: Path, cache_dir: Path | None, device: str, max_members: int
+    ) -> None:
+        self._checkpoints = Path(study_dir) / "checkpoints"
+        self._cache_dir = cache_dir
+        self._device = device
+        self._max_members = max_members
+        self._commands: queue.SimpleQueue[tuple[str, tuple[Any, ...]]] = queue.SimpleQueue()
+        self._backbones: dict[BackboneConfig, Backbone] = {}
+        self._data: dict[tuple[Any, ...], TrialData] = {}
+        self._groups: dict[tuple[Any, ...], _Group] = {}
+        self._turn = 0
+
+    def submit(
+        self, trial: str, params: Flat, until_epoch: int, *, test_at_end: bool = False
+    ) -> None:
+        """Take a trial, going on from its last checkpoint if it has one.
+
+        Args:
+            trial: Name of the trial and of its checkpoint folder.
+            params: All settings by dotted path.
+            until_epoch: It may train up to and including this epoch, then waits for `extend`.
+            test_at_end: Score the test split when the trial completes.
+        """
+        self._commands.put(("_submit", (trial, params, until_epoch, test_at_end)))
+
+    def extend(self, trial: str, until_epoch: int) -> None:
+        """Allow a trial to go on to a later epoch."""
+        self._commands.put(("_extend", (trial, until_epoch)))
+
+    def stop(self, trial: str) -> None:
+        """End a trial at the next epoch boundary; it is recorded as pruned."""
+        self._commands.put(("_stop", (trial,)))
+
+    def test(self, trial: str, params: Flat) -> None:
+        """Score the selected state of a finished trial on the test split ("tested" event)."""
+        self._commands.put(("_test", (trial, params)))
+
+    @property
+    def num_members(self) -> int:
+        """Trials held now, commands still to be read not counted."""
+        return sum(len(group.jobs) for group in self._groups.values())
+
+    @property
+    def free_slots(self) -> int:
+        """Trials that can still be submitted."""
+        return max(0, self._max_members - self.num_members)
+
+    @property
+    def idle(self) -> bool:
+        """True when `work` has nothing to do until another command comes."""
+        return self._commands.empty() and not any(
+            job.may_train for group in self._groups.values() for job in group.jobs.values()
+        )
+
+    def work(self) -> list[Event]:
+        """Read the commands, then train one epoch of one pack.
+
+        Returns:
+            Events in the order in which they happened; [] when there was nothing to do.
+        """
+        events = self._read_commands()
+        ready = [g for g in self._groups.values() if any(j.may_train for j in g.jobs.values())]
+        if ready:
+            self._turn += 1
+            events += self._train(ready[self._turn % len(ready)])
+        return events
+
+    def _read_commands(self) -> list[Event]:
+        events: list[Event] = []
+        while True:
+            try:
+                name, args = self._commands.get_nowait()
+            except queue.Empty:
+                return events
+            events += getattr(self, name)(*args)
+
+    def _submit(self, trial: str, params: Flat, until_epoch: int, test_at_end: bool) -> list[Event]:
+        try:
+            config = TrialConfig.from_flat(params, place=f"trial {trial}")
+            group = self._group(config)
+            folder = self._checkpoints / trial
+            if (folder / "last.safetensors").exists():
+                member = group.pack.restore(folder, trial, config)
+            else:
+                member = group.pack.new_member(trial, config)
+        except TcpaError as err:
+            result = TrialResult(status="failed", reason=str(err), device=self._device)
+            return [_event("failed", trial, asdict(result))]
+        job = _Job(member, until_epoch, test_at_end)
+        group.jobs[trial] = job
+        started = _event("started", trial, {"device": self._device, "epoch": member.epoch})
+        return [started, *self._finish(group)]
+
+    def _extend(self, trial: str, until_epoch: int) -> list[Event]:
+        found = self._find(trial)
+        if found:
+            found[1].until_epoch = max(found[1].until_epoch, until_epoch)
+        return []
+
+    def _stop(self, trial: str) -> list[Event]:
+        found = self._find(trial)
+        return [self._end(found[0], trial, "pruned")] if found else []
+
+    def _test(self, trial: str, params: Flat) -> list[Event]:
+        config = TrialConfig.from_flat(params, place=f"trial {trial}")
+        pack = self._group(config).pack
+        member = pack.restore(self._checkpoints / trial, trial, config)
+        loss, accuracy = pack.test([member])[0]
+        return [_event("tested", trial, {"test_loss": loss, "test_accuracy": accuracy})]
+
+    def _train(self, group: _Group) -> list[Event]:
+        ready = [job for job in group.jobs.values() if job.may_train]
+        jobs = sorted(ready, key=lambda job: job.member.epoch)[: group.limit]
+        try:
+            outcomes = group.pack.run_epoch([job.member for job in jobs])
+        except (MemoryError, RuntimeError) as err:
+            if not _is_out_of_memory(err):
+                raise
+            return self._shrink(group, jobs, err)
+        events = []
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            trial = job.member.trial
+            if isinstance(outcome, Diverged):
+                events.append(self._end(group, trial, "failed", reason=outcome.reason))
+            else:
+                group.pack.save(job.member, self._checkpoints / trial)
+                events.append(_event("epoch", trial, asdict(outcome)))
+        return events + self._finish(group)
+
+    def _shrink(self, group: _Group, jobs: list[_Job], err: Exception) -> list[Event]:
+        """Train fewer members together from now on; nobody has lost more than this epoch's try."""
+        if len(jobs) > 1:
+            group.limit = len(jobs) // 2
+            return []
+        member = jobs[0].member
+        size = member.config.train.batch_size
+        reason = OutOfMemoryError(
+            f"one step does not fit into the memory of {self._device} (trial {member.trial}, "
+            f"train.batch_size={size}: {err}); lower train.batch_size or backbone.img_size."
+        )
+        return [self._end(group, member.trial, "failed", reason=str(reason))]
+
+    def _finish(self, group: _Group) -> list[Event]:
+        """Complete the jobs of a pack that have trained their last epoch."""
+        done = [job for job in group.jobs.values() if job.member.is_done]
+        to_test = [job.member for job in done if job.test_at_end]
+        tested = dict(
+            zip(
+                (m.trial for m in to_test), group.pack.test(to_test) if to_test else (), strict=True
+            )
+        )
+        return [
+            self._end(group, job.member.trial, "completed", test=tested.get(job.member.trial))
+            for job in done
+        ]
+
+    def _end(
+        self,
+        group: _Group,
+        trial: str,
+        status: Status,
+        *,
+        reason: str = "",
+        test: tuple[float, float] | None = None,
+    ) -> Event:
+        member = group.jobs.pop(trial).member
+        result = group.pack.result(member, status, reason=reason, test=test)
+        return _event(status, trial, asdict(result))
+
+    def _find(self, trial: str) -> tuple[_Group, _Job] | None:
+        for group in self._groups.values():
+            if trial in group.jobs:
+                return group, group.jobs[trial]
+        return None
+
+    def _group(self, config: TrialConfig) -> _Group:
+        """The pack for a configuration, with its backbone and data, built on first use."""
+        key = pack_key(config)
+        if key not in self._groups:
+            self._groups[key] = _Group(Pack(*self._backbone_and_data(config)))
+        return self._groups[key]
+
+    def _backbone_and_data(self, config: TrialConfig) -> tuple[Backbone, TrialData]:
+        if config.backbone not in self._backbones:
+            self._backbones[config.backbone] = load_backbone(config.backbone, device=self._device)
+        backbone = self._backbones[config.backbone]
+        key = (config.backbone, config.data)
+        if key not in self._data:
+            self._data[key] = load_trial_data(
+                config, backbone, device=self._device, cache_dir=self._cache_dir
+            )
+        return backbone, self._data[key]
+
+
+def _is_out_of_memory(err: Exception) -> bool:
+    return isinstance(err, (MemoryError, torch.cuda.OutOfMemoryError)) or "allocate memory" in str(
+        err
+    )
+
+
+def _event(kind: str, trial: str, fields: dict[str, Any]) -> Event:
+    return {"kind": kind, "trial": trial, **fields}

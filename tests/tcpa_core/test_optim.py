@@ -1,0 +1,104 @@
+"""The pack's optimiser makes the same steps as torch's own, member by member."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tcpa_core.config import OptimConfig
+from tcpa_core.optim import PackOptimizer, lr_at
+
+SHAPES = [{"w": (3, 4), "b": (3,)}, {"w": (2, 4), "b": (2,)}]
+"""Two members of different size; the second is padded."""
+
+
+def _members(dtype: torch.dtype = torch.float64) -> list[dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        {k: torch.randn(shape, generator=generator, dtype=dtype) for k, shape in shapes.items()}
+        for shapes in SHAPES
+    ]
+
+
+def _stack(members: list[dict[str, torch.Tensor]]) -> dict[str, nn.Parameter]:
+    stacked = {}
+    for name in members[0]:
+        out = torch.zeros(len(members), *SHAPES[0][name], dtype=members[0][name].dtype)
+        for m, member in enumerate(members):
+            out[m][tuple(slice(0, n) for n in member[name].shape)] = member[name]
+        stacked[name] = nn.Parameter(out)
+    return stacked
+
+
+def _crop(stacked: dict[str, nn.Parameter], name: str, m: int) -> torch.Tensor:
+    return stacked[name].detach()[m][tuple(slice(0, n) for n in SHAPES[m][name])]
+
+
+def _reference(config: OptimConfig, params: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if config.name == "adamw":
+        return torch.optim.AdamW(params, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        params, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
+    )
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_members_follow_torch(name: str) -> None:
+    configs = [
+        OptimConfig(name=name, lr=0.1, weight_decay=0.5, clip_norm=0.7),
+        OptimConfig(name=name, lr=0.02, weight_decay=0.0, momentum=0.5),
+    ]
+    members = _members()
+    stacked = _stack(members)
+    ours = PackOptimizer(stacked, configs, [{}, {}], SHAPES, [0, 0])
+    alone = [{k: nn.Parameter(v.clone()) for k, v in m.items()} for m in members]
+    theirs = [_reference(c, list(p.values())) for c, p in zip(configs, alone, strict=True)]
+    for step in range(5):
+        ours.zero_grad()
+        loss = sum(((p - step) ** 3).flatten(1).sum(1) for p in stacked.values())
+        loss.sum().backward()
+        for p in stacked.values():  # padding gets no gradient in a model
+            p.grad[1, 2:] = 0
+        ours.step([c.lr for c in configs])
+        for config, params, optimizer in zip(configs, alone, theirs, strict=True):
+            optimizer.zero_grad()
+            sum(((p - step) ** 3).sum() for p in params.values()).backward()
+            if config.clip_norm:
+                nn.utils.clip_grad_norm_(params.values(), config.clip_norm)
+            optimizer.step()
+    for m, params in enumerate(alone):
+        for key, param in params.items():
+            torch.testing.assert_close(_crop(stacked, key, m), param.detach(), rtol=1e-6, atol=0)
+    assert stacked["w"].detach()[1, 2:].abs().sum() == 0, "padding must stay zero"
+
+
+def test_moments_survive_a_change_of_neighbours() -> None:
+    config = OptimConfig(lr=0.1)
+    members = _members()
+    stacked = _stack(members)
+    ours = PackOptimizer(stacked, [config, config], [{}, {}], SHAPES, [0, 0])
+    for p in stacked.values():
+        p.grad = torch.ones_like(p)
+    ours.step([0.1, 0.1])
+    saved = ours.moments(1)
+    assert saved["exp_avg/w"].shape == (2, 4)
+    solo = {k: nn.Parameter(_crop(stacked, k, 1).clone()[None]) for k in stacked}
+    again = PackOptimizer(solo, [config], [saved], [SHAPES[1]], [1])
+    for p in [*solo.values(), *stacked.values()]:
+        p.grad = torch.ones_like(p)
+    again.step([0.1])
+    ours.step([0.1, 0.1])
+    for key, param in solo.items():
+        assert torch.equal(param.detach()[0], _crop(stacked, key, 1))
+
+
+def test_learning_rate_warms_up_then_falls_to_zero() -> None:
+    config = OptimConfig(lr=2.0, warmup_fraction=0.2)
+    rates = [lr_at(config, step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[19] == rates[20] == pytest.approx(2.0)
+    assert rates[60] == pytest.approx(1.0)
+    assert rates[99] == pytest.approx(2.0 * 0.5 * (1 + math.cos(math.pi * 79 / 80)))
+    constant = OptimConfig(lr=2.0, warmup_fraction=0.0, schedule="constant")
+    assert {lr_at(constant, step, 10) for step in range(10)} == {2.0}
