@@ -1,0 +1,93 @@
+"""The direction of imports, held by walking the syntax trees; and what light processes may load."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = ("tcpa_core", "spaces", "search", "reports")
+STDLIB = sys.stdlib_module_names
+CORE = {"torch", "timm", "torchvision", "numpy", "PIL", "safetensors", "pydantic"}
+MAY_USE = {
+    "tcpa_core": CORE,
+    "spaces": {"pydantic", "yaml"},
+    "search": {"ray", "optuna", "mlflow", "typer", "rich", "yaml", "pydantic"},
+    "reports": {
+        "pandas", "pyarrow", "mlflow", "scipy", "matplotlib", "jinja2", "numpy", "yaml",
+        "markupsafe", "sklearn",
+    },
+}  # fmt: skip
+MAY_USE_OURS = {
+    "tcpa_core": set(),
+    "spaces": {"tcpa_core"},
+    "search": {"tcpa_core", "spaces"},
+    "reports": {"tcpa_core.record", "tcpa_core.errors", "tcpa_core.plugins", "spaces"},
+}
+EXCEPTIONS = {
+    ("tcpa_core/data/digits.py", "sklearn"),  # its images are in scikit-learn
+    ("search/cli.py", "reports"),  # the command line hands over to a report
+    ("search/quickstart.py", "reports"),
+}
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _allowed(file: str, package: str, name: str) -> bool:
+    top = name.split(".")[0]
+    if top in STDLIB or top == package or (file, top) in EXCEPTIONS:
+        return True
+    if top in OURS:
+        return any(name == ok or name.startswith(ok + ".") for ok in MAY_USE_OURS[package])
+    return top in MAY_USE[package]
+
+
+@pytest.mark.parametrize("package", OURS)
+def test_imports_follow_the_table(package: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for name in _imports(path)
+        if not _allowed(str(path.relative_to(ROOT)), package, name)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def _run(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_core_works_without_the_platform() -> None:
+    """Training needs neither Ray nor Optuna nor MLflow nor pandas."""
+    _run(
+        "import sys\n"
+        "for name in ('ray', 'optuna', 'mlflow', 'pandas', 'typer'): sys.modules[name] = None\n"
+        "import tcpa_core\n"
+        "from tcpa_core import build_model, run_trial, load_trained, TrialConfig\n"
+        "import tcpa_core.worker\n"
+    )
+
+
+@pytest.mark.parametrize("module", ["search.trainable", "tcpa_core.record", "tcpa_core.config"])
+def test_light_modules_do_not_load_torch(module: str) -> None:
+    _run(f"import sys, {module}\nassert 'torch' not in sys.modules")
+
+
+def test_nothing_reads_pickles() -> None:
+    for package in OURS:
+        for path in (ROOT / package).rglob("*.py"):
+            text = path.read_text()
+            assert "import pickle" not in text and "yaml.load(" not in text, path
+            for call in text.split("torch.load(")[1:]:
+                assert "weights_only=True" in call.split("\n\n")[0], path
