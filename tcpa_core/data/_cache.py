@@ -1,0 +1,236 @@
+"""Decoded pixels on disk: written once per image list and resize rule, mapped by every process.
+
+One file per split, named by what it contains; nothing in it depends on labels, paths or the data
+set's name. Layout, little-endian:
+
+    pixels   uint8, image after image, rows of RGB triples
+    table    int64 [n, 3]: height, width, CRC-32 of the image's bytes
+    footer   JSON: schema, key, count, table_crc
+    end      uint64 length of the footer, then 8 bytes MAGIC
+
+A file appears under its name only when complete (rename), and is checked byte for byte when opened.
+"""
+
+import fcntl
+import json
+import os
+import struct
+import tempfile
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tcpa_core.data._parallel import ordered_map
+from tcpa_core.errors import DataError
+
+SCHEMA = 1
+MAGIC = b"TCPAPIX\n"
+_END = struct.Struct("<Q8s")
+
+Progress = Callable[[str, int, int], None]
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageStore:
+    """Resized RGB images of one split, mapped from the cache."""
+
+    pixels: Pixels
+    """All images one after another [sum of height * width * 3]. A private mapping: processes share
+    the page cache, and a write would stay in the process."""
+    heights: npt.NDArray[np.int64]
+    widths: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.heights)
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """Position of each image's first byte in `pixels` [n]."""
+        ends = np.cumsum(self.heights * self.widths * 3)
+        return np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+
+    def image(self, index: int) -> Pixels:
+        """Pixels [height, width, 3] of one image."""
+        height, width = int(self.heights[index]), int(self.widths[index])
+        start = int(self.offsets[index])
+        return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
+
+
+def cache_root(cache_dir: Path | None = None) -> Path:
+    """The cache folder: the argument, else $TCPA_CACHE, else ~/.cache/tcpa.
+
+    Files in it can be deleted at any time; they are made again when needed.
+    """
+    return Path(cache_dir or os.environ.get("TCPA_CACHE") or "~/.cache/tcpa").expanduser()
+
+
+def open_or_build(
+    folder: Path,
+    key: str,
+    count: int,
+    images: Callable[[], Iterable[Pixels]],
+    progress: Progress | None,
+    stage: str,
+) -> ImageStore:
+    """Open a cache entry; make it first when it is absent or damaged.
+
+    Of several processes that need the same entry one makes it and the others wait.
+
+    Args:
+        folder: Where entries lie; made when absent.
+        key: Hash of everything that the pixels depend on.
+        count: Number of images.
+        images: Starts the decoding; gives pixels [height, width, 3] in order.
+        progress: Called with (stage, images done, count) from this thread.
+        stage: What is being done, for `progress`.
+
+    Raises:
+        DataError: An image cannot be decoded, or the folder cannot be written.
+    """
+    path = folder / f"{key}.pixels"
+    store = _open(path, key, count)
+    if store is not None:
+        return store
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with _lock(folder / f"{key}.lock", progress, stage, count):
+            store = _open(path, key, count)
+            if store is None:
+                _build(path, key, count, images(), progress, stage)
+                store = _open(path, key, count)
+    if store is None:
+        raise DataError(
+            f"cache entry {path} is damaged right after writing; the disk or the file system loses "
+            f"data. Set TCPA_CACHE to a folder on another disk."
+        )
+    return store
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn a failure to write below `folder` into a `DataError` that says what to do."""
+    try:
+        yield
+    except OSError as err:
+        raise DataError(
+            f"cache folder {folder} cannot be written ({err.strerror or err}); make room or "
+            f"set TCPA_CACHE to a folder with room and write permission."
+        ) from err
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a small file so that readers see the old or the new one, never a part."""
+    with _temporary(path) as (temp, file):
+        file.write(data)
+        file.close()
+        temp.replace(path)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[tuple[Path, "tempfile._TemporaryFileWrapper[bytes]"]]:
+    """A new file beside `path`, removed at the end unless it was renamed."""
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f"{path.name}.", suffix=".tmp", delete=False
+    ) as file:
+        temp = Path(file.name)
+        try:
+            yield temp, file
+        finally:
+            temp.unlink(missing_ok=True)
+
+
+@contextmanager
+def _lock(path: Path, progress: Progress | None, stage: str, count: int) -> Iterator[None]:
+    """Hold the lock of an entry; it is free again when its holder dies."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if progress:
+                progress(f"{stage} (waiting for another process)", 0, count)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        for leftover in path.parent.glob(f"{path.stem}.pixels.*.tmp"):  # of a killed holder
+            leftover.unlink(missing_ok=True)
+        yield
+
+
+def _build(
+    path: Path,
+    key: str,
+    count: int,
+    images: Iterable[Pixels],
+    progress: Progress | None,
+    stage: str,
+) -> None:
+    table = np.zeros((count, 3), "<i8")
+    with _temporary(path) as (temp, file):
+        for done, image in enumerate(images):
+            data = np.ascontiguousarray(image).data
+            file.write(data)
+            table[done] = (*image.shape[:2], zlib.crc32(data))
+            if progress:
+                progress(stage, done + 1, count)
+        footer = {"schema": SCHEMA, "key": key, "count": count, "table_crc": zlib.crc32(table.data)}
+        text = json.dumps(footer).encode()
+        file.write(table.tobytes() + text + _END.pack(len(text), MAGIC))
+        file.close()
+        temp.replace(path)
+
+
+def _open(path: Path, key: str, count: int) -> ImageStore | None:
+    """Map an entry and check all of it; None when it is absent, or damaged (then it is removed)."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return None
+    try:
+        return _checked(np.memmap(path, np.uint8, mode="c"), key, count)
+    except ValueError as err:
+        warnings.warn(
+            f"cache entry {path} ({size} bytes) is damaged: {err}; it is made again. If this "
+            f"recurs, check the disk.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        path.unlink(missing_ok=True)
+        return None
+
+
+def _crc(pixels: Pixels) -> int:
+    return zlib.crc32(pixels.data)
+
+
+def _checked(file: "np.memmap[tuple[int], np.dtype[np.uint8]]", key: str, count: int) -> ImageStore:
+    """Read the parts of an entry.
+
+    Raises:
+        ValueError: A part is missing or altered (also by numpy and json).
+    """
+    if len(file) < _END.size:
+        raise ValueError("it is too short")
+    length, magic = _END.unpack(file[-_END.size :].tobytes())
+    table_end = len(file) - _END.size - length
+    table_start = table_end - count * 3 * 8
+    if magic != MAGIC or table_start < 0:
+        raise ValueError("its end is missing")
+    footer = json.loads(file[table_end : -_END.size].tobytes())
+    table = np.frombuffer(file[table_start:table_end].tobytes(), "<i8").reshape(count, 3)
+    expected = {"schema": SCHEMA, "key": key, "count": count, "table_crc": zlib.crc32(table.data)}
+    if footer != expected:
+        raise ValueError("its footer does not describe it")
+    store = ImageStore(np.asarray(file[:table_start]), table[:, 0].copy(), table[:, 1].copy())
+    if int((store.heights * store.widths * 3).sum()) != table_start:
+        raise ValueError("its pixels are not complete")
+    bounds = [*store.offsets.tolist(), table_start]
+    parts = (store.pixels[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True))
+    for index, crc in enumerate(ordered_map(_crc, parts)):
+        if crc != table[index, 2]:
+            raise ValueError(f"the checksum of image {index} differs")
+    return store

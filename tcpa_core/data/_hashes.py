@@ -1,0 +1,121 @@
+"""Content hashes of image files, remembered between runs: a repeat asks for times only."""
+
+import hashlib
+import json
+import os
+import stat
+import time
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from tcpa_core.data._cache import Progress, write_atomic, writing
+from tcpa_core.data._listing import Listing
+from tcpa_core.data._parallel import ordered_map
+from tcpa_core.errors import DataError
+
+RACY_NS = 2_000_000_000
+"""A file changed this shortly before it was hashed could change again within one tick of the file
+system's clock; its hash is used but not remembered."""
+
+Known = dict[str, list[int | str]]
+"""key -> size, mtime_ns, ctime_ns, sha256."""
+
+
+def content_hashes(
+    listing: Listing, cache: Path, progress: Progress | None
+) -> dict[str, tuple[str, ...]]:
+    """SHA-256 of every image's content, by split, in listing order.
+
+    Args:
+        listing: What to hash; images without files are hashed by their pixels.
+        cache: Cache folder, for the memory of earlier hashes.
+        progress: Called with ("hash images", done, total) when files have to be read.
+
+    Raises:
+        DataError: Files are missing or cannot be read; the first is named.
+    """
+    hashes: dict[str, tuple[str, ...]] = {}
+    by_key = _file_hashes(listing, cache, progress) if listing.root else {}
+    for name, split in listing.splits.items():
+        if split.images is None:
+            hashes[name] = tuple(by_key[key] for key in split.keys)
+        else:
+            hashes[name] = tuple(sha256(image.tobytes()) for image in split.images)
+    return hashes
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _file_hashes(listing: Listing, cache: Path, progress: Progress | None) -> dict[str, str]:
+    root = listing.root
+    assert root is not None
+    stats = _stat_all(listing, root)
+    memory = cache / "hashes" / f"{sha256(str(root.resolve()).encode())[:32]}.json"
+    known = _recall(memory)
+    todo = [key for key, times in stats.items() if known.get(key, [])[:3] != times]
+    now = time.time_ns()
+    for done, (key, digest) in enumerate(
+        zip(todo, ordered_map(lambda key: _hash_file(root / key), todo), strict=True)
+    ):
+        known[key] = [*stats[key], digest]
+        if progress:
+            progress("hash images", done + 1, len(todo))
+    if todo:
+        _remember(memory, known, now)
+    return {key: str(known[key][3]) for key in stats}
+
+
+def _stat_all(listing: Listing, root: Path) -> dict[str, list[int]]:
+    """Size and times of all files of the listing."""
+    stats: dict[str, list[int]] = {}
+    missing: list[str] = []
+    for split in listing.splits.values():
+        for index, key in enumerate(split.keys):
+            try:
+                info = os.stat(root / key)
+            except OSError:
+                info = None
+            if info is not None and stat.S_ISREG(info.st_mode):
+                stats[key] = [info.st_size, info.st_mtime_ns, info.st_ctime_ns]
+            else:
+                missing.append(f"{key} ({split.place(index)})")
+    if missing:
+        total = len(stats) + len(missing)
+        raise DataError(
+            f"{len(missing)} of {total} listed images are missing below {root.absolute()}; first: "
+            f"{missing[0]}. Unpack the data set again or correct data.root; no image is skipped."
+        )
+    return stats
+
+
+def _hash_file(path: Path) -> str:
+    try:
+        return sha256(path.read_bytes())
+    except OSError as err:
+        raise DataError(
+            f"image {path} cannot be read: {err.strerror}; check its rights and the disk."
+        ) from err
+
+
+def _recall(memory: Path) -> Known:
+    """Hashes of an earlier run. A torn or altered file is as good as none: hashing is repeated."""
+    try:
+        crc, body = memory.read_bytes().split(b"\n", 1)
+    except (FileNotFoundError, ValueError):
+        return {}
+    if crc != f"{zlib.crc32(body):08x}".encode():
+        return {}
+    known: Known = json.loads(body)
+    return known
+
+
+def _remember(memory: Path, known: Mapping[str, list[int | str]], now: int) -> None:
+    settled = {key: entry for key, entry in known.items() if now - int(entry[2]) > RACY_NS}
+    body = json.dumps(settled, separators=(",", ":")).encode()
+    with writing(memory.parent):
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(memory, f"{zlib.crc32(body):08x}\n".encode() + body)

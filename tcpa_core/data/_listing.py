@@ -1,0 +1,183 @@
+"""What a data set file hands over: each image's split and class, and the checks on them."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+
+from tcpa_core.config import DataConfig
+from tcpa_core.errors import ConfigError, DataError
+
+SPLITS = ("train", "val", "test")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SplitListing:
+    """The images of one split, in the order in which trials number them."""
+
+    keys: tuple[str, ...]
+    """Name of each image, used once over all splits: its path below `Listing.root`, written with
+    "/", or a running number where the data set has no files."""
+    labels: tuple[int, ...]
+    """Class of each image, 0-based."""
+    source: str
+    """List or folder that the split was read from, for messages."""
+    numbered: bool = False
+    """The source has one image per line, so messages name the line."""
+    images: npt.NDArray[np.uint8] | None = None
+    """RGB pixels [n, H, W, 3] of a data set without files; None: the keys are files."""
+
+    def place(self, index: int) -> str:
+        """Where image `index` is listed."""
+        return f"{self.source}:{index + 1}" if self.numbered else self.source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Listing:
+    """All splits of a data set. Checks itself; the files are read later.
+
+    Raises:
+        DataError: A split is missing or empty, a label has no class, an image is named twice, a
+            suffix is not one of `SUFFIXES`, or there are fewer than two classes.
+    """
+
+    root: Path | None
+    """Folder that the keys are relative to; None where the data set has no files."""
+    class_names: tuple[str, ...]
+    class_source: str
+    """What the number of classes was read from, for messages."""
+    splits: Mapping[str, SplitListing]
+    """One entry for each name in `SPLITS`."""
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) < 2:
+            raise DataError(
+                f"a data set needs at least 2 classes, {self.class_source} gives "
+                f"{len(self.class_names)} ({self.where})."
+            )
+        if len(set(self.class_names)) != len(self.class_names):
+            twice = next(n for n in self.class_names if self.class_names.count(n) > 1)
+            raise DataError(f"{self.class_source} names class {twice!r} twice ({self.where}).")
+        for name in SPLITS:
+            self._check_split(name)
+        self._check_overlap()
+
+    @property
+    def where(self) -> str:
+        """Root of the data set, for messages."""
+        return str(self.root) if self.root else "built in"
+
+    def _check_split(self, name: str) -> None:
+        split = self.splits[name]
+        if not split.keys:
+            raise DataError(
+                f"split {name} has no images: {split.source} below {self.where} is empty; "
+                f"train, val and test each need at least one."
+            )
+        for index, (key, label) in enumerate(zip(split.keys, split.labels, strict=True)):
+            if not 0 <= label < len(self.class_names):
+                raise DataError(
+                    f"{split.place(index)}: label of {key!r} must be in 0.."
+                    f"{len(self.class_names) - 1} ({len(self.class_names)} classes by "
+                    f"{self.class_source}), got {label} (below {self.where})."
+                )
+            if split.images is None and PurePosixPath(key).suffix.lower() not in SUFFIXES:
+                raise DataError(
+                    f"{split.place(index)}: {key!r} does not end like an image (below "
+                    f"{self.where}). Accepted: {', '.join(SUFFIXES)}."
+                )
+
+    def _check_overlap(self) -> None:
+        seen: dict[str, str] = {}
+        for name in SPLITS:
+            split = self.splits[name]
+            for index, key in enumerate(split.keys):
+                place = f"{name} ({split.place(index)})"
+                if key in seen:
+                    raise DataError(
+                        f"image {key!r} is named twice, in {seen[key]} and in {place}, below "
+                        f"{self.where}; each image may be in one split, once. Remove one line."
+                    )
+                seen[key] = place
+
+
+def need_root(cfg: DataConfig) -> Path:
+    """The folder `data.root`.
+
+    Raises:
+        ConfigError: data.root is not set.
+        DataError: There is no such folder.
+    """
+    if cfg.root is None:
+        raise ConfigError(
+            f"data.root must name the folder of the data set for data.name={cfg.name!r}, got None."
+        )
+    root = Path(cfg.root).expanduser()
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise DataError(
+            f"data.root={cfg.root!r} must be a folder, but {root.absolute()} {what}; unpack the "
+            f"data set there or correct data.root."
+        )
+    return root
+
+
+def relative_key(text: str, place: str) -> str:
+    """A path from a list in its one spelling ("./a//b.jpg" is "a/b.jpg").
+
+    Raises:
+        DataError: The path is empty, absolute or leaves the data set's folder.
+    """
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts or "\0" in text or not path.parts:
+        raise DataError(
+            f"{place}: image path must be relative and stay inside the data set's folder, got "
+            f"{text!r}; write it relative to that folder, without '..'."
+        )
+    return str(path)
+
+
+def read_text(path: Path) -> str:
+    """A list file as text.
+
+    Raises:
+        DataError: The file is missing, unreadable or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as err:
+        raise DataError(
+            f"list {path.name} is missing below {path.parent.absolute()}; data.root must be the "
+            f"folder that holds it."
+        ) from err
+    except UnicodeDecodeError as err:
+        raise DataError(
+            f"list {path} must be UTF-8 text, byte {err.start} is not; save it as UTF-8."
+        ) from err
+    except OSError as err:
+        raise DataError(f"list {path} cannot be read: {err.strerror}; check its rights.") from err
+
+
+def split_off(keys: Sequence[str], fraction: float, seed: str) -> tuple[list[int], list[int]]:
+    """Divide images of one class by a hash of their names.
+
+    The result depends on names and seed alone, not on a library's random numbers; a picture more
+    does not reshuffle the others.
+
+    Args:
+        keys: Names of the images.
+        fraction: Share of the second part, in (0, 1); rounded, at least one image.
+        seed: Any text.
+
+    Returns:
+        Positions of the first and of the second part, each ascending.
+    """
+    order = sorted(
+        range(len(keys)), key=lambda i: hashlib.sha256(f"{seed}/{keys[i]}".encode()).digest()
+    )
+    count = max(1, round(fraction * len(keys)))
+    return sorted(order[count:]), sorted(order[:count])

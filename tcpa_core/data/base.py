@@ -1,0 +1,189 @@
+"""The data layer's contract: from `data.*` settings to decoded images that every trial shares.
+
+A new kind of data set is one public file in this folder, `<name>.py`, which exports
+
+    def read(cfg: DataConfig) -> Listing
+
+It reads lists and folder names, not images: which image is in which split and class. `Listing`
+checks itself (labels, overlaps, suffixes, empty splits); hashing, decoding, caching and
+augmentation are the same for all. `need_root`, `read_text`, `relative_key` and `split_off` do what
+several layouts need. Errors are `DataError`s that name the file and line.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from tcpa_core import plugins
+from tcpa_core.config import DATASETS, DataConfig
+from tcpa_core.data._cache import ImageStore, Pixels, Progress, cache_root, open_or_build
+from tcpa_core.data._decode import DECODER, ResizeRule, decode
+from tcpa_core.data._hashes import content_hashes, sha256
+from tcpa_core.data._listing import (
+    SPLITS,
+    SUFFIXES,
+    Listing,
+    SplitListing,
+    need_root,
+    read_text,
+    relative_key,
+    split_off,
+)
+from tcpa_core.data._parallel import ordered_map
+from tcpa_core.errors import DataError
+
+__all__ = [
+    "SPLITS",
+    "SUFFIXES",
+    "Dataset",
+    "ImageStore",
+    "Listing",
+    "Progress",
+    "Split",
+    "SplitListing",
+    "dataset_fingerprint",
+    "load_dataset",
+    "need_root",
+    "read_text",
+    "relative_key",
+    "split_off",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Split:
+    """Images and labels of one split."""
+
+    images: ImageStore
+    """Resized but not cropped, flipped or normalised."""
+    labels: npt.NDArray[np.int64]
+    """Class of each image [n], 0-based."""
+    paths: tuple[str, ...]
+    """Name of each image: path below the data set's folder, or a running number."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Dataset:
+    """A data set, decoded and resized for one image size."""
+
+    name: str
+    """The kind: a file of tcpa_core/data."""
+    num_classes: int
+    class_names: tuple[str, ...]
+    splits: Mapping[str, Split]
+    """"train", "val" and "test"."""
+    fingerprint: str
+    """Hash of names, labels and contents of all images and of the class names."""
+    img_size: int
+
+
+def load_dataset(
+    cfg: DataConfig,
+    img_size: int,
+    *,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Read, decode and resize a data set; from the cache where that was done before.
+
+    Args:
+        cfg: Which data set and which resize.
+        img_size: Side of the images that trials see, in pixels.
+        cache_dir: Where decoded images are kept; None: $TCPA_CACHE or ~/.cache/tcpa.
+        progress: Called with (stage, done, total) from the calling thread.
+
+    Raises:
+        ConfigError: Settings that contradict, or no data set kind of that name.
+        DataError: A list, folder or image is missing or broken, or the cache cannot be written.
+    """
+    rule = ResizeRule.of(cfg, img_size)
+    cache = cache_root(cache_dir)
+    listing = _read(cfg)
+    hashes = content_hashes(listing, cache, progress)
+    splits = {}
+    for name in SPLITS:
+        split = listing.splits[name]
+        images = open_or_build(
+            cache / "pixels",
+            _store_key(hashes[name], rule),
+            len(split.keys),
+            partial(_decoded, listing, name, hashes[name], rule),
+            progress,
+            f"decode {name}",
+        )
+        splits[name] = Split(
+            images=images, labels=np.array(split.labels, np.int64), paths=split.keys
+        )
+    return Dataset(
+        name=cfg.name,
+        num_classes=len(listing.class_names),
+        class_names=listing.class_names,
+        splits=splits,
+        fingerprint=_fingerprint(listing, hashes),
+        img_size=img_size,
+    )
+
+
+def dataset_fingerprint(
+    cfg: DataConfig, *, cache_dir: Path | None = None, progress: Progress | None = None
+) -> str:
+    """Hash of a data set's images, labels, splits and class names; no image is decoded.
+
+    Equal to `Dataset.fingerprint`; independent of where the data lies and of the resize. A repeat
+    reads the lists and asks for file times only.
+
+    Raises:
+        ConfigError: No data set kind of that name, or data.root is needed or must be absent.
+        DataError: A list, folder or image is missing or unreadable.
+    """
+    listing = _read(cfg)
+    return _fingerprint(listing, content_hashes(listing, cache_root(cache_dir), progress))
+
+
+def _read(cfg: DataConfig) -> Listing:
+    listing: Listing = plugins.load(DATASETS, cfg.name).read(cfg)
+    return listing
+
+
+def _fingerprint(listing: Listing, hashes: Mapping[str, tuple[str, ...]]) -> str:
+    digest = hashlib.sha256(json.dumps(["tcpa data 1", listing.class_names]).encode())
+    for name in SPLITS:
+        split = listing.splits[name]
+        rows = zip(split.keys, split.labels, hashes[name], strict=True)
+        digest.update(json.dumps([name, *rows]).encode())
+    return digest.hexdigest()
+
+
+def _store_key(hashes: tuple[str, ...], rule: ResizeRule) -> str:
+    """Name of a split's pixels: contents in order, resize rule and decoder version."""
+    return sha256("\n".join([DECODER, str(rule), *hashes]).encode())[:32]
+
+
+def _decoded(
+    listing: Listing, name: str, hashes: tuple[str, ...], rule: ResizeRule
+) -> Iterator[Pixels]:
+    """Resized pixels of a split, in order."""
+    split = listing.splits[name]
+
+    def one(index: int) -> Pixels:
+        if split.images is not None:
+            return rule.apply(Image.fromarray(split.images[index]), split.keys[index])
+        assert listing.root is not None
+        path = listing.root / split.keys[index]
+        place = f"{path} ({split.place(index)})"
+        data = path.read_bytes()
+        if sha256(data) != hashes[index]:
+            raise DataError(f"{place}: file changed while the data set was read; start again.")
+        return rule.apply(decode(data, place), place)
+
+    return ordered_map(one, range(len(split.keys)))

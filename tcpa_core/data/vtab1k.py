@@ -1,0 +1,109 @@
+"""A task in the VTAB-1k list layout: train800.txt, val200.txt and test.txt beside images/.
+
+`data.root` is the folder of one task. A list has one line per image: its path below that folder, a
+space, and the 0-based class. The lists alone say what is in a split; folder names are not read.
+train800val200.txt, the union of the first two for a final run, is only looked at for its labels.
+
+The number of classes is the number of lines of classes.txt; without that file it is that of the
+VTAB task which the folder is named after; without such a name it is the highest class in all lists.
+
+Source: X. Zhai et al., arXiv:1910.04867; file layout and folder names as in the NOAH and CVPT code.
+"""
+
+import re
+from pathlib import Path
+
+from tcpa_core.config import DataConfig
+from tcpa_core.data.base import Listing, SplitListing, need_root, read_text, relative_key
+from tcpa_core.errors import DataError
+
+LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
+UNION = "train800val200.txt"
+CLASSES = "classes.txt"
+
+NUM_CLASSES = {
+    "caltech101": 102,
+    "cifar": 100,
+    "clevr_count": 8,
+    "clevr_dist": 6,
+    "diabetic_retinopathy": 5,
+    "dmlab": 6,
+    "dsprites_loc": 16,
+    "dsprites_ori": 16,
+    "dtd": 47,
+    "eurosat": 10,
+    "kitti": 4,
+    "oxford_flowers102": 102,
+    "oxford_iiit_pet": 37,
+    "patch_camelyon": 2,
+    "resisc45": 45,
+    "smallnorb_azi": 18,
+    "smallnorb_ele": 9,
+    "sun397": 397,
+    "svhn": 10,
+}
+"""Classes of the 19 tasks, by folder name."""
+
+_LINE = re.compile(r"(?P<path>.*\S)\s+(?P<label>\d{1,9})", re.ASCII)
+
+
+def read(cfg: DataConfig) -> Listing:
+    """List a task.
+
+    Raises:
+        ConfigError: data.root is not set.
+        DataError: A list is missing, or a line is not a path inside the folder and a class.
+    """
+    root = need_root(cfg)
+    _check_is_task(root)
+    splits = {name: _read_list(root / file) for name, file in LISTS.items()}
+    lists = [*splits.values()]
+    if (root / UNION).exists():
+        lists.append(_read_list(root / UNION))
+    class_names, class_source = _classes(root, lists)
+    return Listing(root=root, class_names=class_names, class_source=class_source, splits=splits)
+
+
+def _check_is_task(root: Path) -> None:
+    """Help the user who gave the folder above the tasks."""
+    first = LISTS["train"]
+    if (root / first).exists():
+        return
+    tasks = sorted(path.parent.name for path in root.glob(f"*/{first}"))
+    if tasks:
+        raise DataError(
+            f"data.root must be the folder of one task, but {root.absolute()} has no {first}; its "
+            f"subfolders have: {', '.join(tasks)}. Add one of them to data.root."
+        )
+
+
+def _read_list(path: Path) -> SplitListing:
+    lines = [line.rstrip("\r") for line in read_text(path).rstrip("\r\n").split("\n")]
+    keys, labels = [], []
+    for number, line in enumerate(lines if lines != [""] else [], start=1):
+        match = _LINE.fullmatch(line.strip())
+        if match is None:
+            raise DataError(
+                f"{path}:{number}: a line must be an image path, a space and a class (an integer "
+                f">= 0), got {line!r}; correct it, no line is skipped."
+            )
+        keys.append(relative_key(match["path"], f"{path}:{number}"))
+        labels.append(int(match["label"]))
+    return SplitListing(keys=tuple(keys), labels=tuple(labels), source=path.name, numbered=True)
+
+
+def _classes(root: Path, lists: list[SplitListing]) -> tuple[tuple[str, ...], str]:
+    """Class names and where their number comes from."""
+    if (root / CLASSES).exists():
+        names = tuple(line.strip() for line in read_text(root / CLASSES).rstrip().split("\n"))
+        if "" in names:
+            raise DataError(
+                f"{root / CLASSES}:{names.index('') + 1}: line is empty, but must name class "
+                f"{names.index('')}; write one class name per line."
+            )
+        return names, CLASSES
+    task = root.resolve().name
+    if task in NUM_CLASSES:
+        return tuple(map(str, range(NUM_CLASSES[task]))), f"VTAB task {task!r}"
+    highest = max((label for split in lists for label in split.labels), default=-1)
+    return tuple(map(str, range(highest + 1))), "the highest class in all lists"
