@@ -18,7 +18,7 @@ import struct
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +75,7 @@ def open_or_build(
     folder: Path,
     key: str,
     count: int,
-    images: Callable[[], Iterable[Pixels]],
+    decode: Callable[[int], Pixels],
     progress: Progress | None,
     stage: str,
 ) -> ImageStore:
@@ -87,7 +87,7 @@ def open_or_build(
         folder: Where entries lie; made when absent.
         key: Hash of everything that the pixels depend on.
         count: Number of images.
-        images: Starts the decoding; gives pixels [height, width, 3] in order.
+        decode: Gives the pixels [height, width, 3] of one image; called from several threads.
         progress: Called with (stage, images done, count) from this thread.
         stage: What is being done, for `progress`.
 
@@ -103,7 +103,7 @@ def open_or_build(
         with _lock(folder / f"{key}.lock", progress, stage, count):
             store = _open(path, key, count)
             if store is None:
-                _build(path, key, count, images(), progress, stage)
+                _build(path, key, count, decode, progress, stage)
                 store = _open(path, key, count)
     if store is None:
         raise DataError(
@@ -165,18 +165,21 @@ def _build(
     path: Path,
     key: str,
     count: int,
-    images: Iterable[Pixels],
+    decode: Callable[[int], Pixels],
     progress: Progress | None,
     stage: str,
 ) -> None:
+    def checked(index: int) -> tuple[Pixels, int]:
+        image = np.ascontiguousarray(decode(index))
+        return image, _crc(image)
+
     table = np.zeros((count, 3), "<i8")
     with _temporary(path) as (temp, file):
-        for done, image in enumerate(images):
-            data = np.ascontiguousarray(image).data
-            file.write(data)
-            table[done] = (*image.shape[:2], zlib.crc32(data))
+        for index, (image, crc) in enumerate(ordered_map(checked, range(count))):
+            file.write(image.data)
+            table[index] = (*image.shape[:2], crc)
             if progress:
-                progress(stage, done + 1, count)
+                progress(stage, index + 1, count)
         footer = {"schema": SCHEMA, "key": key, "count": count, "table_crc": zlib.crc32(table.data)}
         text = json.dumps(footer).encode()
         file.write(table.tobytes() + text + _END.pack(len(text), MAGIC))

@@ -59,7 +59,7 @@ def _file_hashes(listing: Listing, cache: Path, progress: Progress | None) -> di
     todo = [key for key, times in stats.items() if known.get(key, [])[:3] != times]
     now = time.time_ns()
     for done, (key, digest) in enumerate(
-        zip(todo, ordered_map(lambda key: _hash_file(root / key), todo), strict=True)
+        zip(todo, ordered_map(lambda key: sha256(read_image(root / key)), todo), strict=True)
     ):
         known[key] = [*stats[key], digest]
         if progress:
@@ -92,9 +92,14 @@ def _stat_all(listing: Listing, root: Path) -> dict[str, list[int]]:
     return stats
 
 
-def _hash_file(path: Path) -> str:
+def read_image(path: Path) -> bytes:
+    """Content of an image file.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     try:
-        return sha256(path.read_bytes())
+        return path.read_bytes()
     except OSError as err:
         raise DataError(
             f"image {path} cannot be read: {err.strerror}; check its rights and the disk."

@@ -105,7 +105,8 @@ class ImageSource:
         line = torch.arange(self._img_size, device=indices.device)
         start = self._first[indices] + corner[0] * width + corner[1]
         rows = start.view(-1, 1, 1) + (width.view(-1, 1, 1) * line.view(1, -1, 1))
-        return self._pixels[rows + line]
+        pixels = self._pixels.index_select(0, (rows + line).flatten())
+        return pixels.view(len(indices), self._img_size, self._img_size, 3)
 
 
 def _fits(num_bytes: int, device: torch.device) -> bool:

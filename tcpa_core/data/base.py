@@ -12,7 +12,7 @@ several layouts need. Errors are `DataError`s that name the file and line.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from tcpa_core import plugins
 from tcpa_core.config import DATASETS, DataConfig
 from tcpa_core.data._cache import ImageStore, Pixels, Progress, cache_root, open_or_build
 from tcpa_core.data._decode import DECODER, ResizeRule, decode
-from tcpa_core.data._hashes import content_hashes, sha256
+from tcpa_core.data._hashes import content_hashes, read_image, sha256
 from tcpa_core.data._listing import (
     SPLITS,
     SUFFIXES,
@@ -36,7 +36,6 @@ from tcpa_core.data._listing import (
     relative_key,
     split_off,
 )
-from tcpa_core.data._parallel import ordered_map
 from tcpa_core.errors import DataError
 
 __all__ = [
@@ -117,7 +116,7 @@ def load_dataset(
             cache / "pixels",
             _store_key(hashes[name], rule),
             len(split.keys),
-            partial(_decoded, listing, name, hashes[name], rule),
+            partial(_decode_one, listing, name, hashes[name], rule),
             progress,
             f"decode {name}",
         )
@@ -169,21 +168,17 @@ def _store_key(hashes: tuple[str, ...], rule: ResizeRule) -> str:
     return sha256("\n".join([DECODER, str(rule), *hashes]).encode())[:32]
 
 
-def _decoded(
-    listing: Listing, name: str, hashes: tuple[str, ...], rule: ResizeRule
-) -> Iterator[Pixels]:
-    """Resized pixels of a split, in order."""
+def _decode_one(
+    listing: Listing, name: str, hashes: tuple[str, ...], rule: ResizeRule, index: int
+) -> Pixels:
+    """Resized pixels of one image of a split."""
     split = listing.splits[name]
-
-    def one(index: int) -> Pixels:
-        if split.images is not None:
-            return rule.apply(Image.fromarray(split.images[index]), split.keys[index])
-        assert listing.root is not None
-        path = listing.root / split.keys[index]
-        place = f"{path} ({split.place(index)})"
-        data = path.read_bytes()
-        if sha256(data) != hashes[index]:
-            raise DataError(f"{place}: file changed while the data set was read; start again.")
-        return rule.apply(decode(data, place), place)
-
-    return ordered_map(one, range(len(split.keys)))
+    if split.images is not None:
+        return rule.apply(Image.fromarray(split.images[index]), split.keys[index])
+    assert listing.root is not None
+    path = listing.root / split.keys[index]
+    place = f"{path} ({split.place(index)})"
+    data = read_image(path)
+    if sha256(data) != hashes[index]:
+        raise DataError(f"{place}: file changed while the data set was read; start again.")
+    return rule.apply(decode(data, place), place)

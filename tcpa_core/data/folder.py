@@ -1,0 +1,133 @@
+"""Class folders as torchvision's ImageFolder reads them: {train,val,test}/<class>/<file>.
+
+`data.root` holds the three folders. The class index is the rank of the sorted folder name; all splits must
+have the same class folders, none of them empty. Images may lie deeper inside a class folder. Where
+val/ is absent, `data.val_fraction` of each class of train is taken for it, drawn with
+`data.split_seed`.
+
+Hidden files and folders (".DS_Store") and the marks of desktops (Thumbs.db, desktop.ini) are passed
+over. ImageFolder also passes over every other file that does not end like an image; here that is an
+error, so that nothing is left out unseen.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tcpa_core.config import DataConfig
+from tcpa_core.data.base import SPLITS, Listing, SplitListing, need_root, split_off
+from tcpa_core.errors import DataError
+
+IGNORED = ("Thumbs.db", "desktop.ini")
+OTHER_NAMES_OF_VAL = ("valid", "validation", "dev", "eval")
+
+Classes = dict[str, list[str]]
+"""Class folder -> keys of its images, both sorted."""
+
+
+def read(cfg: DataConfig) -> Listing:
+    """List the class folders.
+
+    Raises:
+        ConfigError: data.root is not set.
+        DataError: A split is missing, class folders differ or are empty, or a file is out of place.
+    """
+    root = need_root(cfg)
+    _check_splits(root)
+    found = {name: _walk(root, name) for name in SPLITS if (root / name).is_dir()}
+    train = found["train"]
+    for name, classes in found.items():
+        _check_same_classes(root, name, train, classes)
+    if "val" not in found:
+        found |= _split_train(root, train, cfg)
+    names = tuple(train)
+    return Listing(
+        root=root,
+        class_names=names,
+        class_source="the class folders of train/",
+        splits={
+            split: SplitListing(
+                keys=tuple(key for keys in classes.values() for key in keys),
+                labels=tuple(names.index(name) for name, keys in classes.items() for _ in keys),
+                source=f"{split}/" if (root / split).is_dir() else "train/",
+            )
+            for split, classes in found.items()
+        },
+    )
+
+
+def _check_splits(root: Path) -> None:
+    for name in ("train", "test"):
+        if not (root / name).is_dir():
+            raise DataError(
+                f"folder {name}/ is missing below {root.absolute()}; data.root must hold train/, "
+                f"test/ and, if there is one, val/, each with one folder per class."
+            )
+    other = next((name for name in OTHER_NAMES_OF_VAL if (root / name).is_dir()), None)
+    if other and not (root / "val").is_dir():
+        raise DataError(
+            f"{root.absolute()} has {other}/ but no val/; rename it to val/, or move it away to "
+            f"split val off from train/."
+        )
+
+
+def _walk(root: Path, split: str) -> Classes:
+    """Images by class folder."""
+    classes: Classes = {}
+    for folder in _visible(root / split):
+        if not folder.is_dir():
+            raise DataError(
+                f"{folder.path} lies beside the class folders of {split}/; move it into one or "
+                f"away."
+            )
+        classes[folder.name] = list(_files(Path(folder.path), f"{split}/{folder.name}"))
+    return classes
+
+
+def _files(folder: Path, key: str) -> Iterator[str]:
+    """Keys of all files below a folder, sorted."""
+    for entry in _visible(folder):
+        if entry.is_dir():
+            yield from _files(Path(entry.path), f"{key}/{entry.name}")
+        else:
+            yield f"{key}/{entry.name}"
+
+
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as err:
+        raise DataError(
+            f"folder {folder} cannot be read: {err.strerror}; check its rights."
+        ) from err
+    return [e for e in entries if not e.name.startswith(".") and e.name not in IGNORED]
+
+
+def _check_same_classes(root: Path, split: str, train: Classes, classes: Classes) -> None:
+    lacking, extra = sorted(train.keys() - classes), sorted(classes.keys() - train)
+    if lacking or extra:
+        raise DataError(
+            f"class folders of {split}/ differ from those of train/ below {root.absolute()}: "
+            f"{len(lacking)} lacking {lacking[:3]}, {len(extra)} more {extra[:3]}; all splits must "
+            f"have the same classes."
+        )
+    empty = next((name for name, keys in classes.items() if not keys), None)
+    if empty is not None:
+        raise DataError(
+            f"class folder {root / split / empty} has no images; fill it, or remove the class "
+            f"from all splits."
+        )
+
+
+def _split_train(root: Path, train: Classes, cfg: DataConfig) -> dict[str, Classes]:
+    parts: dict[str, Classes] = {"train": {}, "val": {}}
+    for name, keys in train.items():
+        if len(keys) < 2:
+            raise DataError(
+                f"class folder {root / 'train' / name} has one image, too few to split val off; "
+                f"add images or a val/ folder."
+            )
+        rest, val = split_off(keys, cfg.val_fraction, f"val {cfg.split_seed}")
+        parts["train"][name] = [keys[i] for i in rest]
+        parts["val"][name] = [keys[i] for i in val]
+    return parts
