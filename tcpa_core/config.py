@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from tcpa_core import plugins
@@ -69,6 +69,16 @@ class DataConfig(Settings):
     """Share of train split off as val, per class, where the data set has no val split."""
     split_seed: int = Field(default=0, ge=0)
     """Seed of that split; not the trial's seed, so that replicates share the split."""
+
+    @model_validator(mode="after")
+    def _crops_need_room(self) -> Self:
+        if self.resize == "squash" and (self.random_crop or self.resize_to is not None):
+            raise ValueError(
+                f"data.random_crop and data.resize_to need data.resize='short_side', got 'squash' "
+                f"with random_crop={self.random_crop}, resize_to={self.resize_to}; set "
+                f"data.resize=short_side or leave them out"
+            )
+        return self
 
 
 class OptimConfig(Settings):

@@ -1,8 +1,8 @@
 """Class folders as torchvision's ImageFolder reads them: {train,val,test}/<class>/<file>.
 
-`data.root` holds the three folders. The class index is the rank of the sorted folder name; all splits must
-have the same class folders, none of them empty. Images may lie deeper inside a class folder. Where
-val/ is absent, `data.val_fraction` of each class of train is taken for it, drawn with
+`data.root` holds the three folders. The class index is the rank of the sorted folder name; all
+splits must have the same class folders, none of them empty. Images may lie deeper inside a class
+folder. Where val/ is absent, `data.val_fraction` of each class of train is taken for it, drawn with
 `data.split_seed`.
 
 Hidden files and folders (".DS_Store") and the marks of desktops (Thumbs.db, desktop.ini) are passed
