@@ -340,22 +340,27 @@ class Pack:
         self, members: Sequence[Member], model: PackModel, indices: Tensor, step: Step
     ) -> tuple[Tensor, Tensor]:
         """Classification and method loss of one batch per member, both [M]."""
-        labels = torch.stack([self.data.train.labels[i.to(self.device)] for i in indices])
-        if self._uses_cached_features(members, model):
-            features = self._frozen_features(model, "train")[indices.to(self.device)]
-            targets = _targets(members, labels, len(self.data.class_names), step, None)
-            logits = model.forward_head(features)
+        indices = indices.to(self.device)
+        targets = _targets(members, self.data.train.labels[indices], len(self.data.class_names))
+        if model.features_are_frozen and not _changes_images(members):
+            logits = model.forward_head(self._frozen_features(model, "train")[indices])
             return _cross_entropy(logits, targets), logits.new_zeros(len(members))
-        images = torch.stack(
-            [
-                self.data.train.batch(i, s.generator("augment", t))
-                for i, s, t in zip(indices, step.streams, step.steps, strict=True)
-            ]
-        )
-        targets = _targets(members, labels, len(self.data.class_names), step, images)
+        images = self._images(members, indices, step)
+        _mix(members, images, targets, step)
         with _autocast(members[0].config, self.device):
             out = model(images, step)
         return _cross_entropy(out.logits.float(), targets), out.penalty.float()
+
+    def _images(self, members: Sequence[Member], indices: Tensor, step: Step) -> Tensor:
+        """Training images [M, B, 3, H, W] at indices [M, B], augmented by each member's stream."""
+        train = self.data.train
+        if not _augments(members):
+            return train.batch(indices.flatten(), None).unflatten(0, indices.shape)
+        generators = [
+            stream.generator("augment", t)
+            for stream, t in zip(step.streams, step.steps, strict=True)
+        ]
+        return torch.stack([train.batch(i, g) for i, g in zip(indices, generators, strict=True)])
 
     @torch.no_grad()
     def _evaluate(self, model: PackModel, split: str) -> tuple[list[float], list[float]]:
@@ -401,14 +406,6 @@ class Pack:
             self._features[split] = torch.cat(parts)
         return self._features[split]
 
-    @staticmethod
-    def _uses_cached_features(members: Sequence[Member], model: PackModel) -> bool:
-        """True when training images never change between epochs and features are frozen."""
-        return model.features_are_frozen and not any(
-            m.config.data.flip or m.config.data.random_crop or m.config.train.mixup_alpha
-            for m in members
-        )
-
 
 _EVAL_ROWS = 256
 """Images times members in one evaluation batch."""
@@ -422,26 +419,39 @@ def _autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=use)
 
 
-def _targets(
-    members: Sequence[Member], labels: Tensor, num_classes: int, step: Step, images: Tensor | None
-) -> Tensor:
-    """Smoothed and mixed label distributions [M, B, C]; mixes `images` [M, B, ...] in place.
+def _augments(members: Sequence[Member]) -> bool:
+    """True when the data layer changes training images at random; equal within a pack."""
+    return members[0].config.data.flip or members[0].config.data.random_crop
 
-    Source: mixup, arXiv:1710.09412; partners are the batch in reverse, as in timm.
+
+def _changes_images(members: Sequence[Member]) -> bool:
+    """True when a training image may look different from epoch to epoch."""
+    return _augments(members) or any(m.config.train.mixup_alpha for m in members)
+
+
+def _targets(members: Sequence[Member], labels: Tensor, num_classes: int) -> Tensor:
+    """Smoothed label distributions [M, B, C]."""
+    smoothing = torch.tensor(
+        [m.config.train.label_smoothing for m in members], device=labels.device
+    ).view(-1, 1, 1)
+    return F.one_hot(labels, num_classes) * (1 - smoothing) + smoothing / num_classes
+
+
+def _mix(members: Sequence[Member], images: Tensor, targets: Tensor, step: Step) -> None:
+    """Mix images [M, B, ...] and targets [M, B, C] in place, where a member asks for it.
+
+    Source: mixup, arXiv:1710.09412; partners are the batch in reverse order, as in timm.
     """
-    targets = F.one_hot(labels, num_classes).float()
     for m, member in enumerate(members):
         train = member.config.train
-        smoothing = train.label_smoothing
-        targets[m] = targets[m] * (1 - smoothing) + smoothing / num_classes
-        if train.mixup_alpha and images is not None:
-            generator = step.streams[m].generator("mixup", step.steps[m])
-            random = np.random.default_rng(generator.initial_seed())
-            share = random.beta(train.mixup_alpha, train.mixup_alpha)
-            if random.random() < train.mixup_prob:
-                targets[m] = share * targets[m] + (1 - share) * targets[m].flip(0)
-                images[m] = share * images[m] + (1 - share) * images[m].flip(0)
-    return targets
+        if not train.mixup_alpha:
+            continue
+        generator = step.streams[m].generator("mixup", step.steps[m])
+        random = np.random.default_rng(generator.initial_seed())
+        share = random.beta(train.mixup_alpha, train.mixup_alpha)
+        if random.random() < train.mixup_prob:
+            targets[m] = share * targets[m] + (1 - share) * targets[m].flip(0)
+            images[m] = share * images[m] + (1 - share) * images[m].flip(0)
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,0 +1,253 @@
+"""A member of a pack trains exactly as it would alone, whoever sits beside it, joins or leaves."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tcpa_core.backbone import Backbone, load_backbone
+from tcpa_core.config import BackboneConfig, TrialConfig
+from tcpa_core.pack import Diverged, Member, Pack, TrialData, load_trial_data
+from tcpa_core.record import EpochReport
+from tcpa_core.train import load_trained, run_trial
+from tcpa_core.worker import Worker
+
+BASE = {"data.name": "folder", "train.batch_size": 8, "train.epochs": 3, "optim.lr": 0.01}
+
+TCPA = [
+    {"tcpa.num_cls_prompts": 3, "tcpa.num_image_prompts": 5, "tcpa.top_k_cls": 1,
+     "tcpa.top_k_image": 2, "seed": 0},
+    {"tcpa.num_cls_prompts": 6, "tcpa.num_image_prompts": 2, "tcpa.top_k_cls": 4,
+     "tcpa.top_k_image": 2, "tcpa.prompt_length": 2, "optim.lr": 0.03, "seed": 1,
+     "tcpa.lambda_image": 0.01, "optim.clip_norm": 0.5},
+    {"tcpa.num_cls_prompts": 4, "tcpa.num_image_prompts": 9, "tcpa.top_k_cls": 2,
+     "tcpa.top_k_image": 7, "tcpa.prompt_dropout": 0.0, "tcpa.random_epochs": 1, "seed": 2,
+     "train.mixup_alpha": 0.8, "train.label_smoothing": 0.1, "optim.weight_decay": 0.5},
+]  # fmt: skip
+VPT = [{"vpt.num_prompts": 2, "seed": 3}, {"vpt.num_prompts": 7, "optim.lr": 0.02, "seed": 4}]
+CVPT = [{"cvpt.num_prompts": 1, "seed": 5}, {"cvpt.num_prompts": 6, "seed": 6}]
+SHALLOW = [{"vpt.deep": False, **extra} for extra in VPT]
+LINEAR = [{"optim.lr": 0.1, "seed": 7}, {"optim.lr": 0.02, "seed": 8}]
+PACKS = {"tcpa": TCPA, "vpt": VPT, "vpt shallow": SHALLOW, "cvpt": CVPT, "linear": LINEAR}
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 60 small pictures in three classes that can be told apart by their colour."""
+    root = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 4), ("test", 4)):
+        for label in range(3):
+            folder = root / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                pixels[..., label] |= 128
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return load_backbone(BackboneConfig(name="vit_nano", weights="random"))
+
+
+def _config(images: Path, methods: str, settings: Mapping[str, Any]) -> TrialConfig:
+    flat = {**BASE, "data.root": str(images), "methods": [methods.split()[0]], **settings}
+    return TrialConfig.from_flat({**flat, "backbone.weights": "random"})
+
+
+@pytest.fixture(scope="module")
+def data(images: Path, cache: Path, backbone: Backbone) -> TrialData:
+    return load_trial_data(_config(images, "linear", {}), backbone, cache_dir=cache)
+
+
+def _same(solo: EpochReport, packed: EpochReport | Diverged) -> None:
+    assert isinstance(packed, EpochReport)
+    for name in ("train_loss", "ce_loss", "match_loss", "val_loss"):
+        assert getattr(packed, name) == pytest.approx(getattr(solo, name), rel=1e-5, abs=1e-9)
+    assert packed.val_accuracy == solo.val_accuracy
+    assert packed.epoch == solo.epoch
+
+
+def _run(pack: Pack, members: list[Member], epochs: int) -> list[list[EpochReport | Diverged]]:
+    return [pack.run_epoch(members) for _ in range(epochs)]
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_members_equal_their_solo_runs(
+    name: str, images: Path, backbone: Backbone, data: TrialData
+) -> None:
+    configs = [_config(images, name, settings) for settings in PACKS[name]]
+    pack = Pack(backbone, data)
+    together = _run(pack, [pack.new_member(str(i), c) for i, c in enumerate(configs)], 3)
+    for i, config in enumerate(configs):
+        alone = Pack(backbone, data)
+        for solo, packed in zip(
+            _run(alone, [alone.new_member("x", config)], 3), together, strict=True
+        ):
+            assert isinstance(solo[0], EpochReport)
+            _same(solo[0], packed[i])
+
+
+def test_members_join_and_leave(images: Path, backbone: Backbone, data: TrialData) -> None:
+    configs = [_config(images, "tcpa", settings) for settings in TCPA]
+    pack = Pack(backbone, data)
+    a, b, c = (pack.new_member(str(i), config) for i, config in enumerate(configs))
+    reports: dict[str, list[Any]] = {"0": [], "1": [], "2": []}
+    for members in ([a], [a, b], [b, c], [c, a, b], [c]):
+        for member, report in zip(members, pack.run_epoch(members), strict=True):
+            reports[member.trial].append(report)
+    for i, config in enumerate(configs):
+        alone = Pack(backbone, data)
+        member = alone.new_member("x", config)
+        for packed in reports[str(i)]:
+            (solo,) = alone.run_epoch([member])
+            assert isinstance(solo, EpochReport)
+            _same(solo, packed)
+
+
+def test_a_diverging_member_fails_alone(images: Path, backbone: Backbone, data: TrialData) -> None:
+    good = _config(images, "vpt", VPT[0])
+    bad = _config(images, "vpt", {**VPT[1], "optim.name": "adamw", "optim.lr": 1e30})
+    pack = Pack(backbone, data)
+    first, second = pack.new_member("good", good), pack.new_member("bad", bad)
+    outcomes = pack.run_epoch([first, second])
+    assert isinstance(outcomes[1], Diverged)
+    assert "trial bad" in outcomes[1].reason and "optim.lr=1e+30" in outcomes[1].reason
+    assert second.epoch == 0
+    reports = [outcomes[0], *(pack.run_epoch([first])[0] for _ in range(2))]
+    alone = Pack(backbone, data)
+    member = alone.new_member("x", good)
+    for packed in reports:
+        (solo,) = alone.run_epoch([member])
+        assert isinstance(solo, EpochReport)
+        _same(solo, packed)
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_resume_is_bit_exact(
+    name: str, images: Path, backbone: Backbone, data: TrialData, tmp_path: Path
+) -> None:
+    config = _config(images, name, PACKS[name][-1])
+    straight = Pack(backbone, data)
+    member = straight.new_member("t", config)
+    _run(straight, [member], 3)
+    first = Pack(backbone, data)
+    halted = first.new_member("t", config)
+    _run(first, [halted], 1)
+    first.save(halted, tmp_path)
+    second = Pack(backbone, data)
+    resumed = second.restore(tmp_path, "t", config)
+    assert resumed.epoch == 1
+    _run(second, [resumed], 2)
+    assert resumed.step == member.step
+    for key, tensor in member.state.items():
+        assert torch.equal(tensor, resumed.state[key]), key
+    assert member.selected is not None and resumed.selected is not None
+    assert member.selected.val_accuracy == resumed.selected.val_accuracy
+
+
+def test_frozen_weights_stay(images: Path, data: TrialData) -> None:
+    backbone = load_backbone(BackboneConfig(name="vit_nano", weights="random"))
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    pack = Pack(backbone, data)
+    _run(pack, [pack.new_member("a", _config(images, "tcpa", TCPA[0]))], 1)
+    assert all(torch.equal(v, before[k]) for k, v in backbone.state_dict().items())
+
+
+def test_run_trial_learns_selects_and_leaves_a_model(
+    images: Path, cache: Path, tmp_path: Path
+) -> None:
+    config = _config(images, "vpt", {"vpt.num_prompts": 4, "train.epochs": 6, "optim.lr": 0.02})
+    seen: list[EpochReport] = []
+    result = run_trial(config, on_epoch=seen.append, folder=tmp_path / "t", cache_dir=cache)
+    assert result.status == "completed" and [r.epoch for r in seen] == [1, 2, 3, 4, 5, 6]
+    best = max(seen, key=lambda r: (r.val_accuracy, -r.val_loss))
+    assert (result.best_epoch, result.val_accuracy) == (best.epoch, best.val_accuracy)
+    assert result.test_accuracy is not None and result.test_accuracy > 0.5
+    assert result.warnings == ["Backbone vit_nano has random weights: accuracies mean nothing."]
+    again = run_trial(config, folder=tmp_path / "t", cache_dir=cache)
+    assert again.test_accuracy == result.test_accuracy, "a finished trial is not trained again"
+    model = load_trained(tmp_path / "t" / "best.safetensors")
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+
+
+def _drain(worker: Worker) -> list[dict[str, Any]]:
+    events = []
+    while not worker.idle:
+        events += worker.work()
+    return events
+
+
+def test_worker_tells_the_whole_story(images: Path, cache: Path, tmp_path: Path) -> None:
+    worker = Worker(tmp_path, cache, "cpu", 4)
+    flats = [_config(images, "vpt", v).flat() for v in VPT]
+    worker.submit("a", flats[0], 3, test_at_end=True)
+    worker.submit("b", flats[1], 1)
+    events = _drain(worker)
+    kinds = [(e["trial"], e["kind"]) for e in events]
+    assert kinds.count(("a", "epoch")) == 3 and kinds.count(("b", "epoch")) == 1
+    assert kinds[-1] == ("a", "completed") and events[-1]["test_accuracy"] is not None
+    assert worker.num_members == 1 and worker.free_slots == 3, "b waits for more epochs"
+    worker.extend("b", 2)
+    worker.stop("a")  # already gone: nothing happens
+    assert [e["kind"] for e in _drain(worker)] == ["epoch"]
+    worker.stop("b")
+    (pruned,) = _drain(worker)
+    assert pruned["kind"] == "pruned" and pruned["num_epochs"] == 2
+    assert pruned["test_accuracy"] is None, "the test split is not read for a pruned trial"
+
+    other = Worker(tmp_path, cache, "cpu", 4)  # another process takes b up again
+    other.submit("b", flats[1], 3)
+    started, epoch, completed = _drain(other)
+    assert (started["epoch"], epoch["epoch"], completed["kind"]) == (2, 3, "completed")
+    assert completed["test_accuracy"] is None
+    other.test("b", flats[1])
+    (tested,) = _drain(other)
+    assert tested["kind"] == "tested" and 0 <= tested["test_accuracy"] <= 1
+
+
+def test_worker_fails_only_the_trial_that_is_wrong(
+    images: Path, cache: Path, tmp_path: Path
+) -> None:
+    worker = Worker(tmp_path, cache, "cpu", 4)
+    good = _config(images, "vpt", VPT[0]).flat()
+    worker.submit("gone", {**good, "data.root": str(tmp_path / "nowhere")}, 3)
+    worker.submit("good", good, 1)
+    events = _drain(worker)
+    assert [(e["trial"], e["kind"]) for e in events] == [
+        ("gone", "failed"), ("good", "started"), ("good", "epoch"),
+    ]  # fmt: skip
+    assert "nowhere" in events[0]["reason"]
+
+
+def test_worker_shrinks_when_memory_is_short(
+    images: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Pack.run_epoch
+    sizes: list[int] = []
+
+    def small_machine(self: Pack, members: list[Member]) -> list[EpochReport | Diverged]:
+        sizes.append(len(members))
+        if len(members) > 1:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        return whole(self, members)
+
+    monkeypatch.setattr(Pack, "run_epoch", small_machine)
+    worker = Worker(tmp_path, cache, "cpu", 4)
+    for i, settings in enumerate(VPT):
+        worker.submit(str(i), _config(images, "vpt", {**settings, "train.epochs": 2}).flat(), 2)
+    events = _drain(worker)
+    assert sizes[0] == 2 and set(sizes[1:]) == {1}
+    assert sum(e["kind"] == "epoch" for e in events) == 4, "nobody loses an epoch"
+    assert sum(e["kind"] == "completed" for e in events) == 2
