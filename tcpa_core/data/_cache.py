@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -44,17 +45,13 @@ class ImageStore:
     pixels: Pixels
     """All images one after another [sum of height * width * 3]. A private mapping: processes share
     the page cache, and a write would stay in the process."""
+    offsets: npt.NDArray[np.int64]
+    """Position of each image's first byte in `pixels` [n]."""
     heights: npt.NDArray[np.int64]
     widths: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.heights)
-
-    @property
-    def offsets(self) -> npt.NDArray[np.int64]:
-        """Position of each image's first byte in `pixels` [n]."""
-        ends = np.cumsum(self.heights * self.widths * 3)
-        return np.concatenate([np.zeros(1, np.int64), ends[:-1]])
 
     def image(self, index: int) -> Pixels:
         """Pixels [height, width, 3] of one image."""
@@ -95,10 +92,10 @@ def open_or_build(
         DataError: An image cannot be decoded, or the folder cannot be written.
     """
     path = folder / f"{key}.pixels"
-    store = _open(path, key, count)
-    if store is not None:
-        return store
-    with writing(folder):
+    with using(folder):
+        store = _open(path, key, count)
+        if store is not None:
+            return store
         folder.mkdir(parents=True, exist_ok=True)
         with _lock(folder / f"{key}.lock", progress, stage, count):
             store = _open(path, key, count)
@@ -114,14 +111,14 @@ def open_or_build(
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn a failure to write below `folder` into a `DataError` that says what to do."""
+def using(folder: Path) -> Iterator[None]:
+    """Turn a failure to read or write below `folder` into a `DataError` that says what to do."""
     try:
         yield
     except OSError as err:
         raise DataError(
-            f"cache folder {folder} cannot be written ({err.strerror or err}); make room or "
-            f"set TCPA_CACHE to a folder with room and write permission."
+            f"cache folder {folder} cannot be used ({err.strerror or err}); make room or set "
+            f"TCPA_CACHE to a folder with room and write permission."
         ) from err
 
 
@@ -228,12 +225,13 @@ def _checked(file: "np.memmap[tuple[int], np.dtype[np.uint8]]", key: str, count:
     expected = {"schema": SCHEMA, "key": key, "count": count, "table_crc": zlib.crc32(table.data)}
     if footer != expected:
         raise ValueError("its footer does not describe it")
-    store = ImageStore(np.asarray(file[:table_start]), table[:, 0].copy(), table[:, 1].copy())
-    if int((store.heights * store.widths * 3).sum()) != table_start:
+    pixels = np.asarray(file[:table_start])
+    heights, widths, crcs = (np.ascontiguousarray(column) for column in table.T)
+    bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(heights * widths * 3)])
+    if bounds[-1] != table_start:
         raise ValueError("its pixels are not complete")
-    bounds = [*store.offsets.tolist(), table_start]
-    parts = (store.pixels[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True))
+    parts = (pixels[start:end] for start, end in pairwise(bounds.tolist()))
     for index, crc in enumerate(ordered_map(_crc, parts)):
-        if crc != table[index, 2]:
+        if crc != crcs[index]:
             raise ValueError(f"the checksum of image {index} differs")
-    return store
+    return ImageStore(pixels, bounds[:-1], heights, widths)

@@ -114,8 +114,7 @@ def decode(data: bytes, place: str) -> Image.Image:
             f"{place}: {len(data)} bytes that are not an image ({', '.join(FORMATS)}); restore "
             f"the file, no image is skipped."
         ) from err
-    # Pillow's codecs report damaged streams by all of these.
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError) as err:
+    except (OSError, SyntaxError, ValueError, EOFError) as err:  # what Pillow's codecs raise
         raise DataError(
             f"{place}: image is damaged or truncated ({err}); restore the file, no image is "
             f"skipped."

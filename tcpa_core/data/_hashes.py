@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from tcpa_core.data._cache import Progress, write_atomic, writing
+from tcpa_core.data._cache import Progress, using, write_atomic
 from tcpa_core.data._listing import Listing
 from tcpa_core.data._parallel import ordered_map
 from tcpa_core.errors import DataError
@@ -110,7 +110,7 @@ def _recall(memory: Path) -> Known:
     """Hashes of an earlier run. A torn or altered file is as good as none: hashing is repeated."""
     try:
         crc, body = memory.read_bytes().split(b"\n", 1)
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return {}
     if crc != f"{zlib.crc32(body):08x}".encode():
         return {}
@@ -121,6 +121,6 @@ def _recall(memory: Path) -> Known:
 def _remember(memory: Path, known: Mapping[str, list[int | str]], now: int) -> None:
     settled = {key: entry for key, entry in known.items() if now - int(entry[2]) > RACY_NS}
     body = json.dumps(settled, separators=(",", ":")).encode()
-    with writing(memory.parent):
+    with using(memory.parent):
         memory.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(memory, f"{zlib.crc32(body):08x}\n".encode() + body)

@@ -12,7 +12,7 @@ from tcpa_core.config import DataConfig
 from tcpa_core.data.base import Split
 from tcpa_core.errors import ShapeError
 
-RESIDENT_SHARE = 0.5
+RESIDENT_SHARE = 0.25
 """Largest share of the free GPU memory that one split's pixels may take."""
 
 
@@ -57,8 +57,8 @@ class ImageSource:
         self._img_size = img_size
         self._random_crop = cfg.random_crop
         self._flip = cfg.flip
-        self._mean = torch.tensor(mean, device=self.device).view(3, 1, 1)
-        self._std = torch.tensor(std, device=self.device).view(3, 1, 1)
+        self._mean = torch.tensor(mean, dtype=torch.float32, device=self.device).view(3, 1, 1)
+        self._std = torch.tensor(std, dtype=torch.float32, device=self.device).view(3, 1, 1)
         where = self.device if _fits(store.pixels.nbytes, self.device) else torch.device("cpu")
         self._pixels = torch.from_numpy(store.pixels).to(where).view(-1, 3)
         self._first = torch.from_numpy(store.offsets // 3).to(where)

@@ -48,7 +48,7 @@ def read(cfg: DataConfig) -> Listing:
         splits={
             split: SplitListing(
                 keys=tuple(key for keys in classes.values() for key in keys),
-                labels=tuple(names.index(name) for name, keys in classes.items() for _ in keys),
+                labels=tuple(i for i, keys in enumerate(classes.values()) for _ in keys),
                 source=f"{split}/" if (root / split).is_dir() else "train/",
             )
             for split, classes in found.items()
