@@ -169,8 +169,8 @@ def split_off(keys: Sequence[str], fraction: float, seed: str) -> tuple[list[int
     does not reshuffle the others.
 
     Args:
-        keys: Names of the images.
-        fraction: Share of the second part, in (0, 1); rounded, at least one image.
+        keys: Names of the images, at least two.
+        fraction: Share of the second part, in (0, 1); rounded, but neither part is empty.
         seed: Any text.
 
     Returns:
@@ -179,5 +179,5 @@ def split_off(keys: Sequence[str], fraction: float, seed: str) -> tuple[list[int
     order = sorted(
         range(len(keys)), key=lambda i: hashlib.sha256(f"{seed}/{keys[i]}".encode()).digest()
     )
-    count = max(1, round(fraction * len(keys)))
+    count = min(max(1, round(fraction * len(keys))), len(keys) - 1)
     return sorted(order[count:]), sorted(order[:count])

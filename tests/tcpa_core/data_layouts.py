@@ -1,0 +1,64 @@
+"""Tiny data sets in each layout that needs files, for the data tests: 3 classes, 12 x 9 pixels."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tcpa_core.config import DataConfig
+
+SIZES = {"train": 6, "val": 3, "test": 3}
+SIDE = 12
+
+
+def picture(path: Path, seed: int) -> None:
+    """Write a random RGB image."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (SIDE, 9, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def vtab1k(root: Path) -> DataConfig:
+    lists = {"train": "train800", "val": "val200", "test": "test"}
+    union = []
+    for offset, (split, name) in enumerate(lists.items()):
+        lines = []
+        for i in range(SIZES[split]):
+            key = f"images/{name}/{i:06d}.png"
+            picture(root / key, 100 * offset + i)
+            lines.append(f"{key} {i % 3}")
+        (root / f"{name}.txt").write_text("\n".join(lines) + "\n")
+        union += lines if split != "test" else []
+    (root / "train800val200.txt").write_text("\n".join(union))
+    return DataConfig(name="vtab1k", root=str(root))
+
+
+def folder(root: Path) -> DataConfig:
+    for offset, (split, size) in enumerate(SIZES.items()):
+        for i in range(size):
+            picture(root / split / f"class {i % 3}" / f"{i}.PNG", 100 * offset + i)
+    return DataConfig(name="folder", root=str(root))
+
+
+def fgvc(root: Path) -> DataConfig:
+    for offset, (split, size) in enumerate(SIZES.items()):
+        rows = {f"{i % 3}/{split}_{i}.png": 10 * (i % 3) + 5 for i in range(size)}
+        for i, key in enumerate(rows):
+            picture(root / "images" / key, 100 * offset + i)
+        (root / f"{split}.json").write_text(json.dumps(rows))
+    return DataConfig(name="fgvc", root=str(root))
+
+
+LAYOUTS: dict[str, Callable[[Path], DataConfig]] = {
+    "vtab1k": vtab1k,
+    "folder": folder,
+    "fgvc": fgvc,
+}
+
+
+def make(name: str, root: Path) -> DataConfig:
+    """A small data set of a kind; kinds without an entry above need no root."""
+    root.mkdir(parents=True, exist_ok=True)
+    return LAYOUTS[name](root) if name in LAYOUTS else DataConfig(name=name)
