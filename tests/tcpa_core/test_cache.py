@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 import threading
 from pathlib import Path
 
@@ -138,6 +139,17 @@ class TestDamage:
         with pytest.warns(RuntimeWarning, match="is damaged"):
             build(tmp_path)
         np.testing.assert_array_equal(store.image(0), IMAGES[0])
+
+    def test_full_disk_leaves_nothing_behind(self, tmp_path):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        try:
+            with pytest.raises(DataError, match=r"cannot be used \(File too large\); make room"):
+                build(tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert [path.name for path in tmp_path.iterdir()] == ["key.lock"]
+        assert len(build(tmp_path)) == 3
 
     def test_folder_that_cannot_be_made(self, tmp_path):
         (tmp_path / "file").write_text("x")

@@ -144,6 +144,12 @@ class TestRandom:
         expected = torch.where(mirrored.view(-1, 1, 1, 1), crop.flip(-1), crop)
         assert torch.equal(both, expected)
 
+    def test_place_and_mirroring_are_independent(self, ragged):
+        data = source(ragged[1], self.cfg(ragged, random_crop=True, flip=True), img_size=10)
+        batch = data.batch(torch.full((800,), 2), torch.Generator().manual_seed(0))
+        _, counts = batch.flatten(1).unique(dim=0, return_counts=True)
+        assert len(counts) == 8 and counts.min() > 60  # four windows, mirrored or not
+
     def test_evaluation_ignores_the_switches(self, ragged):
         loud = source(ragged[1], self.cfg(ragged, random_crop=True, flip=True))
         plain = source(ragged[1], ragged[0])
