@@ -1,0 +1,93 @@
+"""What a study's `study.yaml` says about itself: its name, its space, and what it optimises."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from tcpa_core.errors import RecordError, StudyError
+
+KINDS = ("search", "ablation")
+EPOCH_METRICS = ("val_accuracy", "val_loss", "train_loss")
+"""Metrics with a value per epoch, for learning curves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """One metric and the direction in which it gets better."""
+
+    metric: str
+    maximize: bool
+
+    def better(self, value: float, other: float) -> bool:
+        return value > other if self.maximize else value < other
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study's own description. `document` is `study.yaml` as plain JSON values."""
+
+    document: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, study_dir: Path) -> Self:
+        """Read `study.yaml` of a study folder.
+
+        Raises:
+            StudyError: The folder or its study.yaml is missing.
+            RecordError: The file is no YAML mapping or its kind is not known.
+        """
+        path = study_dir / "study.yaml"
+        if not path.is_file():
+            what = "has no study.yaml" if study_dir.is_dir() else "does not exist"
+            raise StudyError(
+                f"{study_dir} {what}, so it is no study folder; studies lie in ROOT/STUDY, "
+                "see --root."
+            )
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as err:
+            raise RecordError(f"{path} is no YAML text: {err}") from err
+        # Dates become text, so that the document can travel in Parquet metadata.
+        document = json.loads(json.dumps(raw, default=str))
+        kind = document.get("kind") if isinstance(document, dict) else None
+        if kind not in KINDS:
+            raise RecordError(f"{path}: kind must be one of {', '.join(KINDS)}, got {kind!r}.")
+        return cls(document)
+
+    @property
+    def name(self) -> str:
+        return str(self.document.get("name", ""))
+
+    @property
+    def kind(self) -> str:
+        """ "search" or "ablation"."""
+        return str(self.document["kind"])
+
+    @property
+    def space(self) -> Mapping[str, Any]:
+        """The space as resolved when the study was made."""
+        return self.document.get("space") or {}
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What the study optimises, the leading objective first; val_accuracy if it says nothing."""
+        raw = self.space.get("objective") or {"metric": "val_accuracy"}
+        return tuple(
+            Objective(str(one["metric"]), one.get("goal", "maximize") == "maximize")
+            for one in ([raw] if isinstance(raw, Mapping) else raw)
+        )
+
+    @property
+    def axes(self) -> Mapping[str, Mapping[str, Any]]:
+        """Searched settings by dotted path, as they stand in the space; {} in an ablation."""
+        return self.space.get("axes") or {}
+
+    @property
+    def curve_metric(self) -> str:
+        """The leading objective if it is measured each epoch, else val_accuracy."""
+        leading = self.objectives[0].metric
+        return leading if leading in EPOCH_METRICS else "val_accuracy"

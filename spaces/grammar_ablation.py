@@ -1,0 +1,155 @@
+"""Read `ablation`; its keys are explained in `spaces.ablation`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from spaces.ablation import DESIGNS, Ablation
+from spaces.axes import label
+from spaces.check import Entry, closed_set, default, flatten, read_setting
+from spaces.reader import Document
+from tcpa_core.config import Flat
+from tcpa_core.errors import ConfigError, nearest
+
+_KEYS = ("design", "baseline", "factors", "rows", "cumulative", "seeds")
+
+
+def read_ablation(document: Document, base: Flat, fixed: Mapping[str, Entry]) -> Ablation:
+    """Read and check the design; that its points are trials is checked by the space.
+
+    Args:
+        document: The file; `ablation` is a key of its root.
+        base: Settings of the base, overrides included.
+        fixed: Overrides, which may not touch what the design varies.
+
+    Raises:
+        ConfigError: Unknown design or key, fewer than two levels, a baseline that is none of them.
+    """
+    spec, place = document.data["ablation"], document.place("ablation")
+    if not isinstance(spec, Mapping):
+        raise ConfigError(f"ablation must be a mapping, got {spec!r} ({place}).")
+    for key in spec:
+        if key not in _KEYS:
+            raise ConfigError(
+                f"ablation has no key {key!r} ({document.place('ablation', key)})"
+                f"{closed_set(key, _KEYS)}"
+            )
+    design = spec.get("design")
+    if design not in DESIGNS:
+        raise ConfigError(
+            f"ablation.design must be one of {', '.join(DESIGNS)}, got {design!r} "
+            f"({document.place('ablation', 'design')}){nearest(str(design), DESIGNS)}."
+        )
+    wanted = DESIGNS[design]
+    other = "rows" if wanted == "factors" else "factors"
+    if other in spec or not isinstance(spec.get(wanted), Mapping) or not spec[wanted]:
+        raise ConfigError(
+            f"ablation design {design} needs '{wanted}', a mapping that is not empty, and no "
+            f"'{other}' ({place})."
+        )
+    if "cumulative" in spec and design != "components":
+        raise ConfigError(f"ablation.cumulative is for design components, not {design} ({place}).")
+    if wanted == "factors":
+        factors = _read_factors(document)
+        varied = set(factors)
+        parts: Flat = {"factors": factors, "baseline": _factor_baseline(document, factors, base)}
+    else:
+        rows = _read_rows(document, design)
+        varied = {path for changes in rows.values() for path in changes}
+        parts = {"rows": rows, "baseline": _row_baseline(document, design, rows)}
+    for path in varied & fixed.keys():
+        raise ConfigError(
+            f"{path} is varied by the ablation and cannot be fixed ({fixed[path].place}); "
+            "change the levels in the file."
+        )
+    return Ablation(design=design, **parts)
+
+
+def _read_factors(document: Document) -> dict[str, tuple[Any, ...]]:
+    factors = {}
+    for path, entry in flatten(document, "ablation", "factors").items():
+        raw = entry.value
+        if not isinstance(raw, list) or len(raw) < 2:
+            raise ConfigError(
+                f"ablation factor {path} must list at least two levels, got {raw!r} "
+                f"({entry.place})."
+            )
+        levels = [read_setting(path, entry._replace(value=value)) for value in raw]
+        for index, level in enumerate(levels):
+            if level in levels[:index]:
+                raise ConfigError(f"ablation factor {path} lists {level!r} twice ({entry.place}).")
+        factors[path] = tuple(levels)
+    return factors
+
+
+def _factor_baseline(document: Document, factors: Mapping[str, Any], base: Flat) -> Flat:
+    given = flatten(document, "ablation", "baseline")
+    for path, entry in given.items():
+        if path not in factors:
+            raise ConfigError(
+                f"ablation.baseline names {path}, which is no factor ({entry.place}); "
+                "put fixed settings into base."
+            )
+    baseline: Flat = {}
+    for path, levels in factors.items():
+        place = document.place("ablation", "factors", path)
+        if path in given:
+            value, place = read_setting(path, given[path]), given[path].place
+        else:
+            value = base.get(path, default(path))
+        if value not in levels:
+            raise ConfigError(
+                f"ablation: the baseline {path} = {label(value)} is none of its levels "
+                f"{list(levels)} ({place}); add it to them, or name another under "
+                "ablation.baseline."
+            )
+        baseline[path] = value
+    return baseline
+
+
+def _read_rows(document: Document, design: str) -> dict[str, Flat]:
+    cumulative = document.data["ablation"].get("cumulative", False)
+    if type(cumulative) is not bool:
+        raise ConfigError(
+            f"ablation.cumulative must be true or false, got {cumulative!r} "
+            f"({document.place('ablation', 'cumulative')})."
+        )
+    rows: dict[str, Flat] = {}
+    so_far: Flat = {}
+    for row in document.data["ablation"]["rows"]:
+        changes = {
+            path: read_setting(path, entry)
+            for path, entry in flatten(document, "ablation", "rows", row).items()
+        }
+        so_far = {**so_far, **changes}
+        rows[row] = so_far if cumulative else changes
+        if design == "leave_one_out" and not changes:
+            raise ConfigError(
+                f"ablation row {row!r} takes nothing away "
+                f"({document.place('ablation', 'rows', row)}); set what changes without it."
+            )
+    if design == "components" and len(rows) < 2:
+        raise ConfigError(
+            f"ablation design components needs at least two rows, got {list(rows)} "
+            f"({document.place('ablation', 'rows')})."
+        )
+    return rows
+
+
+def _row_baseline(document: Document, design: str, rows: Mapping[str, Flat]) -> str:
+    given = document.data["ablation"].get("baseline")
+    place = document.place("ablation", "baseline")
+    if design == "leave_one_out":
+        if given is not None:
+            raise ConfigError(
+                f"ablation.baseline is always the full base in design leave_one_out, got "
+                f"{given!r} ({place}); remove it."
+            )
+        return "full"
+    if given is None:
+        return next(iter(rows))
+    if given not in rows:
+        raise ConfigError(
+            f"ablation.baseline must be the name of a row, got {given!r} ({place})"
+            f"{closed_set(str(given), rows)}"
+        )
+    return str(given)

@@ -1,0 +1,59 @@
+"""Study-wide settings: what is optimised, who proposes, who stops early, for how long."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from tcpa_core.config import Settings
+
+Metric = Literal[
+    "val_accuracy",
+    "val_loss",
+    "num_trainable",
+    "num_trainable_no_head",
+    "flops_per_image",
+    "duration_s",
+]
+
+
+class Objective(Settings):
+    """One measured value and the direction in which it gets better."""
+
+    metric: Metric = "val_accuracy"
+    goal: Literal["maximize", "minimize"] = "maximize"
+
+    @model_validator(mode="after")
+    def _goal_fits(self) -> Self:
+        better = "maximize" if self.metric == "val_accuracy" else "minimize"
+        if self.goal != better:
+            raise ValueError(
+                f"goal {self.goal!r} would look for the worst {self.metric}; write {better!r}"
+            )
+        return self
+
+
+class SamplerConfig(Settings):
+    """Who proposes the next point."""
+
+    name: Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2", "grid"] = "tpe"
+    seed: int = Field(default=0, ge=0)
+    """Of the proposals only; trials have their own seeds."""
+
+
+class SchedulerConfig(Settings):
+    """Who stops trials early."""
+
+    name: Literal["asha", "none"] = "asha"
+    grace_epochs: int = Field(default=1, ge=1)
+    """No trial is stopped before it has trained this many epochs."""
+    reduction_factor: int = Field(default=3, ge=2)
+    """Of this many trials that reach a rung, one goes on."""
+
+
+class Budget(Settings):
+    """When a study ends: on whichever comes first. None: no such limit."""
+
+    trials: int | None = Field(default=None, ge=1)
+    hours: float | None = Field(default=None, gt=0.0)
+    """Wall time."""
+    gpu_hours: float | None = Field(default=None, gt=0.0)

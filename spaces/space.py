@@ -1,0 +1,366 @@
+"""The space of a study: YAML in, checked and frozen objects out.
+
+`load_space` reads a file or a preset and refuses it, with path, value and line, if any point of it
+could not be trained. The grammar is in `spaces.grammar`, axes in `spaces.grammar_axes`, ablation
+designs in `spaces.ablation`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, Self
+
+from spaces.ablation import Ablation, Cell, DesignPoint
+from spaces.axes import Axis, ChoiceAxis, FractionAxis, Suggester
+from spaces.check import default, methods
+from spaces.grammar import Draft, read_draft
+from spaces.reader import Document, read_file, read_text
+from spaces.relations import parse_relation
+from spaces.settings import Budget, Objective, SamplerConfig, SchedulerConfig
+from spaces.walk import Walk
+from tcpa_core.config import Flat, Settings, TrialConfig
+from tcpa_core.errors import ConfigError, nearest
+
+MAX_DESIGN_TRIALS = 10_000
+
+_PRESETS = files("spaces.presets")
+
+
+class Space(Settings):
+    """What a study varies, and how; build it with `load_space` or `from_dict`."""
+
+    name: str
+    """Default name of the study."""
+    base: Flat
+    """Fixed settings by dotted path; the rest are defaults."""
+    axes: dict[str, Axis]
+    constraints: tuple[str, ...]
+    ablation: Ablation | None
+    objective: tuple[Objective, ...]
+    sampler: SamplerConfig
+    scheduler: SchedulerConfig
+    budget: Budget
+    seeds: tuple[int, ...]
+    """Replicates of every point."""
+    first_points: tuple[Flat, ...]
+    """Partial points to try first; `complete` fills them up."""
+    source: str
+    """File or preset, for messages and records."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], source: str = "record") -> Self:
+        """Build a space from what `as_dict` gave, or from YAML already read.
+
+        Raises:
+            ConfigError: As `load_space`.
+        """
+        return cls._build(Document(dict(data), {}, source, Path.cwd()), {})
+
+    @classmethod
+    def _build(cls, document: Document, overrides: Mapping[str, Any]) -> Self:
+        draft = read_draft(document, overrides)
+        space = cls._of(draft, draft.axes, (), document.label)
+        axes = space._active_axes(draft)
+        kept = [
+            p for p in (_kept(point, place, axes, draft) for point, place in draft.first_points)
+        ]
+        points = [point for point in kept if point is not None]
+        unique = tuple(p for i, p in enumerate(points) if p not in points[:i])
+        space = cls._of(draft, axes, unique, document.label)
+        space._check()
+        return space
+
+    @classmethod
+    def _of(
+        cls, draft: Draft, axes: dict[str, Axis], points: tuple[Flat, ...], source: str
+    ) -> Self:
+        bound = [r for r in draft.relations if any(path in axes for path in r.paths())]
+        return cls(
+            name=draft.name,
+            base=draft.base,
+            axes=axes,
+            constraints=tuple(relation.text for relation in bound),
+            ablation=draft.ablation,
+            objective=draft.objective,
+            sampler=draft.sampler,
+            scheduler=draft.scheduler,
+            budget=draft.budget,
+            seeds=draft.seeds,
+            first_points=points,
+            source=source,
+        )
+
+    def suggest(self, trial: Suggester) -> Flat:
+        """Ask a sampler for a point; inactive axes are left out.
+
+        Args:
+            trial: An Optuna trial or anything with its three `suggest_` methods.
+
+        Returns:
+            Value of each active axis by dotted path.
+        """
+        return self._walk.walk(lambda path, axis: axis.suggest(trial, path))
+
+    def params(self, point: Flat) -> Flat:
+        """What a trial's `suggest_` calls have to return, by name, to make `suggest` give `point`.
+
+        Names are dotted paths but for fractions ("PATH/OF"), whose value is the share.
+
+        Args:
+            point: A full point, from `suggest`, `complete`, `corners` or `grid`.
+        """
+        out: Flat = {}
+
+        def note(path: str, axis: Axis) -> Any:
+            name, value = axis.param(path, point[path])
+            out[name] = value
+            return point[path]
+
+        self._walk.walk(note)
+        return out
+
+    def complete(self, partial: Flat) -> Flat:
+        """Fill a point up: axes it leaves open take their setting's default.
+
+        Raises:
+            ConfigError: A value outside its axis, an axis that is not active at this point, or a
+                default outside its axis.
+        """
+
+        def pick(path: str, axis: Axis) -> Any:
+            value = partial[path] if path in partial else default(path)
+            if path not in partial and value is None and isinstance(axis, FractionAxis):
+                value = axis.count(0.5)
+            if not axis.contains(value):
+                why = "is" if path in partial else "is left open, and its default is"
+                raise ConfigError(
+                    f"first point {partial}: {path} {why} {value!r}, outside its axis "
+                    f"{_without_when(axis)} ({self._place}); give it a value there."
+                )
+            return value
+
+        for path in partial:
+            if path not in self.axes:
+                raise ConfigError(
+                    f"first point {partial}: {path} is no axis ({self._place})"
+                    f"{nearest(path, self.axes)}; settings that do not vary belong in base."
+                )
+        point = self._walk.walk(pick)
+        for path in partial:
+            if path not in point:
+                raise ConfigError(
+                    f"first point {partial}: axis {path} is not active there ({self._place}); "
+                    "remove it, or set what its condition asks for."
+                )
+        return point
+
+    def config(self, point: Flat, seed: int) -> TrialConfig:
+        """Settings of the trial at a point: base and point, without sections of other methods.
+
+        Raises:
+            ConfigError: Settings that contradict each other.
+        """
+        chain = point.get("methods", self.base.get("methods", default("methods")))
+        outside = methods() - set(chain)
+        base = {p: v for p, v in self.base.items() if p.partition(".")[0] not in outside}
+        return TrialConfig.from_flat({**base, **point, "seed": seed}, place=self._place)
+
+    def corners(self) -> Iterator[Flat]:
+        """Points at the ends of the ranges and at every choice; at most 5,000 (see `Walk`)."""
+        return self._walk.corners()
+
+    def grid(self) -> Iterator[Flat]:
+        """Every point once; only where `size` is a number."""
+        return self._walk.grid()
+
+    def size(self) -> int | None:
+        """Number of distinct points; None if endless or above what can be counted."""
+        return self._walk.size()
+
+    def design(self) -> tuple[DesignPoint, ...]:
+        """The trials of an ablation, replicate by replicate; equal points are one trial.
+
+        Raises:
+            ConfigError: The space is a search, or a point contradicts itself.
+        """
+        if self.ablation is None:
+            raise ConfigError(f"{self._place} is a search; only an ablation has a design.")
+        merged: dict[str, tuple[Flat, list[Cell]]] = {}
+        for point, cells in self.ablation.points():
+            key = repr(self.config(point, seed=0).flat())
+            merged.setdefault(key, (point, []))[1].extend(cells)
+        return tuple(
+            DesignPoint(point=point, seed=seed, cells=tuple(cells))
+            for seed in self.seeds
+            for point, cells in merged.values()
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The space as plain JSON values that `from_dict` reads back."""
+        out: dict[str, Any] = {
+            "name": self.name,
+            "base": dict(self.base),
+            "objective": [objective.model_dump() for objective in self.objective],
+            "budget": self.budget.model_dump(exclude_none=True),
+        }
+        if self.ablation is not None:
+            return out | {"ablation": {**self.ablation.as_dict(), "seeds": list(self.seeds)}}
+        return out | {
+            "axes": {path: axis.as_dict() for path, axis in self.axes.items()},
+            "constraints": list(self.constraints),
+            "sampler": self.sampler.model_dump(),
+            "scheduler": self.scheduler.model_dump(),
+            "seeds": list(self.seeds),
+            "first_points": [dict(point) for point in self.first_points],
+        }
+
+    @cached_property
+    def _walk(self) -> Walk:
+        relations = tuple(parse_relation(text, self._place) for text in self.constraints)
+        return Walk(self.base, self.axes, relations, self._place)
+
+    @property
+    def _place(self) -> str:
+        return f"space {self.name!r}"
+
+    def _active_axes(self, draft: Draft) -> dict[str, Axis]:
+        """The axes that are active somewhere; only an override may leave out others."""
+        reached = {path for corner in self.corners() for path in corner}
+        for path in self.axes.keys() - reached if not draft.fixed else ():
+            when = {p: list(v) for p, v in self.axes[path].when.items()}
+            raise ConfigError(
+                f"axis {path} is never active: nothing fulfils when {when} "
+                f"({draft.places[path]}); correct the condition or remove the axis."
+            )
+        return {path: axis for path, axis in self.axes.items() if path in reached}
+
+    def _check(self) -> None:
+        """Check every part against the others: corners, design, first points, sampler, budget."""
+        if self.ablation is not None:
+            self._check_design(self.ablation)
+            return
+        for corner in self.corners():
+            try:
+                self.config(corner, seed=self.seeds[0])
+            except ConfigError as err:
+                raise ConfigError(_with_remedy(str(err), corner, self.axes)) from err
+        for point in self.first_points:
+            self.config(self.complete(point), seed=self.seeds[0])
+        self._check_sampler()
+
+    def _check_design(self, ablation: Ablation) -> None:
+        trials = ablation.num_points() * len(self.seeds)
+        if trials > MAX_DESIGN_TRIALS:
+            raise ConfigError(
+                f"ablation has {trials} trials, more than {MAX_DESIGN_TRIALS} ({self._place}); "
+                "leave out levels or factors, or search instead."
+            )
+        self.design()
+
+    def _check_sampler(self) -> None:
+        if not self.axes:
+            raise ConfigError(
+                f"a search needs axes ({self._place}); list what varies under 'axes', or write an "
+                "'ablation'."
+            )
+        if self.sampler.name == "grid" and self.size() is None:
+            endless = ", ".join(self._walk.endless) or "the product of all axes"
+            raise ConfigError(
+                f"sampler.name 'grid' needs axes with countable values, but {endless} has too many "
+                f"({self._place}); give a step, list choices, or use 'tpe'."
+            )
+        if self.sampler.name == "cmaes" and len(self.objective) > 1:
+            raise ConfigError(
+                f"sampler.name 'cmaes' has one objective, got {len(self.objective)} "
+                f"({self._place}); use 'tpe' or 'nsga2'."
+            )
+        limits = self.budget.model_dump(exclude_none=True)
+        if not limits and self.sampler.name != "grid":
+            raise ConfigError(
+                f"budget must limit trials, hours or gpu_hours ({self._place}); for example "
+                "budget: {trials: 64}."
+            )
+
+
+def load_space(source: str, overrides: Mapping[str, Any] | None = None) -> Space:
+    """Read and check a space.
+
+    Args:
+        source: A YAML file, or the name of a preset.
+        overrides: Values of `--set`: settings of a trial by dotted path, which are fixed (an axis
+            of that path is dropped), and study-wide keys such as `budget.trials`. Relative file
+            names among them are relative to the current folder.
+
+    Raises:
+        ConfigError: The file cannot be read, or any point of the space could not be trained.
+    """
+    if source in preset_names():
+        with as_file(_PRESETS / f"{source}.yaml") as path:
+            document = read_file(path, f"preset {source!r}", Path.cwd())
+    else:
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise ConfigError(
+                f"no file and no preset {source!r}{nearest(source, preset_names())}. Presets: "
+                f"{', '.join(preset_names())}."
+            )
+        document = read_file(path, source, path.absolute().parent)
+    return Space._build(document, overrides or {})
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the shipped spaces, sorted."""
+    found = (item.name for item in _PRESETS.iterdir())
+    return tuple(sorted(n.removesuffix(".yaml") for n in found if n.endswith(".yaml")))
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split "PATH=VALUE"; the value is read as YAML.
+
+    Raises:
+        ConfigError: No "=", no path, or a value that is no YAML scalar or list.
+    """
+    path, equals, value = text.partition("=")
+    path = path.strip()
+    if not equals or not path:
+        raise ConfigError(f"--set must read PATH=VALUE, got {text!r}; for example optim.lr=0.01.")
+    parsed = read_text(value, f"--set {path}", Path.cwd()).data
+    if isinstance(parsed, dict):
+        raise ConfigError(
+            f"--set {path} must be a single value or a list, got {value!r}; quote text with ': '."
+        )
+    return path, parsed
+
+
+def _kept(point: Flat, place: str, axes: Mapping[str, Axis], draft: Draft) -> Flat | None:
+    """A first point without what overrides have fixed; None if they contradict it."""
+    chain = draft.base.get("methods") if "methods" in draft.fixed else None
+    if chain is not None and point.get("methods", chain) != chain:
+        return None
+    for path in point:
+        if path not in axes and not draft.fixed:
+            raise ConfigError(
+                f"first point {point} sets {path}, which is no axis ({place})"
+                f"{nearest(path, axes)}; settings that do not vary belong in base."
+            )
+    return {path: value for path, value in point.items() if path in axes}
+
+
+def _without_when(axis: Axis) -> Flat:
+    return {key: value for key, value in axis.as_dict().items() if key != "when"}
+
+
+def _with_remedy(message: str, corner: Flat, axes: Mapping[str, Axis]) -> str:
+    """Add what to do, where a message says that one axis must not exceed another setting."""
+    match = re.match(r"(\S+) must be <= ([a-z_]+\.[a-z_]+)\b", message)
+    if match is None or match[1] not in axes or isinstance(axes[match[1]], ChoiceAxis):
+        return message
+    small, large = match.groups()
+    bound = corner.get(large, default(large))
+    return (
+        f"{message.rstrip('.')}; lower the upper bound of axis {small} to {bound}, search the "
+        f"fraction instead ({{fraction_of: {large}, range: [0.1, 1.0]}}), or add constraint "
+        f"'{small} <= {large}'."
+    )

@@ -1,0 +1,381 @@
+"""Frozen timm vision transformers: loading, geometry, and the two ends around the blocks.
+
+Weights are read strictly: a file that does not cover the model, or covers another one, is an error.
+The classifier of a checkpoint is never used; heads belong to the trials (`tcpa_core.model`).
+"""
+
+# Axes: B samples (all members of a pack flattened), S tokens (T prefix + N image), D width.
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from pickle import UnpicklingError
+
+import numpy as np
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import Attention
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from tcpa_core.config import BackboneConfig
+from tcpa_core.errors import ConfigError, WeightsError, nearest
+
+NANO = "vit_nano"
+NANO_GEOMETRY = {
+    "img_size": 32,
+    "patch_size": 8,
+    "embed_dim": 128,
+    "depth": 6,
+    "num_heads": 4,
+    "mlp_ratio": 4,
+}
+
+Triple = tuple[float, float, float]
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLayout:
+    """Geometry of a backbone's token sequence: prefix tokens first, then image tokens."""
+
+    grid: tuple[int, int]
+    """Rows and columns of image tokens."""
+    embed_dim: int
+    depth: int
+    num_heads: int
+    patch_size: tuple[int, int]
+    has_cls: bool
+    has_dist: bool
+    num_registers: int
+    pool: str
+    """How timm pools the tokens: token, avg, avgmax, max, map or prr."""
+    num_readouts: int
+    """Vectors that the classifier reads: 2 for distilled models, else 1."""
+
+    @property
+    def num_prefix(self) -> int:
+        """CLS, distillation and register tokens."""
+        return self.has_cls + self.has_dist + self.num_registers
+
+    @property
+    def num_image(self) -> int:
+        """Image tokens at the backbone's own image size."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of a feature vector."""
+        return self.num_readouts * self.embed_dim
+
+
+class Backbone(nn.Module):
+    """A frozen timm ViT in evaluation mode, shared by every trial of a process.
+
+    Args:
+        vit: Model with plain pre-norm blocks; its own classifier is never called.
+        fingerprint: Identity of the weights.
+        warnings: Sentences every result of this backbone has to carry.
+        stats: Mean and std of the pre-training images; None: those of the model's own settings.
+
+    Raises:
+        ConfigError: The model or one of its blocks is of a kind that is not supported.
+    """
+
+    def __init__(
+        self,
+        vit: VisionTransformer,
+        *,
+        fingerprint: str = "",
+        warnings: tuple[str, ...] = (),
+        stats: tuple[Triple, Triple] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_supported(vit)
+        self.vit = vit
+        self.fingerprint = fingerprint
+        self.warnings = list(warnings)
+        cfg: Mapping[str, Triple] = getattr(vit, "pretrained_cfg", None) or {}
+        self._stats = stats or (
+            cfg.get("mean", IMAGENET_DEFAULT_MEAN),
+            cfg.get("std", IMAGENET_DEFAULT_STD),
+        )
+        self.layout = _layout(vit)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Stay in evaluation mode whatever is asked: a frozen network has no dropout."""
+        return super().train(False)
+
+    @property
+    def img_size(self) -> int:
+        """Side of the square input in pixels."""
+        return int(self.vit.patch_embed.img_size[0])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the residual stream."""
+        return next(iter(self.vit.blocks)).norm1.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.vit.parameters()).device
+
+    def norm_stats(self, kind: str) -> tuple[Triple, Triple]:
+        """Mean and std per colour channel that normalise images in [0, 1].
+
+        Args:
+            kind: "checkpoint", "imagenet" or "half" (`data.norm_stats`).
+        """
+        known = {
+            "checkpoint": self._stats,
+            "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+            "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        }
+        return known[kind]
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The transformer blocks in order."""
+        return list(self.vit.blocks)
+
+    @property
+    def rows_read(self) -> int | None:
+        """How many leading tokens of the last block the classifier reads; None: any of them."""
+        return self.layout.num_readouts if self.layout.pool == "token" else None
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Tokens before the first block.
+
+        Args:
+            images: Normalised (B, 3, height, width).
+
+        Returns:
+            (B, S, D).
+        """
+        vit = self.vit
+        return vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Features that a classifier sees, from the tokens after the last block.
+
+        Args:
+            tokens: (B, S, D), or only the first `rows_read` tokens.
+
+        Returns:
+            (B, feature_dim); distilled models give CLS and distillation features side by side.
+        """
+        tokens = self.vit.norm(tokens)
+        if self.layout.has_dist:
+            return tokens[:, :2].flatten(1)
+        return self.vit.forward_head(tokens, pre_logits=True)
+
+
+def load_backbone(cfg: BackboneConfig, *, device: str | torch.device = "cpu") -> Backbone:
+    """Build a backbone with its weights.
+
+    Args:
+        cfg: Name, source of weights, image size.
+        device: Where to put it.
+
+    Raises:
+        ConfigError: No such model, or one that is not supported.
+        WeightsError: The weights cannot be fetched or read, or belong to another model.
+    """
+    warnings: tuple[str, ...] = ()
+    if cfg.weights == "random":
+        vit = _create(cfg, seed=True)
+        warnings = (f"Backbone {cfg.name} has random weights: accuracies mean nothing.",)
+    elif _is_hub(cfg):
+        vit = _create_from_hub(cfg)
+    else:
+        with torch.device("meta"):
+            vit = _create(cfg)
+        _load_file(vit, _weights_path(cfg), cfg.name)
+    stats = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) if cfg.name == NANO else None
+    backbone = Backbone(
+        vit, fingerprint=weights_fingerprint(cfg), warnings=warnings, stats=stats
+    )
+    return backbone.to(device)
+
+
+def weights_fingerprint(cfg: BackboneConfig) -> str:
+    """Identity of the weights, without building a model.
+
+    Returns:
+        "random:<name>", "hub:<name>@<tag>", or "sha256:<16 hex digits>" of the file's content.
+
+    Raises:
+        ConfigError: The model is not known.
+        WeightsError: The file is missing.
+    """
+    if cfg.weights == "random":
+        return f"random:{cfg.name}"
+    if _is_hub(cfg):
+        _check_name(cfg.name)
+        pretrained = timm.get_pretrained_cfg(cfg.name)
+        return f"hub:{cfg.name.split('.')[0]}@{pretrained.tag if pretrained else ''}"
+    with _weights_path(cfg).open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+
+
+def _is_hub(cfg: BackboneConfig) -> bool:
+    return cfg.weights is None and cfg.name != NANO
+
+
+def _weights_path(cfg: BackboneConfig) -> Path:
+    if cfg.weights is None:
+        return Path(str(files("tcpa_core.weights") / f"{NANO}.safetensors"))
+    path = Path(cfg.weights).expanduser()
+    if not path.is_file():
+        raise WeightsError(
+            f"backbone.weights: no file {cfg.weights!r}; give the path of a .safetensors, .pth or "
+            f".npz file of {cfg.name}, or 'random'."
+        )
+    return path
+
+
+def _check_name(name: str) -> None:
+    base = name.split(".")[0]
+    if name != NANO and not timm.is_model(base):
+        hint = nearest(base, timm.list_models())
+        raise ConfigError(
+            f"backbone.name must be {NANO!r} or a timm model, got {name!r}{hint}; "
+            "'tcpa backbones' lists them."
+        )
+
+
+def _create(cfg: BackboneConfig, *, seed: bool = False, pretrained: bool = False) -> nn.Module:
+    """Build the network without a classifier; `seed` makes its random weights a fixed set."""
+    _check_name(cfg.name)
+    size = {} if cfg.img_size is None else {"img_size": cfg.img_size}
+    with torch.random.fork_rng(devices=[], enabled=seed):
+        if seed:
+            torch.manual_seed(int(hashlib.sha256(cfg.name.encode()).hexdigest()[:8], 16))
+        if cfg.name == NANO:
+            return VisionTransformer(**{**NANO_GEOMETRY, **size}, num_classes=0)
+        try:
+            vit = timm.create_model(cfg.name, pretrained=pretrained, num_classes=0, **size)
+        except (TypeError, AssertionError) as err:
+            raise ConfigError(
+                f"backbone.name: {cfg.name!r} cannot be built with img_size={cfg.img_size!r} "
+                f"({err}); only timm VisionTransformer models are supported."
+            ) from err
+    if not isinstance(vit, VisionTransformer):
+        raise ConfigError(
+            f"backbone.name: {cfg.name!r} is a {type(vit).__name__}; only timm VisionTransformer "
+            "models are supported."
+        )
+    return vit
+
+
+def _create_from_hub(cfg: BackboneConfig) -> nn.Module:
+    try:
+        return _create(cfg, pretrained=True)
+    except (OSError, RuntimeError) as err:
+        raise WeightsError(
+            f"backbone.weights: the pretrained weights of {cfg.name!r} could not be fetched "
+            f"({type(err).__name__}); set backbone.weights to a local .safetensors, .pth or .npz "
+            "file of this model, use backbone.name=vit_nano (shipped), or 'random'."
+        ) from err
+
+
+def _load_file(vit: VisionTransformer, path: Path, name: str) -> None:
+    """Put the file's weights into a model that may still be on the meta device."""
+    state = _read_state(path)
+    if "Transformer/encoder_norm/scale" in state:  # official JAX layout; timm converts it in place
+        vit.to_empty(device="cpu")
+        vit.load_pretrained(str(path))
+        return
+    try:
+        state = checkpoint_filter_fn(state, vit, adapt_layer_scale=True)
+    except (KeyError, AttributeError, RuntimeError) as err:
+        raise WeightsError(
+            f"backbone.weights: {path.name} has no layout that fits {name!r} "
+            f"({type(err).__name__}: {err}); first names: {_some(state)}."
+        ) from err
+    state = {k: v.float() for k, v in state.items() if k.split(".")[0] not in ("head", "head_dist")}
+    wanted = vit.state_dict()
+    missing, foreign = wanted.keys() - state.keys(), state.keys() - wanted.keys()
+    if missing or foreign:
+        raise WeightsError(
+            f"backbone.weights: {path.name} does not fit {name!r}: {len(missing)} tensors missing "
+            f"({_some(missing)}), {len(foreign)} not known ({_some(foreign)}); choose the file of "
+            "this model or the backbone.name of this file."
+        )
+    for key, value in state.items():
+        if value.shape != wanted[key].shape:
+            raise WeightsError(
+                f"backbone.weights: {path.name} does not fit {name!r}: {key} has shape "
+                f"{tuple(value.shape)}, the model needs {tuple(wanted[key].shape)}."
+            )
+    vit.load_state_dict(state, assign=True)
+
+
+def _read_state(path: Path) -> State:
+    """Read tensors by name from .safetensors, .npz, or a torch file without running its code."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return {k: torch.from_numpy(v) for k, v in arrays.items() if v.dtype.kind == "f"}
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as err:
+        raise WeightsError(
+            f"backbone.weights: {path.name} cannot be read as weights ({type(err).__name__}); "
+            "give a whole .safetensors, .pth (tensors only) or .npz file."
+        ) from err
+    for key in ("model", "state_dict"):
+        state = state.get(key, state)
+    return {k.removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
+
+
+def _some(names: object) -> str:
+    listed = sorted(names)  # type: ignore[call-overload]
+    return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "") if listed else "none"
+
+
+def _check_supported(vit: nn.Module) -> None:
+    """Refuse models whose blocks the methods cannot take apart."""
+    if not isinstance(vit, VisionTransformer):
+        raise ConfigError(
+            f"backbone is a {type(vit).__name__}; only timm VisionTransformer models are supported."
+        )
+    for index, block in enumerate(vit.blocks):
+        for kind, part in ((Block, block), (Attention, getattr(block, "attn", None))):
+            if type(part) is not kind:
+                raise ConfigError(
+                    f"backbone: block {index} has unsupported block type {type(part).__name__}; "
+                    f"only timm's {kind.__name__} (pre-norm, absolute positions) is supported."
+                )
+        if getattr(block.attn, "gate", None) is not None:
+            raise ConfigError(
+                f"backbone: block {index} has unsupported block type gated Attention; only "
+                "attention without an output gate is supported."
+            )
+
+
+def _layout(vit: VisionTransformer) -> TokenLayout:
+    attn = vit.blocks[0].attn
+    has_dist = isinstance(vit, VisionTransformerDistilled)
+    return TokenLayout(
+        grid=tuple(vit.patch_embed.grid_size),
+        embed_dim=vit.embed_dim,
+        depth=len(vit.blocks),
+        num_heads=attn.num_heads,
+        patch_size=tuple(vit.patch_embed.patch_size),
+        has_cls=vit.cls_token is not None,
+        has_dist=has_dist,
+        num_registers=vit.num_prefix_tokens - (vit.cls_token is not None) - has_dist,
+        pool=vit.global_pool if vit.attn_pool is None else "map",
+        num_readouts=2 if has_dist else 1,
+    )

@@ -1,0 +1,224 @@
+"""What a method is: settings, trainable tensors, and hooks into the forward pass of a pack.
+
+A method file exports `Config` (its settings) and `Method` (its tensors and hooks). Every hook is
+neutral by default. Tensors of all members of a pack are stacked along a leading axis and padded
+with zeros at the end of the other axes, so a method has to ignore the padding.
+"""
+
+# Axes: M members, B samples, S tokens, P prompt tokens, D width.
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Generator, Tensor, nn
+
+from tcpa_core import plugins
+from tcpa_core.attention import Backend, plain_block
+from tcpa_core.backbone import Backbone
+from tcpa_core.config import METHODS, Settings, TrialConfig
+from tcpa_core.errors import ConfigError
+from tcpa_core.streams import Stream
+
+
+class MethodSettings(Settings):
+    """Base of every method's `Config`."""
+
+    shared: ClassVar[tuple[str, ...]] = ()
+    """Fields in which the members of a pack must agree, because they change the code path."""
+
+    def pack_key(self) -> tuple[Any, ...]:
+        """Members of one pack have equal keys."""
+        return tuple(getattr(self, name) for name in self.shared)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Position in training, per member; decides every random draw of a forward pass."""
+
+    training: bool
+    epochs: Sequence[int]
+    """0-based."""
+    steps: Sequence[int]
+    """0-based, counted over the whole trial."""
+    streams: Sequence[Stream]
+
+    @classmethod
+    def evaluation(cls, members: int) -> Self:
+        """No dropout and no random choice."""
+        return cls(training=False, epochs=(0,) * members, steps=(0,) * members, streams=())
+
+
+@dataclass(slots=True, kw_only=True)
+class Pass:
+    """One forward pass: what the hooks may read, and the statistics they leave."""
+
+    step: Step
+    rows: int | None
+    """Leading tokens of the last block that are read; None: all have to be computed."""
+    backend: Backend
+    inspect: bool = False
+    """Keep selections and masks of every block in `stats`."""
+    stats: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ParamSpec:
+    """One trainable tensor of one member, without padding."""
+
+    shape: tuple[int, ...]
+    init: Callable[[Tensor, Generator], object]
+    """Fills the tensor in place."""
+
+
+class Method(nn.Module):
+    """One method for all members of a pack.
+
+    Trainable tensors are set as attributes by name before the first pass (see `tcpa_core.model`).
+
+    Args:
+        backbone: The frozen network.
+        configs: One per member; their method chains are equal.
+    """
+
+    def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
+        super().__init__()
+        self.layout = backbone.layout
+        self.seeds = [config.seed for config in configs]
+        self.settings: list[Any] = [config.method_settings[self.name()] for config in configs]
+
+    @classmethod
+    def name(cls) -> str:
+        """The method's name: that of its file."""
+        return cls.__module__.rsplit(".", 1)[-1]
+
+    @classmethod
+    def params(cls, backbone: Backbone, config: TrialConfig) -> dict[str, ParamSpec]:
+        """Trainable tensors of one member by name (without the method's name)."""
+        return {}
+
+    @property
+    def active(self) -> bool:
+        """False: nothing was added (no prompts), all hooks are skipped."""
+        return True
+
+    def extra_flops(self, m: int) -> float:
+        """Forward FLOPs per image that member m adds to the backbone's (negative if it saves)."""
+        return 0.0
+
+    def begin(self, run: Pass) -> Any:
+        """Work that needs no tokens; the result is handed to the hooks of this pass as `state`."""
+        return run
+
+    def on_images(self, images: Tensor, state: Any) -> Tensor:
+        """Change the normalised images (M, B, 3, height, width)."""
+        return images
+
+    def on_tokens(self, tokens_MBSD: Tensor, state: Any) -> Tensor:
+        """Change the tokens that enter the first block."""
+        return tokens_MBSD
+
+    def on_block(self, index: int, block: Block, tokens_MBSD: Tensor, state: Any) -> Tensor:
+        """Run a block. The last one may return only the first `Pass.rows` tokens."""
+        return plain_block(block, tokens_MBSD)
+
+    def on_output(self, tokens_MBSD: Tensor, state: Any) -> Tensor:
+        """Take out, after the last block, what the backbone's norm and pooling must not see."""
+        return tokens_MBSD
+
+    def penalty(self, state: Any) -> Tensor | None:
+        """Weighted extra loss (M,), or None."""
+        return None
+
+
+def method_class(name: str) -> type[Method]:
+    """The `Method` class of a method file."""
+    found: type[Method] = plugins.load(METHODS, name).Method
+    return found
+
+
+def overrides(method: Method, hook: str) -> bool:
+    """Whether a method defines a hook itself."""
+    return getattr(type(method), hook) is not getattr(Method, hook)
+
+
+def pack_key(config: TrialConfig) -> tuple[Any, ...]:
+    """Settings in which trials must agree to share a pack."""
+    parts = [(name, *s.pack_key()) for name, s in config.method_settings.items()]
+    return (config.methods, config.train.batch_size, config.optim.name, *parts)
+
+
+def check_chain(methods: Mapping[str, Method]) -> None:
+    """Refuse chains in which two methods want to run the blocks.
+
+    Raises:
+        ConfigError: Naming both.
+    """
+    for hook in ("on_block",):
+        found = [name for name, method in methods.items() if overrides(method, hook)]
+        if len(found) > 1:
+            raise ConfigError(
+                f"methods: {found[0]!r} and {found[1]!r} cannot be chained, both replace how a "
+                f"block runs ({hook}); keep one of them."
+            )
+
+
+def drop_prompts(
+    prompts_MPD: Tensor,
+    exists_MP: Tensor | None,
+    sizes: Sequence[int],
+    rates: Sequence[float],
+    samples: int,
+    step: Step,
+    purpose: str,
+    layer: int,
+) -> Tensor:
+    """Dropout on prompts, drawn per sample from each member's own stream.
+
+    The draw covers a member's real prompts only, so padding cannot change it.
+
+    Args:
+        exists_MP: False for padding; None: no padding.
+        sizes: Real prompts per member.
+        rates: Share of elements set to 0, per member.
+        samples: B.
+        purpose: Name of the random stream; `layer` is its last counter.
+
+    Returns:
+        (M, B, P, D).
+    """
+    _, length, width = prompts_MPD.shape
+    device = prompts_MPD.device
+    kept = []
+    for m, rate in enumerate(rates):
+        mask = torch.ones(samples, length, width, dtype=torch.bool, device=device)
+        if rate > 0:
+            generator = step.streams[m].generator(purpose, step.steps[m], layer, device=device)
+            draw = torch.empty(samples, sizes[m], width, dtype=torch.bool, device=device)
+            draw.bernoulli_(1 - rate, generator=generator)
+            mask[:, slice(None) if exists_MP is None else exists_MP[m]] = draw
+        kept.append(mask)
+    scale = torch.tensor([1 / (1 - rate) for rate in rates], device=device)
+    scaled = prompts_MPD * scale.to(prompts_MPD.dtype)[:, None, None]
+    return torch.where(torch.stack(kept), scaled[:, None], scaled.new_zeros(()))
+
+
+def uniform(bound: float) -> Callable[[Tensor, Generator], object]:
+    """Initialise with U(-bound, bound)."""
+    return lambda tensor, generator: tensor.uniform_(-bound, bound, generator=generator)
+
+
+def vpt_bound(backbone: Backbone) -> float:
+    """VPT's bound of the uniform prompt initialisation (Xavier over one image patch)."""
+    height, width = backbone.layout.patch_size
+    return float((6 / (3 * height * width + backbone.layout.embed_dim)) ** 0.5)
+
+
+def padding(sizes: Sequence[int], device: torch.device) -> Tensor | None:
+    """Boolean (M, max size), False behind each member's size; None if all sizes are equal."""
+    if len(set(sizes)) == 1:
+        return None
+    ends = torch.tensor(sizes, device=device)
+    return torch.arange(max(sizes), device=device) < ends[:, None]

@@ -1,0 +1,358 @@
+"""TCPA: prompts split by the role of the token that uses them, and matched to each token.
+
+Roles (R-TCPA): prefix tokens use CLS prompts, image tokens use image prompts. Matching (T-TCPA):
+in each block every token uses the groups of its pool whose keys are most similar to it. Both are a
+0/1 mask on the attention to prompts, which stay in the softmax denominator (`mask_mode`).
+
+Trainable besides the head, per block: D * (N_c * L_c + N_i * L_i) for prompts and, with matching,
+D * (N_c + N_i) for keys. With CLS read-out the image prompts of the last block get no gradient in
+"pre" mode, and keys get none where lambda is 0.
+
+Source:
+    TCPA, arXiv:2505.02406 (ICML 2025), and ICML2025-TCPA, models/VFPT_TCPA.py and models/TCPA.py
+    without its Fourier line. The code takes the most similar groups where the text says distance,
+    averages the matching loss where Eq. 14 sums, and starts with random selection, which the paper
+    does not mention. Matching without roles is not runnable there; here it is one shared pool.
+"""
+
+# Axes: M members, B samples, S tokens, T tokens of one role, G groups of a pool, J prompt tokens
+# per group, K chosen groups, P prompt tokens of all pools, D width, L blocks.
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from timm.models.vision_transformer import Block
+from torch import Tensor
+
+from tcpa_core.attention import MaskMode, PromptPool, RowGroup, Visible, prompt_pools, prompted_block
+from tcpa_core.backbone import Backbone, TokenLayout
+from tcpa_core.config import TrialConfig
+from tcpa_core.errors import ConfigError
+from tcpa_core.methods import base
+
+Role = Literal["cls", "image", "none"]
+
+
+class Config(base.MethodSettings):
+    """Settings of TCPA."""
+
+    shared = (
+        "split_roles",
+        "match_tokens",
+        "mask_mode",
+        "select",
+        "match_input",
+        "detach_tokens",
+        "loss_reduction",
+        "register_role",
+        "dist_role",
+    )
+
+    num_cls_prompts: int = Field(default=10, ge=0)
+    """Groups in the CLS pool of each block (N_c); 0: no such pool."""
+    num_image_prompts: int = Field(default=20, ge=0)
+    """Groups in the image pool of each block (N_i); 0: no such pool."""
+    top_k_cls: int = Field(default=5, ge=1)
+    """Groups each prefix token uses (K_c), at most num_cls_prompts. Not set: half the pool."""
+    top_k_image: int = Field(default=10, ge=1)
+    """Groups each image token uses (K_i), at most num_image_prompts. Not set: half the pool.
+    Without split_roles every token uses this many of the num_cls_prompts + num_image_prompts."""
+    prompt_length: int = Field(default=1, ge=1)
+    """Prompt tokens per group (L_p)."""
+    image_prompt_length: int | None = Field(default=None, ge=1)
+    """Prompt tokens per group of the image pool; None: prompt_length."""
+    lambda_cls: float = Field(default=0.5, ge=0.0)
+    """Weight of the matching loss of prefix tokens."""
+    lambda_image: float = Field(default=0.5, ge=0.0)
+    """Weight of the matching loss of image tokens."""
+    lambda_shared: bool = False
+    """True: lambda_cls holds for both roles and lambda_image is not used (authors' code)."""
+    split_roles: bool = True
+    """R-TCPA: prefix tokens use CLS prompts only, image tokens image prompts only."""
+    match_tokens: bool = True
+    """T-TCPA: each token uses its top-k groups; off: all of its pool, no keys, no loss."""
+    mask_mode: MaskMode = "post"
+    """Hide prompts after the softmax without rescaling (authors' code), or before it."""
+    select: Literal["similarity", "distance"] = "similarity"
+    """Take the most similar groups (authors' code) or the least (the paper's wording)."""
+    match_input: Literal["raw", "ln1"] = "raw"
+    """Match the residual stream (authors' code) or what the block's first norm makes of it."""
+    detach_tokens: bool = False
+    """True: the matching loss moves keys only, not the prompts of earlier blocks."""
+    loss_reduction: Literal["mean_then_layer_sum", "sum"] = "mean_then_layer_sum"
+    """Mean over tokens and chosen groups (authors' code), or their sum (Eq. 14); over the batch
+    the mean, over the blocks the sum."""
+    random_epochs: int | None = Field(default=None, ge=0)
+    """First epochs in which groups are chosen at random. None: a tenth of train.epochs, at most
+    10 (the authors' value)."""
+    prompt_dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Dropout on the prompts, per sample."""
+    prompt_init: Literal["u1", "vpt"] = "u1"
+    """Prompts and keys from U(-1, 1) (authors' code) or with VPT's bound."""
+    register_role: Role = "cls"
+    """Role of register tokens; none: they use no prompt and are not matched."""
+    dist_role: Role = "cls"
+    """Role of the distillation token."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _half_the_pool(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        filled = dict(values)
+        for role in ("cls", "image"):
+            size = values.get(f"num_{role}_prompts")
+            if f"top_k_{role}" not in values and isinstance(size, int):
+                filled[f"top_k_{role}"] = max(1, size // 2)
+        return filled
+
+    @model_validator(mode="after")
+    def _check_top_k(self) -> "Config":
+        if not self.match_tokens:
+            return self
+        sizes = {"cls": self.num_cls_prompts, "image": self.num_image_prompts}
+        limits = {f"tcpa.num_{role}_prompts": size for role, size in sizes.items()}
+        checks = [(f"top_k_{role}", [f"tcpa.num_{role}_prompts"]) for role in sizes]
+        if not self.split_roles:
+            checks = [("top_k_image", list(limits))]
+        for name, paths in checks:
+            limit, got = sum(limits[path] for path in paths), getattr(self, name)
+            if 0 < limit < got:
+                raise ValueError(
+                    f"tcpa.{name} must be <= {' + '.join(paths)}, got {got} > {limit}; lower "
+                    f"tcpa.{name} to at most {limit}, or search the fraction instead."
+                )
+        return self
+
+    def pack_key(self) -> tuple[Any, ...]:
+        """Switches that change the code path, and which pools there are."""
+        return (*super().pack_key(), self.num_cls_prompts > 0, self.num_image_prompts > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """Sizes of one pool over all members."""
+
+    role: str
+    groups: list[int]
+    lengths: list[int]
+
+    @property
+    def width(self) -> int:
+        """Padded number of prompt tokens."""
+        return max(self.groups) * max(self.lengths)
+
+    def exists(self, device: torch.device) -> Tensor:
+        """Boolean (M, padded G * J), False at padding of either axis."""
+        groups = torch.tensor(self.groups, device=device)
+        lengths = torch.tensor(self.lengths, device=device)
+        in_groups = torch.arange(max(self.groups), device=device) < groups[:, None]
+        in_length = torch.arange(max(self.lengths), device=device) < lengths[:, None]
+        return (in_groups[:, :, None] & in_length[:, None, :]).flatten(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """How the tokens of one stretch of the sequence choose prompts."""
+
+    start: int
+    stop: int | None
+    pools: tuple[bool, ...]
+    """Which pools they use."""
+    top_k: list[int]
+    """Per member; empty: no matching."""
+    loss_role: str | None
+    """Whose lambda weighs their loss; None: no loss."""
+
+
+@dataclass(slots=True)
+class _State:
+    run: base.Pass
+    prompts: Sequence[Tensor]
+    """(M, P, D) per block, pools one after the other."""
+    keys: Sequence[Tensor]
+    """Unit keys of all pools (M, G, D) per block, in float32 at least."""
+    exists_MP: Tensor | None
+    pools: list[list[PromptPool]] | None
+    """Keys and values per block if they do not depend on the sample."""
+    losses: dict[str, list[Tensor]] = field(default_factory=lambda: {"cls": [], "image": []})
+    """Unweighted matching loss (M,) per block."""
+    seen: dict[str, list[Tensor]] = field(default_factory=dict)
+    """Inspection only: statistics per block."""
+
+
+class Method(base.Method):
+    """TCPA for a pack."""
+
+    cls_prompts: Tensor
+    image_prompts: Tensor
+    """(M, L, G, J, D), padded at the end of G and J."""
+    cls_keys: Tensor
+    image_keys: Tensor
+    """(M, L, G, D)."""
+
+    def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
+        super().__init__(backbone, configs)
+        for config, settings in zip(configs, self.settings, strict=True):
+            _check_layout(config.backbone.name, backbone.layout, settings)
+        self._blocks = backbone.blocks
+        self._config: Config = self.settings[0]
+        self._random_epochs = [_random_epochs(config) for config in configs]
+        self._rates = [s.prompt_dropout for s in self.settings]
+        cls_pool = _Pool(
+            "cls",
+            [s.num_cls_prompts for s in self.settings],
+            [s.prompt_length for s in self.settings],
+        )
+        image_pool = _Pool(
+            "image",
+            [s.num_image_prompts for s in self.settings],
+            [s.image_prompt_length or s.prompt_length for s in self.settings],
+        )
+        self._pools = [pool for pool in (cls_pool, image_pool) if max(pool.groups) > 0]
+        self._rules = self._make_rules()
+
+    @classmethod
+    def params(cls, backbone: Backbone, config: TrialConfig) -> dict[str, base.ParamSpec]:
+        """Prompts (L, G, J, D) and, with matching, keys (L, G, D) of each pool."""
+        settings: Config = config.method_settings[cls.name()]
+        depth, width = backbone.layout.depth, backbone.layout.embed_dim
+        init = base.uniform(1.0 if settings.prompt_init == "u1" else base.vpt_bound(backbone))
+        lengths = {
+            "cls": settings.prompt_length,
+            "image": settings.image_prompt_length or settings.prompt_length,
+        }
+        specs = {}
+        for role, length in lengths.items():
+            groups = getattr(settings, f"num_{role}_prompts")
+            if groups:
+                specs[f"{role}_prompts"] = base.ParamSpec((depth, groups, length, width), init)
+                if settings.match_tokens:
+                    specs[f"{role}_keys"] = base.ParamSpec((depth, groups, width), init)
+        return specs
+
+    @property
+    def active(self) -> bool:
+        """Whether there is any prompt."""
+        return bool(self._pools)
+
+    def extra_flops(self, m: int) -> float:
+        """Attention to all prompts, and similarity to the keys, in every block."""
+        layout = self.layout
+        tokens, width = layout.num_prefix + layout.num_image, layout.embed_dim
+        prompts = sum(pool.groups[m] * pool.lengths[m] for pool in self._pools)
+        keys = sum(pool.groups[m] for pool in self._pools) if self._config.match_tokens else 0
+        return layout.depth * tokens * width * (4.0 * prompts + 2.0 * keys)
+
+    def begin(self, run: base.Pass) -> _State:
+        """Prepare keys, and project prompts unless dropout makes them differ between samples."""
+        prompts = torch.cat(
+            [getattr(self, f"{pool.role}_prompts").flatten(2, 3) for pool in self._pools], dim=2
+        ).unbind(1)
+        keys: Sequence[Tensor] = ()
+        if self._config.match_tokens:
+            stacked = [getattr(self, f"{pool.role}_keys") for pool in self._pools]
+            keys = F.normalize(torch.cat(stacked, dim=2), dim=-1).unbind(1)
+        state = _State(run, prompts, keys, self._exists(prompts[0].device), None)
+        if not (run.step.training and any(rate > 0 for rate in self._rates)):
+            state.pools = [
+                self._project(block, p[:, None], state)
+                for block, p in zip(self._blocks, prompts, strict=True)
+            ]
+        return state
+
+    def on_block(self, index: int, block: Block, tokens_MBSD: Tensor, state: _State) -> Tensor:
+        """Choose prompts for every token, then run the block with them."""
+        groups = self._choose(index, block, tokens_MBSD, state)
+        if state.pools is not None:
+            pools = state.pools[index]
+        else:
+            dropped = base.drop_prompts(
+                state.prompts[index],
+                state.exists_MP,
+                self._num_prompts(),
+                self._rates,
+                tokens_MBSD.shape[1],
+                state.run.step,
+                "tcpa.prompt_dropout",
+                index,
+            )
+            pools = self._project(block, dropped, state)
+        return prompted_block(
+            block,
+            tokens_MBSD,
+            pools,
+            groups,
+            mode=self._config.mask_mode,
+            backend=state.run.backend,
+            rows=state.run.rows if index == self.layout.depth - 1 else None,
+        )
+
+    def penalty(self, state: _State) -> Tensor | None:
+        """Weighted matching loss, summed over the blocks (Eq. 14)."""
+        for name, values in state.seen.items():
+            state.run.stats[f"tcpa.{name}"] = torch.stack(values)
+        total = None
+        for role, losses in state.losses.items():
+            if losses:
+                per_block = torch.stack(losses)
+                state.run.stats[f"tcpa.match_{role}"] = per_block.detach()
+                weighted = per_block.sum(0) * per_block.new_tensor(self._lambdas(role))
+                total = weighted if total is None else total + weighted
+        return total
+
+    def _make_rules(self) -> list[_Rule]:
+        """Split the sequence into stretches: CLS role, no role, image role."""
+        config, layout = self._config, self.layout
+        top_k = {role: [getattr(s, f"top_k_{role}") for s in self.settings] for role in _ROLES}
+        roles = _prefix_roles(layout, config)
+        num_cls, num_image = roles.count("cls"), roles.count("image")
+        stretches = {
+            "cls": (0, num_cls),
+            "none": (num_cls, len(roles) - num_image),
+            "image": (len(roles) - num_image, None),
+        }
+        rules = []
+        for role, (start, stop) in stretches.items():
+            if start == stop:
+                continue
+            pools = tuple(not config.split_roles or pool.role == role for pool in self._pools)
+            chosen = top_k["image" if not config.split_roles else role] if any(pools) else []
+            rules.append(
+                _Rule(
+                    start,
+                    stop,
+                    pools,
+                    chosen if config.match_tokens else [],
+                    role if role in _LAMBDAS and any(pools) else None,
+                )
+            )
+        return rules
+
+    def _choose(
+        self, index: int, block: Block, tokens_MBSD: Tensor, state: _State
+    ) -> list[RowGroup]:
+        """Which prompts the tokens of each stretch use in this block."""
+        matching = _Matching(self._config, tokens_MBSD, block) if state.keys else None
+        length = tokens_MBSD.shape[2]
+        if matching is not None:
+            matching.compare(state.keys[index])
+        groups = []
+        for rule in self._rules:
+            stop = length if rule.stop is None else rule.stop
+            visible: tuple[Visible, ...] = rule.pools
+            if matching is not None and rule.top_k:
+                visible = self._match(index, matching, rule, stop, state)
+            groups.append(RowGroup(stop, visible))
+        if state.run.inspect:
+            self._record(groups, tokens_MBSD, state)
+        return groups
+
+    def _match(
+        self, index: int, matching: "_Matching", rule: _Rule, stop: int, state: _State
+    ) -> tuple[Visible, ...]:
+        ...

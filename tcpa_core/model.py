@@ -1,0 +1,401 @@
+"""A pack of trials over one frozen backbone, and the plain module that a user holds.
+
+All members run through the frozen layers as one batch. What belongs to a member (prompts, keys,
+head) is stacked along a leading axis and meets only its own samples, so a member's numbers do not
+depend on its neighbours.
+"""
+
+# Axes: M members, B samples, S tokens, D width, F features, C classes.
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from tcpa_core.attention import Backend, default_backend, plain_block
+from tcpa_core.backbone import Backbone, load_backbone
+from tcpa_core.config import TrialConfig
+from tcpa_core.errors import CheckpointError, ConfigError, ShapeError
+from tcpa_core.methods.base import (
+    Method,
+    ParamSpec,
+    Pass,
+    Step,
+    check_chain,
+    method_class,
+    overrides,
+    pack_key,
+    uniform,
+)
+from tcpa_core.streams import Stream
+
+MemberState = dict[str, Tensor]
+"""Trainable tensors of one member without padding, by full name ("tcpa.cls_prompts")."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutput:
+    """Result of one forward pass."""
+
+    logits: Tensor
+    """(M, B, C)."""
+    penalty: Tensor
+    """(M,): extra loss of the methods, already weighted."""
+    stats: dict[str, Tensor]
+    """Detached measurements by full name, for example "tcpa.match_cls" (L, M)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """Everything a forward pass computes, for tests and figures."""
+
+    tokens: Tensor
+    """Tokens before the first block (M, B, S, D)."""
+    blocks: list[Tensor]
+    """Tokens after each block; the last one in full."""
+    output: ModelOutput
+    """With selections and masks in `stats`."""
+
+
+def head_specs(
+    backbone: Backbone, config: TrialConfig, num_classes: int
+) -> dict[str, ParamSpec]:
+    """Trainable tensors of the head; distilled models have one head per token that is read."""
+    width = backbone.layout.embed_dim
+    weight, bias = _head_init(config.train.head_init, width, num_classes)
+    specs = {}
+    for head in ("head", "head_dist")[: backbone.layout.num_readouts]:
+        specs[f"{head}.weight"] = ParamSpec((num_classes, width), weight)
+        specs[f"{head}.bias"] = ParamSpec((num_classes,), bias)
+    return specs
+
+
+def member_specs(
+    backbone: Backbone, config: TrialConfig, num_classes: int
+) -> dict[str, ParamSpec]:
+    """All trainable tensors of one trial by full name."""
+    specs = {
+        f"{method}.{name}": spec
+        for method in config.methods
+        for name, spec in method_class(method).params(backbone, config).items()
+    }
+    return specs | head_specs(backbone, config, num_classes)
+
+
+def init_member_state(backbone: Backbone, config: TrialConfig, num_classes: int) -> MemberState:
+    """Draw a trial's trainable tensors.
+
+    Each tensor has its own random stream, named after it: neither the other tensors nor the pack
+    can change it. Drawn in float32 on the CPU.
+    """
+    state = {}
+    for name, spec in member_specs(backbone, config, num_classes).items():
+        tensor = torch.empty(spec.shape)
+        spec.init(tensor, Stream(config.seed).generator(f"init/{name}"))
+        state[name] = tensor.to(backbone.dtype)
+    return state
+
+
+class PackModel(nn.Module):
+    """M trials over one backbone.
+
+    Args:
+        backbone: Frozen network; where it is, the trainable tensors go.
+        configs: One per member, with equal `pack_key`.
+        num_classes: Classes of the data set.
+        states: Trainable tensors of each member; None draws them from the members' seeds.
+        backend: How prompts are attended to; None: the fastest for the device.
+
+    Raises:
+        ConfigError: The members cannot share a pack, or the methods cannot be chained or do not
+            fit the backbone.
+        CheckpointError: A state does not have the tensors its settings need.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        configs: Sequence[TrialConfig],
+        num_classes: int,
+        states: Sequence[MemberState] | None = None,
+        *,
+        backend: Backend | None = None,
+    ) -> None:
+        super().__init__()
+        _check_members(configs)
+        self.backbone = backbone
+        self.configs = list(configs)
+        self.num_classes = num_classes
+        self.backend = backend or default_backend(backbone.device)
+        chain = {n: method_class(n)(backbone, configs) for n in configs[0].methods}
+        check_chain(chain)
+        self.methods = nn.ModuleDict(chain)
+        self._specs = [member_specs(backbone, config, num_classes) for config in configs]
+        if states is None:
+            states = [init_member_state(backbone, config, num_classes) for config in configs]
+        self._stacked = self._stack(states)
+
+    @property
+    def num_members(self) -> int:
+        """M."""
+        return len(self.configs)
+
+    @property
+    def features_are_frozen(self) -> bool:
+        """Whether features depend on no trainable tensor, so that they can be cached."""
+        return not any(method.active for method in self._chain())
+
+    def stacked(self) -> dict[str, nn.Parameter]:
+        """Trainable tensors (M, ...) by full name, padded with zeros."""
+        return dict(self._stacked)
+
+    def member_shapes(self, m: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of one member's tensors, without padding."""
+        return {name: spec.shape for name, spec in self._specs[m].items()}
+
+    def member_state(self, m: int) -> MemberState:
+        """Copies of one member's tensors, without padding."""
+        return {
+            name: self._stacked[name].detach()[_region(m, shape)].clone()
+            for name, shape in self.member_shapes(m).items()
+        }
+
+    def num_trainable(self, m: int) -> tuple[int, int]:
+        """Trainable parameters of one member: all, and without the head."""
+        sizes = {name: torch.Size(shape).numel() for name, shape in self.member_shapes(m).items()}
+        total = sum(sizes.values())
+        return total, total - sum(n for name, n in sizes.items() if name.startswith("head"))
+
+    def flops_per_image(self, m: int = 0) -> float:
+        """Forward FLOPs of one image in evaluation (multiply-add = 2) of one member.
+
+        Counts matrix products over all tokens of all blocks. Prompts' keys and values are
+        constants in evaluation and not counted, nor is it subtracted that only the tokens that
+        are read have to be computed in the last block.
+        """
+        layout = self.backbone.layout
+        tokens, width = layout.num_prefix + layout.num_image, layout.embed_dim
+        vit = self.backbone.vit
+        per_token = sum(p.numel() for p in vit.blocks.parameters() if p.ndim == 2)
+        patches = layout.num_image * vit.patch_embed.proj.weight.numel()
+        pairs = 2 * layout.depth * tokens**2 * width
+        head = layout.feature_dim * self.num_classes
+        extra = sum(method.extra_flops(m) for method in self._chain() if method.active)
+        return 2.0 * (patches + tokens * per_token + pairs + head) + extra
+
+    def forward(self, images: Tensor, step: Step) -> ModelOutput:
+        """Classify images.
+
+        Args:
+            images: (M, B, 3, height, width), normalised; every member has its own B images.
+            step: Position in training, or `Step.evaluation(M)`.
+
+        Raises:
+            ShapeError: The images have another number of members or another size.
+        """
+        run = Pass(step=step, rows=self.backbone.rows_read, backend=self.backend)
+        features, penalty = self._features(images, run, None)
+        return ModelOutput(self.forward_head(features), penalty, run.stats)
+
+    def forward_features(self, images: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+        """Features (M, B, F) and penalty (M,) of images (M, B, 3, height, width)."""
+        run = Pass(step=step, rows=self.backbone.rows_read, backend=self.backend)
+        return self._features(images, run, None)
+
+    def forward_blocks(self, images: Tensor, step: Step) -> Inspection:
+        """Run a pass that computes and keeps everything."""
+        run = Pass(step=step, rows=None, backend=self.backend, inspect=True)
+        kept: list[Tensor] = []
+        features, penalty = self._features(images, run, kept)
+        output = ModelOutput(self.forward_head(features), penalty, run.stats)
+        return Inspection(kept[0], kept[1:], output)
+
+    def forward_head(self, features_MBF: Tensor) -> Tensor:
+        """Logits (M, B, C) of features, at least in float32."""
+        with torch.autocast(features_MBF.device.type, enabled=False):
+            wide = features_MBF.to(self._stacked["head.weight"].dtype)
+            if self.backbone.layout.num_readouts == 1:
+                return self._linear("head", wide)
+            first, second = wide.chunk(2, dim=-1)
+            return (self._linear("head", first) + self._linear("head_dist", second)) / 2
+
+    def _features(
+        self, images: Tensor, run: Pass, kept: list[Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        self._check_images(images)
+        active = [(method, method.begin(run)) for method in self._chain() if method.active]
+        for method, state in active:
+            images = method.on_images(images, state)
+        tokens = self.backbone.embed(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        for method, state in active:
+            tokens = method.on_tokens(tokens, state)
+        if kept is not None:
+            kept.append(tokens)
+        runners = [pair for pair in active if overrides(pair[0], "on_block")]
+        for index, block in enumerate(self.backbone.blocks):
+            if runners:
+                method, state = runners[0]
+                tokens = method.on_block(index, block, tokens, state)
+            else:
+                tokens = plain_block(block, tokens)
+            if kept is not None:
+                kept.append(tokens)
+        for method, state in active:
+            tokens = method.on_output(tokens, state)
+        features = self.backbone.read(tokens.flatten(0, 1)).unflatten(0, images.shape[:2])
+        penalties = [p for method, state in active if (p := method.penalty(state)) is not None]
+        zero = torch.zeros(self.num_members, device=features.device, dtype=self.backbone.dtype)
+        return features, sum(penalties, zero)
+
+    def _linear(self, head: str, x_MBD: Tensor) -> Tensor:
+        weight, bias = self._stacked[f"{head}.weight"], self._stacked[f"{head}.bias"]
+        if self.num_members == 1:  # bit-equal to nn.Linear, which baddbmm is not
+            return F.linear(x_MBD, weight[0], bias[0])
+        return torch.baddbmm(bias[:, None], x_MBD, weight.mT)
+
+    def _chain(self) -> Iterator[Method]:
+        for method in self.methods.values():
+            assert isinstance(method, Method)
+            yield method
+
+    def _stack(self, states: Sequence[MemberState]) -> dict[str, nn.Parameter]:
+        """Pad and stack the members' tensors and hand them to their methods."""
+        self.head = nn.ParameterDict()
+        stacked = {}
+        for name in self._specs[0]:
+            shapes = [specs[name].shape for specs in self._specs]
+            full = tuple(max(sizes) for sizes in zip(*shapes, strict=True))
+            data = torch.zeros(
+                self.num_members, *full, dtype=self.backbone.dtype, device=self.backbone.device
+            )
+            for m, state in enumerate(states):
+                data[_region(m, shapes[m])] = self._checked(state, name, m)
+            stacked[name] = parameter = nn.Parameter(data)
+            owner, _, short = name.partition(".")
+            if owner in self.methods:
+                setattr(self.methods[owner], short, parameter)
+            else:
+                self.head[name.replace(".", "_")] = parameter
+        return stacked
+
+    def _checked(self, state: Mapping[str, Tensor], name: str, m: int) -> Tensor:
+        wanted = self.member_shapes(m)
+        if state.keys() != wanted.keys() or tuple(state[name].shape) != wanted[name]:
+            got = {key: tuple(value.shape) for key, value in state.items()}
+            raise CheckpointError(
+                f"state of member {m} (seed {self.configs[m].seed}) has tensors {got}, its settings "
+                f"need {wanted}; load it with the settings it was trained with."
+            )
+        return state[name]
+
+    def _check_images(self, images: Tensor) -> None:
+        side = self.backbone.img_size
+        fits = self.backbone.vit.dynamic_img_size or tuple(images.shape[-2:]) == (side, side)
+        if images.ndim != 5 or images.shape[0] != self.num_members or not fits:
+            raise ShapeError(
+                f"images must have shape ({self.num_members}, B, 3, {side}, {side}), got "
+                f"{tuple(images.shape)}; one batch per member, at the backbone's image size."
+            )
+
+
+class SingleModel(nn.Module):
+    """One trial as an ordinary module.
+
+    In train mode prompts are dropped out and TCPA selects at random in its first epochs; set
+    `epoch` when an epoch begins. The number of training passes so far is `steps`.
+
+    Args:
+        pack: A pack of one.
+    """
+
+    def __init__(self, pack: PackModel) -> None:
+        super().__init__()
+        self.pack = pack
+        self.epoch = 0
+        self.steps = 0
+
+    @property
+    def config(self) -> TrialConfig:
+        """Settings of the trial."""
+        return self.pack.configs[0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C) of normalised images (B, 3, height, width)."""
+        return self.forward_with_penalty(images)[0]
+
+    def forward_with_penalty(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and the methods' weighted extra loss (a scalar) to add to the training loss."""
+        step = Step.evaluation(1)
+        if self.training:
+            stream = Stream(self.config.seed)
+            step = Step(
+                training=True, epochs=(self.epoch,), steps=(self.steps,), streams=(stream,)
+            )
+            self.steps += 1
+        output = self.pack(images[None], step)
+        return output.logits[0], output.penalty[0]
+
+
+def build_model(
+    config: TrialConfig | Mapping[str, Any],
+    *,
+    num_classes: int,
+    backbone: Backbone | None = None,
+    state: MemberState | None = None,
+) -> SingleModel:
+    """Build the model of one trial.
+
+    Args:
+        config: Settings, or a mapping of dotted paths.
+        num_classes: Outputs of the head.
+        backbone: Frozen network; None loads the one that the settings name.
+        state: Trainable tensors; None draws them from the seed.
+
+    Raises:
+        ConfigError: A setting is wrong or does not fit the backbone.
+        WeightsError: The backbone's weights are missing or do not fit.
+    """
+    if not isinstance(config, TrialConfig):
+        config = TrialConfig.from_flat(config)
+    backbone = backbone or load_backbone(config.backbone)
+    states = None if state is None else [state]
+    return SingleModel(PackModel(backbone, [config], num_classes, states))
+
+
+def _region(m: int, shape: tuple[int, ...]) -> tuple[int | slice, ...]:
+    return (m, *(slice(0, size) for size in shape))
+
+
+def _check_members(configs: Sequence[TrialConfig]) -> None:
+    if not configs:
+        raise ConfigError("a pack needs at least one member, got 0 settings.")
+    first = pack_key(configs[0])
+    for m, config in enumerate(configs):
+        if pack_key(config) != first:
+            raise ConfigError(
+                f"member {m} cannot share a pack with member 0: {pack_key(config)} is not {first}; "
+                "put trials with another pack_key into another pack."
+            )
+
+
+def _head_init(kind: str, width: int, num_classes: int) -> tuple[Any, Any]:
+    """Initialisers of weight and bias.
+
+    torch_default: PyTorch's Linear, U(-1/sqrt(D), 1/sqrt(D)) (TCPA, CVPT). vpt: N(0, 2/C) and
+    -ln 99 (VPT, models/mlp.py). trunc02: truncated N(0, 0.02) and 0 (SA2VP).
+    """
+    if kind == "torch_default":
+        return uniform(width**-0.5), uniform(width**-0.5)
+    if kind == "vpt":
+        return (
+            lambda t, generator: t.normal_(0.0, (2 / num_classes) ** 0.5, generator=generator),
+            lambda t, generator: t.fill_(-4.59511985),
+        )
+    return _trunc02, lambda t, generator: t.zero_()
+
+
+def _trunc02(tensor: Tensor, generator: Generator) -> Tensor:
+    return nn.init.trunc_normal_(tensor, std=0.02, a=-2.0, b=2.0, generator=generator)
