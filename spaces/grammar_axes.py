@@ -112,12 +112,16 @@ def read_constraints(
     for index, text in enumerate(raw):
         place = document.place("constraints", index)
         relation = parse_relation(text, place)
-        for path in relation.paths():
+        sides = relation.paths()
+        for path in sides:
+            check_path(path, place)
+        if narrowed and not _binds(sides, axes, base):
+            continue
+        for path in sides:
             _check_side(path, relation, axes, base, place)
-        if any(path in axes for path in relation.paths()):
-            relations.append(relation)
-        elif not narrowed:
+        if not any(path in axes for path in sides):
             raise ConfigError(f"constraint '{relation.text}' names no axis ({place}).")
+        relations.append(relation)
     return relations
 
 
@@ -249,18 +253,22 @@ def _check_pool(path: str, of: str, axes: Mapping[str, Axis], base: Flat, place:
             )
 
 
+def _binds(sides: tuple[str, ...], axes: Mapping[str, Axis], base: Flat) -> bool:
+    known = all(path in axes or path in base for path in sides)
+    return known and any(path in axes for path in sides)
+
+
 def _check_side(
     path: str, relation: Relation, axes: Mapping[str, Axis], base: Flat, place: str
 ) -> None:
-    check_path(path, place)
     axis = axes.get(path)
     if axis is not None and not is_numeric(axis):
         raise ConfigError(
             f"constraint '{relation.text}': {path} is a choice or fraction, which no sampler can "
             f"bound ({place}); make it an int or float axis, or use fraction_of."
         )
-    fixed = base.get(path, default(path))
-    if axis is None and type(fixed) not in (int, float):
+    if axis is None and type(base.get(path)) not in (int, float):
         raise ConfigError(
-            f"constraint '{relation.text}': {path} is {fixed!r}, not a number ({place})."
+            f"constraint '{relation.text}': {path} is neither an axis nor a number in base "
+            f"({place}); add it to one of them."
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from spaces.ablation import Ablation, Cell, DesignPoint
-from spaces.axes import Axis, ChoiceAxis, FractionAxis, Suggester
+from spaces.axes import Axis, ChoiceAxis, Suggester
 from spaces.check import default, methods
 from spaces.grammar import Draft, read_draft
 from spaces.reader import Document, read_file, read_text
@@ -63,12 +63,12 @@ class Space(Settings):
         draft = read_draft(document, overrides)
         space = cls._of(draft, draft.axes, (), document.label)
         axes = space._active_axes(draft)
-        kept = [
-            p for p in (_kept(point, place, axes, draft) for point, place in draft.first_points)
-        ]
-        points = [point for point in kept if point is not None]
-        unique = tuple(p for i, p in enumerate(points) if p not in points[:i])
-        space = cls._of(draft, axes, unique, document.label)
+        points: list[Flat] = []
+        for written, place in draft.first_points:
+            point = _kept(written, place, axes, draft)
+            if point is not None and point not in points:
+                points.append(point)
+        space = cls._of(draft, axes, tuple(points), document.label)
         space._check()
         return space
 
@@ -129,24 +129,26 @@ class Space(Settings):
                 default outside its axis.
         """
 
-        def pick(path: str, axis: Axis) -> Any:
-            value = partial[path] if path in partial else default(path)
-            if path not in partial and value is None and isinstance(axis, FractionAxis):
-                value = axis.count(0.5)
-            if not axis.contains(value):
-                why = "is" if path in partial else "is left open, and its default is"
-                raise ConfigError(
-                    f"first point {partial}: {path} {why} {value!r}, outside its axis "
-                    f"{_without_when(axis)} ({self._place}); give it a value there."
-                )
-            return value
-
         for path in partial:
             if path not in self.axes:
                 raise ConfigError(
                     f"first point {partial}: {path} is no axis ({self._place})"
                     f"{nearest(path, self.axes)}; settings that do not vary belong in base."
                 )
+        so_far: Flat = {}
+
+        def pick(path: str, axis: Axis) -> Any:
+            given = path in partial
+            value = partial[path] if given else self.config(so_far, seed=0).flat()[path]
+            if not axis.contains(value):
+                why = "is" if given else "is left open, and its default is"
+                raise ConfigError(
+                    f"first point {partial}: {path} {why} {value!r}, outside its axis "
+                    f"{_without_when(axis)} ({self._place}); give it a value there."
+                )
+            so_far[path] = value
+            return value
+
         point = self._walk.walk(pick)
         for path in partial:
             if path not in point:
@@ -245,7 +247,7 @@ class Space(Settings):
             try:
                 self.config(corner, seed=self.seeds[0])
             except ConfigError as err:
-                raise ConfigError(_with_remedy(str(err), corner, self.axes)) from err
+                raise ConfigError(_with_remedy(str(err), self.axes, self._place)) from err
         for point in self.first_points:
             self.config(self.complete(point), seed=self.seeds[0])
         self._check_sampler()
@@ -352,15 +354,17 @@ def _without_when(axis: Axis) -> Flat:
     return {key: value for key, value in axis.as_dict().items() if key != "when"}
 
 
-def _with_remedy(message: str, corner: Flat, axes: Mapping[str, Axis]) -> str:
-    """Add what to do, where a message says that one axis must not exceed another setting."""
-    match = re.match(r"(\S+) must be <= ([a-z_]+\.[a-z_]+)\b", message)
-    if match is None or match[1] not in axes or isinstance(axes[match[1]], ChoiceAxis):
+def _with_remedy(message: str, axes: Mapping[str, Axis], place: str) -> str:
+    """Say which axis to change, where a message says that one setting must not exceed another."""
+    match = re.match(r"(\S+) must be <= (\S+)(.*), got (\S+) > ([^\s;.]+)", message)
+    if match is None:
         return message
-    small, large = match.groups()
-    bound = corner.get(large, default(large))
-    return (
-        f"{message.rstrip('.')}; lower the upper bound of axis {small} to {bound}, search the "
-        f"fraction instead ({{fraction_of: {large}, range: [0.1, 1.0]}}), or add constraint "
-        f"'{small} <= {large}'."
-    )
+    small, large, more, got, limit = match.groups()
+    if isinstance(axes.get(small), ChoiceAxis):
+        remedy = f"leave out choices of axis {small} above {limit}"
+    elif small in axes:
+        remedy = f"lower the upper bound of axis {small} to {limit}"
+    else:
+        return f"{match[0]} ({place}); raise the lower bound of axis {large} to {got}."
+    fraction = f"{{fraction_of: {large}, range: [0.1, 1.0]}}"
+    return f"{match[0]} ({place}); {remedy}, or search the fraction instead: {fraction}."
