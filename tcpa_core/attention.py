@@ -234,7 +234,9 @@ def _masks(
         exists = torch.cat([_exists(pool) for pool in pools], dim=-1)
     if all(entry is True for entry in visible):
         return exists, None
-    shape = torch.broadcast_shapes(*[e.shape[:3] for e in visible if isinstance(e, Tensor)], (1,) * 3)
+    shape = torch.broadcast_shapes(
+        *[e.shape[:3] for e in visible if isinstance(e, Tensor)], (1,) * 3
+    )
     seen = torch.cat(
         [
             _column(entry, pool).expand(*shape, -1)

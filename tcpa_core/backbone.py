@@ -201,9 +201,7 @@ def load_backbone(cfg: BackboneConfig, *, device: str | torch.device = "cpu") ->
             vit = _create(cfg)
         _load_file(vit, _weights_path(cfg), cfg.name)
     stats = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) if cfg.name == NANO else None
-    backbone = Backbone(
-        vit, fingerprint=weights_fingerprint(cfg), warnings=warnings, stats=stats
-    )
+    backbone = Backbone(vit, fingerprint=weights_fingerprint(cfg), warnings=warnings, stats=stats)
     return backbone.to(device)
 
 

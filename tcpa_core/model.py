@@ -20,6 +20,7 @@ from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import CheckpointError, ConfigError, ShapeError
 from tcpa_core.methods.base import (
+    MemberState,
     Method,
     ParamSpec,
     Pass,
@@ -31,9 +32,6 @@ from tcpa_core.methods.base import (
     uniform,
 )
 from tcpa_core.streams import Stream
-
-MemberState = dict[str, Tensor]
-"""Trainable tensors of one member without padding, by full name ("tcpa.cls_prompts")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +58,7 @@ class Inspection:
     """With selections and masks in `stats`."""
 
 
-def head_specs(
-    backbone: Backbone, config: TrialConfig, num_classes: int
-) -> dict[str, ParamSpec]:
+def head_specs(backbone: Backbone, config: TrialConfig, num_classes: int) -> dict[str, ParamSpec]:
     """Trainable tensors of the head; distilled models have one head per token that is read."""
     width = backbone.layout.embed_dim
     weight, bias = _head_init(config.train.head_init, width, num_classes)
@@ -73,9 +69,7 @@ def head_specs(
     return specs
 
 
-def member_specs(
-    backbone: Backbone, config: TrialConfig, num_classes: int
-) -> dict[str, ParamSpec]:
+def member_specs(backbone: Backbone, config: TrialConfig, num_classes: int) -> dict[str, ParamSpec]:
     """All trainable tensors of one trial by full name."""
     specs = {
         f"{method}.{name}": spec
@@ -331,9 +325,7 @@ class SingleModel(nn.Module):
         step = Step.evaluation(1)
         if self.training:
             stream = Stream(self.config.seed)
-            step = Step(
-                training=True, epochs=(self.epoch,), steps=(self.steps,), streams=(stream,)
-            )
+            step = Step(training=True, epochs=(self.epoch,), steps=(self.steps,), streams=(stream,))
             self.steps += 1
         output = self.pack(images[None], step)
         return output.logits[0], output.penalty[0]

@@ -23,6 +23,10 @@ from tcpa_core.errors import ConfigError
 from tcpa_core.streams import Stream
 
 
+MemberState = dict[str, Tensor]
+"""Trainable tensors of one member without padding, by full name ("tcpa.cls_prompts")."""
+
+
 class MethodSettings(Settings):
     """Base of every method's `Config`."""
 

@@ -28,11 +28,27 @@ from pydantic import Field, model_validator
 from timm.models.vision_transformer import Block
 from torch import Tensor
 
-from tcpa_core.attention import MaskMode, PromptPool, RowGroup, Visible, prompt_pools, prompted_block
+from tcpa_core.attention import (
+    MaskMode,
+    PromptPool,
+    RowGroup,
+    Visible,
+    prompt_pools,
+    prompted_block,
+)
 from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
+from tcpa_core.methods._matching import (
+    Choice,
+    Pool,
+    Rule,
+    Similarity,
+    choose,
+    group_padding,
+    matching_loss,
+)
 
 Role = Literal["cls", "image", "none"]
 
@@ -133,42 +149,6 @@ class Config(base.MethodSettings):
         return (*super().pack_key(), self.num_cls_prompts > 0, self.num_image_prompts > 0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Pool:
-    """Sizes of one pool over all members."""
-
-    role: str
-    groups: list[int]
-    lengths: list[int]
-
-    @property
-    def width(self) -> int:
-        """Padded number of prompt tokens."""
-        return max(self.groups) * max(self.lengths)
-
-    def exists(self, device: torch.device) -> Tensor:
-        """Boolean (M, padded G * J), False at padding of either axis."""
-        groups = torch.tensor(self.groups, device=device)
-        lengths = torch.tensor(self.lengths, device=device)
-        in_groups = torch.arange(max(self.groups), device=device) < groups[:, None]
-        in_length = torch.arange(max(self.lengths), device=device) < lengths[:, None]
-        return (in_groups[:, :, None] & in_length[:, None, :]).flatten(1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """How the tokens of one stretch of the sequence choose prompts."""
-
-    start: int
-    stop: int | None
-    pools: tuple[bool, ...]
-    """Which pools they use."""
-    top_k: list[int]
-    """Per member; empty: no matching."""
-    loss_role: str | None
-    """Whose lambda weighs their loss; None: no loss."""
-
-
 @dataclass(slots=True)
 class _State:
     run: base.Pass
@@ -203,12 +183,12 @@ class Method(base.Method):
         self._config: Config = self.settings[0]
         self._random_epochs = [_random_epochs(config) for config in configs]
         self._rates = [s.prompt_dropout for s in self.settings]
-        cls_pool = _Pool(
+        cls_pool = Pool(
             "cls",
             [s.num_cls_prompts for s in self.settings],
             [s.prompt_length for s in self.settings],
         )
-        image_pool = _Pool(
+        image_pool = Pool(
             "image",
             [s.num_image_prompts for s in self.settings],
             [s.image_prompt_length or s.prompt_length for s in self.settings],
@@ -305,10 +285,14 @@ class Method(base.Method):
                 total = weighted if total is None else total + weighted
         return total
 
-    def _make_rules(self) -> list[_Rule]:
+    def _make_rules(self) -> list[Rule]:
         """Split the sequence into stretches: CLS role, no role, image role."""
         config, layout = self._config, self.layout
-        top_k = {role: [getattr(s, f"top_k_{role}") for s in self.settings] for role in _ROLES}
+        top_k = {
+            "cls": [s.top_k_cls for s in self.settings],
+            "image": [s.top_k_image for s in self.settings],
+            "none": [],
+        }
         roles = _prefix_roles(layout, config)
         num_cls, num_image = roles.count("cls"), roles.count("image")
         stretches = {
@@ -318,41 +302,160 @@ class Method(base.Method):
         }
         rules = []
         for role, (start, stop) in stretches.items():
-            if start == stop:
-                continue
-            pools = tuple(not config.split_roles or pool.role == role for pool in self._pools)
-            chosen = top_k["image" if not config.split_roles else role] if any(pools) else []
-            rules.append(
-                _Rule(
-                    start,
-                    stop,
-                    pools,
-                    chosen if config.match_tokens else [],
-                    role if role in _LAMBDAS and any(pools) else None,
-                )
-            )
+            if start != stop:
+                pools = tuple(not config.split_roles or pool.role == role for pool in self._pools)
+                matched = config.match_tokens and any(pools)
+                choice = top_k[role if config.split_roles else "image"] if matched else []
+                rules.append(Rule(role, start, stop, pools, choice))
         return rules
 
     def _choose(
         self, index: int, block: Block, tokens_MBSD: Tensor, state: _State
     ) -> list[RowGroup]:
         """Which prompts the tokens of each stretch use in this block."""
-        matching = _Matching(self._config, tokens_MBSD, block) if state.keys else None
         length = tokens_MBSD.shape[2]
-        if matching is not None:
-            matching.compare(state.keys[index])
-        groups = []
-        for rule in self._rules:
-            stop = length if rule.stop is None else rule.stop
-            visible: tuple[Visible, ...] = rule.pools
-            if matching is not None and rule.top_k:
-                visible = self._match(index, matching, rule, stop, state)
-            groups.append(RowGroup(stop, visible))
+        stops = [length if rule.stop is None else rule.stop for rule in self._rules]
+        choices: list[Choice | None] = [None] * len(self._rules)
+        if state.keys:
+            similarity = Similarity(self._match_input(block, tokens_MBSD), state.keys[index])
+            choices = [
+                self._match(index, similarity, rule, stop, state) if rule.top_k else None
+                for rule, stop in zip(self._rules, stops, strict=True)
+            ]
+        groups = [
+            RowGroup(stop, self._columns(rule, choice))
+            for rule, stop, choice in zip(self._rules, stops, choices, strict=True)
+        ]
         if state.run.inspect:
-            self._record(groups, tokens_MBSD, state)
+            self._record(groups, choices, tokens_MBSD.shape[:3], state)
         return groups
 
+    def _match_input(self, block: Block, tokens_MBSD: Tensor) -> Tensor:
+        tokens = tokens_MBSD if self._config.match_input == "raw" else block.norm1(tokens_MBSD)
+        return tokens.detach() if self._config.detach_tokens else tokens
+
     def _match(
-        self, index: int, matching: "_Matching", rule: _Rule, stop: int, state: _State
-    ) -> tuple[Visible, ...]:
-        ...
+        self, index: int, similarity: Similarity, rule: Rule, stop: int, state: _State
+    ) -> Choice:
+        """Choose groups for one stretch and note the matching loss."""
+        pools = [pool for pool, used in zip(self._pools, rule.pools, strict=True) if used]
+        first = 0 if rule.pools[0] else max(self._pools[0].groups)
+        dots, norms = similarity.part(rule.start, stop, first, sum(max(p.groups) for p in pools))
+        scores = dots.detach() if self._config.select == "similarity" else -dots.detach()
+        exists = group_padding(pools, scores.device)
+        scores = self._randomise(index, scores, exists, rule, state)
+        choice = choose(scores, exists, rule.top_k)
+        if rule.role != "none":
+            mean = self._config.loss_reduction != "sum"
+            loss = matching_loss(dots, norms, choice.chosen, rule.top_k, mean=mean)
+            state.losses[rule.role].append(loss)
+        return choice
+
+    def _randomise(
+        self, index: int, scores: Tensor, exists: Tensor | None, rule: Rule, state: _State
+    ) -> Tensor:
+        """Random scores for members in their first epochs, drawn without their padding."""
+        step = state.run.step
+        if not step.training:
+            return scores
+        for m, (epoch, first_epochs) in enumerate(
+            zip(step.epochs, self._random_epochs, strict=True)
+        ):
+            if epoch < first_epochs:
+                scores = scores.clone()
+                generator = step.streams[m].generator(
+                    f"tcpa.random_{rule.role}_groups", step.steps[m], index, device=scores.device
+                )
+                real = slice(None) if exists is None else exists[m]
+                draw = torch.empty_like(scores[m][..., real]).uniform_(generator=generator)
+                scores[m][..., real] = draw
+        return scores
+
+    def _columns(self, rule: Rule, choice: Choice | None) -> tuple[Visible, ...]:
+        """Spread chosen groups over their prompt tokens, one entry per pool."""
+        if choice is None:
+            return rule.pools
+        entries: list[Visible] = []
+        used = 0
+        for pool, uses in zip(self._pools, rule.pools, strict=True):
+            if uses:
+                chosen = choice.chosen[..., used : used + max(pool.groups)]
+                entries.append(chosen.repeat_interleave(max(pool.lengths), dim=-1))
+                used += max(pool.groups)
+            else:
+                entries.append(False)
+        return tuple(entries)
+
+    def _record(
+        self,
+        groups: Sequence[RowGroup],
+        choices: Sequence[Choice | None],
+        shape: Sequence[int],
+        state: _State,
+    ) -> None:
+        """Keep the chosen groups and the visible prompt columns (M, B, S, P) of this block."""
+        rows, start = [], 0
+        for group in groups:
+            columns = [
+                entry
+                if isinstance(entry, Tensor)
+                else torch.full((1, 1, 1, pool.width), entry, device=self._device)
+                for entry, pool in zip(group.visible, self._pools, strict=True)
+            ]
+            full = (*shape[:2], group.stop - start)
+            rows.append(torch.cat([column.expand(*full, -1) for column in columns], dim=-1))
+            start = group.stop
+        state.seen.setdefault("visible", []).append(torch.cat(rows, dim=2))
+        for rule, choice in zip(self._rules, choices, strict=True):
+            if choice is not None:
+                state.seen.setdefault(f"groups_{rule.role}", []).append(choice.ranked)
+
+    def _project(self, block: Block, prompts_MBPD: Tensor, state: _State) -> list[PromptPool]:
+        return prompt_pools(
+            block, prompts_MBPD, [pool.width for pool in self._pools], state.exists_MP
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def _exists(self, device: torch.device) -> Tensor | None:
+        exists = torch.cat([pool.exists(device) for pool in self._pools], dim=-1)
+        return None if self._num_prompts() == [exists.shape[1]] * len(self.settings) else exists
+
+    def _num_prompts(self) -> list[int]:
+        """Real prompt tokens per member."""
+        return [
+            sum(pool.groups[m] * pool.lengths[m] for pool in self._pools)
+            for m in range(len(self.settings))
+        ]
+
+    def _lambdas(self, role: str) -> list[float]:
+        return [
+            s.lambda_image if role == "image" and not s.lambda_shared else s.lambda_cls
+            for s in self.settings
+        ]
+
+
+def _prefix_roles(layout: TokenLayout, config: Config) -> list[str]:
+    """Role of every prefix token, in order."""
+    return (
+        ["cls"] * layout.has_cls
+        + [config.dist_role] * layout.has_dist
+        + [config.register_role] * layout.num_registers
+    )
+
+
+def _random_epochs(config: TrialConfig) -> int:
+    given: int | None = config.method_settings["tcpa"].random_epochs
+    return min(10, config.train.epochs // 10) if given is None else given
+
+
+def _check_layout(name: str, layout: TokenLayout, config: Config) -> None:
+    """Refuse a CLS pool that no token could use."""
+    if config.split_roles and config.num_cls_prompts and "cls" not in _prefix_roles(layout, config):
+        raise ConfigError(
+            f"tcpa.num_cls_prompts must be 0 for a backbone without a token in CLS role, got "
+            f"{config.num_cls_prompts} ({name!r} has {layout.num_prefix} prefix tokens); set "
+            "tcpa.num_cls_prompts to 0, or tcpa.register_role to 'cls' if it has registers."
+        )

@@ -130,7 +130,9 @@ class Method(base.Method):
         if not self._deep:
             return plain_block(block, tokens_MBSD, exists_MS=self._exists(tokens_MBSD), rows=rows)
         pools = (
-            state.pools[index] if state.pools else self._sample_pools(index, block, tokens_MBSD, state)
+            state.pools[index]
+            if state.pools
+            else self._sample_pools(index, block, tokens_MBSD, state)
         )
         everyone = [RowGroup(tokens_MBSD.shape[2], (True,))]
         return prompted_block(
