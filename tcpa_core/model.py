@@ -280,8 +280,8 @@ class PackModel(nn.Module):
         if state.keys() != wanted.keys() or tuple(state[name].shape) != wanted[name]:
             got = {key: tuple(value.shape) for key, value in state.items()}
             raise CheckpointError(
-                f"state of member {m} (seed {self.configs[m].seed}) has tensors {got}, its settings "
-                f"need {wanted}; load it with the settings it was trained with."
+                f"state of member {m} (seed {self.configs[m].seed}) has tensors {got}, its "
+                f"settings need {wanted}; load it with the settings it was trained with."
             )
         return state[name]
 

@@ -22,7 +22,6 @@ from tcpa_core.config import METHODS, Settings, TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.streams import Stream
 
-
 MemberState = dict[str, Tensor]
 """Trainable tensors of one member without padding, by full name ("tcpa.cls_prompts")."""
 
