@@ -24,8 +24,8 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.data._images import ImageSource
 from tcpa_core.data.base import Progress, load_dataset
 from tcpa_core.errors import CheckpointError
-from tcpa_core.methods.base import MemberState, Step
-from tcpa_core.model import PackModel, init_member_state
+from tcpa_core.methods.base import Step
+from tcpa_core.model import MemberState, PackModel, init_member_state
 from tcpa_core.optim import Moments, PackOptimizer, lr_at
 from tcpa_core.record import EpochReport, TrialResult
 from tcpa_core.streams import Stream
@@ -366,11 +366,11 @@ class Pack:
     def _evaluate(self, model: PackModel, split: str) -> tuple[list[float], list[float]]:
         """Mean cross-entropy and accuracy of every member on a whole split."""
         source: ImageSource = getattr(self.data, split)
-        step = Step.evaluation(model.members)
-        loss = torch.zeros(model.members, device=self.device, dtype=torch.float64)
+        step = Step.evaluation(model.num_members)
+        loss = torch.zeros(model.num_members, device=self.device, dtype=torch.float64)
         hits = torch.zeros_like(loss)
         for indices, logits in self._logits(model, source, split, step):
-            labels = source.labels[indices].expand(model.members, -1)
+            labels = source.labels[indices].expand(model.num_members, -1)
             loss += (
                 F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
                 .view_as(labels)
@@ -385,10 +385,10 @@ class Pack:
         everything = torch.arange(len(source), device=self.device)
         if model.features_are_frozen:
             features = self._frozen_features(model, split)
-            yield everything, model.forward_head(features.expand(model.members, -1, -1))
+            yield everything, model.forward_head(features.expand(model.num_members, -1, -1))
             return
-        for indices in everything.split(max(1, _EVAL_ROWS // model.members)):
-            images = source.batch(indices, None).expand(model.members, -1, -1, -1, -1)
+        for indices in everything.split(max(1, _EVAL_ROWS // model.num_members)):
+            images = source.batch(indices, None).expand(model.num_members, -1, -1, -1, -1)
             with _autocast(model.configs[0], self.device):
                 yield indices, model(images, step).logits
 

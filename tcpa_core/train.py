@@ -71,4 +71,6 @@ def load_trained(path: Path | str, *, device: str = "cpu") -> SingleModel:
     """
     state, info = load_checkpoint(Path(path))
     config = TrialConfig.from_flat(info["config"], place=str(path))
-    return build_model(config, num_classes=len(info["classes"]), state=state, device=device).eval()
+    backbone = load_backbone(config.backbone, device=device)
+    classes = len(info["classes"])
+    return build_model(config, num_classes=classes, backbone=backbone, state=state).eval()

@@ -14,7 +14,7 @@ import torch
 from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.config import BackboneConfig, Flat, TrialConfig
 from tcpa_core.errors import OutOfMemoryError, TcpaError
-from tcpa_core.model import pack_key
+from tcpa_core.methods.base import pack_key
 from tcpa_core.pack import Diverged, Member, Pack, TrialData, load_trial_data
 from tcpa_core.record import Status, TrialResult
 
@@ -232,7 +232,7 @@ class Worker:
 
     def _group(self, config: TrialConfig) -> _Group:
         """The pack for a configuration, with its backbone and data, built on first use."""
-        key = pack_key(config)
+        key = (config.backbone, config.data, config.train.precision, *pack_key(config))
         if key not in self._groups:
             self._groups[key] = _Group(Pack(*self._backbone_and_data(config)))
         return self._groups[key]

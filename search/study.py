@@ -1,0 +1,250 @@
+"""A study on disk: its folder, its lock, its description and its journal. One writer, the driver."""
+
+import fcntl
+import json
+import os
+import platform
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from spaces.space import Space
+from tcpa_core.errors import RecordError, StudyError, nearest
+from tcpa_core.record import SCHEMA_VERSION, decode_line, encode_line, read_journal
+
+_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+_PACKAGES = ("tcpa-search", "torch", "timm", "torchvision", "ray", "optuna", "mlflow", "numpy")
+
+
+class Journal:
+    """Append-only record of a study; a line is on disk before `append` returns.
+
+    Safe to call from several threads of the driver. Opening drops a torn last line, which a killed
+    writer never acknowledged.
+
+    Raises:
+        RecordError: A line other than the last is damaged.
+        StudyError: The file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.dropped_bytes = 0
+        """Length of a torn last line that was cut off; 0: the journal was whole."""
+        self._lock = threading.Lock()
+        self._next = 0
+        if path.exists():
+            whole = self._whole_length()
+            self.dropped_bytes = path.stat().st_size - whole
+            if self.dropped_bytes:
+                os.truncate(path, whole)
+        try:
+            self._file = path.open("ab")
+        except OSError as err:
+            raise _unwritable(path, err) from err
+
+    def append(self, *events: Mapping[str, Any]) -> None:
+        """Write events with one flush to disk; adds "n" (running number) and "t" (Unix time)."""
+        with self._lock:
+            now = time.time()
+            lines = []
+            for event in events:
+                lines.append(encode_line({"n": self._next, "t": round(now, 3), **event}))
+                self._next += 1
+            try:
+                self._file.write(b"".join(lines))
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            except OSError as err:
+                raise _unwritable(self.path, err) from err
+
+    def close(self) -> None:
+        """Close the file; nothing can be appended any more."""
+        self._file.close()
+
+    def _whole_length(self) -> int:
+        """Bytes up to the end of the last whole line."""
+        length = 0
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    decode_line(line, f"{self.path.name}:{number}")
+                except RecordError:
+                    if line.endswith(b"\n"):
+                        raise
+                    break
+                length += len(line)
+                self._next = number
+        return length
+
+
+class StudyDir:
+    """The folder ROOT/STUDY. Make one with `create` or `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock_file: Any = None
+
+    @property
+    def name(self) -> str:
+        """The study's name: that of its folder."""
+        return self.path.name
+
+    @property
+    def journal_path(self) -> Path:
+        """The append-only record."""
+        return self.path / "journal.jsonl"
+
+    @classmethod
+    def check_free(cls, root: Path, name: str) -> Path:
+        """The folder that a new study would get.
+
+        Raises:
+            StudyError: The name is no file name, is taken, or `root` cannot be written.
+        """
+        if not _NAME.fullmatch(name):
+            raise StudyError(
+                f"study name must be 1 to 64 of a-z, 0-9, _ and -, got {name!r}; "
+                "give another one with --study."
+            )
+        path = root / name
+        if path.exists():
+            raise StudyError(
+                f"study {name!r} exists already in {root}; continue it with 'tcpa resume {name}' "
+                "or choose another name with --study."
+            )
+        parent = next(p for p in (root, *root.absolute().parents) if p.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise StudyError(f"--root: {parent} cannot be written; choose a folder of yours.")
+        return path
+
+    @classmethod
+    def create(
+        cls, root: Path, name: str, space: Space, fingerprints: Mapping[str, str], tracking_uri: str
+    ) -> Self:
+        """Make the folder with its study.yaml.
+
+        Args:
+            fingerprints: Identities of data and weights.
+            tracking_uri: Where MLflow mirrors it; without secrets.
+
+        Raises:
+            StudyError: As `check_free`, or the disk is full.
+        """
+        study = cls(cls.check_free(root, name))
+        document = {
+            "schema": SCHEMA_VERSION,
+            "name": name,
+            "kind": "ablation" if space.ablation else "search",
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": {"python": platform.python_version(), **_versions()},
+            "git": _git_state(),
+            "space": space.as_dict(),
+            "fingerprints": dict(fingerprints),
+            "tracking_uri": tracking_uri,
+        }
+        text = yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False)
+        try:
+            study.path.mkdir(parents=True)
+            temporary = study.path / ".study.yaml"
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(study.path / "study.yaml")
+        except OSError as err:
+            raise _unwritable(study.path, err) from err
+        return study
+
+    @classmethod
+    def open(cls, root: Path, name: str) -> Self:
+        """An existing study.
+
+        Raises:
+            StudyError: There is none of that name.
+        """
+        study = cls(root / name)
+        if not _NAME.fullmatch(name) or not (study.path / "study.yaml").is_file():
+            known = [p.parent.name for p in root.glob("*/study.yaml")] if root.is_dir() else []
+            listed = f" Studies there: {', '.join(sorted(known))}." if known else ""
+            raise StudyError(f"no study {name!r} in {root}{nearest(name, known)}.{listed}")
+        return study
+
+    def document(self) -> dict[str, Any]:
+        """study.yaml as plain values."""
+        loaded = yaml.safe_load((self.path / "study.yaml").read_text(encoding="utf-8"))
+        if not isinstance(loaded, dict) or loaded.get("schema") != SCHEMA_VERSION:
+            raise RecordError(f"{self.path}/study.yaml is no description of a study.")
+        return loaded
+
+    def space(self) -> Space:
+        """The space as it was resolved when the study was made."""
+        return Space.from_dict(self.document()["space"], source=f"study {self.name}")
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """The journal's events in order; none before the first driver started."""
+        if self.journal_path.exists():
+            yield from read_journal(self.journal_path)
+
+    def lock(self) -> None:
+        """Become the study's only driver until `unlock` or the end of the process.
+
+        Raises:
+            StudyError: Another driver runs; it is named.
+        """
+        path = self.path / "driver.lock"
+        try:
+            self._lock_file = path.open("a+", encoding="utf-8")
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            owner = path.read_text(encoding="utf-8").strip() or "an unknown process"
+            raise StudyError(
+                f"study {self.name!r} is run by another driver: {owner}; wait for it or stop it."
+            ) from err
+        except OSError as err:
+            raise _unwritable(path, err) from err
+        self._lock_file.seek(0)
+        self._lock_file.truncate()
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        self._lock_file.write(f"host {socket.gethostname()}, pid {os.getpid()}, since {since}\n")
+        self._lock_file.flush()
+
+    def unlock(self) -> None:
+        """Let another driver take over."""
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
+
+
+def _unwritable(path: Path, err: OSError) -> StudyError:
+    return StudyError(
+        f"{path} cannot be written ({err.strerror or err}); what is recorded so far is kept. Make "
+        "room or give another folder with --root, then 'tcpa resume'."
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_state() -> str:
+    """Commit of the code that runs, with "+" when it was changed; "" outside a checkout."""
+    command: Sequence[str] = ("git", "describe", "--always", "--dirty=+", "--abbrev=12")
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
