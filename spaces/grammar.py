@@ -149,6 +149,9 @@ def _apply_overrides(
         place = f"--set {path}"
         if path in _STUDY_KEYS:
             section, _, key = path.partition(".")
+            if section == "ablation" and section not in data:
+                raise ConfigError(f"{place}: {document.label} is a search; set seeds instead.")
+            places.setdefault((section,), place)
             keys: Keys = (section, key) if key else (section,)
             data[section] = _with(document, data.get(section), section, key, value)
             if path == "objective.metric" and "objective.goal" not in overrides:

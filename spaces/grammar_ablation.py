@@ -34,7 +34,7 @@ def read_ablation(document: Document, base: Flat, fixed: Mapping[str, Entry]) ->
                 f"{closed_set(key, _KEYS)}"
             )
     design = spec.get("design")
-    if design not in DESIGNS:
+    if design not in tuple(DESIGNS):
         raise ConfigError(
             f"ablation.design must be one of {', '.join(DESIGNS)}, got {design!r} "
             f"({document.place('ablation', 'design')}){nearest(str(design), DESIGNS)}."
@@ -147,9 +147,9 @@ def _row_baseline(document: Document, design: str, rows: Mapping[str, Flat]) -> 
         return "full"
     if given is None:
         return next(iter(rows))
-    if given not in rows:
+    if not isinstance(given, str) or given not in rows:
         raise ConfigError(
             f"ablation.baseline must be the name of a row, got {given!r} ({place})"
             f"{closed_set(str(given), rows)}"
         )
-    return str(given)
+    return given

@@ -135,7 +135,7 @@ def _read_when(path: str, entry: Entry, document: Document) -> dict[str, tuple[A
             raise ConfigError(f"axis {path}: when {other} lists no value ({condition.place}).")
         if other == "methods":
             for name in allowed:
-                if name not in methods():
+                if not isinstance(name, str) or name not in methods():
                     known = closed_set(str(name), methods())
                     raise ConfigError(
                         f"axis {path}: when methods must name methods, got {name!r} "

@@ -1,6 +1,6 @@
 """Study-wide settings: what is optimised, who proposes, who stops early, for how long."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,15 +21,25 @@ class Objective(Settings):
 
     metric: Metric = "val_accuracy"
     goal: Literal["maximize", "minimize"] = "maximize"
+    """Follows from the metric if left out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _goal_of_metric(cls, values: Any) -> Any:
+        return {"goal": _better(values.get("metric", "val_accuracy")), **values}
 
     @model_validator(mode="after")
     def _goal_fits(self) -> Self:
-        better = "maximize" if self.metric == "val_accuracy" else "minimize"
-        if self.goal != better:
+        if self.goal != _better(self.metric):
             raise ValueError(
-                f"goal {self.goal!r} would look for the worst {self.metric}; write {better!r}"
+                f"{self.goal!r} would look for the worst {self.metric}; write "
+                f"{_better(self.metric)!r}"
             )
         return self
+
+
+def _better(metric: object) -> str:
+    return "maximize" if metric == "val_accuracy" else "minimize"
 
 
 class SamplerConfig(Settings):

@@ -50,7 +50,7 @@ class Space(Settings):
     """File or preset, for messages and records."""
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], source: str = "record") -> Self:
+    def from_dict(cls, data: Mapping[str, Any], source: str = "study.yaml") -> Self:
         """Build a space from what `as_dict` gave, or from YAML already read.
 
         Raises:
@@ -170,8 +170,15 @@ class Space(Settings):
         return TrialConfig.from_flat({**base, **point, "seed": seed}, place=self._place)
 
     def corners(self) -> Iterator[Flat]:
-        """Points at the ends of the ranges and at every choice; at most 5,000 (see `Walk`)."""
-        return self._walk.corners()
+        """Points at the ends of the ranges and at every choice; at most 5,000 (see `Walk`).
+
+        Of an ablation: its points.
+        """
+        return (
+            self._walk.corners()
+            if self.ablation is None
+            else (point for point, _ in self._merged(self.ablation))
+        )
 
     def grid(self) -> Iterator[Flat]:
         """Every point once; only where `size` is a number."""
@@ -179,7 +186,7 @@ class Space(Settings):
 
     def size(self) -> int | None:
         """Number of distinct points; None if endless or above what can be counted."""
-        return self._walk.size()
+        return self._walk.size() if self.ablation is None else len(self._merged(self.ablation))
 
     def design(self) -> tuple[DesignPoint, ...]:
         """The trials of an ablation, replicate by replicate; equal points are one trial.
@@ -189,14 +196,10 @@ class Space(Settings):
         """
         if self.ablation is None:
             raise ConfigError(f"{self._place} is a search; only an ablation has a design.")
-        merged: dict[str, tuple[Flat, list[Cell]]] = {}
-        for point, cells in self.ablation.points():
-            key = repr(self.config(point, seed=0).flat())
-            merged.setdefault(key, (point, []))[1].extend(cells)
         return tuple(
             DesignPoint(point=point, seed=seed, cells=tuple(cells))
             for seed in self.seeds
-            for point, cells in merged.values()
+            for point, cells in self._merged(self.ablation)
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -218,6 +221,14 @@ class Space(Settings):
             "first_points": [dict(point) for point in self.first_points],
         }
 
+    def _merged(self, ablation: Ablation) -> list[tuple[Flat, list[Cell]]]:
+        """Points of the design with all their cells, points of equal settings merged."""
+        merged: dict[str, tuple[Flat, list[Cell]]] = {}
+        for point, cells in ablation.points():
+            key = repr(self.config(point, seed=0).flat())
+            merged.setdefault(key, (point, []))[1].extend(cells)
+        return list(merged.values())
+
     @cached_property
     def _walk(self) -> Walk:
         relations = tuple(parse_relation(text, self._place) for text in self.constraints)
@@ -225,11 +236,11 @@ class Space(Settings):
 
     @property
     def _place(self) -> str:
-        return f"space {self.name!r}"
+        return f"space {self.name!r}, {self.source}"
 
     def _active_axes(self, draft: Draft) -> dict[str, Axis]:
         """The axes that are active somewhere; only an override may leave out others."""
-        reached = {path for corner in self.corners() for path in corner}
+        reached = {path for corner in self._walk.corners() for path in corner}
         for path in self.axes.keys() - reached if not draft.fixed else ():
             when = {p: list(v) for p, v in self.axes[path].when.items()}
             raise ConfigError(

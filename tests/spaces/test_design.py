@@ -1,0 +1,139 @@
+"""Ablation designs: which points, which cells, which of them is the baseline."""
+
+from typing import Any
+
+import pytest
+
+from spaces.ablation import Cell, DesignPoint
+from spaces.space import Space, load_space
+from tcpa_core.errors import ConfigError
+
+N_C, N_I = "tcpa.num_cls_prompts", "tcpa.num_image_prompts"
+OFF = {"tcpa.split_roles": False, "tcpa.match_tokens": False}
+
+
+def _space(base: dict[str, Any] | None = None, **ablation: Any) -> Space:
+    base = {"methods": ["tcpa"]} | (base or {})
+    return Space.from_dict({"name": "a", "base": base, "ablation": ablation})
+
+
+def _cells(points: tuple[DesignPoint, ...]) -> list[list[tuple[str, str, int, bool]]]:
+    return [[(c.factor, c.level, c.order, c.baseline) for c in p.cells] for p in points]
+
+
+def test_one_factor_shares_its_baseline() -> None:
+    space = _space(
+        design="one_factor", factors={N_C: [5, 10, 20], "tcpa.mask_mode": ["post", "pre"]}
+    )
+    assert _cells(space.design()) == [
+        [(N_C, "10", 1, True), ("tcpa.mask_mode", "post", 0, True)],
+        [(N_C, "5", 0, False)],
+        [(N_C, "20", 2, False)],
+        [("tcpa.mask_mode", "pre", 1, False)],
+    ]
+    assert [point.point[N_C] for point in space.design()] == [10, 5, 20, 10]
+
+
+def test_the_baseline_is_the_base_unless_named() -> None:
+    factors = {N_C: [4, 8], "optim.lr": [0.1, 0.2]}
+    space = _space({N_C: 8}, design="one_factor", factors=factors, baseline={"optim.lr": 0.2})
+    assert space.design()[0].point == {N_C: 8, "optim.lr": 0.2}
+
+
+def test_full_factorial_fills_each_factor_and_the_combination() -> None:
+    space = _space(design="full_factorial", factors={N_C: [5, 10], N_I: [10, 20]}, seeds=2)
+    points = space.design()
+    assert len(points) == 8
+    assert space.size() == 4
+    assert _cells(points)[1] == [
+        (N_C, "5", 0, False),
+        (N_I, "20", 1, True),
+        ("combination", f"{N_C}=5, {N_I}=20", 1, False),
+    ]
+    assert [p.cells[-1].baseline for p in points] == [False, False, False, True] * 2
+
+
+def test_components_may_add_up_or_stand_alone() -> None:
+    rows = {"VPT": OFF, "R": {"tcpa.split_roles": True}, "R+T": {"tcpa.match_tokens": True}}
+    summed = _space(design="components", rows=rows, cumulative=True).design()
+    assert [p.point for p in summed] == [
+        OFF,
+        {"tcpa.split_roles": True, "tcpa.match_tokens": False},
+        {"tcpa.split_roles": True, "tcpa.match_tokens": True},
+    ]
+    alone = _space(OFF, design="components", rows=rows, baseline="R").design()
+    assert [p.point for p in alone] == list(rows.values())
+    assert _cells(alone) == [
+        [("components", "VPT", 0, False)],
+        [("components", "R", 1, True)],
+        [("components", "R+T", 2, False)],
+    ]
+
+
+def test_a_row_may_be_empty_and_choose_other_methods() -> None:
+    rows = {"TCPA": None, "VPT": {"methods": ["vpt"], "vpt": {"num_prompts": 30}}}
+    space = _space({N_C: 4}, design="components", rows=rows)
+    configs = [space.config(p.point, p.seed) for p in space.design()]
+    assert [c.methods for c in configs] == [("tcpa",), ("vpt",)]
+    assert configs[1].flat()["vpt.num_prompts"] == 30
+    assert space.design()[0].cells[0].baseline
+
+
+def test_leave_one_out_takes_one_thing_away_from_the_base() -> None:
+    rows = {"roles": {"tcpa.split_roles": False}, "matching": {"tcpa.match_tokens": False}}
+    points = _space(design="leave_one_out", rows=rows).design()
+    assert [p.point for p in points] == [{}, *rows.values()]
+    assert _cells(points) == [
+        [("leave_one_out", "full", 0, True)],
+        [("leave_one_out", "without roles", 1, False)],
+        [("leave_one_out", "without matching", 2, False)],
+    ]
+
+
+def test_equal_points_are_one_trial_with_all_cells() -> None:
+    rows = {"plain": {}, "spelt out": {"tcpa.split_roles": True}, "off": OFF}
+    space = _space(design="components", rows=rows)
+    points = space.design()
+    assert len(points) == space.size() == 2
+    assert [cell.level for cell in points[0].cells] == ["plain", "spelt out"]
+    assert [cell.baseline for cell in points[0].cells] == [True, False]
+
+
+def test_seeds_go_round_by_round() -> None:
+    points = _space(design="components", rows={"a": {}, "b": OFF}, seeds=[7, 3]).design()
+    assert [(p.seed, p.cells[0].level) for p in points] == [(7, "a"), (7, "b"), (3, "a"), (3, "b")]
+
+
+@pytest.mark.parametrize("name", ["tcpa_components", "tcpa_pools", "cvpt_design"])
+def test_a_record_gives_the_same_design(name: str) -> None:
+    space = load_space(name)
+    again = Space.from_dict(space.as_dict(), source=space.source)
+    assert again == space
+    assert again.design() == space.design()
+
+
+def test_settings_can_be_overridden_and_seeds_too() -> None:
+    space = load_space("tcpa_components", {"train.epochs": 1, "ablation.seeds": 1})
+    assert len(space.design()) == 3
+    assert space.seeds == (0,)
+    assert {space.config(p.point, p.seed).train.epochs for p in space.design()} == {1}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "pattern"),
+    [
+        ({"tcpa.split_roles": True}, r"tcpa.split_roles is varied by the ablation"),
+        ({"sampler.name": "tpe"}, r"an ablation has no 'sampler' \(--set sampler.name\)"),
+        ({"seeds": 2}, r"stand under ablation.seeds \(--set seeds\)"),
+        ({"ablation.seeds": 0}, r"ablation.seeds must be a count .* \(--set ablation.seeds\)"),
+    ],
+)
+def test_overrides_that_do_not_fit(overrides: dict[str, Any], pattern: str) -> None:
+    with pytest.raises(ConfigError, match=pattern):
+        load_space("tcpa_components", overrides)
+
+
+def test_corners_of_an_ablation_are_its_points() -> None:
+    space = load_space("tcpa_components")
+    assert list(space.corners()) == [p.point for p in space.design()[:3]]
+    assert isinstance(space.design()[0].cells[0], Cell)

@@ -1,0 +1,76 @@
+"""Every shipped space loads, is explained, and each of its corners is a trial."""
+
+from importlib.resources import files
+
+import optuna
+import pytest
+from trials import RandomTrial
+
+from spaces.space import Space, load_space, preset_names
+
+SEARCHES = [name for name in preset_names() if load_space(name).ablation is None]
+
+
+def test_the_presets_are_those_we_document() -> None:
+    assert preset_names() == (
+        "cvpt_design",
+        "cvpt_vtab",
+        "quickstart",
+        "tcpa_components",
+        "tcpa_pools",
+        "tcpa_vtab",
+        "vpt_vtab",
+    )
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_is_explained_and_valid(name: str) -> None:
+    text = (files("spaces.presets") / f"{name}.yaml").read_text()
+    assert text.startswith("# Purpose: ")
+    assert "\n# Command: tcpa " in text
+    assert "\n# Cost: " in text
+    space = load_space(name)
+    assert space.name == name
+    assert Space.from_dict(space.as_dict(), source=space.source) == space
+    corners = list(space.corners())
+    assert len(corners) > 1
+    for corner in corners:
+        space.config(corner, seed=0)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_preset_suggests_trials_and_starts_from_known_points(name: str) -> None:
+    space = load_space(name)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for partial in space.first_points:
+        point = space.complete(partial)
+        study.enqueue_trial(space.params(point))
+        trial = study.ask()
+        assert space.suggest(trial) == point
+        assert trial.params == space.params(point)
+    for seed in range(30):
+        space.config(space.suggest(RandomTrial(seed)), seed=0)
+        space.config(space.suggest(study.ask()), seed=0)
+
+
+def test_quickstart_tries_each_method_first() -> None:
+    space = load_space("quickstart")
+    first = [space.complete(point)["methods"] for point in space.first_points]
+    assert first == [["linear"], ["vpt"], ["tcpa"], ["cvpt"]]
+    assert space.budget.trials == 16
+
+
+def test_component_rows_have_pools_of_one_size() -> None:
+    space = load_space("tcpa_components")
+    flats = [space.config(point.point, point.seed).flat() for point in space.design()]
+    assert len(flats) == 9
+    sizes = {(f["tcpa.num_cls_prompts"], f["tcpa.num_image_prompts"]) for f in flats}
+    assert len(sizes) == 1
+
+
+def test_pools_keep_half_of_each_pool_in_use() -> None:
+    space = load_space("tcpa_pools")
+    for point in space.design():
+        flat = space.config(point.point, point.seed).flat()
+        assert flat["tcpa.top_k_image"] * 2 == flat["tcpa.num_image_prompts"]
+        assert flat["tcpa.top_k_cls"] == flat["tcpa.num_cls_prompts"] // 2
