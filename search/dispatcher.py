@@ -8,21 +8,25 @@ from their last checkpoint.
 import asyncio
 import contextlib
 import importlib
+import os
 import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from tcpa_core.record import FINAL_KINDS
+from tcpa_core.record import FINAL_KINDS, TrialResult
 
 Event = dict[str, Any]
 
 MAX_RESTARTS = 3
 """Times that a trial may lose its worker before it is taken for the cause."""
+MAX_FAILED_STARTS = 3
+"""Workers in a row that may die before they take a trial; then the study is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +48,40 @@ class PackWorker:
     """Ray actor around a worker of `tcpa_core`: a loop in one thread, commands in another."""
 
     def __init__(self, spec: WorkerSpec) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, int(spec.num_cpus)))  # before torch is imported
         module, _, name = spec.factory.partition(":")
         device = "cuda" if spec.num_gpus else "cpu"
         make = getattr(importlib.import_module(module), name)
         self._worker = make(spec.study_dir, spec.cache_dir, device, spec.slots)
         self._wake = threading.Event()
+        self._halted = False
+
+    def ready(self) -> None:
+        """Return once the worker is made."""
 
     def run(self, dispatcher: Any, worker: int) -> None:
-        """Train for ever; ends only with the process."""
-        while True:
+        """Train until `halt`; events are handed over in order, one batch ahead of the training."""
+        sent = None
+        while not self._halted:
+            self._wake.clear()
             events = self._worker.work()
             if events:
-                ray.get(dispatcher.push.remote(worker, events))
+                if sent is not None:
+                    ray.get(sent)
+                sent = dispatcher.push.remote(worker, events)
             elif self._worker.idle:
-                self._wake.wait(1.0)
-                self._wake.clear()
+                self._wake.wait()
+        if sent is not None:
+            ray.get(sent)
 
     def command(self, name: str, *args: Any, **kwargs: Any) -> None:
         """Hand a command ("submit", "extend", "stop", "test") to the worker."""
         getattr(self._worker, name)(*args, **kwargs)
+        self._wake.set()
+
+    def halt(self) -> None:
+        """Let `run` return at the next epoch boundary; every trial has its checkpoint there."""
+        self._halted = True
         self._wake.set()
 
 
@@ -70,13 +89,25 @@ class PackWorker:
 class _Trial:
     params: dict[str, Any]
     until_epoch: int
-    test_at_end: bool
-    worker: int
+    worker: int | None = None
+    """None: waits for a free place, or has ended."""
     report: dict[str, Any] = field(default_factory=dict)
     """Last epoch's fields, or the final ones."""
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the trial stands at `until_epoch` or has ended."""
+    stopping: bool = False
     restarts: int = 0
+
+    @property
+    def has_ended(self) -> bool:
+        return "status" in self.report
+
+
+@dataclass(slots=True)
+class _Worker:
+    actor: Any
+    trials: set[str] = field(default_factory=set)
+    is_ready: bool = False
 
 
 class Dispatcher:
@@ -85,13 +116,17 @@ class Dispatcher:
     def __init__(self, spec: WorkerSpec, test_at_end: bool) -> None:
         self._spec = spec
         self._test_at_end = test_at_end
-        self._workers: dict[int, Any] = {}
+        self._workers: dict[int, _Worker] = {}
+        self._num_started = 0
+        self._failed_starts = 0
         self._trials: dict[str, _Trial] = {}
+        self._queue: deque[str] = deque()
         self._outbox: list[Event] = []
         self._news = asyncio.Event()
         self._interrupted = False
-        self._tests: dict[str, asyncio.Future[Event]] = {}
-        self._watchers: set[asyncio.Task[None]] = set()
+        self._fault: str | None = None
+        self._tests: dict[str, tuple[dict[str, Any], asyncio.Future[Event]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Start the workers; they load their libraries while the first trials are sampled."""
@@ -106,137 +141,209 @@ class Dispatcher:
         """
         state = self._trials.get(trial)
         if state is None:
-            state = _Trial(params, until_epoch, self._test_at_end, self._emptiest())
-            self._trials[trial] = state
-            self._submit(trial, state)
-        elif "status" not in state.report:
+            state = self._trials[trial] = _Trial(params, until_epoch)
+            self._queue.append(trial)
+            self._place()
+        elif not state.has_ended:
             state.reached.clear()
             state.until_epoch = until_epoch
-            self._command(state.worker, "extend", trial, until_epoch)
-        if self._interrupted:
-            state.reached.set()
-        await state.reached.wait()
-        ended = "status" in state.report or self._interrupted
-        return {**state.report, "done": ended, "interrupted": self._interrupted}
+            if state.worker is not None:
+                self._command(state.worker, "extend", trial, until_epoch)
+        if not self._interrupted:
+            await state.reached.wait()
+        done = state.has_ended or self._interrupted
+        return {**state.report, "done": done, "interrupted": self._interrupted}
 
     async def stop(self, trial: str) -> None:
         """The scheduler ends a trial early; nothing happens if it has ended already."""
         state = self._trials.get(trial)
-        if state is not None and "status" not in state.report:
-            self._command(state.worker, "stop", trial)
+        if state is not None and not state.has_ended:
+            state.stopping = True
+            if state.worker is not None:
+                self._command(state.worker, "stop", trial)
 
     async def test(self, trial: str, params: dict[str, Any]) -> Event:
         """Score a finished trial's selected state on the test split."""
         future = asyncio.get_running_loop().create_future()
-        self._tests[trial] = future
-        self._command(self._emptiest(), "test", trial, params)
+        self._tests[trial] = params, future
+        self._send_tests()
         return await future
 
     async def interrupt(self) -> None:
-        """Release everybody who waits; trials stay where their last checkpoint is."""
+        """Release everybody who waits and end the workers at their next epoch boundary."""
         self._interrupted = True
         for state in self._trials.values():
             state.reached.set()
+        for worker in list(self._workers.values()):
+            worker.actor.halt.remote()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def settled(self) -> bool:
-        """True when no trial is held by a worker."""
-        return all("status" in state.report for state in self._trials.values())
+        """True when no trial is held by a worker or waits for one."""
+        return all(state.has_ended for state in self._trials.values())
 
     async def push(self, worker: int, events: Sequence[Event]) -> None:
         """Take a worker's events, in order."""
-        for event in events:
-            self._take(event)
-        self._outbox += events
+        if worker not in self._workers:
+            return  # taken for dead; its trials go on elsewhere from their checkpoints
+        news = [event for event in events if self._take(event)]
+        for event in news:
+            state = self._trials.get(event["trial"])
+            if state and (state.has_ended or state.report.get("epoch", 0) >= state.until_epoch):
+                state.reached.set()
+        self._outbox += news
         self._news.set()
+        self._place()
 
-    async def next_events(self, timeout_s: float) -> list[Event]:
-        """Events since the last call; waits a while if there are none."""
-        if not self._outbox:
+    async def next_events(self, timeout_s: float) -> tuple[list[Event], str | None]:
+        """Events since the last call, and the fault that ends the study if there is one.
+
+        Waits a while if there is neither.
+        """
+        if not self._outbox and not self._fault:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), timeout_s)
         self._news.clear()
         events, self._outbox = self._outbox, []
-        return events
+        return events, self._fault
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: Event) -> bool:
+        """Note an event; False if it tells nothing new (a repeated epoch after a restart)."""
         trial, kind = event["trial"], event["kind"]
         if kind == "tested":
-            self._tests.pop(trial).set_result(event)
-            return
+            _, future = self._tests.pop(trial, (None, None))
+            if future is not None:
+                future.set_result(event)
+            return future is not None
         state = self._trials[trial]
+        if state.has_ended:
+            return False
+        fields = {k: v for k, v in event.items() if k not in ("kind", "trial")}
         if kind == "epoch":
-            state.report = {k: v for k, v in event.items() if k not in ("kind", "trial")}
-            if event["epoch"] >= state.until_epoch:
-                state.reached.set()
+            if event["epoch"] <= state.report.get("epoch", 0):
+                return False
+            state.report = fields
+        elif kind == "started":
+            # A checkpoint may be ahead of the last event that arrived: its epoch has no metrics.
+            if event["epoch"] > state.report.get("epoch", 0):
+                state.report = {"epoch": event["epoch"]}
+            event["worker"] = state.worker
         elif kind in FINAL_KINDS:
-            state.report |= {k: v for k, v in event.items() if k not in ("kind", "trial")}
+            state.report |= fields
             state.params = {}
-            state.reached.set()
+            if state.worker is not None:
+                self._workers[state.worker].trials.discard(trial)
+                state.worker = None
+        return True
 
-    def _emptiest(self) -> int:
-        """The worker with the fewest trials."""
-        held = dict.fromkeys(self._workers, 0)
-        for state in self._trials.values():
-            if "status" not in state.report and state.worker in held:
-                held[state.worker] += 1
-        return min(held, key=lambda worker: held[worker])
+    def _place(self) -> None:
+        """Give waiting trials to the workers with the most free places, oldest first."""
+        while self._queue and not self._interrupted:
+            free = {
+                number: self._spec.slots - len(worker.trials)
+                for number, worker in self._workers.items()
+                if worker.is_ready
+            }
+            number = max(free, key=lambda n: free[n], default=None)
+            if number is None or free[number] < 1:
+                return
+            trial = self._queue.popleft()
+            state = self._trials[trial]
+            state.worker = number
+            self._workers[number].trials.add(trial)
+            self._command(
+                number,
+                "submit",
+                trial,
+                state.params,
+                state.until_epoch,
+                test_at_end=self._test_at_end,
+            )
+            if state.stopping:
+                self._command(number, "stop", trial)
 
-    def _submit(self, trial: str, state: _Trial) -> None:
-        self._command(
-            state.worker,
-            "submit",
-            trial,
-            state.params,
-            state.until_epoch,
-            test_at_end=state.test_at_end,
-        )
+    def _send_tests(self) -> None:
+        ready = [number for number, worker in self._workers.items() if worker.is_ready]
+        for trial, (params, _) in self._tests.items() if ready else ():
+            self._command(ready[0], "test", trial, params)
 
     def _command(self, worker: int, name: str, *args: Any, **kwargs: Any) -> None:
-        self._workers[worker].command.remote(name, *args, **kwargs)
+        """Send a command; a worker that refuses one is broken, and `_watch` sees its end."""
+        actor = self._workers[worker].actor
+        sent = actor.command.remote(name, *args, **kwargs)
 
-    def _start_worker(self) -> int:
+        async def check() -> None:
+            try:
+                await sent
+            except RayTaskError:
+                ray.kill(actor)
+            except RayError:
+                pass  # it died: `_watch` moves its trials
+
+        self._spawn(check())
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _start_worker(self) -> None:
         spec = self._spec
-        number = max(self._workers, default=-1) + 1
-        threads = str(max(1, int(spec.num_cpus)))
         actor = ray.remote(PackWorker).options(
             num_cpus=spec.num_cpus,
             num_gpus=spec.num_gpus,
             max_concurrency=2,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, **_MALLOC}},
+            runtime_env={"env_vars": _MALLOC},
         )
-        self._workers[number] = actor.remote(spec)
-        me = ray.get_runtime_context().current_actor
-        loop = self._workers[number].run.remote(me, number)
-        watcher = asyncio.get_running_loop().create_task(self._watch(number, loop))
-        self._watchers.add(watcher)
-        watcher.add_done_callback(self._watchers.discard)
-        return number
+        number = self._num_started
+        self._num_started += 1
+        self._workers[number] = _Worker(actor.remote(spec))
+        self._spawn(self._watch(number))
 
-    async def _watch(self, number: int, loop: Any) -> None:
-        """Wait for the end of a worker, which only a fault brings, and move its trials."""
+    async def _watch(self, number: int) -> None:
+        """Follow a worker from its start to its end, which only a fault or `interrupt` brings."""
+        worker = self._workers[number]
         try:
-            await loop
-        except RayActorError as err:
-            cause = f"worker {number} died: {str(err).splitlines()[0]}"
-        except ray.exceptions.RayTaskError as err:
-            cause = f"worker {number} failed: {err.cause!r}"
-            ray.kill(self._workers[number])
+            await worker.actor.ready.remote()
+            worker.is_ready = True
+            self._failed_starts = 0
+            self._place()
+            self._send_tests()
+            await worker.actor.run.remote(ray.get_runtime_context().current_actor, number)
+        except (RayActorError, RayTaskError) as err:
+            cause = getattr(err, "cause", None)
+            why = f"{type(cause).__name__}: {cause}" if cause else str(err).splitlines()[0]
+            with contextlib.suppress(RayError):
+                ray.kill(worker.actor)
+            self._lose(number, why)
         else:
+            del self._workers[number]
+
+    def _lose(self, number: int, why: str) -> None:
+        """Replace a worker that is gone; its trials are the first to go on."""
+        worker = self._workers.pop(number)
+        if not worker.is_ready:
+            self._failed_starts += 1
+        if self._failed_starts >= MAX_FAILED_STARTS:
+            self._fault = f"{self._failed_starts} workers in a row could not start ({why})"
+            self._news.set()
+        if self._interrupted or self._fault:
             return
-        del self._workers[number]
-        if self._interrupted:
-            return
-        replacement = self._start_worker()
-        for trial, state in self._trials.items():
-            if state.worker != number or "status" in state.report:
-                continue
+        for trial in sorted(worker.trials, reverse=True):
+            state = self._trials[trial]
+            state.worker = None
             state.restarts += 1
-            state.worker = replacement
-            if state.restarts > MAX_RESTARTS:
-                failed = {"kind": "failed", "trial": trial, "status": "failed", "reason": cause}
-                await self.push(number, [failed])
-            else:
-                self._submit(trial, state)
+            if state.restarts <= MAX_RESTARTS:
+                self._queue.appendleft(trial)
+                continue
+            reason = f"the trial's worker ended {state.restarts} times, last: {why}"
+            result = TrialResult(status="failed", reason=reason).as_dict()
+            event = {"kind": "failed", "trial": trial, **result}
+            self._take(event)
+            self._outbox.append(event)
+            self._news.set()
+            state.reached.set()
+        self._start_worker()
 
 
 _MALLOC = {

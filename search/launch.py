@@ -4,10 +4,10 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,13 +18,15 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Experiment
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
-from ray.tune.stopper import Stopper
+from ray.tune.search import ConcurrencyLimiter, Searcher, SearchGenerator
 
 from search.dispatcher import Dispatcher, WorkerSpec
 from search.sampler import Design, Planned, Sampled, StudySearcher
 from search.study import Journal, StudyDir
-from search.trainable import ACTOR_NAMESPACE, PackTrial
+from search.trainable import PackTrial, Slots
 from spaces.space import Space
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import StudyError
@@ -151,12 +153,11 @@ class _Run:
             self._record({"kind": "resumed"})
         with _ray(self._placement), _signals(self._interrupt):
             self._num_gpus = ray.cluster_resources().get("GPU", 0.0)
-            name = f"dispatcher-{uuid.uuid4().hex[:8]}"
-            self._dispatcher = self._start_dispatcher(name)
+            self._dispatcher = self._start_dispatcher()
             pump = threading.Thread(target=self._pump, name="events", daemon=True)
             pump.start()
             try:
-                self._tune(name)
+                self._tune()
                 self._settle()
                 if not self._stop_reason and not self._space.ablation:
                     self._test_selected()
@@ -169,7 +170,7 @@ class _Run:
                      else {"kind": "finished"})  # fmt: skip
         return StudyOutcome(dict(self._counts), self._stop_reason or "finished")
 
-    def _start_dispatcher(self, name: str) -> Any:
+    def _start_dispatcher(self) -> Any:
         on_gpu = self._num_gpus > 0
         count = self._placement.workers or int(
             self._num_gpus if on_gpu else ray.cluster_resources()["CPU"] - 1
@@ -184,14 +185,12 @@ class _Run:
             num_gpus=1 if on_gpu else 0,
         )
         self._concurrency = spec.count * spec.slots
-        actor = ray.remote(Dispatcher).options(
-            name=name, namespace=ACTOR_NAMESPACE, num_cpus=0, max_concurrency=10_000
-        )
+        actor = ray.remote(Dispatcher).options(num_cpus=0, max_concurrency=10_000)
         dispatcher = actor.remote(spec, self._space.ablation is not None)
         ray.get(dispatcher.start.remote())
         return dispatcher
 
-    def _tune(self, dispatcher: str) -> None:
+    def _tune(self) -> None:
         """Let Ray Tune run the trials."""
         source: Sampled | Design
         if self._space.ablation:
@@ -212,7 +211,6 @@ class _Run:
             plan=lambda planned: self._record(planned.event()),
             stop=lambda trial: self._dispatcher.stop.remote(trial),
             decisions=self._decisions,
-            dispatcher=dispatcher,
             limit=None if self._space.ablation else self._space.budget.trials,
             first=first,
             known=known,
@@ -221,25 +219,33 @@ class _Run:
         )
         scratch = tempfile.mkdtemp(prefix="tcpa-tune-")
         try:
-            tune.Tuner(
-                tune.with_resources(PackTrial, tune.PlacementGroupFactory([{"CPU": 0.001}])),
-                tune_config=tune.TuneConfig(
-                    search_alg=searcher,
-                    scheduler=self._scheduler(),
-                    num_samples=-1,
-                    max_concurrent_trials=self._concurrency,
-                    reuse_actors=True,
-                ),
-                run_config=tune.RunConfig(
-                    name=self._study.name,
-                    storage_path=scratch,
-                    verbose=0,
-                    stop=_StopWhen(lambda: bool(self._stop_reason)),
-                ),
-            ).fit()
+            self._drive(ConcurrencyLimiter(searcher, self._concurrency), scratch)
         finally:
             source.close()
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _drive(self, searcher: Searcher, scratch: str) -> None:
+        """Tune's own loop, without its console, snapshots and signal handlers."""
+        tune.register_trainable(PackTrial.__name__, PackTrial)
+        experiment = Experiment(
+            self._study.name,
+            PackTrial.__name__,
+            num_samples=sys.maxsize,
+            storage_path=scratch,
+        )
+        algorithm = SearchGenerator(searcher)
+        algorithm.add_configurations([experiment])
+        controller = _Controller(
+            search_alg=algorithm,
+            scheduler=self._scheduler(),
+            storage=experiment.storage,
+            resource_manager_factory=lambda: Slots(self._dispatcher),
+        )
+        try:
+            while not controller.is_finished() and not self._stop_reason:
+                controller.step()
+        finally:
+            controller.cleanup()
 
     def _scheduler(self) -> TrialScheduler:
         scheduler = self._space.scheduler
@@ -307,9 +313,14 @@ class _Run:
         while True:
             closing = self._closing.is_set()
             try:
-                events = ray.get(self._dispatcher.next_events.remote(0.0 if closing else POLL_S))
+                call = self._dispatcher.next_events.remote(0.0 if closing else POLL_S)
+                events, fault = ray.get(call)
                 if events:
                     self._record(*events)
+                if fault is not None:
+                    raise StudyError(
+                        f"{fault}; correct that, then 'tcpa resume {self._study.name}'."
+                    )
             except BaseException as err:  # the main thread raises it
                 self._failure = err
                 self._interrupt(f"the driver failed: {err}")
@@ -329,17 +340,11 @@ class _Run:
                 listener(event)
 
 
-class _StopWhen(Stopper):  # type: ignore[misc]
-    """Ends the whole Tune run when a condition holds."""
+class _Controller(TuneController):  # type: ignore[misc]
+    """Tune's controller without snapshots: a study is taken up from its journal alone."""
 
-    def __init__(self, condition: Callable[[], bool]) -> None:
-        self._condition = condition
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        return self._condition()
+    def checkpoint(self, force: bool = False, wait: bool = False) -> None:
+        """Write nothing."""
 
 
 def _most_epochs(space: Space) -> int:
@@ -382,14 +387,13 @@ def _ray(placement: Placement) -> Iterator[None]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
         if placement.address:
-            ray.init(address=placement.address, namespace=ACTOR_NAMESPACE, **quiet)
+            ray.init(address=placement.address, **quiet)
         else:
             cpus = max(placement.workers or 0, os.cpu_count() or 1)
             ray.init(
                 address="local",
                 num_cpus=cpus + 1,  # the light side of the trials uses next to nothing
                 include_dashboard=False,
-                namespace=ACTOR_NAMESPACE,
                 **quiet,
             )
     except (ConnectionError, RuntimeError, ValueError) as err:

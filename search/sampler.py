@@ -244,7 +244,6 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         plan: Called with every planned trial before it starts (writes the journal).
         stop: Called with a trial that the scheduler ended early.
         decisions: Epochs at which the scheduler decides, for a configuration.
-        dispatcher: Name of the dispatcher actor.
         limit: Most trials of the study; None: until the source is exhausted.
         first: Trials of an interrupted driver, which go on first.
         known: Outcome by digest of finished trials.
@@ -260,7 +259,6 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         plan: Callable[[Planned], None],
         stop: Callable[[str], None],
         decisions: Callable[[TrialConfig], list[int]],
-        dispatcher: str,
         limit: int | None,
         first: list[Planned],
         known: dict[str, Mapping[str, Any]],
@@ -273,7 +271,6 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._plan = plan
         self._stop = stop
         self._decisions = decisions
-        self._dispatcher = dispatcher
         self._limit = limit
         self._first = deque(first)
         self._outcomes: dict[str, Mapping[str, Any] | None] = {
@@ -296,7 +293,6 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             "trial": planned.trial,
             "params": planned.config.flat(),
             "decisions": self._decisions(planned.config),
-            "dispatcher": self._dispatcher,
         }
 
     def on_trial_complete(

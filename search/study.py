@@ -1,4 +1,4 @@
-"""A study on disk: its folder, its lock, its description and its journal. One writer, the driver."""
+"""A study on disk: folder, lock, description and journal. One writer, the driver."""
 
 import fcntl
 import json

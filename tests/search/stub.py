@@ -1,0 +1,182 @@
+"""A worker without torch: the interface of `tcpa_core.worker.Worker` over a cheap objective.
+
+It trains nothing and keeps a real checkpoint, so that everything around a worker can be tested:
+placing, stopping early, failing, dying, resuming. What it should do wrong stands in
+`stub.json` of the study folder, written before the study starts.
+"""
+
+import json
+import math
+import os
+import queue
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tcpa_core.record import EpochReport, Status, TrialResult
+
+Event = dict[str, Any]
+
+
+@dataclass
+class _Job:
+    params: dict[str, Any]
+    until_epoch: int
+    test_at_end: bool
+    epoch: int = 0
+
+    @property
+    def epochs(self) -> int:
+        return int(self.params["train.epochs"])
+
+
+def accuracy(params: dict[str, Any], epoch: int) -> float:
+    """Best at a learning rate of 0.01, rising with the epochs, in [0, 1]."""
+    distance = abs(math.log10(params["optim.lr"]) + 2)
+    return max(0.0, 1 - 0.3 * distance) * (1 - math.exp(-epoch)) - 0.001 * params["seed"]
+
+
+class StubWorker:
+    """Trains every trial it holds by one epoch per call of `work`."""
+
+    def __init__(
+        self, study_dir: Path, cache_dir: Path | None, device: str, max_members: int
+    ) -> None:
+        self._study = Path(study_dir)
+        self._device = device
+        self._max_members = max_members
+        self._commands: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self._jobs: dict[str, _Job] = {}
+        plan = self._study / "stub.json"
+        self._plan: dict[str, Any] = json.loads(plan.read_text()) if plan.exists() else {}
+        if self._plan.get("broken"):
+            raise RuntimeError("the stub was told not to start")
+
+    def submit(
+        self, trial: str, params: dict[str, Any], until_epoch: int, *, test_at_end: bool = False
+    ) -> None:
+        self._commands.put(("submit", trial, params, until_epoch, test_at_end))
+
+    def extend(self, trial: str, until_epoch: int) -> None:
+        self._commands.put(("extend", trial, until_epoch))
+
+    def stop(self, trial: str) -> None:
+        self._commands.put(("stop", trial))
+
+    def test(self, trial: str, params: dict[str, Any]) -> None:
+        self._commands.put(("test", trial, params))
+
+    @property
+    def free_slots(self) -> int:
+        return max(0, self._max_members - len(self._jobs))
+
+    @property
+    def idle(self) -> bool:
+        return self._commands.empty() and not any(map(self._may_train, self._jobs.values()))
+
+    def work(self) -> list[Event]:
+        events = self._read_commands()
+        assert len(self._jobs) <= self._max_members, "more trials than slots"
+        ready = {t: j for t, j in self._jobs.items() if self._may_train(j)}
+        if ready:
+            time.sleep(self._plan.get("epoch_s", 0.0))
+        for trial, job in ready.items():
+            events += self._train(trial, job)
+        return events
+
+    @staticmethod
+    def _may_train(job: _Job) -> bool:
+        return job.epoch < min(job.until_epoch, job.epochs)
+
+    def _read_commands(self) -> list[Event]:
+        events: list[Event] = []
+        while not self._commands.empty():
+            name, trial, *rest = self._commands.get()
+            if name == "submit":
+                assert trial not in self._jobs, f"trial {trial} submitted twice"
+                job = self._jobs[trial] = _Job(*rest)
+                saved = self._checkpoint(trial)
+                job.epoch = json.loads(saved.read_text())["epoch"] if saved.exists() else 0
+                events.append(_event("started", trial, device=self._device, epoch=job.epoch))
+                if job.epoch >= job.epochs:
+                    events.append(self._end(trial, "completed"))
+            elif name == "extend" and trial in self._jobs:
+                self._jobs[trial].until_epoch = max(self._jobs[trial].until_epoch, rest[0])
+            elif name == "stop" and trial in self._jobs:
+                events.append(self._end(trial, "pruned"))
+            elif name == "test":
+                value = accuracy(rest[0], rest[0]["train.epochs"])
+                events.append(_event("tested", trial, test_loss=1 - value, test_accuracy=value))
+        return events
+
+    def _train(self, trial: str, job: _Job) -> list[Event]:
+        job.epoch += 1
+        value = accuracy(job.params, job.epoch)
+        self._misbehave(trial, job.epoch)
+        if job.params["optim.lr"] > self._plan.get("diverges_above", math.inf):
+            return [self._end(trial, "failed", reason="train_loss is nan at epoch 1")]
+        saved = self._checkpoint(trial)
+        saved.parent.mkdir(parents=True, exist_ok=True)
+        saved.write_text(json.dumps({"epoch": job.epoch}))
+        self._misbehave(trial, job.epoch, after_saving=True)
+        report = EpochReport(
+            epoch=job.epoch,
+            train_loss=1 - value,
+            ce_loss=1 - value,
+            match_loss=0.0,
+            val_loss=1 - value,
+            val_accuracy=value,
+            lr=job.params["optim.lr"],
+            duration_s=0.001,
+            images_per_s=1000.0,
+        )
+        events = [_event("epoch", trial, **asdict(report))]
+        if job.epoch >= job.epochs:
+            events.append(self._end(trial, "completed"))
+        return events
+
+    def _misbehave(self, trial: str, epoch: int, after_saving: bool = False) -> None:
+        """Die in the middle of an epoch, as often as told."""
+        orders = self._plan.get("die", {})
+        if [trial, epoch, after_saving] != [orders.get(k) for k in ("trial", "epoch", "saved")]:
+            return
+        marker = self._study / "deaths"
+        deaths = marker.read_text().count("x") if marker.exists() else 0
+        if deaths < orders["times"]:
+            marker.write_text("x" * (deaths + 1))
+            os._exit(1)
+
+    def _end(self, trial: str, status: Status, reason: str = "") -> Event:
+        job = self._jobs.pop(trial)
+        value = accuracy(job.params, job.epoch)
+        measured = status != "failed" and job.epoch > 0
+        result = TrialResult(
+            status=status,
+            reason=reason,
+            best_epoch=job.epoch if measured else None,
+            num_epochs=job.epoch,
+            val_accuracy=value if measured else None,
+            val_loss=1 - value if measured else None,
+            test_accuracy=value if job.test_at_end and status == "completed" else None,
+            num_trainable=int(1000 * job.params["optim.lr"]) + 1,
+            num_trainable_no_head=1,
+            flops_per_image=1e6,
+            duration_s=0.001 * job.epoch,
+            device=self._device,
+        )
+        return _event(status, trial, **asdict(result))
+
+    def _checkpoint(self, trial: str) -> Path:
+        return self._study / "checkpoints" / trial / "last.json"
+
+
+def _event(kind: str, trial: str, **fields: Any) -> Event:
+    return {"kind": kind, "trial": trial, **fields}
+
+
+def make_worker(
+    study_dir: Path, cache_dir: Path | None, device: str, max_members: int
+) -> StubWorker:
+    """What `Placement.worker_factory` names."""
+    return StubWorker(study_dir, cache_dir, device, max_members)
