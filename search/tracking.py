@@ -1,13 +1,12 @@
 """MLflow as a mirror of the journal: it may fail, lag or be rebuilt, and never stops a trial.
 
-Runs are found by tag before they are made, and metrics are read back before a replay writes them, so
-mirroring twice changes nothing. One background thread of the driver is the only writer.
+Runs are found by tag before they are made, and metrics are read back before a replay writes
+them, so mirroring twice changes nothing. One background thread of the driver is the only writer.
 """
 
 import logging
 import os
 import queue
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -208,6 +207,7 @@ class _Writer:
         self._client = MlflowClient(tracking_uri=uri)
         self._experiment = self._find_experiment(artifact_root)
         self._runs: dict[str, str] = {}
+        self._params: dict[str, Mapping[str, Any]] = {}
         self._written: dict[str, set[tuple[str, int]]] = {}
         self._parent = self._find_run("", {"tcpa.kind": "study"}, self._name)
 
@@ -237,7 +237,7 @@ class _Writer:
 
     def _plan(self, event: Event) -> None:
         trial = event["trial"]
-        params = event["params"]
+        params = self._params[trial] = event["params"]
         tags = {
             "tcpa.trial": trial,
             "tcpa.digest": event["digest"],
@@ -278,8 +278,7 @@ class _Writer:
         if state.is_file() and state.name not in present:
             self._client.log_artifact(run, str(state))
         if "config.json" not in present:
-            params = self._client.get_run(run).data.params
-            self._client.log_dict(run, params, "config.json")
+            self._client.log_dict(run, self._params.get(trial, {}), "config.json")
 
     def _run_of(self, trial: str) -> str:
         if trial not in self._runs:

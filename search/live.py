@@ -1,0 +1,150 @@
+"""What a user sees while a study runs: a live table, or plain lines where there is no terminal."""
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from spaces.space import Space
+from tcpa_core.record import FINAL_KINDS
+
+PLAIN_S = 10.0
+"""Least time between two progress lines where there is no terminal."""
+
+Event = Mapping[str, Any]
+
+
+class Watch:
+    """Listens to a study's events and shows where it stands.
+
+    Args:
+        title: Name of the study.
+        space: For the objective and the varied settings.
+        total: Trials planned; None: not known.
+    """
+
+    def __init__(
+        self, title: str, space: Space, total: int | None, console: Console | None = None
+    ) -> None:
+        self._console = console or Console(file=sys.stdout)
+        self._title = title
+        self._metric = space.objective[0].metric
+        self._sign = 1 if space.objective[0].goal == "maximize" else -1
+        self._axes = list(space.axes)
+        self._total = total
+        self._lock = threading.Lock()
+        self._state: dict[str, str] = {}
+        self._params: dict[str, Any] = {}
+        self._best: tuple[float, str] | None = None
+        self._message = ""
+        self._started = time.monotonic()
+        self._new_finals = 0
+        self._last_line = 0.0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        self._task = self._bar.add_task("trials", total=total)
+        self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=2)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def say(self, line: str) -> None:
+        """Show a line that the user can act on, for example that the tracker is down."""
+        with self._lock:
+            self._message = line
+        if not self._console.is_terminal:
+            self._console.print(line, markup=False)
+
+    def __call__(self, event: Event) -> None:
+        """Take a journal event."""
+        with self._lock:
+            self._update(event)
+        if not self._console.is_terminal:
+            self._print_plain(event)
+
+    def _update(self, event: Event) -> None:
+        kind, trial = event["kind"], event.get("trial", "")
+        if kind == "planned":
+            self._state[trial] = "waiting"
+            self._params[trial] = event["params"]
+        elif kind in ("started", "epoch"):
+            self._state[trial] = "running"
+        elif kind in FINAL_KINDS:
+            self._state[trial] = event["status"]
+            self._new_finals += 1
+            self._bar.update(self._task, advance=1)
+            value = event.get(self._metric)
+            if event["status"] == "completed" and value is not None:
+                best = (self._sign * value, trial)
+                self._best = best if self._best is None else max(self._best, best)
+            if event["status"] == "failed":
+                self._message = f"trial {trial} failed: {event['reason']}"
+
+    def _counts(self) -> str:
+        counts = Counter(self._state.values())
+        return ", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "starting"
+
+    def _rate(self) -> str:
+        hours = (time.monotonic() - self._started) / 3600
+        return f"{self._new_finals / hours:.0f} trials/h" if self._new_finals else "-"
+
+    def _best_line(self) -> str:
+        if self._best is None:
+            return "-"
+        score, trial = self._best
+        params = self._params.get(trial, {})
+        shown = [f"{path}={_short(params[path])}" for path in self._axes if path in params]
+        return f"{self._metric} {abs(score):.4f} (trial {trial}: {', '.join(shown)})"
+
+    def _render(self) -> Group:
+        with self._lock:
+            table = Table(title=self._title, show_header=False, title_justify="left")
+            table.add_row("trials", self._counts())
+            table.add_row("best so far", self._best_line())
+            table.add_row("rate", self._rate())
+            if self._message:
+                table.add_row("note", self._message)
+            return Group(table, self._bar)
+
+    def _print_plain(self, event: Event) -> None:
+        if event["kind"] in FINAL_KINDS:
+            value = event.get(self._metric)
+            shown = "" if value is None else f" {self._metric} {value:.4f}"
+            reason = f": {event['reason']}" if event.get("reason") else ""
+            self._line(f"trial {event['trial']} {event['status']}{shown}{reason}")
+        elif event["kind"] == "epoch" and time.monotonic() - self._last_line > PLAIN_S:
+            self._line(f"{self._counts()}; best {self._best_line()}; {self._rate()}")
+
+    def _line(self, text: str) -> None:
+        self._last_line = time.monotonic()
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "+".join(value) if isinstance(value, list) else str(value)

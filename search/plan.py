@@ -1,0 +1,171 @@
+"""What a study will do, and every check that can fail before a trial starts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from search.study import StudyDir
+from search.tracking import check_tracker, default_uri, without_secrets
+from spaces.space import Space, load_space
+from tcpa_core.backbone import weights_fingerprint
+from tcpa_core.config import BackboneConfig, DataConfig, TrialConfig
+from tcpa_core.data.base import dataset_fingerprint
+from tcpa_core.errors import ConfigError
+
+KINDS = {"search": "ablate", "ablation": "search"}
+"""Kind of a space file, and the verb that runs the other kind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A study that passed every check. Nothing has been written yet."""
+
+    space: Space
+    name: str
+    root: Path
+    tracking_uri: str
+    fingerprints: Mapping[str, str]
+    num_trials: int | None
+    """None: the budget is in hours only."""
+    num_points: int | None
+    """Distinct points of the space; None: not countable."""
+    most_epochs: int
+    warnings: tuple[str, ...]
+
+    def create(self) -> StudyDir:
+        """Make the study folder."""
+        uri = without_secrets(self.tracking_uri)
+        return StudyDir.create(self.root, self.name, self.space, self.fingerprints, uri)
+
+
+def make_plan(
+    source: str,
+    *,
+    study: str | None = None,
+    root: Path = Path("studies"),
+    settings: Mapping[str, Any] | None = None,
+    trials: int | None = None,
+    tracking_uri: str | None = None,
+    kind: str | None = None,
+) -> Plan:
+    """Resolve a space and check it, its data, its weights, the folder and the tracker.
+
+    Args:
+        source: YAML file or preset.
+        study: Name of the study; None: that of the space.
+        settings: Values by dotted path that replace those of the space.
+        trials: Replaces budget.trials.
+        kind: "search" or "ablation" where the caller runs only one of them.
+
+    Raises:
+        TcpaError: Something is wrong; nothing was started or written.
+    """
+    changes = dict(settings or {})
+    if trials is not None:
+        changes["budget.trials"] = trials
+    space = load_space(source, changes)
+    found = "ablation" if space.ablation else "search"
+    if kind is not None and kind != found:
+        raise ConfigError(
+            f"{source} is {'an ablation' if space.ablation else 'a search'}; "
+            f"run it with 'tcpa {KINDS[kind]} {source}'."
+        )
+    name = study or space.name
+    StudyDir.check_free(root, name)
+    configs = _configs(space)
+    fingerprints, warnings = _fingerprints(configs)
+    uri = tracking_uri or default_uri(root)
+    if tracking_uri:
+        check_tracker(uri)
+    size = space.size()
+    return Plan(
+        space=space,
+        name=name,
+        root=root,
+        tracking_uri=uri,
+        fingerprints=fingerprints,
+        num_trials=_num_trials(space, size),
+        num_points=size,
+        most_epochs=max(config.train.epochs for config in configs),
+        warnings=warnings,
+    )
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """Print what the study will do."""
+    space = plan.space
+    table = Table(title=f"plan of {plan.name}", show_header=False, title_justify="left")
+    for key, value in _rows(plan):
+        table.add_row(key, value)
+    console.print(table)
+    if space.axes:
+        axes = Table("axis", "range", "when", title_justify="left")
+        for path, axis in space.axes.items():
+            shown = axis.as_dict()
+            when = shown.pop("when", "")
+            axes.add_row(path, str(shown), str(when))
+        console.print(axes)
+    for warning in plan.warnings:
+        console.print(f"warning: {warning}")
+
+
+def _rows(plan: Plan) -> list[tuple[str, str]]:
+    space = plan.space
+    trials = "until the budget is spent" if plan.num_trials is None else str(plan.num_trials)
+    design = space.ablation.design if space.ablation else f"{space.sampler.name} sampler"
+    scheduler = "none" if space.ablation else space.scheduler.name
+    budget = {k: v for k, v in space.budget.model_dump().items() if v is not None}
+    return [
+        ("kind", f"{'ablation' if space.ablation else 'search'} ({design}, scheduler {scheduler})"),
+        ("trials", trials),
+        ("distinct points", "not countable" if plan.num_points is None else str(plan.num_points)),
+        ("epochs", f"at most {plan.most_epochs} a trial"),
+        ("seeds", ", ".join(map(str, space.seeds))),
+        ("budget", ", ".join(f"{k} {v}" for k, v in budget.items()) or "the whole design"),
+        ("cost", "unknown until the first trials have run"),
+        ("data", plan.fingerprints["data"][:16]),
+        ("weights", plan.fingerprints["weights"]),
+        ("study folder", str(plan.root / plan.name)),
+        ("MLflow", without_secrets(plan.tracking_uri)),
+    ]
+
+
+def _configs(space: Space) -> list[TrialConfig]:
+    if space.ablation:
+        return [space.config(point.point, point.seed) for point in space.design()]
+    return [space.config(point, space.seeds[0]) for point in space.corners()]
+
+
+def _num_trials(space: Space, size: int | None) -> int | None:
+    if space.ablation:
+        return len(space.design())
+    limit = space.budget.trials
+    if size is None:
+        return limit
+    every = size * len(space.seeds)
+    return every if limit is None else min(limit, every)
+
+
+def _fingerprints(configs: list[TrialConfig]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Identities of data and weights; a space that varies them gets all of them joined."""
+    data: dict[DataConfig, str] = {}
+    weights: dict[BackboneConfig, str] = {}
+    for config in configs:
+        source = DataConfig(name=config.data.name, root=config.data.root,
+                            val_fraction=config.data.val_fraction,
+                            split_seed=config.data.split_seed)  # fmt: skip
+        if source not in data:
+            data[source] = dataset_fingerprint(source)
+        backbone = BackboneConfig(name=config.backbone.name, weights=config.backbone.weights)
+        if backbone not in weights:
+            weights[backbone] = weights_fingerprint(backbone)
+    warnings = tuple(
+        f"Backbone {backbone.name} has random weights: accuracies mean nothing."
+        for backbone in weights
+        if backbone.weights == "random"
+    )
+    return {"data": "+".join(data.values()), "weights": "+".join(weights.values())}, warnings
