@@ -9,6 +9,7 @@ The classifier of a checkpoint is never used; heads belong to the trials (`tcpa_
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from importlib.resources import files
 from pathlib import Path
 from pickle import UnpicklingError
@@ -377,3 +378,11 @@ def _layout(vit: VisionTransformer) -> TokenLayout:
         pool=vit.global_pool if vit.attn_pool is None else "map",
         num_readouts=2 if has_dist else 1,
     )
+
+
+def backbone_names(pattern: str = "*") -> list[str]:
+    """Names that `backbone.name` can take: vit_nano and timm's plain vision transformers."""
+    filters = pattern if "*" in pattern else f"*{pattern}*"
+    names = timm.list_models(filters, module="vision_transformer")
+    names += timm.list_models(filters, module="deit")
+    return [n for n in (NANO,) if fnmatch(n, filters)] + sorted(names)

@@ -1,0 +1,252 @@
+"""The `tcpa` command: parse, call one function, print. Heavy parts load on first use."""
+
+import os
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+
+from tcpa_core.errors import ConfigError, StudyError, TcpaError
+
+DONE, FAILURES, WRONG_INPUT = 0, 1, 2
+
+app = typer.Typer(
+    name="tcpa",
+    help="Search and ablation for visual prompt tuning on frozen ViTs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Root = Annotated[Path, typer.Option("--root", help="Folder that holds the studies.")]
+Space = Annotated[str, typer.Argument(help="YAML file, or the name of a preset.")]
+Study = Annotated[str, typer.Argument(help="Name of a study below --root.")]
+Name = Annotated[str | None, typer.Option("--study", help="Name of the study.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="path=value; may be repeated.")]
+Trials = Annotated[int | None, typer.Option("--trials", help="Most trials.")]
+Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default: local.")]
+Uri = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow; default: ROOT/mlflow.db.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")]
+DEFAULT_ROOT = Path("studies")
+
+
+class Verb(StrEnum):
+    """Kinds of space files, by the verb that runs them."""
+
+    search = "search"
+    ablate = "ablation"
+
+
+@app.command()
+def quickstart(root: Root = DEFAULT_ROOT, tracking_uri: Uri = None) -> None:
+    """Search, ablate and report on shipped images with the shipped backbone, offline."""
+    from search.quickstart import run_quickstart
+
+    _exit(run_quickstart(root, tracking_uri, Console()))
+
+
+@app.command()
+def plan(
+    space: Space,
+    study: Name = None,
+    root: Root = DEFAULT_ROOT,
+    set_: Set = None,
+    trials: Trials = None,
+    tracking_uri: Uri = None,
+) -> None:
+    """Check a space and say what it would run."""
+    from search.plan import show_plan
+
+    show_plan(_plan(space, study, root, set_, trials, tracking_uri, None), Console())
+
+
+@app.command()
+def search(
+    space: Space,
+    study: Name = None,
+    root: Root = DEFAULT_ROOT,
+    set_: Set = None,
+    trials: Trials = None,
+    address: Address = None,
+    tracking_uri: Uri = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Search a space for its best setting."""
+    _start(Verb.search, space, study, root, set_, trials, address, tracking_uri, dry_run)
+
+
+@app.command()
+def ablate(
+    space: Space,
+    study: Name = None,
+    root: Root = DEFAULT_ROOT,
+    set_: Set = None,
+    trials: Trials = None,
+    address: Address = None,
+    tracking_uri: Uri = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Run an ablation: every point of a design with every seed."""
+    _start(Verb.ablate, space, study, root, set_, trials, address, tracking_uri, dry_run)
+
+
+@app.command()
+def resume(
+    study: Study, root: Root = DEFAULT_ROOT, address: Address = None, tracking_uri: Uri = None
+) -> None:
+    """Take an interrupted study up where it stopped."""
+    from search.run import run_and_watch
+    from search.study import StudyDir
+
+    folder = StudyDir.open(root, study)
+    _exit(run_and_watch(folder, root, Console(), address=address, tracking_uri=tracking_uri))
+
+
+@app.command()
+def status(study: Study, root: Root = DEFAULT_ROOT) -> None:
+    """Say where a study stands, from its journal alone."""
+    from search.run import show_status
+    from search.study import StudyDir
+
+    show_status(StudyDir.open(root, study), Console())
+
+
+@app.command()
+def report(study: Study, root: Root = DEFAULT_ROOT) -> None:
+    """Gather a study into Parquet tables, plots and report.html."""
+    from reports.build import build_report
+    from search.study import StudyDir
+
+    summary = build_report(StudyDir.open(root, study).path)
+    console = Console()
+    for line in summary.lines():
+        console.print(line, markup=False, soft_wrap=True)
+
+
+@app.command()
+def sync(study: Study, root: Root = DEFAULT_ROOT, tracking_uri: Uri = None) -> None:
+    """Write to MLflow whatever it lacks of a study's journal."""
+    from search.run import tracking_of
+    from search.study import StudyDir
+    from search.tracking import sync as write_all
+
+    folder = StudyDir.open(root, study)
+    uri, artifacts = tracking_of(folder, root, tracking_uri)
+    count = write_all(folder.path, uri, artifact_root=artifacts)
+    Console().print(f"MLflow holds all {count} trials of {study}.", markup=False)
+
+
+@app.command()
+def dashboard(
+    root: Root = DEFAULT_ROOT,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+) -> None:
+    """Open the MLflow pages of a studies folder on http://127.0.0.1:PORT until Ctrl-C."""
+    database = root / "mlflow.db"
+    if not database.is_file():
+        raise StudyError(f"no MLflow database {database}; run a study with this --root first.")
+    print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    server = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    stores = ["--backend-store-uri", f"sqlite:///{database.resolve()}"]
+    os.execv(sys.executable, [*server, *stores, "--workers", "1"])
+
+
+@app.command()
+def data(
+    name: Annotated[str, typer.Argument(help="Kind of data set, for example vtab1k.")],
+    root: Annotated[str | None, typer.Option("--root", help="Folder of the data set.")] = None,
+) -> None:
+    """Check a data set and say what is in it."""
+    from search.run import show_data
+
+    show_data(name, root, Console())
+
+
+@app.command()
+def backbones(
+    pattern: Annotated[str, typer.Argument(help="Part of a name, with * as wildcard.")] = "*",
+) -> None:
+    """List the ViTs that can be used as backbone."""
+    from tcpa_core.backbone import backbone_names
+
+    found = backbone_names(pattern)
+    if not found:
+        raise ConfigError(f"no ViT matches {pattern!r}; 'tcpa backbones' lists all.")
+    print("\n".join(found))
+
+
+def _start(
+    verb: Verb,
+    space: str,
+    study: str | None,
+    root: Path,
+    set_: list[str] | None,
+    trials: int | None,
+    address: str | None,
+    tracking_uri: str | None,
+    dry_run: bool,
+) -> None:
+    from search.plan import show_plan
+    from search.run import run_and_watch
+
+    console = Console()
+    checked = _plan(space, study, root, set_, trials, tracking_uri, verb.value)
+    show_plan(checked, console)
+    if not dry_run:
+        folder = checked.create()
+        uri = checked.tracking_uri
+        _exit(run_and_watch(folder, root, console, address=address, tracking_uri=uri))
+
+
+def _plan(
+    space: str,
+    study: str | None,
+    root: Path,
+    set_: list[str] | None,
+    trials: int | None,
+    tracking_uri: str | None,
+    kind: str | None,
+) -> Any:
+    from search.plan import make_plan
+    from spaces.space import parse_override
+
+    return make_plan(
+        space,
+        study=study,
+        root=root,
+        settings=dict(parse_override(text) for text in set_ or []),
+        trials=trials,
+        tracking_uri=tracking_uri,
+        kind=kind,
+    )
+
+
+def _exit(code: int) -> None:
+    raise typer.Exit(code)
+
+
+def main(run: Callable[..., Any] = app) -> None:
+    """Entry point: bad input is one or two sentences on stderr and exit code 2."""
+    try:
+        code = run(standalone_mode=False)
+    except TcpaError as err:
+        print(f"error: {err}", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
+    except click.exceptions.NoArgsIsHelpError:
+        sys.exit(WRONG_INPUT)
+    except click.ClickException as err:
+        print(f"error: {err.format_message()} 'tcpa --help' lists what there is.", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(FAILURES)
+    sys.exit(code if isinstance(code, int) else DONE)
+
+
+if __name__ == "__main__":
+    main()

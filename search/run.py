@@ -1,0 +1,111 @@
+"""Run a study with what a user wants around it: progress, MLflow mirror, what comes next."""
+
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+
+from search.launch import Placement, StudyOutcome, run_study
+from search.live import Watch
+from search.study import StudyDir
+from search.tracking import Mirror, check_tracker, default_uri
+from tcpa_core.config import DataConfig
+from tcpa_core.data.base import load_dataset
+from tcpa_core.record import FINAL_KINDS
+
+
+def run_and_watch(
+    study: StudyDir,
+    root: Path,
+    console: Console,
+    *,
+    address: str | None = None,
+    tracking_uri: str | None = None,
+) -> int:
+    """Run what is left of a study and show it.
+
+    Returns:
+        The exit code: 0 done, 1 with failed trials or interrupted.
+    """
+    outcome = run_watched(study, root, console, address=address, tracking_uri=tracking_uri)
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(outcome.counts.items())) or "none"
+    console.print(f"{study.name}: trials {counts}; {outcome.reason}.", markup=False)
+    if not outcome.finished:
+        console.print(f"Continue with: tcpa resume {study.name} --root {root}", markup=False)
+        return 1
+    console.print(f"Report: tcpa report {study.name} --root {root}", markup=False)
+    return 1 if outcome.counts.get("failed") else 0
+
+
+def run_watched(
+    study: StudyDir,
+    root: Path,
+    console: Console,
+    *,
+    address: str | None = None,
+    tracking_uri: str | None = None,
+) -> StudyOutcome:
+    """Run what is left of a study with a live table and the MLflow mirror."""
+    space = study.space()
+    uri, artifacts = tracking_of(study, root, tracking_uri)
+    check_tracker(uri)
+    total = len(space.design()) if space.ablation else space.budget.trials
+    with Watch(study.name, space, total, console) as watch:
+        mirror = Mirror(study.path, uri, artifact_root=artifacts, warn=watch.say)
+        for event in study.events():
+            watch(event)
+            mirror.put(event)
+        try:
+            outcome = run_study(
+                space, study, placement=Placement(address=address), listeners=[watch, mirror.put]
+            )
+        finally:
+            mirrored = mirror.close()
+    if not mirrored:
+        console.print(
+            f"MLflow did not take everything; complete it with: tcpa sync {study.name}",
+            markup=False,
+        )
+    return outcome
+
+
+def tracking_of(study: StudyDir, root: Path, uri: str | None) -> tuple[str, Path | None]:
+    """Tracking address of a study, and where a local one keeps artifacts."""
+    uri = uri or str(study.document()["tracking_uri"])
+    return uri, root / "mlartifacts" if uri == default_uri(root) else None
+
+
+def show_status(study: StudyDir, console: Console) -> None:
+    """Print counts, the best trial and the last failure."""
+    state: dict[str, str] = {}
+    best: tuple[float, str] | None = None
+    objective = study.space().objective[0]
+    sign = 1 if objective.goal == "maximize" else -1
+    failure, last = "", "planned"
+    for event in study.events():
+        last = event["kind"]
+        if last == "planned":
+            state[event["trial"]] = "waiting"
+        elif last in ("started", "epoch"):
+            state[event["trial"]] = "running"
+        elif last in FINAL_KINDS:
+            state[event["trial"]] = event["status"]
+            value = event.get(objective.metric)
+            if event["status"] == "completed" and value is not None:
+                best = max(filter(None, [best, (sign * value, event["trial"])]))
+            if event["status"] == "failed":
+                failure = f"{event['trial']}: {event['reason']}"
+    counts = ", ".join(f"{n} {name}" for name, n in sorted(Counter(state.values()).items()))
+    console.print(f"{study.name}: {counts or 'no trial yet'}; last event: {last}.", markup=False)
+    if best:
+        console.print(f"best {objective.metric} {abs(best[0]):.4f} (trial {best[1]})", markup=False)
+    if failure:
+        console.print(f"last failure, trial {failure}", markup=False)
+
+
+def show_data(name: str, root: str | None, console: Console) -> None:
+    """Decode a data set at a small size, so that every image is checked, and describe it."""
+    dataset = load_dataset(DataConfig(name=name, root=root), 32)
+    console.print(f"{name}: {dataset.num_classes} classes, {dataset.fingerprint}", markup=False)
+    for split, images in dataset.splits.items():
+        console.print(f"  {split}: {len(images)} images", markup=False)
