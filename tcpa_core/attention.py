@@ -209,7 +209,9 @@ def attend(
         flat = (t.flatten(0, 1) for t in (q_MBHRE, k_MBHSE, v_MBHSE))
         return F.scaled_dot_product_attention(*flat).view_as(q_MBHRE)
     unmasked = all(entry is True for entry in visible)
-    if backend == "twin" or (unmasked and backend == "lse"):
+    if backend == "lse" and (unmasked or v_MBHSE.dtype in (torch.bfloat16, torch.float16)):
+        backend = "twin"
+    if backend == "twin":
         return _attend_twin(q_MBHRE, k_MBHSE, v_MBHSE, pools, visible, mode)
     counted, used = _masks(pools, visible, mode)
     pk = torch.cat([pool.k_MBHPE for pool in pools], dim=-2)

@@ -203,8 +203,8 @@ def drop_prompts(
             draw.bernoulli_(1 - rate, generator=generator)
             mask[:, slice(None) if exists_MP is None else exists_MP[m]] = draw
         kept.append(mask)
-    scale = torch.tensor([1 / (1 - rate) for rate in rates], device=device)
-    scaled = prompts_MPD * scale.to(prompts_MPD.dtype)[:, None, None]
+    scale = prompts_MPD.new_tensor([1 / (1 - rate) for rate in rates])
+    scaled = prompts_MPD * scale[:, None, None]
     return torch.where(torch.stack(kept), scaled[:, None], scaled.new_zeros(()))
 
 

@@ -1,0 +1,167 @@
+"""Golden vectors of the authors' code, turned into trials of this package."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from tcpa_core.backbone import Backbone
+from tcpa_core.config import TrialConfig
+from tcpa_core.methods.base import MemberState
+
+FAMILIES = ("plain_vit", "vpt_", "tcpa_", "r_tcpa_", "cvpt_")
+OUR_NAMES = {
+    "prompts.cls": "tcpa.cls_prompts",
+    "prompts.image": "tcpa.image_prompts",
+    "keys.cls": "tcpa.cls_keys",
+    "keys.image": "tcpa.image_keys",
+    "head.weight": "head.weight",
+    "head.bias": "head.bias",
+}
+
+
+def folder() -> Path:
+    """Where the files are: TCPA_GOLDEN, or `golden` of the shared folder beside the repository."""
+    shared = Path(os.environ.get("TCPA_SHARED", Path(__file__).parents[3] / "shared"))
+    return Path(os.environ.get("TCPA_GOLDEN", shared / "golden"))
+
+
+def file_names() -> list[str]:
+    """Files of the methods that are covered, without their ending."""
+    return sorted(p.stem for p in folder().glob("*.npz") if p.stem.startswith(FAMILIES))
+
+
+@dataclass
+class Golden:
+    """One file: a backbone, a trial on it with its state, and the arrays it has to give."""
+
+    arrays: dict[str, Tensor]
+    backbone: Backbone
+    config: TrialConfig
+    state: MemberState
+    cross_attention: dict[str, Tensor]
+    """CVPT: weights stacked over the blocks, by our names."""
+
+    @property
+    def reference(self) -> dict[str, Tensor]:
+        """The file's results."""
+        return {k: v for k, v in self.arrays.items() if k.startswith("out.")}
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Reference gradients by our names, in our shapes."""
+        named = {k: v for k, v in self.arrays.items() if k.startswith("grad.")}
+        return _rename({k.removeprefix("grad."): v for k, v in named.items()}, self.config)
+
+    def loss(self, logits: Tensor) -> Tensor:
+        """Cross entropy with hard or soft labels, batch mean."""
+        if "y_soft" in self.arrays:
+            return -(self.arrays["y_soft"] * logits.log_softmax(-1)).sum(-1).mean()
+        return torch.nn.functional.cross_entropy(logits, self.arrays["y"])
+
+
+def load(name: str, dtype: torch.dtype) -> Golden:
+    """Read one file through the public classes."""
+    with np.load(folder() / f"{name}.npz", allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    hparams = json.loads(str(arrays.pop("hparams")))
+    tensors = {
+        key: torch.from_numpy(value).to(dtype if value.dtype.kind == "f" else None)
+        for key, value in arrays.items()
+    }
+    geometry = hparams["geometry"]
+    vit = VisionTransformer(
+        img_size=geometry["img_size"],
+        patch_size=geometry["patch_size"],
+        embed_dim=geometry["embed_dim"],
+        depth=geometry["depth"],
+        num_heads=geometry["num_heads"],
+        mlp_ratio=geometry["mlp_ratio"],
+        num_classes=0,
+    )
+    keys = [key for key in hparams["backbone_keys"] if not key.startswith("head.")]
+    vit.load_state_dict({key: tensors[key].float() for key in keys})
+    config = TrialConfig.from_flat(_settings(hparams, tensors))
+    cross = _stack_cross_attention(tensors, geometry["depth"])
+    named = {k: tensors[k] for k in hparams["method_param_keys"] if not k.startswith("cross_attn")}
+    state = _rename(named | {k: tensors[k] for k in ("head.weight", "head.bias")}, config)
+    if cross and config.method_settings["cvpt"].weights.endswith("learnable"):
+        state |= cross
+    return Golden(tensors, Backbone(vit).to(dtype), config, state, cross)
+
+
+def _settings(hparams: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    method = hparams["method"]
+    if method == "plain ViT":
+        return {"methods": ["linear"]}
+    if method.startswith("VPT-"):
+        size, deep = hparams["prompt_length"], hparams["deep"]
+        return {"methods": ["vpt"], "vpt.num_prompts": size, "vpt.deep": deep}
+    if method == "CVPT":
+        learns = any(key.startswith("cross_attn") for key in hparams["trainable_keys"])
+        return {
+            "methods": ["cvpt"],
+            "cvpt.num_prompts": hparams["prompt_length"],
+            "cvpt.position": hparams["insert"],
+            "cvpt.weights": "random_learnable" if learns else _frozen_kind(tensors),
+        }
+    if "TCPA" not in method or hparams["fourier"]:
+        raise ValueError(f"no trial known for golden method {method!r}")
+    settings = {
+        "methods": ["tcpa"],
+        "tcpa.num_cls_prompts": hparams["N_c"],
+        "tcpa.num_image_prompts": hparams["N_i"],
+        "tcpa.prompt_length": hparams["len_c"],
+        "tcpa.image_prompt_length": hparams["len_i"],
+        "tcpa.split_roles": hparams["role_masking"],
+        "tcpa.match_tokens": hparams["token_selection"],
+    }
+    if hparams["token_selection"]:
+        settings |= {"tcpa.top_k_cls": hparams["K_c"], "tcpa.top_k_image": hparams["K_i"]}
+        settings |= {
+            f"tcpa.lambda_{role}": hparams["match_loss_weight_lambda"] for role in ("cls", "image")
+        }
+    return settings
+
+
+def _frozen_kind(tensors: dict[str, Tensor]) -> str:
+    own, copied = tensors["blocks.0.attn.proj.weight"], tensors["cross_attn.0.proj.weight"]
+    return "shared_frozen" if torch.equal(own, copied) else "random_frozen"
+
+
+def _stack_cross_attention(tensors: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
+    if "cross_attn.0.q.weight" not in tensors:
+        return {}
+    stacked = {}
+    for kind in ("weight", "bias"):
+        stacked[f"cvpt.qkv_{kind}"] = torch.stack(
+            [
+                torch.cat([tensors[f"cross_attn.{i}.{p}.{kind}"] for p in "qkv"])
+                for i in range(depth)
+            ]
+        )
+        stacked[f"cvpt.proj_{kind}"] = torch.stack(
+            [tensors[f"cross_attn.{i}.proj.{kind}"] for i in range(depth)]
+        )
+    return stacked
+
+
+def _rename(tensors: dict[str, Tensor], config: TrialConfig) -> dict[str, Tensor]:
+    """The file's names to ours."""
+    method, *_ = config.methods
+    cross = {k: v for k, v in tensors.items() if k.startswith("cross_attn")}
+    renamed = {
+        OUR_NAMES.get(key, f"{method}.{key}"): value
+        for key, value in tensors.items()
+        if key not in cross
+    }
+    if method == "vpt" and not config.method_settings["vpt"].deep:
+        renamed["vpt.prompts"] = renamed["vpt.prompts"][0]
+    if cross:
+        renamed |= _stack_cross_attention(cross, len(tensors["prompts"]))
+    return renamed

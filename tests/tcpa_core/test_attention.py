@@ -1,0 +1,148 @@
+"""Three backends, one function: against the formula, with gradients, masks and padding."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tcpa_core.attention import (
+    FEW_ROWS,
+    Backend,
+    MaskMode,
+    PromptPool,
+    Visible,
+    attend,
+    default_backend,
+)
+
+M, B, H, S, E = 2, 3, 2, 12, 4
+SIZES = (5, 3)
+
+
+def draw(*shape: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+
+def draw_mask(*shape: int, seed: int) -> Tensor:
+    return draw(*shape, seed=seed).detach() > 0
+
+
+def inputs(samples: int, rows: int = S) -> tuple[list[Tensor], list[Tensor]]:
+    """Queries, keys, values of tokens, and keys and values of both pools."""
+    tokens = [draw(M, B, H, n, E, seed=i) for i, n in enumerate((rows, S, S))]
+    prompts = [
+        draw(M, samples, H, n, E, seed=10 + 2 * i + j) for i, n in enumerate(SIZES) for j in (0, 1)
+    ]
+    return tokens, prompts
+
+
+def pools_of(prompts: list[Tensor], padded: bool) -> list[PromptPool]:
+    exists = torch.ones(M, SIZES[0], dtype=torch.bool)
+    exists[1, 3:] = False
+    first = PromptPool(prompts[0], prompts[1], exists if padded else None)
+    return [first, PromptPool(prompts[2], prompts[3], None)]
+
+
+def formula(
+    tokens: list[Tensor],
+    prompts: list[Tensor],
+    visible: tuple[Visible, ...],
+    mode: MaskMode,
+    padded: bool,
+) -> Tensor:
+    """Softmax over everything that exists, one row at a time."""
+    q, k, v = tokens
+    out = torch.zeros_like(q)
+    for m in range(M):
+        exists = [SIZES[0] - 2 * (padded and m == 1), SIZES[1]]
+        for b in range(B):
+            for h in range(H):
+                for t in range(q.shape[3]):
+                    keys, values, sees = [k[m, b, h]], [v[m, b, h]], [torch.ones(S)]
+                    for i, entry in enumerate(visible):
+                        size, shared = exists[i], prompts[2 * i].shape[1] == 1
+                        keys.append(prompts[2 * i][m, 0 if shared else b, h, :size])
+                        values.append(prompts[2 * i + 1][m, 0 if shared else b, h, :size])
+                        seen = torch.full((size,), float(entry is True))
+                        if isinstance(entry, Tensor):
+                            seen = entry[m, min(b, entry.shape[1] - 1), t, :size].double()
+                        sees.append(seen)
+                    mask = torch.cat(sees).double()
+                    scores = torch.cat(keys) @ q[m, b, h, t] / E**0.5
+                    weights = (scores + mask.log() if mode == "pre" else scores).softmax(-1)
+                    out[m, b, h, t] = (weights * mask) @ torch.cat(values)
+    return out
+
+
+VISIBLE: dict[str, tuple[Visible, ...]] = {
+    "all": (True, True),
+    "one pool": (False, True),
+    "chosen": (draw_mask(M, B, S, SIZES[0], seed=20), draw_mask(M, B, S, SIZES[1], seed=21)),
+    "chosen of one": (draw_mask(M, 1, S, SIZES[0], seed=22), False),
+}
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["equal", "padded"])
+@pytest.mark.parametrize("samples", [1, B], ids=["shared", "per_sample"])
+@pytest.mark.parametrize("mode", ["post", "pre"])
+@pytest.mark.parametrize("case", VISIBLE)
+def test_backends_equal_the_formula(case: str, mode: MaskMode, samples: int, padded: bool) -> None:
+    tokens, prompts = inputs(samples)
+    weight = draw(M, B, H, S, E, seed=30).detach()
+    leaves = [*tokens, *prompts]
+    expected = formula(tokens, prompts, VISIBLE[case], mode, padded)
+    expected_grads = torch.autograd.grad(expected, leaves, weight, materialize_grads=True)
+    for backend in ("dense", "twin", "lse"):
+        pools = pools_of(prompts, padded)
+        out = attend(*tokens, pools, VISIBLE[case], mode=mode, backend=backend)
+        grads = torch.autograd.grad(out, leaves, weight, materialize_grads=True)
+        torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+        for ours, reference in zip(grads, expected_grads, strict=True):
+            torch.testing.assert_close(ours, reference, rtol=1e-12, atol=1e-12)
+
+
+def test_lse_computes_no_token_gradient_that_nobody_wants() -> None:
+    tokens, prompts = inputs(B)
+    frozen = [t.detach() for t in tokens]
+    visible = VISIBLE["chosen"]
+    weight = draw(M, B, H, S, E, seed=30).detach()
+    grads = {}
+    for kind, used in (("frozen", frozen), ("trained", tokens)):
+        pools = pools_of(prompts, padded=False)
+        out = attend(*used, pools, visible, mode="post", backend="lse")
+        grads[kind] = torch.autograd.grad(out, prompts, weight)
+    for a, b in zip(grads["frozen"], grads["trained"], strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("backend", ["dense", "twin", "lse"])
+def test_few_rows_equal_the_same_rows_among_many(backend: Backend) -> None:
+    tokens, prompts = inputs(B)
+    visible = VISIBLE["chosen"]
+    pools = pools_of(prompts, padded=True)
+    full = attend(*tokens, pools, visible, mode="post", backend=backend)
+    first: tuple[Visible, ...] = tuple(v[:, :, :2] for v in visible if isinstance(v, Tensor))
+    q = tokens[0][:, :, :, :2]
+    assert q.shape[3] <= FEW_ROWS < S
+    few = attend(q, *tokens[1:], pools, first, mode="post", backend=backend)
+    torch.testing.assert_close(few, full[:, :, :, :2], rtol=1e-12, atol=1e-12)
+
+
+def test_a_post_row_is_a_pre_row_times_the_attention_it_kept() -> None:
+    tokens, prompts = inputs(B)
+    pools, visible = pools_of(prompts, padded=False), VISIBLE["chosen"]
+    post, pre = (
+        attend(*tokens, pools, visible, mode=mode, backend="lse") for mode in ("post", "pre")
+    )
+    q, k, _ = tokens
+    scores = torch.cat([q @ k.mT, q @ prompts[0].mT, q @ prompts[2].mT], -1) / E**0.5
+    seen = torch.cat([torch.ones(M, B, S, S, dtype=torch.bool), *visible], -1)  # type: ignore[list-item]
+    rho = (scores.softmax(-1) * seen[:, :, None]).sum(-1, keepdim=True)
+    assert float(rho.min()) < 0.9
+    torch.testing.assert_close(post, rho * pre, rtol=1e-12, atol=1e-12)
+
+
+def test_every_kind_of_device_has_a_default() -> None:
+    assert default_backend(torch.device("cpu")) in ("twin", "lse")
+    assert default_backend(torch.device("cuda")) == "twin"
+    assert default_backend(torch.device("meta")) == "twin"

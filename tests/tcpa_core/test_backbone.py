@@ -1,0 +1,211 @@
+"""Loading weights, refusing wrong ones, and the geometry of real models."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from tcpa_core import backbone as module
+from tcpa_core.backbone import NANO_GEOMETRY, Backbone, load_backbone, weights_fingerprint
+from tcpa_core.config import BackboneConfig
+from tcpa_core.errors import ConfigError, WeightsError
+
+DEIT = "deit-tiny/deit_tiny_patch16_224.fp16.safetensors"
+
+
+def nano_state() -> dict[str, Tensor]:
+    """Weights of a vit_nano that are easy to recognise."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return VisionTransformer(**NANO_GEOMETRY, num_classes=11).state_dict()
+
+
+def nano_at(path: Path, **changes: int | None) -> BackboneConfig:
+    return BackboneConfig(name="vit_nano", weights=str(path), **changes)
+
+
+def test_the_shipped_backbone_loads() -> None:
+    ours = load_backbone(BackboneConfig())
+    layout = ours.layout
+    assert (layout.num_prefix, layout.num_image, layout.depth) == (1, 16, 6)
+    assert ours.img_size == 32
+    assert ours.fingerprint.startswith("sha256:")
+    assert ours.fingerprint == weights_fingerprint(BackboneConfig())
+    assert not ours.warnings
+    assert not any(p.requires_grad for p in ours.parameters())
+    assert ours.dtype == torch.float32
+    assert ours.norm_stats("checkpoint") == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+
+
+def test_the_backbone_stays_in_evaluation_mode() -> None:
+    ours = load_backbone(BackboneConfig())
+    assert not ours.train().training
+    assert not any(m.training for m in ours.modules())
+
+
+def test_deit_gives_its_reference_features(shared: Path) -> None:
+    path = shared / "data" / DEIT
+    ours = load_backbone(BackboneConfig(name="deit_tiny_patch16_224", weights=str(path)))
+    with np.load(shared / "data" / "deit-tiny" / "reference.npz") as reference:
+        expected = torch.from_numpy(reference["sin_cls_feature"])
+    x = np.sin(0.01 * np.arange(2 * 3 * 224 * 224)).astype(np.float32).reshape(2, 3, 224, 224)
+    features = ours.read(ours.vit.blocks(ours.embed(torch.from_numpy(x))))
+    torch.testing.assert_close(features, expected, rtol=0, atol=1e-4)
+    assert ours.norm_stats("checkpoint") == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    assert ours.norm_stats("half") == ((0.5,) * 3, (0.5,) * 3)
+
+
+def test_positions_are_resized_to_the_image(shared: Path) -> None:
+    path = str(shared / "data" / DEIT)
+    cfg = BackboneConfig(name="deit_tiny_patch16_224", weights=path, img_size=112)
+    ours = load_backbone(cfg)
+    assert ours.layout.grid == (7, 7)
+    assert ours.embed(torch.zeros(1, 3, 112, 112)).shape == (1, 50, 192)
+
+
+@pytest.mark.parametrize("kind", ["plain", "model", "state_dict", "module", "half", "npz", "bare"])
+def test_every_layout_of_a_file_gives_the_same_weights(kind: str, tmp_path: Path) -> None:
+    state = nano_state()
+    expected = state["blocks.5.mlp.fc2.weight"]
+    path = tmp_path / {"plain": "w.safetensors", "npz": "w.npz"}.get(kind, "w.pth")
+    if kind == "plain":
+        save_file(state, path)
+    elif kind == "npz":
+        np.savez(path, **{k: v.numpy() for k, v in state.items()})
+    elif kind == "half":
+        torch.save({k: v.half() for k, v in state.items()}, path)
+        expected = expected.half().float()
+    elif kind == "module":
+        torch.save({f"module.{k}": v for k, v in state.items()}, path)
+    elif kind == "bare":
+        torch.save({k: v for k, v in state.items() if not k.startswith("head.")}, path)
+    else:
+        torch.save({kind: state, "epoch": 3}, path)
+    ours = load_backbone(nano_at(path))
+    assert torch.equal(ours.vit.blocks[5].mlp.fc2.weight, expected)
+    assert ours.vit.pos_embed.dtype == torch.float32
+
+
+def test_the_fingerprint_follows_the_content_not_the_path(tmp_path: Path) -> None:
+    state = nano_state()
+    save_file(state, tmp_path / "a.safetensors")
+    save_file(state, tmp_path / "b.safetensors")
+    first, second = (
+        weights_fingerprint(nano_at(tmp_path / f"{n}.safetensors")) for n in ("a", "b")
+    )
+    assert first == second
+    state["norm.bias"] += 1
+    save_file(state, tmp_path / "b.safetensors")
+    assert weights_fingerprint(nano_at(tmp_path / "b.safetensors")) != first
+
+
+def test_the_fingerprint_of_hub_weights_needs_no_network() -> None:
+    cfg = BackboneConfig(name="vit_base_patch16_224")
+    assert weights_fingerprint(cfg) == "hub:vit_base_patch16_224@augreg2_in21k_ft_in1k"
+    other = BackboneConfig(name="vit_base_patch16_224.orig_in21k")
+    assert weights_fingerprint(other) == "hub:vit_base_patch16_224@orig_in21k"
+
+
+def test_random_weights_are_a_fixed_set_and_labelled() -> None:
+    cfg = BackboneConfig(weights="random")
+    before = torch.random.get_rng_state()
+    first, second = load_backbone(cfg), load_backbone(cfg)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(first.vit.blocks[0].attn.qkv.weight, second.vit.blocks[0].attn.qkv.weight)
+    assert first.fingerprint == "random:vit_nano"
+    assert first.warnings == ["Backbone vit_nano has random weights: accuracies mean nothing."]
+
+
+def test_missing_and_foreign_tensors_are_named(tmp_path: Path) -> None:
+    state = nano_state()
+    state["surplus.weight"] = state.pop("norm.weight")
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(
+        WeightsError,
+        match=r"1 tensors missing \(norm.weight\), 1 not known \(surplus.weight\)",
+    ):
+        load_backbone(nano_at(tmp_path / "w.safetensors"))
+
+
+def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
+    state = nano_state()
+    state["blocks.0.mlp.fc1.bias"] = torch.zeros(7)
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match=r"blocks.0.mlp.fc1.bias has shape \(7,\), .* \(512,\)"):
+        load_backbone(nano_at(tmp_path / "w.safetensors"))
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pth", "npz"])
+def test_a_torn_file_is_said_to_be_one(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"w.{ending}"
+    path.write_bytes(b"no weights")
+    with pytest.raises(WeightsError, match=rf"w.{ending} cannot be read as weights"):
+        load_backbone(nano_at(path))
+
+
+class Harmful:
+    """What a pickle could carry."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (Path("harm"),))  # type: ignore[return-value]
+
+
+def test_code_in_a_file_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Harmful()}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="UnpicklingError"):
+        load_backbone(nano_at(tmp_path / "w.pth"))
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_missing_file_is_an_error_before_anything_is_built(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="backbone.weights: no file .*give the path"):
+        weights_fingerprint(nano_at(tmp_path / "absent.pth"))
+
+
+def test_no_network_says_which_setting_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> nn.Module:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(module.timm, "create_model", refuse)
+    with pytest.raises(WeightsError, match="could not be fetched .*set backbone.weights to"):
+        load_backbone(BackboneConfig(name="vit_tiny_patch16_224"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vit_tinny_patch16_224", "got 'vit_tinny_patch16_224'; closest name: 'vit_tiny_patch16"),
+        ("resnet18", "'resnet18' is a ResNet; only timm VisionTransformer"),
+        ("vit_small_patch16_18x2_224", "unsupported block type ParallelThingsBlock"),
+        ("swin_tiny_patch4_window7_224", "'swin_tiny_patch4_window7_224' is a SwinTransformer"),
+    ],
+)
+def test_models_that_cannot_be_taken_apart_are_refused(name: str, message: str) -> None:
+    with torch.device("meta"), pytest.raises(ConfigError, match=message):
+        load_backbone(BackboneConfig(name=name, weights="random"))
+
+
+def test_other_attention_is_refused() -> None:
+    vit = VisionTransformer(**{**NANO_GEOMETRY, "attn_layer": "diff"})
+    with pytest.raises(ConfigError, match="unsupported block type DiffAttention"):
+        Backbone(vit)
+
+
+def test_layouts_of_real_models() -> None:
+    with torch.device("meta"):
+        registers = Backbone(timm.create_model("vit_small_patch14_reg4_dinov2", num_classes=0))
+        distilled = Backbone(timm.create_model("deit_tiny_distilled_patch16_224", num_classes=0))
+        pooled = Backbone(timm.create_model("vit_base_patch16_siglip_224", num_classes=0))
+    assert registers.layout.num_prefix == 5
+    assert registers.layout.num_registers == 4
+    assert registers.rows_read == 1
+    assert distilled.layout.has_dist
+    assert (distilled.rows_read, distilled.layout.feature_dim) == (2, 384)
+    assert (pooled.layout.num_prefix, pooled.layout.pool, pooled.rows_read) == (0, "map", None)

@@ -1,0 +1,124 @@
+"""The authors' numbers, through the public classes."""
+
+import golden
+import oracle
+import pytest
+import torch
+from torch import Tensor
+
+from tcpa_core.attention import Backend
+from tcpa_core.methods.base import Step
+from tcpa_core.model import PackModel
+
+NAMES = golden.file_names()
+LIMITS = {torch.float64: 1e-9, torch.float32: 1e-4}
+BACKENDS: tuple[Backend, ...] = ("dense", "twin", "lse")
+
+
+def assert_near(ours: Tensor, reference: Tensor, what: str) -> None:
+    """Relative to the largest reference value, with a floor of 1e-6."""
+    limit = LIMITS[ours.dtype] * max(float(reference.abs().max()), 1e-6)
+    error = float((ours.detach() - reference).abs().max())
+    assert error <= limit, f"{what}: off by {error:.2e}, allowed {limit:.2e}"
+
+
+def build(case: golden.Golden, backend: Backend) -> PackModel:
+    """The file's trial as a pack of one."""
+    classes = len(case.state["head.bias"])
+    pack = PackModel(case.backbone, [case.config], classes, [case.state], backend=backend)
+    if case.cross_attention and case.config.method_settings["cvpt"].weights == "random_frozen":
+        for name, value in case.cross_attention.items():
+            getattr(pack.methods["cvpt"], name.removeprefix("cvpt.")).copy_(value[None])
+    return pack
+
+
+def backends_of(name: str) -> tuple[Backend, ...]:
+    """Backends that make a difference to the file's method."""
+    if name.startswith(("tcpa_", "r_tcpa_")):
+        return BACKENDS
+    return ("dense", "twin") if name.startswith("vpt_deep") else ("dense",)
+
+
+CASES = [(name, backend) for name in NAMES for backend in backends_of(name)]
+need_files = pytest.mark.skipif(not NAMES, reason="no folder with golden vectors")
+
+
+@need_files
+@pytest.mark.parametrize("dtype", LIMITS, ids=["float64", "float32"])
+@pytest.mark.parametrize(("name", "backend"), CASES)
+def test_results_and_gradients_are_the_authors(
+    name: str, backend: Backend, dtype: torch.dtype
+) -> None:
+    case = golden.load(name, dtype)
+    pack = build(case, backend)
+    output = pack(case.arrays["x"][None], Step.evaluation(1))
+    ce = case.loss(output.logits[0])
+    (ce + output.penalty[0]).backward()
+    assert_near(output.logits[0], case.arrays["out.logits"], "logits")
+    assert_near(ce, case.arrays["out.ce_loss"], "ce_loss")
+    assert_near(ce + output.penalty[0], case.arrays["out.total_loss"], "total_loss")
+    expected = case.gradients()
+    assert expected.keys() == pack.stacked().keys()
+    for key, reference in expected.items():
+        grad = pack.stacked()[key].grad
+        assert grad is not None, key
+        assert_near(grad[0], reference, f"gradient of {key}")
+
+
+@need_files
+@pytest.mark.parametrize(("name", "backend"), CASES)
+def test_tokens_after_every_block_are_the_authors(name: str, backend: Backend) -> None:
+    case = golden.load(name, torch.float64)
+    seen = build(case, backend).forward_blocks(case.arrays["x"][None], Step.evaluation(1))
+    tokens = torch.stack([block[0] for block in seen.blocks])
+    prompts = 0
+    if name.startswith("vpt_shallow"):
+        prompts = case.config.method_settings["vpt"].num_prompts
+        assert_near(tokens[:, :, 1 : 1 + prompts], case.arrays["out.prompt_after_block"], "prompts")
+    assert_near(tokens[:, :, 0], case.arrays["out.cls_after_block"], "class token")
+    assert_near(tokens[:, :, 1 + prompts :], case.arrays["out.image_after_block"], "image tokens")
+    assert_near(seen.output.logits[0], case.arrays["out.logits"], "logits")
+
+
+@need_files
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith(("tcpa_", "r_tcpa_"))])
+def test_tcpa_selection_masks_and_losses_are_the_authors(name: str) -> None:
+    case = golden.load(name, torch.float64)
+    pack = build(case, "lse")
+    stats = pack.forward_blocks(case.arrays["x"][None], Step.evaluation(1)).output.stats
+    visible = stats["tcpa.visible"][:, 0]
+    ones = torch.ones_like(visible[..., :1])
+    image_ones = ones.expand(*visible.shape[:3], visible.shape[2] - 1)
+    mask = torch.cat([ones, visible, image_ones], dim=-1)
+    assert torch.equal(mask, case.arrays["out.attention_mask"].bool())
+    if not case.config.method_settings["tcpa"].match_tokens:
+        assert "out.topk_cls" not in case.arrays
+        return
+    cls_groups = stats["tcpa.groups_cls"][:, 0, :, 0].sort(-1).values
+    image_groups = stats["tcpa.groups_image"][:, 0].sort(-1).values
+    assert torch.equal(cls_groups, case.arrays["out.topk_cls"].sort(-1).values)
+    assert torch.equal(image_groups, case.arrays["out.topk_image"].sort(-1).values)
+    for role in ("cls", "image"):
+        losses = stats[f"tcpa.match_{role}"][:, 0]
+        assert_near(losses, case.arrays[f"out.match_{role}_per_layer"], f"match_{role}")
+    total = stats["tcpa.match_cls"].sum() + stats["tcpa.match_image"].sum()
+    assert_near(total, case.arrays["out.match_loss"], "match_loss")
+
+
+@need_files
+@pytest.mark.parametrize("name", NAMES)
+def test_the_literal_reference_gives_the_authors_numbers(name: str) -> None:
+    """The oracle of the other tests; deep prompts' own outputs exist only there."""
+    case = golden.load(name, torch.float64)
+    state = case.state | case.cross_attention
+    result = oracle.run(case.backbone, case.config, state, case.arrays["x"], Step.evaluation(1))
+    assert_near(result.logits, case.arrays["out.logits"], "logits")
+    assert_near(
+        case.loss(result.logits) + result.penalty, case.arrays["out.total_loss"], "total_loss"
+    )
+    tokens = torch.stack(result.blocks)
+    assert_near(tokens[:, :, 0], case.arrays["out.cls_after_block"], "class token")
+    assert_near(tokens[:, :, 1:], case.arrays["out.image_after_block"], "image tokens")
+    if "out.prompt_after_block" in case.arrays:
+        prompts = torch.stack(result.prompts)
+        assert_near(prompts, case.arrays["out.prompt_after_block"], "prompts")
