@@ -1,7 +1,7 @@
 """From a study folder's journal to records: one dict per trial, columns of numbers for epochs."""
 
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -146,5 +146,3 @@ def _has_torn_tail(path: Path) -> bool:
     except RecordError:
         return True
     return False
-
-

@@ -64,9 +64,7 @@ def summarise(values: Sequence[float]) -> Summary:
     return Summary(n, mean, std, mean - margin, mean + margin)
 
 
-def compare_paired(
-    values: Mapping[Hashable, float], baseline: Mapping[Hashable, float]
-) -> Paired:
+def compare_paired(values: Mapping[Hashable, float], baseline: Mapping[Hashable, float]) -> Paired:
     """Compare two settings by the replicates they share.
 
     Args:
