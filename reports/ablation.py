@@ -126,11 +126,11 @@ def notes(table: pd.DataFrame) -> list[str]:
 def to_markdown(table: pd.DataFrame) -> str:
     """Every factor as a Markdown table; accuracies in percent, best bold, differences paired."""
     parts = []
-    for factor, rows in _shown(table):
+    for factor, rows in shown(table):
         lines = [f"**{_md(factor)}**", ""]
         lines += ["| level | n | val | test | Δ val to baseline (paired, 95 %) | p (Holm) |"]
         lines += ["|---|---|---|---|---|---|"]
-        best = _best(rows)
+        best = best_level(rows)
         for level, val, test in rows:
             mean = _mean(val)
             lines.append(
@@ -144,8 +144,8 @@ def to_markdown(table: pd.DataFrame) -> str:
 def to_latex(table: pd.DataFrame) -> str:
     """Every factor as a booktabs table; needs the package booktabs."""
     parts = []
-    for factor, rows in _shown(table):
-        best, second = _best(rows), _best(rows, skip=1)
+    for factor, rows in shown(table):
+        best, second = best_level(rows), best_level(rows, skip=1)
         lines = [r"\begin{tabular}{lrrrrr}", r"\toprule"]
         lines += [
             rf"{_tex(factor)} & $n$ & val (\%) & test (\%) & $\Delta$ val & $p$ \\",
@@ -170,7 +170,7 @@ def to_latex(table: pd.DataFrame) -> str:
 Row = tuple[str, Mapping[str, Any], Mapping[str, Any]]
 
 
-def _shown(table: pd.DataFrame) -> list[tuple[str, list[Row]]]:
+def shown(table: pd.DataFrame) -> list[tuple[str, list[Row]]]:
     """Per factor: level with its val and test rows, in the design's order."""
     found = []
     for factor, rows in table.groupby("factor", sort=False):
@@ -180,9 +180,23 @@ def _shown(table: pd.DataFrame) -> list[tuple[str, list[Row]]]:
     return found
 
 
-def _best(rows: Sequence[Row], skip: int = 0) -> str | None:
+def best_level(rows: Sequence[Row], skip: int = 0) -> str | None:
+    """The level with the highest mean (`skip` = 1: the second); None with fewer than two."""
     ranked = sorted((r for r in rows if r[1]["n"]), key=lambda r: -r[1]["mean"])
     return ranked[skip][0] if len(ranked) > max(skip, 1 - skip) else None
+
+
+def cells(row: Row) -> dict[str, str]:
+    """One level as text, for a page."""
+    level, val, test = row
+    return {
+        "level": level,
+        "n": str(val["n"]),
+        "val": _mean(val),
+        "test": _mean(test),
+        "difference": _difference(val),
+        "p": _p(val),
+    }
 
 
 def _mean(row: Mapping[str, Any]) -> str:

@@ -133,12 +133,11 @@ def _mark_running(records: Records) -> None:
 
 
 def _has_torn_tail(path: Path) -> bool:
-    last = b""
     with path.open("rb") as file:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - (1 << 20)))
-        for last in file:
-            pass
+        lines = file.readlines()
+    last = lines[-1] if lines else b""
     if not last or last.endswith(b"\n"):
         return False
     try:

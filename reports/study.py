@@ -74,7 +74,7 @@ class Study:
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """What the study optimises, the leading objective first; val_accuracy if it says nothing."""
+        """What the study optimises, the leading one first; val_accuracy if it says nothing."""
         raw = self.space.get("objective") or {"metric": "val_accuracy"}
         return tuple(
             Objective(str(one["metric"]), one.get("goal", "maximize") == "maximize")
