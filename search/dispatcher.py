@@ -42,6 +42,8 @@ class WorkerSpec:
     """Trials that one worker holds at once."""
     num_cpus: float
     num_gpus: float
+    env: dict[str, str]
+    """Environment variables of the worker processes, beside what they inherit."""
 
 
 class PackWorker:
@@ -145,8 +147,9 @@ class Dispatcher:
             self._queue.append(trial)
             self._place()
         elif not state.has_ended:
-            state.reached.clear()
             state.until_epoch = until_epoch
+            if state.report.get("epoch", 0) < until_epoch:  # else a checkpoint was further on
+                state.reached.clear()
             if state.worker is not None:
                 self._command(state.worker, "extend", trial, until_epoch)
         if not self._interrupted:
@@ -164,18 +167,21 @@ class Dispatcher:
 
     async def test(self, trial: str, params: dict[str, Any]) -> Event:
         """Score a finished trial's selected state on the test split."""
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
         self._tests[trial] = params, future
         self._send_tests()
         return await future
 
-    async def interrupt(self) -> None:
+    async def halt(self) -> None:
         """Release everybody who waits and end the workers at their next epoch boundary."""
         self._interrupted = True
         for state in self._trials.values():
             state.reached.set()
         for worker in list(self._workers.values()):
-            worker.actor.halt.remote()
+            if worker.is_ready:
+                worker.actor.halt.remote()
+            else:  # perhaps it waits for resources that never come
+                ray.kill(worker.actor)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def settled(self) -> bool:
@@ -293,7 +299,7 @@ class Dispatcher:
             num_cpus=spec.num_cpus,
             num_gpus=spec.num_gpus,
             max_concurrency=2,
-            runtime_env={"env_vars": _MALLOC},
+            runtime_env={"env_vars": spec.env} if spec.env else None,
         )
         number = self._num_started
         self._num_started += 1
@@ -344,12 +350,3 @@ class Dispatcher:
             self._news.set()
             state.reached.set()
         self._start_worker()
-
-
-_MALLOC = {
-    # glibc returns large blocks to the system after every step and faults them in again in the
-    # next; keeping them saves 10 to 15 % of a training step on the CPU.
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "MALLOC_TOP_PAD_": "67108864",
-}

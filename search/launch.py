@@ -1,34 +1,35 @@
 """Run a study to the end of its budget, or take an interrupted one up again."""
 
-import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
+from types import SimpleNamespace
 from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Experiment
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher, SearchGenerator
 
+from search.cluster import WORKER_ENV, connect, on_interrupt
 from search.dispatcher import Dispatcher, WorkerSpec
-from search.sampler import Design, Planned, Sampled, StudySearcher
+from search.sampler import Design, Planned, Sampled
+from search.searcher import StudySearcher
 from search.study import Journal, StudyDir
 from search.trainable import PackTrial, Slots
 from spaces.space import Space
-from tcpa_core.config import TrialConfig
+from tcpa_core.config import TrainConfig, TrialConfig
 from tcpa_core.errors import StudyError
 from tcpa_core.record import FINAL_KINDS
 
@@ -36,6 +37,8 @@ Listener = Callable[[Mapping[str, Any]], None]
 """Called with every journal event, in order, from a background thread."""
 
 POLL_S = 0.5
+
+_PER_EPOCH = ("val_accuracy", "val_loss")
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -77,13 +80,17 @@ class StudyOutcome:
 
 @dataclass(slots=True)
 class _Past:
-    """What the journal of an earlier driver says."""
+    """What the journal of earlier drivers says."""
 
     planned: dict[str, Planned] = field(default_factory=dict)
     outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    tested: bool = False
-    finished: bool = False
-    empty: bool = True
+    values: dict[str, dict[int, float]] = field(default_factory=dict)
+    """Objective by trial and epoch, as far as it is measured every epoch."""
+    tested: set[str] = field(default_factory=set)
+    hours: float = 0.0
+    """Wall time of earlier drivers."""
+    is_finished: bool = False
+    is_empty: bool = True
 
 
 def run_study(
@@ -107,8 +114,8 @@ def run_study(
     journal = None
     try:
         journal = Journal(study.journal_path)
-        past = _read_past(study)
-        if past.finished:
+        past = _read_past(study, space)
+        if past.is_finished:
             return StudyOutcome(_count(past), "finished")
         run = _Run(space, study, placement, journal, past, listeners)
         return run.go()
@@ -137,21 +144,23 @@ class _Run:
         self._past = past
         self._listeners = listeners
         self._counts = Counter(_count(past))
-        self._params = {trial: p.config.flat() for trial, p in past.planned.items()}
-        self._finals: dict[str, dict[str, Any]] = dict(past.outcomes)
+        self._planned = dict(past.planned)
+        self._finals = dict(past.outcomes)
         self._stop_reason = ""
         self._started = time.monotonic()
         self._failure: BaseException | None = None
         self._closing = threading.Event()
+        self._recording = threading.Lock()
         self._num_gpus = 0.0
 
     def go(self) -> StudyOutcome:
         """Run to the end of the budget, an interrupt or a fault of the driver."""
-        if self._past.empty:
-            self._record({"kind": "study", "name": self._study.name})
-        else:
-            self._record({"kind": "resumed"})
-        with _ray(self._placement), _signals(self._interrupt):
+        cpus = max(self._placement.workers or 0, os.cpu_count() or 1)
+        with on_interrupt(self._interrupt), connect(self._placement.address, cpus):
+            if self._past.is_empty:
+                self._record({"kind": "study", "name": self._study.name})
+            else:
+                self._record({"kind": "resumed"})
             self._num_gpus = ray.cluster_resources().get("GPU", 0.0)
             self._dispatcher = self._start_dispatcher()
             pump = threading.Thread(target=self._pump, name="events", daemon=True)
@@ -159,11 +168,12 @@ class _Run:
             try:
                 self._tune()
                 self._settle()
-                if not self._stop_reason and not self._space.ablation:
-                    self._test_selected()
+                self._test_selected()
             finally:
+                with suppress(RayError):
+                    ray.get(self._dispatcher.halt.remote())
                 self._closing.set()
-                pump.join(timeout=30)
+                pump.join()
         if self._failure is not None:
             raise self._failure
         self._record({"kind": "stopped", "reason": self._stop_reason} if self._stop_reason
@@ -173,7 +183,7 @@ class _Run:
     def _start_dispatcher(self) -> Any:
         on_gpu = self._num_gpus > 0
         count = self._placement.workers or int(
-            self._num_gpus if on_gpu else ray.cluster_resources()["CPU"] - 1
+            self._num_gpus if on_gpu else ray.cluster_resources()["CPU"]
         )
         spec = WorkerSpec(
             study_dir=self._study.path.resolve(),
@@ -183,8 +193,10 @@ class _Run:
             slots=self._placement.slots,
             num_cpus=1,
             num_gpus=1 if on_gpu else 0,
+            env=dict(WORKER_ENV) if self._placement.address else {},
         )
-        self._concurrency = spec.count * spec.slots
+        # One trial per worker waits, so that a place that falls free is taken at once.
+        self._concurrency = spec.count * (spec.slots + 1)
         actor = ray.remote(Dispatcher).options(num_cpus=0, max_concurrency=10_000)
         dispatcher = actor.remote(spec, self._space.ablation is not None)
         ray.get(dispatcher.start.remote())
@@ -197,32 +209,32 @@ class _Run:
             source = Design(self._space)
         else:
             source = Sampled(self._space, self._study.path / "optuna.log", self._study.name)
-        first, known = [], {}
-        for trial, planned in self._past.planned.items():
-            outcome = self._past.outcomes.get(trial)
-            if outcome is None:
-                first.append(planned)
-            else:
-                known[planned.digest] = outcome
-                source.replay(planned, outcome)
         searcher = StudySearcher(
             source,
             fingerprints=self._study.document()["fingerprints"],
-            plan=lambda planned: self._record(planned.event()),
+            plan=self._plan,
             stop=lambda trial: self._dispatcher.stop.remote(trial),
             decisions=self._decisions,
-            limit=None if self._space.ablation else self._space.budget.trials,
-            first=first,
-            known=known,
-            next_number=len(self._past.planned),
-            may_start=lambda: not self._over_budget(),
+            limit=None if self._space.ablation else self._most_trials(),
+            past=[(p, self._past.outcomes.get(t)) for t, p in self._past.planned.items()],
+            may_start=lambda: not self._is_over_budget(),
+            ahead=max(2, self._concurrency // 4),
         )
         scratch = tempfile.mkdtemp(prefix="tcpa-tune-")
         try:
             self._drive(ConcurrencyLimiter(searcher, self._concurrency), scratch)
         finally:
-            source.close()
+            searcher.close()
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _plan(self, planned: Planned) -> None:
+        self._planned[planned.trial] = planned
+        self._record(planned.event())
+
+    def _most_trials(self) -> int | None:
+        """The budget's trials; a point that has several seeds is run with all of them or none."""
+        trials, seeds = self._space.budget.trials, len(self._space.seeds)
+        return trials if trials is None or trials < seeds else trials // seeds * seeds
 
     def _drive(self, searcher: Searcher, scratch: str) -> None:
         """Tune's own loop, without its console, snapshots and signal handlers."""
@@ -241,6 +253,7 @@ class _Run:
             storage=experiment.storage,
             resource_manager_factory=lambda: Slots(self._dispatcher),
         )
+        controller.update_max_pending_trials(self._concurrency)
         try:
             while not controller.is_finished() and not self._stop_reason:
                 controller.step()
@@ -248,25 +261,37 @@ class _Run:
             controller.cleanup()
 
     def _scheduler(self) -> TrialScheduler:
-        scheduler = self._space.scheduler
-        if self._space.ablation or scheduler.name == "none" or len(self._space.objective) > 1:
+        if not self._is_asha():
             return FIFOScheduler()
         objective = self._space.objective[0]
-        return ASHAScheduler(
+        asha = _Asha(
             time_attr="epoch",
             metric=objective.metric,
             mode="max" if objective.goal == "maximize" else "min",
             max_t=_most_epochs(self._space),
-            grace_period=scheduler.grace_epochs,
-            reduction_factor=scheduler.reduction_factor,
+            grace_period=self._space.scheduler.grace_epochs,
+            reduction_factor=self._space.scheduler.reduction_factor,
         )
+        for trial, planned in self._past.planned.items():
+            values = self._past.values.get(trial, {})
+            for epoch in set(self._decisions(planned.config)) & values.keys():
+                asha.remember(trial, epoch, values[epoch])
+        return asha
+
+    def _is_asha(self) -> bool:
+        """Whether trials are stopped early: one objective, known after every epoch."""
+        space = self._space
+        if space.ablation or space.scheduler.name != "asha" or len(space.objective) > 1:
+            return False
+        in_reach = space.scheduler.grace_epochs < _most_epochs(space)
+        return in_reach and space.objective[0].metric in _PER_EPOCH
 
     def _decisions(self, config: TrialConfig) -> list[int]:
         """Epochs at which the scheduler may end a trial: ASHA's rungs and the last epoch."""
         epochs = config.train.epochs
         scheduler = self._space.scheduler
         rungs = []
-        if not self._space.ablation and scheduler.name == "asha":
+        if self._is_asha():
             rung = scheduler.grace_epochs
             while rung < epochs:
                 rungs.append(rung)
@@ -280,33 +305,44 @@ class _Run:
 
     def _test_selected(self) -> None:
         """Read the test split once, for the configuration that the search selected."""
-        trial = self._selected()
-        if trial is None or self._past.tested:
+        if self._stop_reason or self._space.ablation:
             return
-        ray.get(self._dispatcher.test.remote(trial, self._params[trial]))
+        for trial in self._selected():
+            if trial in self._past.tested:
+                continue
+            params = self._planned[trial].config.flat()
+            tested = self._dispatcher.test.remote(trial, params)
+            while not self._stop_reason and not ray.wait([tested], timeout=POLL_S)[0]:
+                pass
 
-    def _selected(self) -> str | None:
+    def _selected(self) -> list[str]:
+        """The completed trials of the best point, by the mean over its seeds."""
         objective = self._space.objective[0]
         sign = 1 if objective.goal == "maximize" else -1
-        scored = {
-            trial: sign * final[objective.metric]
-            for trial, final in self._finals.items()
-            if final["status"] == "completed" and final.get(objective.metric) is not None
-        }
-        return max(scored, key=lambda trial: scored[trial]) if scored else None
+        trials: dict[str, list[str]] = {}
+        for trial, final in self._finals.items():
+            if final["status"] == "completed" and final.get(objective.metric) is not None:
+                trials.setdefault(self._planned[trial].point, []).append(trial)
+        if not trials:
+            return []
 
-    def _over_budget(self) -> bool:
-        """True when no new trial may start."""
+        def score(point: str) -> tuple[int, float]:
+            values = [sign * self._finals[trial][objective.metric] for trial in trials[point]]
+            return len(values), sum(values) / len(values)
+
+        return trials[max(trials, key=score)]
+
+    def _is_over_budget(self) -> bool:
+        """True when no new trial may start. Time of earlier drivers counts."""
         budget = self._space.budget
-        hours = (time.monotonic() - self._started) / 3600
+        hours = self._past.hours + (time.monotonic() - self._started) / 3600
         spent = budget.hours is not None and hours >= budget.hours
-        on_gpus = hours * self._num_gpus
+        on_gpus = hours * (self._num_gpus or 1)  # without a GPU, the machine counts as one
         spent |= budget.gpu_hours is not None and on_gpus >= budget.gpu_hours
         return spent or bool(self._stop_reason)
 
     def _interrupt(self, reason: str) -> None:
-        self._stop_reason = reason
-        self._dispatcher.interrupt.remote()
+        self._stop_reason = self._stop_reason or reason
 
     def _pump(self) -> None:
         """Carry events from the dispatcher to the journal and the listeners."""
@@ -329,15 +365,22 @@ class _Run:
                 return
 
     def _record(self, *events: Mapping[str, Any]) -> None:
-        self._journal.append(*events)
-        for event in events:
-            if event["kind"] == "planned":
-                self._params[str(event["trial"])] = event["params"]
-            if event["kind"] in FINAL_KINDS:
-                self._counts[str(event["status"])] += 1
-                self._finals[str(event["trial"])] = dict(event)
-            for listener in self._listeners:
-                listener(event)
+        with self._recording:
+            self._journal.append(*events)
+            for event in events:
+                if event["kind"] in FINAL_KINDS:
+                    self._counts[str(event["status"])] += 1
+                    self._finals[str(event["trial"])] = dict(event)
+                for listener in self._listeners:
+                    listener(event)
+
+
+class _Asha(ASHAScheduler):  # type: ignore[misc]
+    """ASHA that can be told of the trials of an earlier driver."""
+
+    def remember(self, trial: str, epoch: int, value: float) -> None:
+        """Let a value count at its rung."""
+        self._brackets[0].on_result(SimpleNamespace(trial_id=trial), epoch, self._metric_op * value)
 
 
 class _Controller(TuneController):  # type: ignore[misc]
@@ -349,79 +392,35 @@ class _Controller(TuneController):  # type: ignore[misc]
 
 def _most_epochs(space: Space) -> int:
     """Epochs of the longest trial that a space can hold."""
-    return max(space.config(point, space.seeds[0]).train.epochs for point in space.corners())
+    axis = space.axes.get("train.epochs")
+    if axis is None:
+        return int(space.base.get("train.epochs", TrainConfig().epochs))
+    return int(max(axis.ends()))
 
 
-def _read_past(study: StudyDir) -> _Past:
+def _read_past(study: StudyDir, space: Space) -> _Past:
     past = _Past()
+    metric = space.objective[0].metric
+    first = last = None
     for event in study.events():
-        past.empty = False
+        past.is_empty = False
         kind = event["kind"]
+        if kind in ("study", "resumed"):
+            past.hours += (last - first) / 3600 if first is not None else 0.0
+            first = event["t"]
+        last = event["t"]
         if kind == "planned":
-            past.planned[event["trial"]] = Planned(
-                trial=event["trial"],
-                config=TrialConfig.from_flat(event["params"]),
-                origin=event["origin"],
-                digest=event["digest"],
-                point=event["point"],
-                cells=event["labels"]["cells"],
-                draw=event["draw"],
-            )
+            past.planned[event["trial"]] = Planned.from_event(event)
+        elif kind == "epoch" and metric in event:
+            past.values.setdefault(event["trial"], {})[event["epoch"]] = event[metric]
         elif kind in FINAL_KINDS:
             past.outcomes[event["trial"]] = event
         elif kind == "tested":
-            past.tested = True
-        elif kind == "finished":
-            past.finished = True
+            past.tested.add(event["trial"])
+        past.is_finished = kind == "finished"
+    past.hours += (last - first) / 3600 if first is not None else 0.0
     return past
 
 
 def _count(past: _Past) -> dict[str, int]:
     return dict(Counter(str(outcome["status"]) for outcome in past.outcomes.values()))
-
-
-@contextmanager
-def _ray(placement: Placement) -> Iterator[None]:
-    """A Ray connection, quiet, and closed in the end."""
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    try:
-        if placement.address:
-            ray.init(address=placement.address, **quiet)
-        else:
-            cpus = max(placement.workers or 0, os.cpu_count() or 1)
-            ray.init(
-                address="local",
-                num_cpus=cpus + 1,  # the light side of the trials uses next to nothing
-                include_dashboard=False,
-                **quiet,
-            )
-    except (ConnectionError, RuntimeError, ValueError) as err:
-        raise StudyError(
-            f"--address: no Ray cluster at {placement.address or 'this machine'} "
-            f"({str(err).splitlines()[0]}); start one with 'ray start --head' or leave it out."
-        ) from err
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _signals(interrupt: Callable[[str], None]) -> Iterator[None]:
-    """First Ctrl-C or SIGTERM: stop in order; second: at once. Only in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        for name in old:
-            signal.signal(name, signal.SIG_DFL)
-        interrupt(f"interrupted by {signal.Signals(number).name}")
-
-    old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, previous in old.items():
-            signal.signal(number, previous)

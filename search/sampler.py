@@ -1,31 +1,34 @@
-"""What to run next: points sampled by Optuna, or an enumerated design. Our own Tune searcher.
+"""What to run next: points sampled by Optuna, or an enumerated design.
 
 Ray's `OptunaSearch` leaves trials with a nan running, tells stopped trials as complete and pickles
 its state, so the study is driven through Optuna's `ask` and `tell` here. The study lives in memory;
 a copy for optuna-dashboard is written to a journal file beside it.
 """
 
+import json
 import logging
 import math
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
-from ray.tune.search import Searcher
 
 from spaces.space import Space
 from tcpa_core.config import Flat, TrialConfig
+from tcpa_core.errors import ConfigError
 
-MAX_DUPLICATES = 50
-"""Suggestions in a row that were all run before; after that the space counts as exhausted."""
+Goal = Literal["maximize", "minimize"]
+
+ASK_AGAIN = 8
+"""Suggestions in a row that were all run before; then points are drawn at random."""
 
 
 @dataclass(slots=True)
@@ -40,6 +43,19 @@ class Planned:
     cells: list[dict[str, Any]] = field(default_factory=list)
     draw: Flat = field(default_factory=dict)
     """Values that Optuna drew, so that a resumed study can tell them again."""
+
+    @classmethod
+    def from_event(cls, event: Mapping[str, Any]) -> "Planned":
+        """Read the journal's "planned" event back."""
+        return cls(
+            trial=event["trial"],
+            config=TrialConfig.from_flat(event["params"], place=f"trial {event['trial']}"),
+            origin=event["origin"],
+            digest=event["digest"],
+            point=event["point"],
+            cells=event["labels"]["cells"],
+            draw=event["draw"],
+        )
 
     def event(self) -> dict[str, Any]:
         """The journal's "planned" event."""
@@ -56,6 +72,18 @@ class Planned:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A configuration to run, if it was not run before."""
+
+    config: TrialConfig
+    origin: str
+    cells: list[dict[str, Any]]
+    draw: Flat
+    asked: optuna.Trial | None = None
+    """The Optuna trial of the point; the seeds of a point share it."""
+
+
 class Design:
     """Enumerated points of an ablation, in order."""
 
@@ -63,71 +91,106 @@ class Design:
         self._points = deque(space.design())
         self._space = space
 
-    def propose(self) -> tuple[TrialConfig, str, list[dict[str, Any]], Flat] | None:
-        """The next configuration with its origin and cells; None when the design is complete."""
+    def propose(self, attempt: int) -> Proposal | None:
+        """The next configuration; None when the design is complete."""
         if not self._points:
             return None
         point = self._points.popleft()
         cells = [cell.model_dump() for cell in point.cells]
-        return self._space.config(point.point, point.seed), "design", cells, {}
+        return Proposal(self._space.config(point.point, point.seed), "design", cells, {})
 
-    def started(self, planned: Planned) -> None:
+    def take(self, planned: Planned, proposal: Proposal) -> None:
         """Nothing to remember."""
 
     def tell(self, planned: Planned, outcome: Mapping[str, Any]) -> None:
         """A design does not learn."""
 
-    def repeat(self, outcome: Mapping[str, Any] | None) -> None:
-        """A repeated point of a design has no optimiser to inform."""
+    def repeat(self, digest: str, proposal: Proposal, outcome: Mapping[str, Any] | None) -> None:
+        """A point that was run by an earlier driver: nothing to do."""
 
-    def replay(self, planned: Planned, outcome: Mapping[str, Any]) -> None:
-        """A trial of an earlier driver: its point is not proposed again (see the digests)."""
+    def replay(self, past: Sequence[tuple[Planned, Mapping[str, Any] | None]]) -> None:
+        """Trials of an earlier driver are known by their digests."""
 
     def close(self) -> None:
         """Nothing to release."""
 
 
 class Sampled:
-    """Points suggested by Optuna; every point is run with all seeds of the space."""
+    """Points suggested by Optuna; every point is run with all seeds of the space.
+
+    Used by one thread at a time.
+    """
 
     def __init__(self, space: Space, log: Path, name: str) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
-        goals = [objective.goal for objective in space.objective]
-        self._study = optuna.create_study(
-            directions=goals, sampler=make_sampler(space), study_name=name
-        )
-        for point in space.first_points:
-            self._study.enqueue_trial(space.params(space.complete(point)))
-        self._pending: deque[tuple[Flat, int, optuna.Trial]] = deque()
+        goals: list[Goal] = [objective.goal for objective in space.objective]
+        self._random = optuna.samplers.RandomSampler(seed=space.sampler.seed)
+        self._study = optuna.create_study(directions=goals, sampler=self._random, study_name=name)
+        self._first = deque(space.complete(point) for point in space.first_points)
+        self._rest: Iterator[Flat] | None = None
+        self._seen: set[str] = set()
+        self._pending: deque[tuple[Flat, int, str, optuna.Trial]] = deque()
         self._of: dict[str, optuna.Trial] = {}
+        self._twins: dict[str, list[optuna.Trial]] = {}
         self._open: dict[int, int] = {}
         self._values: dict[int, list[list[float]]] = {}
         self._last: dict[int, list[tuple[int, float]]] = {}
         self._log = _OptunaLog(log, name, goals)
-        self._num_first = len(space.first_points)
+        self._sampler = make_sampler(space, 0)
 
-    def propose(self) -> tuple[TrialConfig, str, list[dict[str, Any]], Flat] | None:
-        """The next configuration: another seed of the current point, or a new point."""
+    def propose(self, attempt: int) -> Proposal | None:
+        """The next configuration: another seed of the current point, or a new point.
+
+        Args:
+            attempt: Proposals before this one that had been run already; after a few of them the
+                sampler is not asked any more, but a point drawn at random.
+
+        Returns:
+            None when every point of the space was proposed.
+        """
         if not self._pending:
-            trial = self._study.ask()
-            point = self._space.suggest(trial)
+            asked = self._ask(attempt)
+            if asked is None:
+                return None
+            point, origin, trial = asked
             self._open[trial.number] = len(self._space.seeds)
-            self._pending.extend((point, seed, trial) for seed in self._space.seeds)
-        point, seed, trial = self._pending.popleft()
-        self._latest = trial
-        first = trial.number < self._num_first
-        origin = "replicate" if seed != self._space.seeds[0] else "sampler"
-        return (
-            self._space.config(point, seed),
-            "first_point" if first and origin == "sampler" else origin,
-            [],
-            dict(trial.params),
-        )
+            self._pending.extend(
+                (point, seed, "replicate" if i else origin, trial)
+                for i, seed in enumerate(self._space.seeds)
+            )
+        point, seed, origin, trial = self._pending.popleft()
+        config = self._space.config(point, seed)
+        return Proposal(config, origin, [], dict(trial.params), trial)
 
-    def started(self, planned: Planned) -> None:
-        """Remember which Optuna trial the planned one belongs to."""
-        self._of[planned.trial] = self._latest
+    def _ask(self, attempt: int) -> tuple[Flat, str, optuna.Trial] | None:
+        self._study.sampler = self._sampler
+        origin = "sampler"
+        if self._first:
+            self._study.enqueue_trial(self._space.params(self._first.popleft()))
+            origin = "first_point"
+        elif self._space.sampler.name == "grid" or attempt >= ASK_AGAIN:
+            self._study.sampler = self._random
+            if self._space.size() is not None:
+                point = next(self._unseen(), None)
+                if point is None:
+                    return None
+                self._study.enqueue_trial(self._space.params(point))
+        trial = self._study.ask()
+        point = self._space.suggest(trial)
+        self._seen.add(_key(point))
+        return point, origin, trial
+
+    def _unseen(self) -> Iterator[Flat]:
+        """Points of a finite space that were not proposed yet, in the order of the grid."""
+        if self._rest is None:
+            self._rest = self._space.grid()
+        return (point for point in self._rest if _key(point) not in self._seen)
+
+    def take(self, planned: Planned, proposal: Proposal) -> None:
+        """Remember which Optuna trial a planned trial belongs to."""
+        assert proposal.asked is not None
+        self._of[planned.trial] = proposal.asked
 
     def tell(self, planned: Planned, outcome: Mapping[str, Any]) -> None:
         """Pass a finished trial on; a point with several seeds is told as the mean of its seeds.
@@ -136,77 +199,121 @@ class Sampled:
         is not finite counts as a failure.
         """
         self._learn(self._of.pop(planned.trial), outcome)
+        for twin in self._twins.pop(planned.digest, ()):
+            self._learn(twin, outcome)
 
-    def _learn(self, trial: optuna.Trial, outcome: Mapping[str, Any]) -> None:
-        values = [outcome.get(o.metric) for o in self._space.objective]
-        finite = all(isinstance(v, int | float) and math.isfinite(v) for v in values)
-        if outcome.get("status") in ("completed", "reused") and finite:
-            self._values.setdefault(trial.number, []).append([float(v) for v in values])  # type: ignore[arg-type]
-        elif outcome.get("status") == "pruned" and finite:
-            epoch = int(outcome.get("num_epochs") or 1)
-            self._last.setdefault(trial.number, []).append((epoch, float(values[0])))  # type: ignore[arg-type]
-        self._open[trial.number] -= 1
-        if self._open[trial.number] == 0:
-            self._tell_point(trial)
-
-    def repeat(self, outcome: Mapping[str, Any] | None) -> None:
-        """The point just proposed was run before: tell what is known of it instead of running it.
+    def repeat(self, digest: str, proposal: Proposal, outcome: Mapping[str, Any] | None) -> None:
+        """The proposal was run before: tell what is known of it instead of running it.
 
         Args:
-            outcome: Of the earlier trial; None while it still runs.
+            digest: Of the proposal.
+            proposal: With its Optuna trial.
+            outcome: Of the earlier trial; None while it still runs, then it is told in the end.
         """
-        trial = self._latest
-        self._pending.clear()
-        self._open[trial.number] = 1
-        self._learn(trial, outcome or {})
+        assert proposal.asked is not None
+        if outcome is None:
+            self._twins.setdefault(digest, []).append(proposal.asked)
+        else:
+            self._learn(proposal.asked, outcome)
 
-    def replay(self, planned: Planned, outcome: Mapping[str, Any]) -> None:
-        """Tell a trial of an earlier driver, so that a resumed search has learnt from it."""
-        self._study.enqueue_trial(planned.draw)
-        trial = self._study.ask()
-        self._space.suggest(trial)
-        self._open[trial.number] = 1
-        self._of[planned.trial] = trial
-        self.tell(planned, outcome)
+    def replay(self, past: Sequence[tuple[Planned, Mapping[str, Any] | None]]) -> None:
+        """Tell the trials of an earlier driver, so that a resumed search has learnt from them.
+
+        Args:
+            past: In their order, with their outcomes; None: not finished, will be told later.
+        """
+        asked: dict[str, tuple[optuna.Trial, list[int], Flat]] = {}
+        for planned, _ in past:
+            if planned.point not in asked:
+                self._study.enqueue_trial(planned.draw)
+                trial = self._study.ask()
+                point = self._space.suggest(trial)
+                self._seen.add(_key(point))
+                self._open[trial.number] = len(self._space.seeds)
+                asked[planned.point] = trial, list(self._space.seeds), point
+            trial, seeds, _ = asked[planned.point]
+            seeds.remove(planned.config.seed)
+            self._of[planned.trial] = trial
+        for planned, outcome in past:
+            if outcome is not None:
+                self.tell(planned, outcome)
+        for trial, seeds, point in asked.values():
+            self._pending.extend((point, seed, "replicate", trial) for seed in seeds)
+        self._first = deque(p for p in self._first if _key(p) not in self._seen)
+        self._sampler = make_sampler(self._space, len(asked))
 
     def close(self) -> None:
         """Finish writing the copy for optuna-dashboard."""
         self._log.close()
 
+    def _learn(self, trial: optuna.Trial, outcome: Mapping[str, Any]) -> None:
+        values = [outcome.get(o.metric) for o in self._space.objective]
+        finite = [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
+        whole = len(finite) == len(values)
+        if outcome.get("status") in ("completed", "reused") and whole:
+            self._values.setdefault(trial.number, []).append(finite)
+        elif outcome.get("status") == "pruned" and whole:
+            epoch = int(outcome.get("num_epochs") or 1)
+            self._last.setdefault(trial.number, []).append((epoch, finite[0]))
+        self._open[trial.number] -= 1
+        if self._open[trial.number] == 0:
+            self._tell_point(trial)
+
     def _tell_point(self, trial: optuna.Trial) -> None:
         values = self._values.pop(trial.number, [])
         last = self._last.pop(trial.number, [])
-        if values:
+        del self._open[trial.number]
+        if len(values) == len(self._space.seeds):
             mean = [sum(column) / len(values) for column in zip(*values, strict=True)]
-            self._study.tell(trial, mean)
+            told = self._study.tell(trial, mean)
         elif last and len(self._space.objective) == 1:
             epoch = max(e for e, _ in last)
             trial.report(sum(v for _, v in last) / len(last), epoch)
-            self._study.tell(trial, state=TrialState.PRUNED)
+            told = self._study.tell(trial, state=TrialState.PRUNED)
         else:
-            self._study.tell(trial, state=TrialState.FAIL)
-        self._log.add(self._study.trials[trial.number])
+            told = self._study.tell(trial, state=TrialState.FAIL)
+        self._log.add(told)
 
 
-def make_sampler(space: Space) -> optuna.samplers.BaseSampler:
-    """The Optuna sampler that a space names, seeded."""
-    seed = space.sampler.seed
+def _key(point: Flat) -> str:
+    return json.dumps(point, sort_keys=True)
+
+
+def make_sampler(space: Space, num_known: int) -> optuna.samplers.BaseSampler:
+    """The Optuna sampler that a space names.
+
+    Args:
+        space: Names and seeds it.
+        num_known: Points proposed before, by an earlier driver; another seed for the rest, so that
+            the same random points are not drawn again.
+
+    Raises:
+        ConfigError: The sampler needs a package that is not installed.
+    """
+    seed = space.sampler.seed + num_known
+    samplers = optuna.samplers
     makers: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
-        "tpe": lambda: optuna.samplers.TPESampler(seed=seed, constant_liar=True),
-        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
-        "qmc": lambda: optuna.samplers.QMCSampler(seed=seed),
-        "gp": lambda: optuna.samplers.GPSampler(seed=seed),
-        "cmaes": lambda: optuna.samplers.CmaEsSampler(seed=seed),
-        "nsga2": lambda: optuna.samplers.NSGAIISampler(seed=seed),
-        "grid": lambda: optuna.samplers.BruteForceSampler(seed=seed),
+        "tpe": lambda: samplers.TPESampler(seed=seed, constant_liar=True),
+        "random": lambda: samplers.RandomSampler(seed=seed),
+        "qmc": lambda: samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
+        "gp": lambda: samplers.GPSampler(seed=seed, warn_independent_sampling=False),
+        "cmaes": lambda: samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False),
+        "nsga2": lambda: samplers.NSGAIISampler(seed=seed),
+        "grid": lambda: samplers.RandomSampler(seed=seed),  # never asked: points are enumerated
     }
-    return makers[space.sampler.name]()
+    try:
+        return makers[space.sampler.name]()
+    except ImportError as err:
+        raise ConfigError(
+            f"sampler.name {space.sampler.name!r} needs the package {err.name!r}, which is not "
+            f"installed; run 'pip install {err.name}', or use 'tpe'."
+        ) from err
 
 
 class _OptunaLog:
     """Copies finished trials to a journal file in the background; 58 ms each would stall us."""
 
-    def __init__(self, path: Path, name: str, directions: list[str]) -> None:
+    def __init__(self, path: Path, name: str, directions: Sequence[Goal]) -> None:
         self._queue: queue.Queue[optuna.trial.FrozenTrial | None] = queue.Queue()
         self._args = (path, name, directions)
         self._thread = threading.Thread(target=self._write, name="optuna-log", daemon=True)
@@ -233,118 +340,3 @@ class _OptunaLog:
                     study.add_trial(trial)
         except Exception:  # a copy for a viewer must never stop the search
             logging.getLogger(__name__).warning("optuna.log cannot be written", exc_info=True)
-
-
-class StudySearcher(Searcher):  # type: ignore[misc]
-    """Hands planned trials to Ray Tune and tells their outcomes.
-
-    Args:
-        source: `Sampled` or `Design`.
-        fingerprints: Identities of data and weights.
-        plan: Called with every planned trial before it starts (writes the journal).
-        stop: Called with a trial that the scheduler ended early.
-        decisions: Epochs at which the scheduler decides, for a configuration.
-        limit: Most trials of the study; None: until the source is exhausted.
-        first: Trials of an interrupted driver, which go on first.
-        known: Outcome by digest of finished trials.
-        next_number: Number of the next new trial.
-        may_start: Asked before every new trial (budget, interrupt).
-    """
-
-    def __init__(
-        self,
-        source: Sampled | Design,
-        *,
-        fingerprints: Mapping[str, str],
-        plan: Callable[[Planned], None],
-        stop: Callable[[str], None],
-        decisions: Callable[[TrialConfig], list[int]],
-        limit: int | None,
-        first: list[Planned],
-        known: dict[str, Mapping[str, Any]],
-        next_number: int,
-        may_start: Callable[[], bool],
-    ) -> None:
-        super().__init__(metric="val_accuracy", mode="max")
-        self._source = source
-        self._fingerprints = fingerprints
-        self._plan = plan
-        self._stop = stop
-        self._decisions = decisions
-        self._limit = limit
-        self._first = deque(first)
-        self._outcomes: dict[str, Mapping[str, Any] | None] = {
-            **known,
-            **{p.digest: None for p in first},
-        }
-        self._number = next_number
-        self._may_start = may_start
-        self._running: dict[str, Planned] = {}
-
-    def suggest(self, trial_id: str) -> Any:
-        """The next trial for Tune, or FINISHED."""
-        if not self._may_start():
-            return Searcher.FINISHED
-        planned = self._first.popleft() if self._first else self._new()
-        if planned is None:
-            return Searcher.FINISHED
-        self._running[trial_id] = planned
-        return {
-            "trial": planned.trial,
-            "params": planned.config.flat(),
-            "decisions": self._decisions(planned.config),
-        }
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Learn from a trial that has ended, whichever way."""
-        planned = self._running.pop(trial_id, None)
-        if planned is None or (result or {}).get("interrupted"):
-            return
-        outcome = dict(result or {})
-        if error:
-            outcome["status"] = "failed"
-        elif "status" not in outcome:
-            outcome |= {"status": "pruned", "num_epochs": outcome.get("epoch")}
-        if outcome["status"] == "pruned":
-            self._stop(planned.trial)
-        self._outcomes[planned.digest] = outcome
-        self._source.tell(planned, outcome)
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Intermediate results need nothing: every epoch is in the journal."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """The journal is the only state; Tune's own snapshots are not used."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """See `save`."""
-
-    def _new(self) -> Planned | None:
-        if self._limit is not None and self._number >= self._limit:
-            return None
-        for _ in range(MAX_DUPLICATES):
-            proposal = self._source.propose()
-            if proposal is None:
-                return None
-            config, origin, cells, draw = proposal
-            ids = (self._fingerprints["data"], self._fingerprints["weights"])
-            planned = Planned(
-                trial=f"{self._number:05d}",
-                config=config,
-                origin=origin,
-                digest=config.digest(*ids),
-                point=config.point(*ids),
-                cells=cells,
-                draw=draw,
-            )
-            if planned.digest in self._outcomes:
-                self._source.repeat(self._outcomes[planned.digest])
-                continue
-            self._outcomes[planned.digest] = None
-            self._number += 1
-            self._source.started(planned)
-            self._plan(planned)
-            return planned
-        return None
