@@ -9,7 +9,7 @@ numbers: `dense` spells the formula out, `twin` and `lse` keep no attention map.
 """
 
 # Axes: M members, B samples (1 where all samples share), H heads, S real tokens, R rows (leading
-# or consecutive real tokens that are computed), P prompt tokens, E head width, D width.
+# real tokens that are computed), P prompt tokens, E head width, D width.
 # A flat batch axis of length M * B is written N.
 
 from collections.abc import Sequence
@@ -43,16 +43,6 @@ class PromptPool:
     """False where a member's pool is padded; None: nothing is padded."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowGroup:
-    """Consecutive real tokens that follow one rule about prompts."""
-
-    stop: int
-    """Rows from the previous group's stop (or 0) up to here."""
-    visible: tuple[Visible, ...]
-    """One entry per pool."""
-
-
 def default_backend(device: torch.device) -> Backend:
     """The fastest exact backend on a kind of device."""
     return BACKENDS.get(device.type, "twin")
@@ -81,7 +71,7 @@ def prompted_block(
     block: Block,
     tokens_MBSD: Tensor,
     pools: Sequence[PromptPool],
-    groups: Sequence[RowGroup],
+    visible: Sequence[Visible],
     *,
     mode: MaskMode = "post",
     backend: Backend,
@@ -92,7 +82,7 @@ def prompted_block(
     Args:
         tokens_MBSD: Residual stream that enters the block.
         pools: Prompts of this block.
-        groups: Which rows use which prompts; the last stop is S.
+        visible: Which prompts of each pool the S tokens use.
         mode: When hidden prompts are hidden.
         rows: Compute only this many leading tokens; None: all.
 
@@ -103,23 +93,15 @@ def prompted_block(
         TCPA, arXiv:2505.02406: "post" is Eq. 13, "pre" is Eq. 6-7. The authors' code is "post"
         (ICML2025-TCPA, models/VFPT_TCPA.py).
     """
-    members, samples, length, _ = tokens_MBSD.shape
+    batch = tokens_MBSD.shape[:2]
     x_NSD = tokens_MBSD.flatten(0, 1)
     h_NSD = block.norm1(x_NSD)
-    count = length if rows is None else rows
-    stops = [min(group.stop, count) for group in groups]
-    starts = [0, *stops[:-1]]
-    sizes = [stop - start for start, stop in zip(starts, stops, strict=True)]
-    q = queries(block, h_NSD[:, :count]).unflatten(0, (members, samples))
-    k, v = (t.unflatten(0, (members, samples)) for t in keys_values(block, h_NSD))
-    mixed = [
-        attend(q_part, k, v, pools, _leading(group.visible, size), mode=mode, backend=backend)
-        for q_part, group, size in zip(q.split(sizes, dim=-2), groups, sizes, strict=True)
-        if size
-    ]
-    o_MBHRE = mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=-2)
-    x_NRD = x_NSD[:, :count] + project(block, o_MBHRE.flatten(0, 1))
-    return mlp_residual(block, x_NRD).unflatten(0, (members, samples))
+    q = queries(block, h_NSD[:, :rows]).unflatten(0, batch)
+    k, v = (t.unflatten(0, batch) for t in keys_values(block, h_NSD))
+    seen = [entry if isinstance(entry, bool) else entry[:, :, :rows] for entry in visible]
+    o_MBHRE = attend(q, k, v, pools, seen, mode=mode, backend=backend)
+    x_NRD = x_NSD[:, :rows] + project(block, o_MBHRE.flatten(0, 1))
+    return mlp_residual(block, x_NRD).unflatten(0, batch)
 
 
 def plain_block(
@@ -220,10 +202,6 @@ def attend(
         return _attend_dense(q_MBHRE, k_MBHSE, v_MBHSE, pk, pv, counted, used)
     out: Tensor = _LseAttention.apply(q_MBHRE, k_MBHSE, v_MBHSE, pk, pv, counted, used)
     return out
-
-
-def _leading(visible: Sequence[Visible], rows: int) -> list[Visible]:
-    return [entry if isinstance(entry, bool) else entry[:, :, :rows] for entry in visible]
 
 
 def _masks(

@@ -31,7 +31,6 @@ from torch import Tensor
 from tcpa_core.attention import (
     MaskMode,
     PromptPool,
-    RowGroup,
     Visible,
     prompt_pools,
     prompted_block,
@@ -247,7 +246,7 @@ class Method(base.Method):
 
     def on_block(self, index: int, block: Block, tokens_MBSD: Tensor, state: _State) -> Tensor:
         """Choose prompts for every token, then run the block with them."""
-        groups = self._choose(index, block, tokens_MBSD, state)
+        visible = self._choose(index, block, tokens_MBSD, state)
         if state.pools is not None:
             pools = state.pools[index]
         else:
@@ -266,7 +265,7 @@ class Method(base.Method):
             block,
             tokens_MBSD,
             pools,
-            groups,
+            visible,
             mode=self._config.mask_mode,
             backend=state.run.backend,
             rows=state.run.rows if index == self.layout.depth - 1 else None,
@@ -311,8 +310,8 @@ class Method(base.Method):
 
     def _choose(
         self, index: int, block: Block, tokens_MBSD: Tensor, state: _State
-    ) -> list[RowGroup]:
-        """Which prompts the tokens of each stretch use in this block."""
+    ) -> list[Visible]:
+        """Which prompts of each pool the tokens use in this block."""
         length = tokens_MBSD.shape[2]
         stops = [length if rule.stop is None else rule.stop for rule in self._rules]
         choices: list[Choice | None] = [None] * len(self._rules)
@@ -322,13 +321,11 @@ class Method(base.Method):
                 self._match(index, similarity, rule, stop, state) if rule.top_k else None
                 for rule, stop in zip(self._rules, stops, strict=True)
             ]
-        groups = [
-            RowGroup(stop, self._columns(rule, choice))
-            for rule, stop, choice in zip(self._rules, stops, choices, strict=True)
-        ]
+        counts = [stop - rule.start for rule, stop in zip(self._rules, stops, strict=True)]
+        visible = [self._columns(i, choices, counts) for i in range(len(self._pools))]
         if state.run.inspect:
-            self._record(groups, choices, tokens_MBSD.shape[:3], state)
-        return groups
+            self._record(visible, choices, tokens_MBSD.shape[:3], state)
+        return visible
 
     def _match_input(self, block: Block, tokens_MBSD: Tensor) -> Tensor:
         tokens = tokens_MBSD if self._config.match_input == "raw" else block.norm1(tokens_MBSD)
@@ -371,41 +368,43 @@ class Method(base.Method):
                 scores[m][..., real] = draw
         return scores
 
-    def _columns(self, rule: Rule, choice: Choice | None) -> tuple[Visible, ...]:
-        """Spread chosen groups over their prompt tokens, one entry per pool."""
-        if choice is None:
-            return rule.pools
-        entries: list[Visible] = []
-        used = 0
-        for pool, uses in zip(self._pools, rule.pools, strict=True):
-            if uses:
-                chosen = choice.chosen[..., used : used + max(pool.groups)]
-                entries.append(chosen.repeat_interleave(max(pool.lengths), dim=-1))
-                used += max(pool.groups)
+    def _columns(self, i: int, choices: Sequence[Choice | None], counts: Sequence[int]) -> Visible:
+        """Which tokens (M, B, S, P) use which prompts of pool i: stretch after stretch."""
+        pool = self._pools[i]
+        if all(rule.pools[i] and c is None for rule, c in zip(self._rules, choices, strict=True)):
+            return True
+        rows = []
+        for rule, choice, count in zip(self._rules, choices, counts, strict=True):
+            if choice is not None and rule.pools[i]:
+                before = sum(
+                    max(p.groups)
+                    for p, used in zip(self._pools[:i], rule.pools, strict=False)
+                    if used
+                )
+                chosen = choice.chosen[..., before : before + max(pool.groups)]
+                rows.append(chosen.repeat_interleave(max(pool.lengths), dim=-1))
             else:
-                entries.append(False)
-        return tuple(entries)
+                size = (1, 1, count, pool.width)
+                rows.append(torch.full(size, rule.pools[i], device=self._device))
+        batch = torch.broadcast_shapes(*(row.shape[:2] for row in rows))
+        return torch.cat([row.expand(*batch, -1, -1) for row in rows], dim=2)
 
     def _record(
         self,
-        groups: Sequence[RowGroup],
+        visible: Sequence[Visible],
         choices: Sequence[Choice | None],
         shape: Sequence[int],
         state: _State,
     ) -> None:
         """Keep the chosen groups and the visible prompt columns (M, B, S, P) of this block."""
-        rows, start = [], 0
-        for group in groups:
-            columns = [
-                entry
-                if isinstance(entry, Tensor)
-                else torch.full((1, 1, 1, pool.width), entry, device=self._device)
-                for entry, pool in zip(group.visible, self._pools, strict=True)
-            ]
-            full = (*shape[:2], group.stop - start)
-            rows.append(torch.cat([column.expand(*full, -1) for column in columns], dim=-1))
-            start = group.stop
-        state.seen.setdefault("visible", []).append(torch.cat(rows, dim=2))
+        columns = [
+            entry
+            if isinstance(entry, Tensor)
+            else torch.ones(1, 1, 1, pool.width, dtype=torch.bool)
+            for entry, pool in zip(visible, self._pools, strict=True)
+        ]
+        full = torch.cat([c.to(self._device).expand(*shape, -1) for c in columns], dim=-1)
+        state.seen.setdefault("visible", []).append(full)
         for rule, choice in zip(self._rules, choices, strict=True):
             if choice is not None:
                 state.seen.setdefault(f"groups_{rule.role}", []).append(choice.ranked)

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from tcpa_core.attention import (
     PromptPool,
-    RowGroup,
     plain_block,
     prompt_pools,
     prompted_block,
@@ -134,9 +133,8 @@ class Method(base.Method):
             if state.pools
             else self._sample_pools(index, block, tokens_MBSD, state)
         )
-        everyone = [RowGroup(tokens_MBSD.shape[2], (True,))]
         return prompted_block(
-            block, tokens_MBSD, pools, everyone, backend=state.run.backend, rows=rows
+            block, tokens_MBSD, pools, (True,), backend=state.run.backend, rows=rows
         )
 
     def on_output(self, tokens_MBSD: Tensor, state: _State) -> Tensor:
