@@ -30,7 +30,7 @@ _OBJECT_STORE_BYTES = 100 * 2**20
 
 @contextmanager
 def connect(address: str | None, num_cpus: int) -> Iterator[None]:
-    """A quiet Ray connection, closed in the end.
+    """A quiet Ray connection, closed in the end; one that is open already is used and left open.
 
     Args:
         address: A running cluster; None starts one on this machine, on the loopback interface.
@@ -39,6 +39,9 @@ def connect(address: str | None, num_cpus: int) -> Iterator[None]:
     Raises:
         StudyError: No cluster answers, or none could be started.
     """
+    if ray.is_initialized():
+        yield
+        return
     for name in ("ray", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}

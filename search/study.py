@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -48,24 +49,27 @@ class Journal:
             if self.dropped_bytes:
                 os.truncate(path, whole)
         try:
-            self._file = path.open("ab")
+            self._file = path.open("ab", buffering=0)
         except OSError as err:
             raise _unwritable(path, err) from err
 
     def append(self, *events: Mapping[str, Any]) -> None:
         """Write events with one flush to disk; adds "n" (running number) and "t" (Unix time)."""
         with self._lock:
-            now = time.time()
-            lines = []
-            for event in events:
-                lines.append(encode_line({"n": self._next, "t": round(now, 3), **event}))
-                self._next += 1
+            now = round(time.time(), 3)
+            lines = [
+                encode_line({"n": n, "t": now, **event})
+                for n, event in enumerate(events, self._next)
+            ]
+            size = self._file.tell()
             try:
                 self._file.write(b"".join(lines))
-                self._file.flush()
                 os.fsync(self._file.fileno())
             except OSError as err:
+                with suppress(OSError):  # no half line: what follows would be unreadable
+                    self._file.truncate(size)
                 raise _unwritable(self.path, err) from err
+            self._next += len(lines)
 
     def close(self) -> None:
         """Close the file; nothing can be appended any more."""

@@ -1,0 +1,63 @@
+"""A small search space, a stub in place of the training, and one Ray for all tests here."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.cluster import connect
+from search.launch import Placement, StudyOutcome, run_study
+from search.study import StudyDir
+from spaces.space import Space
+
+ROOT = Path(__file__).parents[2]
+FACTORY = "tests.search.stub:make_worker"
+
+SPACE: dict[str, Any] = {
+    "name": "stubs",
+    "base": {"methods": ["linear"], "train.epochs": 6},
+    "axes": {
+        "optim.lr": {"float": [1e-4, 1e-1], "log": True},
+        "optim.weight_decay": {"float": [0.0, 0.1]},
+    },
+    "objective": {"metric": "val_accuracy", "goal": "maximize"},
+    "sampler": {"name": "random"},
+    "scheduler": {"name": "none"},
+    "budget": {"trials": 12},
+}
+
+
+def make_space(**changes: Any) -> Space:
+    """The space above with other top-level entries; None removes one."""
+    merged = {k: v for k, v in {**SPACE, **changes}.items() if v is not None}
+    return Space.from_dict(merged)
+
+
+@pytest.fixture
+def make_study(tmp_path: Path) -> Callable[..., StudyDir]:
+    """Create a study; keyword arguments tell the stub what to do wrong."""
+
+    def make(space: Space, name: str = "stubs", **orders: Any) -> StudyDir:
+        study = StudyDir.create(tmp_path, name, space, {"data": "d", "weights": "w"}, "")
+        (study.path / "stub.json").write_text(json.dumps(orders))
+        return study
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One local cluster with two cores; starting it takes longer than most tests."""
+    if str(ROOT) not in sys.path:  # workers take over the driver's path and need the stub
+        sys.path.insert(0, str(ROOT))
+    with connect(None, 2):
+        yield
+
+
+def run_stubs(space: Space, study: StudyDir, **placement: Any) -> StudyOutcome:
+    """Run a study with stub workers."""
+    options = {"workers": 2, "slots": 3, "worker_factory": FACTORY, **placement}
+    return run_study(space, study, placement=Placement(**options))
