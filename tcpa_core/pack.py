@@ -24,8 +24,8 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.data._images import ImageSource
 from tcpa_core.data.base import Progress, load_dataset
 from tcpa_core.errors import CheckpointError
-from tcpa_core.methods.base import Step
-from tcpa_core.model import MemberState, PackModel, init_member_state
+from tcpa_core.methods.base import MemberState, Step
+from tcpa_core.model import PackModel, init_member_state
 from tcpa_core.optim import Moments, PackOptimizer, lr_at
 from tcpa_core.record import EpochReport, TrialResult
 from tcpa_core.streams import Stream
