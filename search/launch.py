@@ -34,7 +34,7 @@ from tcpa_core.errors import StudyError
 from tcpa_core.record import FINAL_KINDS
 
 Listener = Callable[[Mapping[str, Any]], None]
-"""Called with every journal event, in order, from a background thread."""
+"""Called with every journal event as it was written, in order, one at a time."""
 
 POLL_S = 0.5
 
@@ -366,11 +366,10 @@ class _Run:
 
     def _record(self, *events: Mapping[str, Any]) -> None:
         with self._recording:
-            self._journal.append(*events)
-            for event in events:
+            for event in self._journal.append(*events):
                 if event["kind"] in FINAL_KINDS:
                     self._counts[str(event["status"])] += 1
-                    self._finals[str(event["trial"])] = dict(event)
+                    self._finals[str(event["trial"])] = event
                 for listener in self._listeners:
                     listener(event)
 

@@ -53,14 +53,16 @@ class Journal:
         except OSError as err:
             raise _unwritable(path, err) from err
 
-    def append(self, *events: Mapping[str, Any]) -> None:
-        """Write events with one flush to disk; adds "n" (running number) and "t" (Unix time)."""
+    def append(self, *events: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Write events with one flush to disk.
+
+        Returns:
+            The events as written: with "n" (running number) and "t" (Unix time in seconds).
+        """
         with self._lock:
             now = round(time.time(), 3)
-            lines = [
-                encode_line({"n": n, "t": now, **event})
-                for n, event in enumerate(events, self._next)
-            ]
+            stamped = [{"n": n, "t": now, **event} for n, event in enumerate(events, self._next)]
+            lines = [encode_line(event) for event in stamped]
             size = self._file.tell()
             try:
                 self._file.write(b"".join(lines))
@@ -70,6 +72,7 @@ class Journal:
                     self._file.truncate(size)
                 raise _unwritable(self.path, err) from err
             self._next += len(lines)
+        return stamped
 
     def close(self) -> None:
         """Close the file; nothing can be appended any more."""
