@@ -188,8 +188,8 @@ def attend(
         keep = [i for i, entry in enumerate(visible) if entry is not False]
         pools, visible = [pools[i] for i in keep], [visible[i] for i in keep]
     if not pools:
-        flat = (t.flatten(0, 1) for t in (q_MBHRE, k_MBHSE, v_MBHSE))
-        return F.scaled_dot_product_attention(*flat).view_as(q_MBHRE)
+        q, k, v = (t.flatten(0, 1) for t in (q_MBHRE, k_MBHSE, v_MBHSE))
+        return F.scaled_dot_product_attention(q, k, v).view_as(q_MBHRE)
     unmasked = all(entry is True for entry in visible)
     if backend == "lse" and (unmasked or v_MBHSE.dtype in (torch.bfloat16, torch.float16)):
         backend = "twin"

@@ -195,7 +195,10 @@ class PackModel(nn.Module):
         return ModelOutput(self.forward_head(features), penalty, run.stats)
 
     def forward_features(self, images: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-        """Features (M, B, F) and penalty (M,) of images (M, B, 3, height, width)."""
+        """Features (M, B, F) and penalty (M,) of images (M, B, 3, height, width).
+
+        Where `features_are_frozen`, one batch (1, B, ...) may stand for all members.
+        """
         run = Pass(step=step, rows=self.backbone.rows_read, backend=self.backend)
         return self._features(images, run, None)
 
@@ -288,7 +291,8 @@ class PackModel(nn.Module):
     def _check_images(self, images: Tensor) -> None:
         side = self.backbone.img_size
         fits = self.backbone.vit.dynamic_img_size or tuple(images.shape[-2:]) == (side, side)
-        if images.ndim != 5 or images.shape[0] != self.num_members or not fits:
+        batches = (self.num_members, 1) if self.features_are_frozen else (self.num_members,)
+        if images.ndim != 5 or images.shape[0] not in batches or not fits:
             raise ShapeError(
                 f"images must have shape ({self.num_members}, B, 3, {side}, {side}), got "
                 f"{tuple(images.shape)}; one batch per member, at the backbone's image size."

@@ -9,6 +9,7 @@ with zeros at the end of the other axes, so a method has to ignore the padding.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, ClassVar, Self
 
 import torch
@@ -221,7 +222,11 @@ def vpt_bound(backbone: Backbone) -> float:
 
 def padding(sizes: Sequence[int], device: torch.device) -> Tensor | None:
     """Boolean (M, max size), False behind each member's size; None if all sizes are equal."""
-    if len(set(sizes)) == 1:
-        return None
-    ends = torch.tensor(sizes, device=device)
-    return torch.arange(max(sizes), device=device) < ends[:, None]
+    return None if len(set(sizes)) == 1 else _padding(tuple(sizes), device)
+
+
+@cache  # asked for in every block; making it anew would stall a GPU each time
+def _padding(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # else a mask first made there could never be trained with
+        ends = torch.tensor(sizes, device=device)
+        return torch.arange(max(sizes), device=device) < ends[:, None]

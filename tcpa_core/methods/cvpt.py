@@ -28,6 +28,7 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
 from tcpa_core.streams import Stream
 
+Init = Callable[[Tensor, Generator], object]
 _WEIGHTS = ("qkv_weight", "qkv_bias", "proj_weight", "proj_bias")
 
 
@@ -263,7 +264,7 @@ def _draw_frozen(backbone: Backbone, configs: Sequence[TrialConfig]) -> dict[str
 def _weight_specs(backbone: Backbone, config: Config) -> dict[str, base.ParamSpec]:
     specs = {}
     for name in _WEIGHTS:
-        init = _zeros if name.endswith("bias") else _trunc02
+        init: Init = _zeros if name.endswith("bias") else _trunc02
         if config.weights.startswith("shared"):
             init = _copy_init(backbone, name)
         shape = tuple(_own(backbone.blocks[0], name).shape)
@@ -271,7 +272,7 @@ def _weight_specs(backbone: Backbone, config: Config) -> dict[str, base.ParamSpe
     return specs
 
 
-def _copy_init(backbone: Backbone, name: str) -> Callable[[Tensor, Generator], object]:
+def _copy_init(backbone: Backbone, name: str) -> Init:
     return lambda tensor, generator: tensor.copy_(
         torch.stack([_own(block, name) for block in backbone.blocks])
     )
@@ -285,7 +286,7 @@ def _trunc02(tensor: Tensor, generator: Generator) -> object:
     return nn.init.trunc_normal_(tensor, std=0.02, generator=generator)
 
 
-def _prompt_init(config: Config, backbone: Backbone) -> Callable[[Tensor, Generator], object]:
+def _prompt_init(config: Config, backbone: Backbone) -> Init:
     if config.init == "zero":
         return _zeros
     if config.init == "vpt":

@@ -259,9 +259,21 @@ def test_a_state_of_another_trial_is_refused() -> None:
         PackModel(backbone, [trial(["vpt"], vpt__num_prompts=4)], NUM_CLASSES, [state])
 
 
+def test_members_without_prompts_share_their_features() -> None:
+    backbone = tiny_backbone()
+    pack = PackModel(backbone, PACKS["linear"], NUM_CLASSES)
+    x = images(backbone)
+    shared, _ = pack.forward_features(x, EVAL)
+    alone, _ = PackModel(backbone, PACKS["linear"][:1], NUM_CLASSES).forward_features(x, EVAL)
+    assert torch.equal(shared, alone)
+    logits = pack.forward_head(shared.expand(3, -1, -1))
+    assert logits.shape == (3, 3, NUM_CLASSES)
+    assert not torch.allclose(logits[0], logits[1])
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 3, 32, 32), (1, 3, 3, 48, 48), (3, 3, 32, 32)])
 def test_images_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
-    pack = PackModel(tiny_backbone(), [trial(["linear"])], NUM_CLASSES)
+    pack = PackModel(tiny_backbone(), [trial(["vpt"])], NUM_CLASSES)
     with pytest.raises(ShapeError, match=r"images must have shape \(1, B, 3, 32, 32\), got"):
         pack(torch.zeros(shape, dtype=torch.float64), EVAL)
 
