@@ -7,9 +7,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
+from typer.exceptions import TyperException
 
 from tcpa_core.errors import ConfigError, StudyError, TcpaError
 
@@ -238,13 +238,12 @@ def main(run: Callable[..., Any] = app) -> None:
     except TcpaError as err:
         print(f"error: {err}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
-    except click.exceptions.NoArgsIsHelpError:
-        sys.exit(WRONG_INPUT)
-    except click.ClickException as err:
-        print(f"error: {err.format_message()} 'tcpa --help' lists what there is.", file=sys.stderr)
-        sys.exit(WRONG_INPUT)
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(FAILURES)
+    except TyperException as err:  # how typer reports a wrong option, argument or verb
+        text = err.format_message() if hasattr(err, "format_message") else str(err)
+        print(f"error: {text} 'tcpa --help' lists what there is.", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
     sys.exit(code if isinstance(code, int) else DONE)
 
 
