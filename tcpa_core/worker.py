@@ -170,9 +170,9 @@ class Worker:
         jobs = sorted(ready, key=lambda job: job.member.epoch)[: group.limit]
         try:
             outcomes = group.pack.run_epoch([job.member for job in jobs])
-        except (MemoryError, RuntimeError) as err:
-            if not _is_out_of_memory(err):
-                raise
+        except Exception as err:
+            if self._device != "cpu" and not _is_out_of_memory(err):
+                raise  # a fault of the device may have spoilt it for everybody
             return self._shrink(group, jobs, err)
         events = []
         for job, outcome in zip(jobs, outcomes, strict=True):
@@ -185,17 +185,22 @@ class Worker:
         return events + self._finish(group)
 
     def _shrink(self, group: _Group, jobs: list[_Job], err: Exception) -> list[Event]:
-        """Train fewer members together from now on; nobody has lost more than this epoch's try."""
+        """Train fewer members together from now on; a member that fails alone is the culprit.
+
+        Nobody has lost more than this epoch's try.
+        """
         if len(jobs) > 1:
             group.limit = len(jobs) // 2
             return []
         member = jobs[0].member
         size = member.config.train.batch_size
-        reason = OutOfMemoryError(
-            f"one step does not fit into the memory of {self._device} (trial {member.trial}, "
-            f"train.batch_size={size}: {err}); lower train.batch_size or backbone.img_size."
-        )
-        return [self._end(group, member.trial, "failed", reason=str(reason))]
+        if _is_out_of_memory(err):
+            err = OutOfMemoryError(
+                f"one step does not fit into the memory of {self._device} (trial {member.trial}, "
+                f"train.batch_size={size}: {err}); lower train.batch_size or backbone.img_size."
+            )
+        reason = f"{type(err).__name__}: {err}"
+        return [self._end(group, member.trial, "failed", reason=reason)]
 
     def _finish(self, group: _Group) -> list[Event]:
         """Complete the jobs of a pack that have trained their last epoch."""

@@ -251,3 +251,22 @@ def test_worker_shrinks_when_memory_is_short(
     assert sizes[0] == 2 and set(sizes[1:]) == {1}
     assert sum(e["kind"] == "epoch" for e in events) == 4, "nobody loses an epoch"
     assert sum(e["kind"] == "completed" for e in events) == 2
+
+
+def test_a_fault_of_one_member_spares_the_others(
+    images: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Pack.run_epoch
+
+    def faulty(self: Pack, members: list[Member]) -> list[EpochReport | Diverged]:
+        if any(member.trial == "1" for member in members):
+            raise ZeroDivisionError("of member 1")
+        return whole(self, members)
+
+    monkeypatch.setattr(Pack, "run_epoch", faulty)
+    worker = Worker(tmp_path, cache, "cpu", 4)
+    for i, settings in enumerate(VPT):
+        worker.submit(str(i), _config(images, "vpt", {**settings, "train.epochs": 2}).flat(), 2)
+    events = {e["trial"]: e for e in _drain(worker)}
+    assert events["0"]["kind"] == "completed"
+    assert events["1"]["reason"] == "ZeroDivisionError: of member 1"
