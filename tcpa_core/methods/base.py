@@ -160,13 +160,12 @@ def check_chain(methods: Mapping[str, Method]) -> None:
     Raises:
         ConfigError: Naming both.
     """
-    for hook in ("on_block",):
-        found = [name for name, method in methods.items() if overrides(method, hook)]
-        if len(found) > 1:
-            raise ConfigError(
-                f"methods: {found[0]!r} and {found[1]!r} cannot be chained, both replace how a "
-                f"block runs ({hook}); keep one of them."
-            )
+    found = [name for name, method in methods.items() if overrides(method, "on_block")]
+    if len(found) > 1:
+        raise ConfigError(
+            f"methods: {found[0]!r} and {found[1]!r} cannot be chained, both replace how a block "
+            "runs (on_block); keep one of them."
+        )
 
 
 def drop_prompts(

@@ -230,7 +230,7 @@ def test_pre_mode_keeps_the_roles_apart_and_post_mode_leaks() -> None:
             for s in (state, changed)
         )
         assert (first - second)[:, :, :prefix].abs().max() > 1e-3
-        moved[mode] = float((first - second)[:, :, prefix:].abs().max())
+        moved[mode] = float((first - second).detach()[:, :, prefix:].abs().max())
     assert moved["pre"] == 0
     assert moved["post"] > 1e-3
 
