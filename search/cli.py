@@ -18,7 +18,6 @@ DONE, FAILURES, WRONG_INPUT = 0, 1, 2
 app = typer.Typer(
     name="tcpa",
     help="Search and ablation for visual prompt tuning on frozen ViTs.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -216,15 +215,17 @@ def _plan(
     from search.plan import make_plan
     from spaces.space import parse_override
 
-    return make_plan(
-        space,
-        study=study,
-        root=root,
-        settings=dict(parse_override(text) for text in set_ or []),
-        trials=trials,
-        tracking_uri=tracking_uri,
-        kind=kind,
-    )
+    with Console(stderr=True).status("checking weights and data") as status:
+        return make_plan(
+            space,
+            study=study,
+            root=root,
+            settings=dict(parse_override(text) for text in set_ or []),
+            trials=trials,
+            tracking_uri=tracking_uri,
+            kind=kind,
+            progress=lambda stage, done, total: status.update(f"{stage}: {done} of {total}"),
+        )
 
 
 def _exit(code: int) -> None:

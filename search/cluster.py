@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 import ray
+from ray._private import ray_constants
 
 from tcpa_core.errors import StudyError
 
@@ -50,13 +51,13 @@ def connect(address: str | None, num_cpus: int) -> Iterator[None]:
         if address:
             ray.init(address=address, **quiet)
         else:
-            with _environment(WORKER_ENV):  # inherited: a runtime_env costs seconds at the start
+            # The environment is inherited; a runtime_env would cost seconds at the start.
+            with _environment(WORKER_ENV), _loopback_only():
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
                     include_dashboard=False,
                     object_store_memory=_OBJECT_STORE_BYTES,
-                    _node_ip_address="127.0.0.1",
                     _temp_dir=scratch,
                     **quiet,
                 )
@@ -95,6 +96,23 @@ def on_interrupt(interrupt: Callable[[str], None]) -> Iterator[None]:
     finally:
         for number, previous in old.items():
             signal.signal(number, previous)
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Let a cluster that starts here listen on 127.0.0.1, as Ray does on macOS.
+
+    Ray 2.60 replaces a loopback address given to `ray.init` by the machine's own and listens on all
+    interfaces. Its switch is an environment variable, read when Ray is imported; processes that it
+    starts read it again.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        with _environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}):
+            yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager

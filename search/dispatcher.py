@@ -104,6 +104,11 @@ class _Trial:
     def has_ended(self) -> bool:
         return "status" in self.report
 
+    @property
+    def is_suspect(self) -> bool:
+        """Lost its worker twice: from now on it runs alone, so that no other fails with it."""
+        return self.restarts > 1
+
 
 @dataclass(slots=True)
 class _Worker:
@@ -245,16 +250,12 @@ class Dispatcher:
     def _place(self) -> None:
         """Give waiting trials to the workers with the most free places, oldest first."""
         while self._queue and not self._interrupted:
-            free = {
-                number: self._spec.slots - len(worker.trials)
-                for number, worker in self._workers.items()
-                if worker.is_ready
-            }
-            number = max(free, key=lambda n: free[n], default=None)
-            if number is None or free[number] < 1:
-                return
-            trial = self._queue.popleft()
+            trial = self._queue[0]
             state = self._trials[trial]
+            number = self._roomiest(alone=state.is_suspect)
+            if number is None:
+                return
+            self._queue.popleft()
             state.worker = number
             self._workers[number].trials.add(trial)
             self._command(
@@ -267,6 +268,16 @@ class Dispatcher:
             )
             if state.stopping:
                 self._command(number, "stop", trial)
+
+    def _roomiest(self, *, alone: bool) -> int | None:
+        """The worker with the most free places; one without any trial if `alone`."""
+        free = {}
+        for number, worker in self._workers.items():
+            held = [self._trials[trial] for trial in worker.trials]
+            if worker.is_ready and not any(t.is_suspect for t in held) and not (alone and held):
+                free[number] = self._spec.slots - len(held)
+        number = max(free, key=lambda n: free[n], default=None)
+        return number if number is not None and free[number] > 0 else None
 
     def _send_tests(self) -> None:
         ready = [number for number, worker in self._workers.items() if worker.is_ready]
@@ -317,8 +328,7 @@ class Dispatcher:
             self._send_tests()
             await worker.actor.run.remote(ray.get_runtime_context().current_actor, number)
         except (RayActorError, RayTaskError) as err:
-            cause = getattr(err, "cause", None)
-            why = f"{type(cause).__name__}: {cause}" if cause else str(err).splitlines()[0]
+            why = str(err).strip().splitlines()[-1]  # the last line of a traceback says it
             with contextlib.suppress(RayError):
                 ray.kill(worker.actor)
             self._lose(number, why)

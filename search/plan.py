@@ -1,6 +1,6 @@
 """What a study will do, and every check that can fail before a trial starts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,14 @@ from rich.table import Table
 from search.study import StudyDir
 from search.tracking import check_tracker, default_uri, without_secrets
 from spaces.space import Space, load_space
-from tcpa_core.backbone import weights_fingerprint
+from tcpa_core.backbone import Backbone, load_backbone, weights_fingerprint
 from tcpa_core.config import BackboneConfig, DataConfig, TrialConfig
-from tcpa_core.data.base import dataset_fingerprint
+from tcpa_core.data.base import Dataset, load_dataset
 from tcpa_core.errors import ConfigError
+from tcpa_core.model import PackModel
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total)."""
 
 KINDS = {"search": "ablate", "ablation": "search"}
 """Kind of a space file, and the verb that runs the other kind."""
@@ -37,7 +41,15 @@ class Plan:
     warnings: tuple[str, ...]
 
     def create(self) -> StudyDir:
-        """Make the study folder."""
+        """Make the study folder, once weights of the hub are fetched.
+
+        Raises:
+            WeightsError: The hub does not answer.
+            StudyError: The folder cannot be written.
+        """
+        for config in dict.fromkeys(config.backbone for config in _configs(self.space)):
+            if _from_hub(config):
+                load_backbone(config)
         uri = without_secrets(self.tracking_uri)
         return StudyDir.create(self.root, self.name, self.space, self.fingerprints, uri)
 
@@ -51,6 +63,7 @@ def make_plan(
     trials: int | None = None,
     tracking_uri: str | None = None,
     kind: str | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """Resolve a space and check it, its data, its weights, the folder and the tracker.
 
@@ -60,6 +73,7 @@ def make_plan(
         settings: Values by dotted path that replace those of the space.
         trials: Replaces budget.trials.
         kind: "search" or "ablation" where the caller runs only one of them.
+        progress: Told of images decoded, as by `load_dataset`.
 
     Raises:
         TcpaError: Something is wrong; nothing was started or written.
@@ -74,12 +88,17 @@ def make_plan(
             f"{source} is {'an ablation' if space.ablation else 'a search'}; "
             f"run it with 'tcpa {KINDS[kind]} {source}'."
         )
-    name = study or space.name
+    if space.ablation and trials is not None:
+        raise ConfigError(
+            f"--trials limits a search, got {trials} for an ablation; it runs every point of its "
+            "design with every seed, so leave --trials out."
+        )
+    name = space.name if study is None else study
     StudyDir.check_free(root, name)
     configs = _configs(space)
-    fingerprints, warnings = _fingerprints(configs)
-    uri = tracking_uri or default_uri(root)
-    if tracking_uri:
+    fingerprints, warnings = _check_parts(configs, progress)
+    uri = default_uri(root) if tracking_uri is None else tracking_uri
+    if tracking_uri is not None:
         check_tracker(uri)
     size = space.size()
     return Plan(
@@ -150,22 +169,41 @@ def _num_trials(space: Space, size: int | None) -> int | None:
     return every if limit is None else min(limit, every)
 
 
-def _fingerprints(configs: list[TrialConfig]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Identities of data and weights; a space that varies them gets all of them joined."""
-    data: dict[DataConfig, str] = {}
-    weights: dict[BackboneConfig, str] = {}
+def _check_parts(
+    configs: list[TrialConfig], progress: Progress | None
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Decode the data, load the weights and fit the methods to them, before a trial has to.
+
+    Returns:
+        Identities of data and weights (a space that varies them gets all of them joined), and
+        what the backbones warn of.
+    """
+    backbones: dict[BackboneConfig, Backbone] = {}
+    data: dict[tuple[DataConfig, int], Dataset] = {}
     for config in configs:
-        source = DataConfig(name=config.data.name, root=config.data.root,
-                            val_fraction=config.data.val_fraction,
-                            split_seed=config.data.split_seed)  # fmt: skip
+        if config.backbone not in backbones:
+            backbones[config.backbone] = _backbone(config.backbone)
+        backbone = backbones[config.backbone]
+        source = (config.data, backbone.img_size)
         if source not in data:
-            data[source] = dataset_fingerprint(source)
-        backbone = BackboneConfig(name=config.backbone.name, weights=config.backbone.weights)
-        if backbone not in weights:
-            weights[backbone] = weights_fingerprint(backbone)
-    warnings = tuple(
-        f"Backbone {backbone.name} has random weights: accuracies mean nothing."
-        for backbone in weights
-        if backbone.weights == "random"
-    )
-    return {"data": "+".join(data.values()), "weights": "+".join(weights.values())}, warnings
+            data[source] = load_dataset(config.data, backbone.img_size, progress=progress)
+        PackModel(backbone, [config], data[source].num_classes)
+    prints = {
+        "data": dict.fromkeys(dataset.fingerprint for dataset in data.values()),
+        "weights": dict.fromkeys(weights_fingerprint(config) for config in backbones),
+    }
+    warnings = dict.fromkeys(line for backbone in backbones.values() for line in backbone.warnings)
+    return {name: "+".join(found) for name, found in prints.items()}, tuple(warnings)
+
+
+def _backbone(config: BackboneConfig) -> Backbone:
+    """The backbone; where its weights are the hub's, only its architecture."""
+    if not _from_hub(config):
+        return load_backbone(config)
+    backbone = load_backbone(config.model_copy(update={"weights": "random"}))
+    backbone.warnings.clear()
+    return backbone
+
+
+def _from_hub(config: BackboneConfig) -> bool:
+    return weights_fingerprint(config).startswith("hub:")

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -166,6 +167,7 @@ class StudyDir:
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(study.path / "study.yaml")
         except OSError as err:
+            shutil.rmtree(study.path, ignore_errors=True)
             raise _unwritable(study.path, err) from err
         return study
 
@@ -185,7 +187,10 @@ class StudyDir:
 
     def document(self) -> dict[str, Any]:
         """study.yaml as plain values."""
-        loaded = yaml.safe_load((self.path / "study.yaml").read_text(encoding="utf-8"))
+        try:
+            loaded = yaml.safe_load((self.path / "study.yaml").read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            loaded = None
         if not isinstance(loaded, dict) or loaded.get("schema") != SCHEMA_VERSION:
             raise RecordError(f"{self.path}/study.yaml is no description of a study.")
         return loaded

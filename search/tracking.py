@@ -63,9 +63,10 @@ def check_tracker(uri: str) -> None:
     try:
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
     except Exception as err:  # the client raises whatever its store's driver raises
-        first = (str(err).splitlines() or [type(err).__name__])[0]
+        text = str(err).replace(uri, without_secrets(uri)).splitlines()
+        first = text[0][:200].rstrip(". ") if text else type(err).__name__
         raise StudyError(
-            f"--tracking-uri: MLflow does not answer at {without_secrets(uri)!r} ({first[:200]}); "
+            f"--tracking-uri: MLflow does not answer at {without_secrets(uri)!r} ({first}); "
             "start the server, correct the address, or leave it out for a local database."
         ) from err
 
