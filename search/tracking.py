@@ -4,6 +4,7 @@ Runs are found by tag before they are made, and metrics are read back before a r
 them, so mirroring twice changes nothing. One background thread of the driver is the only writer.
 """
 
+import json
 import logging
 import os
 import queue
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
 from tcpa_core.errors import StudyError
@@ -30,6 +31,8 @@ MAX_METRICS = 1000
 MAX_PARAMS = 100
 MAX_VALUE = 6000
 """Characters of a parameter's value."""
+MAX_TAG = 5000
+"""Characters of a tag's value."""
 RETRY_S = 5.0
 BATCH_S = 1.0
 
@@ -246,6 +249,7 @@ class _Writer:
             "tcpa.seed": str(event["seed"]),
             "tcpa.methods": "+".join(params["methods"]),
             "tcpa.origin": event["origin"],
+            "tcpa.labels": json.dumps(event["labels"])[:MAX_TAG],
             "mlflow.parentRunId": self._parent,
         }
         run = self._find_run(trial, tags, f"{trial}-{tags['tcpa.methods']}")
@@ -266,7 +270,7 @@ class _Writer:
         status = event["status"]
         self._client.set_tag(run, "tcpa.status", status)
         if event.get("reason"):
-            self._client.set_tag(run, "tcpa.reason", event["reason"][:5000])
+            self._client.set_tag(run, "tcpa.reason", event["reason"][:MAX_TAG])
         self._artifacts(run, event["trial"])
         self._client.set_terminated(
             run, "FAILED" if status == "failed" else "FINISHED", end_time=_milliseconds(event)
@@ -285,8 +289,14 @@ class _Writer:
         if trial not in self._runs:
             self._find_run(trial, {"tcpa.trial": trial}, trial)
         run = self._runs[trial]
-        self._written.setdefault(run, set())
+        if run not in self._written:  # it has ended; only the test comes later
+            self._written[run] = self._points(self._client.get_run(run))
         return run
+
+    def _points(self, run: Run) -> set[tuple[str, int]]:
+        """Name and step of every metric that MLflow holds of a run."""
+        history = (self._client.get_metric_history(run.info.run_id, k) for k in run.data.metrics)
+        return {(metric.key, metric.step) for metrics in history for metric in metrics}
 
     def _find_run(self, trial: str, tags: Mapping[str, str], name: str) -> str:
         """The run of a trial ("" is the study's own), made if it does not exist yet."""
@@ -296,10 +306,7 @@ class _Writer:
         found = self._client.search_runs([self._experiment], key, max_results=1)
         if found:
             run = found[0].info.run_id
-            keys = found[0].data.metrics
-            self._written[run] = {
-                (m.key, m.step) for k in keys for m in self._client.get_metric_history(run, k)
-            }
+            self._written[run] = self._points(found[0])
             if not trial:
                 self._client.update_run(run, status="RUNNING")
         else:
