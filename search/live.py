@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from spaces.space import Space
 from tcpa_core.record import FINAL_KINDS
@@ -118,16 +119,16 @@ class Watch:
         score, trial = self._best
         params = self._params.get(trial, {})
         shown = [f"{path}={_short(params[path])}" for path in self._axes if path in params]
-        return f"{self._metric} {abs(score):.4f} (trial {trial}: {', '.join(shown)})"
+        return f"{self._metric} {self._sign * score:.4f} (trial {trial}: {', '.join(shown)})"
 
     def _render(self) -> Group:
         with self._lock:
             table = Table(title=self._title, show_header=False, title_justify="left")
             table.add_row("trials", self._counts())
-            table.add_row("best so far", self._best_line())
+            table.add_row("best so far", Text(self._best_line()))
             table.add_row("rate", self._rate())
             if self._message:
-                table.add_row("note", self._message)
+                table.add_row("note", Text(self._message))
             return Group(table, self._bar)
 
     def _print_plain(self, event: Event) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from search.study import StudyDir
 from search.tracking import check_tracker, default_uri, without_secrets
@@ -119,17 +120,17 @@ def show_plan(plan: Plan, console: Console) -> None:
     space = plan.space
     table = Table(title=f"plan of {plan.name}", show_header=False, title_justify="left")
     for key, value in _rows(plan):
-        table.add_row(key, value)
+        table.add_row(key, Text(value))
     console.print(table)
     if space.axes:
         axes = Table("axis", "range", "when", title_justify="left")
         for path, axis in space.axes.items():
             shown = axis.as_dict()
             when = shown.pop("when", "")
-            axes.add_row(path, str(shown), str(when))
+            axes.add_row(path, Text(str(shown)), Text(str(when)))
         console.print(axes)
     for warning in plan.warnings:
-        console.print(f"warning: {warning}")
+        console.print(f"warning: {warning}", markup=False)
 
 
 def _rows(plan: Plan) -> list[tuple[str, str]]:

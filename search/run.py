@@ -98,7 +98,9 @@ def show_status(study: StudyDir, console: Console) -> None:
     counts = ", ".join(f"{n} {name}" for name, n in sorted(Counter(state.values()).items()))
     console.print(f"{study.name}: {counts or 'no trial yet'}; last event: {last}.", markup=False)
     if best:
-        console.print(f"best {objective.metric} {abs(best[0]):.4f} (trial {best[1]})", markup=False)
+        console.print(
+            f"best {objective.metric} {sign * best[0]:.4f} (trial {best[1]})", markup=False
+        )
     if failure:
         console.print(f"last failure, trial {failure}", markup=False)
 
