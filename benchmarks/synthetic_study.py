@@ -128,7 +128,7 @@ def _events(
         yield {"kind": "started", "trial": planned["trial"], "worker": "w0", "device": "cpu"}
         fate = rng.random()
         stops = kind == "search" and rng.random() < 0.6
-        length = max(1, epochs // 3**rng.integers(1, 4)) if stops else epochs
+        length = max(1, epochs // 3 ** rng.integers(1, 4)) if stops else epochs
         if fate < failed + unfinished:
             length = max(1, int(length * rng.random()))
         reports = list(_curve(rng, peak, epochs, length))
@@ -262,9 +262,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=["search", "ablation"], default="search")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    write_study(
-        args.folder, trials=args.trials, epochs=args.epochs, kind=args.kind, seed=args.seed
-    )
+    write_study(args.folder, trials=args.trials, epochs=args.epochs, kind=args.kind, seed=args.seed)
     start = time.perf_counter()
     summary = build_report(args.folder)
     total = time.perf_counter() - start

@@ -1,6 +1,6 @@
 """Factor and level tables: replicates summarised, compared with the baseline seed by seed."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -53,7 +53,7 @@ def ablation_table(trials: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def _factor_rows(factor: str, levels: Mapping[Any, Any], metric: str) -> list[dict[str, Any]]:
     values = {key: _by_point_and_seed(group["trials"], metric) for key, group in levels.items()}
-    baseline: Mapping[Any, float] = next(
+    baseline: dict[Hashable, float] = next(
         (_by_seed(values[key]) for key, group in levels.items() if group["baseline"]), {}
     )
     rows = []
@@ -98,7 +98,7 @@ def _by_point_and_seed(trials: Iterable[Mapping[str, Any]], metric: str) -> dict
     }
 
 
-def _by_seed(values: Mapping[Any, float]) -> dict[int, float]:
+def _by_seed(values: Mapping[Any, float]) -> dict[Hashable, float]:
     """Seed -> mean over the points of a level (one point, except in factorial designs)."""
     seeds: dict[int, list[float]] = {}
     for (_, seed), value in values.items():

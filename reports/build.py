@@ -118,7 +118,7 @@ def select(trials: pd.DataFrame, study: Study) -> Selected | None:
         trials=tuple(rows["trial"]),
         settings=settings,
         metric=metric,
-        value=float(means[point]),
+        value=float(means.loc[point]),
         val_accuracy=_mean(rows["val_accuracy"]),
         test_accuracy=_mean(rows["test_accuracy"]),
     )

@@ -49,7 +49,7 @@ class EpochColumns:
         trial, epoch = trial[order], epoch[order]
         last = np.ones(len(trial), dtype=bool)
         last[:-1] = (trial[1:] != trial[:-1]) | (epoch[1:] != epoch[:-1])
-        columns = {"trial": trial[last], "epoch": epoch[last]}
+        columns: dict[str, Any] = {"trial": trial[last], "epoch": epoch[last]}
         for name, values in self.values.items():
             columns[name] = np.asarray(values, dtype=np.float64)[order][last]
         return columns, int(len(trial) - last.sum())

@@ -24,7 +24,7 @@ def draw(data: pd.DataFrame, tables: Tables) -> Figure:
     colours = dict(zip(data["factor"].unique(), COLOURS * 8, strict=False))
     several = data["factor"].nunique() > 1
     labels = []
-    for place, row in data.iterrows():
+    for place, row in enumerate(data.to_dict("records")):
         colour = colours[row["factor"]]
         if pd.notna(row["low"]):
             axes.plot([100 * row["low"], 100 * row["high"]], [place, place], color=colour, lw=1.5)

@@ -20,7 +20,7 @@ def draw(data: pd.DataFrame, tables: Tables) -> Figure:
     figure, axes = new_figure(max(1.2, 0.5 + 0.25 * len(data)))
     colours = [COLOURS[0] if distinct else "#BBBBBB" for distinct in data["is_distinct"]]
     axes.barh(data["axis"], data["importance"], color=colours, height=0.6)
-    for place, row in data.iterrows():
+    for place, row in enumerate(data.to_dict("records")):
         axes.plot([row["low"], row["high"]], [place, place], color="#444444", lw=1)
     axes.invert_yaxis()
     axes.set_xlabel("share of variance (grey: not told from chance)")

@@ -39,7 +39,8 @@ def draw(data: pd.DataFrame, tables: Tables) -> Figure:
 def _scaled(column: pd.Series, log: bool) -> pd.Series:
     if pd.api.types.is_numeric_dtype(column):
         numbers = column.astype(float)
-        numbers = np.log(numbers) if log else numbers
+        if log:
+            numbers = numbers.map(np.log)
     else:
         labels = column.map(methods_label, na_action="ignore")
         codes, _ = pd.factorize(labels, sort=True)
