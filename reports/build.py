@@ -118,7 +118,7 @@ def select(trials: pd.DataFrame, study: Study) -> Selected | None:
         trials=tuple(rows["trial"]),
         settings=settings,
         metric=metric,
-        value=float(means.loc[point]),
+        value=float(means.max() if objective.maximize else means.min()),
         val_accuracy=_mean(rows["val_accuracy"]),
         test_accuracy=_mean(rows["test_accuracy"]),
     )
