@@ -1,0 +1,184 @@
+"""The command's surface: verbs, options, exit codes, speed of help, and what is written."""
+
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+
+from search import cli
+from search.study import Journal, StudyDir
+from spaces.space import load_space
+
+START = {"--study", "--root", "--set", "--trials", "--address", "--tracking-uri", "--dry-run"}
+OPTIONS = {
+    "quickstart": {"--root", "--tracking-uri"},
+    "plan": START - {"--address", "--dry-run"},
+    "search": START,
+    "ablate": START,
+    "resume": {"--root", "--address", "--tracking-uri"},
+    "status": {"--root"},
+    "report": {"--root"},
+    "sync": {"--root", "--tracking-uri"},
+    "dashboard": {"--root", "--port"},
+    "data": {"--root"},
+    "backbones": set(),
+}
+"""What scripts rely on: a verb or an option that disappears breaks them."""
+
+
+@pytest.fixture
+def tcpa(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+         tmp_path: Path) -> Callable[..., tuple[int, str]]:  # fmt: skip
+    """Run the command in this process; returns exit code and stdout."""
+    monkeypatch.setenv("TCPA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["tcpa", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, capsys.readouterr().out
+
+    return run
+
+
+def test_verbs_and_options_are_the_promised_ones() -> None:
+    command = typer.main.get_command(cli.app)
+    found = {
+        name: {o for p in verb.params for o in p.opts if o.startswith("--")} - {"--help"}
+        for name, verb in command.commands.items()  # type: ignore[attr-defined]
+    }
+    assert found == OPTIONS
+
+
+def test_help_loads_nothing_heavy() -> None:
+    script = (
+        "import sys; sys.argv = ['tcpa', '--help']\n"
+        "from search import cli\n"
+        "try:\n    cli.main()\n"
+        "except SystemExit as end:\n    assert end.code == 0, end.code\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'optuna', 'pandas', 'matplotlib', 'timm'}\n"
+        "print('loaded', sorted(heavy & sys.modules.keys()))"
+    )
+    fastest = float("inf")
+    for _ in range(2):  # the first run may compile
+        begun = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+        )
+        fastest = min(fastest, time.monotonic() - begun)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.endswith("loaded []\n")
+        for verb in OPTIONS:
+            assert verb in done.stdout
+    assert fastest < 1.5
+
+
+@pytest.mark.parametrize("line", [["plan", "quickstart"], ["search", "quickstart", "--dry-run"],
+                                  ["ablate", "tcpa_components", "--dry-run"]])  # fmt: skip
+def test_planning_writes_nothing(
+    line: list[str], tcpa: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    root = tmp_path / "studies"
+    code, out = tcpa(*line, "--root", str(root), "--study", "mine", "--set", "train.epochs=3")
+    assert code == 0
+    assert "plan of mine" in out and "at most 3 a trial" in out
+    assert not root.exists()
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_the_exit_code_is_that_of_the_run(
+    code: int, tcpa: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def run(study: StudyDir, *_: object, **__: object) -> int:
+        ran.append(study.name)
+        return code
+
+    monkeypatch.setattr("search.run.run_and_watch", run)
+    line = ["quickstart", "--root", str(tmp_path), "--study", "s", "--trials", "2"]
+    assert tcpa("search", *line)[0] == code
+    assert StudyDir.open(tmp_path, "s").space().budget.trials == 2
+    assert tcpa("resume", "s", "--root", str(tmp_path))[0] == code
+    assert ran == ["s", "s"]
+
+
+def test_an_interrupt_ends_with_1(
+    tcpa: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("search.run.show_data", stop)
+    assert tcpa("data", "digits")[0] == 1
+
+
+def test_status_reads_the_journal_alone(
+    tcpa: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    study = StudyDir.create(tmp_path, "s", load_space("quickstart"), {}, "")
+    assert tcpa("status", "s", "--root", str(tmp_path)) == (
+        0, "s: no trial yet; last event: planned.\n")  # fmt: skip
+    journal = Journal(study.journal_path)
+    journal.append({"kind": "study", "name": "s"})
+    for trial in ("00000", "00001", "00002", "00003", "00004"):
+        journal.append({"kind": "planned", "trial": trial, "params": {}})
+    for trial in ("00000", "00001", "00002", "00003"):
+        journal.append({"kind": "started", "trial": trial})
+    done = {"kind": "completed", "status": "completed"}
+    journal.append(
+        {**done, "trial": "00000", "val_accuracy": 0.5},
+        {**done, "trial": "00001", "val_accuracy": 0.7},
+        {"kind": "failed", "status": "failed", "trial": "00002", "reason": "loss is nan"},
+    )
+    journal.close()
+    code, out = tcpa("status", "s", "--root", str(tmp_path))
+    assert code == 0
+    assert out.splitlines() == [
+        "s: 2 completed, 1 failed, 1 running, 1 waiting; last event: failed.",
+        "best val_accuracy 0.7000 (trial 00001)",
+        "last failure, trial 00002: loss is nan",
+    ]
+
+
+def test_backbones_and_data_are_listed(tcpa: Callable[..., tuple[int, str]]) -> None:
+    assert tcpa("backbones", "vit_nano") == (0, "vit_nano\n")
+    code, out = tcpa("data", "digits")
+    assert code == 0
+    assert out.startswith("digits: 10 classes, ")
+    assert [line.split(":")[0].strip() for line in out.splitlines()[1:]] == ["train", "val", "test"]
+
+
+@pytest.mark.integration
+def test_the_dashboard_serves_the_studies(tmp_path: Path) -> None:
+    import socket
+
+    from search.tracking import check_tracker
+
+    check_tracker(f"sqlite:///{tmp_path}/mlflow.db")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    line = [sys.executable, "-m", "search.cli", "dashboard"]
+    server = subprocess.Popen(
+        [*line, "--root", str(tmp_path), "--port", str(port)], cwd=Path(cli.__file__).parents[1],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+    try:
+        status, deadline = 0, time.monotonic() + 90
+        while status != 200 and server.poll() is None and time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+                    status = answer.status
+            except OSError:
+                time.sleep(0.3)
+        assert status == 200
+    finally:
+        server.terminate()
+        server.wait(30)
