@@ -110,14 +110,14 @@ def test_the_exit_code_is_that_of_the_run(
     assert ran == ["s", "s"]
 
 
-def test_an_interrupt_ends_with_1(
+def test_an_interrupt_ends_as_shells_expect(
     tcpa: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("search.run.show_data", stop)
-    assert tcpa("data", "digits")[0] == 1
+    assert tcpa("data", "digits")[0] == 130  # 128 + SIGINT
 
 
 def test_status_reads_the_journal_alone(
