@@ -47,6 +47,9 @@ SELECTED = {"val_accuracy": "selected_val_accuracy", "val_loss": "selected_val_l
             "duration_s": "total_duration_s"}  # fmt: skip
 """Final values whose plain names are those of the per-epoch series."""
 
+_RUNS_FIRST = {"mlflow.experimentKind": "custom_model_development"}
+"""Makes MLflow's pages open on the runs instead of on traces of language models."""
+
 Event = Mapping[str, Any]
 
 
@@ -326,7 +329,11 @@ class _Writer:
             return str(found.experiment_id)
         location = f"{artifact_root.resolve().as_uri()}/{self._name}" if artifact_root else None
         try:
-            return str(self._client.create_experiment(self._name, artifact_location=location))
+            return str(
+                self._client.create_experiment(
+                    self._name, artifact_location=location, tags=_RUNS_FIRST
+                )
+            )
         except MlflowException:  # another writer was faster
             again = self._client.get_experiment_by_name(self._name)
             if again is None:

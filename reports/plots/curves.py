@@ -32,6 +32,7 @@ def draw(data: pd.DataFrame, tables: Tables) -> Figure:
         rows = rows.sort_values("epoch")
         axes.plot(rows["epoch"], rows["mean"], color=colour, label=str(name), lw=1.2)
         axes.fill_between(rows["epoch"], rows["low"], rows["high"], color=colour, alpha=0.15, lw=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("epoch (band: range over trials)")
     axes.set_ylabel(tables.study.curve_metric)
     axes.legend(ncols=2)

@@ -32,5 +32,5 @@ def draw(data: pd.DataFrame, tables: Tables) -> Figure:
         labels.append(f"{row['factor']} = {row['level']}" if several else str(row["level"]))
     axes.set_yticks(range(len(data)), labels)
     axes.invert_yaxis()
-    axes.set_xlabel("val accuracy (%), mean and 95 % interval over seeds")
+    axes.set_xlabel("val accuracy (%), mean, 95 % interval")
     return figure
