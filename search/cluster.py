@@ -44,8 +44,8 @@ def connect(address: str | None, num_cpus: int) -> Iterator[None]:
         yield
         return
     for name in ("ray", "ray.tune", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised or recorded
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     scratch = None if address else tempfile.mkdtemp(prefix="tcpa-ray-", dir=_short_folder())
     try:
         if address:

@@ -62,19 +62,14 @@ class PackWorker:
         """Return once the worker is made."""
 
     def run(self, dispatcher: Any, worker: int) -> None:
-        """Train until `halt`; events are handed over in order, one batch ahead of the training."""
-        sent = None
+        """Train until `halt`. Events are handed over before the next epoch, which may be fatal."""
         while not self._halted:
             self._wake.clear()
             events = self._worker.work()
             if events:
-                if sent is not None:
-                    ray.get(sent)
-                sent = dispatcher.push.remote(worker, events)
+                ray.get(dispatcher.push.remote(worker, events))
             elif self._worker.idle:
                 self._wake.wait()
-        if sent is not None:
-            ray.get(sent)
 
     def command(self, name: str, *args: Any, **kwargs: Any) -> None:
         """Hand a command ("submit", "extend", "stop", "test") to the worker."""
@@ -188,10 +183,6 @@ class Dispatcher:
             else:  # perhaps it waits for resources that never come
                 ray.kill(worker.actor)
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def settled(self) -> bool:
-        """True when no trial is held by a worker or waits for one."""
-        return all(state.has_ended for state in self._trials.values())
 
     async def push(self, worker: int, events: Sequence[Event]) -> None:
         """Take a worker's events, in order."""

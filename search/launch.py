@@ -156,7 +156,11 @@ class _Run:
     def go(self) -> StudyOutcome:
         """Run to the end of the budget, an interrupt or a fault of the driver."""
         cpus = max(self._placement.workers or 0, os.cpu_count() or 1)
-        with on_interrupt(self._interrupt), connect(self._placement.address, cpus):
+        with (
+            on_interrupt(self._interrupt),
+            connect(self._placement.address, cpus),
+            on_interrupt(self._interrupt),  # again: Ray's start takes SIGTERM for itself
+        ):
             if self._past.is_empty:
                 self._record({"kind": "study", "name": self._study.name})
             else:
@@ -169,6 +173,8 @@ class _Run:
                 self._tune()
                 self._settle()
                 self._test_selected()
+            except RayError as err:
+                self._failure = self._failure or self._lost_ray(err)
             finally:
                 with suppress(RayError):
                     ray.get(self._dispatcher.halt.remote())
@@ -299,8 +305,8 @@ class _Run:
         return [*rungs, epochs]
 
     def _settle(self) -> None:
-        """Wait until the workers have recorded the end of every trial."""
-        while not self._stop_reason and not ray.get(self._dispatcher.settled.remote()):
+        """Wait until the end of every trial is in the journal."""
+        while not self._stop_reason and self._planned.keys() - self._finals.keys():
             time.sleep(0.05)
 
     def _test_selected(self) -> None:
@@ -358,11 +364,18 @@ class _Run:
                         f"{fault}; correct that, then 'tcpa resume {self._study.name}'."
                     )
             except BaseException as err:  # the main thread raises it
-                self._failure = err
+                self._failure = self._lost_ray(err) if isinstance(err, RayError) else err
                 self._interrupt(f"the driver failed: {err}")
                 return
             if closing and not events:
                 return
+
+    def _lost_ray(self, err: RayError) -> StudyError:
+        why = str(err).strip().splitlines()[0]
+        return StudyError(
+            f"the Ray cluster of study {self._study.name!r} does not answer any more ({why}); what "
+            f"is recorded is kept: 'tcpa resume {self._study.name}'."
+        )
 
     def _record(self, *events: Mapping[str, Any]) -> None:
         with self._recording:

@@ -73,10 +73,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial for Tune; None to be asked again, or FINISHED."""
-        if not self._may_start():
-            return Searcher.FINISHED
         if self._unfinished:
             planned = self._unfinished.popleft()
+        elif not self._may_start():
+            return Searcher.FINISHED
         else:
             taken = self._take()
             if taken is None:
