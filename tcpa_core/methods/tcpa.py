@@ -38,7 +38,7 @@ from tcpa_core.attention import (
 from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
-from tcpa_core.methods import base
+from tcpa_core.methods import _image_prompter, base
 from tcpa_core.methods._matching import (
     Choice,
     Pool,
@@ -56,6 +56,7 @@ class Config(base.MethodSettings):
     """Settings of TCPA."""
 
     shared = (
+        "image_prompter",
         "split_roles",
         "match_tokens",
         "mask_mode",
@@ -106,6 +107,8 @@ class Config(base.MethodSettings):
     10 (the authors' value)."""
     prompt_dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Dropout on the prompts, per sample."""
+    image_prompter: bool = False
+    """Add a small trained network to the pixels (one script of the authors; not in the paper)."""
     prompt_init: Literal["u1", "vpt"] = "u1"
     """Prompts and keys from U(-1, 1) (authors' code) or with VPT's bound."""
     register_role: Role = "cls"
@@ -124,6 +127,15 @@ class Config(base.MethodSettings):
             if f"top_k_{role}" not in values and isinstance(size, int):
                 filled[f"top_k_{role}"] = max(1, size // 2)
         return filled
+
+    @model_validator(mode="after")
+    def _check_prompter(self) -> "Config":
+        if self.image_prompter and not (self.num_cls_prompts or self.num_image_prompts):
+            raise ValueError(
+                "tcpa.image_prompter needs prompts, got tcpa.num_cls_prompts = "
+                "tcpa.num_image_prompts = 0; set one of them above 0."
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_top_k(self) -> "Config":
@@ -212,7 +224,7 @@ class Method(base.Method):
                 specs[f"{role}_prompts"] = base.ParamSpec((depth, groups, length, width), init)
                 if settings.match_tokens:
                     specs[f"{role}_keys"] = base.ParamSpec((depth, groups, width), init)
-        return specs
+        return specs | (_image_prompter.specs() if settings.image_prompter else {})
 
     @property
     def active(self) -> bool:
@@ -243,6 +255,13 @@ class Method(base.Method):
                 for block, p in zip(self._blocks, prompts, strict=True)
             ]
         return state
+
+    def on_images(self, images: Tensor, state: _State) -> Tensor:
+        """Run the image-level prompter, if there is one."""
+        if not self._config.image_prompter:
+            return images
+        params = {name: getattr(self, name) for name in _image_prompter.specs()}
+        return _image_prompter.apply(images, params)
 
     def on_block(self, index: int, block: Block, tokens_MBSD: Tensor, state: _State) -> Tensor:
         """Choose prompts for every token, then run the block with them."""

@@ -28,11 +28,19 @@ TCPA = [
      "tcpa.top_k_image": 7, "tcpa.prompt_dropout": 0.0, "tcpa.random_epochs": 1, "seed": 2,
      "train.mixup_alpha": 0.8, "train.label_smoothing": 0.1, "optim.weight_decay": 0.5},
 ]  # fmt: skip
+PROMPTER = [{**extra, "tcpa.image_prompter": True} for extra in TCPA[:2]]
 VPT = [{"vpt.num_prompts": 2, "seed": 3}, {"vpt.num_prompts": 7, "optim.lr": 0.02, "seed": 4}]
 CVPT = [{"cvpt.num_prompts": 1, "seed": 5}, {"cvpt.num_prompts": 6, "seed": 6}]
 SHALLOW = [{"vpt.deep": False, **extra} for extra in VPT]
 LINEAR = [{"optim.lr": 0.1, "seed": 7}, {"optim.lr": 0.02, "seed": 8}]
-PACKS = {"tcpa": TCPA, "vpt": VPT, "vpt shallow": SHALLOW, "cvpt": CVPT, "linear": LINEAR}
+PACKS = {
+    "tcpa": TCPA,
+    "tcpa prompter": PROMPTER,
+    "vpt": VPT,
+    "vpt shallow": SHALLOW,
+    "cvpt": CVPT,
+    "linear": LINEAR,
+}
 
 
 @pytest.fixture(scope="session")
