@@ -167,9 +167,11 @@ def test_the_dashboard_serves_the_studies(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     line = [sys.executable, "-m", "search.cli", "dashboard"]
-    server = subprocess.Popen(
-        [*line, "--root", str(tmp_path), "--port", str(port)], cwd=Path(cli.__file__).parents[1],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+    log = tmp_path / "server.log"
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [*line, "--root", str(tmp_path), "--port", str(port)],
+            cwd=Path(cli.__file__).parents[1], stdout=output, stderr=subprocess.STDOUT)  # fmt: skip
     try:
         status, deadline = 0, time.monotonic() + 90
         while status != 200 and server.poll() is None and time.monotonic() < deadline:
@@ -178,7 +180,7 @@ def test_the_dashboard_serves_the_studies(tmp_path: Path) -> None:
                     status = answer.status
             except OSError:
                 time.sleep(0.3)
-        assert status == 200
+        assert status == 200, log.read_text()
     finally:
         server.terminate()
         server.wait(30)
