@@ -2,6 +2,7 @@
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from reports.plots.base import COLOURS, Tables, methods_label, new_figure, sentence
 
@@ -32,7 +33,7 @@ def draw(data: pd.DataFrame, tables: Tables) -> Figure:
         rows = rows.sort_values("epoch")
         axes.plot(rows["epoch"], rows["mean"], color=colour, label=str(name), lw=1.2)
         axes.fill_between(rows["epoch"], rows["low"], rows["high"], color=colour, alpha=0.15, lw=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch (band: range over trials)")
     axes.set_ylabel(tables.study.curve_metric)
     axes.legend(ncols=2)
