@@ -267,8 +267,8 @@ class Dispatcher:
             held = [self._trials[trial] for trial in worker.trials]
             if worker.is_ready and not any(t.is_suspect for t in held) and not (alone and held):
                 free[number] = self._spec.slots - len(held)
-        number = max(free, key=lambda n: free[n], default=None)
-        return number if number is not None and free[number] > 0 else None
+        roomiest = max(free, key=lambda n: free[n], default=None)
+        return roomiest if roomiest is not None and free[roomiest] > 0 else None
 
     def _send_tests(self) -> None:
         ready = [number for number, worker in self._workers.items() if worker.is_ready]

@@ -71,6 +71,8 @@ class StudyOutcome:
     """Trials by final status."""
     reason: str
     """"finished", or why it stopped before."""
+    waited_s: float = 0.0
+    """Time in which a place stood free because no suggestion was ready."""
 
     @property
     def finished(self) -> bool:
@@ -152,6 +154,7 @@ class _Run:
         self._closing = threading.Event()
         self._recording = threading.Lock()
         self._num_gpus = 0.0
+        self._waited_s = 0.0
 
     def go(self) -> StudyOutcome:
         """Run to the end of the budget, an interrupt or a fault of the driver."""
@@ -184,7 +187,8 @@ class _Run:
             raise self._failure
         self._record({"kind": "stopped", "reason": self._stop_reason} if self._stop_reason
                      else {"kind": "finished"})  # fmt: skip
-        return StudyOutcome(dict(self._counts), self._stop_reason or "finished")
+        reason = self._stop_reason or "finished"
+        return StudyOutcome(dict(self._counts), reason, self._waited_s)
 
     def _start_dispatcher(self) -> Any:
         on_gpu = self._num_gpus > 0
@@ -231,6 +235,7 @@ class _Run:
             self._drive(ConcurrencyLimiter(searcher, self._concurrency), scratch)
         finally:
             searcher.close()
+            self._waited_s = searcher.waited_s
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _plan(self, planned: Planned) -> None:
