@@ -115,8 +115,9 @@ class _Worker:
 class Dispatcher:
     """Asynchronous Ray actor; every method may be awaited from anywhere in the cluster."""
 
-    def __init__(self, spec: WorkerSpec, test_at_end: bool) -> None:
+    def __init__(self, spec: WorkerSpec, metrics: Sequence[str], test_at_end: bool) -> None:
         self._spec = spec
+        self._reported = {"epoch", "num_epochs", "status", *metrics}
         self._test_at_end = test_at_end
         self._workers: dict[int, _Worker] = {}
         self._num_started = 0
@@ -138,8 +139,14 @@ class Dispatcher:
     async def advance(self, trial: str, params: dict[str, Any], until_epoch: int) -> dict[str, Any]:
         """Let a trial train up to an epoch and wait until it stands there or has ended.
 
+        Args:
+            trial: Its name.
+            params: Its settings; read the first time only.
+            until_epoch: It may train up to and including this epoch.
+
         Returns:
-            The last epoch's fields with `done`; a final one has `status` too.
+            `epoch`, the objectives as far as they are known, and `done`; with `status` and
+            `num_epochs` when it has ended. Told in full once.
         """
         state = self._trials.get(trial)
         if state is None:
@@ -155,7 +162,10 @@ class Dispatcher:
         if not self._interrupted:
             await state.reached.wait()
         done = state.has_ended or self._interrupted
-        return {**state.report, "done": done, "interrupted": self._interrupted}
+        report = {k: v for k, v in state.report.items() if k in self._reported}
+        if state.has_ended:
+            state.report = {k: state.report[k] for k in ("epoch", "status") if k in report}
+        return {**report, "done": done, "interrupted": self._interrupted}
 
     async def stop(self, trial: str) -> None:
         """The scheduler ends a trial early; nothing happens if it has ended already."""

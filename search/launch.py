@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Experiment
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
-from ray.tune.search import ConcurrencyLimiter, Searcher, SearchGenerator
+from ray.tune.search import ConcurrencyLimiter, SearchGenerator
 
 from search.cluster import WORKER_ENV, connect, on_interrupt
 from search.dispatcher import Dispatcher, WorkerSpec
@@ -146,8 +146,9 @@ class _Run:
         self._past = past
         self._listeners = listeners
         self._counts = Counter(_count(past))
-        self._planned = dict(past.planned)
-        self._finals = dict(past.outcomes)
+        self._points = {trial: planned.point for trial, planned in past.planned.items()}
+        self._metric = space.objective[0].metric
+        self._finals = {trial: self._value(final) for trial, final in past.outcomes.items()}
         self._stop_reason = ""
         self._started = time.monotonic()
         self._failure: BaseException | None = None
@@ -170,6 +171,7 @@ class _Run:
                 self._record({"kind": "resumed"})
             self._num_gpus = ray.cluster_resources().get("GPU", 0.0)
             self._dispatcher = self._start_dispatcher()
+            self._started = time.monotonic()
             pump = threading.Thread(target=self._pump, name="events", daemon=True)
             pump.start()
             try:
@@ -208,7 +210,8 @@ class _Run:
         # One trial per worker waits, so that a place that falls free is taken at once.
         self._concurrency = spec.count * (spec.slots + 1)
         actor = ray.remote(Dispatcher).options(num_cpus=0, max_concurrency=10_000)
-        dispatcher = actor.remote(spec, self._space.ablation is not None)
+        metrics = [objective.metric for objective in self._space.objective]
+        dispatcher = actor.remote(spec, metrics, self._space.ablation is not None)
         ray.get(dispatcher.start.remote())
         return dispatcher
 
@@ -232,14 +235,14 @@ class _Run:
         )
         scratch = tempfile.mkdtemp(prefix="tcpa-tune-")
         try:
-            self._drive(ConcurrencyLimiter(searcher, self._concurrency), scratch)
+            self._drive(searcher, scratch)
         finally:
             searcher.close()
             self._waited_s = searcher.waited_s
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _plan(self, planned: Planned) -> None:
-        self._planned[planned.trial] = planned
+        self._points[planned.trial] = planned.point
         self._record(planned.event())
 
     def _most_trials(self) -> int | None:
@@ -247,7 +250,7 @@ class _Run:
         trials, seeds = self._space.budget.trials, len(self._space.seeds)
         return trials if trials is None or trials < seeds else trials // seeds * seeds
 
-    def _drive(self, searcher: Searcher, scratch: str) -> None:
+    def _drive(self, searcher: StudySearcher, scratch: str) -> None:
         """Tune's own loop, without its console, snapshots and signal handlers."""
         tune.register_trainable(PackTrial.__name__, PackTrial)
         experiment = Experiment(
@@ -256,13 +259,13 @@ class _Run:
             num_samples=sys.maxsize,
             storage_path=scratch,
         )
-        algorithm = SearchGenerator(searcher)
+        algorithm = SearchGenerator(ConcurrencyLimiter(searcher, self._concurrency))
         algorithm.add_configurations([experiment])
         controller = _Controller(
             search_alg=algorithm,
             scheduler=self._scheduler(),
             storage=experiment.storage,
-            resource_manager_factory=lambda: Slots(self._dispatcher),
+            resource_manager_factory=lambda: Slots(self._dispatcher, searcher.jobs),
         )
         controller.update_max_pending_trials(self._concurrency)
         try:
@@ -311,37 +314,40 @@ class _Run:
 
     def _settle(self) -> None:
         """Wait until the end of every trial is in the journal."""
-        while not self._stop_reason and self._planned.keys() - self._finals.keys():
+        while not self._stop_reason and self._points.keys() - self._finals.keys():
             time.sleep(0.05)
 
     def _test_selected(self) -> None:
         """Read the test split once, for the configuration that the search selected."""
         if self._stop_reason or self._space.ablation:
             return
-        for trial in self._selected():
-            if trial in self._past.tested:
+        selected = set(self._selected()) - self._past.tested
+        for event in self._study.events() if selected else ():
+            if event["kind"] != "planned" or event["trial"] not in selected:
                 continue
-            params = self._planned[trial].config.flat()
-            tested = self._dispatcher.test.remote(trial, params)
+            tested = self._dispatcher.test.remote(event["trial"], event["params"])
             while not self._stop_reason and not ray.wait([tested], timeout=POLL_S)[0]:
                 pass
 
     def _selected(self) -> list[str]:
         """The completed trials of the best point, by the mean over its seeds."""
-        objective = self._space.objective[0]
-        sign = 1 if objective.goal == "maximize" else -1
         trials: dict[str, list[str]] = {}
-        for trial, final in self._finals.items():
-            if final["status"] == "completed" and final.get(objective.metric) is not None:
-                trials.setdefault(self._planned[trial].point, []).append(trial)
+        for trial, value in self._finals.items():
+            if value is not None:
+                trials.setdefault(self._points[trial], []).append(trial)
         if not trials:
             return []
+        sign = 1 if self._space.objective[0].goal == "maximize" else -1
 
         def score(point: str) -> tuple[int, float]:
-            values = [sign * self._finals[trial][objective.metric] for trial in trials[point]]
-            return len(values), sum(values) / len(values)
+            values = [self._finals[trial] or 0.0 for trial in trials[point]]
+            return len(values), sign * sum(values) / len(values)
 
         return trials[max(trials, key=score)]
+
+    def _value(self, final: Mapping[str, Any]) -> float | None:
+        """First objective of a completed trial."""
+        return final.get(self._metric) if final["status"] == "completed" else None
 
     def _is_over_budget(self) -> bool:
         """True when no new trial may start. Time of earlier drivers counts."""
@@ -387,7 +393,7 @@ class _Run:
             for event in self._journal.append(*events):
                 if event["kind"] in FINAL_KINDS:
                     self._counts[str(event["status"])] += 1
-                    self._finals[str(event["trial"])] = event
+                    self._finals[str(event["trial"])] = self._value(event)
                 for listener in self._listeners:
                     listener(event)
 
@@ -401,10 +407,24 @@ class _Asha(ASHAScheduler):  # type: ignore[misc]
 
 
 class _Controller(TuneController):  # type: ignore[misc]
-    """Tune's controller without snapshots: a study is taken up from its journal alone."""
+    """Tune's controller without snapshots and without a memory of what has ended.
+
+    A study is taken up from its journal alone. Tune keeps every trial for its snapshots and its
+    final analysis, 40 KiB each, which are not used here.
+    """
+
+    _trials: list[Any]
 
     def checkpoint(self, force: bool = False, wait: bool = False) -> None:
         """Write nothing."""
+
+    def on_step_end(self) -> None:
+        """Forget trials that have ended."""
+        super().on_step_end()
+        if len(self._trials) > 2 * len(self._live_trials) + 100:
+            self._trials = [trial for trial in self._trials if not trial.is_finished()]
+            for ended in (self._stopped_trials, self._failed_trials, self._trials_to_cache):
+                ended.clear()
 
 
 def _most_epochs(space: Space) -> int:

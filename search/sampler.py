@@ -130,6 +130,7 @@ class Sampled:
         self._random = optuna.samplers.RandomSampler(seed=space.sampler.seed)
         self._study = optuna.create_study(directions=goals, sampler=self._random, study_name=name)
         self._first = deque(space.complete(point) for point in space.first_points)
+        self._is_finite = space.size() is not None
         self._rest: Iterator[Flat] | None = None
         self._seen: set[str] = set()
         self._pending: deque[tuple[Flat, int, str, optuna.Trial]] = deque()
@@ -173,14 +174,14 @@ class Sampled:
             origin = "first_point"
         elif self._space.sampler.name == "grid" or attempt >= ASK_AGAIN:
             self._study.sampler = self._random
-            if self._space.size() is not None:
+            if self._is_finite:
                 point = next(self._unseen(), None)
                 if point is None:
                     return None
                 self._study.enqueue_trial(self._space.params(point))
         trial = self._study.ask()
         point = self._space.suggest(trial)
-        self._seen.add(_key(point))
+        self._note(point)
         return point, origin, trial
 
     def _unseen(self) -> Iterator[Flat]:
@@ -188,6 +189,10 @@ class Sampled:
         if self._rest is None:
             self._rest = self._space.grid()
         return (point for point in self._rest if _key(point) not in self._seen)
+
+    def _note(self, point: Flat) -> None:
+        if self._is_finite or self._first:  # elsewhere a point is hardly ever met again
+            self._seen.add(_key(point))
 
     def take(self, planned: Planned, proposal: Proposal) -> None:
         """Remember which Optuna trial a planned trial belongs to."""
@@ -230,7 +235,7 @@ class Sampled:
                 self._study.enqueue_trial(planned.draw)
                 trial = self._study.ask()
                 point = self._space.suggest(trial)
-                self._seen.add(_key(point))
+                self._note(point)
                 self._open[trial.number] = len(self._space.seeds)
                 asked[planned.point] = trial, list(self._space.seeds), point
             trial, seeds, _ = asked[planned.point]

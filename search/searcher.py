@@ -9,6 +9,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from search.sampler import Design, Planned, Sampled
+from search.trainable import Job
 from tcpa_core.config import TrialConfig
 
 MAX_REPEATS = 10_000
@@ -66,6 +67,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._is_exhausted = False
         self._is_closed = False
         self._failure: BaseException | None = None
+        self.jobs: dict[str, Job] = {}
+        """What the running trials train, by name."""
         self.waited_s = 0.0
         """Time that places stood free because no suggestion was ready."""
         self._thread = threading.Thread(target=self._prepare, name="suggestions", daemon=True)
@@ -84,18 +87,18 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             planned = taken
             self._plan(planned)
         self._running[trial_id] = planned
-        return {
-            "trial": planned.trial,
-            "params": planned.config.flat(),
-            "decisions": self._decisions(planned.config),
-        }
+        self.jobs[planned.trial] = Job(planned.config.flat(), self._decisions(planned.config))
+        return {"trial": planned.trial}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Learn from a trial that has ended, whichever way."""
         planned = self._running.pop(trial_id, None)
-        if planned is None or (result or {}).get("interrupted"):
+        if planned is None:
+            return
+        del self.jobs[planned.trial]
+        if (result or {}).get("interrupted"):
             return
         outcome = dict(result or {})
         if error:

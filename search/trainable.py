@@ -10,7 +10,7 @@ reaches its actors through handles which its resource manager prepares, so `Slot
 whose calls are calls of the dispatcher, and the only processes of a study are those that train.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,18 @@ from ray.tune import Trainable
 class PackTrial(Trainable):  # type: ignore[misc]
     """The name of a trial in Ray Tune; `Slots` replaces its actor by a `TrialHandle`.
 
-    Its config is {"trial": NAME, "params": ..., "decisions": epochs at which Tune decides}.
+    Its config is {"trial": NAME}; the rest is in the trial's `Job`, which Tune need not copy.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a trial trains."""
+
+    params: dict[str, Any]
+    """All settings by dotted path."""
+    decisions: Sequence[int]
+    """Epochs at which Tune decides whether it goes on; the last one is its end."""
 
 
 class _Call:
@@ -39,14 +49,14 @@ class TrialHandle:
 
     Args:
         dispatcher: Actor handle of the study's dispatcher.
-        config: Of the `PackTrial`.
+        trial: Its name.
+        job: What it trains.
     """
 
-    def __init__(self, dispatcher: Any, config: dict[str, Any]) -> None:
+    def __init__(self, dispatcher: Any, trial: str, job: Job) -> None:
         self._dispatcher = dispatcher
-        self._trial: str = config["trial"]
-        self._params: dict[str, Any] = config["params"]
-        self._decisions: Sequence[int] = config["decisions"]
+        self._trial = trial
+        self._job = job
         self._asked = 0
         self.train = _Call(self._train)
         self.stop = _Call(lambda: ray.put(None))  # the searcher stops trials
@@ -55,35 +65,46 @@ class TrialHandle:
 
     def _train(self) -> Any:
         """Train up to the next decision; the last epoch's metrics, `done` when it has ended."""
-        until = self._decisions[min(self._asked, len(self._decisions) - 1)]
+        decisions = self._job.decisions
+        until = decisions[min(self._asked, len(decisions) - 1)]
+        params = {} if self._asked else self._job.params
         self._asked += 1
-        return self._dispatcher.advance.remote(self._trial, self._params, until)
+        return self._dispatcher.advance.remote(self._trial, params, until)
 
 
 class _ActorClass:
     """What Tune takes for the actor class; called with the arguments of a `Trainable`."""
 
-    def __init__(self, dispatcher: Any) -> None:
+    def __init__(self, dispatcher: Any, jobs: Mapping[str, Job]) -> None:
         self._dispatcher = dispatcher
+        self._jobs = jobs
 
     def remote(self, config: dict[str, Any], **_: Any) -> TrialHandle:
-        return TrialHandle(self._dispatcher, config)
+        trial = config["trial"]
+        return TrialHandle(self._dispatcher, trial, self._jobs[trial])
 
 
 @dataclass
 class _Slot(AcquiredResources):  # type: ignore[misc]
     dispatcher: Any
+    jobs: Mapping[str, Job]
 
     def annotate_remote_entities(self, entities: Sequence[Any]) -> list[Any]:
         """Run trials through the dispatcher instead of in a new actor."""
-        return [_ActorClass(self.dispatcher) for _ in entities]
+        return [_ActorClass(self.dispatcher, self.jobs) for _ in entities]
 
 
 class Slots(ResourceManager):  # type: ignore[misc]
-    """Grants every request at once: places are counted by the searcher and the dispatcher."""
+    """Grants every request at once: places are counted by the searcher and the dispatcher.
 
-    def __init__(self, dispatcher: Any) -> None:
+    Args:
+        dispatcher: Actor handle of the study's dispatcher.
+        jobs: What the trials that Tune knows train, by their names.
+    """
+
+    def __init__(self, dispatcher: Any, jobs: Mapping[str, Job]) -> None:
         self._dispatcher = dispatcher
+        self._jobs = jobs
 
     def request_resources(self, resource_request: ResourceRequest) -> None:
         """Nothing is reserved."""
@@ -97,7 +118,7 @@ class Slots(ResourceManager):  # type: ignore[misc]
 
     def acquire_resources(self, resource_request: ResourceRequest) -> _Slot:
         """A slot, whose actors are handles."""
-        return _Slot(resource_request, self._dispatcher)
+        return _Slot(resource_request, self._dispatcher, self._jobs)
 
     def free_resources(self, acquired_resource: AcquiredResources) -> None:
         """Nothing was reserved."""
