@@ -7,7 +7,7 @@ The classifier of a checkpoint is never used; heads belong to the trials (`tcpa_
 # Axes: B samples (all members of a pack flattened), S tokens (T prefix + N image), D width.
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib.resources import files
@@ -40,6 +40,7 @@ NANO_GEOMETRY = {
 
 Triple = tuple[float, float, float]
 State = dict[str, Tensor]
+Change = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,28 +154,35 @@ class Backbone(nn.Module):
         """How many leading tokens of the last block the classifier reads; None: any of them."""
         return self.layout.num_readouts if self.layout.pool == "token" else None
 
-    def embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor, on_patches: Change | None = None) -> Tensor:
         """Tokens before the first block.
 
         Args:
             images: Normalised (B, 3, height, width).
+            on_patches: Changes the patch embeddings before they get their positions.
 
         Returns:
             (B, S, D).
         """
         vit = self.vit
-        return vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+        patches = vit.patch_embed(images)
+        if on_patches is not None:
+            patches = on_patches(patches)
+        return vit.norm_pre(vit.patch_drop(vit._pos_embed(patches)))
 
-    def read(self, tokens: Tensor) -> Tensor:
+    def read(self, tokens: Tensor, on_norm: Change | None = None) -> Tensor:
         """Features that a classifier sees, from the tokens after the last block.
 
         Args:
             tokens: (B, S, D), or only the first `rows_read` tokens.
+            on_norm: Changes the tokens behind the final norm.
 
         Returns:
             (B, feature_dim); distilled models give CLS and distillation features side by side.
         """
         tokens = self.vit.norm(tokens)
+        if on_norm is not None:
+            tokens = on_norm(tokens)
         if self.layout.has_dist:
             return tokens[:, :2].flatten(1)
         return self.vit.forward_head(tokens, pre_logits=True)

@@ -14,24 +14,31 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
+from torch.func import functional_call
 
 from tcpa_core.attention import Backend, default_backend, plain_block
-from tcpa_core.backbone import Backbone, load_backbone
+from tcpa_core.backbone import Backbone, Change, load_backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import CheckpointError, ConfigError, ShapeError
 from tcpa_core.methods.base import (
+    FitData,
     MemberState,
     Method,
     ParamSpec,
     Pass,
+    Setup,
     Step,
     check_chain,
     method_class,
     overrides,
+    pack_capacity,
     pack_key,
     uniform,
 )
 from tcpa_core.streams import Stream
+
+Active = list[tuple[Method, Any]]
+"""Methods that add something, each with what its `begin` returned for this pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,8 @@ class ModelOutput:
     """(M, B, C)."""
     penalty: Tensor
     """(M,): extra loss of the methods, already weighted."""
+    side_logits: Sequence[tuple[float, Tensor]]
+    """Logits of further branches, each with its share of the classification loss."""
     stats: dict[str, Tensor]
     """Detached measurements by full name, for example "tcpa.match_cls" (L, M)."""
 
@@ -69,28 +78,54 @@ def head_specs(backbone: Backbone, config: TrialConfig, num_classes: int) -> dic
     return specs
 
 
-def member_specs(backbone: Backbone, config: TrialConfig, num_classes: int) -> dict[str, ParamSpec]:
-    """All trainable tensors of one trial by full name."""
-    specs = {
-        f"{method}.{name}": spec
-        for method in config.methods
-        for name, spec in method_class(method).params(backbone, config).items()
-    }
-    return specs | head_specs(backbone, config, num_classes)
+def member_specs(
+    backbone: Backbone, config: TrialConfig, num_classes: int, fitted: MemberState | None = None
+) -> dict[str, ParamSpec]:
+    """All tensors of one trial by full name.
+
+    Args:
+        fitted: What the methods' `fit` found, by full name; a whole member state will do.
+    """
+    specs: dict[str, ParamSpec] = {}
+    has_head = True
+    for name in config.methods:
+        method = method_class(name)
+        setup = _setup(backbone, config, num_classes, name, fitted or {})
+        specs |= {f"{name}.{key}": spec for key, spec in method.params(setup).items()}
+        has_head = has_head and not method.has_own_logits(config)
+    return specs | (head_specs(backbone, config, num_classes) if has_head else {})
 
 
-def init_member_state(backbone: Backbone, config: TrialConfig, num_classes: int) -> MemberState:
-    """Draw a trial's trainable tensors.
+def init_member_state(
+    backbone: Backbone, config: TrialConfig, num_classes: int, data: FitData | None = None
+) -> MemberState:
+    """Draw a trial's tensors.
 
     Each tensor has its own random stream, named after it: neither the other tensors nor the pack
     can change it. Drawn in float32 on the CPU.
+
+    Args:
+        data: For methods that look at the training split first.
     """
+    check_chain(config, backbone.layout)
+    fitted: MemberState = {}
+    if data is not None:
+        for name in config.methods:
+            found = method_class(name).fit(_setup(backbone, config, num_classes, name, {}), data)
+            fitted |= {f"{name}.{key}": tensor for key, tensor in found.items()}
     state = {}
-    for name, spec in member_specs(backbone, config, num_classes).items():
+    for name, spec in member_specs(backbone, config, num_classes, fitted).items():
         tensor = torch.empty(spec.shape)
         spec.init(tensor, Stream(config.seed).generator(f"init/{name}"))
         state[name] = tensor.to(backbone.dtype)
     return state
+
+
+def _setup(
+    backbone: Backbone, config: TrialConfig, num_classes: int, method: str, fitted: MemberState
+) -> Setup:
+    own = {k.split(".", 1)[1]: v for k, v in fitted.items() if k.startswith(f"{method}.")}
+    return Setup(backbone=backbone, config=config, num_classes=num_classes, fitted=own)
 
 
 class PackModel(nn.Module):
@@ -124,12 +159,19 @@ class PackModel(nn.Module):
         self.configs = list(configs)
         self.num_classes = num_classes
         self.backend = backend or default_backend(backbone.device)
-        chain = {n: method_class(n)(backbone, configs) for n in configs[0].methods}
-        check_chain(chain)
-        self.methods = nn.ModuleDict(chain)
-        self._specs = [member_specs(backbone, config, num_classes) for config in configs]
+        for config in configs:
+            check_chain(config, backbone.layout)
+        self.methods = nn.ModuleDict(
+            {n: method_class(n)(backbone, configs) for n in configs[0].methods}
+        )
+        for method in self._chain():
+            method.prompt_changers = [m for m in self._chain() if overrides(m, "on_prompts")]
         if states is None:
             states = [init_member_state(backbone, config, num_classes) for config in configs]
+        self._specs = [
+            member_specs(backbone, config, num_classes, state)
+            for config, state in zip(configs, states, strict=True)
+        ]
         self._stacked = self._stack(states)
 
     @property
@@ -140,26 +182,40 @@ class PackModel(nn.Module):
     @property
     def features_are_frozen(self) -> bool:
         """Whether features depend on no trainable tensor, so that they can be cached."""
-        return not any(method.active for method in self._chain())
+        return not any(method.active and method.changes_features for method in self._chain())
 
     def stacked(self) -> dict[str, nn.Parameter]:
         """Trainable tensors (M, ...) by full name, padded with zeros."""
+        return {k: v for k, v in self._stacked.items() if isinstance(v, nn.Parameter)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors (M, ...) by full name, those that are not trained included."""
         return dict(self._stacked)
 
-    def member_shapes(self, m: int) -> dict[str, tuple[int, ...]]:
-        """Shapes of one member's tensors, without padding."""
-        return {name: spec.shape for name, spec in self._specs[m].items()}
+    def member_specs(self, m: int) -> dict[str, ParamSpec]:
+        """One member's tensors."""
+        return dict(self._specs[m])
+
+    def after_step(self) -> None:
+        """Let the methods bring their tensors back into range after an optimiser step."""
+        for method in self._chain():
+            if method.active:
+                method.after_step()
 
     def member_state(self, m: int) -> MemberState:
         """Copies of one member's tensors, without padding."""
         return {
             name: self._stacked[name].detach()[_region(m, shape)].clone()
-            for name, shape in self.member_shapes(m).items()
+            for name, shape in self._shapes(m).items()
         }
 
     def num_trainable(self, m: int) -> tuple[int, int]:
         """Trainable parameters of one member: all, and without the head."""
-        sizes = {name: torch.Size(shape).numel() for name, shape in self.member_shapes(m).items()}
+        sizes = {
+            name: torch.Size(spec.shape).numel()
+            for name, spec in self._specs[m].items()
+            if spec.trainable
+        }
         total = sum(sizes.values())
         return total, total - sum(n for name, n in sizes.items() if name.startswith("head"))
 
@@ -190,28 +246,35 @@ class PackModel(nn.Module):
         Raises:
             ShapeError: The images have another number of members or another size.
         """
-        run = Pass(step=step, rows=self.backbone.rows_read, backend=self.backend)
-        features, penalty = self._features(images, run, None)
-        return ModelOutput(self.forward_head(features), penalty, run.stats)
+        run = self._pass(step)
+        active = self._begin(run)
+        features, penalty = self._features(images, run, active, None)
+        return self._output(features, penalty, run, active)
 
     def forward_features(self, images: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-        """Features (M, B, F) and penalty (M,) of images (M, B, 3, height, width).
+        """Backbone features (M, B, F) and penalty (M,) of images (M, B, 3, height, width).
 
         Where `features_are_frozen`, one batch (1, B, ...) may stand for all members.
         """
-        run = Pass(step=step, rows=self.backbone.rows_read, backend=self.backend)
-        return self._features(images, run, None)
+        run = self._pass(step)
+        return self._features(images, run, self._begin(run), None)
 
     def forward_blocks(self, images: Tensor, step: Step) -> Inspection:
         """Run a pass that computes and keeps everything."""
         run = Pass(step=step, rows=None, backend=self.backend, inspect=True)
+        active = self._begin(run)
         kept: list[Tensor] = []
-        features, penalty = self._features(images, run, kept)
-        output = ModelOutput(self.forward_head(features), penalty, run.stats)
-        return Inspection(kept[0], kept[1:], output)
+        features, penalty = self._features(images, run, active, kept)
+        return Inspection(kept[0], kept[1:], self._output(features, penalty, run, active))
+
+    def classify(self, features_MBF: Tensor, step: Step) -> ModelOutput:
+        """Logits of backbone features, where `features_are_frozen`."""
+        run = self._pass(step)
+        zero = features_MBF.new_zeros(self.num_members)
+        return self._output(features_MBF, zero, run, self._begin(run))
 
     def forward_head(self, features_MBF: Tensor) -> Tensor:
-        """Logits (M, B, C) of features, at least in float32."""
+        """Logits (M, B, C) of the features that the head reads, at least in float32."""
         with torch.autocast(features_MBF.device.type, enabled=False):
             wide = features_MBF.to(self._stacked["head.weight"].dtype)
             if self.backbone.layout.num_readouts == 1:
@@ -219,14 +282,35 @@ class PackModel(nn.Module):
             first, second = wide.chunk(2, dim=-1)
             return (self._linear("head", first) + self._linear("head_dist", second)) / 2
 
+    def _pass(self, step: Step) -> Pass:
+        return Pass(step=step, rows=self.backbone.rows_read, backend=self.backend)
+
+    def _begin(self, run: Pass) -> Active:
+        return [(method, method.begin(run)) for method in self._chain() if method.active]
+
     def _features(
-        self, images: Tensor, run: Pass, kept: list[Tensor] | None
+        self, images: Tensor, run: Pass, active: Active, kept: list[Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         self._check_images(images)
-        active = [(method, method.begin(run)) for method in self._chain() if method.active]
+        replaced: dict[str, Tensor] = {}
+        for method, state in active:
+            replaced |= method.weights(state)
+        if not replaced:
+            return self._run(images, active, kept)
+        body = _Body(self)
+        weights = {f"model.backbone.{name}": weight for name, weight in replaced.items()}
+        found: tuple[Tensor, Tensor] = functional_call(body, weights, (images, active, kept))
+        return found
+
+    def _run(
+        self, images: Tensor, active: Active, kept: list[Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
         for method, state in active:
             images = method.on_images(images, state)
-        tokens = self.backbone.embed(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        batch = images.shape[:2]
+        tokens = self.backbone.embed(
+            images.flatten(0, 1), _changes(active, "on_patches", batch)
+        ).unflatten(0, batch)
         for method, state in active:
             tokens = method.on_tokens(tokens, state)
         if kept is not None:
@@ -242,10 +326,26 @@ class PackModel(nn.Module):
                 kept.append(tokens)
         for method, state in active:
             tokens = method.on_output(tokens, state)
-        features = self.backbone.read(tokens.flatten(0, 1)).unflatten(0, images.shape[:2])
+        features = self.backbone.read(
+            tokens.flatten(0, 1), _changes(active, "on_norm", batch)
+        ).unflatten(0, batch)
         penalties = [p for method, state in active if (p := method.penalty(state)) is not None]
         zero = torch.zeros(self.num_members, device=features.device, dtype=self.backbone.dtype)
         return features, sum(penalties, zero)
+
+    def _output(self, features: Tensor, penalty: Tensor, run: Pass, active: Active) -> ModelOutput:
+        side = [pair for method, state in active for pair in method.side_features(state)]
+        logits, *others = [self._classify(f, active) for f in (features, *(f for _, f in side))]
+        shares = [share for share, _ in side]
+        return ModelOutput(logits, penalty, list(zip(shares, others, strict=True)), run.stats)
+
+    def _classify(self, features: Tensor, active: Active) -> Tensor:
+        for method, state in active:
+            features = method.on_features(features, state)
+        for method, state in active:
+            if method.has_own_logits(self.configs[0]):
+                return method.on_logits(features, state)
+        return self.forward_head(features)
 
     def _linear(self, head: str, x_MBD: Tensor) -> Tensor:
         weight, bias = self._stacked[f"{head}.weight"], self._stacked[f"{head}.bias"]
@@ -258,11 +358,14 @@ class PackModel(nn.Module):
             assert isinstance(method, Method)
             yield method
 
-    def _stack(self, states: Sequence[MemberState]) -> dict[str, nn.Parameter]:
+    def _shapes(self, m: int) -> dict[str, tuple[int, ...]]:
+        return {name: spec.shape for name, spec in self._specs[m].items()}
+
+    def _stack(self, states: Sequence[MemberState]) -> dict[str, Tensor]:
         """Pad and stack the members' tensors and hand them to their methods."""
         self.head = nn.ParameterDict()
-        stacked = {}
-        for name in self._specs[0]:
+        stacked: dict[str, Tensor] = {}
+        for name, spec in self._specs[0].items():
             shapes = [specs[name].shape for specs in self._specs]
             full = tuple(max(sizes) for sizes in zip(*shapes, strict=True))
             data = torch.zeros(
@@ -270,16 +373,19 @@ class PackModel(nn.Module):
             )
             for m, state in enumerate(states):
                 data[_region(m, shapes[m])] = self._checked(state, name, m)
-            stacked[name] = parameter = nn.Parameter(data)
             owner, _, short = name.partition(".")
-            if owner in self.methods:
-                setattr(self.methods[owner], short, parameter)
+            if owner not in self.methods:
+                stacked[name] = self.head[name.replace(".", "_")] = nn.Parameter(data)
+            elif spec.trainable:
+                stacked[name] = nn.Parameter(data)
+                setattr(self.methods[owner], short, stacked[name])
             else:
-                self.head[name.replace(".", "_")] = parameter
+                stacked[name] = data
+                self.methods[owner].register_buffer(short, data)
         return stacked
 
     def _checked(self, state: Mapping[str, Tensor], name: str, m: int) -> Tensor:
-        wanted = self.member_shapes(m)
+        wanted = self._shapes(m)
         if state.keys() != wanted.keys() or tuple(state[name].shape) != wanted[name]:
             got = {key: tuple(value.shape) for key, value in state.items()}
             raise CheckpointError(
@@ -297,6 +403,19 @@ class PackModel(nn.Module):
                 f"images must have shape ({self.num_members}, B, 3, {side}, {side}), got "
                 f"{tuple(images.shape)}; one batch per member, at the backbone's image size."
             )
+
+
+class _Body(nn.Module):
+    """Runs a pack's network as a module, so that weights can be replaced for one call."""
+
+    def __init__(self, model: PackModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, images: Tensor, active: Active, kept: list[Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        return self.model._run(images, active, kept)
 
 
 class SingleModel(nn.Module):
@@ -361,6 +480,21 @@ def build_model(
     return SingleModel(PackModel(backbone, [config], num_classes, states))
 
 
+def _changes(active: Active, hook: str, batch: torch.Size) -> Change | None:
+    """One function of flat (M * B, ...) tensors out of the methods' hooks; None: nobody has one."""
+    found = [(method, state) for method, state in active if overrides(method, hook)]
+    if not found:
+        return None
+
+    def change(x: Tensor) -> Tensor:
+        x = x.unflatten(0, batch)
+        for method, state in found:
+            x = getattr(method, hook)(x, state)
+        return x.flatten(0, 1)
+
+    return change
+
+
 def _region(m: int, shape: tuple[int, ...]) -> tuple[int | slice, ...]:
     return (m, *(slice(0, size) for size in shape))
 
@@ -375,6 +509,12 @@ def _check_members(configs: Sequence[TrialConfig]) -> None:
                 f"member {m} cannot share a pack with member 0: {pack_key(config)} is not {first}; "
                 "put trials with another pack_key into another pack."
             )
+    capacity = pack_capacity(configs[0])
+    if capacity is not None and len(configs) > capacity:
+        raise ConfigError(
+            f"methods {list(configs[0].methods)} train the backbone's weights: a pack holds "
+            f"{capacity} member, got {len(configs)}."
+        )
 
 
 def _head_init(kind: str, width: int, num_classes: int) -> tuple[Any, Any]:

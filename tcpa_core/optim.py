@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tcpa_core.config import OptimConfig
+from tcpa_core.methods.base import ParamSpec
 
 Moments = dict[str, Tensor]
 """Optimiser state of one member: "exp_avg/head.weight" -> tensor of the unpadded shape."""
@@ -43,7 +44,7 @@ class PackOptimizer:
         params: Stacked trainable tensors [M, ...] by name.
         configs: Settings of the M members; all have the same `name`.
         moments: Saved state of each member; {} starts a member fresh.
-        shapes: Unpadded shape of each tensor, per member.
+        specs: Unpadded shape, learning-rate factor and decay of each tensor, per member.
         steps: Optimiser steps each member has already made.
     """
 
@@ -52,15 +53,28 @@ class PackOptimizer:
         params: Mapping[str, nn.Parameter],
         configs: Sequence[OptimConfig],
         moments: Sequence[Moments],
-        shapes: Sequence[Mapping[str, tuple[int, ...]]],
+        specs: Sequence[Mapping[str, ParamSpec]],
         steps: Sequence[int],
     ) -> None:
         self._params = dict(params)
         self._configs = list(configs)
-        self._shapes = list(shapes)
+        self._specs = list(specs)
         self._steps = list(steps)
         device = next(iter(self._params.values())).device
-        self._decay = torch.tensor([c.weight_decay for c in configs], device=device)
+        self._decay = {
+            name: torch.tensor(
+                [
+                    c.weight_decay if s[name].decay else 0.0
+                    for c, s in zip(configs, specs, strict=True)
+                ],
+                device=device,
+            )
+            for name in self._params
+        }
+        self._lr_scale = {
+            name: torch.tensor([s[name].lr_scale for s in specs], device=device)
+            for name in self._params
+        }
         self._clip = torch.tensor([c.clip_norm or math.inf for c in configs], device=device)
         self._name = configs[0].name
         self._slots = {
@@ -79,14 +93,13 @@ class PackOptimizer:
     @torch.no_grad()
     def step(self, lrs: Sequence[float]) -> None:
         """Update every member with its own learning rate from the gradients of `params`."""
-        device = self._decay.device
-        lr = torch.tensor(lrs, device=device)
+        lr = torch.tensor(lrs, device=self._clip.device)
         self._clip_gradients()
         self._steps = [s + 1 for s in self._steps]
         update = self._adamw if self._name == "adamw" else self._sgd
         for name, param in self._params.items():
             if param.grad is not None:
-                update(name, param, param.grad, lr)
+                update(name, param, param.grad, lr * self._lr_scale[name])
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
@@ -99,7 +112,7 @@ class PackOptimizer:
         done = torch.tensor(self._steps, device=param.device, dtype=torch.float64)
         correction1 = _column((1 - beta1**done).to(param.dtype), param)
         correction2 = _column((1 - beta2**done).sqrt().to(param.dtype), param)
-        param.mul_(1 - _column(lr * self._decay, param))
+        param.mul_(1 - _column(lr * self._decay[name], param))
         mean.lerp_(grad, 1 - beta1)
         square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         denominator = (square.sqrt() / correction2).add_(eps)
@@ -110,7 +123,7 @@ class PackOptimizer:
             torch.tensor([c.momentum for c in self._configs], device=param.device), param
         )
         buffer = self._slots[f"momentum/{name}"]
-        buffer.mul_(momentum).add_(grad + _column(self._decay, param) * param)
+        buffer.mul_(momentum).add_(grad + _column(self._decay[name], param) * param)
         param.sub_(_column(lr, param) * buffer)
 
     def _clip_gradients(self) -> None:
@@ -124,7 +137,7 @@ class PackOptimizer:
             grad.mul_(_column(scale, grad))
 
     def _region(self, key: str, m: int) -> Tensor:
-        shape = self._shapes[m][key.split("/", 1)[1]]
+        shape = self._specs[m][key.split("/", 1)[1]].shape
         return self._slots[key][m][tuple(slice(0, n) for n in shape)]
 
 

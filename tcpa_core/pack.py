@@ -24,8 +24,8 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.data._images import ImageSource
 from tcpa_core.data.base import Progress, load_dataset
 from tcpa_core.errors import CheckpointError
-from tcpa_core.methods.base import MemberState, Step
-from tcpa_core.model import PackModel, init_member_state
+from tcpa_core.methods.base import FitData, MemberState, Restart, Step, Trainer, method_class
+from tcpa_core.model import ModelOutput, PackModel, init_member_state
 from tcpa_core.optim import Moments, PackOptimizer, lr_at
 from tcpa_core.record import EpochReport, TrialResult
 from tcpa_core.streams import Stream
@@ -133,8 +133,16 @@ class Pack:
 
     def new_member(self, trial: str, config: TrialConfig) -> Member:
         """A fresh member, initialised from its seed alone."""
-        state = init_member_state(self.backbone, config, len(self.data.class_names))
-        return Member(trial=trial, config=config, state=state)
+        return Member(trial=trial, config=config, state=self._initial_state(config))
+
+    def _initial_state(self, config: TrialConfig) -> MemberState:
+        train = self.data.train
+        data = FitData(
+            labels=train.labels,
+            batch=lambda indices: train.batch(indices, None),
+            stream=Stream(config.seed),
+        )
+        return init_member_state(self.backbone, config, len(self.data.class_names), data)
 
     def run_epoch(self, members: Sequence[Member]) -> list[EpochReport | Diverged]:
         """Train all given members for one epoch and validate them.
@@ -174,6 +182,7 @@ class Pack:
                     state=member.state,
                 ),
             )
+            self._after_epoch(member)
             outcomes.append(
                 EpochReport(
                     epoch=member.epoch,
@@ -294,11 +303,44 @@ class Pack:
                 self._model.stacked(),
                 [m.config.optim for m in members],
                 [m.moments for m in members],
-                [self._model.member_shapes(i) for i in range(len(members))],
+                [self._model.member_specs(i) for i in range(len(members))],
                 [m.step for m in members],
             )
             self._assembled = list(members)
         return self._model, self._optimizer
+
+    def _after_epoch(self, member: Member) -> None:
+        """Let a two-stage method start its second stage."""
+        for name in member.config.methods:
+            restart = method_class(name).after_epoch(
+                Trainer(
+                    config=member.config,
+                    epoch=member.epoch,
+                    state=member.state,
+                    initial=lambda: self._initial_state(member.config),
+                    gradients=lambda names, state: self._gradients(member, names, state),
+                )
+            )
+            if restart:
+                member.state, member.moments = restart.state, {}
+                self._assembled = []
+
+    def _gradients(
+        self, member: Member, names: Sequence[str], state: MemberState
+    ) -> Iterator[dict[str, Tensor]]:
+        """Gradients of the classification loss, batch by batch in the order of the last epoch."""
+        model = self._build([replace(member, state=state)])
+        tensors = model.tensors()
+        wanted = [tensors[name].requires_grad_() for name in names]
+        stream = Stream(member.config.seed)
+        order = torch.randperm(
+            len(self.data.train), generator=stream.generator("order", member.epoch - 1)
+        )
+        step = Step.evaluation(1)
+        for indices in order[None].split(member.config.train.batch_size, dim=1):
+            loss, _ = self._forward([member], model, indices, step)
+            grads = torch.autograd.grad(loss.sum(), wanted)
+            yield {name: grad[0].detach() for name, grad in zip(names, grads, strict=True)}
 
     def _train(
         self, members: Sequence[Member], model: PackModel, optimizer: PackOptimizer
@@ -333,6 +375,7 @@ class Pack:
                 for m, total in zip(members, totals, strict=True)
             ]
             optimizer.step(lrs)
+            model.after_step()
             losses.append(torch.stack([ce + penalty, ce, penalty]).detach())
         return torch.stack(losses).float().cpu(), lrs
 
@@ -343,13 +386,13 @@ class Pack:
         indices = indices.to(self.device)
         targets = _targets(members, self.data.train.labels[indices], len(self.data.class_names))
         if model.features_are_frozen and not _changes_images(members):
-            logits = model.forward_head(self._frozen_features(model, "train")[indices])
-            return _cross_entropy(logits, targets), logits.new_zeros(len(members))
+            out = model.classify(self._frozen_features(model, "train")[indices], step)
+            return _loss(out, targets), out.penalty
         images = self._images(members, indices, step)
         _mix(members, images, targets, step)
         with _autocast(members[0].config, self.device):
             out = model(images, step)
-        return _cross_entropy(out.logits.float(), targets), out.penalty.float()
+        return _loss(out, targets), out.penalty.float()
 
     def _images(self, members: Sequence[Member], indices: Tensor, step: Step) -> Tensor:
         """Training images [M, B, 3, H, W] at indices [M, B], augmented by each member's stream."""
@@ -385,7 +428,10 @@ class Pack:
         everything = torch.arange(len(source), device=self.device)
         if model.features_are_frozen:
             features = self._frozen_features(model, split)
-            yield everything, model.forward_head(features.expand(model.num_members, -1, -1))
+            yield (
+                everything,
+                model.classify(features.expand(model.num_members, -1, -1), step).logits,
+            )
             return
         for indices in everything.split(max(1, _EVAL_ROWS // model.num_members)):
             images = source.batch(indices, None).expand(model.num_members, -1, -1, -1, -1)
@@ -452,6 +498,16 @@ def _mix(members: Sequence[Member], images: Tensor, targets: Tensor, step: Step)
         if random.random() < train.mixup_prob:
             targets[m] = share * targets[m] + (1 - share) * targets[m].flip(0)
             images[m] = share * images[m] + (1 - share) * images[m].flip(0)
+
+
+def _loss(out: ModelOutput, targets: Tensor) -> Tensor:
+    """Classification loss [M] over all branches, each with its share."""
+    loss = _cross_entropy(out.logits.float(), targets)
+    if out.side_logits:
+        loss = (1 - sum(share for share, _ in out.side_logits)) * loss
+    for share, logits in out.side_logits:
+        loss = loss + share * _cross_entropy(logits.float(), targets)
+    return loss
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.config import BackboneConfig, Flat, TrialConfig
 from tcpa_core.errors import OutOfMemoryError, TcpaError
-from tcpa_core.methods.base import pack_key
+from tcpa_core.methods.base import pack_capacity, pack_key
 from tcpa_core.pack import Diverged, Member, Pack, TrialData, load_trial_data
 from tcpa_core.record import Status, TrialResult
 
@@ -41,7 +41,7 @@ class _Group:
     pack: Pack
     jobs: dict[str, _Job] = field(default_factory=dict)
     limit: int | None = None
-    """Most members that fit into memory together; None: no step has run out of it yet."""
+    """Most members that can train together; None: no step has run out of memory yet."""
 
 
 class Worker:
@@ -239,7 +239,8 @@ class Worker:
         """The pack for a configuration, with its backbone and data, built on first use."""
         key = (config.backbone, config.data, config.train.precision, *pack_key(config))
         if key not in self._groups:
-            self._groups[key] = _Group(Pack(*self._backbone_and_data(config)))
+            pack = Pack(*self._backbone_and_data(config))
+            self._groups[key] = _Group(pack, limit=pack_capacity(config))
         return self._groups[key]
 
     def _backbone_and_data(self, config: TrialConfig) -> tuple[Backbone, TrialData]:

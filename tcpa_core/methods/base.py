@@ -7,7 +7,7 @@ with zeros at the end of the other axes, so a method has to ignore the padding.
 
 # Axes: M members, B samples, S tokens, P prompt tokens, D width.
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar, Self
@@ -18,13 +18,13 @@ from torch import Generator, Tensor, nn
 
 from tcpa_core import plugins
 from tcpa_core.attention import Backend, plain_block
-from tcpa_core.backbone import Backbone
+from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import METHODS, Settings, TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.streams import Stream
 
 MemberState = dict[str, Tensor]
-"""Trainable tensors of one member without padding, by full name ("tcpa.cls_prompts")."""
+"""Tensors of one member without padding, by full name ("tcpa.cls_prompts")."""
 
 
 class MethodSettings(Settings):
@@ -70,26 +70,67 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class ParamSpec:
-    """One trainable tensor of one member, without padding."""
+    """One tensor of one member, without padding."""
 
     shape: tuple[int, ...]
     init: Callable[[Tensor, Generator], object]
     """Fills the tensor in place."""
+    trainable: bool = True
+    """False: kept and saved with the member, but never touched by the optimiser."""
+    lr_scale: float = 1.0
+    """Factor on the trial's learning rate."""
+    decay: bool = True
+    """False: no weight decay."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What a method may look at when it says which tensors a trial needs."""
+
+    backbone: Backbone
+    config: TrialConfig
+    num_classes: int
+    fitted: Mapping[str, Tensor] = field(default_factory=dict)
+    """What this method's `fit` returned."""
+
+    def settings(self, method: str) -> Any:
+        """Checked `Config` of one method of the chain."""
+        return self.config.method_settings[method]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitData:
+    """The training split as a method's `fit` sees it: no augmentation, fixed order."""
+
+    labels: Tensor
+    """(N,)."""
+    batch: Callable[[Tensor], Tensor]
+    """Normalised images (n, 3, height, width) at indices (n,)."""
+    stream: Stream
+    """The trial's random streams."""
 
 
 class Method(nn.Module):
     """One method for all members of a pack.
 
-    Trainable tensors are set as attributes by name before the first pass (see `tcpa_core.model`).
+    Its tensors are set as attributes by name before the first pass (see `tcpa_core.model`).
 
     Args:
         backbone: The frozen network.
         configs: One per member; their method chains are equal.
     """
 
+    trains_backbone: ClassVar[bool] = False
+    """True: `weights` replaces weights of the backbone, so a pack holds one member."""
+    replaced_by: ClassVar[tuple[str, ...]] = ()
+    """Beside one of these methods this one has no prompts of its own; it only changes theirs
+    (`on_prompts`)."""
+
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__()
         self.layout = backbone.layout
+        self.prompt_changers: list[Method] = []
+        """Methods of the chain whose `on_prompts` is to be applied to this one's prompts."""
         self.seeds = [config.seed for config in configs]
         self.settings: list[Any] = [config.method_settings[self.name()] for config in configs]
 
@@ -99,13 +140,45 @@ class Method(nn.Module):
         return cls.__module__.rsplit(".", 1)[-1]
 
     @classmethod
-    def params(cls, backbone: Backbone, config: TrialConfig) -> dict[str, ParamSpec]:
-        """Trainable tensors of one member by name (without the method's name)."""
+    def check(cls, config: TrialConfig, layout: TokenLayout) -> None:
+        """Refuse settings that this backbone cannot carry.
+
+        Raises:
+            ConfigError: Saying which setting to change.
+        """
+
+    @classmethod
+    def is_replaced(cls, config: TrialConfig) -> bool:
+        """Whether another method of the chain takes the place of this one's prompts."""
+        return any(name in config.methods for name in cls.replaced_by)
+
+    @classmethod
+    def has_own_logits(cls, config: TrialConfig) -> bool:
+        """Whether `on_logits` makes the logits, so that the trial has no head of its own."""
+        return False
+
+    @classmethod
+    def fit(cls, setup: Setup, data: FitData) -> dict[str, Tensor]:
+        """Look at the training split once, before the first epoch (clusters, label maps).
+
+        Returns:
+            Tensors by name; `params` lists them as not trainable.
+        """
+        return {}
+
+    @classmethod
+    def params(cls, setup: Setup) -> dict[str, ParamSpec]:
+        """Tensors of one member by name (without the method's name)."""
         return {}
 
     @property
     def active(self) -> bool:
         """False: nothing was added (no prompts), all hooks are skipped."""
+        return True
+
+    @property
+    def changes_features(self) -> bool:
+        """False: the backbone's features depend on nothing of this method and can be cached."""
         return True
 
     def extra_flops(self, m: int) -> float:
@@ -120,9 +193,25 @@ class Method(nn.Module):
         """Change the normalised images (M, B, 3, height, width)."""
         return images
 
+    def weights(self, state: Any) -> Mapping[str, Tensor]:
+        """Weights of this pass that take the place of the backbone's, by its parameter names."""
+        return {}
+
+    def on_patches(self, patches: Tensor, state: Any) -> Tensor:
+        """Change the patch embeddings (M, B, ..., D), before position embeddings and prefix."""
+        return patches
+
     def on_tokens(self, tokens_MBSD: Tensor, state: Any) -> Tensor:
         """Change the tokens that enter the first block."""
         return tokens_MBSD
+
+    def on_prompts(self, prompts: Tensor, sizes: Sequence[int]) -> Tensor:
+        """Change the prompts (M, ..., P, D) of another method, after their dropout.
+
+        Args:
+            sizes: Real prompts per member; what stands behind them is padding and stays 0.
+        """
+        return prompts
 
     def on_block(self, index: int, block: Block, tokens_MBSD: Tensor, state: Any) -> Tensor:
         """Run a block. The last one may return only the first `Pass.rows` tokens."""
@@ -132,9 +221,60 @@ class Method(nn.Module):
         """Take out, after the last block, what the backbone's norm and pooling must not see."""
         return tokens_MBSD
 
+    def on_norm(self, tokens_MBSD: Tensor, state: Any) -> Tensor:
+        """Change the tokens after the backbone's final norm."""
+        return tokens_MBSD
+
+    def on_features(self, features_MBF: Tensor, state: Any) -> Tensor:
+        """Change the features that the head reads."""
+        return features_MBF
+
+    def on_logits(self, features_MBF: Tensor, state: Any) -> Tensor:
+        """Logits (M, B, C) instead of a head's; asked only where `has_own_logits`."""
+        raise NotImplementedError
+
+    def side_features(self, state: Any) -> Sequence[tuple[float, Tensor]]:
+        """Further features (M, B, F) for the same head, each with its share of the loss."""
+        return ()
+
     def penalty(self, state: Any) -> Tensor | None:
         """Weighted extra loss (M,), or None."""
         return None
+
+    def after_step(self) -> None:
+        """Bring tensors back into their range after an optimiser step."""
+
+    @classmethod
+    def after_epoch(cls, trainer: "Trainer") -> "Restart | None":
+        """Look at one member between two epochs; a two-stage method starts its second stage here.
+
+        Returns:
+            What the member goes on with, or None to go on as it is.
+        """
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainer:
+    """One member between two epochs, as `Method.after_epoch` sees it."""
+
+    config: TrialConfig
+    epoch: int
+    """Epochs trained so far."""
+    state: MemberState
+    """All tensors of the member."""
+    initial: Callable[[], MemberState]
+    """The tensors the member started from."""
+    gradients: Callable[[Sequence[str], MemberState], Iterator[dict[str, Tensor]]]
+    """Gradients of the classification loss with respect to some tensors of a state, one
+    dictionary per training batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """New tensors for a member; its optimiser starts afresh."""
+
+    state: MemberState
 
 
 def method_class(name: str) -> type[Method]:
@@ -154,18 +294,46 @@ def pack_key(config: TrialConfig) -> tuple[Any, ...]:
     return (config.methods, config.train.batch_size, config.optim.name, *parts)
 
 
-def check_chain(methods: Mapping[str, Method]) -> None:
-    """Refuse chains in which two methods want to run the blocks.
+def pack_capacity(config: TrialConfig) -> int | None:
+    """Most members of a pack: 1 where a method trains the backbone's weights, else no limit."""
+    return 1 if any(method_class(name).trains_backbone for name in config.methods) else None
+
+
+def check_chain(config: TrialConfig, layout: TokenLayout) -> None:
+    """Refuse chains whose methods get in each other's way, and methods the backbone cannot carry.
 
     Raises:
-        ConfigError: Naming both.
+        ConfigError: Naming the methods or the setting.
     """
-    found = [name for name, method in methods.items() if overrides(method, "on_block")]
-    if len(found) > 1:
+    chain = {name: method_class(name) for name in config.methods}
+    for hook, job in _SINGLE.items():
+        found = [
+            name
+            for name, method in chain.items()
+            if getattr(method, hook) is not getattr(Method, hook) and not method.is_replaced(config)
+        ]
+        if len(found) > 1:
+            raise ConfigError(
+                f"methods: {found[0]!r} and {found[1]!r} cannot be chained, both {job} ({hook}); "
+                "keep one of them."
+            )
+    logits = [name for name, method in chain.items() if method.has_own_logits(config)]
+    if len(logits) > 1:
         raise ConfigError(
-            f"methods: {found[0]!r} and {found[1]!r} cannot be chained, both replace how a block "
-            "runs (on_block); keep one of them."
+            f"methods: {logits[0]!r} and {logits[1]!r} cannot be chained, both make the logits; "
+            "keep one of them."
         )
+    for method in chain.values():
+        method.check(config, layout)
+
+
+_SINGLE = {
+    "on_block": "replace how a block runs",
+    "weights": "train the backbone's weights",
+    "side_features": "add a second branch to the loss",
+    "after_epoch": "have a second stage",
+}
+"""Hooks that only one method of a chain may define, and what they do."""
 
 
 def drop_prompts(

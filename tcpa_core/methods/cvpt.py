@@ -105,9 +105,9 @@ class Method(base.Method):
                 self.register_buffer(name, value, persistent=False)
 
     @classmethod
-    def params(cls, backbone: Backbone, config: TrialConfig) -> dict[str, base.ParamSpec]:
+    def params(cls, setup: base.Setup) -> dict[str, base.ParamSpec]:
         """Prompts (L, P, D), and the weights stacked over the blocks if they are learnable."""
-        settings: Config = config.method_settings[cls.name()]
+        backbone, settings = setup.backbone, setup.settings(cls.name())
         if settings.num_prompts == 0:
             return {}
         layout = backbone.layout

@@ -188,8 +188,6 @@ class Method(base.Method):
 
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__(backbone, configs)
-        for config, settings in zip(configs, self.settings, strict=True):
-            _check_layout(config.backbone.name, backbone.layout, settings)
         self._blocks = backbone.blocks
         self._config: Config = self.settings[0]
         self._random_epochs = [_random_epochs(config) for config in configs]
@@ -208,9 +206,14 @@ class Method(base.Method):
         self._rules = self._make_rules()
 
     @classmethod
-    def params(cls, backbone: Backbone, config: TrialConfig) -> dict[str, base.ParamSpec]:
+    def check(cls, config: TrialConfig, layout: TokenLayout) -> None:
+        """Refuse a CLS pool where no token has that role."""
+        _check_layout(config.backbone.name, layout, config.method_settings[cls.name()])
+
+    @classmethod
+    def params(cls, setup: base.Setup) -> dict[str, base.ParamSpec]:
         """Prompts (L, G, J, D) and, with matching, keys (L, G, D) of each pool."""
-        settings: Config = config.method_settings[cls.name()]
+        backbone, settings = setup.backbone, setup.settings(cls.name())
         depth, width = backbone.layout.depth, backbone.layout.embed_dim
         init = base.uniform(1.0 if settings.prompt_init == "u1" else base.vpt_bound(backbone))
         lengths = {

@@ -26,8 +26,9 @@ from tcpa_core.attention import (
     prompt_pools,
     prompted_block,
 )
-from tcpa_core.backbone import Backbone
+from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import TrialConfig
+from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
 
 
@@ -65,7 +66,9 @@ class _State:
 
 
 class Method(base.Method):
-    """VPT for a pack."""
+    """VPT for a pack. Under TCPA it has no prompts: TCPA on VPT is TCPA itself."""
+
+    replaced_by = ("tcpa",)
 
     prompts: Tensor
     """(M, L, P, D) deep or (M, P, D) shallow, padded at the end of P."""
@@ -73,20 +76,30 @@ class Method(base.Method):
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__(backbone, configs)
         self._blocks = backbone.blocks
-        self._sizes = [s.num_prompts for s in self.settings]
+        replaced = self.is_replaced(configs[0])
+        self._sizes = [0 if replaced else s.num_prompts for s in self.settings]
         self._rates = [s.prompt_dropout for s in self.settings]
         self._deep = self.settings[0].deep
 
     @classmethod
-    def params(cls, backbone: Backbone, config: TrialConfig) -> dict[str, base.ParamSpec]:
+    def check(cls, config: TrialConfig, layout: TokenLayout) -> None:
+        """Refuse TCPA on shallow prompts, which live on as tokens."""
+        if cls.is_replaced(config) and not config.method_settings[cls.name()].deep:
+            raise ConfigError(
+                "methods: 'tcpa' takes the place of prompts that every block has anew, got "
+                "vpt.deep=False; set vpt.deep=true or take 'vpt' out of methods."
+            )
+
+    @classmethod
+    def params(cls, setup: base.Setup) -> dict[str, base.ParamSpec]:
         """Prompts: (L, P, D) deep or (P, D) shallow."""
-        settings = config.method_settings[cls.name()]
-        if settings.num_prompts == 0:
+        settings: Config = setup.settings(cls.name())
+        if settings.num_prompts == 0 or cls.is_replaced(setup.config):
             return {}
-        layout = backbone.layout
+        layout = setup.backbone.layout
         depth = (layout.depth,) if settings.deep else ()
         shape = (*depth, settings.num_prompts, layout.embed_dim)
-        return {"prompts": base.ParamSpec(shape, base.uniform(base.vpt_bound(backbone)))}
+        return {"prompts": base.ParamSpec(shape, base.uniform(base.vpt_bound(setup.backbone)))}
 
     @property
     def active(self) -> bool:

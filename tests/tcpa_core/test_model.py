@@ -96,8 +96,8 @@ def test_members_equal_their_solo_runs(name: str, kind: str, mode: str) -> None:
         alone, alone_grads = run(solo, x[m : m + 1], at(configs, [m], mode))
         close(output.logits[m], alone.logits[0])
         close(output.penalty[m], alone.penalty[0])
-        for key, shape in pack.member_shapes(m).items():
-            region = tuple(slice(0, n) for n in shape)
+        for key, spec in pack.member_specs(m).items():
+            region = tuple(slice(0, n) for n in spec.shape)
             close(grads[key][m][region], alone_grads[key][0])
             assert torch.equal(solo.member_state(0)[key], pack.member_state(m)[key])
             padding = grads[key][m].clone()
@@ -139,7 +139,9 @@ def test_states_round_trip_without_padding(name: str) -> None:
     first = PackModel(backbone, configs, NUM_CLASSES)
     states = [first.member_state(m) for m in range(len(configs))]
     for m, (config, state) in enumerate(zip(configs, states, strict=True)):
-        assert {k: tuple(v.shape) for k, v in state.items()} == first.member_shapes(m)
+        assert {k: tuple(v.shape) for k, v in state.items()} == {
+            k: spec.shape for k, spec in first.member_specs(m).items()
+        }
         fresh = init_member_state(backbone, config, NUM_CLASSES)
         assert fresh.keys() == state.keys()
         assert all(torch.equal(fresh[k], state[k]) for k in state)

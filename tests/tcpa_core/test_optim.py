@@ -1,16 +1,23 @@
 """The pack's optimiser makes the same steps as torch's own, member by member."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from tcpa_core.config import OptimConfig
+from tcpa_core.methods.base import ParamSpec
 from tcpa_core.optim import PackOptimizer, lr_at
 
 SHAPES = [{"w": (3, 4), "b": (3,)}, {"w": (2, 4), "b": (2,)}]
 """Two members of different size; the second is padded."""
+
+SPECS = [
+    {name: ParamSpec(shape, lambda tensor, generator: None) for name, shape in shapes.items()}
+    for shapes in SHAPES
+]
 
 
 def _members(dtype: torch.dtype = torch.float64) -> list[dict[str, torch.Tensor]]:
@@ -51,7 +58,7 @@ def test_members_follow_torch(name: str) -> None:
     ]
     members = _members()
     stacked = _stack(members)
-    ours = PackOptimizer(stacked, configs, [{}, {}], SHAPES, [0, 0])
+    ours = PackOptimizer(stacked, configs, [{}, {}], SPECS, [0, 0])
     alone = [{k: nn.Parameter(v.clone()) for k, v in m.items()} for m in members]
     theirs = [_reference(c, list(p.values())) for c, p in zip(configs, alone, strict=True)]
     for step in range(5):
@@ -77,14 +84,14 @@ def test_moments_survive_a_change_of_neighbours() -> None:
     config = OptimConfig(lr=0.1)
     members = _members()
     stacked = _stack(members)
-    ours = PackOptimizer(stacked, [config, config], [{}, {}], SHAPES, [0, 0])
+    ours = PackOptimizer(stacked, [config, config], [{}, {}], SPECS, [0, 0])
     for p in stacked.values():
         p.grad = torch.ones_like(p)
     ours.step([0.1, 0.1])
     saved = ours.moments(1)
     assert saved["exp_avg/w"].shape == (2, 4)
     solo = {k: nn.Parameter(_crop(stacked, k, 1).clone()[None]) for k in stacked}
-    again = PackOptimizer(solo, [config], [saved], [SHAPES[1]], [1])
+    again = PackOptimizer(solo, [config], [saved], [SPECS[1]], [1])
     for p in [*solo.values(), *stacked.values()]:
         p.grad = torch.ones_like(p)
     again.step([0.1])
@@ -102,3 +109,20 @@ def test_learning_rate_warms_up_then_falls_to_zero() -> None:
     assert rates[99] == pytest.approx(2.0 * 0.5 * (1 + math.cos(math.pi * 79 / 80)))
     constant = OptimConfig(lr=2.0, warmup_fraction=0.0, schedule="constant")
     assert {lr_at(constant, step, 10) for step in range(10)} == {2.0}
+
+
+def test_a_tensor_has_its_own_rate_and_decay() -> None:
+    config = OptimConfig(name="adamw", lr=0.1, weight_decay=0.5)
+    spec = replace(SPECS[0]["w"], lr_scale=10.0, decay=False)
+    start = _members()[0]["w"]
+    stacked = {"w": nn.Parameter(start[None].clone())}
+    theirs = nn.Parameter(start.clone())
+    reference = torch.optim.AdamW([theirs], lr=1.0, weight_decay=0.0)
+    ours = PackOptimizer(stacked, [config], [{}], [{"w": spec}], [0])
+    for _ in range(3):
+        for parameter, optimizer in ((stacked["w"], ours), (theirs, reference)):
+            optimizer.zero_grad()
+            (parameter**3).sum().backward()
+        ours.step([0.1])
+        reference.step()
+    torch.testing.assert_close(stacked["w"][0].detach(), theirs.detach())
