@@ -24,7 +24,7 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.data._images import ImageSource
 from tcpa_core.data.base import Progress, load_dataset
 from tcpa_core.errors import CheckpointError
-from tcpa_core.methods.base import FitData, MemberState, Restart, Step, Trainer, method_class
+from tcpa_core.methods.base import FitData, MemberState, Step, Trainer, method_class
 from tcpa_core.model import ModelOutput, PackModel, init_member_state
 from tcpa_core.optim import Moments, PackOptimizer, lr_at
 from tcpa_core.record import EpochReport, TrialResult
