@@ -80,7 +80,7 @@ class Selected:
         return (self.val_accuracy, -self.val_loss)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Member:
     """One trial between two epochs. Tensors are unpadded, on the CPU, and never shared."""
 
