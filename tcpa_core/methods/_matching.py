@@ -36,6 +36,45 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """Neighbouring pools whose prompts are changed as one matrix."""
+
+    start: int
+    stop: int
+    """Place of their prompts among those of all pools."""
+    sizes: list[int]
+    """Real prompts per member."""
+    order_MP: Tensor | None
+    """Places of each member's real prompts, then of the padding; None: no padding."""
+
+    @classmethod
+    def of(cls, pools: Sequence[Pool], start: int, device: torch.device) -> "Scope":
+        """The scope of some pools whose first prompt has the place `start`."""
+        exists = torch.cat([pool.exists(device) for pool in pools], dim=-1)
+        sizes = [
+            sum(pool.groups[m] * pool.lengths[m] for pool in pools)
+            for m in range(len(pools[0].groups))
+        ]
+        padded = sizes != [exists.shape[1]] * len(sizes)
+        order = exists.int().argsort(dim=-1, descending=True, stable=True) if padded else None
+        return cls(start, start + exists.shape[1], sizes, order)
+
+    def gather(self, prompts_MBPD: Tensor) -> Tensor:
+        """Bring each member's real prompts to the front."""
+        return prompts_MBPD if self.order_MP is None else _take(prompts_MBPD, self.order_MP)
+
+    def spread(self, prompts_MBPD: Tensor) -> Tensor:
+        """Undo `gather`."""
+        if self.order_MP is None:
+            return prompts_MBPD
+        return _take(prompts_MBPD, self.order_MP.argsort(dim=-1))
+
+
+def _take(prompts_MBPD: Tensor, places_MP: Tensor) -> Tensor:
+    return prompts_MBPD.gather(2, places_MP[:, None, :, None].expand_as(prompts_MBPD))
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """How the tokens of one stretch of the sequence choose prompts."""
 

@@ -205,11 +205,13 @@ class Method(nn.Module):
         """Change the tokens that enter the first block."""
         return tokens_MBSD
 
-    def on_prompts(self, prompts: Tensor, sizes: Sequence[int]) -> Tensor:
-        """Change the prompts (M, ..., P, D) of another method, after their dropout.
+    def on_prompts(self, prompts: Tensor, sizes: Sequence[int], index: int, step: Step) -> Tensor:
+        """Change a block's prompts (M, ..., P, D), its own or another method's, after dropout.
 
         Args:
             sizes: Real prompts per member; what stands behind them is padding and stays 0.
+            index: The block.
+            step: Position in training.
         """
         return prompts
 
@@ -381,10 +383,14 @@ def uniform(bound: float) -> Callable[[Tensor, Generator], object]:
     return lambda tensor, generator: tensor.uniform_(-bound, bound, generator=generator)
 
 
-def vpt_bound(backbone: Backbone) -> float:
-    """VPT's bound of the uniform prompt initialisation (Xavier over one image patch)."""
-    height, width = backbone.layout.patch_size
-    return float((6 / (3 * height * width + backbone.layout.embed_dim)) ** 0.5)
+def vpt_bound(backbone: Backbone, width: int | None = None) -> float:
+    """VPT's bound of the uniform prompt initialisation (Xavier over one image patch).
+
+    Args:
+        width: Of the prompts; None: the backbone's.
+    """
+    height, length = backbone.layout.patch_size
+    return float((6 / (3 * height * length + (width or backbone.layout.embed_dim))) ** 0.5)
 
 
 def padding(sizes: Sequence[int], device: torch.device) -> Tensor | None:

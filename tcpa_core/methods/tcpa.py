@@ -13,6 +13,7 @@ Source:
     without its Fourier line. The code takes the most similar groups where the text says distance,
     averages the matching loss where Eq. 14 sums, and starts with random selection, which the paper
     does not mention. Matching without roles is not runnable there; here it is one shared pool.
+    Beside VFPT (`methods: [vfpt, tcpa]`) the prompts are transformed after their dropout.
 """
 
 # Axes: M members, B samples, S tokens, T tokens of one role, G groups of a pool, J prompt tokens
@@ -43,6 +44,7 @@ from tcpa_core.methods._matching import (
     Choice,
     Pool,
     Rule,
+    Scope,
     Similarity,
     choose,
     group_padding,
@@ -66,6 +68,7 @@ class Config(base.MethodSettings):
         "loss_reduction",
         "register_role",
         "dist_role",
+        "fourier_scope",
     )
 
     num_cls_prompts: int = Field(default=10, ge=0)
@@ -115,6 +118,9 @@ class Config(base.MethodSettings):
     """Role of register tokens; none: they use no prompt and are not matched."""
     dist_role: Role = "cls"
     """Role of the distillation token."""
+    fourier_scope: Literal["joint", "per_pool"] = "joint"
+    """Beside VFPT: transform the prompts of both pools as one matrix (authors' code), which mixes
+    the roles' parameters, or each pool by itself. Without VFPT it means nothing."""
 
     @model_validator(mode="before")
     @classmethod
@@ -170,6 +176,8 @@ class _State:
     exists_MP: Tensor | None
     pools: list[list[PromptPool]] | None
     """Keys and values per block if they do not depend on the sample."""
+    scopes: Sequence[Scope] = ()
+    """Prompts that other methods of the chain change together."""
     losses: dict[str, list[Tensor]] = field(default_factory=lambda: {"cls": [], "image": []})
     """Unweighted matching loss (M,) per block."""
     seen: dict[str, list[Tensor]] = field(default_factory=dict)
@@ -252,10 +260,12 @@ class Method(base.Method):
             stacked = [getattr(self, f"{pool.role}_keys") for pool in self._pools]
             keys = F.normalize(torch.cat(stacked, dim=2), dim=-1).unbind(1)
         state = _State(run, prompts, keys, self._exists(prompts[0].device), None)
+        if self.prompt_changers:
+            state.scopes = self._scopes(prompts[0].device)
         if not (run.step.training and any(rate > 0 for rate in self._rates)):
             state.pools = [
-                self._project(block, p[:, None], state)
-                for block, p in zip(self._blocks, prompts, strict=True)
+                self._project(i, block, p[:, None], state)
+                for i, (block, p) in enumerate(zip(self._blocks, prompts, strict=True))
             ]
         return state
 
@@ -282,7 +292,7 @@ class Method(base.Method):
                 "tcpa.prompt_dropout",
                 index,
             )
-            pools = self._project(block, dropped, state)
+            pools = self._project(index, block, dropped, state)
         return prompted_block(
             block,
             tokens_MBSD,
@@ -431,10 +441,28 @@ class Method(base.Method):
             if choice is not None:
                 state.seen.setdefault(f"groups_{rule.role}", []).append(choice.ranked)
 
-    def _project(self, block: Block, prompts_MBPD: Tensor, state: _State) -> list[PromptPool]:
-        return prompt_pools(
-            block, prompts_MBPD, [pool.width for pool in self._pools], state.exists_MP
-        )
+    def _project(
+        self, index: int, block: Block, prompts_MBPD: Tensor, state: _State
+    ) -> list[PromptPool]:
+        """Let other methods of the chain change the prompts, then make keys and values of them."""
+        changed = [prompts_MBPD[:, :, s.start : s.stop] for s in state.scopes]
+        for method in self.prompt_changers:
+            changed = [
+                s.spread(method.on_prompts(s.gather(part), s.sizes, index, state.run.step))
+                for s, part in zip(state.scopes, changed, strict=True)
+            ]
+        prompts_MBPD = torch.cat(changed, dim=2) if changed else prompts_MBPD
+        widths = [pool.width for pool in self._pools]
+        return prompt_pools(block, prompts_MBPD, widths, state.exists_MP)
+
+    def _scopes(self, device: torch.device) -> list[Scope]:
+        """All prompts together, or pool by pool."""
+        joint = self._config.fourier_scope == "joint"
+        scopes, start = [], 0
+        for pools in [self._pools] if joint else [[pool] for pool in self._pools]:
+            scopes.append(Scope.of(pools, start, device))
+            start = scopes[-1].stop
+        return scopes
 
     @property
     def _device(self) -> torch.device:

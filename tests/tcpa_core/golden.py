@@ -15,7 +15,6 @@ from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import MemberState
 
-FAMILIES = ("plain_vit", "vpt_", "tcpa_", "r_tcpa_", "cvpt_")
 OUR_NAMES = {
     "prompts.cls": "tcpa.cls_prompts",
     "prompts.image": "tcpa.image_prompts",
@@ -33,8 +32,8 @@ def folder() -> Path:
 
 
 def file_names() -> list[str]:
-    """Files of the methods that are covered, without their ending."""
-    return sorted(p.stem for p in folder().glob("*.npz") if p.stem.startswith(FAMILIES))
+    """All files, without their ending."""
+    return sorted(p.stem for p in folder().glob("*.npz"))
 
 
 @dataclass
@@ -47,6 +46,12 @@ class Golden:
     state: MemberState
     cross_attention: dict[str, Tensor]
     """CVPT: weights stacked over the blocks, by our names."""
+
+    @property
+    def at_end(self) -> bool:
+        """Whether prompts stand behind the image tokens."""
+        settings = self.config.method_settings[self.config.methods[-1]]
+        return getattr(settings, "position", None) == "end"
 
     @property
     def reference(self) -> dict[str, Tensor]:
@@ -96,22 +101,50 @@ def load(name: str, dtype: torch.dtype) -> Golden:
 
 
 def _settings(hparams: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    method = hparams["method"]
+    """Settings of the trial that a file stands for."""
+    method = hparams["method"].replace("²", "2")
     if method == "plain ViT":
         return {"methods": ["linear"]}
-    if method.startswith("VPT-"):
-        size, deep = hparams["prompt_length"], hparams["deep"]
-        return {"methods": ["vpt"], "vpt.num_prompts": size, "vpt.deep": deep}
-    if method == "CVPT":
-        learns = any(key.startswith("cross_attn") for key in hparams["trainable_keys"])
-        return {
-            "methods": ["cvpt"],
-            "cvpt.num_prompts": hparams["prompt_length"],
-            "cvpt.position": hparams["insert"],
-            "cvpt.weights": "random_learnable" if learns else _frozen_kind(tensors),
-        }
-    if "TCPA" not in method or hparams["fourier"]:
-        raise ValueError(f"no trial known for golden method {method!r}")
+    if "TCPA" in method:
+        return _tcpa_settings(hparams)
+    if method.startswith("CVPT"):
+        return _cvpt_settings(hparams, tensors)
+    if method.startswith("VFPT"):
+        return _sequence_settings("vfpt", hparams) | _fourier_settings(hparams)
+    if method.startswith("VPT"):
+        return _sequence_settings("vpt", hparams)
+    raise ValueError(f"no trial known for golden method {method!r}")
+
+
+def _sequence_settings(method: str, hparams: dict[str, Any]) -> dict[str, Any]:
+    place = hparams.get("prompt_position", "after CLS, before the image tokens")
+    return {
+        "methods": [method],
+        f"{method}.num_prompts": hparams["prompt_length"],
+        f"{method}.deep": hparams["deep"],
+        f"{method}.position": "after_prefix" if "before the image" in place else "end",
+    }
+
+
+def _fourier_settings(hparams: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "vfpt.fraction": hparams.get("fourier_percentage", 1.0),
+        "vfpt.dims": hparams.get("fourier_dimension", "all"),
+        "vfpt.location": hparams.get("fourier_location", "prepend"),
+    }
+
+
+def _cvpt_settings(hparams: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    learns = any(key.startswith("cross_attn") for key in hparams["trainable_keys"])
+    return {
+        "methods": ["cvpt"],
+        "cvpt.num_prompts": hparams["prompt_length"],
+        "cvpt.position": hparams["insert"],
+        "cvpt.weights": "random_learnable" if learns else _frozen_kind(tensors),
+    }
+
+
+def _tcpa_settings(hparams: dict[str, Any]) -> dict[str, Any]:
     settings = {
         "methods": ["tcpa"],
         "tcpa.num_cls_prompts": hparams["N_c"],
@@ -126,6 +159,8 @@ def _settings(hparams: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, 
         settings |= {
             f"tcpa.lambda_{role}": hparams["match_loss_weight_lambda"] for role in ("cls", "image")
         }
+    if hparams["fourier"]:
+        settings |= _fourier_settings(hparams) | {"methods": ["vfpt", "tcpa"]}
     return settings
 
 
@@ -153,15 +188,15 @@ def _stack_cross_attention(tensors: dict[str, Tensor], depth: int) -> dict[str, 
 
 def _rename(tensors: dict[str, Tensor], config: TrialConfig) -> dict[str, Tensor]:
     """The file's names to ours."""
-    method, *_ = config.methods
+    method = config.methods[-1]
     cross = {k: v for k, v in tensors.items() if k.startswith("cross_attn")}
     renamed = {
         OUR_NAMES.get(key, f"{method}.{key}"): value
         for key, value in tensors.items()
         if key not in cross
     }
-    if method == "vpt" and not config.method_settings["vpt"].deep:
-        renamed["vpt.prompts"] = renamed["vpt.prompts"][0]
+    if method in ("vpt", "vfpt") and not config.method_settings[method].deep:
+        renamed[f"{method}.prompts"] = renamed[f"{method}.prompts"][0]
     if cross:
         renamed |= _stack_cross_attention(cross, len(tensors["prompts"]))
     return renamed

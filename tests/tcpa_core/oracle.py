@@ -1,4 +1,4 @@
-"""Literal, slow forward passes of VPT, TCPA and CVPT for one trial, with loops over tokens.
+"""Literal, slow forward passes of VPT, VFPT, TCPA and CVPT for one trial, with loops over tokens.
 
 Prompts are ordinary tokens of the sequence, masks are built entry by entry, whole attention maps
 are kept. Nothing here is shared with the implementation but timm's own layers.
@@ -32,9 +32,7 @@ def run(
     """One pass of one member over images (B, 3, height, width)."""
     vit = backbone.vit
     x = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
-    (method,) = config.methods
-    run_blocks = {"linear": _linear, "vpt": _vpt, "tcpa": _tcpa, "cvpt": _cvpt}[method]
-    result = run_blocks(backbone, config, state, x, step)
+    result = RUN_BLOCKS[config.methods[-1]](backbone, config, state, x, step)
     tokens = vit.norm(result.blocks[-1])
     if backbone.layout.has_dist:
         first = tokens[:, 0] @ state["head.weight"].T + state["head.bias"]
@@ -93,17 +91,55 @@ def _drop(prompts: Tensor, rate: float, batch: int, step: Step, name: str, layer
     return expanded * kept / (1 - rate)
 
 
+def fourier(config: TrialConfig, prompts: Tensor, layer: int, depth: int) -> Tensor:
+    """Prompts (B, P, D) of a block as VFPT, if it is in the chain, changes them."""
+    if "vfpt" not in config.methods:
+        return prompts
+    settings = config.method_settings["vfpt"]
+    chosen = {
+        "all": True,
+        "former": layer < depth / 2,
+        "later": layer >= depth / 2,
+        "mixed": layer % 2 == 0,
+    }
+    fraction = settings.fraction
+    if fraction is None:
+        fraction = 1.0 if "tcpa" in config.methods else 0.5
+    count = int(prompts.shape[1] * fraction)
+    if not chosen[settings.layers] or count == 0:
+        return prompts
+    first = prompts[:, :count].to(torch.complex128)
+    if settings.dims != "hidden":
+        first = dft(count) @ first
+    if settings.dims != "sequence":
+        first = first @ dft(prompts.shape[2])
+    groups = [first.real.to(prompts.dtype), prompts[:, count:]]
+    return torch.cat(groups if settings.location == "prepend" else groups[::-1], dim=1)
+
+
+def dft(size: int) -> Tensor:
+    """Matrix of the unnormalised discrete Fourier transform."""
+    order = torch.arange(size, dtype=torch.float64)
+    return torch.exp(-2j * torch.pi * torch.outer(order, order) / size)
+
+
 def _vpt(
     backbone: Backbone, config: TrialConfig, state: MemberState, x: Tensor, step: Step
 ) -> Result:
-    settings = config.method_settings["vpt"]
+    (method,) = config.methods
+    settings, depth = config.method_settings[method], backbone.layout.depth
     prefix, result = backbone.layout.num_prefix, _empty(x)
     prompts = x.new_zeros(len(x), 0, x.shape[-1])
     for layer, block in enumerate(backbone.blocks):
         if settings.num_prompts and (settings.deep or layer == 0):
-            raw = state["vpt.prompts"][layer] if settings.deep else state["vpt.prompts"]
+            raw = state[f"{method}.prompts"]
+            raw = raw[layer] if settings.deep else raw
+            if settings.project_dim:
+                weight, bias = (state[f"{method}.project_{kind}"] for kind in ("weight", "bias"))
+                raw = raw @ weight.T + bias
             rate = settings.prompt_dropout
-            prompts = _drop(raw, rate, len(x), step, "vpt.prompt_dropout", layer)
+            prompts = _drop(raw, rate, len(x), step, f"{method}.prompt_dropout", layer)
+            prompts = fourier(config, prompts, layer, depth)
         z = _block(block, torch.cat([x[:, :prefix], prompts, x[:, prefix:]], dim=1))
         size = prompts.shape[1]
         prompts = z[:, prefix : prefix + size]
@@ -149,6 +185,12 @@ def _tcpa(
         raw = torch.cat([state[f"tcpa.{r}_prompts"][layer].flatten(0, 1) for r in pools])
         rate = settings.prompt_dropout
         prompts = _drop(raw, rate, len(x), step, "tcpa.prompt_dropout", layer)
+        counts = [sizes[r] * lengths[r] for r in pools]
+        scopes = [sum(counts)] if settings.fourier_scope == "joint" else counts
+        prompts = torch.cat(
+            [fourier(config, p, layer, len(backbone.blocks)) for p in prompts.split(scopes, dim=1)],
+            dim=1,
+        )
         owners = [(r, g) for r in pools for g in range(sizes[r]) for _ in range(lengths[r])]
         keys = {}
         if settings.match_tokens:
@@ -289,3 +331,7 @@ def _cross(settings, block, layer, state, u, prompts):  # type: ignore[no-untype
     v = split(prompts, w_v, b_v)
     weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
     return (weights @ v).transpose(1, 2).flatten(2) @ w_o.T + b_o
+
+
+RUN_BLOCKS = {"linear": _linear, "vpt": _vpt, "vfpt": _vpt, "tcpa": _tcpa, "cvpt": _cvpt}
+"""By the last method of the chain."""
