@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tcpa_core.errors import CheckpointError
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:

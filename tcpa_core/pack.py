@@ -97,6 +97,10 @@ class Member:
     """Highest val accuracy so far."""
     stale_epochs: int = 0
     """Epochs since the val accuracy last rose."""
+    stage_epoch: int = 0
+    """Epochs trained before the present stage began; 0 unless a method restarted the member."""
+    stage_step: int = 0
+    """Optimiser steps made before the present stage began."""
     duration_s: float = 0.0
 
     @property
@@ -244,18 +248,14 @@ class Pack:
             "trial": member.trial,
             "config": member.config.flat(),
             "classes": list(self.data.class_names),
-            "epoch": member.epoch,
-            "step": member.step,
-            "peak_accuracy": member.peak_accuracy,
-            "stale_epochs": member.stale_epochs,
-            "duration_s": member.duration_s,
+            **{k: getattr(member, k) for k in _COUNTERS},
             "selected": best and {k: getattr(best, k) for k in _SELECTED_FIELDS},
         }
         tensors = {f"state:{k}": v for k, v in member.state.items()}
         tensors |= {f"moment:{k}": v for k, v in member.moments.items()}
         if best and best.epoch == member.epoch:
             save_checkpoint(folder / "best.safetensors", best.state, info)
-        elif best:
+        if best and best.state is not member.state:
             tensors |= {f"selected:{k}": v for k, v in best.state.items()}
         save_checkpoint(folder / "last.safetensors", tensors, info)
 
@@ -281,9 +281,7 @@ class Pack:
             state=state,
             moments=_with_prefix(tensors, "moment:"),
             selected=selected,
-            **{
-                k: info[k] for k in ("epoch", "step", "peak_accuracy", "stale_epochs", "duration_s")
-            },
+            **{k: info[k] for k in _COUNTERS},
         )
 
     def _build(self, members: Sequence[Member]) -> PackModel:
@@ -304,7 +302,7 @@ class Pack:
                 [m.config.optim for m in members],
                 [m.moments for m in members],
                 [self._model.member_specs(i) for i in range(len(members))],
-                [m.step for m in members],
+                [m.step - m.stage_step for m in members],
             )
             self._assembled = list(members)
         return self._model, self._optimizer
@@ -318,11 +316,14 @@ class Pack:
                     epoch=member.epoch,
                     state=member.state,
                     initial=lambda: self._initial_state(member.config),
+                    redraw=lambda: self._initial_state(_reseeded(member.config)),
                     gradients=lambda names, state: self._gradients(member, names, state),
                 )
             )
             if restart:
                 member.state, member.moments = restart.state, {}
+                member.stage_epoch, member.stage_step = member.epoch, member.step
+                member.peak_accuracy, member.stale_epochs = -1.0, 0
                 self._assembled = []
 
     def _gradients(
@@ -336,8 +337,10 @@ class Pack:
         order = torch.randperm(
             len(self.data.train), generator=stream.generator("order", member.epoch - 1)
         )
-        step = Step.evaluation(1)
-        for indices in order[None].split(member.config.train.batch_size, dim=1):
+        batches = order[None].split(member.config.train.batch_size, dim=1)
+        for i, indices in enumerate(batches):
+            at = member.step - len(batches) + i
+            step = Step(training=False, epochs=(member.epoch - 1,), steps=(at,), streams=(stream,))
             loss, _ = self._forward([member], model, indices, step)
             grads = torch.autograd.grad(loss.sum(), wanted)
             yield {name: grad[0].detach() for name, grad in zip(names, grads, strict=True)}
@@ -358,7 +361,8 @@ class Pack:
             ]
         )
         batches = orders.split(members[0].config.train.batch_size, dim=1)
-        totals = [m.config.train.epochs * len(batches) for m in members]
+        done = [m.step - m.stage_step for m in members]
+        totals = [(m.config.train.epochs - m.stage_epoch) * len(batches) for m in members]
         losses, lrs = [], [0.0] * len(members)
         for i, indices in enumerate(batches):
             step = Step(
@@ -371,8 +375,8 @@ class Pack:
             optimizer.zero_grad()
             (ce + penalty).sum().backward()
             lrs = [
-                lr_at(m.config.optim, m.step + i, total)
-                for m, total in zip(members, totals, strict=True)
+                lr_at(m.config.optim, start + i, total)
+                for m, start, total in zip(members, done, totals, strict=True)
             ]
             optimizer.step(lrs)
             model.after_step()
@@ -456,6 +460,15 @@ class Pack:
 _EVAL_ROWS = 256
 """Images times members in one evaluation batch."""
 
+_COUNTERS = (
+    "epoch",
+    "step",
+    "peak_accuracy",
+    "stale_epochs",
+    "stage_epoch",
+    "stage_step",
+    "duration_s",
+)
 _SELECTED_FIELDS = ("epoch", "val_accuracy", "val_loss", "test_accuracy")
 
 
@@ -516,13 +529,22 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _select(member: Member, candidate: Selected) -> None:
-    """Keep the candidate if the member's selection rule prefers it; count stale epochs."""
-    rule = member.config.train.selection
-    if member.selected is None or candidate.rank(rule) > member.selected.rank(rule):
+    """Keep the candidate if the member's selection rule prefers it; count stale epochs.
+
+    An epoch of the present stage always takes the place of one of the stage before.
+    """
+    rule, best = member.config.train.selection, member.selected
+    if best is None or best.epoch <= member.stage_epoch or candidate.rank(rule) > best.rank(rule):
         member.selected = candidate
     rose = candidate.val_accuracy > member.peak_accuracy
     member.stale_epochs = 0 if rose else member.stale_epochs + 1
     member.peak_accuracy = max(member.peak_accuracy, candidate.val_accuracy)
+
+
+def _reseeded(config: TrialConfig) -> TrialConfig:
+    """The same settings with another seed that follows from the trial's own."""
+    seed = Stream(config.seed).generator("redraw").initial_seed()
+    return config.replace_paths({"seed": seed})
 
 
 def _peak_memory_bytes(device: torch.device) -> int:

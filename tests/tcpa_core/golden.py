@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,9 @@ def load(name: str, dtype: torch.dtype) -> Golden:
         for key, value in arrays.items()
     }
     geometry = hparams["geometry"]
+    is_mae = _is_mae(hparams)
     vit = VisionTransformer(
+        global_pool="avg" if is_mae else "token",
         img_size=geometry["img_size"],
         patch_size=geometry["patch_size"],
         embed_dim=geometry["embed_dim"],
@@ -90,18 +93,33 @@ def load(name: str, dtype: torch.dtype) -> Golden:
         num_classes=0,
     )
     keys = [key for key in hparams["backbone_keys"] if not key.startswith("head.")]
-    vit.load_state_dict({key: tensors[key].float() for key in keys})
-    config = TrialConfig.from_flat(_settings(hparams, tensors))
+    last_norm = "fc_norm." if is_mae else "norm."  # timm's name of a norm behind the mean
+    vit.load_state_dict(
+        {re.sub("^(fc_)?norm[.]", last_norm, key): tensors[key].float() for key in keys}
+    )
+    own = {key: tensors[key] for key in hparams["method_param_keys"]}
+    config = TrialConfig.from_flat(_settings(hparams, tensors, own))
     cross = _stack_cross_attention(tensors, geometry["depth"])
-    named = {k: tensors[k] for k in hparams["method_param_keys"] if not k.startswith("cross_attn")}
+    named = {k: v for k, v in own.items() if not k.startswith("cross_attn")}
     state = _rename(named | {k: tensors[k] for k in ("head.weight", "head.bias")}, config)
     if cross and config.method_settings["cvpt"].weights.endswith("learnable"):
         state |= cross
     return Golden(tensors, Backbone(vit).to(dtype), config, state, cross)
 
 
-def _settings(hparams: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Settings of the trial that a file stands for."""
+def _is_mae(hparams: dict[str, Any]) -> bool:
+    """Whether features are the mean over patches and prompts, then normalised."""
+    return "mae" in f"{hparams['method']} {hparams['source']}".lower()
+
+
+def _settings(
+    hparams: dict[str, Any], tensors: dict[str, Tensor], own: dict[str, Tensor]
+) -> dict[str, Any]:
+    """Settings of the trial that a file stands for.
+
+    Args:
+        own: Tensors of the method among all tensors of the file.
+    """
     method = hparams["method"].replace("²", "2")
     if method == "plain ViT":
         return {"methods": ["linear"]}
@@ -113,6 +131,9 @@ def _settings(hparams: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, 
         return _sequence_settings("vfpt", hparams) | _fourier_settings(hparams)
     if method.startswith("VPT"):
         return _sequence_settings("vpt", hparams)
+    for name in ("e2vpt", "gated"):
+        if name in method.lower():
+            return _settings_by_shape(name, hparams, own)
     raise ValueError(f"no trial known for golden method {method!r}")
 
 
@@ -124,6 +145,39 @@ def _sequence_settings(method: str, hparams: dict[str, Any]) -> dict[str, Any]:
         f"{method}.deep": hparams["deep"],
         f"{method}.position": "after_prefix" if "before the image" in place else "end",
     }
+
+
+def _settings_by_shape(
+    method: str, hparams: dict[str, Any], own: dict[str, Tensor]
+) -> dict[str, Any]:
+    """E2VPT and gated prompts: the tensors say what there is."""
+    kinds = {_kind(key): tensor for key, tensor in own.items()}
+    settings = {
+        "methods": [method],
+        f"{method}.num_prompts": kinds["prompts"].shape[-2] if "prompts" in kinds else 0,
+        f"{method}.pool_prompts": _is_mae(hparams),
+    }
+    if method == "e2vpt":
+        found = [kinds[k] for k in ("kv_prompts", "key_prompts") if k in kinds]
+        settings["e2vpt.num_kv_prompts"] = found[0].shape[-2] if found else 0
+        settings["e2vpt.share_kv"] = "value_prompts" not in kinds
+    return settings
+
+
+def _kind(key: str) -> str:
+    """Our name of a tensor of E2VPT or gated prompts, by what its name in the file says."""
+    words = {
+        "gate": "gates",
+        "temp": "temperatures",
+        "tau": "temperatures",
+        "value": "value_prompts",
+        "key": "key_prompts",
+        "kv": "kv_prompts",
+    }
+    found = [name for word, name in words.items() if word in key.lower()]
+    if "kv" in key.lower() and len(found) > 1:
+        found.remove("kv_prompts")  # kv_prompts.key, kv_prompts.value
+    return found[0] if found else "prompts"
 
 
 def _fourier_settings(hparams: dict[str, Any]) -> dict[str, Any]:
@@ -195,8 +249,27 @@ def _rename(tensors: dict[str, Tensor], config: TrialConfig) -> dict[str, Tensor
         for key, value in tensors.items()
         if key not in cross
     }
+    if method in ("e2vpt", "gated"):
+        return _reshape(method, tensors)
     if method in ("vpt", "vfpt") and not config.method_settings[method].deep:
         renamed[f"{method}.prompts"] = renamed[f"{method}.prompts"][0]
     if cross:
         renamed |= _stack_cross_attention(cross, len(tensors["prompts"]))
     return renamed
+
+
+def _reshape(method: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of E2VPT and gated prompts in our shapes; what is not the head is the method's."""
+    out = {}
+    for key, value in tensors.items():
+        kind = key if key in OUR_NAMES else f"{method}.{_kind(key)}"
+        if kind in ("gated.gates", "gated.temperatures"):
+            value = value.flatten()
+        elif kind == "gated.prompts":
+            value = value.flatten(0, -2)
+        elif value.ndim == 5:  # [L, 1, H, K, E]
+            value = value[:, 0]
+        out[kind] = value
+    if "gated.gates" in out:  # the last block has none
+        out["gated.gates"] = out["gated.gates"][: len(out["gated.temperatures"]) - 1]
+    return out
