@@ -21,7 +21,7 @@ from tcpa_core.errors import ConfigError, nearest
 METHODS = "tcpa_core.methods"
 DATASETS = "tcpa_core.data"
 
-CORE_VERSION = 1
+CORE_VERSION = 2
 """Raised whenever a change of code changes the numbers of a trial; part of every digest."""
 
 Flat = dict[str, Any]

@@ -385,19 +385,25 @@ class Method(base.Method):
     ) -> Tensor:
         """Random scores for members in their first epochs, drawn without their padding."""
         step = state.run.step
-        if not step.training:
+        random = [
+            m
+            for m, (epoch, limit) in enumerate(zip(step.epochs, self._random_epochs, strict=True))
+            if step.training and epoch < limit
+        ]
+        if not random:
             return scores
-        for m, (epoch, first_epochs) in enumerate(
-            zip(step.epochs, self._random_epochs, strict=True)
-        ):
-            if epoch < first_epochs:
-                scores = scores.clone()
-                generator = step.streams[m].generator(
-                    f"tcpa.random_{rule.role}_groups", step.steps[m], index, device=scores.device
-                )
-                real = slice(None) if exists is None else exists[m]
-                draw = torch.empty_like(scores[m][..., real]).uniform_(generator=generator)
-                scores[m][..., real] = draw
+        scores = scores.clone()
+        _, samples, count, groups = scores.shape
+        for m in random:
+            generator = step.streams[m].generator(
+                f"tcpa.random_{rule.role}_groups", step.steps[m], index, device=scores.device
+            )
+            sizes = [p.groups[m] for p, used in zip(self._pools, rule.pools, strict=True) if used]
+            draw = scores.new_empty(samples, count, sum(sizes)).uniform_(generator=generator)
+            real: slice | Tensor = slice(0, sizes[0])
+            if len(sizes) > 1:
+                real = slice(0, groups) if exists is None else exists[m]
+            scores[m, :, :, real] = draw
         return scores
 
     def _columns(self, i: int, choices: Sequence[Choice | None], counts: Sequence[int]) -> Visible:

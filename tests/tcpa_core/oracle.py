@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
-from tcpa_core.methods.base import MemberState, Step
+from tcpa_core.methods.base import MemberState, Step, random_bits
 
 
 @dataclass
@@ -87,8 +87,9 @@ def _drop(prompts: Tensor, rate: float, batch: int, step: Step, name: str, layer
     if not step.training or rate == 0:
         return expanded
     generator = step.streams[0].generator(name, step.steps[0], layer)
-    kept = torch.empty(expanded.shape, dtype=torch.bool).bernoulli_(1 - rate, generator=generator)
-    return expanded * kept / (1 - rate)
+    kept = round((1 - rate) * 65536)  # of the 65,536 values of a random 16-bit number
+    numbers = random_bits(tuple(expanded.shape), generator).int() + 32768
+    return expanded * (numbers < kept) / (kept / 65536)
 
 
 def fourier(config: TrialConfig, prompts: Tensor, layer: int, depth: int) -> Tensor:
