@@ -5,6 +5,7 @@ from typing import Any
 
 import checks
 import numpy as np
+import oracle
 import pytest
 import torch
 from checks import close
@@ -44,7 +45,9 @@ def literal(
         size = settings.num_prompts
         prompts = x.new_zeros(len(x), 0, x.shape[-1])
         if size:
-            prompts = _masked(settings, state, _dropped(settings, state, layer, len(x), step))
+            raw, rate = state["e2vpt.prompts"][layer], settings.prompt_dropout
+            dropped = oracle._drop(raw, rate, len(x), step, "e2vpt.prompt_dropout", layer)
+            prompts = _masked(settings, state, dropped)
         z = torch.cat([x[:, :prefix], prompts, x[:, prefix:]], dim=1)
         z = z + block.ls1(_attention(settings, state, layer, block.attn, block.norm1(z)))
         z = z + block.ls2(block.mlp(block.norm2(z)))
@@ -55,16 +58,6 @@ def literal(
     features = [x[:, 0], x[:, 1]] if backbone.layout.has_dist else [vit.forward_head(x, True)]
     logits = [f @ state[f"{n}.weight"].T + state[f"{n}.bias"] for n, f in zip(names, features)]  # noqa: B905
     return checks.loss_of(torch.stack(logits).mean(0))
-
-
-def _dropped(settings: Any, state: MemberState, layer: int, batch: int, step: Step) -> Tensor:
-    prompts = state["e2vpt.prompts"][layer].expand(batch, -1, -1)
-    if not step.training or not settings.prompt_dropout:
-        return prompts
-    generator = step.streams[0].generator("e2vpt.prompt_dropout", step.steps[0], layer)
-    rate = settings.prompt_dropout
-    kept = torch.empty(prompts.shape, dtype=torch.bool).bernoulli_(1 - rate, generator=generator)
-    return prompts * kept / (1 - rate)
 
 
 def _masked(settings: Any, state: MemberState, prompts: Tensor) -> Tensor:

@@ -1,0 +1,101 @@
+"""Gated prompt tuning: shallow prompts that gates carry past the blocks, and attention temperature.
+
+Behind every block but the last the prompts become g * (the block's output) + (1 - g) * (its input),
+with one learned gate g = sigmoid(gamma) per block; other tokens know no gate. In every block one
+learned temperature divides all attention logits. Gates and temperatures have no weight decay.
+
+Trainable besides the head: P * D for the prompts, L - 1 gates and L temperatures.
+
+Source:
+    Yoo et al., Improving Visual Prompt Tuning for Self-supervised Vision Transformers, ICML 2023
+    (ryongithub/GatedPromptTuning). With MAE the authors average patches and prompts
+    (`pool_prompts`); with MoCo they read CLS. They train 100 prompts.
+"""
+
+# Axes: M members, B samples, S tokens (prompts among them), P prompt tokens, D width, L blocks.
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import Block
+from torch import Tensor
+
+from tcpa_core.attention import keys_values, mlp_residual, project, queries
+from tcpa_core.methods import base
+from tcpa_core.methods._prompt_tokens import PromptSettings, PromptTokens, State
+
+COLDEST, HOTTEST = 0.01, 10.0
+"""Range of the temperatures."""
+
+
+class Config(PromptSettings):
+    """Settings of gated prompt tuning. A deep variant does not exist: gates would do nothing."""
+
+    gate_init: float = 10.0
+    """The gates start at sigmoid(-gate_init), so prompts pass the blocks almost unchanged."""
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether every block has prompts of its own."""
+        return False
+
+
+class Method(PromptTokens):
+    """Gated prompts for a pack."""
+
+    gates: Tensor
+    """gamma (M, L - 1)."""
+    temperatures: Tensor
+    """(M, L)."""
+
+    @classmethod
+    def params(cls, setup: base.Setup) -> dict[str, base.ParamSpec]:
+        """Prompts (P, D), gates (L - 1,) and temperatures (L,)."""
+        specs = super().params(setup)
+        if not specs:
+            return {}
+        settings: Config = setup.settings(cls.name())
+        depth = setup.backbone.layout.depth
+        if depth > 1:
+            specs["gates"] = base.ParamSpec(
+                (depth - 1,), lambda t, generator: t.fill_(-settings.gate_init), decay=False
+            )
+        specs["temperatures"] = base.ParamSpec(
+            (depth,), lambda t, generator: t.fill_(1.0), decay=False
+        )
+        return specs
+
+    def on_block(self, index: int, block: Block, tokens_MBSD: Tensor, state: State) -> Tensor:
+        """Run the block at its temperature, then let the gate mix the prompts."""
+        is_last = index == self.layout.depth - 1
+        rows = state.run.rows if is_last else None
+        out = self._run(index, block, tokens_MBSD, rows)
+        if is_last:
+            return out
+        place = slice(self.layout.num_prefix, self.layout.num_prefix + max(self._sizes))
+        gate = self.gates[:, index].sigmoid().view(-1, 1, 1, 1)
+        prompts = gate * out[:, :, place] + (1 - gate) * tokens_MBSD[:, :, place]
+        parts = [out[:, :, : place.start], prompts.to(out.dtype), out[:, :, place.stop :]]
+        return torch.cat(parts, dim=2)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Keep the temperatures in their range."""
+        self.temperatures.clamp_(COLDEST, HOTTEST)
+
+    def _run(self, index: int, block: Block, tokens_MBSD: Tensor, rows: int | None) -> Tensor:
+        batch = tokens_MBSD.shape[:2]
+        exists = self._exists(tokens_MBSD)
+        mask: Any = None
+        if exists is not None:
+            mask = exists.repeat_interleave(batch[1], 0)[:, None, None]
+        x_NSD = tokens_MBSD.flatten(0, 1)
+        h_NSD = block.norm1(x_NSD)
+        temperature = self.temperatures[:, index].repeat_interleave(batch[1]).view(-1, 1, 1, 1)
+        q = queries(block, h_NSD[:, :rows])
+        k, v = keys_values(block, h_NSD)
+        q = (q / temperature).to(q.dtype)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        x_NRD = x_NSD[:, :rows] + project(block, mixed)
+        return mlp_residual(block, x_NRD).unflatten(0, batch)
