@@ -376,11 +376,37 @@ def drop_prompts(
             generator = step.streams[m].generator(purpose, step.steps[m], layer, device=device)
             drawn = random_bits((samples, sizes[m], width), generator)
             bits[m, :, slice(None) if exists_MP is None else exists_MP[m]] = drawn
+    return _keep(prompts_MPD[:, None], bits, rates)
+
+
+def drop(
+    x: Tensor, sizes: Sequence[int], rates: Sequence[float], step: Step, purpose: str, layer: int
+) -> Tensor:
+    """Dropout on activations (M, ..., F) in training, drawn from each member's own stream.
+
+    Args:
+        sizes: Real entries of the last axis per member; what stands behind them is not drawn for.
+        rates: Share of elements set to 0, per member, to the nearest of 65,536 steps.
+        purpose: Name of the random stream; `layer` is its last counter.
+    """
+    if not (step.training and any(rate > 0 for rate in rates)):
+        return x
+    bits = torch.zeros(x.shape, dtype=torch.int16, device=x.device)
+    for m, rate in enumerate(rates):
+        if rate > 0:
+            generator = step.streams[m].generator(purpose, step.steps[m], layer, device=x.device)
+            bits[m, ..., : sizes[m]] = random_bits((*x.shape[1:-1], sizes[m]), generator)
+    return _keep(x, bits, rates)
+
+
+def _keep(x: Tensor, bits: Tensor, rates: Sequence[float]) -> Tensor:
+    """Scale up where random int16 numbers (M, ...) are small enough, 0 elsewhere."""
     kept = [round((1 - rate) * 65536) for rate in rates]
-    limits = torch.tensor([min(k - 32769, 32767) for k in kept], dtype=torch.int16, device=device)
-    scale = torch.tensor([65536 / k for k in kept], dtype=prompts_MPD.dtype, device=device)
-    scaled = prompts_MPD * scale[:, None, None]
-    return torch.where(bits <= limits.view(-1, 1, 1, 1), scaled[:, None], scaled.new_zeros(()))
+    limits = torch.tensor([min(k - 32769, 32767) for k in kept], dtype=torch.int16, device=x.device)
+    scale = torch.tensor([65536 / k for k in kept], dtype=x.dtype, device=x.device)
+    column = (-1, *[1] * (x.ndim - 1))
+    scaled = x * scale.view(column)
+    return torch.where(bits <= limits.view(column), scaled, scaled.new_zeros(()))
 
 
 def random_bits(shape: tuple[int, ...], generator: Generator) -> Tensor:
