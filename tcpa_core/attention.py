@@ -252,14 +252,14 @@ def _attend_dense(
 ) -> Tensor:
     """Spell out softmax over tokens and prompts, then switch off the columns not used."""
     scale = q.shape[-1] ** -0.5
-    token_scores, prompt_scores = (q @ k.mT) * scale, (q @ pk.mT) * scale
+    token_scores, prompt_scores = (q @ k.mT) * scale, _times(q, pk.mT) * scale
     if counted is not None:
         prompt_scores = prompt_scores.masked_fill(~counted.unsqueeze(2), float("-inf"))
     weights = torch.cat([token_scores, prompt_scores], dim=-1).softmax(-1)
     on_tokens, on_prompts = weights.split([k.shape[-2], pk.shape[-2]], dim=-1)
     if used is not None:
         on_prompts = on_prompts.masked_fill(~used.unsqueeze(2), 0.0)
-    return on_tokens.to(v.dtype) @ v + on_prompts.to(v.dtype) @ pv
+    return on_tokens.to(v.dtype) @ v + _times(on_prompts.to(v.dtype), pv)
 
 
 def _attend_twin(
@@ -347,7 +347,7 @@ class _LseAttention(torch.autograd.Function):
         if used is not None:
             weights.mul_(used.unsqueeze(2))
         out = token_out.view_as(q) * (token_lse - lse).exp_().unsqueeze(-1)
-        out += weights @ pv
+        out += _times(weights, pv)
         ctx.save_for_backward(q, k, v, pk, pv, counted, used, out, lse)
         return out
 
@@ -358,12 +358,11 @@ class _LseAttention(torch.autograd.Function):
         scale = q.shape[-1] ** -0.5
         weights = (_prompt_scores(q, pk, counted) - lse.unsqueeze(-1)).exp_()
         kept = weights if used is None else weights * used.unsqueeze(2)
-        grad_scores = grad @ pv.mT
+        grad_scores = _times(grad, pv.mT)
         grad_scores *= kept
         grad_scores -= weights * (grad * out).sum(-1, keepdim=True)
         grad_scores *= scale
-        grad_pv = (kept.mT @ grad).sum_to_size(pv.shape)
-        grad_pk = (grad_scores.mT @ q).sum_to_size(pk.shape)
+        grad_pv, grad_pk = _summed(kept, grad, pv), _summed(grad_scores, q, pk)
         if not any(ctx.needs_input_grad[:3]):
             return None, None, None, grad_pk, grad_pv, None, None
         token_grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
@@ -372,12 +371,33 @@ class _LseAttention(torch.autograd.Function):
         grad_q, grad_k, grad_v = (
             t.view_as(like) for t, like in zip(token_grads, (q, k, v), strict=True)
         )
-        grad_q = grad_q + grad_scores @ pk
+        grad_q = grad_q + _times(grad_scores, pk)
         return grad_q, grad_k, grad_v, grad_pk, grad_pv, None, None
 
 
 def _prompt_scores(q: Tensor, pk: Tensor, counted: Tensor | None) -> Tensor:
-    scores = (q @ pk.mT).mul_(q.shape[-1] ** -0.5)
+    scores = _times(q, pk.mT).mul_(q.shape[-1] ** -0.5)
     if counted is not None:
         scores.masked_fill_(~counted.unsqueeze(2), float("-inf"))
     return scores
+
+
+def _times(x_MBHRA: Tensor, y_MBHAC: Tensor) -> Tensor:
+    """x @ y; where all samples share y, as one product per head instead of one per sample."""
+    samples, rows = x_MBHRA.shape[1], x_MBHRA.shape[3]
+    if y_MBHAC.shape[1] == samples:
+        return x_MBHRA @ y_MBHAC
+    product = _by_head(x_MBHRA) @ y_MBHAC[:, 0]
+    return product.unflatten(2, (samples, rows)).transpose(1, 2)
+
+
+def _summed(x_MBHRA: Tensor, y_MBHRC: Tensor, like: Tensor) -> Tensor:
+    """x^T @ y in the shape of `like`: summed over the samples where they share it."""
+    if like.shape[1] == x_MBHRA.shape[1]:
+        return x_MBHRA.mT @ y_MBHRC
+    return (_by_head(x_MBHRA).mT @ _by_head(y_MBHRC)).unsqueeze(1)
+
+
+def _by_head(x_MBHRA: Tensor) -> Tensor:
+    """(M, B, H, R, A) to (M, H, B * R, A)."""
+    return x_MBHRA.transpose(1, 2).flatten(2, 3)
