@@ -201,10 +201,9 @@ class PromptTokens(base.Method):
             tokens_MBSD = self._insert(index, tokens_MBSD, state)
         else:
             samples = tokens_MBSD.shape[1]
-            pools = (
-                state.pools[index] if state.pools else self._project(index, block, samples, state)
-            )
-        pools = [*pools, *self._more_pools(index)]
+            made = state.pools[index] if state.pools else None
+            pools = list(made or self._project(index, block, samples, state))
+        pools += self._more_pools(index, pools[0].k_MBHPE.shape[1] if pools else 1)
         visible = (True,) * len(pools)
         return prompted_block(
             block, tokens_MBSD, pools, visible, backend=state.run.backend, rows=rows
@@ -219,8 +218,8 @@ class PromptTokens(base.Method):
         rest = tokens_MBSD[:, :, start + length :]
         return torch.cat([tokens_MBSD[:, :, :start], rest], dim=2)
 
-    def _more_pools(self, index: int) -> list[PromptPool]:
-        """Further keys and values of a block, already projected."""
+    def _more_pools(self, index: int, samples: int) -> list[PromptPool]:
+        """Further keys and values of a block (M, samples, H, P, E), already projected."""
         return []
 
     def _drops(self, run: base.Pass) -> bool:

@@ -10,6 +10,7 @@ with zeros at the end of the other axes, so a method has to ignore the padding.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from inspect import getattr_static
 from typing import Any, ClassVar, Self
 
 import torch
@@ -291,9 +292,10 @@ def method_class(name: str) -> type[Method]:
     return found
 
 
-def overrides(method: Method, hook: str) -> bool:
+def overrides(method: Method | type[Method], hook: str) -> bool:
     """Whether a method defines a hook itself."""
-    return getattr(type(method), hook) is not getattr(Method, hook)
+    kind = method if isinstance(method, type) else type(method)
+    return getattr_static(kind, hook) is not getattr_static(Method, hook)
 
 
 def pack_key(config: TrialConfig) -> tuple[Any, ...]:
@@ -318,7 +320,7 @@ def check_chain(config: TrialConfig, layout: TokenLayout) -> None:
         found = [
             name
             for name, method in chain.items()
-            if getattr(method, hook) is not getattr(Method, hook) and not method.is_replaced(config)
+            if overrides(method, hook) and not method.is_replaced(config)
         ]
         if len(found) > 1:
             raise ConfigError(

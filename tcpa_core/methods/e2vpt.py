@@ -180,7 +180,7 @@ class Method(PromptTokens):
         masks = {name: mask.to(state[name]) for name, mask in zip(names, pruned, strict=True)}
         return Restart(state | masks)
 
-    def _more_pools(self, index: int) -> list[PromptPool]:
+    def _more_pools(self, index: int, samples: int) -> list[PromptPool]:
         if max(self._kv_sizes) == 0:
             return []
         share = self._config.share_kv
@@ -188,7 +188,8 @@ class Method(PromptTokens):
             (self.kv_prompts, self.kv_prompts) if share else (self.key_prompts, self.value_prompts)
         )
         exists = base.padding(self._kv_sizes, keys.device)
-        return [PromptPool(keys[:, index, None], values[:, index, None], exists)]
+        both = (t[:, index, None].expand(-1, samples, -1, -1, -1) for t in (keys, values))
+        return [PromptPool(*both, exists)]
 
 
 def _importance(

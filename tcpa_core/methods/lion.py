@@ -26,8 +26,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from tcpa_core.backbone import Backbone
+from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import TrialConfig
+from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
 
 LARGEST_SCALE = 0.9
@@ -98,6 +99,15 @@ class Method(base.Method):
         self._sizes = [s.bottleneck for s in self.settings]
 
     @classmethod
+    def check(cls, config: TrialConfig, layout: TokenLayout) -> None:
+        """Refuse chains, which no description covers."""
+        others = [name for name in config.methods if name != cls.name()]
+        if others:
+            raise ConfigError(
+                f"methods: 'lion' is not defined together with {others[0]!r}; take one of them out."
+            )
+
+    @classmethod
     def params(cls, setup: base.Setup) -> dict[str, base.ParamSpec]:
         """Two layers."""
         inner: int = setup.settings(cls.name()).bottleneck
@@ -119,10 +129,13 @@ class Method(base.Method):
         return max(self._sizes) > 0
 
     def extra_flops(self, m: int) -> float:
-        """One step of the solver in both layers; each further one takes 2 r^2 per token."""
+        """With one step of the solver in both layers; each further one takes 2 r^2 per token."""
         layout, inner = self.layout, self._sizes[m]
         tokens = layout.num_prefix + layout.num_image + layout.num_readouts
-        return tokens * (4.0 * inner * layout.embed_dim + 2.0 * inner**2)
+        product = 2.0 * inner * layout.embed_dim
+        if self._config.gradient == "one_step":
+            return tokens * (4 * product + 2.0 * inner**2)
+        return tokens * (2 * product + 4.0 * inner**2)
 
     def begin(self, run: base.Pass) -> tuple[base.Pass, list[_Layer]]:
         """Normalise the weights."""

@@ -6,6 +6,8 @@ import timm
 import torch
 from tiny import NUM_CLASSES, images, tiny_backbone, training_step
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
@@ -69,10 +71,12 @@ def shake(pack: PackModel) -> None:
     pack.after_step()
 
 
-def members_equal_solo(configs: Sequence[TrialConfig], kind: str, mode: str) -> None:
+def members_equal_solo(
+    configs: Sequence[TrialConfig], kind: str, mode: str, samples: int = 2
+) -> None:
     """Logits, penalties and gradients of a pack's members are those they have alone."""
     backbone = tiny_backbone(kind)
-    x = images(backbone, members=len(configs), samples=2)
+    x = images(backbone, members=len(configs), samples=samples)
     pack = PackModel(backbone, configs, NUM_CLASSES)
     shake(pack)
     output, grads = _run(pack, x, step_of(configs, mode))
@@ -112,6 +116,21 @@ def is_backbone_and_head(config: TrialConfig, kind: str) -> None:
         vit.head_dist.load_state_dict(dist)
     assert torch.equal(model(x), vit(x))
     assert model.pack.features_are_frozen
+
+
+def uncounted_flops(config: TrialConfig) -> float:
+    """What torch counts per image in evaluation, less what the model says.
+
+    Taken from the growth with the batch, so that what all samples share drops out; the pool is an
+    average, so that all tokens of the last block are computed.
+    """
+    backbone, counted = tiny_backbone("cls_avg", dtype=torch.float32), []
+    pack = PackModel(backbone, [config], NUM_CLASSES, backend="dense")
+    for samples in (1, 4):
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            pack(images(backbone, samples=samples), Step.evaluation(1))
+        counted.append(counter.get_total_flops())
+    return (counted[1] - counted[0]) / 3 - pack.flops_per_image()
 
 
 def count_without_head(config: TrialConfig) -> int:

@@ -12,6 +12,7 @@ from checks import close
 from tiny import KINDS, NUM_CLASSES, images, tiny_backbone, trial
 from torch import Tensor
 
+from tcpa_core.attention import Backend
 from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.data._cache import ImageStore
@@ -120,6 +121,17 @@ def test_masked_prompts_equal_the_literal_reference(segments: str) -> None:
     whole = {**state, "e2vpt.segment_mask": torch.ones(4, 8).double()}
     other = PackModel(backbone, [config], NUM_CLASSES, [whole])(x, EVAL).logits[0]
     assert (other - logits).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("backend", ["dense", "twin", "lse"])
+def test_every_backend_gives_the_same(backend: Backend) -> None:
+    backbone, configs = tiny_backbone(), PACKS["shared"][:2]
+    x, step = images(backbone, members=2, samples=2), checks.step_of(configs, "train")
+    first, second = (
+        PackModel(backbone, configs, NUM_CLASSES, backend=b)(x, step).logits
+        for b in (None, backend)
+    )
+    close(first, second)
 
 
 @pytest.mark.parametrize("kind", ["no_cls", "cls_avg"])
@@ -340,3 +352,7 @@ def test_nothing_to_cut_is_no_second_stage(data: TrialData) -> None:
     member = pack.new_member("t", two_stage(token_prune=0, segment_prune=0))
     run(pack, member, 3)
     assert member.stage_epoch == 0 and "e2vpt.token_mask" not in member.state
+
+
+def test_flops_are_those_that_torch_counts() -> None:
+    assert checks.uncounted_flops(e2vpt(num_prompts=3, num_kv_prompts=4)) == 0

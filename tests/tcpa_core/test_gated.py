@@ -155,3 +155,7 @@ def test_pooling_what_is_not_averaged() -> None:
     message = r"gated.pool_prompts needs a backbone that averages .* got pool 'token'"
     with pytest.raises(ConfigError, match=message):
         PackModel(tiny_backbone(), [gated(pool_prompts=True)], NUM_CLASSES)
+
+
+def test_flops_are_those_that_torch_counts() -> None:
+    assert checks.uncounted_flops(gated()) == 0

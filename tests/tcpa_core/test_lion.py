@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
+from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import MemberState, Step
 from tcpa_core.model import PackModel, init_member_state
 
@@ -99,6 +100,12 @@ def test_without_layers_it_is_the_backbone_and_head_to_the_bit(kind: str) -> Non
     checks.is_backbone_and_head(lion(bottleneck=0), kind)
 
 
+def test_chains_are_refused() -> None:
+    """Not because of a hook that both have: there is none."""
+    with pytest.raises(ConfigError, match="'lion' is not defined together with 'tcpa'"):
+        PackModel(tiny_backbone(), [trial(["lion", "tcpa"])], NUM_CLASSES)
+
+
 def test_it_starts_as_the_linear_probe() -> None:
     backbone, x = tiny_backbone(), images(tiny_backbone())
     state = init_member_state(backbone, lion(), NUM_CLASSES)
@@ -184,3 +191,8 @@ def test_under_autocast_the_solver_stays_in_float32() -> None:
     output.logits.sum().backward()
     grad = pack.stacked()["lion.state_weight"].grad
     assert grad is not None and grad.isfinite().all() and grad.any()
+
+
+@pytest.mark.parametrize("gradient", ["implicit", "one_step"])
+def test_flops_are_those_that_torch_counts_of_one_step(gradient: str) -> None:
+    assert checks.uncounted_flops(lion(max_steps=1, gradient=gradient)) == 0

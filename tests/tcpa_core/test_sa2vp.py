@@ -207,3 +207,8 @@ def test_images_of_another_size() -> None:
     pack = PackModel(tiny_backbone("dynamic"), [sa2vp()], NUM_CLASSES)
     with pytest.raises(ShapeError, match=r"sa2vp has 37 prompts, .* got images of 17 tokens"):
         pack(torch.zeros(1, 1, 3, 32, 32, dtype=torch.float64), EVAL)
+
+
+def test_flops_are_those_that_torch_counts() -> None:
+    """But for the head's second use, of which a method does not know the size."""
+    assert checks.uncounted_flops(sa2vp()) == 2 * 32 * NUM_CLASSES

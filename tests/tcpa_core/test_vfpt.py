@@ -158,6 +158,8 @@ def test_whole_transform_does_not_see_the_scale_of_the_prompts() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_prompts_are_the_backbone_and_head_to_the_bit(kind: str) -> None:
     checks.is_backbone_and_head(vfpt(0), kind)
+    empty = pair(tcpa__num_cls_prompts=0, tcpa__num_image_prompts=0)
+    checks.is_backbone_and_head(empty, kind)
 
 
 def test_random_rows_are_transformed_alone_and_rest_in_evaluation() -> None:
@@ -250,3 +252,8 @@ def test_settings_that_contradict() -> None:
         PackModel(tiny_backbone(), [pair(vfpt__deep=False)], NUM_CLASSES)
     with pytest.raises(ConfigError, match="'vpt' and 'vfpt' cannot be chained"):
         PackModel(tiny_backbone(), [trial(["vpt", "vfpt"])], NUM_CLASSES)
+
+
+@pytest.mark.parametrize("config", [TRIALS["half"], TRIALS["tcpa"]])
+def test_flops_are_those_that_torch_counts(config: TrialConfig) -> None:
+    assert checks.uncounted_flops(config) == 0

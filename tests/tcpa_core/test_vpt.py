@@ -104,3 +104,8 @@ def test_start_and_counts_of_a_projection() -> None:
 def test_pooling_needs_an_average() -> None:
     with pytest.raises(ConfigError, match=r"vpt.pool_prompts needs a backbone that averages"):
         PackModel(tiny_backbone("map_pool"), [vpt(pool_prompts=True)], NUM_CLASSES)
+
+
+@pytest.mark.parametrize("settings", [{}, {"deep": False}, {"pool_prompts": True}])
+def test_flops_are_those_that_torch_counts(settings: dict[str, Any]) -> None:
+    assert checks.uncounted_flops(vpt(**settings)) == 0
