@@ -1,0 +1,28 @@
+"""Full fine-tuning: every weight of the backbone is trained.
+
+Trainable besides the head: all of the backbone (85.8 M on a ViT-B/16). The network stays in
+evaluation mode; the authors of VPT train with dropout 0.1 in the embeddings and the MLPs.
+
+Source:
+    The recipe of Jia et al., Visual Prompt Tuning, ECCV 2022 (KMnP/vpt): AdamW, biases without
+    weight decay.
+"""
+
+from typing import Any
+
+from tcpa_core.backbone import Backbone
+from tcpa_core.methods import base
+from tcpa_core.methods._backbone_weights import BackboneWeights
+
+
+class Config(base.MethodSettings):
+    """Nothing to set."""
+
+
+class Method(BackboneWeights):
+    """All weights of the backbone."""
+
+    @classmethod
+    def trained(cls, backbone: Backbone, settings: Any) -> list[str]:
+        """Every weight."""
+        return [name for name, _ in backbone.named_parameters()]
