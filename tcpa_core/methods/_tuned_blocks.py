@@ -1,0 +1,164 @@
+"""Blocks whose frozen layers are corrected by small trained ones (Adapter, LoRA, SSF, ...).
+
+A block is run from its own children, so that its norms of queries and keys, its layer scale and
+its attention norm stay in place; methods step in behind a layer or beside the MLP.
+"""
+
+# Axes: M members, B samples, S tokens, R rows (leading tokens that are computed), D width, N = M B.
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from pydantic import Field
+from timm.layers import Mlp
+from timm.models.vision_transformer import Block
+from torch import Tensor
+
+from tcpa_core.attention import heads
+from tcpa_core.backbone import Backbone
+from tcpa_core.config import TrialConfig
+from tcpa_core.errors import ConfigError
+from tcpa_core.methods import base
+from tcpa_core.methods._layers import drop_factors
+
+Layer = Literal["norm1", "q", "k", "v", "o", "norm2", "fc1", "fc2", "mlp"]
+"""A place behind which a method can step in; mlp is the whole MLP, before its layer scale."""
+
+
+class TunedSettings(base.MethodSettings):
+    """What the methods on blocks have in common."""
+
+    drop_path: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of samples that skip a branch of the last block in training; it rises from 0 at the
+    first block. Several authors train the frozen network so, with 0.1 or 0.2."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One pass."""
+
+    run: base.Pass
+    by_block: Mapping[str, Sequence[Tensor]]
+    """The trained tensors (M, ...) of each block, by name."""
+
+
+class TunedBlocks(base.Method):
+    """A method that corrects the layers of all blocks."""
+
+    per_block: Sequence[str]
+    """Names of the tensors (M, L, ...) that have an axis of blocks."""
+
+    def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
+        super().__init__(backbone, configs)
+        self._skip_rates = [s.drop_path for s in self.settings]
+
+    def behind(self, layer: Layer, x_MBSI: Tensor, y_MBSO: Tensor, index: int, s: State) -> Tensor:
+        """Change the output of one layer.
+
+        Args:
+            x_MBSI: What entered the layer.
+            y_MBSO: What came out.
+            index: The block.
+        """
+        return y_MBSO
+
+    def beside_mlp(self, u_MBRD: Tensor, index: int, num_tokens: int, s: State) -> Tensor | None:
+        """What is added to the second residual sum, next to the MLP.
+
+        Args:
+            u_MBRD: Tokens that enter the MLP's branch, before its norm.
+            num_tokens: S, of which the R leading ones are computed.
+        """
+        return None
+
+    def begin(self, run: base.Pass) -> State:
+        """Split the tensors by block."""
+        return State(run, {name: getattr(self, name).unbind(1) for name in self.per_block})
+
+    def on_block(self, index: int, block: Block, tokens_MBSD: Tensor, state: State) -> Tensor:
+        """Run the block with its corrections; the last one on the rows that are read."""
+        rows = state.run.rows if index == self.layout.depth - 1 else None
+        o_MBRD = self._attention(index, block, tokens_MBSD, rows, state)
+        u_MBRD = tokens_MBSD[:, :, :rows] + self._kept(o_MBRD, 2 * index, state)
+        h_MBRD = self.behind("norm2", u_MBRD, block.norm2(u_MBRD), index, state)
+        m_MBRD = self.behind("mlp", h_MBRD, self._mlp(index, block, h_MBRD, state), index, state)
+        m_MBRD = block.drop_path2(block.ls2(m_MBRD))
+        out = u_MBRD + self._kept(m_MBRD, 2 * index + 1, state)
+        side = self.beside_mlp(u_MBRD, index, tokens_MBSD.shape[2], state)
+        return out if side is None else out + side
+
+    def _attention(
+        self, index: int, block: Block, x_MBSD: Tensor, rows: int | None, state: State
+    ) -> Tensor:
+        attn, batch = block.attn, x_MBSD.shape[:2]
+        h_MBSD = self.behind("norm1", x_MBSD, block.norm1(x_MBSD), index, state)
+        h_MBRD = h_MBSD[:, :, :rows]
+        q, k, v = _projections(block, h_MBSD, rows)
+        q = self.behind("q", h_MBRD, q, index, state)
+        k = self.behind("k", h_MBSD, k, index, state)
+        v = self.behind("v", h_MBSD, v, index, state)
+        q_NHRE, k_NHSE, v_NHSE = (heads(t.flatten(0, 1), attn.num_heads) for t in (q, k, v))
+        o_NHRE = F.scaled_dot_product_attention(attn.q_norm(q_NHRE), attn.k_norm(k_NHSE), v_NHSE)
+        o_MBRA = attn.norm(o_NHRE.transpose(1, 2).flatten(2)).unflatten(0, batch)
+        o_MBRD = self.behind("o", o_MBRA, attn.proj(o_MBRA), index, state)
+        return block.drop_path1(block.ls1(attn.proj_drop(o_MBRD)))
+
+    def _mlp(self, index: int, block: Block, h_MBRD: Tensor, state: State) -> Tensor:
+        mlp = block.mlp
+        if type(mlp) is not Mlp:  # `require_mlp` keeps methods away that step in behind its layers
+            return mlp(h_MBRD)
+        hidden = self.behind("fc1", h_MBRD, mlp.fc1(h_MBRD), index, state)
+        hidden = mlp.norm(mlp.drop1(mlp.act(hidden)))
+        return mlp.drop2(self.behind("fc2", hidden, mlp.fc2(hidden), index, state))
+
+    def _kept(self, branch_MBRD: Tensor, layer: int, state: State) -> Tensor:
+        """Drop path (stochastic depth), drawn per sample from each member's own stream."""
+        step, last = state.run.step, self.layout.depth - 1
+        rates = [rate * (layer // 2) / max(last, 1) for rate in self._skip_rates]
+        if not step.training or not any(rates):
+            return branch_MBRD
+        members, samples = branch_MBRD.shape[:2]
+        purpose, sizes = f"{self.name()}.drop_path", [samples] * members
+        factors_MB = drop_factors((samples,), sizes, rates, step, purpose, layer, branch_MBRD)
+        return branch_MBRD * factors_MB[:, :, None, None]
+
+
+def block_sizes(backbone: Backbone) -> dict[str, tuple[int, int]]:
+    """Inputs and outputs of a block's linear layers; of its norms the width twice."""
+    block, width = backbone.blocks[0], backbone.layout.embed_dim
+    inner = block.attn.qkv.weight.shape[0] // 3
+    sizes = {name: (width, inner) for name in ("q", "k", "v")} | {"o": (inner, width)}
+    sizes |= {"norm1": (width, width), "norm2": (width, width)}
+    if type(block.mlp) is Mlp:
+        hidden = block.mlp.fc1.weight.shape[0]
+        sizes |= {"fc1": (width, hidden), "fc2": (hidden, width)}
+    return sizes
+
+
+def require_mlp(backbone: Backbone, setting: str) -> None:
+    """Refuse backbones whose MLP is not two linear layers.
+
+    Raises:
+        ConfigError: Naming the setting.
+    """
+    for index, block in enumerate(backbone.blocks):
+        if type(block.mlp) is not Mlp:
+            raise ConfigError(
+                f"{setting} needs an MLP of two linear layers, got {type(block.mlp).__name__} in "
+                f"block {index}; choose another backbone or method."
+            )
+
+
+def _projections(block: Block, h_MBSD: Tensor, rows: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries of the rows, keys and values of all tokens, before their norms."""
+    qkv: Any = block.attn.qkv
+    if rows is None:  # one product, bit for bit that of the block itself
+        q, k, v = qkv(h_MBSD).chunk(3, dim=-1)
+        return q, k, v
+    width = qkv.weight.shape[0] // 3
+    biases = (None, None) if qkv.bias is None else (qkv.bias[:width], qkv.bias[width:])
+    q = F.linear(h_MBSD[:, :, :rows], qkv.weight[:width], biases[0])
+    k, v = F.linear(h_MBSD, qkv.weight[width:], biases[1]).chunk(2, dim=-1)
+    return q, k, v
