@@ -184,12 +184,10 @@ class Method(PromptTokens):
         if max(self._kv_sizes) == 0:
             return []
         share = self._config.share_kv
-        keys, values = (
-            (self.kv_prompts, self.kv_prompts) if share else (self.key_prompts, self.value_prompts)
-        )
-        exists = base.padding(self._kv_sizes, keys.device)
-        both = (t[:, index, None].expand(-1, samples, -1, -1, -1) for t in (keys, values))
-        return [PromptPool(*both, exists)]
+        keys = self.kv_prompts if share else self.key_prompts
+        values = self.kv_prompts if share else self.value_prompts
+        k, v = (t[:, index, None].expand(-1, samples, -1, -1, -1) for t in (keys, values))
+        return [PromptPool(k, v, base.padding(self._kv_sizes, keys.device))]
 
 
 def _importance(
