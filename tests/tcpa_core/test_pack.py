@@ -33,7 +33,16 @@ VPT = [{"vpt.num_prompts": 2, "seed": 3}, {"vpt.num_prompts": 7, "optim.lr": 0.0
 CVPT = [{"cvpt.num_prompts": 1, "seed": 5}, {"cvpt.num_prompts": 6, "seed": 6}]
 SHALLOW = [{"vpt.deep": False, **extra} for extra in VPT]
 LINEAR = [{"optim.lr": 0.1, "seed": 7}, {"optim.lr": 0.02, "seed": 8}]
+MLP = [{"mlp.num_layers": 2, "seed": 9}, {"mlp.num_layers": 2, "mlp.dropout": 0.5, "seed": 10}]
+LORA = [{"lora.rank": 2, "seed": 11}, {"lora.rank": 5, "lora.drop_path": 0.3, "seed": 12}]
+ADAPTFORMER = [
+    {"adaptformer.bottleneck": 3, "adaptformer.head_norm": True, "seed": 13},
+    {"adaptformer.bottleneck": 6, "adaptformer.head_norm": True, "seed": 14},
+]
 PACKS = {
+    "mlp": MLP,
+    "lora": LORA,
+    "adaptformer": ADAPTFORMER,
     "tcpa": TCPA,
     "tcpa prompter": PROMPTER,
     "vpt": VPT,
@@ -41,6 +50,8 @@ PACKS = {
     "cvpt": CVPT,
     "linear": LINEAR,
 }
+ALONE = {"partial": [{"seed": 15}], "bias": [{"seed": 16}]}
+"""Methods that train the backbone."""
 
 
 @pytest.fixture(scope="session")
@@ -142,11 +153,11 @@ def test_a_diverging_member_fails_alone(images: Path, backbone: Backbone, data: 
         _same(solo, packed)
 
 
-@pytest.mark.parametrize("name", PACKS)
+@pytest.mark.parametrize("name", PACKS | ALONE)
 def test_resume_is_bit_exact(
     name: str, images: Path, backbone: Backbone, data: TrialData, tmp_path: Path
 ) -> None:
-    config = _config(images, name, PACKS[name][-1])
+    config = _config(images, name, (PACKS | ALONE)[name][-1])
     straight = Pack(backbone, data)
     member = straight.new_member("t", config)
     _run(straight, [member], 3)
