@@ -32,6 +32,19 @@ PROMPTER = [{**extra, "tcpa.image_prompter": True} for extra in TCPA[:2]]
 VPT = [{"vpt.num_prompts": 2, "seed": 3}, {"vpt.num_prompts": 7, "optim.lr": 0.02, "seed": 4}]
 CVPT = [{"cvpt.num_prompts": 1, "seed": 5}, {"cvpt.num_prompts": 6, "seed": 6}]
 SHALLOW = [{"vpt.deep": False, **extra} for extra in VPT]
+FOURIER = [
+    {"vfpt.num_prompts": 3, "vfpt.fraction": 1.0, "seed": 9},
+    {"vfpt.num_prompts": 8, "vfpt.prompt_dropout": 0.3, "seed": 10},
+]
+PAIR = [{**extra, "methods": ["vfpt", "tcpa"]} for extra in TCPA[:2]]
+E2VPT = [
+    {"e2vpt.prune_epoch": 1 + m, "e2vpt.token_prune": 50, "e2vpt.num_prompts": 2 + 3 * m,
+     "e2vpt.num_kv_prompts": 3 - m, "train.mixup_alpha": 0.4 * m, "seed": 11 + m}
+    for m in range(2)
+]  # fmt: skip
+GATED = [{"gated.num_prompts": 4 - m, "gated.gate_init": 1.0 + m, "seed": m} for m in range(2)]
+SA2VP = [{"sa2vp.inner_dim": 4 + m, "sa2vp.inter_weight": 0.5 + m, "seed": m} for m in range(2)]
+LION = [{"lion.bottleneck": 8 - m, "lion.prune": 0.2 * m, "seed": m} for m in range(2)]
 LINEAR = [{"optim.lr": 0.1, "seed": 7}, {"optim.lr": 0.02, "seed": 8}]
 MLP = [{"mlp.num_layers": 2, "seed": 9}, {"mlp.num_layers": 2, "mlp.dropout": 0.5, "seed": 10}]
 LORA = [{"lora.rank": 2, "seed": 11}, {"lora.rank": 5, "lora.drop_path": 0.3, "seed": 12}]
@@ -48,6 +61,12 @@ PACKS = {
     "vpt": VPT,
     "vpt shallow": SHALLOW,
     "cvpt": CVPT,
+    "vfpt": FOURIER,
+    "vfpt tcpa": PAIR,
+    "e2vpt": E2VPT,
+    "gated": GATED,
+    "sa2vp": SA2VP,
+    "lion": LION,
     "linear": LINEAR,
 }
 ALONE = {"partial": [{"seed": 15}], "bias": [{"seed": 16}]}
