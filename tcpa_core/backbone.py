@@ -209,6 +209,8 @@ def load_backbone(cfg: BackboneConfig, *, device: str | torch.device = "cpu") ->
         with torch.device("meta"):
             vit = _create(cfg)
         _load_file(vit, _weights_path(cfg), cfg.name)
+    if cfg.pool == "avg":
+        _pool_by_mean(vit, cfg.name)
     stats = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) if cfg.name == NANO else None
     backbone = Backbone(vit, fingerprint=weights_fingerprint(cfg), warnings=warnings, stats=stats)
     return backbone.to(device)
@@ -232,6 +234,18 @@ def weights_fingerprint(cfg: BackboneConfig) -> str:
         return f"hub:{cfg.name.split('.')[0]}@{pretrained.tag if pretrained else ''}"
     with _weights_path(cfg).open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+
+
+def _pool_by_mean(vit: VisionTransformer, name: str) -> None:
+    """Let a model that reads CLS read the mean of its image tokens, normalised after the mean."""
+    if isinstance(vit, VisionTransformerDistilled) or vit.global_pool not in ("token", "avg"):
+        raise ConfigError(
+            f"backbone.pool: 'avg' needs a model that reads CLS, got {name!r} (pool "
+            f"{vit.global_pool!r}{', distilled' if hasattr(vit, 'dist_token') else ''}); leave "
+            "backbone.pool out."
+        )
+    if vit.global_pool == "token":
+        vit.global_pool, vit.fc_norm, vit.norm = "avg", vit.norm, nn.Identity()
 
 
 def _is_hub(cfg: BackboneConfig) -> bool:

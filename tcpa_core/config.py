@@ -45,6 +45,9 @@ class BackboneConfig(Settings):
     """None: shipped or hub weights; a path to .safetensors/.pth/.npz; or "random" (labelled)."""
     img_size: int | None = Field(default=None, ge=1)
     """Input side in pixels; None: the model's own. Position embeddings are resized."""
+    pool: Literal["avg"] | None = None
+    """avg: features are the mean of the image tokens, and the model's final norm follows the mean,
+    as MAE's are read. None: as the model reads them."""
 
 
 class DataConfig(Settings):

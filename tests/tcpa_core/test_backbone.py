@@ -209,3 +209,20 @@ def test_layouts_of_real_models() -> None:
     assert distilled.layout.has_dist
     assert (distilled.rows_read, distilled.layout.feature_dim) == (2, 384)
     assert (pooled.layout.num_prefix, pooled.layout.pool, pooled.rows_read) == (0, "map", None)
+
+
+def test_a_model_that_reads_cls_can_be_averaged() -> None:
+    """As timm's own model with average pooling and the same weights."""
+    cls, mean = (
+        load_backbone(BackboneConfig(name="vit_nano", pool=pool)) for pool in (None, "avg")
+    )
+    assert (cls.layout.pool, mean.layout.pool, mean.rows_read) == ("token", "avg", None)
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    tokens = cls.embed(x)
+    for block in cls.blocks:
+        tokens = block(tokens)
+    assert torch.equal(mean.read(tokens), cls.vit.norm(tokens[:, 1:].mean(1)))
+    with pytest.raises(ConfigError, match="backbone.pool: 'avg' needs a model that reads CLS"):
+        load_backbone(
+            BackboneConfig(name="deit_tiny_distilled_patch16_224", weights="random", pool="avg")
+        )
