@@ -109,7 +109,7 @@ def load(name: str, dtype: torch.dtype) -> Golden:
 
 def _is_mae(hparams: dict[str, Any]) -> bool:
     """Whether features are the mean over patches and prompts, then normalised."""
-    return "mae" in f"{hparams['method']} {hparams['source']}".lower()
+    return "mae" in f"{hparams['method']} {hparams.get('source', '')}".lower()
 
 
 def _settings(
@@ -120,21 +120,23 @@ def _settings(
     Args:
         own: Tensors of the method among all tensors of the file.
     """
-    method = hparams["method"].replace("²", "2")
-    if method == "plain ViT":
+    method = hparams["method"].replace("²", "2").lower()
+    if method == "plain vit":
         return {"methods": ["linear"]}
-    if "TCPA" in method:
+    if "tcpa" in method:
         return _tcpa_settings(hparams)
-    if method.startswith("CVPT"):
-        return _cvpt_settings(hparams, tensors)
-    if method.startswith("VFPT"):
-        return _sequence_settings("vfpt", hparams) | _fourier_settings(hparams)
-    if method.startswith("VPT"):
-        return _sequence_settings("vpt", hparams)
-    for name in ("e2vpt", "gated"):
-        if name in method.lower():
+    if "adaptformer" in method:
+        return _adaptformer_settings(hparams, own)
+    for word, name in (("e2vpt", "e2vpt"), ("gate", "gated")):
+        if word in method:
             return _settings_by_shape(name, hparams, own)
-    raise ValueError(f"no trial known for golden method {method!r}")
+    if method.startswith("cvpt"):
+        return _cvpt_settings(hparams, tensors)
+    if method.startswith("vfpt"):
+        return _sequence_settings("vfpt", hparams) | _fourier_settings(hparams)
+    if method.startswith("vpt"):
+        return _sequence_settings("vpt", hparams)
+    raise ValueError(f"no trial known for golden method {hparams['method']!r}")
 
 
 def _sequence_settings(method: str, hparams: dict[str, Any]) -> dict[str, Any]:
@@ -144,6 +146,7 @@ def _sequence_settings(method: str, hparams: dict[str, Any]) -> dict[str, Any]:
         f"{method}.num_prompts": hparams["prompt_length"],
         f"{method}.deep": hparams["deep"],
         f"{method}.position": "after_prefix" if "before the image" in place else "end",
+        f"{method}.pool_prompts": _is_mae(hparams),
     }
 
 
@@ -162,6 +165,17 @@ def _settings_by_shape(
         settings["e2vpt.num_kv_prompts"] = found[0].shape[-2] if found else 0
         settings["e2vpt.share_kv"] = "value_prompts" not in kinds
     return settings
+
+
+def _adaptformer_settings(hparams: dict[str, Any], own: dict[str, Tensor]) -> dict[str, Any]:
+    down = next(v for k, v in own.items() if "down" in k and k.endswith("weight"))
+    fixed = [float(v) for k, v in hparams.items() if "scal" in k and isinstance(v, int | float)]
+    learns = any("scal" in key for key in hparams["trainable_keys"])
+    return {
+        "methods": ["adaptformer"],
+        "adaptformer.bottleneck": down.shape[-2],
+        "adaptformer.scale": "learnable" if learns else (fixed or [0.1])[0],
+    }
 
 
 def _kind(key: str) -> str:
@@ -251,6 +265,8 @@ def _rename(tensors: dict[str, Tensor], config: TrialConfig) -> dict[str, Tensor
     }
     if method in ("e2vpt", "gated"):
         return _reshape(method, tensors)
+    if method == "adaptformer":
+        return _stack_bottlenecks(tensors)
     if method in ("vpt", "vfpt") and not config.method_settings[method].deep:
         renamed[f"{method}.prompts"] = renamed[f"{method}.prompts"][0]
     if cross:
@@ -273,3 +289,17 @@ def _reshape(method: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     if "gated.gates" in out:  # the last block has none
         out["gated.gates"] = out["gated.gates"][: len(out["gated.temperatures"]) - 1]
     return out
+
+
+def _stack_bottlenecks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Layers of AdaptFormer's blocks, one file entry per block or all in one, by our names."""
+    out = {key: value for key, value in tensors.items() if key in OUR_NAMES}
+    for layer in ("down", "up"):
+        for kind in ("weight", "bias"):
+            found = {k: v for k, v in tensors.items() if layer in k and k.endswith(kind)}
+            by_block = sorted(found, key=lambda key: [int(n) for n in re.findall("[0-9]+", key)])
+            first = [found[key] for key in by_block]
+            stacked = torch.stack(first) if len(first) > 1 else first[0]
+            out[f"adaptformer.{layer}_{kind}"] = stacked
+    scales = [v.reshape(-1) for k, v in sorted(tensors.items()) if "scal" in k]
+    return out | ({"adaptformer.scale": torch.cat(scales)} if scales else {})

@@ -39,7 +39,12 @@ def run(
         second = tokens[:, 1] @ state["head_dist.weight"].T + state["head_dist.bias"]
         result.logits = (first + second) / 2
     else:
-        features = vit.forward_head(tokens, pre_logits=True)
+        settings = config.method_settings[config.methods[-1]]
+        if getattr(settings, "pool_prompts", False):
+            seen = [tokens[:, backbone.layout.num_prefix :], vit.norm(result.prompts[-1])]
+            features = vit.fc_norm(torch.cat(seen, dim=1).mean(1))
+        else:
+            features = vit.forward_head(tokens, pre_logits=True)
         result.logits = features @ state["head.weight"].T + state["head.bias"]
     return result
 

@@ -26,13 +26,7 @@ def vpt(seed: int = 0, **settings: Any) -> TrialConfig:
 def literal(
     backbone: Backbone, config: TrialConfig, state: MemberState, x: Tensor, step: Step
 ) -> Tensor:
-    result = oracle.run(backbone, config, state, x, step)
-    if not config.method_settings["vpt"].pool_prompts:
-        return checks.loss_of(result.logits)
-    vit, prefix = backbone.vit, backbone.layout.num_prefix
-    seen = torch.cat([result.blocks[-1][:, prefix:], result.prompts[-1]], dim=1)
-    features = vit.fc_norm(vit.norm(seen).mean(1))
-    return checks.loss_of(features @ state["head.weight"].T + state["head.bias"])
+    return checks.loss_of(oracle.run(backbone, config, state, x, step).logits)
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
