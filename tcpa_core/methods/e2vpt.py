@@ -103,7 +103,7 @@ class Method(PromptTokens):
 
     @classmethod
     def check(cls, config: TrialConfig, layout: TokenLayout) -> None:
-        """Refuse a second stage without epochs, and segments that do not cut the width evenly."""
+        """Refuse a second stage that may not come, and segments that do not cut the width evenly."""
         super().check(config, layout)
         settings: Config = config.method_settings[cls.name()]
         if not settings.prunes:
@@ -112,6 +112,11 @@ class Method(PromptTokens):
             raise ConfigError(
                 f"e2vpt.prune_epoch must be < train.epochs, got {settings.prune_epoch} >= "
                 f"{config.train.epochs}; the second stage trains the epochs that are left."
+            )
+        if config.train.patience is not None:
+            raise ConfigError(
+                f"train.patience must be null where e2vpt prunes, got {config.train.patience}: it "
+                "could end the trial before its second stage."
             )
         if layout.embed_dim % settings.num_segments:
             raise ConfigError(

@@ -189,6 +189,8 @@ def test_initial_bounds(init: str, bound: float) -> None:
 def test_settings_that_do_not_fit() -> None:
     with pytest.raises(ConfigError, match=r"prune_epoch must be < train.epochs, got 20 >= 20"):
         PackModel(tiny_backbone(), [e2vpt(**{**PRUNING, "prune_epoch": 20})], NUM_CLASSES)
+    with pytest.raises(ConfigError, match=r"train.patience must be null where .* got 3"):
+        PackModel(tiny_backbone(), [e2vpt(train__patience=3, **PRUNING)], NUM_CLASSES)
     with pytest.raises(ConfigError, match=r"num_segments must divide .* got 5 .* width 32"):
         PackModel(tiny_backbone(), [e2vpt(num_segments=5, **PRUNING)], NUM_CLASSES)
     with pytest.raises(ConfigError, match="'e2vpt' and 'tcpa' cannot be chained"):
