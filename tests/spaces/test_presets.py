@@ -1,24 +1,43 @@
 """Every shipped space loads, is explained, and each of its corners is a trial."""
 
+from functools import cache
 from importlib.resources import files
 
 import optuna
 import pytest
+import torch
 from trials import RandomTrial
 
 from spaces.space import Space, load_space, preset_names
+from tcpa_core.backbone import Backbone, load_backbone
+from tcpa_core.config import BackboneConfig
+from tcpa_core.methods.base import check_chain
+from tcpa_core.model import member_specs
 
 SEARCHES = [name for name in preset_names() if load_space(name).ablation is None]
 
 
 def test_the_presets_are_those_we_document() -> None:
     assert preset_names() == (
+        "adapter_vtab",
+        "adaptformer_vtab",
         "cvpt_design",
         "cvpt_vtab",
+        "e2vpt_vtab",
+        "full_partial_bias_vtab",
+        "gated_vtab",
+        "linear_vtab",
+        "lion_vtab",
+        "lora_vtab",
+        "mlp_vtab",
         "quickstart",
+        "sa2vp_vtab",
+        "sidetune_vtab",
+        "ssf_vtab",
         "tcpa_components",
         "tcpa_pools",
         "tcpa_vtab",
+        "vfpt_vtab",
         "vpt_vtab",
     )
 
@@ -51,6 +70,24 @@ def test_a_search_preset_suggests_trials_and_starts_from_known_points(name: str)
     for seed in range(30):
         space.config(space.suggest(RandomTrial(seed)), seed=0)
         space.config(space.suggest(study.ask()), seed=0)
+
+
+@cache
+def _backbone(config: BackboneConfig) -> Backbone:
+    """Without numbers: only sizes are looked at."""
+    with torch.device("meta"):
+        return load_backbone(config.model_copy(update={"weights": "random"}), device="meta")
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_backbones_carry_the_first_points_of_a_preset(name: str) -> None:
+    space = load_space(name)
+    for partial in space.first_points:
+        config = space.config(space.complete(partial), seed=0)
+        backbone = _backbone(config.backbone)
+        check_chain(config, backbone.layout)
+        specs = member_specs(backbone, config, 10)
+        assert any(name.startswith(("head.", *config.methods)) for name in specs)
 
 
 def test_quickstart_tries_each_method_first() -> None:
