@@ -103,7 +103,7 @@ class Method(PromptTokens):
 
     @classmethod
     def check(cls, config: TrialConfig, layout: TokenLayout) -> None:
-        """Refuse a second stage that may not come, and segments that do not cut the width evenly."""
+        """Refuse a second stage that may not come, and segments that do not fit the width."""
         super().check(config, layout)
         settings: Config = config.method_settings[cls.name()]
         if not settings.prunes:

@@ -46,7 +46,7 @@ class Config(SequenceSettings):
     transformed alone; in evaluation always the same rows."""
     layers: Literal["all", "former", "later", "mixed"] = "all"
     """Blocks whose prompts are transformed: all, the first half, the second half, every other one
-    from the first on."""
+    from the first on. Shallow prompts are those of the first block."""
 
     @model_validator(mode="after")
     def _check_random(self) -> "Config":
