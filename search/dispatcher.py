@@ -61,6 +61,11 @@ class PackWorker:
     def ready(self) -> None:
         """Return once the worker is made."""
 
+    def probe(self, trials: Sequence[dict[str, Any]], share: float) -> list[int]:
+        """Best pack sizes for some settings, measured on this worker's device."""
+        sizes: list[int] = self._worker.probe(trials, share)
+        return sizes
+
     def run(self, dispatcher: Any, worker: int) -> None:
         """Train until `halt`. Events are handed over before the next epoch, which may be fatal."""
         while not self._halted:
@@ -117,6 +122,7 @@ class Dispatcher:
 
     def __init__(self, spec: WorkerSpec, metrics: Sequence[str], test_at_end: bool) -> None:
         self._spec = spec
+        self._slots = spec.slots
         self._reported = {"epoch", "num_epochs", "status", *metrics}
         self._test_at_end = test_at_end
         self._workers: dict[int, _Worker] = {}
@@ -135,6 +141,23 @@ class Dispatcher:
         """Start the workers; they load their libraries while the first trials are sampled."""
         for _ in range(self._spec.count):
             self._start_worker()
+
+    async def measure(self, trials: Sequence[dict[str, Any]], share: float) -> list[int]:
+        """Best pack sizes for some settings, measured on the first worker before any trial.
+
+        Returns:
+            One number for each; nothing where the worker died of it.
+        """
+        try:
+            sizes: list[int] = await self._workers[0].actor.probe.remote(trials, share)
+            return sizes
+        except RayError:
+            return []
+
+    async def allow(self, slots: int) -> None:
+        """Let every worker hold this many trials at once."""
+        self._slots = slots
+        self._place()
 
     async def advance(self, trial: str, params: dict[str, Any], until_epoch: int) -> dict[str, Any]:
         """Let a trial train up to an epoch and wait until it stands there or has ended.
@@ -276,7 +299,7 @@ class Dispatcher:
         for number, worker in self._workers.items():
             held = [self._trials[trial] for trial in worker.trials]
             if worker.is_ready and not any(t.is_suspect for t in held) and not (alone and held):
-                free[number] = self._spec.slots - len(held)
+                free[number] = self._slots - len(held)
         roomiest = max(free, key=lambda n: free[n], default=None)
         return roomiest if roomiest is not None and free[roomiest] > 0 else None
 

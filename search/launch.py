@@ -38,6 +38,11 @@ Listener = Callable[[Mapping[str, Any]], None]
 
 POLL_S = 0.5
 
+SLOTS = 4
+"""Trials per worker where nothing was measured."""
+PROBED_TRIALS = 32
+"""Trials at once from which a probe of the pack size earns its seconds back."""
+
 _PER_EPOCH = ("val_accuracy", "val_loss")
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -57,8 +62,8 @@ class Placement:
     """Ray cluster; None starts one on this machine."""
     workers: int | None = None
     """Pack workers; None: one per GPU, or one per CPU where there is no GPU."""
-    slots: int = 4
-    """Trials that one worker trains together."""
+    slots: int | None = None
+    """Trials that one worker holds at once; None: as many as pay (see `_measured_slots`)."""
     cache_dir: Path | None = None
     worker_factory: str = "tcpa_core.worker:Worker"
 
@@ -202,18 +207,38 @@ class _Run:
             cache_dir=self._placement.cache_dir,
             factory=self._placement.worker_factory,
             count=max(1, count),
-            slots=self._placement.slots,
+            slots=self._placement.slots or SLOTS,
             num_cpus=1,
             num_gpus=1 if on_gpu else 0,
             env=dict(WORKER_ENV) if self._placement.address else {},
         )
-        # One trial per worker waits, so that a place that falls free is taken at once.
-        self._concurrency = spec.count * (spec.slots + 1)
         actor = ray.remote(Dispatcher).options(num_cpus=0, max_concurrency=10_000)
         metrics = [objective.metric for objective in self._space.objective]
         dispatcher = actor.remote(spec, metrics, self._space.ablation is not None)
         ray.get(dispatcher.start.remote())
+        slots = self._placement.slots or self._measured_slots(dispatcher, spec.count)
+        ray.get(dispatcher.allow.remote(slots))
+        # One trial per worker waits, so that a place that falls free is taken at once.
+        self._concurrency = spec.count * (slots + 1)
         return dispatcher
+
+    def _measured_slots(self, dispatcher: Any, workers: int) -> int:
+        """Trials per worker: what the probe says, as far as the study's length makes use of it.
+
+        A design is spread evenly. A sampler learns from finished trials, so a search keeps at least
+        four rounds. Studies too short to earn the probe back take `SLOTS`.
+        """
+        if self._space.ablation:
+            left = len(self._space.design()) - len(self._past.outcomes)
+            useful = max(1, -(-left // workers))
+        else:
+            useful = max(SLOTS, (self._space.budget.trials or PROBED_TRIALS) // (4 * workers))
+        total = useful * workers
+        if total < PROBED_TRIALS and useful <= 2 * SLOTS:
+            return useful
+        share = 1.0 if self._num_gpus else 1 / workers
+        sizes = ray.get(dispatcher.measure.remote(_largest_trials(self._space), share))
+        return max(1, min(useful, max(sizes, default=SLOTS)))
 
     def _tune(self) -> None:
         """Let Ray Tune run the trials."""
@@ -425,6 +450,22 @@ class _Controller(TuneController):  # type: ignore[misc]
             self._trials = [trial for trial in self._trials if not trial.is_finished()]
             for ended in (self._stopped_trials, self._failed_trials, self._trials_to_cache):
                 ended.clear()
+
+
+def _largest_trials(space: Space) -> list[dict[str, Any]]:
+    """For every method chain and batch size, the corner of the space with the most prompts."""
+    found: dict[tuple[Any, ...], tuple[float, dict[str, Any]]] = {}
+    for corner in space.corners():
+        flat = space.config(corner, 0).flat()
+        size = sum(
+            value
+            for path, value in flat.items()
+            if path.split(".")[0] in flat["methods"] and isinstance(value, int)
+        )
+        key = (*flat["methods"], flat["train.batch_size"])
+        if key not in found or size > found[key][0]:
+            found[key] = (size, flat)
+    return [flat for _, flat in found.values()]
 
 
 def _most_epochs(space: Space) -> int:

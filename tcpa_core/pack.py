@@ -9,7 +9,7 @@ their own. They join and leave between epochs.
 
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -210,6 +210,24 @@ class Pack:
         model = self._build(chosen)
         loss, accuracy = self._evaluate(model, "test")
         return list(zip(loss, accuracy, strict=True))
+
+    def trial_step(self, configs: Sequence[TrialConfig]) -> Callable[[], None]:
+        """A function that makes one training step of fresh members, to measure its cost."""
+        members = [self.new_member(str(m), config) for m, config in enumerate(configs)]
+        model = self._build(members)
+        count = min(configs[0].train.batch_size, len(self.data.train))
+        indices = torch.arange(count).expand(len(members), -1)
+        streams = [Stream(config.seed) for config in configs]
+        zeros = [0] * len(members)
+        step = Step(training=True, epochs=zeros, steps=zeros, streams=streams)
+
+        def run() -> None:
+            ce, penalty = self._forward(members, model, indices, step)
+            (ce + penalty).sum().backward()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+
+        return run
 
     def result(
         self,
@@ -545,6 +563,13 @@ def _reseeded(config: TrialConfig) -> TrialConfig:
     """The same settings with another seed that follows from the trial's own."""
     seed = Stream(config.seed).generator("redraw").initial_seed()
     return config.replace_paths({"seed": seed})
+
+
+def is_out_of_memory(err: Exception) -> bool:
+    """Whether an error of a training step means that memory ran out."""
+    return isinstance(err, (MemoryError, torch.cuda.OutOfMemoryError)) or "allocate memory" in str(
+        err
+    )
 
 
 def _peak_memory_bytes(device: torch.device) -> int:

@@ -5,17 +5,24 @@ method calls from any thread, journal-ready events come out of `work`.
 """
 
 import queue
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.config import BackboneConfig, Flat, TrialConfig
 from tcpa_core.errors import OutOfMemoryError, TcpaError
 from tcpa_core.methods.base import pack_capacity, pack_key
-from tcpa_core.pack import Diverged, Member, Pack, TrialData, load_trial_data
+from tcpa_core.pack import (
+    Diverged,
+    Member,
+    Pack,
+    TrialData,
+    is_out_of_memory,
+    load_trial_data,
+)
+from tcpa_core.probe import pack_size
 from tcpa_core.record import Status, TrialResult
 
 Event = dict[str, Any]
@@ -91,6 +98,21 @@ class Worker:
     def test(self, trial: str, params: Flat) -> None:
         """Score the selected state of a finished trial on the test split ("tested" event)."""
         self._commands.put(("_test", (trial, params)))
+
+    def probe(self, trials: Sequence[Flat], share: float) -> list[int]:
+        """Best number of members of a pack for each of some settings (see `tcpa_core.probe`).
+
+        Args:
+            trials: Settings by dotted path.
+            share: Share of the machine's memory that this worker may count on.
+        """
+        sizes = []
+        for flat in trials:
+            config = TrialConfig.from_flat(flat)
+            group = self._group(config)
+            found = pack_size(group.pack, config, cache_dir=self._cache_dir, share=share)
+            sizes.append(found.members)
+        return sizes
 
     @property
     def num_members(self) -> int:
@@ -171,7 +193,7 @@ class Worker:
         try:
             outcomes = group.pack.run_epoch([job.member for job in jobs])
         except Exception as err:
-            if self._device != "cpu" and not _is_out_of_memory(err):
+            if self._device != "cpu" and not is_out_of_memory(err):
                 raise  # a fault of the device may have spoilt it for everybody
             return self._shrink(group, jobs, err)
         events = []
@@ -194,7 +216,7 @@ class Worker:
             return []
         member = jobs[0].member
         size = member.config.train.batch_size
-        if _is_out_of_memory(err):
+        if is_out_of_memory(err):
             err = OutOfMemoryError(
                 f"one step does not fit into the memory of {self._device} (trial {member.trial}, "
                 f"train.batch_size={size}: {err}); lower train.batch_size or backbone.img_size."
@@ -253,12 +275,6 @@ class Worker:
                 config, backbone, device=self._device, cache_dir=self._cache_dir
             )
         return backbone, self._data[key]
-
-
-def _is_out_of_memory(err: Exception) -> bool:
-    return isinstance(err, (MemoryError, torch.cuda.OutOfMemoryError)) or "allocate memory" in str(
-        err
-    )
 
 
 def _event(kind: str, trial: str, fields: dict[str, Any]) -> Event:
