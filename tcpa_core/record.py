@@ -92,6 +92,23 @@ def encode_line(event: Mapping[str, Any]) -> bytes:
     return f'{body[:-1]},"crc":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
 
 
+def checked_body(line: bytes, place: str) -> bytes:
+    """The JSON object of a journal line without its checksum, after checking it.
+
+    Args:
+        line: With or without its newline.
+        place: File and line number, for the message.
+
+    Raises:
+        RecordError: The line is torn or its checksum differs.
+    """
+    text, mark, tail = line.rstrip(b"\n").rpartition(b',"crc":"')
+    body = text + b"}"
+    if not mark or tail[8:] != b'"}' or tail[:8] != f"{zlib.crc32(body):08x}".encode():
+        raise RecordError(f"{place}: journal line is torn or altered (checksum differs).")
+    return body
+
+
 def decode_line(line: bytes, place: str) -> dict[str, Any]:
     """Read a journal line back and check it.
 
@@ -102,11 +119,7 @@ def decode_line(line: bytes, place: str) -> dict[str, Any]:
     Raises:
         RecordError: The line is torn, its checksum differs, or its kind is not known.
     """
-    text, mark, tail = line.rstrip(b"\n").rpartition(b',"crc":"')
-    body = text + b"}"
-    if not mark or tail[8:] != b'"}' or tail[:8] != f"{zlib.crc32(body):08x}".encode():
-        raise RecordError(f"{place}: journal line is torn or altered (checksum differs).")
-    event: dict[str, Any] = json.loads(body)
+    event: dict[str, Any] = json.loads(checked_body(line, place))
     if event.get("kind") not in EVENT_KINDS:
         raise RecordError(
             f"{place}: unknown event kind {event.get('kind')!r}; the journal was written by "
