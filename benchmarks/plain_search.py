@@ -9,6 +9,7 @@ One process per trial, one trial per core: function trainable, `OptunaSearch`, `
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 
-def space(trial: optuna.Trial) -> dict[str, Any]:
-    """The axes of the quickstart preset."""
+def space(constants: dict[str, Any], trial: optuna.Trial) -> dict[str, Any]:
+    """Four methods with their sizes; the search algorithm pickles this function."""
     method = trial.suggest_categorical("method", ["linear", "vpt", "tcpa", "cvpt"])
     trial.suggest_float("optim.lr", 1e-3, 3e-2, log=True)
     if method == "vpt":
@@ -33,7 +34,7 @@ def space(trial: optuna.Trial) -> dict[str, Any]:
         trial.suggest_int("tcpa.top_k_cls", 1, 4)
     if method == "cvpt":
         trial.suggest_categorical("cvpt.num_prompts", [1, 5, 10, 20])
-    return {}
+    return constants
 
 
 def objective(config: dict[str, Any]) -> None:
@@ -75,7 +76,7 @@ def main() -> None:
         tune.with_resources(objective, {"cpu": 1}),
         tune_config=tune.TuneConfig(
             search_alg=OptunaSearch(
-                lambda trial: {**space(trial), **constants},
+                partial(space, constants),
                 metric="val_accuracy",
                 mode="max",
                 seed=args.seed,
