@@ -340,6 +340,11 @@ def test_number_of_trained_parameters(name: str) -> None:
     assert checks.count_without_head(config) == count
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_flops_are_those_that_torch_counts(name: str) -> None:
+    assert checks.uncounted_flops(CONFIGS[name]) == 0
+
+
 def test_a_shared_backbone_is_never_changed() -> None:
     backbone = tiny_backbone()
     before = {k: v.clone() for k, v in backbone.state_dict().items()}
