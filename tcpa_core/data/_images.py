@@ -57,10 +57,14 @@ class ImageSource:
         self._img_size = img_size
         self._random_crop = cfg.random_crop
         self._flip = cfg.flip
-        self._mean = torch.tensor(mean, dtype=torch.float32, device=self.device).view(3, 1, 1)
-        self._std = torch.tensor(std, dtype=torch.float32, device=self.device).view(3, 1, 1)
+        mean_3, std_3 = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (mean, std))
+        # (x / 255 - mean) / std in two passes
+        self._scale = (1 / (255 * std_3)).to(self.device, torch.float32)
+        self._shift = (-mean_3 / std_3).to(self.device, torch.float32)
         where = self.device if _fits(store.pixels.nbytes, self.device) else torch.device("cpu")
         self._pixels = torch.from_numpy(store.pixels).to(where).view(-1, 3)
+        largest = int(max(split.images.heights.max(), split.images.widths.max()))
+        self._uncropped = smallest == largest == img_size
         self._first = torch.from_numpy(store.offsets // 3).to(where)
         self._sides = (
             torch.from_numpy(store.heights).to(where),
@@ -88,25 +92,40 @@ class ImageSource:
                 3, len(indices), generator=generator, device=generator.device, dtype=torch.float64
             ).to(self._pixels.device)
         images = self._crop(indices, draws if self._random_crop else None).to(self.device)
-        images = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        # Transposed as bytes, which is several times faster than as floats.
+        images = images.permute(0, 3, 1, 2).contiguous().to(torch.float32)
         if draws is not None and self._flip:
             mirrored = (draws[2] < 0.5).to(self.device).view(-1, 1, 1, 1)
             images = torch.where(mirrored, images.flip(-1), images)
-        return images.div_(255).sub_(self._mean).div_(self._std)
+        return images.mul_(self._scale).add_(self._shift)
 
     def _crop(self, indices: Tensor, draws: Tensor | None) -> Tensor:
         """Cut uint8 [n, H, W, 3]: at random places, or from the centre as torchvision rounds it."""
+        shape = (len(indices), self._img_size, self._img_size, 3)
+        if self._uncropped:
+            whole = self._pixels.view(len(self._first), -1)
+            return whole.index_select(0, indices).view(shape)
         height, width = (sides[indices] for sides in self._sides)
         room = torch.stack([height, width]) - self._img_size
         if draws is None:
             corner = (room / 2).round().long()
         else:
             corner = (draws[:2] * (room + 1)).long()
-        line = torch.arange(self._img_size, device=indices.device)
         start = self._first[indices] + corner[0] * width + corner[1]
+        if self._pixels.device.type == "cpu":
+            return self._copy_crops(start.tolist(), width.tolist())
+        line = torch.arange(self._img_size, device=indices.device)
         rows = start.view(-1, 1, 1) + (width.view(-1, 1, 1) * line.view(1, -1, 1))
-        pixels = self._pixels.index_select(0, (rows + line).flatten())
-        return pixels.view(len(indices), self._img_size, self._img_size, 3)
+        return self._pixels.index_select(0, (rows + line).flatten()).view(shape)
+
+    def _copy_crops(self, starts: Sequence[int], widths: Sequence[int]) -> Tensor:
+        """Crops copied line by line, which the CPU does faster than gathering pixels."""
+        side = self._img_size
+        images = torch.empty(len(starts), side, side, 3, dtype=torch.uint8)
+        for image, start, width in zip(images, starts, widths, strict=True):
+            lines = (side, side, 3), (3 * width, 3, 1), 3 * start
+            image.copy_(self._pixels.as_strided(*lines))
+        return images
 
 
 def _fits(num_bytes: int, device: torch.device) -> bool:
