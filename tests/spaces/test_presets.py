@@ -8,9 +8,11 @@ import pytest
 import torch
 from trials import RandomTrial
 
+from spaces.axes import ChoiceAxis
 from spaces.space import Space, load_space, preset_names
+from tcpa_core import plugins
 from tcpa_core.backbone import Backbone, load_backbone
-from tcpa_core.config import BackboneConfig
+from tcpa_core.config import METHODS, BackboneConfig
 from tcpa_core.methods.base import check_chain
 from tcpa_core.model import member_specs
 
@@ -21,6 +23,7 @@ def test_the_presets_are_those_we_document() -> None:
     assert preset_names() == (
         "adapter_vtab",
         "adaptformer_vtab",
+        "all_methods",
         "cvpt_design",
         "cvpt_vtab",
         "e2vpt_vtab",
@@ -37,6 +40,7 @@ def test_the_presets_are_those_we_document() -> None:
         "tcpa_components",
         "tcpa_pools",
         "tcpa_vtab",
+        "vfpt_tcpa_hta",
         "vfpt_vtab",
         "vpt_vtab",
     )
@@ -95,6 +99,30 @@ def test_quickstart_tries_each_method_first() -> None:
     first = [space.complete(point)["methods"] for point in space.first_points]
     assert first == [["linear"], ["vpt"], ["tcpa"], ["cvpt"]]
     assert space.budget.trials == 16
+
+
+def test_all_methods_starts_with_every_chain_once() -> None:
+    space = load_space("all_methods")
+    axis = space.axes["methods"]
+    assert isinstance(axis, ChoiceAxis)
+    first = [space.complete(point)["methods"] for point in space.first_points]
+    assert first == list(axis.options)
+    singles = {name for chain in first for name in chain}
+    assert singles == set(plugins.names(METHODS))
+    bases = {chain[0] for chain in first if chain[-1] == "tcpa"}
+    assert bases == {"vpt", "vfpt", "vp", "damvp", "autovp"} & singles
+    assert space.budget.trials is not None and space.budget.trials >= len(first)
+
+
+def test_every_method_has_a_preset_of_its_own() -> None:
+    chosen = {
+        name
+        for preset in SEARCHES
+        if preset.endswith("_vtab")
+        for corner in load_space(preset).corners()
+        for name in load_space(preset).config(corner, seed=0).methods
+    }
+    assert chosen == set(plugins.names(METHODS))
 
 
 def test_component_rows_have_pools_of_one_size() -> None:
