@@ -60,7 +60,7 @@ class BackboneWeights(base.Method):
 
     def weights(self, state: Any) -> Mapping[str, Tensor]:
         """The trial's own weights."""
-        return {name: getattr(self, _own(name))[0] for name in self._names}
+        return {name: getattr(self, _own(name)).squeeze(0) for name in self._names}
 
 
 def _own(name: str) -> str:

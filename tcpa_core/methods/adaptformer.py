@@ -82,7 +82,9 @@ class Method(Bottleneck):
         if not specs:
             return {}
         if settings.scale == "learnable":
-            specs["scale"] = base.ParamSpec((setup.backbone.layout.depth,), constant(1.0))
+            specs["scale"] = base.ParamSpec(
+                (setup.backbone.layout.depth,), constant(1.0), decay=False
+            )
         if settings.head_norm:
             features = (setup.backbone.layout.feature_dim,)
             specs["running_mean"] = base.ParamSpec(features, constant(0.0), trainable=False)

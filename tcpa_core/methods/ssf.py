@@ -9,7 +9,8 @@ Trainable besides the head: 2 D (11 L + 2) where the MLP is four times as wide; 
 ViT-B/16. `merge` folds all of it into the backbone, so inference costs nothing.
 
 Source:
-    Lian et al., Scaling & Shifting Your Features, NeurIPS 2022 (dongzelian/SSF).
+    Lian et al., Scaling & Shifting Your Features, NeurIPS 2022 (dongzelian/SSF). The authors'
+    optimiser (timm's) leaves vectors, so all of this, out of the weight decay.
 """
 
 # Axes: M members, B samples, S tokens, D width, F features.
@@ -68,7 +69,7 @@ class Method(TunedBlocks):
 
     @classmethod
     def params(cls, setup: base.Setup) -> dict[str, base.ParamSpec]:
-        """Scale and shift of every place; those in blocks (L, width of the place)."""
+        """Scale and shift of every place; those in blocks (L, width of the place). No decay."""
         require_mlp(setup.backbone, "methods [ssf]")
         std = setup.settings(cls.name()).init_std
         sizes, layout = block_sizes(setup.backbone), setup.backbone.layout
@@ -78,7 +79,7 @@ class Method(TunedBlocks):
         specs = {}
         for place, shape in shapes_all.items():
             for part, mean in (("scale", 1.0), ("shift", 0.0)):
-                specs[f"{place}_{part}"] = base.ParamSpec(shape, normal(mean, std))
+                specs[f"{place}_{part}"] = base.ParamSpec(shape, normal(mean, std), decay=False)
         return specs
 
     def behind(self, layer: Layer, x_MBSI: Tensor, y_MBSO: Tensor, index: int, s: State) -> Tensor:

@@ -478,10 +478,25 @@ def test_mlp_heads_leave_the_features_to_be_cached() -> None:
     assert pack.features_are_frozen
 
 
-def test_biases_do_not_decay() -> None:
-    backbone = tiny_backbone()
-    for config in CONFIGS.values():
-        specs = PackModel(backbone, [config], NUM_CLASSES).member_specs(0)
-        for name, spec in specs.items():
-            if name.endswith("bias") and not name.startswith("head"):
-                assert not spec.decay, name
+@pytest.mark.parametrize(
+    ("name", "decaying"),
+    [
+        ("adapter", {"down_weight", "up_weight"}),
+        ("adaptformer learnable", {"down_weight", "up_weight", "running_mean", "running_var"}),
+        ("lora", {"q_down", "q_up", "v_down", "v_up"}),
+        ("ssf", set()),
+        ("mlp", {"weight", "running_mean", "running_var"}),
+        ("sidetune", {"project", *(f"conv{i}_weight" for i in range(4))}),
+        ("bias", set()),
+    ],
+)
+def test_vectors_do_not_decay(name: str, decaying: set[str]) -> None:
+    """Running statistics are never touched by the optimiser, whatever stands there."""
+    specs = PackModel(tiny_backbone(), [CONFIGS[name]], NUM_CLASSES).member_specs(0)
+    found = {n.split(".")[1] for n, spec in specs.items() if spec.decay and n[:4] != "head"}
+    assert found == decaying
+
+
+def test_norms_of_a_trained_backbone_decay_and_biases_do_not() -> None:
+    specs = PackModel(tiny_backbone(), [of("full")], NUM_CLASSES).member_specs(0)
+    assert specs["full.vit/norm/weight"].decay and not specs["full.vit/norm/bias"].decay
