@@ -17,7 +17,7 @@ Source:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -34,6 +34,8 @@ _STAGES = 4
 class Config(base.MethodSettings):
     """Settings of side-tuning."""
 
+    variant: Literal["small_cnn"] = "small_cnn"
+    """Says in every table that the side network is not the authors' AlexNet."""
     channels: int = Field(default=16, ge=0)
     """Channels of the first convolution (c); 0 leaves the backbone as it is."""
 
