@@ -68,6 +68,7 @@ def write_study(
     seed: int = 0,
     failed: float = FAILED,
     unfinished: float = UNFINISHED,
+    stopped: float = 0.6,
 ) -> Path:
     """Write study.yaml and journal.jsonl into a new folder; its name is the study's name.
 
@@ -79,6 +80,7 @@ def write_study(
         seed: Of the made-up numbers.
         failed: Share of trials that fail.
         unfinished: Share of trials without a final event.
+        stopped: Share of a search's trials that the scheduler stops early.
     """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
@@ -105,10 +107,10 @@ def write_study(
     (folder / "study.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     clock = 1_762_160_400.0
     with (folder / "journal.jsonl").open("wb") as file:
-        events = _events(rng, folder.name, trials, epochs, kind, failed, unfinished)
+        events = _events(rng, folder.name, trials, epochs, kind, failed, unfinished, stopped)
         for number, event in enumerate(events):
             clock += 0.05
-            file.write(encode_line({**event, "t": round(clock, 3), "n": number}))
+            file.write(encode_line({"n": number, "t": round(clock, 3), **event}))
     return folder
 
 
@@ -120,6 +122,7 @@ def _events(
     kind: str,
     failed: float,
     unfinished: float,
+    stopped: float,
 ) -> Iterator[dict[str, Any]]:
     yield {"kind": "study", "name": name, "study_kind": kind, "source": "synthetic"}
     for index in range(trials):
@@ -127,7 +130,7 @@ def _events(
         yield planned
         yield {"kind": "started", "trial": planned["trial"], "worker": "w0", "device": "cpu"}
         fate = rng.random()
-        stops = kind == "search" and rng.random() < 0.6
+        stops = kind == "search" and rng.random() < stopped
         length = max(1, epochs // 3 ** rng.integers(1, 4)) if stops else epochs
         if fate < failed + unfinished:
             length = max(1, int(length * rng.random()))

@@ -1,240 +1,153 @@
-"""Factor and level tables: replicates summarised, compared with the baseline seed by seed."""
+"""The ablation table: every level of every factor over seeds, and against its baseline.
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+A trial's cells say which levels it counts for. Replicates are seeds: where a cell has several
+trials of one seed (the levels of a full factorial), it is compared with the baseline only where the
+other factors agree, and the differences are averaged by seed first.
+"""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from reports.stats import FEW, compare_paired, holm, summarise
+from reports import stats
 
 METRICS = ("val_accuracy", "test_accuracy")
+COMBINATION = "combination"
+"""Factor that a full factorial adds: its levels are the combinations themselves."""
 
-MEANING = {
-    "factor": ("", "what was varied"),
-    "level": ("", "its value"),
-    "order": ("", "place of the level in the design"),
-    "is_baseline": ("", "the level that others are compared with"),
-    "metric": ("", "column of `trials` that is summarised"),
-    "n": ("", "completed replicates"),
-    "missing_seeds": ("", "planned replicates without a result"),
-    "mean": ("fraction", "over the seeds"),
-    "std": ("fraction", "sample standard deviation over the seeds"),
-    "low": ("fraction", "Student's 95 % interval of the mean"),
-    "high": ("fraction", "same"),
-    "n_paired": ("", "seeds shared with the baseline"),
-    "diff": ("fraction", "mean paired difference to the baseline"),
-    "diff_low": ("fraction", "Student's 95 % interval of the difference"),
-    "diff_high": ("fraction", "same"),
-    "p": ("", "two-sided paired t test"),
-    "p_holm": ("", "p after Holm over the levels of the factor"),
-    "dz": ("", "paired Cohen's d"),
-}
+Unit = tuple[int, tuple[tuple[str, str], ...]]
+"""A seed and the levels of the other factors."""
 
 
-def ablation_table(trials: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row per factor, level and metric.
+@dataclass(slots=True)
+class _Level:
+    """The trials of one level of one factor."""
 
-    Args:
-        trials: Records of trials, with "labels", "seed", "status" and the metrics.
-    """
-    groups: dict[tuple[str, int, str], dict[str, Any]] = {}
-    for trial in trials:
-        for cell in (trial.get("labels") or {}).get("cells", []):
-            key = (cell["factor"], int(cell["order"]), cell["level"])
-            group = groups.setdefault(key, {"baseline": bool(cell["baseline"]), "trials": []})
-            group["trials"].append(trial)
-    rows = []
-    for factor in dict.fromkeys(key[0] for key in groups):
-        levels = {key: group for key, group in sorted(groups.items()) if key[0] == factor}
+    name: str
+    order: int
+    is_baseline: bool
+    trials: list[Mapping[str, Any]] = field(default_factory=list)
+    units: list[Unit] = field(default_factory=list)
+    """What each trial is compared by."""
+
+    def values(self, metric: str) -> dict[Unit, float]:
+        """Mean value by unit, over completed trials with a finite value."""
+        found: defaultdict[Unit, list[float]] = defaultdict(list)
+        for trial, unit in zip(self.trials, self.units, strict=True):
+            if not _lack(trial, metric):
+                found[unit].append(float(trial[metric]))
+        return {unit: sum(values) / len(values) for unit, values in found.items()}
+
+    def missing(self, metric: str, values: Mapping[Unit, float], planned: set[Unit]) -> str:
+        """Planned units without a value, each with the reason."""
+        reasons: dict[Unit, str] = {unit: "not planned" for unit in planned - set(values)}
+        for trial, unit in zip(self.trials, self.units, strict=True):
+            if unit in reasons:
+                reasons[unit] = _lack(trial, metric)
+        return "; ".join(f"{_unit_name(unit)} ({why})" for unit, why in sorted(reasons.items()))
+
+
+def ablation_rows(trials: pd.DataFrame) -> list[dict[str, Any]]:
+    """One row of ABLATION_COLUMNS per factor, level and metric; trials as in `trials`."""
+    rows: list[dict[str, Any]] = []
+    for factor, levels in _factors(trials).items():
+        planned = {unit for level in levels for unit in level.units}
         for metric in METRICS:
-            rows += _factor_rows(factor, levels, metric)
-    return pd.DataFrame(rows, columns=list(MEANING))
-
-
-def _factor_rows(factor: str, levels: Mapping[Any, Any], metric: str) -> list[dict[str, Any]]:
-    values = {key: _by_point_and_seed(group["trials"], metric) for key, group in levels.items()}
-    baseline: dict[Hashable, float] = next(
-        (_by_seed(values[key]) for key, group in levels.items() if group["baseline"]), {}
-    )
-    rows = []
-    for (_, order, level), group in levels.items():
-        found = values[(factor, order, level)]
-        summary = summarise(list(found.values()))
-        paired = compare_paired({} if group["baseline"] else _by_seed(found), baseline)
-        planned = {int(t["seed"]) for t in group["trials"]}
-        missing = sorted(planned - {seed for _, seed in found})
-        rows.append(
-            {
-                "factor": factor,
-                "level": level,
-                "order": order,
-                "is_baseline": group["baseline"],
-                "metric": metric,
-                "n": summary.n,
-                "missing_seeds": ", ".join(map(str, missing)),
-                "mean": summary.mean,
-                "std": summary.std,
-                "low": summary.low,
-                "high": summary.high,
-                "n_paired": paired.n,
-                "diff": paired.diff,
-                "diff_low": paired.low,
-                "diff_high": paired.high,
-                "p": paired.p,
-                "dz": paired.dz,
-            }  # fmt: skip
-        )
-    for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"] = adjusted
+            family = [_row(factor, level, metric, levels, planned) for level in levels]
+            p_values = [row["p"] for row in family]
+            num_tests = sum(p is not None for p in p_values)
+            for row, adjusted in zip(family, stats.holm(p_values), strict=True):
+                row |= {"p_holm": adjusted, "family": num_tests}
+            rows += family
     return rows
-
-
-def _by_point_and_seed(trials: Iterable[Mapping[str, Any]], metric: str) -> dict[Any, float]:
-    """(point, seed) -> value of the completed trials."""
-    return {
-        (t["point"], int(t["seed"])): float(t[metric])
-        for t in trials
-        if t["status"] == "completed" and t.get(metric) is not None and t[metric] == t[metric]
-    }
-
-
-def _by_seed(values: Mapping[Any, float]) -> dict[Hashable, float]:
-    """Seed -> mean over the points of a level (one point, except in factorial designs)."""
-    seeds: dict[int, list[float]] = {}
-    for (_, seed), value in values.items():
-        seeds.setdefault(seed, []).append(value)
-    return {seed: sum(v) / len(v) for seed, v in seeds.items()}
 
 
 def notes(table: pd.DataFrame) -> list[str]:
     """Sentences that a reader of the table needs."""
     if table.empty:
         return []
+    val = table[table["metric"] == METRICS[0]]
     found = []
-    few = int(table["n"].min())
+    few = int(val["n"].min())
     if few < 2:
-        found.append("A level with n < 2 has no interval: one seed shows no spread.")
-    elif few < FEW:
+        found.append("A level with n < 2 has no interval and no test: one seed shows no spread.")
+    elif few < stats.FEW:
         found.append(f"Some levels have n = {few}: their intervals are very wide.")
-    for row in (
-        table[table["missing_seeds"] != ""].drop_duplicates(["factor", "level"]).itertuples()
-    ):
-        found.append(f"{row.factor} = {row.level} lacks seeds {row.missing_seeds}.")
+    for row in val[val["missing"] != ""].to_dict("records"):
+        found.append(f"{row['factor']} = {row['level']} lacks {row['missing']}.")
+    for factor, levels in val.groupby("factor", sort=False):
+        if not levels["is_baseline"].any():
+            found.append(f"{factor} has no baseline level, so it has no differences.")
     return found
 
 
-def to_markdown(table: pd.DataFrame) -> str:
-    """Every factor as a Markdown table; accuracies in percent, best bold, differences paired."""
-    parts = []
-    for factor, rows in shown(table):
-        lines = [f"**{_md(factor)}**", ""]
-        lines += ["| level | n | val | test | Δ val to baseline (paired, 95 %) | p (Holm) |"]
-        lines += ["|---|---|---|---|---|---|"]
-        best = best_level(rows)
-        for level, val, test in rows:
-            mean = _mean(val)
-            lines.append(
-                f"| {_md(level)} | {val['n']} | {f'**{mean}**' if level == best else mean} "
-                f"| {_mean(test)} | {_difference(val)} | {_p(val)} |"
+def _factors(trials: pd.DataFrame) -> dict[str, list[_Level]]:
+    """Levels in their order, by factor in the order met."""
+    found: dict[str, dict[str, _Level]] = {}
+    for trial in trials[trials["cells"] != "[]"].to_dict("records"):
+        cells = json.loads(trial["cells"])
+        is_factorial = any(cell["factor"] == COMBINATION for cell in cells)
+        for cell in cells:
+            others = [(c["factor"], c["level"]) for c in cells
+                      if c["factor"] not in (cell["factor"], COMBINATION)]  # fmt: skip
+            apart = is_factorial and cell["factor"] != COMBINATION
+            level = found.setdefault(cell["factor"], {}).setdefault(
+                cell["level"], _Level(cell["level"], int(cell["order"]), bool(cell["baseline"]))
             )
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts) + ("\n" if parts else "")
-
-
-def to_latex(table: pd.DataFrame) -> str:
-    """Every factor as a booktabs table; needs the package booktabs."""
-    parts = []
-    for factor, rows in shown(table):
-        best, second = best_level(rows), best_level(rows, skip=1)
-        lines = [r"\begin{tabular}{lrrrrr}", r"\toprule"]
-        lines += [
-            rf"{_tex(factor)} & $n$ & val (\%) & test (\%) & $\Delta$ val & $p$ \\",
-            r"\midrule",
-        ]
-        for level, val, test in rows:
-            mean = _mean(val).replace("±", r"$\pm$")
-            if level == best:
-                mean = rf"\textbf{{{mean}}}"
-            elif level == second:
-                mean = rf"\underline{{{mean}}}"
-            cells = [
-                _tex(level), str(val["n"]), mean, _mean(test).replace("±", r"$\pm$"),
-                _difference(val).replace("−", "$-$"), _p(val).replace("<", "$<$"),
-            ]  # fmt: skip
-            lines.append(" & ".join(cells) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}"]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts) + ("\n" if parts else "")
-
-
-Row = tuple[str, Mapping[str, Any], Mapping[str, Any]]
-
-
-def shown(table: pd.DataFrame) -> list[tuple[str, list[Row]]]:
-    """Per factor: level with its val and test rows, in the design's order."""
-    found = []
-    for factor, rows in table.groupby("factor", sort=False):
-        by_metric = {m: rows[rows["metric"] == m].to_dict("records") for m in METRICS}
-        pairs = zip(*by_metric.values(), strict=True)
-        found.append((str(factor), [(val["level"], val, test) for val, test in pairs]))
-    return found
-
-
-def best_level(rows: Sequence[Row], skip: int = 0) -> str | None:
-    """The level with the highest mean (`skip` = 1: the second); None with fewer than two."""
-    ranked = sorted((r for r in rows if r[1]["n"]), key=lambda r: -r[1]["mean"])
-    return ranked[skip][0] if len(ranked) > max(skip, 1 - skip) else None
-
-
-def cells(row: Row) -> dict[str, str]:
-    """One level as text, for a page."""
-    level, val, test = row
+            level.trials.append(trial)
+            level.units.append((int(trial["seed"]), tuple(sorted(others)) if apart else ()))
     return {
-        "level": level,
-        "n": str(val["n"]),
-        "val": _mean(val),
-        "test": _mean(test),
-        "difference": _difference(val),
-        "p": _p(val),
+        factor: sorted(levels.values(), key=lambda level: level.order)
+        for factor, levels in found.items()
     }
 
 
-def _mean(row: Mapping[str, Any]) -> str:
-    if not row["n"]:
-        return "-"
-    mean = f"{100 * row['mean']:.2f}"
-    return (
-        mean
-        if row["std"] is None or row["std"] != row["std"]
-        else f"{mean} ± {100 * row['std']:.2f}"
+def _row(
+    factor: str, level: _Level, metric: str, levels: Sequence[_Level], planned: set[Unit]
+) -> dict[str, Any]:
+    values = level.values(metric)
+    baseline = next((one.values(metric) for one in levels if one.is_baseline), {})
+    shared = {} if level.is_baseline else values.keys() & baseline.keys()
+    paired = stats.compare_paired(
+        _by_seed({unit: values[unit] for unit in shared}),
+        _by_seed({unit: baseline[unit] for unit in shared}),
     )
+    differences = asdict(paired)
+    renamed = {"n": "n_paired", "low": "diff_low", "high": "diff_high"}
+    return {
+        "factor": factor,
+        "level": level.name,
+        "order": level.order,
+        "is_baseline": level.is_baseline,
+        "metric": metric,
+        "missing": level.missing(metric, values, planned),
+        "trials": json.dumps([trial["trial"] for trial in level.trials]),
+        **asdict(stats.summarise(list(_by_seed(values).values()))),
+        **{renamed.get(name, name): value for name, value in differences.items()},
+    }
 
 
-def _difference(row: Mapping[str, Any]) -> str:
-    if row["is_baseline"]:
-        return "baseline"
-    if row["diff"] is None or row["diff"] != row["diff"]:
-        return "-"
-    text = f"{100 * row['diff']:+.2f}"
-    if row["diff_low"] is not None and row["diff_low"] == row["diff_low"]:
-        text += f" [{100 * row['diff_low']:+.2f}, {100 * row['diff_high']:+.2f}]"
-    return text.replace("-", "−")
+def _by_seed(values: Mapping[Unit, float]) -> dict[Any, float]:
+    """Mean over the units of each seed, seeds in order."""
+    found: defaultdict[int, list[float]] = defaultdict(list)
+    for seed, others in sorted(values):
+        found[seed].append(values[seed, others])
+    return {seed: sum(one) / len(one) for seed, one in found.items()}
 
 
-def _p(row: Mapping[str, Any]) -> str:
-    p = row["p_holm"]
-    if p is None or p != p:
-        return "-"
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+def _lack(trial: Mapping[str, Any], metric: str) -> str:
+    """Why a trial gives no value; "" if it does."""
+    if trial["status"] != "completed":
+        return str(trial["status"])
+    value = trial[metric]
+    return "" if pd.notna(value) and math.isfinite(value) else f"no finite {metric}"
 
 
-def _md(text: str) -> str:
-    for char in "\\`*_|<>[]":
-        text = text.replace(char, f"\\{char}")
-    return text
-
-
-def _tex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    special |= {c: f"\\{c}" for c in "&%$#_{}"} | {"<": "$<$", ">": "$>$"}
-    return "".join(special.get(c, c) for c in text)
+def _unit_name(unit: Unit) -> str:
+    seed, others = unit
+    return ", ".join([f"seed {seed}", *(f"{factor}={level}" for factor, level in others)])

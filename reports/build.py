@@ -1,23 +1,35 @@
 """`tcpa report`: journal -> Parquet -> statistics -> tables, figures and one offline HTML page."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pandas as pd
+import pyarrow as pa
 
-from reports import ablation, importance, tables
-from reports.html import write_html
-from reports.load import Records, load_journal
-from reports.parquet import read_table, write_table
-from reports.plots.base import Tables
+from reports import tables
+from reports.beside import references_for
+from reports.frames import Frames, frames
+from reports.html import Drawn, write_html
+from reports.journal import load_journal
+from reports.parquet import write_atomic, write_table
+from reports.plots.base import STYLE, save
 from reports.study import Study
+from reports.text import Reference, frame_markdown, methods_label, number, to_latex, to_markdown
 from tcpa_core import plugins
 
 PLOTS = "reports.plots"
+OPTIMISTIC = (
+    "The value of a selected setting is the largest of many noisy ones and therefore optimistic; "
+    "confirm it on fresh seeds."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,8 @@ class ReportSummary:
     selected: Selected | None
     ablation_markdown: str
     notes: tuple[str, ...]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Time of each step; writing of tables goes on beside the others."""
 
     @property
     def num_failed(self) -> int:
@@ -56,60 +70,80 @@ class ReportSummary:
         counts = ", ".join(f"{n} {status}" for status, n in self.counts.items()) or "none"
         found = [f"{self.name}: {sum(self.counts.values())} trials read ({counts})"]
         if self.selected:
-            settings = ", ".join(f"{k}={_short(v)}" for k, v in self.selected.settings.items())
+            settings = ", ".join(
+                f"{k}={methods_label(number(v))}" for k, v in self.selected.settings.items()
+            )
             found.append(f"selected on val: {settings or 'the only setting'}")
+            test = self.selected.test_accuracy
             found.append(
                 f"  {self.selected.metric} {self.selected.value:.4f} over "
                 f"{len(self.selected.trials)} seed(s); test accuracy "
-                + _percent(self.selected.test_accuracy)
+                + ("not read" if test is None else f"{100 * test:.2f} %")
             )
         found += [f"note: {note}" for note in self.notes]
         return [*found, f"report: {self.html}"]
+
+
+class Stopwatch:
+    """Seconds by step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - start
 
 
 def build_report(study_dir: Path) -> ReportSummary:
     """Gather a study into tables/ and report/ of its folder.
 
     Raises:
-        StudyError: There is no such study, or it has no journal.
+        StudyError: There is no such study, it has no journal, or its folder cannot be written.
         RecordError: The journal is damaged.
     """
-    records = load_journal(study_dir)
-    _write_tables(records, study_dir / "tables")
-    found = _read_tables(records.study, study_dir / "tables")
-    notes = [*records.notes, *ablation.notes(found.ablation), *_warnings(found.trials)]
-    selected = None if records.study.kind == "ablation" else select(found.trials, records.study)
-    if selected:
-        notes.append(
-            "The value of a selected setting is the largest of many noisy ones and therefore "
-            "optimistic; confirm it on fresh seeds."
+    timed = Stopwatch()
+    with timed("read"):
+        records = load_journal(study_dir)
+    found, arrow = frames(records, timed)
+    del records
+    folder = study_dir / "tables"
+    with ThreadPoolExecutor(1) as beside:  # Arrow writes without holding up the drawing
+        writing = beside.submit(_write_tables, arrow, folder)
+        with timed("statistics"):
+            selected = None if found.study.kind == "ablation" else select(found.trials, found.study)
+            references, about = references_for(found)
+            notes = [*found.notes, *_warnings(found.trials), *about]
+            if selected:
+                notes.append(OPTIMISTIC)
+            markdown = _write_texts(found, references, folder)
+        with timed("figures"):
+            drawn = draw_all(found, study_dir / "report" / "figures")
+        summary = ReportSummary(
+            name=found.study.name,
+            html=study_dir / "report" / "report.html",
+            counts=tables.counts(found.trials),
+            selected=selected,
+            ablation_markdown=markdown,
+            notes=tuple(dict.fromkeys(notes)),
+            seconds=timed.seconds,
         )
-    markdown = ablation.to_markdown(found.ablation)
-    if not found.ablation.empty:
-        (study_dir / "tables" / "ablation.md").write_text(markdown, encoding="utf-8")
-        tex = ablation.to_latex(found.ablation)
-        (study_dir / "tables" / "ablation.tex").write_text(tex, encoding="utf-8")
-    figures = _draw(found, study_dir / "report" / "figures", _levels(records))
-    summary = ReportSummary(
-        name=records.study.name,
-        html=study_dir / "report" / "report.html",
-        counts=tables.counts(found.trials),
-        selected=selected,
-        ablation_markdown=markdown,
-        notes=tuple(dict.fromkeys(notes)),
-    )
-    write_html(summary, found, figures)
+        with timed("page"):
+            write_html(summary, found, drawn, references)
+        with timed("writing tables"):
+            writing.result()
     return summary
 
 
 def select(trials: pd.DataFrame, study: Study) -> Selected | None:
     """The best point on the leading objective; a point's value is the mean over its seeds."""
     objective = study.objectives[0]
-    metric = objective.metric
-    done = trials[(trials["status"] == "completed") & trials[metric].notna()]
+    done = trials[trials["left_out"] == ""]
     if done.empty:
         return None
-    means = done.groupby("point", sort=False)[metric].mean()
+    means = done.groupby("point", sort=False)[objective.metric].mean()
     point = means.idxmax() if objective.maximize else means.idxmin()
     rows = done[done["point"] == point]
     first = rows.iloc[0]
@@ -117,83 +151,63 @@ def select(trials: pd.DataFrame, study: Study) -> Selected | None:
     return Selected(
         trials=tuple(rows["trial"]),
         settings=settings,
-        metric=metric,
+        metric=objective.metric,
         value=float(means.max() if objective.maximize else means.min()),
         val_accuracy=_mean(rows["val_accuracy"]),
         test_accuracy=_mean(rows["test_accuracy"]),
     )
 
 
-def _write_tables(records: Records, folder: Path) -> None:
-    trials = tables.trial_table(records)
-    write_table(trials, folder / "trials")
-    write_table(tables.epoch_table(records), folder / "epochs")
-    write_table(ablation.ablation_table(records.trials), folder / "ablation", ablation.MEANING)
-    shares, note = importance.importance_table(trials, records.study)
-    if note and records.study.kind == "search":
-        records.notes.append(note)
-    write_table(shares, folder / "importance", importance.MEANING)
-
-
-def _read_tables(study: Study, folder: Path) -> Tables:
-    names = ("trials", "epochs", "ablation", "importance")
-    return Tables(study, *(read_table(folder / f"{name}.parquet") for name in names))
-
-
-def _levels(records: Records) -> dict[str, str]:
-    """Trial -> level, in designs with one factor."""
-    cells = {t["trial"]: (t.get("labels") or {}).get("cells", []) for t in records.trials}
-    if any(len(found) != 1 for found in cells.values()):
-        return {}
-    return {trial: found[0]["level"] for trial, found in cells.items()}
-
-
-def _draw(found: Tables, folder: Path, levels: Mapping[str, str]) -> dict[str, Path]:
-    """Draw every figure as PNG and SVG.
-
-    Returns:
-        Title -> path without suffix.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if levels:
-        labelled = found.trials.assign(level=found.trials["trial"].map(levels))
-        found = Tables(found.study, labelled, found.epochs, found.ablation, found.importance)
-    paths = {}
+def draw_all(found: Frames, folder: Path) -> list[Drawn]:
+    """Draw every figure that belongs to this kind of study."""
+    drawn = []
     for name in plugins.names(PLOTS):
-        if found.study.kind == "ablation" and name in _SEARCH_ONLY:
-            continue
-        if found.study.kind == "search" and name in _DESIGN_ONLY:
-            continue
         module = import_module(f"{PLOTS}.{name}")
-        figure = module.draw(module.prepare(found), found)
-        figure.savefig(folder / f"{name}.png", dpi=200)
-        figure.savefig(folder / f"{name}.svg")
-        paths[module.TITLE] = folder / name
-    return paths
+        if found.study.kind not in module.KINDS:
+            continue
+        with matplotlib.rc_context(STYLE):
+            figure = module.draw(module.prepare(found), found)
+        if isinstance(figure, str):
+            drawn.append(Drawn(name, module.TITLE, None, figure))
+            continue
+        save(figure, folder / name)
+        drawn.append(Drawn(name, module.TITLE, folder / name, "", getattr(module, "WIDE", False)))
+    return drawn
 
 
-_SEARCH_ONLY = ("history", "parallel", "importance")
-_DESIGN_ONLY = ("factors",)
+def _write_tables(arrow: Mapping[str, pa.Table], folder: Path) -> None:
+    for name, table in arrow.items():
+        write_table(table, folder, name)
+
+
+def _write_texts(found: Frames, references: tuple[Reference, ...], folder: Path) -> str:
+    """Markdown and LaTeX of the tables that a paper prints; the ablation's Markdown is returned."""
+    texts = {}
+    markdown = to_markdown(found.ablation, references)
+    if markdown:
+        texts = {"ablation.md": markdown, "ablation.tex": to_latex(found.ablation, references)}
+    for name in ("importance", "ranks", "groups"):
+        frame: pd.DataFrame = getattr(found, name)
+        if not frame.empty:
+            texts[f"{name}.md"] = frame_markdown(frame, frame.columns)
+    for name, text in texts.items():
+        write_atomic(folder / name, lambda path, text=text: path.write_text(text, "utf-8"))
+    return markdown
 
 
 def _warnings(trials: pd.DataFrame) -> list[str]:
     """What trials ask every table to say."""
     found: list[str] = []
-    for text in trials["warnings"].dropna().unique():
+    for text in trials["warnings"].unique():
         found += json.loads(text)
     if "train.selection" in trials and (trials["train.selection"] == "best_test_epoch").any():
         found.append("Some trials selected their epoch on the test split (best_test_epoch).")
+    reasons = trials["left_out"][trials["status"] == "completed"]
+    for reason, n in reasons[reasons != ""].value_counts().items():
+        found.append(f"{n} completed trials enter no statistic: {reason}.")
     return found
 
 
 def _mean(column: pd.Series) -> float | None:
     present = column.dropna()
     return float(present.mean()) if len(present) else None
-
-
-def _percent(value: float | None) -> str:
-    return "not read" if value is None else f"{100 * value:.2f} %"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

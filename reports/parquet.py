@@ -1,54 +1,62 @@
 """The only reader and writer of tables on disk: Parquet with column meanings, CSV beside it."""
 
-import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 
-from reports.tables import MEANING
-from tcpa_core.errors import RecordError
-from tcpa_core.record import SCHEMA_VERSION
+from reports.tables import SCHEMA_VERSION
+from tcpa_core.errors import RecordError, StudyError
 
 
-def write_table(
-    frame: pd.DataFrame, path: Path, meaning: Mapping[str, tuple[str, str]] = {}
-) -> None:  # noqa: B006
-    """Write PATH.parquet and PATH.csv, each replaced in one go."""
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    known = {**MEANING, **meaning}
-    columns = []
-    for column in table.schema:
-        unit, text = known.get(column.name, ("", "setting"))
-        columns.append(column.with_metadata({"unit": unit, "meaning": text}))
-    schema = pa.schema(columns, metadata={
-        **(table.schema.metadata or {}), b"tcpa": json.dumps({"schema": SCHEMA_VERSION}).encode(),
-    })  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for suffix, write in (
-        (".parquet", lambda p: pq.write_table(table.cast(schema), p)),
-        (".csv", lambda p: frame.to_csv(p, index=False)),
-    ):
-        temporary = path.with_name(f".{path.name}{suffix}")
-        write(temporary)
-        temporary.replace(path.with_suffix(suffix))
+def write_table(table: pa.Table, folder: Path, name: str) -> None:
+    """Write NAME.parquet and NAME.csv, each replaced as a whole.
+
+    Raises:
+        StudyError: The folder cannot be written.
+    """
+    write_atomic(folder / f"{name}.parquet", lambda path: pq.write_table(table, path))
+    write_atomic(folder / f"{name}.csv", lambda path: pyarrow.csv.write_csv(table, path))
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def write_atomic(path: Path, write: Callable[[Path], Any]) -> Path:
+    """Let `write` fill a file beside `path`, then put it in its place.
+
+    Raises:
+        StudyError: The folder is read-only, the disk is full, ...
+    """
+    draft = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(draft)
+        os.replace(draft, path)
+    except OSError as err:
+        raise StudyError(
+            f"{path} cannot be written ({err.strerror or err}); free or permit the space and run "
+            "the report again. The journal is untouched."
+        ) from err
+    return path
+
+
+def read_table(folder: Path, name: str) -> pa.Table:
     """Read a table that `write_table` wrote.
 
     Raises:
-        RecordError: The file is no such table or of another schema version.
+        RecordError: The file is missing, no such table, or of another schema version.
     """
+    path = folder / f"{name}.parquet"
     try:
         table = pq.read_table(path)
-        schema = json.loads(table.schema.metadata[b"tcpa"])["schema"]
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as err:
+    except (OSError, pa.ArrowException) as err:
+        raise RecordError(f"{path} is no table ({err}); run 'tcpa report' again.") from err
+    found = (table.schema.metadata or {}).get(b"tcpa.schema_version", b"none").decode()
+    if found != str(SCHEMA_VERSION):
         raise RecordError(
-            f"{path} is no table of a study ({err}); run 'tcpa report' again."
-        ) from err
-    if schema != SCHEMA_VERSION:
-        raise RecordError(f"{path} has schema {schema}, this version reads {SCHEMA_VERSION}.")
-    return table.to_pandas()
+            f"{path} has schema version {found}, this version reads {SCHEMA_VERSION}; run "
+            "'tcpa report' again."
+        )
+    return table

@@ -1,79 +1,209 @@
-"""Records to data frames: `trials` and `epochs`, one row per trial and per trial and epoch."""
+"""The tables of a report: their columns with unit and meaning, and records turned into them."""
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from reports.load import EPOCH_FIELDS, RESULT_FIELDS, Records
+from reports.journal import EPOCH_FIELDS, Records
+from reports.study import Study
 
-IDENTITY = ("trial", "digest", "point", "seed", "status", "reason", "origin")
-RESULTS = tuple(f for f in RESULT_FIELDS if f not in ("status", "reason", "warnings"))
+SCHEMA_VERSION = 2
+"""Raised whenever a column changes its name, type or meaning."""
 
-MEANING = {
-    "trial": ("", "number of the trial in its study"),
-    "digest": ("", "identity of everything that changes the result"),
-    "point": ("", "the digest without the seed; equal for replicates"),
-    "seed": ("", "replicate"),
-    "status": ("", "planned, running, completed, pruned or failed"),
-    "reason": ("", "why it failed"),
-    "origin": ("", "first_point, sampler, replicate or design"),
-    "best_epoch": ("", "epoch whose state was selected, 1-based"),
-    "num_epochs": ("", "epochs trained"),
-    "val_accuracy": ("fraction", "on val, of the selected epoch (of each epoch in `epochs`)"),
-    "val_loss": ("nat", "cross-entropy on val"),
-    "test_accuracy": ("fraction", "on test, of the selected epoch; empty where it was not read"),
-    "test_loss": ("nat", "cross-entropy on test"),
-    "num_trainable": ("", "trainable parameters with head"),
-    "num_trainable_no_head": ("", "trainable parameters without head"),
-    "flops_per_image": ("FLOP", "forward, one image, evaluation, multiply-add = 2"),
-    "duration_s": ("s", "wall time, divided among trials that shared the device"),
-    "peak_memory_bytes": ("byte", "peak of the process or device"),
-    "device": ("", "where it ran"),
-    "warnings": ("", "what every use of the row has to say, JSON list"),
-    "epoch": ("", "1-based"),
-    "train_loss": ("nat", "mean over the epoch, method loss included"),
-    "ce_loss": ("nat", "mean cross-entropy over the epoch"),
-    "match_loss": ("nat", "weighted method loss"),
-    "lr": ("", "learning rate of the last step"),
-    "images_per_s": ("1/s", "training images per second of duration_s"),
-}
-"""Unit and meaning of every column that is not a setting."""
+TEXT, INT, REAL, BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+SETTING = "setting"
+"""Role of the columns of `trials` that are settings, in their metadata."""
 
 
-def trial_table(records: Records) -> pd.DataFrame:
-    """One row per trial; settings by dotted path, lists as JSON."""
-    rows = []
-    for trial in records.trials:
-        row: dict[str, Any] = {name: trial.get(name) for name in IDENTITY}
-        row |= {name: trial.get(name) for name in RESULTS}
-        row["warnings"] = json.dumps(trial.get("warnings") or [])
-        row |= {path: _plain(value) for path, value in (trial.get("params") or {}).items()}
-        rows.append(row)
-    columns = [*IDENTITY, *RESULTS, "warnings"]
-    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
-    return _typed(frame)
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table."""
 
+    name: str
+    dtype: pa.DataType
+    meaning: str
+    unit: str = ""
+    """ "" for names and counts, "fraction" for values in [0, 1]."""
 
-def epoch_table(records: Records) -> pd.DataFrame:
-    """One row per trial and epoch."""
-    columns, replaced = records.epochs.latest()
-    if replaced:
-        records.notes.append(
-            f"{replaced} epochs were trained again after a resume; the later report counts."
+    def arrow(self) -> pa.Field:
+        return pa.field(
+            self.name, self.dtype, metadata={"meaning": self.meaning, "unit": self.unit}
         )
-    names = np.array([trial["trial"] for trial in records.trials], dtype=object)
-    frame = pd.DataFrame({"trial": names[columns["trial"]] if len(names) else []})
-    for name in ("epoch", *EPOCH_FIELDS):
-        frame[name] = columns[name]
-    return frame
 
 
-def varied(trials: pd.DataFrame) -> list[str]:
-    """Settings that differ between trials, the seed not counted."""
-    settings = [c for c in trials.columns if "." in c or c == "methods"]
-    return [c for c in settings if trials[c].nunique(dropna=False) > 1]
+TRIAL_COLUMNS = (
+    Column("trial", TEXT, "number of the trial within its study, in the order planned"),
+    Column("status", TEXT, "planned, running, completed, pruned or failed"),
+    Column("reason", TEXT, "why it failed or was pruned"),
+    Column("left_out", TEXT, "why statistics do not use it; empty: they do"),
+    Column("origin", TEXT, "who proposed it: first_point, sampler, replicate or design"),
+    Column("digest", TEXT, "identity of everything that changes the result"),
+    Column("point", TEXT, "the digest without the seed; equal for replicates"),
+    Column("seed", INT, "replicate: initial values, batch order and augmentation"),
+    Column("val_accuracy", REAL, "on val, of the selected epoch", "fraction"),
+    Column("val_loss", REAL, "cross-entropy on val, of the selected epoch", "nat"),
+    Column("test_accuracy", REAL, "on test, of the selected epoch; empty: not read", "fraction"),
+    Column("test_loss", REAL, "cross-entropy on test, of the selected epoch", "nat"),
+    Column("best_epoch", INT, "epoch whose state was selected, from 1"),
+    Column("num_epochs", INT, "epochs trained"),
+    Column("num_trainable", INT, "trainable parameters, head included"),
+    Column("num_trainable_no_head", INT, "trainable parameters without the head"),
+    Column("flops_per_image", REAL, "forward of one image, multiply-add = 2", "FLOP"),
+    Column("duration_s", REAL, "training time, divided among trials that shared the device", "s"),
+    Column("gpu_s", REAL, "duration_s where the device was a GPU, else 0", "s"),
+    Column("peak_memory_bytes", INT, "peak of the process or device", "byte"),
+    Column("device", TEXT, "where it ran"),
+    Column("warnings", TEXT, "JSON list of sentences that every use of the row has to say"),
+    Column("cells", TEXT, "JSON list of the cells of a design that it counts for"),
+    Column("reused_from", TEXT, "study/trial whose result was taken over; empty: trained here"),
+)
+_EPOCH_MEANINGS = {
+    "train_loss": ("mean over the epoch, method loss included", "nat"),
+    "ce_loss": ("mean cross-entropy over the epoch", "nat"),
+    "match_loss": ("weighted method loss", "nat"),
+    "val_loss": ("cross-entropy on val", "nat"),
+    "val_accuracy": ("on val", "fraction"),
+    "lr": ("learning rate of the last step", ""),
+    "duration_s": ("time of the epoch, divided among trials that shared the device", "s"),
+    "images_per_s": ("training images per second of duration_s", "1/s"),
+}
+EPOCH_COLUMNS = (
+    Column("trial", TEXT, "number of the trial"),
+    Column("epoch", INT, "epoch, from 1"),
+    *(Column(name, REAL, *_EPOCH_MEANINGS[name]) for name in EPOCH_FIELDS),
+)
+ABLATION_COLUMNS = (
+    Column("factor", TEXT, "what is varied: a setting's path, components, leave_one_out, ..."),
+    Column("level", TEXT, "its value"),
+    Column("order", INT, "place of the level in the design, from 0"),
+    Column("is_baseline", BOOL, "the level that others are compared with"),
+    Column("metric", TEXT, "column of `trials` that is summarised"),
+    Column("n", INT, "replicates (seeds) with a value"),
+    Column("missing", TEXT, "planned replicates without a value, each with the reason"),
+    Column("mean", REAL, "over the seeds", "fraction"),
+    Column("std", REAL, "sample standard deviation over the seeds", "fraction"),
+    Column("low", REAL, "Student's 95 % interval of the mean", "fraction"),
+    Column("high", REAL, "same", "fraction"),
+    Column("median", REAL, "over the seeds", "fraction"),
+    Column("median_low", REAL, "BCa bootstrap 95 % interval of the median, from 10 seeds", "fraction"),
+    Column("median_high", REAL, "same", "fraction"),
+    Column("n_paired", INT, "seeds shared with the baseline"),
+    Column("diff", REAL, "mean paired difference to the baseline", "fraction"),
+    Column("diff_low", REAL, "95 % interval of the difference", "fraction"),
+    Column("diff_high", REAL, "same", "fraction"),
+    Column("interval", TEXT, "kind of the difference's interval: student or bca"),
+    Column("test", TEXT, "two-sided test against the baseline: paired t or wilcoxon"),
+    Column("p", REAL, "of that test"),
+    Column("p_holm", REAL, "p after Holm over the levels of the factor"),
+    Column("family", INT, "tests that Holm adjusted together"),
+    Column("dz", REAL, "paired Cohen's d: difference over the differences' standard deviation"),
+    Column("rank_biserial", REAL, "matched-pairs rank-biserial correlation, in [-1, 1]"),
+    Column("detectable", REAL, "smallest true difference seen with 80 % power at 5 %", "fraction"),
+    Column("trials", TEXT, "JSON list of the trials behind the row"),
+)  # fmt: skip
+IMPORTANCE_COLUMNS = (
+    Column("axis", TEXT, "searched setting"),
+    Column("method", TEXT, "fanova or ped_anova"),
+    Column("metric", TEXT, "the objective that is explained"),
+    Column("importance", REAL, "share explained by the axis alone", "fraction"),
+    Column("low", REAL, "95 % bootstrap interval over trials", "fraction"),
+    Column("high", REAL, "same", "fraction"),
+    Column("null_high", REAL, "95 % quantile where the objective is shuffled", "fraction"),
+    Column("is_distinct", BOOL, "low lies above null_high"),
+    Column("n", INT, "completed trials in which the axis was active"),
+)
+RANK_COLUMNS = (
+    Column("method", TEXT, "method chain, as in 'vfpt + tcpa'"),
+    Column("metric", TEXT, "what is ranked"),
+    Column("mean_rank", REAL, "over the datasets; 1 is best, ties share"),
+    Column("n", INT, "datasets that all methods have"),
+    Column("friedman_p", REAL, "Friedman's test that all methods are equal"),
+    Column("critical_difference", REAL, "Nemenyi's, of mean ranks at 5 %"),
+    Column("not_worse_than", TEXT, "JSON list: methods not told apart by Wilcoxon after Holm"),
+)
+GROUP_COLUMNS = (
+    Column("method", TEXT, "method chain"),
+    Column("metric", TEXT, "what is averaged"),
+    Column("group", TEXT, "natural, specialized, structured, mean of 19 tasks, mean of groups"),
+    Column("mean", REAL, "over the group's tasks, each a mean over seeds", "fraction"),
+    Column("n", INT, "tasks of the group with a value"),
+    Column("missing", TEXT, "tasks without one; a group with a gap has no mean"),
+)
+COLUMNS: Mapping[str, tuple[Column, ...]] = {
+    "trials": TRIAL_COLUMNS,
+    "epochs": EPOCH_COLUMNS,
+    "ablation": ABLATION_COLUMNS,
+    "importance": IMPORTANCE_COLUMNS,
+    "ranks": RANK_COLUMNS,
+    "groups": GROUP_COLUMNS,
+}
+"""Every table of a study."""
+
+
+def trial_table(records: Records) -> pa.Table:
+    """One row per trial, also for those that failed or have not finished.
+
+    After TRIAL_COLUMNS, each setting is a column by dotted path: null where it is not set or not
+    part of the trial. A column is bool, int, float or text; a list is JSON text.
+    """
+    metric = records.study.objectives[0].metric
+    rows = [_trial_row(trial, metric) for trial in records.trials]
+    arrays = [pa.array([row.get(c.name) for row in rows], c.dtype) for c in TRIAL_COLUMNS]
+    schema = [column.arrow() for column in TRIAL_COLUMNS]
+    # A dict keeps the order in which the settings were met; "seed" is a column of its own.
+    params = [trial["params"] or {} for trial in records.trials]
+    for path in dict.fromkeys(p for one in params for p in one if p != "seed"):
+        array = _setting([one.get(path) for one in params])
+        arrays.append(array)
+        about = {"meaning": f"setting {path}", "unit": "", "role": SETTING}
+        schema.append(pa.field(path, array.type, metadata=about))
+    return pa.table(arrays, schema=pa.schema(schema, metadata(records.study, "trials")))
+
+
+def epoch_table(records: Records) -> pa.Table:
+    """One row per trial and epoch. Null: not reported; NaN: the measured value was no number."""
+    schema = pa.schema([c.arrow() for c in EPOCH_COLUMNS], metadata(records.study, "epochs"))
+    return pa.table(records.epochs.columns, schema=schema)
+
+
+def table_of(rows: Iterable[Mapping[str, Any]], study: Study, name: str) -> pa.Table:
+    """Table `name` with one row per mapping; absent keys are null."""
+    rows = list(rows)
+    arrays = [pa.array([row.get(c.name) for row in rows], c.dtype) for c in COLUMNS[name]]
+    return pa.table(
+        arrays, schema=pa.schema([c.arrow() for c in COLUMNS[name]], metadata(study, name))
+    )
+
+
+def metadata(study: Study, table: str) -> dict[str, str]:
+    """What every table carries about itself."""
+    return {
+        "tcpa.schema_version": str(SCHEMA_VERSION),
+        "tcpa.table": table,
+        "tcpa.study": json.dumps(study.document),
+    }
+
+
+def frame_of(table: pa.Table) -> pd.DataFrame:
+    """As pandas: whole numbers and truth values keep missing values as such (Int64, boolean)."""
+    kinds = {INT: pd.Int64Dtype(), BOOL: pd.BooleanDtype()}
+    return table.to_pandas(types_mapper=kinds.get)
+
+
+def settings_of(table: pa.Table) -> tuple[str, ...]:
+    """Columns of the trial table that are settings."""
+    return tuple(
+        f.name for f in table.schema if (f.metadata or {}).get(b"role") == SETTING.encode()
+    )
+
+
+def varied(trials: pd.DataFrame, settings: Sequence[str]) -> list[str]:
+    """Settings that differ between trials; absent in some counts as different."""
+    return [path for path in settings if trials[path].nunique(dropna=False) > 1]
 
 
 def counts(trials: pd.DataFrame) -> dict[str, int]:
@@ -81,21 +211,38 @@ def counts(trials: pd.DataFrame) -> dict[str, int]:
     return {str(k): int(v) for k, v in trials["status"].value_counts().sort_index().items()}
 
 
-def _plain(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list) else value
+def _trial_row(trial: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    row = dict(trial)
+    on_gpu = (trial.get("device") or "").startswith("cuda")
+    duration = trial.get("duration_s")
+    row["gpu_s"] = None if duration is None else duration if on_gpu else 0.0
+    row["warnings"] = json.dumps(trial.get("warnings") or [])
+    row["cells"] = json.dumps((trial.get("labels") or {}).get("cells") or [])
+    row["left_out"] = _left_out(trial, metric)
+    return row
 
 
-def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Columns as whole numbers, numbers, truth values or text, missing values kept missing."""
-    for name in frame.columns:
-        present = frame[name].dropna()
-        if len(present) and all(isinstance(v, bool) for v in present):
-            frame[name] = frame[name].astype("boolean")
-        elif len(present) and all(isinstance(v, int) and not isinstance(v, bool) for v in present):
-            frame[name] = frame[name].astype("Int64")
-        elif len(present) and all(isinstance(v, int | float) for v in present):
-            frame[name] = frame[name].astype("Float64")
-        else:
-            frame[name] = frame[name].map(lambda v: v if v is None or v != v else str(v))
-            frame[name] = frame[name].astype("string")
-    return frame
+def _left_out(trial: Mapping[str, Any], metric: str) -> str:
+    """Why statistics leave a trial out; "" if they use it."""
+    if trial["status"] != "completed":
+        return str(trial["status"])
+    value = trial.get(metric)
+    if value is None:
+        return f"{metric} is missing"
+    return "" if abs(value) < float("inf") else f"{metric} is {value}"
+
+
+def _setting(values: Sequence[Any]) -> pa.Array:
+    """Values of one setting in the narrowest type that holds them all."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {bool}:
+        return pa.array(values, BOOL)
+    if kinds == {int} and all(abs(v) < 2**63 for v in values if v is not None):
+        return pa.array(values, INT)
+    if kinds and kinds <= {int, float}:
+        return pa.array([None if v is None else float(v) for v in values], REAL)
+    return pa.array([_as_text(value) for value in values], TEXT)
+
+
+def _as_text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)

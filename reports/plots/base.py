@@ -1,45 +1,49 @@
-"""What all figures share: size, colours, data, and the sentence drawn where there is nothing."""
+"""What all figures share: size, colours, data, and how a figure becomes files."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from reports.study import Study
+from reports.parquet import write_atomic
+from reports.text import methods_label
 
 WIDTH = 3.25
 """Column width of a paper in inches."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
+MARKERS = "osD^vP*X"
+"""Beside the colour, so that a figure also reads in grey."""
+GREY = "#BBBBBB"
+FORMATS = ("svg", "png", "pdf")
+NAMES = {
+    "val_accuracy": "val accuracy (%)",
+    "test_accuracy": "test accuracy (%)",
+    "val_loss": "val loss (nat)",
+    "train_loss": "training loss (nat)",
+}
+DOTS = 2000
+"""Points of a figure above which they are stored as pixels, not as shapes."""
 
-matplotlib.rcParams.update(
-    {
-        "svg.fonttype": "none",
-        "font.size": 8,
-        "axes.titlesize": 8,
-        "axes.labelsize": 8,
-        "xtick.labelsize": 7,
-        "ytick.labelsize": 7,
-        "legend.fontsize": 7,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "legend.frameon": False,
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """What a figure may read."""
-
-    study: Study
-    trials: pd.DataFrame
-    epochs: pd.DataFrame
-    ablation: pd.DataFrame
-    importance: pd.DataFrame
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "tcpa",
+    "pdf.fonttype": 42,
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
 
 
 def new_figure(height: float = 2.3, width: float = WIDTH) -> tuple[Figure, Axes]:
@@ -48,15 +52,42 @@ def new_figure(height: float = 2.3, width: float = WIDTH) -> tuple[Figure, Axes]
     return figure, figure.subplots()
 
 
-def sentence(text: str) -> Figure:
-    """A figure that says why there is nothing to see."""
-    figure, axes = new_figure(1.2)
-    axes.axis("off")
-    axes.text(0.5, 0.5, text, ha="center", va="center", wrap=True, color="#555555")
-    return figure
+def save(figure: Figure, path: Path) -> None:
+    """Write PATH.svg, .png and .pdf, each replaced as a whole; the layout is computed once."""
+    with matplotlib.rc_context(STYLE):
+        FigureCanvasAgg(figure)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for kind in FORMATS:
+            metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+            write_atomic(
+                path.with_suffix(f".{kind}"),
+                lambda p, k=kind, m=metadata: figure.savefig(p, format=k, dpi=200, metadata=m),
+            )
 
 
-def methods_label(value: Any) -> str:
-    """'["vpt"]' as "vpt", '["vp", "tcpa"]' as "vp+tcpa"."""
-    text = "" if value is None or value is pd.NA else str(value)
-    return "+".join(part.strip(' "') for part in text.strip("[]").split(","))
+def groups_of(labels: Iterable[Any]) -> dict[str, tuple[str, str]]:
+    """A colour and a marker for each name, in the order met."""
+    names = dict.fromkeys(str(label) for label in labels)
+    return {
+        name: (COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)])
+        for i, name in enumerate(names)
+    }
+
+
+def method_column(trials: pd.DataFrame) -> pd.Series:
+    """'vpt' or 'vfpt + tcpa' of each trial."""
+    if "methods" not in trials:
+        return pd.Series("", index=trials.index)
+    names = {value: methods_label(value) for value in trials["methods"].unique()}
+    return trials["methods"].map(names)
+
+
+def shown_values(values: pd.Series, metric: str) -> pd.Series:
+    """Accuracies in percent, others as they are."""
+    return 100 * values if metric.endswith("accuracy") else values
+
+
+def name_of(metric: str) -> str:
+    """A metric's name with its unit, for an axis."""
+    return NAMES.get(metric, metric)

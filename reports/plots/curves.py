@@ -1,40 +1,85 @@
-"""Learning curves: mean over trials of a group, with the band of their range."""
+"""Learning curves: mean over the trials of a group, with a band."""
 
+import json
+
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy import stats
 
-from reports.plots.base import COLOURS, Tables, methods_label, new_figure, sentence
+from reports.frames import Frames
+from reports.plots.base import groups_of, method_column, name_of, new_figure, shown_values
 
 TITLE = "Learning curves"
+KINDS = ("search", "ablation")
+SHOWN = 8
 
 
-def prepare(tables: Tables) -> pd.DataFrame:
-    """Columns group, epoch, mean, low, high; groups are levels of an ablation or methods."""
+def prepare(tables: Frames) -> pd.DataFrame:
+    """Columns group, epoch, mean, low, high, n.
+
+    Groups are the levels of a one-factor ablation, else methods. In an ablation the band is the
+    95 % interval over seeds; in a search it holds the middle 90 % of the trials.
+    """
     metric = tables.study.curve_metric
-    trials = tables.trials
-    columns = ["group", "epoch", "mean", "low", "high"]
-    if tables.epochs.empty or "methods" not in trials:
-        return pd.DataFrame(columns=columns)
-    group = trials["level"] if "level" in trials else trials["methods"].map(methods_label)
-    names = dict(zip(trials["trial"], group, strict=True))
-    epochs = tables.epochs.assign(group=tables.epochs["trial"].map(names)).dropna(subset=[metric])
-    by = epochs.groupby(["group", "epoch"], sort=False)[metric]
-    data = by.agg(mean="mean", low="min", high="max").reset_index()
-    return data[columns]
+    names = _groups(tables)
+    epochs = tables.epochs
+    codes, uniques = pd.factorize(names.reindex(epochs["trial"].unique()).fillna(""))
+    by_trial = dict(zip(epochs["trial"].unique(), codes, strict=True))
+    group = epochs["trial"].map(by_trial).to_numpy(int)
+    epoch = epochs["epoch"].to_numpy(int)
+    value = epochs[metric].to_numpy(float)
+    rows = []
+    order = np.lexsort((epoch, group))
+    keys = np.stack([group[order], epoch[order]], axis=1)
+    starts = np.flatnonzero(np.r_[True, (keys[1:] != keys[:-1]).any(axis=1)]) if len(keys) else []
+    for part in np.split(order, starts[1:]) if len(keys) else []:
+        finite = value[part][np.isfinite(value[part])]
+        if len(finite):
+            low, high = _band(finite, tables.study.kind)
+            rows.append((uniques[group[part[0]]], epoch[part[0]], finite.mean(), low, high,
+                         len(finite)))  # fmt: skip
+    return pd.DataFrame(rows, columns=["group", "epoch", "mean", "low", "high", "n"])
 
 
-def draw(data: pd.DataFrame, tables: Tables) -> Figure:
+def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     """One line and band for each group."""
     if data.empty:
-        return sentence("No epoch is recorded yet.")
+        return "No epoch is recorded yet, so there are no learning curves."
+    metric = tables.study.curve_metric
     figure, axes = new_figure()
-    for colour, (name, rows) in zip(COLOURS * 4, data.groupby("group", sort=False), strict=False):
-        rows = rows.sort_values("epoch")
-        axes.plot(rows["epoch"], rows["mean"], color=colour, label=str(name), lw=1.2)
-        axes.fill_between(rows["epoch"], rows["low"], rows["high"], color=colour, alpha=0.15, lw=0)
+    looks = groups_of(data["group"].unique()[:SHOWN])
+    for name, (colour, marker) in looks.items():
+        rows = data[data["group"] == name].sort_values("epoch")
+        mean, low, high = (shown_values(rows[c], metric) for c in ("mean", "low", "high"))
+        axes.plot(rows["epoch"], mean, color=colour, marker=marker, label=name or "all", lw=1.1,
+                  ms=3, markevery=max(1, len(rows) // 5))  # fmt: skip
+        axes.fill_between(rows["epoch"], low, high, color=colour, alpha=0.15, lw=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("epoch (band: range over trials)")
-    axes.set_ylabel(tables.study.curve_metric)
+    band = "95 % over seeds" if tables.study.kind == "ablation" else "middle 90 % of trials"
+    more = data["group"].nunique() - len(looks)
+    axes.set_xlabel(f"epoch (band: {band}{f'; {more} groups more' if more else ''})")
+    axes.set_ylabel(name_of(metric))
     axes.legend(ncols=2)
     return figure
+
+
+def _groups(tables: Frames) -> pd.Series:
+    """Group of each trial, by its number."""
+    trials = tables.trials.set_index("trial")
+    cells = trials["cells"].map(json.loads)
+    if len(cells) and cells.map(len).eq(1).all():
+        return cells.map(lambda found: str(found[0]["level"]))
+    return method_column(trials)
+
+
+def _band(values: "np.ndarray[tuple[int], np.dtype[np.float64]]", kind: str) -> tuple[float, float]:
+    if kind == "search":
+        low, high = np.quantile(values, [0.05, 0.95])
+        return float(low), float(high)
+    n = len(values)
+    if n < 2:
+        return float("nan"), float("nan")
+    margin = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)
+    return float(values.mean() - margin), float(values.mean() + margin)

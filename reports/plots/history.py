@@ -1,44 +1,76 @@
-"""Optimisation history: every completed trial and the best so far."""
+"""Optimisation history: every trial with a value, the best so far, and the regret."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
-from reports.plots.base import COLOURS, Tables, methods_label, new_figure, sentence
+from reports.frames import Frames
+from reports.plots.base import (
+    DOTS,
+    WIDTH,
+    groups_of,
+    method_column,
+    name_of,
+    shown_values,
+)
 
-TITLE = "Optimisation history"
+TITLE = "History and regret"
+KINDS = ("search",)
 
 
-def prepare(tables: Tables) -> pd.DataFrame:
-    """Columns number, value, best, status, methods; trials in the order they were planned."""
+def prepare(tables: Frames) -> pd.DataFrame:
+    """Columns number, value, status, methods, best, regret; trials in the order planned.
+
+    `best` runs over completed trials; `regret` is its distance from the study's best.
+    """
     objective = tables.study.objectives[0]
     frame = tables.trials.reset_index(drop=True)
-    if objective.metric not in frame:
-        return pd.DataFrame(columns=["number", "value", "best", "status", "methods"])
     data = pd.DataFrame(
         {
             "number": frame.index,
-            "value": frame[objective.metric].astype("Float64"),
+            "value": frame[objective.metric].astype(float),
             "status": frame["status"],
-            "methods": frame["methods"].map(methods_label) if "methods" in frame else "",
+            "methods": method_column(frame),
         }
-    ).dropna(subset=["value"])
+    )
+    data = data[np.isfinite(data["value"])]
     done = data["value"].where(data["status"] == "completed")
     data["best"] = (done.cummax() if objective.maximize else done.cummin()).ffill()
+    final = done.max() if objective.maximize else done.min()
+    data["regret"] = (final - data["best"]).abs()
     return data
 
 
-def draw(data: pd.DataFrame, tables: Tables) -> Figure:
-    """Points by method (pruned ones hollow) and the running best as a line."""
+def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
+    """Points by method (pruned ones hollow), the running best as a line, the regret below."""
     if data.empty:
-        return sentence("No trial has a result yet.")
-    figure, axes = new_figure()
-    for colour, (name, rows) in zip(COLOURS * 4, data.groupby("methods"), strict=False):
-        full = rows[rows["status"] == "completed"]
-        rest = rows[rows["status"] != "completed"]
-        axes.scatter(full["number"], full["value"], s=14, color=colour, label=name, zorder=3)
-        axes.scatter(rest["number"], rest["value"], s=12, facecolors="none", edgecolors=colour)
-    axes.step(data["number"], data["best"].astype(float), where="post", color="#444444", lw=1)
-    axes.set_xlabel("trial (hollow: stopped early)")
-    axes.set_ylabel(tables.study.objectives[0].metric)
-    axes.legend(ncols=2)
+        return "No trial has a result yet, so there is no history."
+    metric = tables.study.objectives[0].metric
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    top, bottom = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+    dots = dict(s=10 if len(data) < 300 else 3, rasterized=len(data) > DOTS)
+    for name, (colour, marker) in groups_of(sorted(data["methods"].unique())).items():
+        rows = data[data["methods"] == name]
+        full, rest = rows["status"] == "completed", rows["status"] != "completed"
+        values = shown_values(rows["value"], metric)
+        top.scatter(rows["number"][full], values[full], color=colour, marker=marker, label=name,
+                    lw=0, zorder=3, **dots)  # fmt: skip
+        top.scatter(rows["number"][rest], values[rest], facecolors="none", edgecolors=colour,
+                    marker=marker, lw=0.6, **dots)  # fmt: skip
+    top.step(data["number"], shown_values(data["best"], metric), where="post", color="#444444",
+             lw=1)  # fmt: skip
+    low, high = shown_values(data["value"], metric).quantile([0.02, 1.0])
+    if high > low and metric.endswith("accuracy"):
+        top.set_ylim(low - 0.1 * (high - low), high + 0.08 * (high - low))
+    top.set_ylabel(name_of(metric))
+    top.legend(ncols=2, loc="lower right", markerscale=1.5)
+    regret = shown_values(data["regret"], metric)
+    bottom.step(data["number"], regret, where="post", color="#444444", lw=1)
+    if (regret > 0).any():
+        bottom.set_yscale("symlog", linthresh=float(regret[regret > 0].min()))
+        bottom.yaxis.set_minor_locator(NullLocator())
+    bottom.set_ylabel("regret")
+    bottom.set_xlabel("trial (hollow: stopped early)")
     return figure
+

@@ -3,25 +3,34 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports.plots.base import COLOURS, Tables, new_figure, sentence
+from reports.frames import Frames
+from reports.plots.base import COLOURS, GREY, WIDTH
 
 TITLE = "Importance"
+KINDS = ("search",)
+WIDE = True
+NAMES = {"fanova": "fANOVA: share of variance", "ped_anova": "PED-ANOVA: share of divergence"}
 
 
-def prepare(tables: Tables) -> pd.DataFrame:
+def prepare(tables: Frames) -> pd.DataFrame:
     """The importance table, largest first."""
     return tables.importance
 
 
-def draw(data: pd.DataFrame, tables: Tables) -> Figure:
-    """A bar with its interval for each setting."""
+def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
+    """A bar with its interval for each setting, a panel for each method."""
     if data.empty:
-        return sentence("Importance cannot be told from the trials of this study.")
-    figure, axes = new_figure(max(1.2, 0.5 + 0.25 * len(data)))
-    colours = [COLOURS[0] if distinct else "#BBBBBB" for distinct in data["is_distinct"]]
-    axes.barh(data["axis"], data["importance"], color=colours, height=0.6)
-    for place, row in enumerate(data.to_dict("records")):
-        axes.plot([row["low"], row["high"]], [place, place], color="#444444", lw=1)
-    axes.invert_yaxis()
-    axes.set_xlabel("share of variance (grey: not told from chance)")
+        return "Importance cannot be told from the trials of this study."
+    axes_names = list(data[data["method"] == data["method"].iloc[0]]["axis"])
+    figure = Figure(figsize=(2 * WIDTH, 0.6 + 0.22 * len(axes_names)), layout="constrained")
+    for axes, (method, label) in zip(
+        figure.subplots(1, 2, sharey=True), NAMES.items(), strict=True
+    ):
+        rows = data[data["method"] == method].set_index("axis").reindex(axes_names)
+        colours = [COLOURS[0] if distinct else GREY for distinct in rows["is_distinct"]]
+        axes.barh(rows.index, rows["importance"], color=colours, height=0.6)
+        for place, row in enumerate(rows.to_dict("records")):
+            axes.plot([row["low"], row["high"]], [place, place], color="#444444", lw=1)
+        axes.set_xlabel(f"{label} (grey: not told from chance)")
+    figure.axes[0].invert_yaxis()
     return figure

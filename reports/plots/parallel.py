@@ -1,49 +1,74 @@
-"""Parallel coordinates: every completed trial as a line over the searched settings."""
+"""Parallel coordinates: completed trials as lines over the searched settings."""
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from reports.plots.base import WIDTH, Tables, methods_label, sentence
+from reports.frames import Frames
+from reports.plots.base import WIDTH, method_column, name_of
 
 TITLE = "Parallel coordinates"
+KINDS = ("search",)
+WIDE = True
+LINES = 500
+"""Lines drawn at most: the best tenth of them, the others spread evenly over the rest."""
 
 
-def prepare(tables: Tables) -> pd.DataFrame:
-    """Searched settings and the objective of completed trials, each scaled to [0, 1]."""
-    metric = tables.study.objectives[0].metric
-    trials = tables.trials
-    if metric not in trials:
-        return pd.DataFrame()
-    done = trials[(trials["status"] == "completed") & trials[metric].notna()]
-    axes = [a for a in tables.study.axes if a in done and done[a].nunique() > 1]
+def prepare(tables: Frames) -> pd.DataFrame:
+    """Searched settings and the objective of used trials, each scaled to [0, 1], best last."""
+    objective = tables.study.objectives[0]
+    used = tables.used.sort_values(objective.metric, ascending=objective.maximize, kind="stable")
+    if "methods" in used:
+        used = used.assign(methods=method_column(used))
+    axes = [a for a in tables.study.axes if a in used and used[a].nunique() > 1]
     log = {a for a in axes if tables.study.axes[a].get("log")}
-    return pd.DataFrame({a: _scaled(done[a], a in log) for a in [*axes, metric]})
+    data = pd.DataFrame({a: _scaled(used[a], a in log) for a in [*axes, objective.metric]})
+    if len(data) <= LINES:
+        return data
+    best = LINES // 10
+    others = np.linspace(0, len(data) - best - 1, LINES - best).astype(int)
+    return data.iloc[[*others, *range(len(data) - best, len(data))]]
 
 
-def draw(data: pd.DataFrame, tables: Tables) -> Figure:
+def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     """Lines coloured by the objective; a setting that a trial does not have interrupts its line."""
     if len(data) < 2 or data.shape[1] < 2:
-        return sentence("Parallel coordinates need two completed trials and a searched setting.")
-    figure = Figure(figsize=(2 * WIDTH, 2.6), layout="constrained")
+        return "Parallel coordinates need two completed trials and a searched setting."
+    figure = Figure(figsize=(2 * WIDTH, 2.8), layout="constrained")
     axes = figure.subplots()
-    colour = matplotlib.colormaps["viridis"]
-    for row in data.sort_values(data.columns[-1]).to_numpy(float):
-        axes.plot(range(data.shape[1]), row, color=colour(row[-1]), lw=0.9, alpha=0.8, marker=".")
-    axes.set_xticks(range(data.shape[1]), data.columns, rotation=30, ha="right")
+    values = data.to_numpy(float)
+    places = np.arange(data.shape[1])
+    worth = values[:, -1] if tables.study.objectives[0].maximize else 1 - values[:, -1]
+    strength = np.linspace(0.15, 0.9, len(values))
+    colours = matplotlib.colormaps["viridis_r"](worth)
+    colours[:, 3] = strength
+    lines = [np.column_stack([places, row]) for row in values]
+    axes.add_collection(
+        LineCollection(lines, colors=colours, lw=0.8, rasterized=len(lines) > 100)  # type: ignore[arg-type]
+    )
+    # Where a line is interrupted on both sides only a dot shows its value.
+    axes.scatter(
+        np.tile(places, len(values)), values.ravel(), s=2, lw=0, rasterized=True,
+        c=np.repeat(colours, data.shape[1], axis=0),
+    )  # fmt: skip
+    axes.set_xlim(-0.15, places[-1] + 0.15)
+    axes.set_ylim(-0.03, 1.03)
+    for place in places:
+        axes.axvline(place, color="#888888", lw=0.5, zorder=0)
+    names = [*data.columns[:-1], name_of(str(data.columns[-1]))]
+    axes.set_xticks(places, names, rotation=25, ha="right")
     axes.set_yticks([0, 1], ["lowest", "highest"])
     return figure
 
 
 def _scaled(column: pd.Series, log: bool) -> pd.Series:
-    if pd.api.types.is_numeric_dtype(column):
-        numbers = column.astype(float)
-        if log:
-            numbers = numbers.map(np.log)
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        numbers = pd.Series(column.to_numpy(float, na_value=np.nan), index=column.index)
+        numbers = np.log(numbers) if log else numbers
     else:
-        labels = column.map(methods_label, na_action="ignore")
-        codes, _ = pd.factorize(labels, sort=True)
+        codes, _ = pd.factorize(column, sort=True)
         numbers = pd.Series(codes, index=column.index, dtype=float).where(column.notna())
     span = numbers.max() - numbers.min()
     return (numbers - numbers.min()) / span if span > 0 else numbers * 0 + 0.5

@@ -1,0 +1,108 @@
+"""A study as pandas frames: the public way into its numbers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from reports import ablation, cross, importance
+from reports.journal import Records, load_journal
+from reports.reference import load_reference
+from reports.study import Study
+from reports.tables import epoch_table, frame_of, settings_of, table_of, trial_table
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Every table of a study; what a column means stands in docs/reports.md and in the Parquet."""
+
+    study: Study
+    settings: tuple[str, ...]
+    """Columns of `trials` that are settings, by dotted path."""
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    ablation: pd.DataFrame
+    importance: pd.DataFrame
+    ranks: pd.DataFrame
+    """Mean ranks of the methods across datasets."""
+    groups: pd.DataFrame
+    """Means over the groups of VTAB."""
+    notes: tuple[str, ...] = ()
+    """Sentences that a reader of these tables needs."""
+
+    @property
+    def used(self) -> pd.DataFrame:
+        """Trials that statistics use: completed, with a finite leading objective."""
+        return self.trials[self.trials["left_out"] == ""]
+
+    @property
+    def reference(self) -> pd.DataFrame:
+        """Published numbers; see reports/reference.py."""
+        return load_reference()
+
+
+def load(study: str | Path, tracking_uri: str | None = None) -> Frames:
+    """Read a study into pandas frames.
+
+    Args:
+        study: Its folder; with `tracking_uri` its name.
+        tracking_uri: Read the MLflow mirror instead of the journal; the tables are the same.
+
+    Raises:
+        StudyError: There is no such study.
+        RecordError: The record is damaged.
+    """
+    if tracking_uri is None:
+        return frames(load_journal(Path(study)))[0]
+    from reports.tracker import load_mlflow
+
+    return frames(load_mlflow(tracking_uri, str(study)))[0]
+
+
+def frames(
+    records: Records, timed: Callable[[str], Any] | None = None
+) -> tuple[Frames, dict[str, pa.Table]]:
+    """All tables of the records, as frames and as Arrow tables by name.
+
+    Args:
+        timed: Called with a step's name; its result is entered while the step runs.
+    """
+    from contextlib import nullcontext
+
+    step = timed or (lambda name: nullcontext())
+    study, notes = records.study, list(records.notes)
+    with step("tables"):
+        trials_arrow = trial_table(records)
+        trials = frame_of(trials_arrow)
+        arrow = {"trials": trials_arrow, "epochs": epoch_table(records)}
+        epochs = frame_of(arrow["epochs"])
+    with step("statistics"):
+        arrow["ablation"] = table_of(ablation.ablation_rows(trials), study, "ablation")
+        notes += ablation.notes(frame_of(arrow["ablation"]))
+        scores = cross.scores(trials, study)
+        ranks, note = cross.rank_rows(scores, study)
+        arrow["ranks"] = table_of(ranks, study, "ranks")
+        if note and scores.shape[1] > 1:
+            notes.append(note)
+        arrow["groups"] = table_of(cross.group_rows(scores, study), study, "groups")
+    with step("importance"):
+        shares, note = [], ""
+        if study.kind == "search":
+            shares, note = importance.importance_rows(trials, study)
+        arrow["importance"] = table_of(shares, study, "importance")
+        notes += [note] if note else []
+    found = Frames(
+        study=study,
+        settings=settings_of(trials_arrow),
+        trials=trials,
+        epochs=epochs,
+        ablation=frame_of(arrow["ablation"]),
+        importance=frame_of(arrow["importance"]),
+        ranks=frame_of(arrow["ranks"]),
+        groups=frame_of(arrow["groups"]),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+    return found, arrow

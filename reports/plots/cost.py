@@ -1,0 +1,49 @@
+"""Cost per method: time, memory and parameters of completed trials."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports.frames import Frames
+from reports.plots.base import WIDTH, groups_of, method_column
+
+TITLE = "Cost per method"
+KINDS = ("search", "ablation")
+WIDE = True
+COSTS = {
+    "duration_s": ("training time (s)", 1.0),
+    "peak_memory_bytes": ("peak memory (GB)", 1e-9),
+    "num_trainable_no_head": ("parameters without head", 1.0),
+}
+
+
+def prepare(tables: Frames) -> pd.DataFrame:
+    """Columns methods, cost, low, median, high (quartiles) and n, over used trials."""
+    used = tables.used
+    rows = []
+    for name, part in used.groupby(method_column(used), sort=True):
+        for cost, (_, unit) in COSTS.items():
+            values = part[cost].dropna().to_numpy(float) * unit
+            if len(values):
+                low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
+                rows.append((name, cost, low, median, high, len(values)))
+    return pd.DataFrame(rows, columns=["methods", "cost", "low", "median", "high", "n"])
+
+
+def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
+    """A bar at the median with the quartiles, for each method and cost."""
+    if data.empty:
+        return "No trial has completed, so there is no cost to show."
+    looks = groups_of(data["methods"].unique())
+    height = max(1.3, 0.6 + 0.22 * len(looks))
+    figure = Figure(figsize=(2 * WIDTH, height), layout="constrained")
+    for axes, (cost, (label, _)) in zip(
+        figure.subplots(1, len(COSTS), sharey=True), COSTS.items(), strict=True
+    ):
+        rows = data[data["cost"] == cost]
+        colours = [looks[name][0] for name in rows["methods"]]
+        axes.barh(rows["methods"], rows["median"], color=colours, height=0.6)
+        for row in rows.to_dict("records"):
+            axes.plot([row["low"], row["high"]], [row["methods"]] * 2, color="#444444", lw=1)
+        axes.set_xlabel(f"{label}, median")
+    return figure

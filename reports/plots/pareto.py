@@ -1,0 +1,75 @@
+"""Pareto front: the leading objective against trainable parameters, FLOPs and time."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports.frames import Frames
+from reports.plots.base import (
+    DOTS,
+    WIDTH,
+    groups_of,
+    method_column,
+    name_of,
+    shown_values,
+)
+
+TITLE = "Pareto fronts"
+KINDS = ("search", "ablation")
+WIDE = True
+COSTS = {
+    "num_trainable": "trainable parameters",
+    "flops_per_image": "FLOPs per image",
+    "duration_s": "training time (s)",
+}
+
+
+def prepare(tables: Frames) -> pd.DataFrame:
+    """Used trials: columns trial, methods, value, the costs, and front_COST (on that front)."""
+    objective = tables.study.objectives[0]
+    used = tables.used
+    data = pd.DataFrame({"trial": used["trial"], "methods": method_column(used),
+                         "value": used[objective.metric].astype(float)})  # fmt: skip
+    for cost in COSTS:
+        data[cost] = used[cost].astype("Float64").to_numpy(float, na_value=np.nan)
+        data[f"front_{cost}"] = on_front(data[cost], data["value"], objective.maximize)
+    return data
+
+
+def on_front(cost: pd.Series, value: pd.Series, maximize: bool) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    """True where nothing is cheaper and at least as good; of equal points the first."""
+    gain = value.to_numpy(float) * (1 if maximize else -1)
+    order = np.lexsort((-gain, cost.to_numpy(float)))
+    best = np.maximum.accumulate(gain[order]) if len(gain) else gain
+    is_first = np.r_[True, best[1:] > best[:-1]] if len(gain) else np.zeros(0, bool)
+    front = np.zeros(len(gain), dtype=bool)
+    front[order] = is_first & np.isfinite(cost.to_numpy(float)[order])
+    return front
+
+
+def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
+    """A panel for each cost that differs between trials."""
+    costs = [cost for cost in COSTS if data[cost].nunique() > 1]
+    if len(data) < 2 or not costs:
+        return "A Pareto front needs two completed trials whose costs differ."
+    metric = tables.study.objectives[0].metric
+    figure = Figure(figsize=(2 * WIDTH, 2.2), layout="constrained")
+    panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+    looks = groups_of(sorted(data["methods"].unique()))
+    for axes, cost in zip(panels, costs, strict=True):
+        for name, (colour, marker) in looks.items():
+            rows = data[data["methods"] == name]
+            axes.scatter(rows[cost], shown_values(rows["value"], metric), s=8, color=colour, lw=0,
+                         marker=marker, label=name, alpha=0.6, rasterized=len(data) > DOTS)  # fmt: skip
+        front = data[data[f"front_{cost}"]].sort_values(cost)
+        axes.step(front[cost], shown_values(front["value"], metric), where="post",
+                  color="#222222", lw=1)  # fmt: skip
+        if data[cost].min() > 0 and data[cost].max() / data[cost].min() > 20:
+            axes.set_xscale("log")
+        axes.set_xlabel(COSTS[cost])
+    low, high = shown_values(data["value"], metric).quantile([0.02, 1.0])
+    if high > low:
+        panels[0].set_ylim(low - 0.1 * (high - low), high + 0.08 * (high - low))
+    panels[0].set_ylabel(name_of(metric))
+    panels[-1].legend(markerscale=1.5)
+    return figure

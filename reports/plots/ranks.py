@@ -1,0 +1,56 @@
+"""Critical-difference diagram: mean ranks across datasets, methods not told apart joined."""
+
+import json
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports.frames import Frames
+from reports.plots.base import COLOURS, new_figure
+
+TITLE = "Ranks across datasets"
+KINDS = ("search", "ablation")
+
+
+def prepare(tables: Frames) -> pd.DataFrame:
+    """The rank table, best first."""
+    return tables.ranks
+
+
+def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
+    """Methods on the axis of mean ranks; bars join those that Wilcoxon-Holm does not tell apart."""
+    if data.empty:
+        return ""
+    first = data.iloc[0]
+    figure, axes = new_figure(0.9 + 0.2 * len(data))
+    bars = joined(data)
+    for place, row in enumerate(data.to_dict("records")):
+        axes.plot([row["mean_rank"]] * 2, [0, -place - 1], color="#888888", lw=0.6)
+        axes.plot(row["mean_rank"], -place - 1, "o", ms=3.5, color=COLOURS[0])
+        axes.text(row["mean_rank"], -place - 1, f"  {row['method']} ({row['mean_rank']:.2f})",
+                  va="center", fontsize=7)  # fmt: skip
+    for place, (low, high) in enumerate(bars):
+        height = -0.25 - 0.25 * place
+        axes.plot([low - 0.03, high + 0.03], [height] * 2, color="#222222", lw=2.5)
+    start = float(data["mean_rank"].min())
+    axes.plot([start, start + first["critical_difference"]], [0.6, 0.6], color=COLOURS[1], lw=1.5)
+    axes.text(start, 0.75, f"critical difference {first['critical_difference']:.2f}", fontsize=7)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.35)
+    axes.set_xlabel(f"mean rank on {first['n']} datasets (Friedman p = {first['friedman_p']:.2g})")
+    return figure
+
+
+def joined(data: pd.DataFrame) -> list[tuple[float, float]]:
+    """Longest runs of neighbours in rank of which no two were told apart, as (low, high) rank."""
+    names, ranks = list(data["method"]), list(data["mean_rank"])
+    same = [set(json.loads(text)) for text in data["not_worse_than"]]
+    runs: list[tuple[int, int]] = []
+    for start in range(len(names)):
+        end = start
+        while end + 1 < len(names) and all(names[end + 1] in same[k] for k in range(start, end + 1)):
+            end += 1
+        if end > start and not any(a <= start and end <= b for a, b in runs):
+            runs.append((start, end))
+    return [(ranks[a], ranks[b]) for a, b in runs]

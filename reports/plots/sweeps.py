@@ -1,0 +1,47 @@
+"""One-factor sweeps: the mean along a numeric setting, with 95 % intervals over seeds."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports.frames import Frames
+from reports.plots.base import COLOURS, WIDTH
+
+TITLE = "One-factor sweeps"
+KINDS = ("ablation",)
+SHOWN = 6
+
+
+def prepare(tables: Frames) -> pd.DataFrame:
+    """Rows of factors with three or more numeric levels; the level's number as `x`."""
+    table = tables.ablation
+    rows = table[(table["metric"] == "val_accuracy") & (table["n"] > 0)]
+    rows = rows.assign(x=pd.to_numeric(rows["level"], errors="coerce"))
+    usable = rows.groupby("factor", sort=False)["x"].transform(lambda x: x.notna().sum() >= 3)
+    return rows[usable.astype(bool) & rows["x"].notna()].reset_index(drop=True)
+
+
+def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
+    """A panel for each factor; the baseline's level is ringed."""
+    if data.empty:
+        return "No factor has three numeric levels, so there is no sweep to draw."
+    factors = list(data["factor"].unique())[:SHOWN]
+    across = min(2, len(factors))
+    down = -(-len(factors) // across)
+    figure = Figure(figsize=(WIDTH * across, 1.9 * down), layout="constrained")
+    for axes, factor in zip(figure.subplots(down, across, squeeze=False).flat, factors):  # noqa: B905
+        rows = data[data["factor"] == factor].sort_values("x")
+        axes.plot(rows["x"], 100 * rows["mean"], "o-", color=COLOURS[0], ms=3, lw=1)
+        known = rows["low"].notna()
+        axes.fill_between(
+            rows["x"][known], 100 * rows["low"][known], 100 * rows["high"][known],
+            color=COLOURS[0], alpha=0.18, lw=0,
+        )  # fmt: skip
+        base = rows[rows["is_baseline"]]
+        axes.plot(base["x"], 100 * base["mean"], "o", ms=7, mfc="none", mec=COLOURS[1])
+        if rows["x"].min() > 0 and rows["x"].max() / rows["x"].min() >= 20:
+            axes.set_xscale("log")
+        axes.set_xlabel(factor)
+        axes.set_ylabel("val accuracy (%)")
+    for axes in figure.axes[len(factors) :]:
+        axes.remove()
+    return figure

@@ -1,0 +1,198 @@
+"""Tables as a person reads them: cells, Markdown and LaTeX booktabs, accuracies in percent."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from reports.ablation import METRICS
+
+INTERVALS = (
+    "± is half of Student's 95 % interval over seeds; Δ is paired by seed with its 95 % interval; "
+    "p is of the paired t test, after Holm over the factor's levels; * p < 0.05, ** p < 0.01; MDD "
+    "is the smallest true Δ that this design sees with 80 % power."
+)
+
+Row = tuple[str, Mapping[str, Any], Mapping[str, Any]]
+"""A level with its rows for val and test."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A published number beside ours."""
+
+    method: str
+    source: str
+    accuracy: float
+    caveat: str = ""
+
+
+def methods_label(value: Any) -> str:
+    """'["vpt"]' as "vpt", '["vfpt", "tcpa"]' as "vfpt + tcpa"; another value as it is."""
+    if value is None or value is pd.NA or value != value:
+        return ""
+    text = str(value)
+    if not text.startswith("["):
+        return text
+    return " + ".join(part.strip(" '\"") for part in text.strip("[]").split(","))
+
+
+def shown(table: pd.DataFrame) -> list[tuple[str, list[Row]]]:
+    """Per factor: level with its val and test rows, in the design's order."""
+    found = []
+    for factor, rows in table.groupby("factor", sort=False):
+        by_metric = {m: rows[rows["metric"] == m].to_dict("records") for m in METRICS}
+        pairs = zip(*by_metric.values(), strict=True)
+        found.append((str(factor), [(str(val["level"]), val, test) for val, test in pairs]))
+    return found
+
+
+def ranking(rows: Sequence[Row]) -> dict[str, int]:
+    """Level -> 1 for the highest mean, 2 for the second; ties share, a lone level has no place."""
+    means = {level: val["mean"] for level, val, _ in rows if val["n"]}
+    if len(means) < 2:
+        return {}
+    distinct = sorted({round(mean, 12) for mean in means.values()}, reverse=True)[:2]
+    places = {value: place for place, value in enumerate(distinct, start=1)}
+    return {k: places[round(v, 12)] for k, v in means.items() if round(v, 12) in places}
+
+
+def cells(row: Row) -> dict[str, str]:
+    """One level as text."""
+    level, val, test = row
+    return {
+        "level": level,
+        "n": str(val["n"]),
+        "val": mean_text(val),
+        "test": mean_text(test),
+        "difference": _difference(val),
+        "p": _p(val),
+        "effect": _signed(val["dz"]),
+        "detectable": "-" if _is_missing(val["detectable"]) else f"{100 * val['detectable']:.2f}",
+    }
+
+
+def to_markdown(table: pd.DataFrame, references: Sequence[Reference] = ()) -> str:
+    """Every factor as a Markdown table; best bold, second underlined."""
+    parts = []
+    for factor, rows in shown(table):
+        lines = [f"**{_md(factor)}**", ""]
+        lines += ["| level | n | val | test | Δ val to baseline | p (Holm) | d_z | MDD |"]
+        lines += ["|---|--:|--:|--:|--:|--:|--:|--:|"]
+        places = ranking(rows)
+        for row in rows:
+            at = cells(row)
+            mark = {1: "**{}**", 2: "<u>{}</u>"}.get(places.get(row[0], 0), "{}")
+            lines.append(
+                f"| {_md(at['level'])} | {at['n']} | {mark.format(at['val'])} | {at['test']} "
+                f"| {at['difference']}{stars(row[1])} | {at['p']} | {at['effect']} "
+                f"| {at['detectable']} |"
+            )
+        for one in references:
+            lines.append(
+                f"| *{_md(one.method)} ({_md(one.source)})* | | | *{100 * one.accuracy:.2f}* "
+                "| | | | |"
+            )
+        parts.append("\n".join(lines))
+    return "\n\n".join([*parts, INTERVALS]) + "\n" if parts else ""
+
+
+def to_latex(table: pd.DataFrame, references: Sequence[Reference] = ()) -> str:
+    """Every factor as a booktabs table; needs the packages booktabs and xcolor."""
+    parts = []
+    for factor, rows in shown(table):
+        lines = [r"\begin{tabular}{lrrrrrr}", r"\toprule"]
+        lines += [
+            rf"{_tex(factor)} & $n$ & val (\%) & test (\%) & $\Delta$ val (95\,\%) & $p$ & $d_z$ \\",
+            r"\midrule",
+        ]
+        places = ranking(rows)
+        for row in rows:
+            at = {name: _tex(text) for name, text in cells(row).items()}
+            mark = {1: r"\textbf{%s}", 2: r"\underline{%s}"}.get(places.get(row[0], 0), "%s")
+            star = stars(row[1])
+            difference = at["difference"] + (f"$^{{{star}}}$" if star else "")
+            fields = (at["level"], at["n"], mark % at["val"], at["test"], difference, at["p"],
+                      at["effect"])  # fmt: skip
+            lines.append(" & ".join(fields) + r" \\")
+        if references:
+            lines.append(r"\midrule")
+        for one in references:
+            text = (f"{one.method} ({one.source})", "", "", f"{100 * one.accuracy:.2f}", "", "", "")
+            lines.append(
+                " & ".join(rf"\textcolor{{gray}}{{{_tex(t)}}}" if t else "" for t in text) + r" \\"
+            )
+        lines += [r"\bottomrule", r"\end{tabular}"]
+        parts.append("\n".join(lines))
+    head = "% \\usepackage{booktabs,xcolor}\n% " + INTERVALS.replace("%", "percent") + "\n"
+    return head + "\n\n".join(parts) + "\n" if parts else ""
+
+
+def frame_markdown(frame: pd.DataFrame, columns: Iterable[str]) -> str:
+    """Columns of a frame as a Markdown table, numbers with four digits."""
+    names = list(columns)
+    lines = ["| " + " | ".join(map(_md, names)) + " |", "|" + "---|" * len(names)]
+    for row in frame[names].to_dict("records"):
+        lines.append("| " + " | ".join(_md(number(row[name])) for name in names) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def number(value: Any) -> str:
+    """Any cell as short text; missing values as nothing."""
+    if value is None or value is pd.NA or value != value:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def mean_text(row: Mapping[str, Any]) -> str:
+    """'81.00 ± 2.48', '81.00 (one seed)' or '-'."""
+    if not row["n"]:
+        return "-"
+    mean = f"{100 * row['mean']:.2f}"
+    if _is_missing(row["low"]):
+        return f"{mean} (one seed)"
+    return f"{mean} ± {50 * (row['high'] - row['low']):.2f}"
+
+
+def stars(row: Mapping[str, Any]) -> str:
+    """Significance after Holm."""
+    p = row["p_holm"]
+    return "" if _is_missing(p) or p >= 0.05 else "**" if p < 0.01 else "*"
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    if row["is_baseline"]:
+        return "baseline"
+    if _is_missing(row["diff"]):
+        return "-"
+    text = f"{100 * row['diff']:+.2f}"
+    if not _is_missing(row["diff_low"]):
+        text += f" [{100 * row['diff_low']:+.2f}, {100 * row['diff_high']:+.2f}]"
+    return text.replace("-", "−")
+
+
+def _p(row: Mapping[str, Any]) -> str:
+    p = row["p_holm"]
+    return "-" if _is_missing(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _signed(value: Any) -> str:
+    return "-" if _is_missing(value) else f"{value:+.2f}".replace("-", "−")
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or value != value
+
+
+def _md(text: str) -> str:
+    for char in "\\`*_|<>[]":
+        text = text.replace(char, f"\\{char}")
+    return text.replace("\n", " ")
+
+
+def _tex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {c: f"\\{c}" for c in "&%$#_{}"} | {"<": "$<$", ">": "$>$"}
+    special |= {"±": r"$\pm$", "−": "$-$"}
+    return "".join(special.get(c, c) for c in text)
