@@ -107,6 +107,67 @@ def resume(
 
 
 @app.command()
+def confirm(
+    study: Study,
+    root: Root = DEFAULT_ROOT,
+    top: Annotated[int, typer.Option(min=2, help="Best points to confirm.")] = 3,
+    seeds: Annotated[int, typer.Option(min=2, help="Fresh seeds for each.")] = 5,
+    address: Address = None,
+) -> None:
+    """Train the best points of a search on fresh seeds, and test the winner."""
+    from reports.build import build_report
+    from search import confirm as confirming
+    from search.study import StudyDir
+
+    console = Console()
+    folder = StudyDir.open(root, study)
+    code = confirming.confirm(folder, root, console, top=top, seeds=seeds, address=address)
+    if not code:
+        name = confirming.confirmed_name(study)
+        summary = build_report(StudyDir.open(root, name).path)
+        console.print(f"Intervals and paired tests: {summary.html}", markup=False, soft_wrap=True)
+    _exit(code)
+
+
+@app.command()
+def extend(
+    study: Study,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Trials to add.")],
+    root: Root = DEFAULT_ROOT,
+    address: Address = None,
+) -> None:
+    """Give a search more trials and go on with it."""
+    from search.run import run_and_watch
+    from search.study import StudyDir
+
+    folder = StudyDir.open(root, study)
+    folder.extend(trials)
+    _exit(run_and_watch(folder, root, Console(), address=address))
+
+
+@app.command()
+def stop(study: Study, root: Root = DEFAULT_ROOT) -> None:
+    """Ask the driver of a running study on this machine to end in order."""
+    from search.run import stop_driver
+    from search.study import StudyDir
+
+    stop_driver(StudyDir.open(root, study), Console())
+
+
+@app.command()
+def replay(
+    study: Study,
+    trial: Annotated[str, typer.Argument(help="Name of the trial, for example 00012.")],
+    root: Root = DEFAULT_ROOT,
+) -> None:
+    """Run a stored trial again and say whether the numbers agree."""
+    from search.replay import replay as run_again
+    from search.study import StudyDir
+
+    _exit(run_again(StudyDir.open(root, study), trial, Console()))
+
+
+@app.command()
 def status(study: Study, root: Root = DEFAULT_ROOT) -> None:
     """Say where a study stands, from its journal alone."""
     from search.run import show_status

@@ -214,7 +214,7 @@ class _Run:
         )
         actor = ray.remote(Dispatcher).options(num_cpus=0, max_concurrency=10_000)
         metrics = [objective.metric for objective in self._space.objective]
-        dispatcher = actor.remote(spec, metrics, self._space.ablation is not None)
+        dispatcher = actor.remote(spec, metrics, self._tests_all())
         ray.get(dispatcher.start.remote())
         slots = self._placement.slots or self._measured_slots(dispatcher, spec.count)
         ray.get(dispatcher.allow.remote(slots))
@@ -344,7 +344,7 @@ class _Run:
 
     def _test_selected(self) -> None:
         """Read the test split once, for the configuration that the search selected."""
-        if self._stop_reason or self._space.ablation:
+        if self._stop_reason or self._tests_all():
             return
         selected = set(self._selected()) - self._past.tested
         for event in self._study.events() if selected else ():
@@ -353,6 +353,10 @@ class _Run:
             tested = self._dispatcher.test.remote(event["trial"], event["params"])
             while not self._stop_reason and not ray.wait([tested], timeout=POLL_S)[0]:
                 pass
+
+    def _tests_all(self) -> bool:
+        """Whether every trial reads the test split when it completes: rows of a table do."""
+        return self._space.ablation is not None and self._space.ablation.test == "all"
 
     def _selected(self) -> list[str]:
         """The completed trials of the best point, by the mean over its seeds."""

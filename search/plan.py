@@ -94,7 +94,28 @@ def make_plan(
             f"--trials limits a search, got {trials} for an ablation; it runs every point of its "
             "design with every seed, so leave --trials out."
         )
-    name = space.name if study is None else study
+    return plan_space(
+        space,
+        space.name if study is None else study,
+        root,
+        tracking_uri=tracking_uri,
+        progress=progress,
+    )
+
+
+def plan_space(
+    space: Space,
+    name: str,
+    root: Path,
+    *,
+    tracking_uri: str | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """Check a resolved space as `make_plan` does.
+
+    Raises:
+        TcpaError: Something is wrong; nothing was started or written.
+    """
     StudyDir.check_free(root, name)
     configs = _configs(space)
     fingerprints, warnings = _check_parts(configs, progress)

@@ -1,5 +1,8 @@
 """Run a study with what a user wants around it: progress, MLflow mirror, what comes next."""
 
+import os
+import signal
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from search.study import StudyDir
 from search.tracking import Mirror, check_tracker, default_uri
 from tcpa_core.config import DataConfig
 from tcpa_core.data.base import load_dataset
+from tcpa_core.errors import StudyError
 from tcpa_core.record import FINAL_KINDS
 
 
@@ -103,6 +107,29 @@ def show_status(study: StudyDir, console: Console) -> None:
         )
     if failure:
         console.print(f"last failure, trial {failure}", markup=False)
+
+
+def stop_driver(study: StudyDir, console: Console) -> None:
+    """Send SIGTERM to the driver that runs a study.
+
+    Raises:
+        StudyError: Nobody runs it, or another machine does.
+    """
+    found = study.driver()
+    if found is None:
+        raise StudyError(f"study {study.name!r} is not running.")
+    host, pid = found
+    if host != socket.gethostname():
+        raise StudyError(
+            f"study {study.name!r} is run on {host} (pid {pid}); run 'tcpa stop' there."
+        )
+    os.kill(pid, signal.SIGTERM)
+    console.print(
+        f"{study.name}: told pid {pid} to stop; it ends at the next epoch boundary. "
+        f"Continue with: tcpa resume {study.name}",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def show_data(name: str, root: str | None, console: Console) -> None:

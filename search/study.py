@@ -160,12 +160,9 @@ class StudyDir:
             "fingerprints": dict(fingerprints),
             "tracking_uri": tracking_uri,
         }
-        text = yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False)
         try:
             study.path.mkdir(parents=True)
-            temporary = study.path / ".study.yaml"
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(study.path / "study.yaml")
+            study._write_document(document)
         except OSError as err:
             shutil.rmtree(study.path, ignore_errors=True)
             raise _unwritable(study.path, err) from err
@@ -198,6 +195,50 @@ class StudyDir:
     def space(self) -> Space:
         """The space as it was resolved when the study was made."""
         return Space.from_dict(self.document()["space"], source=f"study {self.name}")
+
+    def extend(self, trials: int) -> None:
+        """Allow a search more trials; 'tcpa resume' then goes on.
+
+        Raises:
+            StudyError: It is an ablation, has no limit of trials, or another driver runs it.
+        """
+        document = self.document()
+        budget = document["space"].get("budget", {})
+        if document["kind"] != "search" or budget.get("trials") is None:
+            raise StudyError(
+                f"{self.name} has no budget of trials to extend (it is {_a(document['kind'])}); "
+                "only a search with budget.trials can be extended."
+            )
+        self.lock()
+        try:
+            budget["trials"] += trials
+            self._write_document(document)
+            journal = Journal(self.journal_path)
+            try:
+                journal.append({"kind": "extended", "trials": trials})
+            finally:
+                journal.close()
+        finally:
+            self.unlock()
+
+    def driver(self) -> tuple[str, int] | None:
+        """Host and process id of the driver that runs the study now; None: nobody does."""
+        path = self.path / "driver.lock"
+        try:
+            with path.open("r+", encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return None
+        except FileNotFoundError:
+            return None
+        except BlockingIOError:
+            found = re.match(r"host (\S+), pid (\d+),", path.read_text(encoding="utf-8"))
+            return (found[1], int(found[2])) if found else ("unknown", 0)
+
+    def _write_document(self, document: Mapping[str, Any]) -> None:
+        text = yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False)
+        temporary = self.path / ".study.yaml"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(self.path / "study.yaml")
 
     def events(self) -> Iterator[dict[str, Any]]:
         """The journal's events in order; none before the first driver started."""
@@ -239,6 +280,10 @@ def _unwritable(path: Path, err: OSError) -> StudyError:
         f"{path} cannot be written ({err.strerror or err}); what is recorded so far is kept. Make "
         "room or give another folder with --root, then 'tcpa resume'."
     )
+
+
+def _a(kind: str) -> str:
+    return "an ablation" if kind == "ablation" else f"a {kind}"
 
 
 def _versions() -> dict[str, str]:

@@ -4,16 +4,22 @@ one_factor         `factors: {PATH: [LEVELS]}`. The baseline, then each factor's
                    changed at a time. The baseline is a cell of every factor.
 full_factorial     `factors` again, every combination. A point is a cell of each of its factors, and
                    of the factor "combination".
+fractional_factorial
+                   `factors` of two levels each, in few points of resolution IV or better: main
+                   effects are mixed neither with each other nor with effects of pairs.
 components         `rows: {NAME: {PATH: VALUE}}`: what each row changes in the base; with
                    `cumulative: true` on top of the rows before it.
 leave_one_out      `rows: {NAME: {PATH: VALUE}}`: the settings that take component NAME away. The
                    base is level "full", the others are called "without NAME".
+add_one_in         `rows: {NAME: {PATH: VALUE}}`: the settings that add component NAME. The base is
+                   level "base", the others are called "with NAME".
 
 `baseline` is {PATH: LEVEL} for factors (absent: the base's value, or the setting's default) and a
-row's name for components (absent: the first row).
+row's name for components (absent: the first row). `test: winner` reads the test split for the best
+point only, for rows that compete; by default every row of an ablation is tested.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from math import prod
 from typing import Any, Literal
@@ -21,16 +27,26 @@ from typing import Any, Literal
 from spaces.axes import label
 from tcpa_core.config import Flat, Settings
 
-Design = Literal["one_factor", "full_factorial", "components", "leave_one_out"]
+Design = Literal[
+    "one_factor",
+    "full_factorial",
+    "fractional_factorial",
+    "components",
+    "leave_one_out",
+    "add_one_in",
+]
 DESIGNS: dict[str, str] = {
     "one_factor": "factors",
     "full_factorial": "factors",
+    "fractional_factorial": "factors",
     "components": "rows",
     "leave_one_out": "rows",
+    "add_one_in": "rows",
 }
 """The key that lists what each design varies."""
 
-FULL = "full"
+FROM_BASE = {"leave_one_out": ("full", "without"), "add_one_in": ("base", "with")}
+"""Designs whose baseline is the base itself: its name, and the word before the rows' names."""
 
 
 class Cell(Settings):
@@ -57,11 +73,13 @@ class Ablation(Settings):
 
     design: Design
     factors: dict[str, tuple[Any, ...]] = {}
-    """Path -> levels; one_factor and full_factorial."""
+    """Path -> levels; one_factor and the factorials."""
     rows: dict[str, Flat] = {}
-    """Row -> changes; components and leave_one_out. Already summed up if cumulative."""
+    """Row -> changes; the other designs. Already summed up if cumulative."""
     baseline: Flat | str
     """Path -> level, or the name of the baseline row."""
+    test: Literal["all", "winner"] = "all"
+    """Whose test split is read."""
 
     def num_points(self) -> int:
         """Points before equal ones are merged; replicates not counted."""
@@ -69,7 +87,9 @@ class Ablation(Settings):
             return prod(len(levels) for levels in self.factors.values())
         if self.design == "one_factor":
             return 1 + sum(len(levels) - 1 for levels in self.factors.values())
-        return len(self.rows) + (self.design == "leave_one_out")
+        if self.design == "fractional_factorial":
+            return len(two_level_runs(len(self.factors)))
+        return len(self.rows) + (self.design in FROM_BASE)
 
     def points(self) -> Iterator[tuple[Flat, list[Cell]]]:
         """Each point's changes to the base and its cells, baseline first where there is one."""
@@ -77,15 +97,18 @@ class Ablation(Settings):
             case "one_factor":
                 yield from self._one_factor()
             case "full_factorial":
-                yield from self._full_factorial()
+                yield from self._factorial(product(*self.factors.values()))
+            case "fractional_factorial":
+                yield from self._factorial(self._fraction())
             case "components":
                 for order, (row, changes) in enumerate(self.rows.items()):
                     is_baseline = row == self.baseline
                     yield changes, [_cell("components", row, order, is_baseline)]
-            case "leave_one_out":
-                yield {}, [_cell("leave_one_out", FULL, 0, True)]
+            case _:
+                name, word = FROM_BASE[self.design]
+                yield {}, [_cell(self.design, name, 0, True)]
                 for order, (row, changes) in enumerate(self.rows.items(), start=1):
-                    yield changes, [_cell("leave_one_out", f"without {row}", order, False)]
+                    yield changes, [_cell(self.design, f"{word} {row}", order, False)]
 
     def as_dict(self) -> Flat:
         """The design as it stands in YAML, without its seeds."""
@@ -94,8 +117,10 @@ class Ablation(Settings):
             out["factors"] = {path: list(levels) for path, levels in self.factors.items()}
         if self.rows:
             out["rows"] = {row: dict(changes) for row, changes in self.rows.items()}
-        if self.design != "leave_one_out":
+        if self.design not in FROM_BASE:
             out["baseline"] = self.baseline
+        if self.test != "all":
+            out["test"] = self.test
         return out
 
     def _one_factor(self) -> Iterator[tuple[Flat, list[Cell]]]:
@@ -105,9 +130,21 @@ class Ablation(Settings):
             for level in (v for v in levels if v != reference[path]):
                 yield {**reference, path: level}, [self._level(path, level)]
 
-    def _full_factorial(self) -> Iterator[tuple[Flat, list[Cell]]]:
+    def _fraction(self) -> Iterator[tuple[Any, ...]]:
+        """The baseline's run first: all factors at their baseline level."""
         reference = self._reference()
-        for order, levels in enumerate(product(*self.factors.values())):
+        ordered = [
+            sorted(levels, key=lambda level, path=path: level != reference[path])  # type: ignore[misc]
+            for path, levels in self.factors.items()
+        ]
+        for run in two_level_runs(len(ordered)):
+            yield tuple(levels[high] for levels, high in zip(ordered, run, strict=True))
+
+    def _factorial(
+        self, combinations: Iterable[tuple[Any, ...]]
+    ) -> Iterator[tuple[Flat, list[Cell]]]:
+        reference = self._reference()
+        for order, levels in enumerate(combinations):
             point = dict(zip(self.factors, levels, strict=True))
             name = ", ".join(f"{path}={label(level)}" for path, level in point.items())
             cells = [self._level(path, level) for path, level in point.items()]
@@ -120,6 +157,28 @@ class Ablation(Settings):
     def _level(self, path: str, value: Any) -> Cell:
         order = self.factors[path].index(value)
         return _cell(path, label(value), order, value == self._reference()[path])
+
+
+def two_level_runs(num_factors: int) -> list[tuple[int, ...]]:
+    """Runs of a two-level design of resolution IV or better, 0 for low and 1 for high.
+
+    With k basic columns the others are products of an odd number of them. A product of two or three
+    such columns is then never constant, so no main effect is mixed with another or with a pair's.
+
+    Source:
+        Box and Hunter, The 2^(k-p) fractional factorial designs, Technometrics 3 (1961).
+    """
+    basic = 1
+    while 2 ** (basic - 1) < num_factors:
+        basic += 1
+    words = sorted(
+        (word for word in product((0, 1), repeat=basic) if sum(word) % 2),
+        key=lambda word: (sum(word), [-bit for bit in word]),
+    )[:num_factors]
+    return [
+        tuple(sum(b * w for b, w in zip(bits, word, strict=True)) % 2 for word in words)
+        for bits in product((0, 1), repeat=basic)
+    ]
 
 
 def _cell(factor: str, level: str, order: int, baseline: bool) -> Cell:

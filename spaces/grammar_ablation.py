@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from spaces.ablation import DESIGNS, Ablation
+from spaces.ablation import DESIGNS, FROM_BASE, Ablation
 from spaces.axes import label
 from spaces.check import Entry, closed_set, default, flatten, read_setting
 from spaces.reader import Document
 from tcpa_core.config import Flat
 from tcpa_core.errors import ConfigError, nearest
 
-_KEYS = ("design", "baseline", "factors", "rows", "cumulative", "seeds")
+_KEYS = ("design", "baseline", "factors", "rows", "cumulative", "seeds", "test")
 
 
 def read_ablation(document: Document, base: Flat, fixed: Mapping[str, Entry]) -> Ablation:
@@ -48,8 +48,11 @@ def read_ablation(document: Document, base: Flat, fixed: Mapping[str, Entry]) ->
         )
     if "cumulative" in spec and design != "components":
         raise ConfigError(f"ablation.cumulative is for design components, not {design} ({place}).")
+    test = _read_test(document)
     if wanted == "factors":
         factors = _read_factors(document)
+        if design == "fractional_factorial":
+            _check_two_levels(document, factors)
         varied = set(factors)
         parts: Flat = {"factors": factors, "baseline": _factor_baseline(document, factors, base)}
     else:
@@ -61,7 +64,17 @@ def read_ablation(document: Document, base: Flat, fixed: Mapping[str, Entry]) ->
             f"{path} is varied by the ablation and cannot be fixed ({fixed[path].place}); "
             "change the levels in the file."
         )
-    return Ablation(design=design, **parts)
+    return Ablation(design=design, test=test, **parts)
+
+
+def _read_test(document: Document) -> str:
+    test = document.data["ablation"].get("test", "all")
+    if test not in ("all", "winner"):
+        raise ConfigError(
+            f"ablation.test must be all or winner, got {test!r} "
+            f"({document.place('ablation', 'test')})."
+        )
+    return str(test)
 
 
 def _read_factors(document: Document) -> dict[str, tuple[Any, ...]]:
@@ -79,6 +92,16 @@ def _read_factors(document: Document) -> dict[str, tuple[Any, ...]]:
                 raise ConfigError(f"ablation factor {path} lists {level!r} twice ({entry.place}).")
         factors[path] = tuple(levels)
     return factors
+
+
+def _check_two_levels(document: Document, factors: Mapping[str, tuple[Any, ...]]) -> None:
+    for path, levels in factors.items():
+        if len(levels) != 2:
+            raise ConfigError(
+                f"ablation design fractional_factorial needs two levels of each factor, got "
+                f"{len(levels)} of {path} ({document.place('ablation', 'factors', path)}); leave "
+                "two, or take design full_factorial."
+            )
 
 
 def _factor_baseline(document: Document, factors: Mapping[str, Any], base: Flat) -> Flat:
@@ -122,10 +145,10 @@ def _read_rows(document: Document, design: str) -> dict[str, Flat]:
         }
         so_far = {**so_far, **changes}
         rows[row] = so_far if cumulative else changes
-        if design == "leave_one_out" and not changes:
+        if design in FROM_BASE and not changes:
             raise ConfigError(
-                f"ablation row {row!r} takes nothing away "
-                f"({document.place('ablation', 'rows', row)}); set what changes without it."
+                f"ablation row {row!r} changes nothing "
+                f"({document.place('ablation', 'rows', row)}); set what differs from the base."
             )
     if design == "components" and len(rows) < 2:
         raise ConfigError(
@@ -138,13 +161,13 @@ def _read_rows(document: Document, design: str) -> dict[str, Flat]:
 def _row_baseline(document: Document, design: str, rows: Mapping[str, Flat]) -> str:
     given = document.data["ablation"].get("baseline")
     place = document.place("ablation", "baseline")
-    if design == "leave_one_out":
+    if design in FROM_BASE:
         if given is not None:
             raise ConfigError(
-                f"ablation.baseline is always the full base in design leave_one_out, got "
-                f"{given!r} ({place}); remove it."
+                f"ablation.baseline is always the base itself in design {design}, got {given!r} "
+                f"({place}); remove it."
             )
-        return "full"
+        return FROM_BASE[design][0]
     if given is None:
         return next(iter(rows))
     if not isinstance(given, str) or given not in rows:

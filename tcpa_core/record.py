@@ -28,6 +28,7 @@ EVENT_KINDS = (
     "tested",  # trial, test_loss, test_accuracy: the selected trial of a search, read once
     "reused",  # trial, source_study, source_trial, then the fields of TrialResult
     "resumed",  # a driver took the study up again
+    "extended",  # trials: added to the budget by 'tcpa extend'
     "stopped",  # the driver ended before the budget; reason
     "finished",  # the budget is spent or the design is complete
 )

@@ -355,13 +355,13 @@ BAD_SPACES: list[tuple[str, str, str]] = [
     (
         "leave_nothing",
         _COMP.replace("components", "leave_one_out") + "  rows: {x: {}}\n",
-        r"row 'x' takes nothing away",
+        r"row 'x' changes nothing",
     ),
     (
         "leave_baseline",
         _COMP.replace("components", "leave_one_out")
         + "  rows: {x: {tcpa.prompt_length: 2}}\n  baseline: x\n",
-        r"always the full base",
+        r"always the base itself",
     ),
     (
         "design_point",

@@ -1,10 +1,12 @@
 """Ablation designs: which points, which cells, which of them is the baseline."""
 
+from itertools import combinations
+from math import prod
 from typing import Any
 
 import pytest
 
-from spaces.ablation import Cell, DesignPoint
+from spaces.ablation import Cell, DesignPoint, two_level_runs
 from spaces.space import Space, load_space
 from tcpa_core.errors import ConfigError
 
@@ -137,3 +139,42 @@ def test_corners_of_an_ablation_are_its_points() -> None:
     space = load_space("tcpa_components")
     assert list(space.corners()) == [p.point for p in space.design()[:3]]
     assert isinstance(space.design()[0].cells[0], Cell)
+
+
+@pytest.mark.parametrize("count", range(2, 17))
+def test_fractions_have_resolution_four(count: int) -> None:
+    """No product of one, two or three columns is constant: effects up to pairs stay apart."""
+    runs = [[2 * bit - 1 for bit in run] for run in two_level_runs(count)]
+    assert runs[0] == [-1] * count
+    assert len(runs) >= 2 * count
+    for size in (1, 2, 3):
+        for columns in combinations(range(count), size):
+            assert sum(prod(run[c] for c in columns) for run in runs) == 0
+
+
+def test_a_fraction_starts_at_the_baseline() -> None:
+    factors: dict[str, list[Any]] = {
+        N_C: [5, 10],
+        N_I: [20, 10],
+        "tcpa.prompt_dropout": [0.0, 0.1],
+        "optim.lr": [1e-3, 1e-2],
+    }
+    space = _space(
+        design="fractional_factorial", factors=factors, seeds=[0],
+        baseline={N_C: 10, N_I: 20, "tcpa.prompt_dropout": 0.1, "optim.lr": 1e-3},
+    )  # fmt: skip
+    points = space.design()
+    assert len(points) == 8
+    first = {cell.factor: cell for cell in points[0].cells}
+    assert all(cell.baseline for cell in first.values())
+    for path in factors:
+        levels = [c.level for p in points for c in p.cells if c.factor == path]
+        assert sorted(levels.count(level) for level in set(levels)) == [4, 4]
+
+
+def test_components_are_added_one_by_one() -> None:
+    points = _space(
+        design="add_one_in", rows={"a": OFF, "b": {"optim.lr": 0.5}}, seeds=[0]
+    ).design()
+    assert [p.cells[0].level for p in points] == ["base", "with a", "with b"]
+    assert [p.cells[0].baseline for p in points] == [True, False, False]

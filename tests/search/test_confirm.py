@@ -1,0 +1,148 @@
+"""Confirming, extending, stopping and replaying a study."""
+
+import io
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from search.confirm import best_points, confirmation
+from search.replay import replay
+from search.run import stop_driver
+from search.study import Journal, StudyDir
+from tcpa_core.config import TrialConfig
+from tcpa_core.errors import StudyError
+from tcpa_core.train import run_trial
+from tests.search.conftest import make_space, run_stubs
+
+MakeStudy = Callable[..., StudyDir]
+
+
+def write_search(study: StudyDir, values: dict[str, float], seed: int = 0) -> None:
+    """A journal with completed trials at these objectives, one point each."""
+    journal = Journal(study.journal_path)
+    journal.append({"kind": "study", "name": study.name})
+    for i, (trial, value) in enumerate(values.items()):
+        params = TrialConfig.from_flat({"optim.lr": 0.01 * (i + 1), "seed": seed}).flat()
+        planned = {"trial": trial, "params": params, "digest": trial, "point": f"p{i}"}
+        journal.append(
+            {"kind": "planned", **planned, "seed": seed, "labels": {}, "origin": "x", "draw": {}},
+            {"kind": "completed", "trial": trial, "status": "completed", "val_accuracy": value},
+        )
+    journal.append({"kind": "finished"})
+    journal.close()
+
+
+def test_best_points_are_ranked(make_study: MakeStudy) -> None:
+    study = make_study(make_space())
+    write_search(study, {"a": 0.5, "b": 0.9, "c": 0.7})
+    best = best_points(study, 2)
+    assert [value for value, _ in best.values()] == [0.9, 0.7]
+    assert [settings["optim.lr"] for _, settings in best.values()] == [0.02, 0.03]
+    assert all("seed" not in settings for _, settings in best.values())
+
+
+def test_a_confirmation_takes_seeds_the_search_never_had(
+    make_study: MakeStudy, tmp_path: Path
+) -> None:
+    study = make_study(make_space())
+    write_search(study, {"a": 0.5, "b": 0.9}, seed=4)
+    plan = confirmation(study, tmp_path, "stubs_confirm", best_points(study, 2), 3)
+    design = plan.space.design()
+    assert {point.seed for point in design} == {5, 6, 7}
+    assert len(design) == 6
+    assert plan.space.ablation is not None
+    assert plan.space.ablation.test == "winner"
+    assert {plan.space.config(p.point, p.seed).optim.lr for p in design} == {0.01, 0.02}
+
+
+def test_one_completed_point_cannot_be_confirmed(make_study: MakeStudy) -> None:
+    study = make_study(make_space())
+    write_search(study, {"a": 0.5})
+    with pytest.raises(StudyError, match="1 completed points, two are needed"):
+        best_points(study, 2)
+
+
+@pytest.mark.integration
+def test_only_the_winner_of_a_confirmation_is_tested(
+    local_ray: None, make_study: MakeStudy
+) -> None:
+    rows = {"slow": {"optim.lr": 1e-4}, "good": {"optim.lr": 1e-2}}
+    ablation = {"design": "components", "rows": rows, "seeds": [3, 4], "test": "winner"}
+    space = make_space(axes=None, sampler=None, scheduler=None, budget=None, ablation=ablation)
+    study = make_study(space)
+    assert run_stubs(space, study).finished
+    events = list(study.events())
+    lrs = {e["trial"]: e["params"]["optim.lr"] for e in events if e["kind"] == "planned"}
+    assert [lrs[e["trial"]] for e in events if e["kind"] == "tested"] == [1e-2, 1e-2]
+    completed = [e for e in events if e["kind"] == "completed"]
+    assert len(completed) == 4
+    assert all(e.get("test_accuracy") is None for e in completed)
+
+
+@pytest.mark.integration
+def test_an_extended_search_goes_on(local_ray: None, make_study: MakeStudy) -> None:
+    study = make_study(make_space(budget={"trials": 4}))
+    assert run_stubs(study.space(), study).finished
+    study.extend(3)
+    assert study.space().budget.trials == 7
+    outcome = run_stubs(study.space(), study)
+    assert outcome.finished
+    assert sum(outcome.counts.values()) == 7
+    planned = [e["trial"] for e in study.events() if e["kind"] == "planned"]
+    assert len(set(planned)) == len(planned) == 7
+
+
+def test_an_ablation_is_not_extended(make_study: MakeStudy) -> None:
+    ablation = {"design": "one_factor", "factors": {"optim.lr": [0.1, 1e-3]}, "seeds": [0]}
+    space = make_space(axes=None, sampler=None, scheduler=None, budget=None, ablation=ablation)
+    with pytest.raises(StudyError, match="it is an ablation"):
+        make_study(space).extend(2)
+
+
+def test_stopping_names_what_is_wrong(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(make_space())
+    with pytest.raises(StudyError, match="is not running"):
+        stop_driver(study, Console(file=io.StringIO()))
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: told.append((pid, number)))
+    study.lock()
+    stop_driver(study, Console(file=io.StringIO()))
+    assert [pid for pid, _ in told] == [os.getpid()]
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    with pytest.raises(StudyError, match="run 'tcpa stop' there"):
+        stop_driver(study, Console(file=io.StringIO()))
+    study.unlock()
+    assert study.driver() is None
+
+
+@pytest.mark.integration
+def test_a_trial_comes_out_again(
+    make_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TCPA_CACHE", str(tmp_path / "cache"))
+    study = make_study(make_space())
+    settings = {"methods": ["linear"], "train.epochs": 3, "seed": 1}
+    reports: list[dict[str, float]] = []
+    config = TrialConfig.from_flat(settings)
+    run_trial(config, on_epoch=lambda report: reports.append(asdict(report)))
+    journal = Journal(study.journal_path)
+    planned = {"trial": "00000", "params": config.flat(), "digest": "d", "point": "p", "seed": 1}
+    journal.append({"kind": "planned", **planned, "labels": {}, "origin": "x", "draw": {}})
+    for report in reports[:2]:
+        journal.append({"kind": "epoch", "trial": "00000", **report})
+    text = io.StringIO()
+    assert replay(study, "00000", Console(file=text)) == 0
+    assert "bit for bit" in text.getvalue()
+    assert "epoch 3" not in text.getvalue()
+    journal.append({"kind": "epoch", "trial": "00000", **reports[2], "val_loss": 9.0})
+    journal.close()
+    assert replay(study, "00000", Console(file=text)) == 1
+    assert "DIFFER" in text.getvalue()
+    with pytest.raises(StudyError, match="no trial '00009'"):
+        replay(study, "00009", Console(file=text))
