@@ -115,7 +115,7 @@ def confirmation(
         },
     }
     space = Space.from_dict(document, source=f"confirmation of {study.name}")
-    return plan_space(space, name, root, tracking_uri=study.document()["tracking_uri"])
+    return plan_space(space, name, root, tracking_uri=study.document()["tracking_uri"] or None)
 
 
 def _show(

@@ -67,14 +67,14 @@ def read_ablation(document: Document, base: Flat, fixed: Mapping[str, Entry]) ->
     return Ablation(design=design, test=test, **parts)
 
 
-def _read_test(document: Document) -> str:
+def _read_test(document: Document) -> Any:
     test = document.data["ablation"].get("test", "all")
     if test not in ("all", "winner"):
         raise ConfigError(
             f"ablation.test must be all or winner, got {test!r} "
             f"({document.place('ablation', 'test')})."
         )
-    return str(test)
+    return test
 
 
 def _read_factors(document: Document) -> dict[str, tuple[Any, ...]]:
