@@ -52,7 +52,7 @@ def run_ours(folder: Path, trials: int, epochs: int, seed: int) -> float:
     subprocess.run(
         [sys.executable, "-c", script, *arguments], check=True, stdout=subprocess.DEVNULL
     )
-    events = StudyDir.open(folder / "studies", "bench").events()
+    events = list(StudyDir.open(folder / "studies", "bench").events())
     best: float = max(e["val_accuracy"] for e in events if e["kind"] == "epoch")
     ended = sum(e["kind"] in ("completed", "pruned") for e in events)
     assert ended == trials, f"{ended} of {trials} trials ended"
