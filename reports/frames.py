@@ -78,7 +78,10 @@ def frames(
         trials_arrow = trial_table(records)
         trials = frame_of(trials_arrow)
         arrow = {"trials": trials_arrow, "epochs": epoch_table(records)}
-        epochs = frame_of(arrow["epochs"])
+        # a number for each name: 500,000 times the same strings would be slow to group by
+        epochs = frame_of(
+            arrow["epochs"].set_column(0, "trial", arrow["epochs"]["trial"].dictionary_encode())
+        )
     with step("statistics"):
         arrow["ablation"] = table_of(ablation.ablation_rows(trials), study, "ablation")
         notes += ablation.notes(frame_of(arrow["ablation"]))

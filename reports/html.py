@@ -77,7 +77,9 @@ def write_html(
         style=Markup(_template("report.css")),
         script=Markup(_template("report.js")),
         # "<" cannot end the script element early, nor can a comment begin
-        data=Markup(json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")),
+        data=Markup(
+            json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+        ),
     )
     write_atomic(summary.html, lambda path: path.write_text(page, encoding="utf-8"))
 
@@ -104,7 +106,8 @@ def trial_data(found: Frames, summary: "ReportSummary") -> dict[str, Any]:
     if summary.selected:
         chosen = trials["trial"].isin(summary.selected.trials)
         trials = trials.assign(test_accuracy=trials["test_accuracy"].where(chosen))
-    differ = [c for c in IF_TOLD if trials[c].nunique(dropna=False) > 1]
+    differ = [c for c in IF_TOLD if trials[c].nunique(dropna=False) > 1
+              or (c in ("reason", "test_accuracy") and trials[c].fillna("").astype(str).any())]  # fmt: skip
     settings = varied(trials, found.settings)
     head = [*ALWAYS, *(c for c in differ if c == "test_accuracy"), *settings]
     names = [*head, *(c for c in differ if c != "test_accuracy")]

@@ -78,8 +78,8 @@ def fanova(x: Array, y: Array, wanted: Sequence[int]) -> list[dict[str, Any]]:
         F. Hutter, H. Hoos, K. Leyton-Brown: "An efficient approach for assessing hyperparameter
         importance", ICML 2014, Algorithm 2.
     """
-    variances, totals = _tree_variances(x, y, wanted)
-    shuffled, _ = _tree_variances(x, np.random.default_rng(0).permutation(y), wanted)
+    variances, totals = _tree_variances(x, y, wanted, TREES)
+    shuffled, _ = _tree_variances(x, np.random.default_rng(0).permutation(y), wanted, TREES // 2)
     shares, null = variances / totals[:, None], shuffled / totals.mean()
     return [_summary(shares[:, k].mean(), shares[:, k], null[:, k]) for k in range(len(wanted))]
 
@@ -121,10 +121,12 @@ def _summary(value: float, draws: Array, null: Array) -> dict[str, Any]:
     }
 
 
-def _tree_variances(x: Array, y: Array, wanted: Sequence[int]) -> tuple[Array, Array]:
+def _tree_variances(
+    x: Array, y: Array, wanted: Sequence[int], num_trees: int
+) -> tuple[Array, Array]:
     """Variance of each tree's marginals (trees, wanted) and of itself (trees,) over x's box."""
     forest = RandomForestRegressor(
-        TREES,
+        num_trees,
         max_leaf_nodes=LEAVES,
         max_samples=min(1.0, DRAWN / len(y)),
         max_features=0.7,

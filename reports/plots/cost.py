@@ -18,7 +18,7 @@ COSTS = {
 
 
 def prepare(tables: Frames) -> pd.DataFrame:
-    """Columns methods, cost, low, median, high (quartiles) and n, over used trials."""
+    """Columns methods, cost, low, median, high (quartiles), over used trials."""
     used = tables.used
     rows = []
     for name, part in used.groupby(method_column(used), sort=True):
@@ -26,8 +26,8 @@ def prepare(tables: Frames) -> pd.DataFrame:
             values = part[cost].dropna().to_numpy(float) * unit
             if len(values):
                 low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
-                rows.append((name, cost, low, median, high, len(values)))
-    return pd.DataFrame(rows, columns=["methods", "cost", "low", "median", "high", "n"])
+                rows.append((name, cost, low, median, high))
+    return pd.DataFrame(rows, columns=["methods", "cost", "low", "median", "high"])
 
 
 def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:

@@ -17,17 +17,16 @@ SHOWN = 8
 
 
 def prepare(tables: Frames) -> pd.DataFrame:
-    """Columns group, epoch, mean, low, high, n.
+    """Columns group, epoch, mean, low, high.
 
     Groups are the levels of a one-factor ablation, else methods. In an ablation the band is the
     95 % interval over seeds; in a search it holds the middle 90 % of the trials.
     """
     metric = tables.study.curve_metric
-    names = _groups(tables)
     epochs = tables.epochs
-    codes, uniques = pd.factorize(names.reindex(epochs["trial"].unique()).fillna(""))
-    by_trial = dict(zip(epochs["trial"].unique(), codes, strict=True))
-    group = epochs["trial"].map(by_trial).to_numpy(int)
+    trial = epochs["trial"].cat
+    codes, uniques = pd.factorize(_groups(tables).reindex(trial.categories).fillna(""))
+    group = codes[trial.codes] if len(epochs) else np.zeros(0, int)
     epoch = epochs["epoch"].to_numpy(int)
     value = epochs[metric].to_numpy(float)
     rows = []
@@ -38,9 +37,8 @@ def prepare(tables: Frames) -> pd.DataFrame:
         finite = value[part][np.isfinite(value[part])]
         if len(finite):
             low, high = _band(finite, tables.study.kind)
-            rows.append((uniques[group[part[0]]], epoch[part[0]], finite.mean(), low, high,
-                         len(finite)))  # fmt: skip
-    return pd.DataFrame(rows, columns=["group", "epoch", "mean", "low", "high", "n"])
+            rows.append((uniques[group[part[0]]], epoch[part[0]], finite.mean(), low, high))
+    return pd.DataFrame(rows, columns=["group", "epoch", "mean", "low", "high"])
 
 
 def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:

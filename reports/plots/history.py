@@ -64,7 +64,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     if high > low and metric.endswith("accuracy"):
         top.set_ylim(low - 0.1 * (high - low), high + 0.08 * (high - low))
     top.set_ylabel(name_of(metric))
-    top.legend(ncols=2, loc="lower right", markerscale=1.5)
+    top.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), markerscale=1.5, handletextpad=0)
     regret = shown_values(data["regret"], metric)
     bottom.step(data["number"], regret, where="post", color="#444444", lw=1)
     if (regret > 0).any():
@@ -73,4 +73,3 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     bottom.set_ylabel("regret")
     bottom.set_xlabel("trial (hollow: stopped early)")
     return figure
-

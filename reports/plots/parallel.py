@@ -1,5 +1,7 @@
 """Parallel coordinates: completed trials as lines over the searched settings."""
 
+import zlib
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ TITLE = "Parallel coordinates"
 KINDS = ("search",)
 WIDE = True
 LINES = 500
-"""Lines drawn at most: the best tenth of them, the others spread evenly over the rest."""
+"""Lines drawn at most: the best tenth of them, and others chosen by a hash of the trial."""
 
 
 def prepare(tables: Frames) -> pd.DataFrame:
@@ -28,8 +30,10 @@ def prepare(tables: Frames) -> pd.DataFrame:
     if len(data) <= LINES:
         return data
     best = LINES // 10
-    others = np.linspace(0, len(data) - best - 1, LINES - best).astype(int)
-    return data.iloc[[*others, *range(len(data) - best, len(data))]]
+    # The same trials are chosen again when a few come in.
+    chance = used["trial"][:-best].map(lambda trial: zlib.crc32(trial.encode()))
+    chosen = np.sort(np.argsort(chance.to_numpy(), kind="stable")[: LINES - best])
+    return data.iloc[[*chosen, *range(len(data) - best, len(data))]]
 
 
 def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:

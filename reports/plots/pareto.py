@@ -36,7 +36,9 @@ def prepare(tables: Frames) -> pd.DataFrame:
     return data
 
 
-def on_front(cost: pd.Series, value: pd.Series, maximize: bool) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+def on_front(
+    cost: pd.Series, value: pd.Series, maximize: bool
+) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
     """True where nothing is cheaper and at least as good; of equal points the first."""
     gain = value.to_numpy(float) * (1 if maximize else -1)
     order = np.lexsort((-gain, cost.to_numpy(float)))

@@ -49,7 +49,9 @@ def joined(data: pd.DataFrame) -> list[tuple[float, float]]:
     runs: list[tuple[int, int]] = []
     for start in range(len(names)):
         end = start
-        while end + 1 < len(names) and all(names[end + 1] in same[k] for k in range(start, end + 1)):
+        while end + 1 < len(names) and all(
+            names[end + 1] in same[k] for k in range(start, end + 1)
+        ):
             end += 1
         if end > start and not any(a <= start and end <= b for a, b in runs):
             runs.append((start, end))

@@ -1,16 +1,23 @@
 """Reports of whole studies, the odd ones included."""
 
+import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+import reports
 from reports import plots
 from reports.build import build_report
-from reports.load import load_journal
+from reports.journal import load_journal
 from tcpa_core import plugins
 from tcpa_core.errors import RecordError, StudyError
+from tcpa_core.record import encode_line
 from tests.reports.studies import cell, components, epoch, final, planned, write
 
 TABLE = {
@@ -28,14 +35,23 @@ def test_components_become_a_table(tmp_path: Path) -> None:
     assert list(rows.index) == ["VPT", "+R", "+R+T"] and (rows["n"] == 3).all()
     assert rows.loc["+R", "diff"] == pytest.approx(0.08 / 3)
     assert rows.loc["VPT", "is_baseline"] and pd.isna(rows.loc["VPT", "diff"])
-    assert "| VPT | 3 | 81.00 ± 1.00 | 76.00 ± 1.00 | baseline | - |" in summary.ablation_markdown
-    assert "**84.33 ± 2.08**" in summary.ablation_markdown, "the best is bold"
+    # Student's interval of 0.80, 0.81, 0.82: t(0.975, 2) = 4.3027, times 0.01 / sqrt(3) = 0.0248
+    assert "| VPT | 3 | 81.00 ± 2.48 | 76.00 ± 2.48 | baseline | - |" in summary.ablation_markdown
+    assert "**84.33 ± 5.17**" in summary.ablation_markdown, "the best is bold"
+    assert "<u>83.67 ± 1.43</u>" in summary.ablation_markdown, "the second is underlined"
     latex = (study / "tables" / "ablation.tex").read_text()
-    assert r"\toprule" in latex and r"\textbf{84.33 $\pm$ 2.08}" in latex
-    assert r"\underline{83.67 $\pm$ 0.58}" in latex
+    assert r"\toprule" in latex and r"\textbf{84.33 $\pm$ 5.17}" in latex
+    assert r"\underline{83.67 $\pm$ 1.43}" in latex
     assert summary.selected is None, "an ablation selects nothing"
     assert "+R+T" in summary.html.read_text()
     assert (study / "report" / "figures" / "factors.svg").is_file()
+
+
+def page_data(page: str) -> dict[str, Any]:
+    """What the page's script reads."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert found
+    return json.loads(found.group(1))
 
 
 def test_search_selects_on_val_and_shows_its_test_only(tmp_path: Path) -> None:
@@ -53,7 +69,10 @@ def test_search_selects_on_val_and_shows_its_test_only(tmp_path: Path) -> None:
     assert summary.counts == {"completed": 3, "pruned": 1, "running": 1}, "nothing is dropped"
     assert any("optimistic" in note for note in summary.notes)
     page = summary.html.read_text()
-    assert page.count("87.60") == 2, "once in the answer, once in the trial's row"
+    assert page.count("87.60") == 1, "in the answer"
+    columns = {column["name"]: column["values"] for column in page_data(page)["columns"]}
+    assert columns["test_accuracy"] == [None, 87.6, None, None, None]
+    assert columns["val_accuracy"] == [70, 90, 80, 30, None] and "digest" not in columns
     assert len(pd.read_csv(study / "tables" / "trials.csv")) == 5
 
 
@@ -62,7 +81,7 @@ def test_columns_tell_their_meaning(tmp_path: Path) -> None:
     build_report(study)
     schema = pq.read_schema(study / "tables" / "trials.parquet")
     assert schema.field("val_accuracy").metadata[b"unit"] == b"fraction"
-    assert schema.metadata[b"tcpa"] == b'{"schema": 1}'
+    assert schema.metadata[b"tcpa.schema_version"] == b"2"
     assert "optim.lr" in schema.names
 
 
@@ -85,6 +104,40 @@ ODD = {
 }  # fmt: skip
 
 
+def test_every_table_and_figure_is_written_in_every_format(tmp_path: Path) -> None:
+    events = []
+    for n in range(14):
+        method = ["vfpt", "tcpa"] if n % 2 else ["vpt"]
+        events += [planned(n, methods=method, optim__lr=0.01 * (n + 1)), epoch(n, 1, 0.5)]
+        events += [final(n, "completed", 0.5 + 0.02 * n, duration_s=1.0 + n)]
+    study = write(tmp_path / "whole", events)
+    summary = build_report(study)
+    for table in ("trials", "epochs", "ablation", "importance", "ranks", "groups"):
+        assert (study / "tables" / f"{table}.parquet").is_file()
+        assert (study / "tables" / f"{table}.csv").is_file()
+    for figure in ("history", "curves", "pareto", "parallel", "importance", "cost"):
+        for kind in ("svg", "png", "pdf"):
+            assert (study / "report" / "figures" / f"{figure}.{kind}").stat().st_size > 1000
+    page = summary.html.read_text()
+    assert "vfpt + tcpa" in page and '[\\"vfpt' not in page
+    assert set(summary.seconds) >= {"read", "tables", "statistics", "importance", "figures"}
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no texlive is installed")
+def test_latex_compiles(tmp_path: Path) -> None:
+    events = components({"a_b & 5%": {0: 0.8, 1: 0.82, 2: 0.7}, "<c>": {0: 0.9, 1: 0.8, 2: 0.85}})
+    study = write(tmp_path / "tex", events, "ablation")
+    build_report(study)
+    table = (study / "tables" / "ablation.tex").read_text()
+    text = r"\documentclass{article}\usepackage{booktabs,xcolor}\begin{document}" + "\n"
+    (tmp_path / "t.tex").write_text(text + table + r"\end{document}")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-1000:]
+
+
 @pytest.mark.parametrize("name", ODD)
 def test_odd_studies_give_a_report(name: str, tmp_path: Path) -> None:
     events, sentence = ODD[name]
@@ -97,7 +150,7 @@ def test_missing_seed_is_named(tmp_path: Path) -> None:
     events += [planned(9, seed=1, cells=[cell("components", "+R", 1)], tcpa__row="+R")]
     events += [final(9, "failed", reason="out of memory")]
     summary = build_report(write(tmp_path / "gap", events, "ablation"))
-    assert "components = +R lacks seeds 1." in summary.notes
+    assert "components = +R lacks seed 1 (failed)." in summary.notes
     assert any("no interval" in note for note in summary.notes)
 
 
@@ -108,6 +161,8 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     study = write(tmp_path / "hostile", events, "ablation")
     page = build_report(study).html.read_text()
     assert "<img src=x" not in page and "&lt;img src=x" in page
+    assert page.count("</script>") == 2, "the data do not end their element"
+    assert page_data(page)["columns"][0]["values"][-1] == "00009"
     assert r"a\_b \& 5\%" in (study / "tables" / "ablation.tex").read_text()
 
 
@@ -120,6 +175,71 @@ def test_torn_tail_is_said_and_damage_refused(tmp_path: Path) -> None:
     journal.write_bytes(whole.replace(b"completed", b"complexed"))
     with pytest.raises(RecordError, match="journal.jsonl:2"):
         build_report(study)
+
+
+def test_missing_level_and_no_baseline_are_said(tmp_path: Path) -> None:
+    events = components({"VPT": {0: 0.8, 1: 0.8}, "+R": {}, "+T": {0: 0.9, 1: 0.91}})
+    events += [planned(8, seed=s, cells=[cell("components", "+R", 1)]) for s in (0,)]
+    summary = build_report(write(tmp_path / "hole", events, "ablation"))
+    assert "components = +R lacks seed 0 (planned); seed 1 (not planned)." in summary.notes
+    assert "| +R | 0 | - | - | - | - | - | - |" in summary.ablation_markdown.replace("\\", "")
+    alone = [e for e in components({"A": {0: 0.8}, "B": {0: 0.9}}) if e["trial"] == "00001"]
+    notes = build_report(write(tmp_path / "lone", alone, "ablation")).notes
+    assert "components has no baseline level, so it has no differences." in notes
+
+
+def test_ties_share_the_first_place(tmp_path: Path) -> None:
+    same = {0: 0.8, 1: 0.82}
+    text = build_report(
+        write(tmp_path / "tied", components({"A": same, "B": same}), "ablation")
+    ).ablation_markdown
+    assert text.count("**81.00") == 2 and "<u>" not in text
+    assert "| - | - |" in text, "equal differences cannot be tested"
+
+
+def test_nan_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    events = [planned(0), final(0, "completed", float("nan")), planned(1, optim__lr=0.02)]
+    events += [epoch(1, 1, float("nan")), epoch(1, 2, 0.5), final(1, "completed", 0.5)]
+    summary = build_report(write(tmp_path / "nan", events))
+    assert summary.selected is not None and summary.selected.trials == ("00001",)
+    assert any("1 completed trials enter no statistic" in note for note in summary.notes)
+
+
+def test_what_was_read_is_kept_and_never_stale(tmp_path: Path) -> None:
+    events = [
+        planned(0),
+        epoch(0, 1, 0.4),
+        final(0, "completed", 0.5),
+        planned(1),
+        epoch(1, 1, 0.3),
+    ]
+    study = write(tmp_path / "kept", events)
+    first = load_journal(study)
+    assert (study / "tables" / ".read" / "trials.parquet").is_file()
+    journal = study / "journal.jsonl"
+    whole = journal.read_bytes()
+    more = [epoch(1, 1, 0.35), epoch(1, 2, 0.6), final(1, "completed", 0.6)]
+    added = b"".join(encode_line({"n": 5 + n, "t": 9.0, **e}) for n, e in enumerate(more))
+    journal.write_bytes(whole + added + b'{"n":')
+    grown = load_journal(study)
+    assert [t["status"] for t in first.trials] == ["completed", "running"]
+    assert [t["status"] for t in grown.trials] == ["completed", "completed"]
+    assert grown.epochs["val_accuracy"].to_pylist() == [0.4, 0.35, 0.6]
+    assert any("1 epochs were trained again" in note for note in grown.notes)
+    shutil.rmtree(study / "tables")
+    fresh = load_journal(study)
+    assert (fresh.trials, fresh.epochs, fresh.notes) == (grown.trials, grown.epochs, grown.notes)
+    other = [planned(0), epoch(0, 1, 0.4), final(0, "completed", 0.7), *events[3:]]
+    lines = [encode_line({"n": n, "t": float(n), **e}) for n, e in enumerate(other)]
+    journal.write_bytes(b"".join(lines))
+    assert load_journal(study).trials[0]["val_accuracy"] == 0.7, "an altered journal is read anew"
+
+
+def test_load_gives_frames(tmp_path: Path) -> None:
+    study = write(tmp_path / "frames", components(TABLE), "ablation")
+    found = reports.load(study)
+    assert len(found.trials) == 9 and len(found.epochs) == 18 and found.settings[0] == "methods"
+    assert found.used["val_accuracy"].max() == pytest.approx(0.86)
 
 
 def test_no_study(tmp_path: Path) -> None:
