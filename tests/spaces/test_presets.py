@@ -26,6 +26,7 @@ def test_the_presets_are_those_we_document() -> None:
         "all_methods",
         "cvpt_design",
         "cvpt_vtab",
+        "damvp_vtab",
         "e2vpt_vtab",
         "full_partial_bias_vtab",
         "gated_vtab",
@@ -42,6 +43,7 @@ def test_the_presets_are_those_we_document() -> None:
         "tcpa_vtab",
         "vfpt_tcpa_hta",
         "vfpt_vtab",
+        "vp_vtab",
         "vpt_vtab",
     )
 
