@@ -106,8 +106,9 @@ def trial_data(found: Frames, summary: "ReportSummary") -> dict[str, Any]:
     if summary.selected:
         chosen = trials["trial"].isin(summary.selected.trials)
         trials = trials.assign(test_accuracy=trials["test_accuracy"].where(chosen))
-    differ = [c for c in IF_TOLD if trials[c].nunique(dropna=False) > 1
-              or (c in ("reason", "test_accuracy") and trials[c].fillna("").astype(str).any())]  # fmt: skip
+    told = [c for c in IF_TOLD if (trials[c].notna() & (trials[c] != "")).any()]
+    rare = ("reason", "test_accuracy")  # shown wherever there is one
+    differ = [c for c in told if c in rare or trials[c].nunique(dropna=False) > 1]
     settings = varied(trials, found.settings)
     head = [*ALWAYS, *(c for c in differ if c == "test_accuracy"), *settings]
     names = [*head, *(c for c in differ if c != "test_accuracy")]

@@ -215,8 +215,9 @@ class _Writer:
         self._experiment = self._find_experiment(artifact_root)
         self._runs: dict[str, str] = {}
         self._params: dict[str, Mapping[str, Any]] = {}
-        self._written: dict[str, set[tuple[str, int]]] = {}
+        self._written: dict[str, set[tuple[str, int, int]]] = {}
         self._parent = self._find_run("", {"tcpa.kind": "study"}, self._name)
+        self._describe()
 
     def write(self, events: Iterable[Event]) -> None:
         """Mirror events; each trial's metrics go out in as few calls as possible."""
@@ -228,6 +229,8 @@ class _Writer:
                 self._plan(event)
             elif kind == "epoch":
                 metrics.setdefault(event["trial"], []).extend(_epoch_metrics(event))
+            elif kind == "started":
+                self._start(event)
             elif kind == "tested":
                 metrics.setdefault(event["trial"], []).extend(_final_metrics(event))
             elif kind in FINAL_KINDS:
@@ -253,6 +256,7 @@ class _Writer:
             "tcpa.methods": "+".join(params["methods"]),
             "tcpa.origin": event["origin"],
             "tcpa.labels": json.dumps(event["labels"])[:MAX_TAG],
+            "tcpa.params": json.dumps(params)[:MAX_TAG],
             "mlflow.parentRunId": self._parent,
         }
         run = self._find_run(trial, tags, f"{trial}-{tags['tcpa.methods']}")
@@ -260,18 +264,31 @@ class _Writer:
         for start in range(0, len(logged), MAX_PARAMS):
             self._client.log_batch(run, params=logged[start : start + MAX_PARAMS])
 
+    def _describe(self) -> None:
+        """Keep the study's own description beside its run, for reports made from MLflow."""
+        path = self._study_dir / "study.yaml"
+        present = {artifact.path for artifact in self._client.list_artifacts(self._parent)}
+        if path.is_file() and path.name not in present:
+            self._client.log_artifact(self._parent, str(path))
+
+    def _start(self, event: Event) -> None:
+        about = {"device": event.get("device"), "t": event.get("t")}
+        self._client.set_tag(self._run_of(event["trial"]), "tcpa.started", json.dumps(about))
+
     def _log(self, trial: str, metrics: list[Metric]) -> None:
         run = self._run_of(trial)
         written = self._written[run]
-        new = [m for m in metrics if (m.key, m.step) not in written]
+        # with its time: an epoch trained again after a resume is another measurement
+        new = [m for m in metrics if (m.key, m.step, m.timestamp) not in written]
         for start in range(0, len(new), MAX_METRICS):
             self._client.log_batch(run, metrics=new[start : start + MAX_METRICS])
-        written.update((m.key, m.step) for m in new)
+        written.update((m.key, m.step, m.timestamp) for m in new)
 
     def _end(self, event: Event) -> None:
         run = self._run_of(event["trial"])
         status = event["status"]
         self._client.set_tag(run, "tcpa.status", status)
+        self._client.set_tag(run, "tcpa.result", json.dumps(_beside_metrics(event))[:MAX_TAG])
         if event.get("reason"):
             self._client.set_tag(run, "tcpa.reason", event["reason"][:MAX_TAG])
         self._artifacts(run, event["trial"])
@@ -296,10 +313,10 @@ class _Writer:
             self._written[run] = self._points(self._client.get_run(run))
         return run
 
-    def _points(self, run: Run) -> set[tuple[str, int]]:
-        """Name and step of every metric that MLflow holds of a run."""
+    def _points(self, run: Run) -> set[tuple[str, int, int]]:
+        """Name, step and time of every metric that MLflow holds of a run."""
         history = (self._client.get_metric_history(run.info.run_id, k) for k in run.data.metrics)
-        return {(metric.key, metric.step) for metrics in history for metric in metrics}
+        return {(m.key, m.step, m.timestamp) for metrics in history for m in metrics}
 
     def _find_run(self, trial: str, tags: Mapping[str, str], name: str) -> str:
         """The run of a trial ("" is the study's own), made if it does not exist yet."""
@@ -339,6 +356,12 @@ class _Writer:
             if again is None:
                 raise
             return str(again.experiment_id)
+
+
+def _beside_metrics(event: Event) -> dict[str, Any]:
+    """What a final event says that is no number."""
+    kept = ("device", "warnings", "source_study", "source_trial", "t")
+    return {key: event[key] for key in kept if key in event}
 
 
 def _milliseconds(event: Event) -> int:
