@@ -24,6 +24,7 @@ def test_the_presets_are_those_we_document() -> None:
         "adapter_vtab",
         "adaptformer_vtab",
         "all_methods",
+        "autovp_vtab",
         "cvpt_design",
         "cvpt_vtab",
         "damvp_vtab",

@@ -19,6 +19,8 @@ COUNTS = {
     "sa2vp": trial(["sa2vp"]),
     "cvpt": trial(["cvpt"]),
     "tcpa": trial(["tcpa"]),
+    "vp": trial(["vp"]),
+    "autovp": trial(["autovp"]),
     "lion": trial(["lion"]),
     "full": trial(["full"]),
     "bias": trial(["bias"]),
