@@ -162,8 +162,8 @@ def select(trials: pd.DataFrame, study: Study) -> Selected | None:
 def draw_all(found: Frames, folder: Path) -> list[Drawn]:
     """Draw every figure that belongs to this kind of study."""
     drawn = []
-    for name in plugins.names(PLOTS):
-        module = import_module(f"{PLOTS}.{name}")
+    modules = {name: import_module(f"{PLOTS}.{name}") for name in plugins.names(PLOTS)}
+    for name, module in sorted(modules.items(), key=lambda item: item[1].PLACE):
         if found.study.kind not in module.KINDS:
             continue
         path, is_wide = folder / name, getattr(module, "WIDE", False)

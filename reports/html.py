@@ -130,6 +130,7 @@ def trial_data(found: Frames, summary: "ReportSummary") -> dict[str, Any]:
         "costs": costs,
         "objective": objective.metric,
         "maximize": objective.maximize,
+        "is_search": found.study.kind == "search",
         "value": _plain(trials[objective.metric], objective.metric),
         "methods": list(method_column(trials).fillna("")),
         "replay": REPLAY.format(study=summary.name, trial="{trial}"),

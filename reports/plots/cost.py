@@ -9,6 +9,7 @@ from reports.plots.base import WIDTH, groups_of, method_column
 
 TITLE = "Cost per method"
 KINDS = ("search", "ablation")
+PLACE = 9
 WIDE = True
 COSTS = {
     "duration_s": ("training time (s)", 1.0),

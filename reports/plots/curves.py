@@ -13,6 +13,7 @@ from reports.plots.base import groups_of, method_column, name_of, new_figure, sh
 
 TITLE = "Learning curves"
 KINDS = ("search", "ablation")
+PLACE = 5
 SHOWN = 8
 
 
@@ -68,7 +69,9 @@ def _groups(tables: Frames) -> pd.Series:
     trials = tables.trials.set_index("trial")
     cells = trials["cells"].map(json.loads)
     if len(cells) and cells.map(len).eq(1).all():
-        return cells.map(lambda found: str(found[0]["level"]))
+        several = cells.map(lambda found: found[0]["factor"]).nunique() > 1
+        name = "{factor} = {level}" if several else "{level}"
+        return cells.map(lambda found: name.format(**found[0]))
     return method_column(trials)
 
 

@@ -8,6 +8,7 @@ from reports.plots.base import groups_of, new_figure
 
 TITLE = "Factor levels"
 KINDS = ("ablation",)
+PLACE = 1
 
 
 def prepare(tables: Frames) -> pd.DataFrame:
@@ -20,7 +21,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     """A dot and an interval for each level, one colour for each factor."""
     if data.empty:
         return "No level of the design has a result yet, so there is nothing to compare."
-    figure, axes = new_figure(max(1.2, 0.5 + 0.24 * len(data)))
+    figure, axes = new_figure(max(1.2, 0.65 + 0.24 * len(data)))
     looks = groups_of(data["factor"])
     several = len(looks) > 1
     labels = []
@@ -33,5 +34,5 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     axes.set_yticks(range(len(data)), labels)
     axes.invert_yaxis()
     interval = "95 % interval" if data["low"].notna().any() else "one seed: no interval"
-    axes.set_xlabel(f"val accuracy (%), mean, {interval}")
+    axes.set_xlabel(f"val accuracy (%)\nmean, {interval}")
     return figure

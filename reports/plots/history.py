@@ -17,6 +17,7 @@ from reports.plots.base import (
 
 TITLE = "History and regret"
 KINDS = ("search",)
+PLACE = 4
 
 
 def prepare(tables: Frames) -> pd.DataFrame:

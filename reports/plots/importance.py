@@ -8,6 +8,7 @@ from reports.plots.base import COLOURS, GREY, WIDTH
 
 TITLE = "Importance"
 KINDS = ("search",)
+PLACE = 6
 WIDE = True
 NAMES = {"fanova": "fANOVA: share of variance", "ped_anova": "PED-ANOVA: share of divergence"}
 
@@ -22,7 +23,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     if data.empty:
         return "Importance cannot be told from the trials of this study."
     axes_names = list(data[data["method"] == data["method"].iloc[0]]["axis"])
-    figure = Figure(figsize=(2 * WIDTH, 0.6 + 0.22 * len(axes_names)), layout="constrained")
+    figure = Figure(figsize=(2 * WIDTH, 0.75 + 0.22 * len(axes_names)), layout="constrained")
     for axes, (method, label) in zip(
         figure.subplots(1, 2, sharey=True), NAMES.items(), strict=True
     ):
@@ -31,6 +32,6 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         axes.barh(rows.index, rows["importance"], color=colours, height=0.6)
         for place, row in enumerate(rows.to_dict("records")):
             axes.plot([row["low"], row["high"]], [place, place], color="#444444", lw=1)
-        axes.set_xlabel(f"{label} (grey: not told from chance)")
+        axes.set_xlabel(f"{label}\n(grey: not told from chance)")
     figure.axes[0].invert_yaxis()
     return figure

@@ -13,6 +13,7 @@ from reports.plots.base import WIDTH, method_column, name_of
 
 TITLE = "Parallel coordinates"
 KINDS = ("search",)
+PLACE = 7
 WIDE = True
 LINES = 500
 """Lines drawn at most: the best tenth of them, and others chosen by a hash of the trial."""

@@ -16,6 +16,7 @@ from reports.plots.base import (
 
 TITLE = "Pareto fronts"
 KINDS = ("search", "ablation")
+PLACE = 8
 WIDE = True
 COSTS = {
     "num_trainable": "trainable parameters",

@@ -10,6 +10,7 @@ from reports.plots.base import COLOURS, new_figure
 
 TITLE = "Ranks across datasets"
 KINDS = ("search", "ablation")
+PLACE = 3
 
 
 def prepare(tables: Frames) -> pd.DataFrame:

@@ -8,6 +8,8 @@ from reports.plots.base import COLOURS, WIDTH
 
 TITLE = "One-factor sweeps"
 KINDS = ("ablation",)
+PLACE = 2
+WIDE = True
 SHOWN = 6
 
 

@@ -114,19 +114,21 @@
     const log = choice.value !== "trial" && x0 > 0 && x1 / x0 > 20, f = v => log ? Math.log10(v) : v;
     let a = f(x0), b = f(x1); const gap = (b - a || 1) * .03; a -= gap; b += gap;
     const left = 58, right = 12, top = 12, bottom = 40, w = box.width - left - right, h = box.height - top - bottom;
-    const px = v => left + (f(v) - a) / (b - a) * w, py = v => top + (1 - (Math.min(Math.max(v, y0), y1) - y0) / (y1 - y0)) * h;
+    const px = v => left + (f(v) - a) / (b - a) * w, py = v => top + (1 - (v - y0) / (y1 - y0)) * h;
     pen.strokeStyle = style.getPropertyValue("--line"); pen.lineWidth = 1;
     pen.textAlign = "right"; for (const v of ticks(y0, y1, 5)) { pen.beginPath(); pen.moveTo(left, py(v)); pen.lineTo(left + w, py(v)); pen.stroke(); pen.fillText(text(+v.toPrecision(6)), left - 6, py(v) + 4); }
     pen.textAlign = "center"; for (const v of ticks(a, b, Math.max(2, w / 110))) { const value = log ? 10 ** v : v; pen.fillText(text(+value.toPrecision(3)), left + (v - a) / (b - a) * w, top + h + 16); }
     pen.fillText(labels[choice.value] + (log ? ", log scale" : ""), left + w / 2, top + h + 34);
     pen.save(); pen.translate(13, top + h / 2); pen.rotate(-Math.PI / 2); pen.fillText(data.objective + (percent ? " (%)" : ""), 0, 0); pen.restore();
     const radius = rows.length > 2000 ? 1.6 : rows.length > 300 ? 2.5 : 4;
-    points = rows.map(i => [px(xs[i]), py(data.value[i]), i]);
+    const inside = rows.filter(i => data.value[i] >= y0 && data.value[i] <= y1), outside = rows.length - inside.length;
+    points = inside.map(i => [px(xs[i]), py(data.value[i]), i]);
+    if (outside) { pen.textAlign = "left"; pen.fillText(`${outside} trials beyond the axis, see the table`, left + 6, top + h - 6); }
     for (const [x, y, i] of points) {
       pen.beginPath(); pen.arc(x, y, radius, 0, 7); const c = colour(data.methods[i]);
       if (status[i] === "completed") { pen.fillStyle = c; pen.globalAlpha = rows.length > 2000 ? .6 : .9; pen.fill(); pen.globalAlpha = 1; } else { pen.strokeStyle = c; pen.stroke(); }
     }
-    if (choice.value === "trial" && done.length) {
+    if (choice.value === "trial" && data.is_search && done.length) {
       let best = null; pen.beginPath(); pen.strokeStyle = style.getPropertyValue("--ink"); pen.lineWidth = 1.2;
       for (const i of done) { const v = data.value[i]; if (best === null) { best = v; pen.moveTo(px(xs[i]), py(v)); } else { pen.lineTo(px(xs[i]), py(best)); if (data.maximize ? v > best : v < best) { best = v; pen.lineTo(px(xs[i]), py(v)); } } }
       pen.lineTo(left + w, py(best)); pen.stroke();

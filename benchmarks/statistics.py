@@ -1,0 +1,86 @@
+"""How often the intervals of the reports cover, and how often their tests err when nothing differs.
+
+    python -m benchmarks.statistics
+
+prints simulated coverage (aim: 95 +- 1.5 %) and false-positive rates (aim: at most 5 %), each with
+the Monte Carlo error of the simulation itself.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from reports.stats import BCA_FROM, bca_interval, compare_paired, holm, summarise
+
+SEEDS = (3, 5, 10, 20)
+LEVELS = 6
+"""Levels of a factor compared with one baseline: the family of Holm's adjustment."""
+DRAWS: dict[str, Callable[[np.random.Generator, Any], Any]] = {
+    "normal": lambda random, size: random.normal(0, 0.01, size),
+    "uniform": lambda random, size: random.uniform(-0.02, 0.02, size),
+}
+
+
+def coverage(random: np.random.Generator, repeats: int) -> Iterator[tuple[str, float, int]]:
+    """Share of intervals that hold the true value 0, by interval, distribution and seeds."""
+    for name, draw in DRAWS.items():
+        for n in SEEDS:
+            found = [summarise(row) for row in draw(random, (repeats, n)).tolist()]
+            hits = sum(f.low <= 0 <= f.high for f in found if f.low is not None and f.high is not None)
+            yield f"mean, Student, {name}, n = {n}", hits / repeats, repeats
+        for n in (BCA_FROM, 20, 40):
+            for label, statistic in (("difference", np.mean), ("median", np.median)):
+                pairs = [bca_interval(row, statistic, seed)
+                         for seed, row in enumerate(draw(random, (repeats // 4, n)))]  # fmt: skip
+                hits = sum(low <= 0 <= high for low, high in pairs)
+                yield f"{label}, BCa, {name}, n = {n}", hits / len(pairs), len(pairs)
+
+
+def false_positives(random: np.random.Generator, repeats: int) -> Iterator[tuple[str, float, int]]:
+    """Share of null studies in which something is called different at 5 %."""
+    for n in SEEDS:
+        single = family = 0
+        for _ in range(repeats):
+            # the noise of a seed is partly common to all levels: they share batches
+            common = random.normal(0, 0.01, n)
+            levels = common + random.normal(0, 0.01, (LEVELS + 1, n))
+            as_seeds = [dict(enumerate(row)) for row in levels]
+            p = [compare_paired(row, as_seeds[0]).p for row in as_seeds[1:]]
+            single += p[0] is not None and p[0] < 0.05
+            family += any(q is not None and q < 0.05 for q in holm(p))
+        yield f"paired t, one comparison, n = {n}", single / repeats, repeats
+        yield f"any of {LEVELS} levels after Holm, n = {n}", family / repeats, repeats
+    for n in (10, 19):
+        rejected = 0
+        for row in random.standard_t(3, (repeats, n)):
+            p_one = compare_paired(dict(enumerate(row)), dict.fromkeys(range(n), 0.0), "wilcoxon").p
+            rejected += p_one is not None and p_one < 0.05
+        yield f"Wilcoxon over {n} datasets", rejected / repeats, repeats
+
+
+def main() -> None:
+    """Simulate and print."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--repeats", type=int, default=8000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    random = np.random.default_rng(args.seed)
+    print("95 % intervals that cover the true value")
+    for name, share, repeats in coverage(random, args.repeats):
+        _show(name, share, repeats, abs(share - 0.95) <= 0.015)
+    print("null studies called different at 5 %")
+    for name, share, repeats in false_positives(random, args.repeats):
+        # a rate of exactly 5 % is seen above it in half of the simulations
+        _show(name, share, repeats, share <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / repeats))
+
+
+def _show(name: str, share: float, repeats: int, holds: bool) -> None:
+    error = 100 * math.sqrt(share * (1 - share) / repeats)
+    print(f"  {name:<42}{100 * share:7.2f} +- {error:.2f} %  {'ok' if holds else 'OUTSIDE'}")
+
+
+if __name__ == "__main__":
+    main()
