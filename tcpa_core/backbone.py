@@ -7,7 +7,7 @@ The classifier of a checkpoint is never used; heads belong to the trials (`tcpa_
 # Axes: B samples (all members of a pack flattened), S tokens (T prefix + N image), D width.
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib.resources import files
@@ -85,6 +85,8 @@ class Backbone(nn.Module):
         fingerprint: Identity of the weights.
         warnings: Sentences every result of this backbone has to carry.
         stats: Mean and std of the pre-training images; None: those of the model's own settings.
+        classifier: Weight and bias of the classifier the model was trained with, one pair per
+            vector it reads; none where it is not known.
 
     Raises:
         ConfigError: The model or one of its blocks is of a kind that is not supported.
@@ -97,6 +99,7 @@ class Backbone(nn.Module):
         fingerprint: str = "",
         warnings: tuple[str, ...] = (),
         stats: tuple[Triple, Triple] | None = None,
+        classifier: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> None:
         super().__init__()
         _check_supported(vit)
@@ -109,6 +112,7 @@ class Backbone(nn.Module):
             cfg.get("std", IMAGENET_DEFAULT_STD),
         )
         self.layout = _layout(vit)
+        self._classifier = nn.ParameterList(t for pair in classifier for t in pair)
         self.requires_grad_(False)
         self.eval()
 
@@ -143,6 +147,30 @@ class Backbone(nn.Module):
             "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         }
         return known[kind]
+
+    def flops_per_image(self) -> float:
+        """Forward FLOPs of one image: matrix products over all tokens of all blocks."""
+        layout, vit = self.layout, self.vit
+        tokens = layout.num_prefix + layout.num_image
+        per_token = sum(p.numel() for p in vit.blocks.parameters() if p.ndim == 2)
+        patches = layout.num_image * vit.patch_embed.proj.weight.numel()
+        pairs = 2 * layout.depth * tokens**2 * layout.embed_dim
+        return 2.0 * (patches + tokens * per_token + pairs)
+
+    @property
+    def num_source_classes(self) -> int:
+        """Classes of the classifier that came with the weights; 0: there is none."""
+        return len(self._classifier[0]) if len(self._classifier) else 0
+
+    def source_logits(self, features: Tensor) -> Tensor:
+        """Logits (..., num_source_classes) of features (..., feature_dim); distilled: the mean."""
+        parts = features.chunk(self.layout.num_readouts, dim=-1)
+        pairs = list(self._classifier)
+        found = [
+            nn.functional.linear(part, weight, bias)
+            for part, weight, bias in zip(parts, pairs[::2], pairs[1::2], strict=True)
+        ]
+        return torch.stack(found).mean(0)
 
     @property
     def blocks(self) -> list[Block]:
@@ -200,6 +228,7 @@ def load_backbone(cfg: BackboneConfig, *, device: str | torch.device = "cpu") ->
         WeightsError: The weights cannot be fetched or read, or belong to another model.
     """
     warnings: tuple[str, ...] = ()
+    classifier: Sequence[tuple[Tensor, Tensor]] = ()
     if cfg.weights == "random":
         vit = _create(cfg, seed=True)
         warnings = (f"Backbone {cfg.name} has random weights: accuracies mean nothing.",)
@@ -208,11 +237,17 @@ def load_backbone(cfg: BackboneConfig, *, device: str | torch.device = "cpu") ->
     else:
         with torch.device("meta"):
             vit = _create(cfg)
-        _load_file(vit, _weights_path(cfg), cfg.name)
+        classifier = _load_file(vit, _weights_path(cfg), cfg.name)
     if cfg.pool == "avg":
         _pool_by_mean(vit, cfg.name)
     stats = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) if cfg.name == NANO else None
-    backbone = Backbone(vit, fingerprint=weights_fingerprint(cfg), warnings=warnings, stats=stats)
+    backbone = Backbone(
+        vit,
+        fingerprint=weights_fingerprint(cfg),
+        warnings=warnings,
+        stats=stats,
+        classifier=classifier,
+    )
     return backbone.to(device)
 
 
@@ -309,13 +344,17 @@ def _create_from_hub(cfg: BackboneConfig) -> nn.Module:
         ) from err
 
 
-def _load_file(vit: VisionTransformer, path: Path, name: str) -> None:
-    """Put the file's weights into a model that may still be on the meta device."""
+def _load_file(vit: VisionTransformer, path: Path, name: str) -> Sequence[tuple[Tensor, Tensor]]:
+    """Put the file's weights into a model that may still be on the meta device.
+
+    Returns:
+        The file's classifier, as `Backbone` takes it.
+    """
     state = _read_state(path)
     if "Transformer/encoder_norm/scale" in state:  # official JAX layout; timm converts it in place
         vit.to_empty(device="cpu")
         vit.load_pretrained(str(path))
-        return
+        return ()
     try:
         state = checkpoint_filter_fn(state, vit, adapt_layer_scale=True)
     except (KeyError, AttributeError, RuntimeError) as err:
@@ -323,7 +362,13 @@ def _load_file(vit: VisionTransformer, path: Path, name: str) -> None:
             f"backbone.weights: {path.name} has no layout that fits {name!r} "
             f"({type(err).__name__}: {err}); first names: {_some(state)}."
         ) from err
-    state = {k: v.float() for k, v in state.items() if k.split(".")[0] not in ("head", "head_dist")}
+    heads = ("head", "head_dist")
+    classifier = [
+        (state[f"{head}.weight"].float(), state[f"{head}.bias"].float())
+        for head in heads
+        if f"{head}.weight" in state and f"{head}.bias" in state
+    ]
+    state = {k: v.float() for k, v in state.items() if k.split(".")[0] not in heads}
     wanted = vit.state_dict()
     missing, foreign = wanted.keys() - state.keys(), state.keys() - wanted.keys()
     if missing or foreign:
@@ -339,6 +384,8 @@ def _load_file(vit: VisionTransformer, path: Path, name: str) -> None:
                 f"{tuple(value.shape)}, the model needs {tuple(wanted[key].shape)}."
             )
     vit.load_state_dict(state, assign=True)
+    readouts = 2 if isinstance(vit, VisionTransformerDistilled) else 1
+    return classifier if len(classifier) == readouts else ()
 
 
 def _read_state(path: Path) -> State:

@@ -226,15 +226,9 @@ class PackModel(nn.Module):
         constants in evaluation and not counted, nor is it subtracted that only the tokens that
         are read have to be computed in the last block.
         """
-        layout = self.backbone.layout
-        tokens, width = layout.num_prefix + layout.num_image, layout.embed_dim
-        vit = self.backbone.vit
-        per_token = sum(p.numel() for p in vit.blocks.parameters() if p.ndim == 2)
-        patches = layout.num_image * vit.patch_embed.proj.weight.numel()
-        pairs = 2 * layout.depth * tokens**2 * width
-        head = layout.feature_dim * self.num_classes
+        head = 2.0 * self.backbone.layout.feature_dim * self.num_classes
         extra = sum(method.extra_flops(m) for method in self._chain() if method.active)
-        return 2.0 * (patches + tokens * per_token + pairs + head) + extra
+        return self.backbone.flops_per_image() + head + extra
 
     def forward(self, images: Tensor, step: Step) -> ModelOutput:
         """Classify images.

@@ -87,3 +87,13 @@ def batch_norm(
     else:
         mean, var = mean_MF, var_MF
     return (x_MBF - mean.unsqueeze(-2)) * (var.unsqueeze(-2) + eps).rsqrt()
+
+
+def copy_of(source: Tensor | None) -> Callable[[Tensor, Generator], object]:
+    """Fill with what was fitted; before that, with running numbers that are never used."""
+
+    def fill(tensor: Tensor, generator: Generator) -> Tensor:
+        known = torch.arange(tensor.numel()).view(tensor.shape) if source is None else source
+        return tensor.copy_(known.to(tensor.dtype))
+
+    return fill

@@ -45,6 +45,22 @@ E2VPT = [
 GATED = [{"gated.num_prompts": 4 - m, "gated.gate_init": 1.0 + m, "seed": m} for m in range(2)]
 SA2VP = [{"sa2vp.inner_dim": 4 + m, "sa2vp.inter_weight": 0.5 + m, "seed": m} for m in range(2)]
 LION = [{"lion.bottleneck": 8 - m, "lion.prune": 0.2 * m, "seed": m} for m in range(2)]
+VP = [{"vp.prompt_size": 3, "seed": 17}, {"vp.prompt_size": 6, "vp.lr_scale": 5.0, "seed": 18}]
+VP_PATCH = [{**extra, "vp.kind": "random_patch"} for extra in VP]
+VP_TCPA = [{**a, **b, "methods": ["vp", "tcpa"]} for a, b in zip(VP, TCPA[:2], strict=True)]
+DAMVP = [
+    {"damvp.prompt_size": 3, "damvp.max_clusters": 4, "damvp.distance_threshold": 0.1, "seed": 19},
+    {"damvp.prompt_size": 5, "damvp.max_clusters": 2, "seed": 20},
+]
+DAMVP_TCPA = [
+    {**a, **b, "methods": ["damvp", "tcpa"]} for a, b in zip(DAMVP, TCPA[:2], strict=True)
+]
+DAMVP_FREE = [{**extra, "damvp.output": "head_free"} for extra in DAMVP]
+AUTOVP = [{"autovp.img_scale": 0.5, "seed": 21}, {"autovp.img_scale": 1.25, "seed": 22}]
+AUTOVP_ZOOM = [{**extra, "autovp.train_resize": True} for extra in AUTOVP]
+AUTOVP_TCPA = [
+    {**a, **b, "methods": ["autovp", "tcpa"]} for a, b in zip(AUTOVP, TCPA[:2], strict=True)
+]
 LINEAR = [{"optim.lr": 0.1, "seed": 7}, {"optim.lr": 0.02, "seed": 8}]
 MLP = [{"mlp.num_layers": 2, "seed": 9}, {"mlp.num_layers": 2, "mlp.dropout": 0.5, "seed": 10}]
 LORA = [{"lora.rank": 2, "seed": 11}, {"lora.rank": 5, "lora.drop_path": 0.3, "seed": 12}]
@@ -68,6 +84,15 @@ PACKS = {
     "sa2vp": SA2VP,
     "lion": LION,
     "linear": LINEAR,
+    "vp": VP,
+    "vp patch": VP_PATCH,
+    "vp tcpa": VP_TCPA,
+    "damvp": DAMVP,
+    "damvp tcpa": DAMVP_TCPA,
+    "damvp free": DAMVP_FREE,
+    "autovp": AUTOVP,
+    "autovp zoom": AUTOVP_ZOOM,
+    "autovp tcpa": AUTOVP_TCPA,
 }
 ALONE = {"partial": [{"seed": 15}], "bias": [{"seed": 16}]}
 """Methods that train the backbone."""

@@ -1,0 +1,62 @@
+"""Prompts in pixels: borders and patches of each member's own width, as whole images."""
+
+# Axes: M members, K prompts of a member, H image side.
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from tcpa_core.methods.base import ParamSpec
+
+COLOURS = 3
+SIDES = ("top", "bottom", "left", "right")
+
+
+def default_size(side: int) -> int:
+    """Width of a prompt that covers the same share of an image as the authors' 30 of 224 pixels."""
+    return round(side * 30 / 224)
+
+
+def border_specs(
+    side: int, size: int, count: int | None = None, **kind: float
+) -> dict[str, ParamSpec]:
+    """Tensors of a border of width `size`: 12 * size * (side - size) numbers per prompt.
+
+    Args:
+        count: Prompts; None: one, without an axis of its own.
+        kind: Further fields of the specs.
+    """
+    lead = () if count is None else (count,)
+    wide, tall = (*lead, COLOURS, size, side), (*lead, COLOURS, side - 2 * size, size)
+    shapes = {"top": wide, "bottom": wide, "left": tall, "right": tall}
+    return {name: ParamSpec(shape, standard_normal, **kind) for name, shape in shapes.items()}  # type: ignore[arg-type]
+
+
+def borders(parts: Mapping[str, Tensor], sizes: Sequence[int], side: int) -> Tensor:
+    """Whole images (M, ..., 3, H, H) that are 0 inside, from padded parts (M, ..., 3, _, _)."""
+    images = []
+    for m, size in enumerate(sizes):
+        inner = side - 2 * size
+        top, bottom = parts["top"][m][..., :size, :], parts["bottom"][m][..., :size, :]
+        left, right = (parts[name][m][..., :inner, :size] for name in ("left", "right"))
+        centre = left.new_zeros(*left.shape[:-1], inner)
+        images.append(torch.cat([top, torch.cat([left, centre, right], dim=-1), bottom], dim=-2))
+    return torch.stack(images)
+
+
+def patches(
+    patch: Tensor, sizes: Sequence[int], corners: Sequence[tuple[int, int]], side: int
+) -> Tensor:
+    """Whole images (M, 3, H, H) with each member's patch at its corner (row, column)."""
+    images = []
+    for m, (size, (row, column)) in enumerate(zip(sizes, corners, strict=True)):
+        around = (column, side - size - column, row, side - size - row)
+        images.append(F.pad(patch[m][:, :size, :size], around))
+    return torch.stack(images)
+
+
+def standard_normal(tensor: Tensor, generator: Generator) -> Tensor:
+    """Initialise with N(0, 1), as the authors do."""
+    return tensor.normal_(generator=generator)

@@ -1,0 +1,262 @@
+"""AutoVP: the image is shrunk into the middle of a trained frame, and its output is mapped.
+
+In pixel space of [0, 1] every image is resized to a part of the input and padded; sigmoid(delta)
+fills what is left, so that the frame starts grey. The resized side is fixed, or trained as one
+number s that scales the image about its centre. Trainable besides the head: 3 H^2, 1 with
+`train_resize`, S C + C with mapping `fc`.
+
+Mappings: `head` (a linear layer on the features, what TCPA's authors compare), `fc` (on the S
+logits of the backbone's own classifier), `freq` (each class takes the source classes that are
+predicted for it most often, each source class once; set before training). The authors' `iter` maps
+anew in every epoch and `semantic` compares class names with CLIP; neither is here.
+
+Source:
+    Tsao et al., AutoVP, ICLR 2024 (AutoVP). Its declared dropout of 0.2 is unused there, too.
+"""
+
+# Axes: M members, B samples, H image side, C classes, S source classes.
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from tcpa_core.backbone import Backbone
+from tcpa_core.config import TrialConfig
+from tcpa_core.methods import _pixels, base
+from tcpa_core.methods._layers import constant, copy_of
+from tcpa_core.methods.damvp import frozen_features
+from tcpa_core.methods.vp import need_source_classes
+
+BASE_SHARE = 128 / 224
+"""Side of the image at scale 1, as a share of the input."""
+SCALE_RANGE = (0.1, 5.0)
+BATCH = 100
+
+
+class Config(base.MethodSettings):
+    """Settings of AutoVP."""
+
+    shared = ("mapping", "train_resize", "num_map")
+
+    img_scale: float = Field(default=1.0, gt=0.0, le=5.0)
+    """Side of the image as a multiple of 128 / 224 of the input; from 1.75 on it fills the input
+    and there is no prompt (unless it is trained)."""
+    train_resize: bool = False
+    """Train the scale, starting from img_scale, within [0.1, 5]."""
+    mapping: Literal["head", "fc", "freq"] = "head"
+    """From features or source logits to the classes."""
+    num_map: int = Field(default=1, ge=1)
+    """Source classes per class (freq)."""
+    lr_scale: float = Field(default=1.0, gt=0.0)
+    """Factor on the learning rate of the prompt and the scale; the rest keeps optim.lr."""
+
+    @property
+    def fills(self) -> bool:
+        """Whether the image leaves no room for a prompt, whatever the input's size."""
+        return not self.train_resize and self.img_scale * BASE_SHARE >= 1
+
+    def pack_key(self) -> tuple[Any, ...]:
+        """Code path, and whether there is a prompt at all."""
+        return (*super().pack_key(), self.fills)
+
+
+class Method(base.Method):
+    """AutoVP for a pack."""
+
+    prompt: Tensor
+    """(M, 3, H, H)."""
+    scale: Tensor
+    """(M, 1)."""
+    fc_weight: Tensor
+    fc_bias: Tensor
+    """(M, C, S) and (M, C)."""
+    source_classes: Tensor
+    """(M, C, num_map)."""
+
+    def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
+        super().__init__(backbone, configs)
+        self._source_logits = backbone.source_logits
+        self._side = backbone.img_size
+        self._stats = _stats(backbone, configs[0])
+        self._config: Config = self.settings[0]
+
+    @classmethod
+    def has_own_logits(cls, config: TrialConfig) -> bool:
+        """Mappings of source logits take the head's place."""
+        return bool(config.method_settings[cls.name()].mapping != "head")
+
+    @classmethod
+    def fit(cls, setup: base.Setup, data: base.FitData) -> dict[str, Tensor]:
+        """freq: count which source classes are predicted for which class."""
+        settings: Config = setup.settings(cls.name())
+        if settings.mapping != "freq":
+            return {}
+        need_source_classes(setup, "autovp.mapping=freq", settings.num_map)
+        backbone = setup.backbone
+        counts = torch.zeros(backbone.num_source_classes, setup.num_classes)
+        start = torch.zeros(1, 3, backbone.img_size, backbone.img_size, device=backbone.device)
+        scale = torch.full((1, 1), settings.img_scale, device=backbone.device)
+        for part in torch.arange(len(data.labels), device=data.labels.device).split(BATCH):
+            images = data.batch(part)[None]
+            if not settings.fills:
+                stats = _stats(backbone, setup.config)
+                images = framed(images, start, scale, [settings], stats)
+            logits = backbone.source_logits(frozen_features(backbone, images[0]))
+            pairs = torch.stack([logits.argmax(-1).cpu(), data.labels[part].cpu()])
+            counts.index_put_(tuple(pairs), torch.ones(len(part)), accumulate=True)
+        return {"source_classes": frequency_map(counts, settings.num_map)}
+
+    @classmethod
+    def params(cls, setup: base.Setup) -> dict[str, base.ParamSpec]:
+        """Prompt, scale, and what the mapping needs."""
+        settings: Config = setup.settings(cls.name())
+        side, classes = setup.backbone.img_size, setup.num_classes
+        specs = {}
+        rate = settings.lr_scale
+        if not settings.fills:
+            shape = (_pixels.COLOURS, side, side)
+            specs["prompt"] = base.ParamSpec(shape, constant(0.0), lr_scale=rate)
+        if settings.train_resize:
+            specs["scale"] = base.ParamSpec(
+                (1,), constant(settings.img_scale), lr_scale=rate, decay=False
+            )
+        if settings.mapping == "fc":
+            need_source_classes(setup, "autovp.mapping=fc", 0)
+            sources = setup.backbone.num_source_classes
+            bound = base.uniform(sources**-0.5)
+            specs["fc_weight"] = base.ParamSpec((classes, sources), bound)
+            specs["fc_bias"] = base.ParamSpec((classes,), bound)
+        if settings.mapping == "freq":
+            need_source_classes(setup, "autovp.mapping=freq", settings.num_map)
+            known = setup.fitted.get("source_classes")
+            specs["source_classes"] = base.ParamSpec(
+                (classes, settings.num_map), copy_of(known), trainable=False
+            )
+        return specs
+
+    @property
+    def active(self) -> bool:
+        """Whether there is a prompt or a mapping."""
+        return not self._config.fills or self._config.mapping != "head"
+
+    @property
+    def changes_features(self) -> bool:
+        """Not where the image fills the input."""
+        return not self._config.fills
+
+    def on_images(self, images: Tensor, state: base.Pass) -> Tensor:
+        """Shrink the images into their frames."""
+        if not self.changes_features:
+            return images
+        scales = [[s.img_scale] for s in self.settings]
+        scale = self.scale if self._config.train_resize else self.prompt.new_tensor(scales)
+        return framed(images, self.prompt, scale, self.settings, self._stats)
+
+    def on_logits(self, features_MBF: Tensor, state: base.Pass) -> Tensor:
+        """Logits of the classes from those of the source classes."""
+        logits = self._source_logits(features_MBF)
+        if self._config.mapping == "fc":
+            return torch.baddbmm(self.fc_bias[:, None], logits, self.fc_weight.mT)
+        members, samples, _ = logits.shape
+        index = self.source_classes.long().flatten(1)[:, None].expand(-1, samples, -1)
+        mapped = logits.gather(-1, index)
+        return mapped.view(members, samples, -1, self._config.num_map).mean(-1)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Keep the scale in its range."""
+        if self._config.train_resize:
+            self.scale.clamp_(*SCALE_RANGE)
+
+
+def framed(
+    images: Tensor,
+    prompt: Tensor,
+    scale: Tensor,
+    settings: Sequence[Config],
+    stats: tuple[Tensor, Tensor],
+) -> Tensor:
+    """Normalised images (M, B, 3, H, H) shrunk into the middle of each member's frame.
+
+    Args:
+        prompt: (M, 3, H, H), before the sigmoid.
+        scale: (M, 1); gets a gradient where it is trained.
+        settings: One per member.
+        stats: Mean and std (3, 1, 1) of the images.
+    """
+    side = images.shape[-1]
+    mean, std = (value.to(images) for value in stats)
+    pixels = images * std + mean
+    shrunk = []
+    masks = []
+    for m, config in enumerate(settings):
+        if config.train_resize:
+            start = min(side, int(BASE_SHARE * side))
+            shrunk.append(_zoom(_resized(pixels[m], start), scale[m]))
+            filled = min(side, int(start * float(scale[m].detach())))
+        else:
+            filled = min(side, int(BASE_SHARE * side * config.img_scale))
+            shrunk.append(_resized(pixels[m], filled))
+        masks.append(_outside(filled, side, images))
+    frame = torch.sigmoid(prompt) * torch.stack(masks)
+    return (torch.stack(shrunk) + frame[:, None] - mean) / std
+
+
+def frequency_map(counts: Tensor, num_map: int) -> Tensor:
+    """Source classes (C, num_map) of each class, each source class used once.
+
+    The largest count is served first; classes that are never predicted take what is left, in order.
+
+    Args:
+        counts: (S, C), how often a source class was predicted for a class.
+    """
+    sources, classes = counts.shape
+    found: list[list[int]] = [[] for _ in range(classes)]
+    free = set(range(sources))
+    for flat in counts.flatten().argsort(descending=True, stable=True).tolist():
+        source, target = divmod(flat, classes)
+        if counts[source, target] == 0:
+            break
+        if source in free and len(found[target]) < num_map:
+            found[target].append(source)
+            free.remove(source)
+    left = iter(sorted(free))
+    for row in found:
+        row += [next(left) for _ in range(num_map - len(row))]
+    return torch.tensor(found)
+
+
+def _stats(backbone: Backbone, config: TrialConfig) -> tuple[Tensor, Tensor]:
+    mean, std = backbone.norm_stats(config.data.norm_stats)
+    return torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    """Images (n, 3, H, H) resized to `size` and padded with black around it."""
+    side = images.shape[-1]
+    if size < side:
+        images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    before = (side - size) // 2
+    after = side - size - before
+    return F.pad(images, (before, after, before, after))
+
+
+def _zoom(images: Tensor, scale: Tensor) -> Tensor:
+    """Images scaled about their centre; black where nothing is."""
+    zero = torch.zeros_like(scale)
+    rows = [torch.cat([1 / scale, zero, zero]), torch.cat([zero, 1 / scale, zero])]
+    theta = torch.stack(rows).expand(len(images), -1, -1)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def _outside(filled: int, side: int, like: Tensor) -> Tensor:
+    """1 outside the central square of `filled` pixels, (1, side, side)."""
+    mask = torch.ones(1, side, side, device=like.device, dtype=like.dtype)
+    before = (side - filled) // 2
+    mask[:, before : before + filled, before : before + filled] = 0
+    return mask

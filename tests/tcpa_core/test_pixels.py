@@ -1,0 +1,266 @@
+"""Prompts in pixels: VP, DAM-VP and AutoVP against their definitions, and what they refuse."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tcpa_core.backbone import Backbone, load_backbone
+from tcpa_core.config import BackboneConfig
+from tcpa_core.errors import ConfigError, WeightsError
+from tcpa_core.methods.autovp import frequency_map
+from tcpa_core.methods.base import FitData, Step
+from tcpa_core.methods.damvp import cluster, frozen_features
+from tcpa_core.model import PackModel, init_member_state, member_specs
+from tcpa_core.streams import Stream
+from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
+
+EVAL = Step.evaluation(1)
+
+
+@pytest.fixture(scope="module")
+def nano() -> Backbone:
+    """vit_nano, whose file holds a classifier of 180 classes."""
+    return load_backbone(BackboneConfig())
+
+
+def fit_data(backbone: Backbone, count: int = 24, seed: int = 0) -> FitData:
+    x = images(backbone, samples=count)[0]
+    labels = torch.arange(count) % NUM_CLASSES
+    return FitData(labels=labels, batch=lambda indices: x[indices], stream=Stream(seed))
+
+
+def build(backbone: Backbone, *methods: str, fitted: bool = True, **settings: Any) -> PackModel:
+    config = trial(methods, **settings)
+    data = fit_data(backbone) if fitted else None
+    state = init_member_state(backbone, config, NUM_CLASSES, data)
+    return PackModel(backbone, [config], NUM_CLASSES, [state])
+
+
+def features_of(model: PackModel, x: Tensor, step: Step = EVAL) -> Tensor:
+    return model.forward_features(x, step)[0]
+
+
+def count(method: str, **settings: Any) -> int:
+    backbone = Backbone(timm.create_model("vit_base_patch16_224", num_classes=0))
+    specs = member_specs(backbone, trial([method], **settings), 10)
+    return sum(
+        torch.Size(spec.shape).numel()
+        for name, spec in specs.items()
+        if spec.trainable and not name.startswith("head")
+    )
+
+
+def test_sizes_are_the_papers() -> None:
+    assert count("vp") == count("vp", vp__prompt_size=30) == count("damvp") == 69_840
+    assert count("vp", vp__kind="fixed_patch") == 3 * 30**2
+    assert count("autovp") == 150_528
+    assert count("autovp", autovp__train_resize=True) == 150_529
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_vp_adds_a_border_and_leaves_the_centre(kind: str) -> None:
+    backbone = tiny_backbone(kind)
+    model = build(backbone, "vp", vp__prompt_size=3)
+    x = images(backbone)
+    state = model.member_state(0)
+    side = backbone.img_size
+    prompt = torch.zeros(3, side, side, dtype=torch.float64)
+    prompt[:, :3], prompt[:, -3:] = state["vp.top"], state["vp.bottom"]
+    prompt[:, 3:-3, :3], prompt[:, 3:-3, -3:] = state["vp.left"], state["vp.right"]
+    changed = model.methods["vp"].on_images(x, None)
+    torch.testing.assert_close(changed[0], x[0] + prompt)
+    assert torch.equal(changed[..., 3:-3, 3:-3], x[..., 3:-3, 3:-3])
+    plain = PackModel(backbone, [trial(["linear"])], NUM_CLASSES)
+    torch.testing.assert_close(features_of(model, x), features_of(plain, x + prompt))
+
+
+def test_a_random_patch_moves_in_training_only() -> None:
+    backbone = tiny_backbone()
+    model = build(backbone, "vp", vp__kind="random_patch", vp__prompt_size=4)
+    x = images(backbone)
+    assert torch.equal(features_of(model, x), features_of(model, x))
+    steps = [training_step(model.configs, [0], [i]) for i in (0, 0, 1, 2, 3)]
+    found = [features_of(model, x, step) for step in steps]
+    assert torch.equal(found[0], found[1])
+    assert any(not torch.equal(found[0], other) for other in found[2:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("vp", {"vp__prompt_size": 0}),
+        ("damvp", {"damvp__prompt_size": 0}),
+        ("autovp", {"autovp__img_scale": 1.75}),
+    ],
+)
+def test_without_a_prompt_the_backbone_is_untouched(
+    kind: str, method: str, settings: dict[str, Any]
+) -> None:
+    backbone = tiny_backbone(kind)
+    model = build(backbone, method, **settings)
+    plain = PackModel(backbone, [trial(["linear"])], NUM_CLASSES)
+    x = images(backbone)
+    assert torch.equal(model(x, EVAL).logits, plain(x, EVAL).logits)
+    assert model.features_are_frozen
+
+
+def test_a_label_map_reads_the_source_classes(nano: Backbone) -> None:
+    model = build(nano, "vp", vp__output="label_map", vp__prompt_size=0)
+    x = images(nano)
+    assert not any(name.startswith("head") for name in model.stacked())
+    expected = nano.source_logits(frozen_features(nano, x[0]))[:, :NUM_CLASSES]
+    torch.testing.assert_close(model(x, EVAL).logits[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("methods", "settings", "pattern"),
+    [
+        (["vp"], {"vp__prompt_size": 16}, r"vp.prompt_size must be at most 15 .* got 16"),
+        (["vp"], {"vp__kind": "fixed_patch", "vp__prompt_size": 33}, r"at most 32 .* got 33"),
+        (["damvp"], {"damvp__prompt_size": 16}, r"damvp.prompt_size must be at most 15"),
+        (["vp"], {"vp__output": "label_map"}, r"classifier of at least 5 classes, got 0"),
+        (["autovp"], {"autovp__mapping": "fc"}, r"classifier of at least .* got 0"),
+        (["autovp"], {"autovp__mapping": "freq", "autovp__num_map": 3}, r"at least 15 classes"),
+        (["damvp"], {"damvp__meta_init": "nowhere.safetensors"}, r"damvp.meta_init: .* cannot be"),
+        (["vp", "damvp"], {"vp__output": "label_map", "damvp__output": "head_free"}, r"cannot be"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused(
+    methods: list[str], settings: dict[str, Any], pattern: str
+) -> None:
+    with pytest.raises((ConfigError, WeightsError), match=pattern):
+        build(tiny_backbone(), *methods, fitted=False, **settings)
+
+
+def test_clusters_are_those_of_the_data() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    points = centres.repeat_interleave(8, 0) + 0.1 * torch.randn(24, 2, generator=generator)
+    found = cluster(points, 2.0, 10)
+    assert len(found) == 3
+    assert torch.cdist(found, centres).min(1).values.max() < 0.2
+    assert len(cluster(points, None, 10)) == 3
+    assert len(cluster(points, 2.0, 2)) == 2
+    assert torch.equal(cluster(points[:1], 2.0, 10), points[:1])
+
+
+def test_each_image_gets_the_prompt_of_its_cluster() -> None:
+    backbone = tiny_backbone()
+    settings = {"damvp__prompt_size": 3, "damvp__max_clusters": 3}
+    model = build(backbone, "damvp", damvp__distance_threshold=1e-3, **settings)
+    state = model.member_state(0)
+    assert state["damvp.prototypes"].shape == (3, backbone.layout.feature_dim)
+    x = images(backbone, samples=6, seed=2)
+    distances = torch.cdist(frozen_features(backbone, x[0]), state["damvp.prototypes"])
+    changed = model.methods["damvp"].on_images(x, None) - x
+    for b, nearest in enumerate(distances.argmin(-1)):
+        torch.testing.assert_close(changed[0, b, :, :3], state["damvp.top"][nearest])
+        torch.testing.assert_close(changed[0, b, :, 3:-3, :3], state["damvp.left"][nearest])
+
+
+def test_the_cluster_does_not_depend_on_what_is_trained() -> None:
+    backbone = tiny_backbone()
+    model = build(backbone, "damvp", damvp__prompt_size=3, damvp__distance_threshold=1e-3)
+    x = images(backbone, samples=6)
+    before = model.methods["damvp"].on_images(x, None) - x
+    for name, tensor in model.stacked().items():
+        if name.startswith("damvp"):
+            tensor.data *= 2
+    after = model.methods["damvp"].on_images(x, None) - x
+    torch.testing.assert_close(after, 2 * before)
+
+
+def test_head_free_logits_are_features() -> None:
+    backbone = tiny_backbone()
+    model = build(backbone, "damvp", damvp__output="head_free", damvp__prompt_size=2)
+    assert not any(name.startswith("head") for name in model.stacked())
+    chosen = model.member_state(0)["damvp.logit_features"].long()
+    assert torch.equal(chosen, chosen.sort().values)
+    assert len(chosen.unique()) == NUM_CLASSES
+    x = images(backbone)
+    assert torch.equal(model(x, EVAL).logits, features_of(model, x)[..., chosen])
+
+
+def test_a_meta_prompt_starts_every_cluster(tmp_path: Path) -> None:
+    backbone = tiny_backbone()
+    prompt = torch.randn(3, 32, 32)
+    path = tmp_path / "meta.safetensors"
+    save_file({"prompt": prompt}, path)
+    model = build(backbone, "damvp", damvp__prompt_size=4, damvp__meta_init=str(path))
+    top = model.member_state(0)["damvp.top"]
+    assert torch.equal(top, prompt[:, :4].double().expand_as(top))
+    save_file({"prompt": prompt[:, :5].contiguous()}, path)
+    with pytest.raises(WeightsError, match=r"must hold 'prompt' of shape \(3, 32, 32\)"):
+        build(backbone, "damvp", damvp__meta_init=str(path))
+
+
+def test_autovp_frames_a_smaller_image() -> None:
+    backbone = tiny_backbone()
+    model = build(backbone, "autovp", autovp__img_scale=0.5)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in backbone.norm_stats("checkpoint"))
+    white = ((1 - mean) / std).expand(1, 2, 3, 32, 32).double()
+    framed = model.methods["autovp"].on_images(white, None) * std + mean
+    side = int(32 * 128 / 224 * 0.5)
+    before = (32 - side) // 2
+    centre = framed[..., before : before + side, before : before + side]
+    torch.testing.assert_close(centre, torch.ones_like(centre))
+    assert framed.sum().item() == pytest.approx(2 * 3 * (side**2 + 0.5 * (32**2 - side**2)))
+
+
+def test_a_trained_scale_starts_at_its_fixed_one_and_learns() -> None:
+    backbone = tiny_backbone()
+    model = build(backbone, "autovp", autovp__train_resize=True, autovp__img_scale=1.0)
+    fixed = build(backbone, "autovp", autovp__img_scale=1.0)
+    x = images(backbone)
+    pair = [m.methods["autovp"].on_images(x, None) for m in (model, fixed)]
+    torch.testing.assert_close(*pair, rtol=0, atol=1e-6)
+    model(x, EVAL).logits.square().sum().backward()
+    gradient = model.stacked()["autovp.scale"].grad
+    assert gradient is not None
+    assert gradient.abs() > 0
+    model.stacked()["autovp.scale"].data.fill_(9.0)
+    model.after_step()
+    assert model.stacked()["autovp.scale"].item() == 5.0
+
+
+def test_frequent_sources_are_mapped_first() -> None:
+    counts = torch.tensor([[5.0, 1.0, 0.0], [4.0, 3.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
+    assert frequency_map(counts, 1).tolist() == [[0], [1], [2]]
+    assert frequency_map(torch.zeros(6, 3), 2).tolist() == [[0, 1], [2, 3], [4, 5]]
+    taken = frequency_map(torch.rand(8, 3), 2).flatten().tolist()
+    assert len(set(taken)) == 6
+
+
+@pytest.mark.parametrize("mapping", ["fc", "freq"])
+def test_source_logits_are_mapped(nano: Backbone, mapping: str) -> None:
+    model = build(nano, "autovp", autovp__mapping=mapping, autovp__num_map=2)
+    x = images(nano)
+    state = model.member_state(0)
+    source = nano.source_logits(features_of(model, x)[0])
+    if mapping == "fc":
+        expected = source @ state["autovp.fc_weight"].T + state["autovp.fc_bias"]
+    else:
+        chosen = state["autovp.source_classes"].long()
+        expected = torch.stack([source[:, row].mean(1) for row in chosen], dim=1)
+    torch.testing.assert_close(model(x, EVAL).logits[0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["vp", "damvp", "autovp"])
+def test_tcpa_runs_on_the_prompted_image(method: str) -> None:
+    backbone = tiny_backbone()
+    model = build(backbone, method, "tcpa", tcpa__prompt_dropout=0.0)
+    alone = {k: v for k, v in model.member_state(0).items() if not k.startswith(method)}
+    tcpa = PackModel(backbone, [trial(["tcpa"], tcpa__prompt_dropout=0.0)], NUM_CLASSES, [alone])
+    x = images(backbone)
+    prompted = model.methods[method].on_images(x, None)
+    torch.testing.assert_close(model(x, EVAL).logits, tcpa(prompted, EVAL).logits)
+    (model(x, EVAL).penalty.sum()).backward()
+    pixel = next(v for k, v in model.stacked().items() if k.startswith(method))
+    assert pixel.grad is not None, "the matching loss reaches the pixels"
+    assert pixel.grad.abs().sum() > 0
