@@ -21,7 +21,6 @@ import torch
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from scipy.cluster.hierarchy import fcluster, linkage
 from torch import Tensor
 
 from tcpa_core.attention import plain_block
@@ -198,6 +197,8 @@ def cluster(features: Tensor, threshold: float | None, most: int) -> Tensor:
         threshold: Largest average distance within a cluster; None: a share of the mean distance.
         most: Upper limit of K.
     """
+    from scipy.cluster.hierarchy import fcluster, linkage  # not needed to import the core
+
     points = features.double().cpu().numpy()
     if len(points) < 2:
         return features.mean(0, keepdim=True).cpu()
