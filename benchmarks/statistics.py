@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from reports.stats import BCA_FROM, bca_interval, compare_paired, holm, summarise
+from reports.stats import BCA_FROM, MEDIAN_FROM, bca_interval, compare_paired, holm, summarise
 
 SEEDS = (3, 5, 10, 20)
 LEVELS = 6
@@ -29,12 +29,17 @@ def coverage(random: np.random.Generator, repeats: int) -> Iterator[tuple[str, f
     for name, draw in DRAWS.items():
         for n in SEEDS:
             found = [summarise(row) for row in draw(random, (repeats, n)).tolist()]
-            hits = sum(f.low <= 0 <= f.high for f in found if f.low is not None and f.high is not None)
+            hits = sum(
+                f.low <= 0 <= f.high for f in found if f.low is not None and f.high is not None
+            )
             yield f"mean, Student, {name}, n = {n}", hits / repeats, repeats
-        for n in (BCA_FROM, 20, 40):
-            for label, statistic in (("difference", np.mean), ("median", np.median)):
-                pairs = [bca_interval(row, statistic, seed)
-                         for seed, row in enumerate(draw(random, (repeats // 4, n)))]  # fmt: skip
+        for label, statistic, fewest in (
+            ("difference", np.mean, BCA_FROM),
+            ("median", np.median, MEDIAN_FROM),
+        ):
+            for n in (fewest, 20, 40):
+                rows = draw(random, (repeats // 4, n))
+                pairs = [bca_interval(row, statistic, seed) for seed, row in enumerate(rows)]
                 hits = sum(low <= 0 <= high for low, high in pairs)
                 yield f"{label}, BCa, {name}, n = {n}", hits / len(pairs), len(pairs)
 

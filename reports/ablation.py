@@ -31,7 +31,7 @@ class _Level:
     name: str
     order: int
     is_baseline: bool
-    trials: list[Mapping[str, Any]] = field(default_factory=list)
+    trials: list[Mapping[Any, Any]] = field(default_factory=list)
     units: list[Unit] = field(default_factory=list)
     """What each trial is compared by."""
 
@@ -140,7 +140,7 @@ def _by_seed(values: Mapping[Unit, float]) -> dict[Any, float]:
     return {seed: sum(one) / len(one) for seed, one in found.items()}
 
 
-def _lack(trial: Mapping[str, Any], metric: str) -> str:
+def _lack(trial: Mapping[Any, Any], metric: str) -> str:
     """Why a trial gives no value; "" if it does."""
     if trial["status"] != "completed":
         return str(trial["status"])

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -223,8 +224,12 @@ def _write_texts(found: Frames, references: tuple[Reference, ...], folder: Path)
         if not frame.empty:
             texts[f"{name}.md"] = frame_markdown(frame, frame.columns)
     for name, text in texts.items():
-        write_atomic(folder / name, lambda path, text=text: path.write_text(text, "utf-8"))
+        write_atomic(folder / name, partial(_write_text, text))
     return markdown
+
+
+def _write_text(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def _warnings(trials: pd.DataFrame) -> list[str]:

@@ -127,20 +127,21 @@ def group_rows(table: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
     tasks = [task for group in VTAB_GROUPS.values() for task in group]
     if not any(task in table for task in tasks):
         return []
-    rows = []
+    rows: list[dict[str, Any]] = []
     for method, values in table.iterrows():
-        means = {}
+        means = []
         for group, members in {**VTAB_GROUPS, MEAN_OF_TASKS: tuple(tasks)}.items():
             found = values.reindex(members)
             missing = list(found.index[found.isna()])
-            means[group] = math.nan if missing else float(found.mean())
-            rows.append({"method": method, "group": group, "mean": None if missing else means[group],
-                         "n": len(members) - len(missing), "missing": ", ".join(missing)})  # fmt: skip
-        three = [means[group] for group in VTAB_GROUPS]
-        whole = not any(map(math.isnan, three))
-        rows.append({"method": method, "group": MEAN_OF_GROUPS, "n": rows[-1]["n"],
-                     "mean": sum(three) / 3 if whole else None,
-                     "missing": rows[-1]["missing"]})  # fmt: skip
+            means.append(None if missing else float(found.mean()))
+            rows.append(
+                {"method": method, "group": group, "mean": means[-1],
+                 "n": len(members) - len(missing), "missing": ", ".join(missing)}
+            )  # fmt: skip
+        three = [mean for mean in means[:-1] if mean is not None]
+        whole = len(three) == len(VTAB_GROUPS)
+        mean = sum(three) / len(three) if whole else None
+        rows.append({**rows[-1], "group": MEAN_OF_GROUPS, "mean": mean})
     return [{"metric": study.objectives[0].metric, **row} for row in rows]
 
 

@@ -92,7 +92,8 @@ def frames(
             notes.append(note)
         arrow["groups"] = table_of(cross.group_rows(scores, study), study, "groups")
     with step("importance"):
-        shares, note = [], ""
+        shares: list[dict[str, Any]] = []
+        note = ""
         if study.kind == "search":
             shares, note = importance.importance_rows(trials, study)
         arrow["importance"] = table_of(shares, study, "importance")

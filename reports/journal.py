@@ -133,14 +133,15 @@ def _read_on(state: _State, file: Any, path: Path) -> bool:
         place = f"{path.name}:{state.lines + 1}"
         is_epoch = _EPOCH_MARK in line[:_MARK_WITHIN]
         try:
-            event = checked_body(line, place) if is_epoch else decode_line(line, place)
+            body = checked_body(line, place) if is_epoch else b""
+            event = {} if is_epoch else decode_line(line, place)
         except RecordError:
             if line.endswith(b"\n"):
                 raise
             is_torn = True
             break
         if is_epoch:
-            reader.add(event)
+            reader.add(body)
         else:
             _take(state, event, place, reader)
         state.lines += 1
@@ -237,10 +238,13 @@ def _cached(cache: Path, file: Any) -> _State | None:
         about = trials.schema.metadata or {}
         if about != epochs.schema.metadata or about.get(b"version") != _CACHE_VERSION:
             return None
-        state = _State(*(int(about[key]) for key in (b"offset", b"crc", b"lines", b"replaced")))
+        offset, crc, lines, replaced = (
+            int(about[key]) for key in (b"offset", b"crc", b"lines", b"replaced")
+        )
+        state = _State(offset, crc, lines, replaced)
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None  # none yet, or not whole: the journal is the truth
-    crc, left = 0, state.offset
+    crc, left = 0, offset
     while left and (chunk := file.read(min(left, 1 << 24))):
         crc, left = zlib.crc32(chunk, crc), left - len(chunk)
     if left or crc != state.crc:

@@ -21,8 +21,10 @@ POWER = 0.8
 FEW = 3
 """With fewer replicates an interval is too wide to say much; tables warn."""
 BCA_FROM = 10
-"""Replicates from which the bootstrap covers 95 +- 1.5 %; with fewer it covers less (five seeds:
-90 %), so differences get Student's interval and medians none."""
+"""Pairs from which the bootstrap of the mean difference covers 95 +- 1.5 %; with fewer it covers
+less (five seeds: 90 %), so their interval is Student's."""
+MEDIAN_FROM = 15
+"""Values from which the bootstrap of the median does; with fewer, medians have no interval."""
 RESAMPLES = 2000
 
 Test = Literal["paired t", "wilcoxon"]
@@ -42,7 +44,7 @@ class Summary:
     high: float | None = None
     median: float | None = None
     median_low: float | None = None
-    """BCa bootstrap interval of the median; needs BCA_FROM values."""
+    """BCa bootstrap interval of the median; needs MEDIAN_FROM values."""
     median_high: float | None = None
 
 
@@ -85,7 +87,7 @@ def summarise(values: Sequence[float]) -> Summary:
         return Summary(1, mean, median=median)
     std = float(np.std(values, ddof=1))
     margin = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * std / math.sqrt(n)
-    low, high = bca_interval(values, np.median) if n >= BCA_FROM else (None, None)
+    low, high = bca_interval(values, np.median) if n >= MEDIAN_FROM else (None, None)
     return Summary(n, mean, std, mean - margin, mean + margin, median, low, high)
 
 
@@ -184,8 +186,7 @@ def detectable_effect(n: int) -> float:
     critical = stats.t.ppf(0.5 + LEVEL / 2, n - 1)
 
     def lack(effect: float) -> float:
-        # The other tail holds less than 1e-3 where the power is 80 %, but for n = 2 and 3; far out
-        # scipy's noncentral t has no numbers (NaN), where the tail is nothing.
+        # Far out scipy's noncentral t has no number (NaN) for the other tail, which is nothing.
         shift = effect * math.sqrt(n)
         power = stats.nct.sf(critical, n - 1, shift)
         tail = np.nan_to_num(stats.nct.cdf(-critical, n - 1, shift))

@@ -104,7 +104,7 @@ def to_latex(table: pd.DataFrame, references: Sequence[Reference] = ()) -> str:
     for factor, rows in shown(table):
         lines = [r"\begin{tabular}{lrrrrrr}", r"\toprule"]
         lines += [
-            rf"{_tex(factor)} & $n$ & val (\%) & test (\%) & $\Delta$ val (95\,\%) & $p$ & $d_z$ \\",
+            rf"{_tex(factor)} & $n$ & val (\%) & test (\%) & $\Delta$ val & $p$ & $d_z$ \\",
             r"\midrule",
         ]
         places = ranking(rows)

@@ -1,6 +1,7 @@
 """What all figures share: size, colours, data, and how a figure becomes files."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ NAMES = {
 DOTS = 2000
 """Points of a figure above which they are stored as pixels, not as shapes."""
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tcpa",
     "pdf.fonttype": 42,
@@ -59,11 +60,13 @@ def save(figure: Figure, path: Path) -> None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         for kind in FORMATS:
-            metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-            write_atomic(
-                path.with_suffix(f".{kind}"),
-                lambda p, k=kind, m=metadata: figure.savefig(p, format=k, dpi=200, metadata=m),
-            )
+            write_atomic(path.with_suffix(f".{kind}"), partial(_write, figure, kind))
+
+
+def _write(figure: Figure, kind: str, path: Path) -> None:
+    # without a date equal figures are equal files
+    metadata: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    figure.savefig(path, format=kind, dpi=200, metadata=metadata)
 
 
 def groups_of(labels: Iterable[Any]) -> dict[str, tuple[str, str]]:

@@ -33,8 +33,8 @@ def prepare(tables: Frames) -> pd.DataFrame:
     rows = []
     order = np.lexsort((epoch, group))
     keys = np.stack([group[order], epoch[order]], axis=1)
-    starts = np.flatnonzero(np.r_[True, (keys[1:] != keys[:-1]).any(axis=1)]) if len(keys) else []
-    for part in np.split(order, starts[1:]) if len(keys) else []:
+    changes = 1 + np.flatnonzero((keys[1:] != keys[:-1]).any(axis=1))
+    for part in np.split(order, changes):
         finite = value[part][np.isfinite(value[part])]
         if len(finite):
             low, high = _band(finite, tables.study.kind)
@@ -48,7 +48,9 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         return "No epoch is recorded yet, so there are no learning curves."
     metric = tables.study.curve_metric
     figure, axes = new_figure()
-    looks = groups_of(data["group"].unique()[:SHOWN])
+    names = list(data["group"].unique())
+    # methods have the colours of the other figures, levels the order of the design
+    looks = groups_of((sorted(names) if tables.study.kind == "search" else names)[:SHOWN])
     for name, (colour, marker) in looks.items():
         rows = data[data["group"] == name].sort_values("epoch")
         mean, low, high = (shown_values(rows[c], metric) for c in ("mean", "low", "high"))

@@ -32,7 +32,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         axes.plot(100 * row["mean"], place, marker, color=colour, ms=4)
         labels.append(f"{row['factor']} = {row['level']}" if several else str(row["level"]))
     axes.set_yticks(range(len(data)), labels)
-    axes.invert_yaxis()
+    axes.set_ylim(len(data) - 0.5, -0.5)
     interval = "95 % interval" if data["low"].notna().any() else "one seed: no interval"
     axes.set_xlabel(f"val accuracy (%)\nmean, {interval}")
     return figure

@@ -50,9 +50,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     colours = matplotlib.colormaps["viridis_r"](worth)
     colours[:, 3] = strength
     lines = [np.column_stack([places, row]) for row in values]
-    axes.add_collection(
-        LineCollection(lines, colors=colours, lw=0.8, rasterized=len(lines) > 100)  # type: ignore[arg-type]
-    )
+    axes.add_collection(LineCollection(lines, colors=colours, lw=0.8, rasterized=len(lines) > 100))
     # Where a line is interrupted on both sides only a dot shows its value.
     axes.scatter(
         np.tile(places, len(values)), values.ravel(), s=2, lw=0, rasterized=True,
@@ -60,7 +58,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     )  # fmt: skip
     axes.set_xlim(-0.15, places[-1] + 0.15)
     axes.set_ylim(-0.03, 1.03)
-    for place in places:
+    for place in range(len(places)):
         axes.axvline(place, color="#888888", lw=0.5, zorder=0)
     names = [*data.columns[:-1], name_of(str(data.columns[-1]))]
     axes.set_xticks(places, names, rotation=25, ha="right")
@@ -70,8 +68,8 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
 
 def _scaled(column: pd.Series, log: bool) -> pd.Series:
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        numbers = pd.Series(column.to_numpy(float, na_value=np.nan), index=column.index)
-        numbers = np.log(numbers) if log else numbers
+        values = column.to_numpy(float, na_value=np.nan)
+        numbers = pd.Series(np.log(values) if log else values, index=column.index)
     else:
         codes, _ = pd.factorize(column, sort=True)
         numbers = pd.Series(codes, index=column.index, dtype=float).where(column.notna())

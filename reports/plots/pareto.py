@@ -62,8 +62,10 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     for axes, cost in zip(panels, costs, strict=True):
         for name, (colour, marker) in looks.items():
             rows = data[data["methods"] == name]
-            axes.scatter(rows[cost], shown_values(rows["value"], metric), s=8, color=colour, lw=0,
-                         marker=marker, label=name, alpha=0.6, rasterized=len(data) > DOTS)  # fmt: skip
+            axes.scatter(
+                rows[cost], shown_values(rows["value"], metric), s=8, color=colour, lw=0, alpha=0.6,
+                marker=marker, label=name, rasterized=len(data) > DOTS,
+            )  # fmt: skip
         front = data[data[f"front_{cost}"]].sort_values(cost)
         axes.step(front[cost], shown_values(front["value"], metric), where="post",
                   color="#222222", lw=1)  # fmt: skip

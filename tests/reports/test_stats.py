@@ -9,7 +9,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from reports.stats import (
-    BCA_FROM,
+    MEDIAN_FROM,
     bca_interval,
     compare_paired,
     detectable_effect,
@@ -90,7 +90,7 @@ def test_bca_equals_scipy_but_for_its_expansion() -> None:
 
 
 def test_medians_and_small_samples() -> None:
-    few, many = summarise([1.0, 2.0, 9.0]), summarise(list(range(BCA_FROM)))
+    few, many = summarise([1.0, 2.0, 9.0]), summarise(list(range(MEDIAN_FROM)))
     assert few.median == 2.0 and few.median_low is None, "three seeds cannot bound a median"
     assert many.median_low is not None and many.median_high is not None
     assert many.median_low < many.median < many.median_high
