@@ -254,8 +254,21 @@ def _final(
     return {"kind": status, "trial": planned["trial"], **asdict(result)}
 
 
+def add_trials(folder: Path, trials: int, epochs: int, *, seed: int = 1) -> None:
+    """Append whole trials to a search's journal, as its driver does while it runs."""
+    rng = np.random.default_rng(seed)
+    journal = folder / "journal.jsonl"
+    with journal.open("rb") as file:
+        first = sum(b'"kind":"planned"' in line[:64] for line in file)
+    events = list(_events(rng, folder.name, trials, epochs, "search", 0.0, 0.0, 0.0))
+    with journal.open("ab") as file:
+        for number, event in enumerate(events[1:-1]):
+            event = {"n": number, "t": 1.8e9 + number, **event}
+            file.write(encode_line({**event, "trial": f"{first + int(event['trial']):05d}"}))
+
+
 def main() -> None:
-    """Write a study, make its report, print seconds per step and the peak memory."""
+    """Write a study, make its report twice, print seconds per step and the peak memory."""
     from reports.build import build_report
 
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -263,16 +276,29 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--kind", choices=["search", "ablation"], default="search")
+    parser.add_argument("--stopped", type=float, default=0.0, help="share stopped early")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    write_study(args.folder, trials=args.trials, epochs=args.epochs, kind=args.kind, seed=args.seed)
-    start = time.perf_counter()
-    summary = build_report(args.folder)
-    total = time.perf_counter() - start
-    for step, seconds in summary.seconds.items():
-        print(f"{step:<12}{seconds:8.2f} s")
-    print(f"{'total':<12}{total:8.2f} s")
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:8.0f} MiB")
+    write_study(
+        args.folder,
+        trials=args.trials,
+        epochs=args.epochs,
+        kind=args.kind,
+        seed=args.seed,
+        stopped=args.stopped,
+    )
+    for title in ("first report", "again with 10 trials more"):
+        wall, cpu = time.perf_counter(), time.process_time()
+        summary = build_report(args.folder)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        print(f"{title} ({', '.join(f'{n} {status}' for status, n in summary.counts.items())})")
+        for step, seconds in summary.seconds.items():
+            print(f"  {step:<16}{seconds:8.2f} s")
+        print(f"  {'total':<16}{wall:8.2f} s, {cpu:.2f} s of CPU")
+        if args.kind == "ablation":
+            break
+        add_trials(args.folder, 10, args.epochs)
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
     print(summary.html)
 
 

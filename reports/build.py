@@ -106,12 +106,11 @@ def build_report(study_dir: Path) -> ReportSummary:
         StudyError: There is no such study, it has no journal, or its folder cannot be written.
         RecordError: The journal is damaged.
     """
-    timed = Stopwatch()
+    timed, folder = Stopwatch(), study_dir / "tables"
     with timed("read"):
         records = load_journal(study_dir)
-    found, arrow = frames(records, timed)
+    found, arrow = frames(records, timed, folder)
     del records
-    folder = study_dir / "tables"
     with ThreadPoolExecutor(1) as beside:  # Arrow writes without holding up the drawing
         writing = beside.submit(_write_tables, arrow, folder)
         with timed("statistics"):

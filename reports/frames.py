@@ -1,6 +1,7 @@
 """A study as pandas frames: the public way into its numbers."""
 
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import pyarrow as pa
 
 from reports import ablation, cross, importance
 from reports.journal import Records, load_journal
+from reports.parquet import read_table
 from reports.reference import load_reference
 from reports.study import Study
 from reports.tables import epoch_table, frame_of, settings_of, table_of, trial_table
+from tcpa_core.errors import RecordError
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,17 @@ def load(study: str | Path, tracking_uri: str | None = None) -> Frames:
 
 
 def frames(
-    records: Records, timed: Callable[[str], Any] | None = None
+    records: Records,
+    timed: Callable[[str], Any] | None = None,
+    earlier: Path | None = None,
 ) -> tuple[Frames, dict[str, pa.Table]]:
     """All tables of the records, as frames and as Arrow tables by name.
 
     Args:
+        earlier: Folder of tables written before; its importance is taken over where it is of the
+            very same trials.
         timed: Called with a step's name; its result is entered while the step runs.
     """
-    from contextlib import nullcontext
-
     step = timed or (lambda name: nullcontext())
     study, notes = records.study, list(records.notes)
     with step("tables"):
@@ -92,11 +97,7 @@ def frames(
             notes.append(note)
         arrow["groups"] = table_of(cross.group_rows(scores, study), study, "groups")
     with step("importance"):
-        shares: list[dict[str, Any]] = []
-        note = ""
-        if study.kind == "search":
-            shares, note = importance.importance_rows(trials, study)
-        arrow["importance"] = table_of(shares, study, "importance")
+        arrow["importance"], note = _importance(trials, study, earlier)
         notes += [note] if note else []
     found = Frames(
         study=study,
@@ -110,3 +111,21 @@ def frames(
         notes=tuple(dict.fromkeys(notes)),
     )
     return found, arrow
+
+
+_IDENTITY = b"tcpa.importance_of"
+
+
+def _importance(trials: pd.DataFrame, study: Study, earlier: Path | None) -> tuple[pa.Table, str]:
+    """The importance table, and a sentence where it is empty."""
+    if study.kind != "search":
+        return table_of([], study, "importance"), ""
+    identity = importance.identity(trials, study).encode()
+    if earlier is not None and (earlier / "importance.parquet").is_file():
+        with suppress(RecordError):  # of another version: made anew
+            table = read_table(earlier, "importance")
+            if len(table) and table.schema.metadata.get(_IDENTITY) == identity:
+                return table, ""
+    rows, note = importance.importance_rows(trials, study)
+    table = table_of(rows, study, "importance")
+    return table.replace_schema_metadata({**table.schema.metadata, _IDENTITY: identity}), note

@@ -1,5 +1,7 @@
 """How much each searched setting mattered, by fANOVA and PED-ANOVA, with bootstrap intervals."""
 
+import json
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +11,8 @@ from sklearn.ensemble import RandomForestRegressor
 
 from reports.study import Study
 
+VERSION = 1
+"""Raised whenever equal trials would give another importance."""
 FEWEST = 10
 """Completed trials below which importance says nothing."""
 TREES = 40
@@ -36,6 +40,7 @@ def importance_rows(trials: pd.DataFrame, study: Study) -> tuple[list[dict[str, 
         return [], f"Importance needs {FEWEST} completed trials, there are {len(done)}."
     if done[objective.metric].nunique() == 1:
         return [], f"Importance is not defined: {objective.metric} is the same in all trials."
+    done = first_of(done)
     axes = [a for a in study.axes if a in done and done[a].nunique() > 1]
     groups: dict[tuple[bool, ...], list[str]] = {}
     for axis in axes:  # axes that are active together share one forest
@@ -57,6 +62,23 @@ def importance_rows(trials: pd.DataFrame, study: Study) -> tuple[list[dict[str, 
     if not rows:
         return [], f"No axis was active in {FEWEST} completed trials; importance is left out."
     return sorted(rows, key=lambda r: (r["method"], -r["importance"])), ""
+
+
+def first_of(used: pd.DataFrame) -> pd.DataFrame:
+    """The first used trials, of thousands a whole number of hundreds.
+
+    So a few new trials among many leave the importance as it was, and `n` says how many it is of.
+    """
+    return used.head(len(used) // 100 * 100) if len(used) >= 1000 else used
+
+
+def identity(trials: pd.DataFrame, study: Study) -> str:
+    """Checksum of all that the importance depends on."""
+    done = first_of(trials[trials["left_out"] == ""])
+    columns = [c for c in (*study.axes, study.objectives[0].metric) if c in done]
+    rows = pd.util.hash_pandas_object(done[columns], index=False).to_numpy()
+    about = json.dumps([VERSION, list(columns), study.document.get("space")], sort_keys=True)
+    return f"{zlib.crc32(rows.tobytes(), zlib.crc32(about.encode())):08x}-{len(done)}"
 
 
 def fanova(x: Array, y: Array, wanted: Sequence[int]) -> list[dict[str, Any]]:

@@ -36,6 +36,8 @@ _MARK_WITHIN = 64
 _EPOCHS_AT_ONCE = 100_000
 """Lines parsed in one call: about 30 MB of text."""
 _CACHE_VERSION = b"1"
+_LITTLE = 1 << 21
+"""Bytes that are read again sooner than everything is kept again."""
 
 
 @dataclass(slots=True)
@@ -82,7 +84,7 @@ def load_journal(study_dir: Path) -> Records:
         state = _cached(cache, file) or _State()
         before = state.offset
         is_torn = _read_on(state, file, path)
-    if state.offset > before:
+    if state.offset - before > (_LITTLE if before else 0):
         _keep(state, cache)
     records = Records(study, list(state.trials.values()), state.epochs)
     if is_torn:
