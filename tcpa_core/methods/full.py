@@ -24,5 +24,5 @@ class Method(BackboneWeights):
 
     @classmethod
     def trained(cls, backbone: Backbone, settings: Any) -> list[str]:
-        """Every weight."""
-        return [name for name, _ in backbone.named_parameters()]
+        """Every weight but those of the classifier that came with it, which no head uses."""
+        return [name for name, _ in backbone.named_parameters() if name.startswith("vit.")]

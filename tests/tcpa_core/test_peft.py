@@ -389,6 +389,13 @@ def test_methods_that_share_no_hook_can_be_chained() -> None:
     assert output.logits.shape == (1, 3, NUM_CLASSES)
 
 
+def test_full_leaves_the_classifier_of_the_weights_alone() -> None:
+    pair = (torch.zeros(7, 32), torch.zeros(7))
+    backbone = Backbone(tiny_backbone().vit, classifier=[pair])
+    names = PackModel(backbone, [of("full")], NUM_CLASSES).member_specs(0)
+    assert len(names) == 2 + len(list(backbone.vit.parameters()))
+
+
 def test_bias_needs_a_bias() -> None:
     backbone = tiny_backbone()
     for module in backbone.modules():
