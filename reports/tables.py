@@ -53,6 +53,8 @@ TRIAL_COLUMNS = (
     Column("num_trainable", INT, "trainable parameters, head included"),
     Column("num_trainable_no_head", INT, "trainable parameters without the head"),
     Column("flops_per_image", REAL, "forward of one image, multiply-add = 2", "FLOP"),
+    Column("train_flops_per_image", REAL, "of a training step, counted, per image", "FLOP"),
+    Column("activation_bytes_per_image", REAL, "kept between the passes, per image", "byte"),
     Column("duration_s", REAL, "training time, divided among trials that shared the device", "s"),
     Column("gpu_s", REAL, "duration_s where the device was a GPU, else 0", "s"),
     Column("peak_memory_bytes", INT, "peak of the process or device", "byte"),

@@ -12,6 +12,8 @@ Metric = Literal[
     "num_trainable",
     "num_trainable_no_head",
     "flops_per_image",
+    "train_flops_per_image",
+    "activation_bytes_per_image",
     "duration_s",
 ]
 

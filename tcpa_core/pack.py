@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +22,11 @@ from torch.nn import functional as F
 from tcpa_core.backbone import Backbone
 from tcpa_core.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.config import TrialConfig
+from tcpa_core.costs import SAMPLES, TrainingCosts, training_costs
 from tcpa_core.data._images import ImageSource
 from tcpa_core.data.base import Progress, load_dataset
 from tcpa_core.errors import CheckpointError
-from tcpa_core.methods.base import FitData, MemberState, Step, Trainer, method_class
+from tcpa_core.methods.base import FitData, MemberState, Step, Trainer, method_class, pack_key
 from tcpa_core.model import ModelOutput, PackModel, init_member_state
 from tcpa_core.optim import Moments, PackOptimizer, lr_at
 from tcpa_core.record import EpochReport, TrialResult
@@ -131,6 +133,7 @@ class Pack:
         self.data = data
         self.device = data.train.labels.device
         self._features: dict[str, Tensor] = {}
+        self._counted: dict[Any, TrainingCosts] = {}
         self._assembled: list[Member] = []
         self._model: PackModel | None = None
         self._optimizer: PackOptimizer | None = None
@@ -240,6 +243,7 @@ class Pack:
         """What the member leaves behind; `test` is (loss, accuracy) of the selected state."""
         model = self._build([member])
         total, without_head = model.num_trainable(0)
+        costs = self._costs(model)
         best = member.selected
         return TrialResult(
             status=status,  # type: ignore[arg-type]
@@ -253,11 +257,28 @@ class Pack:
             num_trainable=total,
             num_trainable_no_head=without_head,
             flops_per_image=model.flops_per_image(),
+            train_flops_per_image=costs.flops,
+            activation_bytes_per_image=costs.activation_bytes,
             duration_s=member.duration_s,
             peak_memory_bytes=_peak_memory_bytes(self.device),
             device=str(self.device),
             warnings=list(self.backbone.warnings),
         )
+
+    def _costs(self, model: PackModel) -> TrainingCosts:
+        """Costs of a training step of a pack of one; counted once per set of shapes."""
+        config = model.configs[0]
+        shapes = tuple((name, spec.shape) for name, spec in model.member_specs(0).items())
+        key = (*pack_key(config), shapes, tuple(config.method_settings.values()))
+        if key not in self._counted:
+            cached = model.features_are_frozen and not _changes_images([config])
+            if cached:
+                inputs = self._frozen_features(model, "train")[:SAMPLES][None]
+            else:
+                inputs = self.data.train.batch(torch.arange(SAMPLES), None)[None]
+            with _autocast(config, self.device):
+                self._counted[key] = training_costs(model, inputs, features=cached)
+        return self._counted[key]
 
     def save(self, member: Member, folder: Path) -> None:
         """Write last.safetensors (all that `restore` needs) and best.safetensors (for users)."""
@@ -407,7 +428,7 @@ class Pack:
         """Classification and method loss of one batch per member, both [M]."""
         indices = indices.to(self.device)
         targets = _targets(members, self.data.train.labels[indices], len(self.data.class_names))
-        if model.features_are_frozen and not _changes_images(members):
+        if model.features_are_frozen and not _changes_images([m.config for m in members]):
             out = model.classify(self._frozen_features(model, "train")[indices], step)
             return _loss(out, targets), out.penalty
         images = self._images(members, indices, step)
@@ -419,7 +440,7 @@ class Pack:
     def _images(self, members: Sequence[Member], indices: Tensor, step: Step) -> Tensor:
         """Training images [M, B, 3, H, W] at indices [M, B], augmented by each member's stream."""
         train = self.data.train
-        if not _augments(members):
+        if not _augments([m.config for m in members]):
             return train.batch(indices.flatten(), None).unflatten(0, indices.shape)
         generators = [
             stream.generator("augment", t)
@@ -496,14 +517,14 @@ def _autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=use)
 
 
-def _augments(members: Sequence[Member]) -> bool:
+def _augments(configs: Sequence[TrialConfig]) -> bool:
     """True when the data layer changes training images at random; equal within a pack."""
-    return members[0].config.data.flip or members[0].config.data.random_crop
+    return configs[0].data.flip or configs[0].data.random_crop
 
 
-def _changes_images(members: Sequence[Member]) -> bool:
+def _changes_images(configs: Sequence[TrialConfig]) -> bool:
     """True when a training image may look different from epoch to epoch."""
-    return _augments(members) or any(m.config.train.mixup_alpha for m in members)
+    return _augments(configs) or any(config.train.mixup_alpha for config in configs)
 
 
 def _targets(members: Sequence[Member], labels: Tensor, num_classes: int) -> Tensor:

@@ -76,6 +76,10 @@ class TrialResult:
     num_trainable_no_head: int = 0
     flops_per_image: float | None = None
     """Forward FLOPs (multiply-add = 2) of one image in evaluation."""
+    train_flops_per_image: float | None = None
+    """FLOPs of a training step per image, counted forward and backward."""
+    activation_bytes_per_image: float | None = None
+    """Kept between the passes of a training step, per image."""
     duration_s: float = 0.0
     peak_memory_bytes: int = 0
     device: str = ""

@@ -124,7 +124,7 @@ BAD_SPACES: list[tuple[str, str, str]] = [
     # conditions
     ("when_text", _axis("{float: [1, 2], when: tcpa}"), r"when must be a mapping"),
     ("when_unknown", _axis("{float: [1, 2], when: {method: vpt}}"), r"no setting 'method'"),
-    ("when_method", _axis("{float: [1, 2], when: {methods: vtp}}"), r"got 'vtp' .*'vpt'"),
+    ("when_method", _axis("{float: [1, 2], when: {methods: vptt}}"), r"got 'vptt' .*'vpt'"),
     ("when_empty", _axis("{float: [1, 2], when: {optim.name: []}}"), r"lists no value"),
     ("when_value", _axis("{float: [1, 2], when: {optim.name: adam}}"), r"'adamw' or 'sgd'"),
     ("when_never", _axis("{float: [1, 2], when: {optim.name: sgd}}"), r"optim.lr is never active"),

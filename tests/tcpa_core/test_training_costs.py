@@ -1,0 +1,44 @@
+"""Costs of a training step are those that torch counts, per image and per method."""
+
+import pytest
+
+from tcpa_core.costs import SAMPLES, training_costs
+from tcpa_core.model import PackModel
+from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, trial
+
+
+def costs(*methods: str, **settings: object):  # type: ignore[no-untyped-def]
+    backbone = tiny_backbone()
+    model = PackModel(backbone, [trial(methods, **settings)], NUM_CLASSES)
+    x = images(backbone, samples=SAMPLES)
+    return model, training_costs(model, x, features=False)
+
+
+def test_prompts_cost_less_than_two_forward_passes() -> None:
+    """Two blocks: the tokens of the first need no gradient, of the last only one is computed."""
+    model, found = costs("vpt", vpt__prompt_dropout=0.0)
+    forward = model.flops_per_image()
+    assert forward < found.flops < 2 * forward
+    assert found.activation_bytes > 0
+
+
+def test_training_the_backbone_costs_about_three() -> None:
+    model, full = costs("full")
+    assert 2.3 * model.flops_per_image() < full.flops < 3.1 * model.flops_per_image()
+    _, prompts = costs("vpt")
+    assert full.activation_bytes > prompts.activation_bytes
+
+
+def test_more_prompts_cost_more() -> None:
+    few, many = (costs("vpt", vpt__num_prompts=n)[1] for n in (2, 40))
+    assert many.flops > few.flops
+    assert many.activation_bytes > few.activation_bytes
+
+
+def test_a_head_on_cached_features_costs_its_two_products() -> None:
+    backbone = tiny_backbone()
+    model = PackModel(backbone, [trial(["linear"])], NUM_CLASSES)
+    width = backbone.layout.feature_dim
+    features = images(backbone, samples=SAMPLES).flatten(2)[..., :width]
+    found = training_costs(model, features, features=True)
+    assert found.flops == pytest.approx(2 * 2 * width * NUM_CLASSES)
