@@ -23,7 +23,7 @@ FEW = 3
 BCA_FROM = 10
 """Pairs from which the bootstrap of the mean difference covers 95 +- 1.5 %; with fewer it covers
 less (five seeds: 90 %), so their interval is Student's."""
-MEDIAN_FROM = 15
+MEDIAN_FROM = 20
 """Values from which the bootstrap of the median does; with fewer, medians have no interval."""
 RESAMPLES = 2000
 

@@ -91,7 +91,7 @@ ABLATION_COLUMNS = (
     Column("low", REAL, "Student's 95 % interval of the mean", "fraction"),
     Column("high", REAL, "same", "fraction"),
     Column("median", REAL, "over the seeds", "fraction"),
-    Column("median_low", REAL, "BCa 95 % interval of the median, from 15 seeds", "fraction"),
+    Column("median_low", REAL, "BCa 95 % interval of the median, from 20 seeds", "fraction"),
     Column("median_high", REAL, "same", "fraction"),
     Column("n_paired", INT, "seeds shared with the baseline"),
     Column("diff", REAL, "mean paired difference to the baseline", "fraction"),

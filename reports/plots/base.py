@@ -8,8 +8,9 @@ from typing import Any
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from reports.parquet import write_atomic
 from reports.text import methods_label
@@ -53,14 +54,18 @@ def new_figure(height: float = 2.3, width: float = WIDTH) -> tuple[Figure, Axes]
     return figure, figure.subplots()
 
 
+def log_axis(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis: powers of ten are set as formulas, which is slow."""
+    axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write PATH.svg, .png and .pdf, each replaced as a whole; the layout is computed once."""
     with matplotlib.rc_context(STYLE):
-        FigureCanvasAgg(figure)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
         for kind in FORMATS:
             write_atomic(path.with_suffix(f".{kind}"), partial(_write, figure, kind))
+            figure.set_layout_engine("none")
 
 
 def _write(figure: Figure, kind: str, path: Path) -> None:

@@ -10,6 +10,7 @@ from reports.plots.base import (
     DOTS,
     WIDTH,
     groups_of,
+    log_axis,
     method_column,
     name_of,
     shown_values,
@@ -71,6 +72,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     if (regret > 0).any():
         bottom.set_yscale("symlog", linthresh=float(regret[regret > 0].min()))
         bottom.yaxis.set_minor_locator(NullLocator())
+        log_axis(bottom.yaxis)
     bottom.set_ylabel("regret")
     bottom.set_xlabel("trial (hollow: stopped early)")
     return figure

@@ -9,6 +9,7 @@ from reports.plots.base import (
     DOTS,
     WIDTH,
     groups_of,
+    log_axis,
     method_column,
     name_of,
     shown_values,
@@ -71,6 +72,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
                   color="#222222", lw=1)  # fmt: skip
         if data[cost].min() > 0 and data[cost].max() / data[cost].min() > 20:
             axes.set_xscale("log")
+            log_axis(axes.xaxis)
         axes.set_xlabel(COSTS[cost])
     low, high = shown_values(data["value"], metric).quantile([0.02, 1.0])
     if high > low:

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports.frames import Frames
-from reports.plots.base import COLOURS, WIDTH
+from reports.plots.base import COLOURS, WIDTH, log_axis
 
 TITLE = "One-factor sweeps"
 KINDS = ("ablation",)
@@ -42,6 +42,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         axes.plot(base["x"], 100 * base["mean"], "o", ms=7, mfc="none", mec=COLOURS[1])
         if rows["x"].min() > 0 and rows["x"].max() / rows["x"].min() >= 20:
             axes.set_xscale("log")
+            log_axis(axes.xaxis)
         axes.set_xlabel(factor)
         axes.set_ylabel("val accuracy (%)")
     for axes in figure.axes[len(factors) :]:
