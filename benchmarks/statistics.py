@@ -3,8 +3,8 @@
     python -m benchmarks.statistics
 
 prints simulated coverage (aim: 95 +- 1.5 %) and false-positive rates (aim: at most 5 %), each with
-the Monte Carlo error of the simulation itself, which is allowed for twice. Flat (uniform) noise is far from what
-Student's interval supposes and is shown for information.
+the Monte Carlo error of the simulation itself, which is allowed for twice. Flat (uniform) noise is
+far from what Student's interval supposes and is shown for information.
 """
 
 import argparse
