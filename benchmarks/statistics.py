@@ -39,7 +39,7 @@ def coverage(random: np.random.Generator, repeats: int) -> Iterator[tuple[str, f
             ("median", np.median, MEDIAN_FROM),
         ):
             for n in (fewest, 25, 40):
-                rows = draw(random, (repeats // 4, n))
+                rows = draw(random, (repeats // 2, n))
                 pairs = [bca_interval(row, statistic, seed) for seed, row in enumerate(rows)]
                 hits = sum(low <= 0 <= high for low, high in pairs)
                 yield f"{label}, BCa, {name}, n = {n}", hits / len(pairs), len(pairs)

@@ -13,7 +13,7 @@ from reports.plots.base import groups_of, method_column, name_of, new_figure, sh
 
 TITLE = "Learning curves"
 KINDS = ("search", "ablation")
-PLACE = 5
+PLACE = 2
 SHOWN = 8
 
 
@@ -47,10 +47,11 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     if data.empty:
         return "No epoch is recorded yet, so there are no learning curves."
     metric = tables.study.curve_metric
-    figure, axes = new_figure()
     names = list(data["group"].unique())
     # methods have the colours of the other figures, levels the order of the design
     looks = groups_of((sorted(names) if tables.study.kind == "search" else names)[:SHOWN])
+    is_short = max(map(len, looks)) <= 14
+    figure, axes = new_figure(2.5 if is_short else 2.3 + 0.15 * len(looks))
     for name, (colour, marker) in looks.items():
         rows = data[data["group"] == name].sort_values("epoch")
         mean, low, high = (shown_values(rows[c], metric) for c in ("mean", "low", "high"))
@@ -60,9 +61,9 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     band = "95 % over seeds" if tables.study.kind == "ablation" else "middle 90 % of trials"
     more = data["group"].nunique() - len(looks)
-    axes.set_xlabel(f"epoch (band: {band}{f'; {more} groups more' if more else ''})")
+    axes.set_xlabel(f"epoch\n(band: {band}{f'; {more} groups more' if more else ''})")
     axes.set_ylabel(name_of(metric))
-    axes.legend(ncols=2)
+    figure.legend(loc="outside upper left", ncols=3 if is_short else 1)
     return figure
 
 

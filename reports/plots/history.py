@@ -18,7 +18,7 @@ from reports.plots.base import (
 
 TITLE = "History and regret"
 KINDS = ("search",)
-PLACE = 4
+PLACE = 1
 
 
 def prepare(tables: Frames) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from reports.plots.base import COLOURS, new_figure
 
 TITLE = "Ranks across datasets"
 KINDS = ("search", "ablation")
-PLACE = 3
+PLACE = 4
 
 
 def prepare(tables: Frames) -> pd.DataFrame:

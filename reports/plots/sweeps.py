@@ -8,7 +8,7 @@ from reports.plots.base import COLOURS, WIDTH, log_axis
 
 TITLE = "One-factor sweeps"
 KINDS = ("ablation",)
-PLACE = 2
+PLACE = 3
 WIDE = True
 SHOWN = 6
 
