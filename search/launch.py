@@ -93,6 +93,8 @@ class _Past:
     outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
     values: dict[str, dict[int, float]] = field(default_factory=dict)
     """Objective by trial and epoch, as far as it is measured every epoch."""
+    epochs: dict[str, int] = field(default_factory=dict)
+    """Last recorded epoch by trial."""
     tested: set[str] = field(default_factory=set)
     hours: float = 0.0
     """Wall time of earlier drivers."""
@@ -151,6 +153,7 @@ class _Run:
         self._past = past
         self._listeners = listeners
         self._counts = Counter(_count(past))
+        self._last_epochs = {t: e for t, e in past.epochs.items() if t not in past.outcomes}
         self._points = {trial: planned.point for trial, planned in past.planned.items()}
         self._metric = space.objective[0].metric
         self._finals = {trial: self._value(final) for trial, final in past.outcomes.items()}
@@ -417,9 +420,16 @@ class _Run:
             f"is recorded is kept: 'tcpa resume {self._study.name}'."
         )
 
+    def _is_news(self, event: Mapping[str, Any]) -> bool:
+        """False for an epoch that an earlier driver recorded: its checkpoint was lost."""
+        if event["kind"] in FINAL_KINDS:
+            self._last_epochs.pop(event["trial"], None)
+        return event["kind"] != "epoch" or event["epoch"] > self._last_epochs.get(event["trial"], 0)
+
     def _record(self, *events: Mapping[str, Any]) -> None:
         with self._recording:
-            for event in self._journal.append(*events):
+            news = [event for event in events if self._is_news(event)]
+            for event in self._journal.append(*news):
                 if event["kind"] in FINAL_KINDS:
                     self._counts[str(event["status"])] += 1
                     self._finals[str(event["trial"])] = self._value(event)
@@ -487,19 +497,22 @@ def _read_past(study: StudyDir, space: Space) -> _Past:
     for event in study.events():
         past.is_empty = False
         kind = event["kind"]
+        past.is_finished = kind == "finished"
         if kind in ("study", "resumed"):
             past.hours += (last - first) / 3600 if first is not None else 0.0
             first = event["t"]
         last = event["t"]
         if kind == "planned":
             past.planned[event["trial"]] = Planned.from_event(event)
-        elif kind == "epoch" and metric in event:
+        elif kind == "epoch":
+            past.epochs[event["trial"]] = event["epoch"]
+            if metric not in event:
+                continue
             past.values.setdefault(event["trial"], {})[event["epoch"]] = event[metric]
         elif kind in FINAL_KINDS:
             past.outcomes[event["trial"]] = event
         elif kind == "tested":
             past.tested.add(event["trial"])
-        past.is_finished = kind == "finished"
     past.hours += (last - first) / 3600 if first is not None else 0.0
     return past
 

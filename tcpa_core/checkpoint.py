@@ -15,7 +15,7 @@ import safetensors
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from tcpa_core.errors import CheckpointError
+from tcpa_core.errors import CheckpointError, DamagedCheckpointError
 
 SCHEMA = 2
 
@@ -49,12 +49,12 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = load_file(path)
         text, crc = metadata["tcpa"], metadata["crc"]
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as err:
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             f"{path} is no readable checkpoint ({type(err).__name__}: {err}); "
             "delete it to train this trial from its start."
         ) from err
     if crc != str(_checksum(tensors, text)):
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             f"{path} is damaged: its checksum differs; delete it to train this trial again."
         )
     info: dict[str, Any] = json.loads(text)
@@ -69,6 +69,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> int:
     crc = zlib.crc32(text.encode())
     for name in sorted(tensors):
-        crc = zlib.crc32(name.encode(), crc)
+        kind = f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}"
+        crc = zlib.crc32(kind.encode(), crc)
         crc = zlib.crc32(tensors[name].numpy().tobytes(), crc)
     return crc

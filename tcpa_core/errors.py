@@ -9,6 +9,7 @@ TcpaError
 ├── NonFiniteLossError (ArithmeticError) a member's loss became nan or infinite
 ├── OutOfMemoryError (MemoryError)      a step does not fit, even alone
 ├── CheckpointError (RuntimeError)      a saved state is torn, foreign or of another version
+│   └── DamagedCheckpointError          it cannot be read back at all
 ├── RecordError (ValueError)            a journal line or stored record is damaged
 └── StudyError (RuntimeError)           a study folder is taken, locked, missing or unwritable
 """
@@ -51,6 +52,10 @@ class OutOfMemoryError(TcpaError, MemoryError):
 
 class CheckpointError(TcpaError, RuntimeError):
     """A saved state is torn, foreign or of another schema version."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A saved state cannot be read back: torn or altered, whatever it held."""
 
 
 class RecordError(TcpaError, ValueError):

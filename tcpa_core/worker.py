@@ -12,7 +12,7 @@ from typing import Any
 
 from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.config import BackboneConfig, Flat, TrialConfig
-from tcpa_core.errors import OutOfMemoryError, TcpaError
+from tcpa_core.errors import DamagedCheckpointError, OutOfMemoryError, TcpaError
 from tcpa_core.methods.base import pack_capacity, pack_key
 from tcpa_core.pack import (
     Diverged,
@@ -158,17 +158,31 @@ class Worker:
             config = TrialConfig.from_flat(params, place=f"trial {trial}")
             group = self._group(config)
             folder = self._checkpoints / trial
-            if (folder / "last.safetensors").exists():
-                member = group.pack.restore(folder, trial, config)
-            else:
-                member = group.pack.new_member(trial, config)
+            member, note = self._member(group.pack, folder, trial, config)
         except TcpaError as err:
             result = TrialResult(status="failed", reason=str(err), device=self._device)
             return [_event("failed", trial, asdict(result))]
         job = _Job(member, until_epoch, test_at_end)
         group.jobs[trial] = job
-        started = _event("started", trial, {"device": self._device, "epoch": member.epoch})
+        fields = {"device": self._device, "epoch": member.epoch} | ({"note": note} if note else {})
+        started = _event("started", trial, fields)
         return [started, *self._finish(group)]
+
+    def _member(
+        self, pack: Pack, folder: Path, trial: str, config: TrialConfig
+    ) -> tuple[Member, str]:
+        """The trial as its checkpoint left it, or fresh; and what there is to say about that.
+
+        A damaged checkpoint is set aside and the trial begins anew, which gives the same numbers.
+        """
+        last = folder / "last.safetensors"
+        if not last.exists():
+            return pack.new_member(trial, config), ""
+        try:
+            return pack.restore(folder, trial, config), ""
+        except DamagedCheckpointError as err:
+            last.replace(folder / "damaged.safetensors")
+            return pack.new_member(trial, config), f"begins anew: {err}"
 
     def _extend(self, trial: str, until_epoch: int) -> list[Event]:
         found = self._find(trial)
