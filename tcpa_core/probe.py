@@ -28,8 +28,10 @@ WORTH = 0.05
 MEMORY_SHARE = 0.8
 """Share of the free memory that a pack may fill."""
 LARGEST = 64
-STEPS = 3
+STEPS = 2
 """Timed steps per size, after one to warm up; the fastest counts."""
+LONGEST_S = 5.0
+"""No larger pack is tried after this time."""
 SCHEMA = 1
 
 
@@ -59,17 +61,26 @@ def pack_size(
     Raises:
         OutOfMemoryError: Not even one member fits.
     """
+    known = recorded_size(pack, config, cache_dir=cache_dir)
+    if known is not None:
+        return known
+    found = _probe(pack, config, share)
+    _remember(_path(pack, config, cache_dir), found)
+    return found
+
+
+def recorded_size(
+    pack: Pack, config: TrialConfig, *, cache_dir: Path | None = None
+) -> PackSize | None:
+    """What an earlier probe on this machine found for packs of this kind; None: nothing."""
     if pack_capacity(config) == 1:
         return PackSize(members=1, images_per_s={}, bytes_per_member=0)
-    path = cache_root(cache_dir) / "packs" / f"{_key(pack, config, share)}.json"
     try:
-        known = json.loads(path.read_text())
+        known = json.loads(_path(pack, config, cache_dir).read_text())
         speeds = {int(size): speed for size, speed in known.pop("images_per_s").items()}
         return PackSize(images_per_s=speeds, **known)
     except (OSError, ValueError, KeyError, TypeError):
-        found = _probe(pack, config, share)
-        _remember(path, found)
-        return found
+        return None
 
 
 def _probe(pack: Pack, config: TrialConfig, share: float) -> PackSize:
@@ -77,7 +88,8 @@ def _probe(pack: Pack, config: TrialConfig, share: float) -> PackSize:
     start, best, size = _used_bytes(pack.device), 1, 1
     speeds: dict[int, float] = {}
     growth = 0
-    while size <= LARGEST:
+    started = time.perf_counter()
+    while size <= LARGEST and time.perf_counter() - started < LONGEST_S:
         configs = [config.replace_paths({"seed": seed}) for seed in range(size)]
         try:
             seconds = _fastest_step(pack, configs)
@@ -112,7 +124,7 @@ def _fastest_step(pack: Pack, configs: Sequence[TrialConfig]) -> float:
     return min(seconds[1:])
 
 
-def _key(pack: Pack, config: TrialConfig, share: float) -> str:
+def _path(pack: Pack, config: TrialConfig, cache_dir: Path | None) -> Path:
     device = pack.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     parts = [
@@ -121,13 +133,13 @@ def _key(pack: Pack, config: TrialConfig, share: float) -> str:
         os.cpu_count(),
         torch.get_num_threads(),
         torch.__version__,
-        share,
         config.backbone.name,
         pack.backbone.img_size,
         config.train.precision,
         *pack_key(config),
     ]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    return cache_root(cache_dir) / "packs" / f"{key}.json"
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.config import BackboneConfig, Flat, TrialConfig
 from tcpa_core.errors import DamagedCheckpointError, OutOfMemoryError, TcpaError
-from tcpa_core.methods.base import pack_capacity, pack_key
+from tcpa_core.methods.base import pack_key
 from tcpa_core.pack import (
     Diverged,
     Member,
@@ -22,7 +22,7 @@ from tcpa_core.pack import (
     is_out_of_memory,
     load_trial_data,
 )
-from tcpa_core.probe import pack_size
+from tcpa_core.probe import pack_size, recorded_size
 from tcpa_core.record import Status, TrialResult
 
 Event = dict[str, Any]
@@ -48,7 +48,7 @@ class _Group:
     pack: Pack
     jobs: dict[str, _Job] = field(default_factory=dict)
     limit: int | None = None
-    """Most members that can train together; None: no step has run out of memory yet."""
+    """Most members to train together: what a probe found best, or what memory allows."""
 
 
 class Worker:
@@ -111,6 +111,7 @@ class Worker:
             config = TrialConfig.from_flat(flat)
             group = self._group(config)
             found = pack_size(group.pack, config, cache_dir=self._cache_dir, share=share)
+            group.limit = found.members
             sizes.append(found.members)
         return sizes
 
@@ -276,7 +277,8 @@ class Worker:
         key = (config.backbone, config.data, config.train.precision, *pack_key(config))
         if key not in self._groups:
             pack = Pack(*self._backbone_and_data(config))
-            self._groups[key] = _Group(pack, limit=pack_capacity(config))
+            known = recorded_size(pack, config, cache_dir=self._cache_dir)
+            self._groups[key] = _Group(pack, limit=known.members if known else None)
         return self._groups[key]
 
     def _backbone_and_data(self, config: TrialConfig) -> tuple[Backbone, TrialData]:
