@@ -24,8 +24,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from tcpa_core.backbone import Backbone
+from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import TrialConfig
+from tcpa_core.errors import ConfigError
 from tcpa_core.methods import _pixels, base
 from tcpa_core.methods._layers import constant, copy_of
 from tcpa_core.methods.damvp import frozen_features
@@ -81,8 +82,20 @@ class Method(base.Method):
         super().__init__(backbone, configs)
         self._source_logits = backbone.source_logits
         self._side = backbone.img_size
-        self._stats = _stats(backbone, configs[0])
+        stats = [_stats(backbone, config) for config in configs]
+        self._stats = tuple(torch.stack(values)[:, None] for values in zip(*stats, strict=True))
         self._config: Config = self.settings[0]
+
+    @classmethod
+    def check(cls, config: TrialConfig, layout: TokenLayout) -> None:
+        """Refuse a scale at which nothing of the image is left."""
+        settings: Config = config.method_settings[cls.name()]
+        side = layout.grid[0] * layout.patch_size[0]
+        if int(BASE_SHARE * side * settings.img_scale) < 1:
+            raise ConfigError(
+                f"autovp.img_scale must leave at least one pixel of images of {side} pixels, got "
+                f"{settings.img_scale:g}; raise it to {1.01 / (BASE_SHARE * side):.3f} or more."
+            )
 
     @classmethod
     def has_own_logits(cls, config: TrialConfig) -> bool:
@@ -103,8 +116,7 @@ class Method(base.Method):
         for part in torch.arange(len(data.labels), device=data.labels.device).split(BATCH):
             images = data.batch(part)[None]
             if not settings.fills:
-                stats = _stats(backbone, setup.config)
-                images = framed(images, start, scale, [settings], stats)
+                images = framed(images, start, scale, [settings], _stats(backbone, setup.config))
             logits = backbone.source_logits(frozen_features(backbone, images[0]))
             pairs = torch.stack([logits.argmax(-1).cpu(), data.labels[part].cpu()])
             counts.index_put_(tuple(pairs), torch.ones(len(part)), accumulate=True)
@@ -178,7 +190,7 @@ def framed(
     prompt: Tensor,
     scale: Tensor,
     settings: Sequence[Config],
-    stats: tuple[Tensor, Tensor],
+    stats: Sequence[Tensor],
 ) -> Tensor:
     """Normalised images (M, B, 3, H, H) shrunk into the middle of each member's frame.
 
@@ -186,7 +198,7 @@ def framed(
         prompt: (M, 3, H, H), before the sigmoid.
         scale: (M, 1); gets a gradient where it is trained.
         settings: One per member.
-        stats: Mean and std (3, 1, 1) of the images.
+        stats: Mean and std (3, 1, 1), or one pair per member (M, 1, 3, 1, 1).
     """
     side = images.shape[-1]
     mean, std = (value.to(images) for value in stats)

@@ -101,7 +101,7 @@ def test_quickstart_tries_each_method_first() -> None:
     space = load_space("quickstart")
     first = [space.complete(point)["methods"] for point in space.first_points]
     assert first == [["linear"], ["vpt"], ["tcpa"], ["cvpt"]]
-    assert space.budget.trials == 12
+    assert space.budget.trials == 10
 
 
 def test_all_methods_starts_with_every_chain_once() -> None:

@@ -46,7 +46,8 @@ def features_of(model: PackModel, x: Tensor, step: Step = EVAL) -> Tensor:
 
 
 def count(method: str, **settings: Any) -> int:
-    backbone = Backbone(timm.create_model("vit_base_patch16_224", num_classes=0))
+    with torch.device("meta"):
+        backbone = Backbone(timm.create_model("vit_base_patch16_224", num_classes=0))
     specs = member_specs(backbone, trial([method], **settings), 10)
     return sum(
         torch.Size(spec.shape).numel()
@@ -123,6 +124,7 @@ def test_a_label_map_reads_the_source_classes(nano: Backbone) -> None:
     [
         (["vp"], {"vp__prompt_size": 16}, r"vp.prompt_size must be at most 15 .* got 16"),
         (["vp"], {"vp__kind": "fixed_patch", "vp__prompt_size": 33}, r"at most 32 .* got 33"),
+        (["autovp"], {"autovp__img_scale": 0.05}, r"at least one pixel .* got 0.05"),
         (["damvp"], {"damvp__prompt_size": 16}, r"damvp.prompt_size must be at most 15"),
         (["vp"], {"vp__output": "label_map"}, r"classifier of at least 5 classes, got 0"),
         (["autovp"], {"autovp__mapping": "fc"}, r"classifier of at least .* got 0"),
