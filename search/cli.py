@@ -111,10 +111,10 @@ def confirm(
     study: Study,
     root: Root = DEFAULT_ROOT,
     top: Annotated[int, typer.Option(min=2, help="Best points to confirm.")] = 3,
-    seeds: Annotated[int, typer.Option(min=2, help="Fresh seeds for each.")] = 5,
+    seeds: Annotated[int, typer.Option(min=2, help="Most fresh seeds for each.")] = 5,
     address: Address = None,
 ) -> None:
-    """Train the best points of a search on fresh seeds, and test the winner."""
+    """Let the best points of a search race on fresh seeds, and test the winner."""
     from reports.build import build_report
     from search import confirm as confirming
     from search.study import StudyDir

@@ -2,7 +2,7 @@
 
 The value that a search selects by is the largest of many noisy ones and therefore too high. The
 confirmation is a study of its own: its rows are the best points, its seeds were never used in the
-search, rows are compared seed by seed, and the test split is read for the winner alone.
+search, rows race each other seed by seed, and the test split is read for the winner alone.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.plan import Plan, plan_space, show_plan
+from search.race import contenders
 from search.run import run_and_watch
 from search.study import StudyDir
 from spaces.space import Space
@@ -32,7 +33,7 @@ def confirm(
 
     Args:
         top: Points to confirm, at least 2.
-        seeds: Fresh seeds for each.
+        seeds: Most fresh seeds for each; the fewer, the clearer the winner (see `search.race`).
 
     Returns:
         The exit code: 0 done, 1 with failed trials or interrupted.
@@ -112,6 +113,7 @@ def confirmation(
             "rows": {row: point for row, (_, point) in best.items()},
             "seeds": list(range(first, first + seeds)),
             "test": "winner",
+            "race": True,
         },
     }
     space = Space.from_dict(document, source=f"confirmation of {study.name}")
@@ -124,24 +126,42 @@ def _show(
     metric: str,
     console: Console,
 ) -> None:
-    """The value the search saw beside the confirmed one."""
-    rows: dict[str, list[float]] = {}
-    trials: dict[str, str] = {}
+    """The value the search saw beside the confirmed one, and whether the race is decided."""
+    of: dict[str, tuple[str, int]] = {}
+    values: dict[str, dict[int, float]] = {}
     tested: dict[str, list[float]] = {}
     for event in folder.events():
         if event["kind"] == "planned":
-            trials[event["trial"]] = event["labels"]["cells"][0]["level"]
+            of[event["trial"]] = event["labels"]["cells"][0]["level"], event["seed"]
         elif event["kind"] == "completed":
-            rows.setdefault(trials[event["trial"]], []).append(event[metric])
+            row, seed = of[event["trial"]]
+            values.setdefault(row, {})[seed] = event[metric]
         elif event["kind"] == "tested":
-            tested.setdefault(trials[event["trial"]], []).append(event["test_accuracy"])
+            tested.setdefault(of[event["trial"]][0], []).append(event["test_accuracy"])
     table = Table("", f"{metric} in the search", "confirmed", "n", "optimism", "test accuracy")
-    for row, values in rows.items():
-        mean = sum(values) / len(values)
-        seen = best[row][0]
+    for row, found in values.items():
+        mean, seen = sum(found.values()) / len(found), best[row][0]
         test = tested.get(row)
         shown = f"{sum(test) / len(test):.4f}" if test else ""
         table.add_row(
-            row, f"{seen:.4f}", f"{mean:.4f}", str(len(values)), f"{seen - mean:+.4f}", shown
+            row, f"{seen:.4f}", f"{mean:.4f}", str(len(found)), f"{seen - mean:+.4f}", shown
         )
     console.print(table)
+    console.print(_verdict(folder, values), markup=False, soft_wrap=True)
+
+
+def _verdict(folder: StudyDir, values: Mapping[str, Mapping[int, float]]) -> str:
+    """Which row won, or between which the seeds could not decide."""
+    space = folder.space()
+    sign = 1 if space.objective[0].goal == "maximize" else -1
+    signed = {row: {s: sign * v for s, v in found.items()} for row, found in values.items()}
+    num = max(map(len, values.values()))
+    left = contenders(signed, space.seeds[:num], len(space.seeds))
+    if not left:
+        return "no row has a value for every seed, so none is called the winner."
+    if len(left) > 1:
+        return (
+            f"not decided after {num} seeds: {', '.join(left)} cannot be told apart; "
+            f"{left[0]} has the best mean and was tested."
+        )
+    return f"{left[0]} wins: the others are worse beyond what {num} seeds can differ by chance."

@@ -24,6 +24,7 @@ from ray.tune.search import ConcurrencyLimiter, SearchGenerator
 
 from search.cluster import WORKER_ENV, connect, on_interrupt
 from search.dispatcher import Dispatcher, WorkerSpec
+from search.race import Race
 from search.sampler import Design, Planned, Sampled
 from search.searcher import StudySearcher
 from search.study import Journal, StudyDir
@@ -247,7 +248,7 @@ class _Run:
         """Let Ray Tune run the trials."""
         source: Sampled | Design
         if self._space.ablation:
-            source = Design(self._space)
+            source = Race(self._space) if self._space.ablation.race else Design(self._space)
         else:
             source = Sampled(self._space, self._study.path / "optuna.log", self._study.name)
         searcher = StudySearcher(

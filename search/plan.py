@@ -157,6 +157,8 @@ def show_plan(plan: Plan, console: Console) -> None:
 def _rows(plan: Plan) -> list[tuple[str, str]]:
     space = plan.space
     trials = "until the budget is spent" if plan.num_trials is None else str(plan.num_trials)
+    if space.ablation and space.ablation.race:
+        trials = f"at most {trials}: rows that are clearly worse get fewer seeds"
     design = space.ablation.design if space.ablation else f"{space.sampler.name} sampler"
     scheduler = "none" if space.ablation else space.scheduler.name
     budget = {k: v for k, v in space.budget.model_dump().items() if v is not None}

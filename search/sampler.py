@@ -15,6 +15,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,6 +87,15 @@ class Proposal:
     """The Optuna trial of the point; the seeds of a point share it."""
 
 
+class Later(Enum):
+    """Says that a source has to know how running trials end before it goes on."""
+
+    LATER = "later"
+
+
+LATER = Later.LATER
+
+
 class Design:
     """Enumerated points of an ablation, in order."""
 
@@ -93,7 +103,7 @@ class Design:
         self._points = deque(space.design())
         self._space = space
 
-    def propose(self, attempt: int) -> Proposal | None:
+    def propose(self, attempt: int) -> Proposal | Later | None:
         """The next configuration; None when the design is complete."""
         if not self._points:
             return None

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from search.sampler import Design, Planned, Sampled
+from search.sampler import LATER, Design, Later, Planned, Sampled
 from search.trainable import Job
 from tcpa_core.config import TrialConfig
 
@@ -65,6 +65,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._finished: deque[tuple[Planned, Mapping[str, Any]]] = deque()
         self._changed = threading.Condition()
         self._is_exhausted = False
+        self._must_learn = False
+        """The source waits for the end of a running trial."""
         self._is_closed = False
         self._failure: BaseException | None = None
         self.jobs: dict[str, Job] = {}
@@ -152,18 +154,21 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                         self._changed.wait()
                     finished, closed = list(self._finished), self._is_closed
                     self._finished.clear()
+                self._must_learn = self._must_learn and not finished
                 for planned, outcome in finished:
                     self._outcomes[planned.digest] = outcome
                     self._source.tell(planned, outcome)
                 if closed:
                     return
                 if self._wants_more():
-                    planned_or_none = self._new()
+                    new = self._new()
                     with self._changed:
-                        if planned_or_none is None:
+                        if new is None:
                             self._is_exhausted = True
+                        elif isinstance(new, Later):
+                            self._must_learn = True
                         else:
-                            self._ready.append(planned_or_none)
+                            self._ready.append(new)
                         self._changed.notify_all()
         except BaseException as err:  # `suggest` raises it in the main thread
             with self._changed:
@@ -171,15 +176,17 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 self._changed.notify_all()
 
     def _wants_more(self) -> bool:
-        return len(self._ready) < self._ahead and not self._is_exhausted
+        if self._is_exhausted or self._must_learn:
+            return False
+        return len(self._ready) < self._ahead
 
-    def _new(self) -> Planned | None:
+    def _new(self) -> Planned | Later | None:
         if self._limit is not None and self._number >= self._limit:
             return None
         for attempt in range(MAX_REPEATS):
             proposal = self._source.propose(attempt)
-            if proposal is None:
-                return None
+            if proposal is None or proposal is LATER:
+                return proposal
             digest = proposal.config.digest(*self._ids)
             if digest in self._outcomes:
                 self._source.repeat(digest, proposal, self._outcomes[digest])

@@ -16,7 +16,9 @@ add_one_in         `rows: {NAME: {PATH: VALUE}}`: the settings that add componen
 
 `baseline` is {PATH: LEVEL} for factors (absent: the base's value, or the setting's default) and a
 row's name for components (absent: the first row). `test: winner` reads the test split for the best
-point only, for rows that compete; by default every row of an ablation is tested.
+point only, for rows that compete; by default every row of an ablation is tested. `race: true`
+(components only) lets rows compete: `seeds` are then the most a row gets, and rows that are clearly
+worse than the best one get fewer.
 """
 
 from collections.abc import Iterable, Iterator
@@ -80,6 +82,8 @@ class Ablation(Settings):
     """Path -> level, or the name of the baseline row."""
     test: Literal["all", "winner"] = "all"
     """Whose test split is read."""
+    race: bool = False
+    """Whether rows that are clearly worse than the best one get no further seeds."""
 
     def num_points(self) -> int:
         """Points before equal ones are merged; replicates not counted."""
@@ -121,6 +125,8 @@ class Ablation(Settings):
             out["baseline"] = self.baseline
         if self.test != "all":
             out["test"] = self.test
+        if self.race:
+            out["race"] = True
         return out
 
     def _one_factor(self) -> Iterator[tuple[Flat, list[Cell]]]:

@@ -10,7 +10,7 @@ from spaces.reader import Document
 from tcpa_core.config import Flat
 from tcpa_core.errors import ConfigError, nearest
 
-_KEYS = ("design", "baseline", "factors", "rows", "cumulative", "seeds", "test")
+_KEYS = ("design", "baseline", "factors", "rows", "cumulative", "seeds", "test", "race")
 
 
 def read_ablation(document: Document, base: Flat, fixed: Mapping[str, Entry]) -> Ablation:
@@ -46,9 +46,7 @@ def read_ablation(document: Document, base: Flat, fixed: Mapping[str, Entry]) ->
             f"ablation design {design} needs '{wanted}', a mapping that is not empty, and no "
             f"'{other}' ({place})."
         )
-    if "cumulative" in spec and design != "components":
-        raise ConfigError(f"ablation.cumulative is for design components, not {design} ({place}).")
-    test = _read_test(document)
+    flags = _read_flags(document, design)
     if wanted == "factors":
         factors = _read_factors(document)
         if design == "fractional_factorial":
@@ -56,7 +54,7 @@ def read_ablation(document: Document, base: Flat, fixed: Mapping[str, Entry]) ->
         varied = set(factors)
         parts: Flat = {"factors": factors, "baseline": _factor_baseline(document, factors, base)}
     else:
-        rows = _read_rows(document, design)
+        rows = _read_rows(document, design, cumulative=flags["cumulative"])
         varied = {path for changes in rows.values() for path in changes}
         parts = {"rows": rows, "baseline": _row_baseline(document, design, rows)}
     for path in varied & fixed.keys():
@@ -64,7 +62,7 @@ def read_ablation(document: Document, base: Flat, fixed: Mapping[str, Entry]) ->
             f"{path} is varied by the ablation and cannot be fixed ({fixed[path].place}); "
             "change the levels in the file."
         )
-    return Ablation(design=design, test=test, **parts)
+    return Ablation(design=design, test=_read_test(document), race=flags["race"], **parts)
 
 
 def _read_test(document: Document) -> Any:
@@ -75,6 +73,19 @@ def _read_test(document: Document) -> Any:
             f"({document.place('ablation', 'test')})."
         )
     return test
+
+
+def _read_flags(document: Document, design: str) -> dict[str, bool]:
+    """`cumulative` and `race`, which are about rows that build on or compete with each other."""
+    spec = document.data["ablation"]
+    flags = {key: spec.get(key, False) for key in ("cumulative", "race")}
+    for key, flag in flags.items():
+        place = document.place("ablation", key)
+        if type(flag) is not bool:
+            raise ConfigError(f"ablation.{key} must be true or false, got {flag!r} ({place}).")
+        if key in spec and design != "components":
+            raise ConfigError(f"ablation.{key} is for design components, not {design} ({place}).")
+    return flags
 
 
 def _read_factors(document: Document) -> dict[str, tuple[Any, ...]]:
@@ -129,13 +140,7 @@ def _factor_baseline(document: Document, factors: Mapping[str, Any], base: Flat)
     return baseline
 
 
-def _read_rows(document: Document, design: str) -> dict[str, Flat]:
-    cumulative = document.data["ablation"].get("cumulative", False)
-    if type(cumulative) is not bool:
-        raise ConfigError(
-            f"ablation.cumulative must be true or false, got {cumulative!r} "
-            f"({document.place('ablation', 'cumulative')})."
-        )
+def _read_rows(document: Document, design: str, *, cumulative: bool) -> dict[str, Flat]:
     rows: dict[str, Flat] = {}
     so_far: Flat = {}
     for row in document.data["ablation"]["rows"]:
