@@ -3,6 +3,9 @@
 The value that a search selects by is the largest of many noisy ones and therefore too high. The
 confirmation is a study of its own: its rows are the best points, its seeds were never used in the
 search, rows race each other seed by seed, and the test split is read for the winner alone.
+
+Of a comparison of methods (`sampler.per`) the best point of each method is confirmed. There every
+row is an answer, so each gets all seeds and its test split is read.
 """
 
 from collections.abc import Mapping
@@ -12,10 +15,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from search.plan import Plan, plan_space, show_plan
-from search.race import contenders
+from search.plan import plan_space, show_plan
+from search.race import contenders, looks
 from search.run import run_and_watch
 from search.study import StudyDir
+from spaces.axes import label
 from spaces.space import Space
 from tcpa_core.errors import StudyError
 
@@ -32,21 +36,30 @@ def confirm(
     """Run the confirmation of a search, or go on with one that was interrupted.
 
     Args:
-        top: Points to confirm, at least 2.
+        top: Points to confirm, at least 2; a comparison of methods takes one of each.
         seeds: Most fresh seeds for each; the fewer, the clearer the winner (see `search.race`).
 
     Returns:
         The exit code: 0 done, 1 with failed trials or interrupted.
 
     Raises:
-        StudyError: The study is no search or has completed too few points.
+        StudyError: The study is no search or has completed too few points, or was confirmed with
+            other points or seeds.
     """
     name = confirmed_name(study.name)
     best = best_points(study, top)
+    space = confirmation(study, name, best, seeds)
     if (root / name / "study.yaml").is_file():
         folder = StudyDir.open(root, name)
+        old = folder.space()
+        if (old.ablation, old.seeds) != (space.ablation, space.seeds):
+            raise StudyError(
+                f"{root / name} confirms other points or seeds than asked for now; rename or "
+                "remove that folder to confirm anew."
+            )
     else:
-        plan = confirmation(study, root, name, best, seeds)
+        uri = study.document()["tracking_uri"] or None
+        plan = plan_space(space, name, root, tracking_uri=uri)
         show_plan(plan, console)
         folder = plan.create()
     code = run_and_watch(folder, root, console, address=address)
@@ -89,35 +102,36 @@ def best_points(study: StudyDir, top: int) -> dict[str, tuple[float, dict[str, A
         )
     sign = -1 if objective.goal == "maximize" else 1
     means = {point: sum(found) / len(found) for point, found in values.items()}
-    ranked = sorted(means, key=lambda point: sign * means[point])[:top]
-    return {f"point {i}": (means[p], settings[p]) for i, p in enumerate(ranked, start=1)}
+    ranked = sorted(means, key=lambda point: sign * means[point])
+    if not space.sampler.per:
+        return {f"point {i}": (means[p], settings[p]) for i, p in enumerate(ranked[:top], start=1)}
+    best: dict[str, tuple[float, dict[str, Any]]] = {}
+    for point in ranked:
+        best.setdefault(label(settings[point]["methods"]), (means[point], settings[point]))
+    return best
 
 
 def confirmation(
-    study: StudyDir,
-    root: Path,
-    name: str,
-    best: Mapping[str, tuple[float, dict[str, Any]]],
-    seeds: int,
-) -> Plan:
-    """The plan of the confirming study; its baseline is what the search selected."""
+    study: StudyDir, name: str, best: Mapping[str, tuple[float, dict[str, Any]]], seeds: int
+) -> Space:
+    """The confirming study's space; its baseline is what the search selected."""
     used = [event["seed"] for event in study.events() if event["kind"] == "planned"]
     first = max(used) + 1
-    objective = study.space().objective[0]
+    searched = study.space()
+    compares = searched.sampler.per is not None
     document = {
         "name": name,
-        "objective": objective.model_dump(),
+        "objective": searched.objective[0].model_dump(),
         "ablation": {
             "design": "components",
-            "baseline": "point 1",
+            "baseline": next(iter(best)),
             "rows": {row: point for row, (_, point) in best.items()},
             "seeds": list(range(first, first + seeds)),
-            "test": "winner",
-            "race": True,
+            "test": "all" if compares else "winner",
+            "race": not compares,
         },
     }
-    space = Space.from_dict(document, source=f"confirmation of {study.name}")
-    return plan_space(space, name, root, tracking_uri=study.document()["tracking_uri"] or None)
+    return Space.from_dict(document, source=f"confirmation of {study.name}")
 
 
 def _show(
@@ -133,11 +147,12 @@ def _show(
     for event in folder.events():
         if event["kind"] == "planned":
             of[event["trial"]] = event["labels"]["cells"][0]["level"], event["seed"]
-        elif event["kind"] == "completed":
+        elif event["kind"] in ("completed", "tested"):
             row, seed = of[event["trial"]]
-            values.setdefault(row, {})[seed] = event[metric]
-        elif event["kind"] == "tested":
-            tested.setdefault(of[event["trial"]][0], []).append(event["test_accuracy"])
+            if event["kind"] == "completed":
+                values.setdefault(row, {})[seed] = event[metric]
+            if event.get("test_accuracy") is not None:
+                tested.setdefault(row, []).append(event["test_accuracy"])
     table = Table("", f"{metric} in the search", "confirmed", "n", "optimism", "test accuracy")
     for row, found in values.items():
         mean, seen = sum(found.values()) / len(found), best[row][0]
@@ -156,12 +171,13 @@ def _verdict(folder: StudyDir, values: Mapping[str, Mapping[int, float]]) -> str
     sign = 1 if space.objective[0].goal == "maximize" else -1
     signed = {row: {s: sign * v for s, v in found.items()} for row, found in values.items()}
     num = max(map(len, values.values()))
-    left = contenders(signed, space.seeds[:num], len(space.seeds))
+    races = space.ablation is not None and space.ablation.race
+    left = contenders(signed, space.seeds[:num], looks(len(space.seeds)) if races else 1)
     if not left:
         return "no row has a value for every seed, so none is called the winner."
     if len(left) > 1:
         return (
             f"not decided after {num} seeds: {', '.join(left)} cannot be told apart; "
-            f"{left[0]} has the best mean and was tested."
+            f"{left[0]} has the best mean."
         )
     return f"{left[0]} wins: the others are worse beyond what {num} seeds can differ by chance."

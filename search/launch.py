@@ -22,10 +22,11 @@ from ray.tune.experiment import Experiment
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, SearchGenerator
 
+from search.balance import Balanced
 from search.cluster import WORKER_ENV, connect, on_interrupt
 from search.dispatcher import Dispatcher, WorkerSpec
 from search.race import Race
-from search.sampler import Design, Planned, Sampled
+from search.sampler import Design, Planned, Sampled, Source
 from search.searcher import StudySearcher
 from search.study import Journal, StudyDir
 from search.trainable import PackTrial, Slots
@@ -217,7 +218,7 @@ class _Run:
             env=dict(WORKER_ENV) if self._placement.address else {},
         )
         actor = ray.remote(Dispatcher).options(num_cpus=0, max_concurrency=10_000)
-        metrics = [objective.metric for objective in self._space.objective]
+        metrics = ["duration_s", *(objective.metric for objective in self._space.objective)]
         dispatcher = actor.remote(spec, metrics, self._tests_all())
         ray.get(dispatcher.start.remote())
         slots = self._placement.slots or self._measured_slots(dispatcher, spec.count)
@@ -246,11 +247,14 @@ class _Run:
 
     def _tune(self) -> None:
         """Let Ray Tune run the trials."""
-        source: Sampled | Design
+        source: Source
+        log = self._study.path / "optuna.log"
         if self._space.ablation:
             source = Race(self._space) if self._space.ablation.race else Design(self._space)
+        elif self._space.sampler.per:
+            source = Balanced(self._space, log, self._study.name)
         else:
-            source = Sampled(self._space, self._study.path / "optuna.log", self._study.name)
+            source = Sampled(self._space, log, self._study.name)
         searcher = StudySearcher(
             source,
             fingerprints=self._study.document()["fingerprints"],

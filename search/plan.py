@@ -160,6 +160,8 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
     if space.ablation and space.ablation.race:
         trials = f"at most {trials}: rows that are clearly worse get fewer seeds"
     design = space.ablation.design if space.ablation else f"{space.sampler.name} sampler"
+    if space.sampler.per:
+        design += " for each method, equal budgets"
     scheduler = "none" if space.ablation else space.scheduler.name
     budget = {k: v for k, v in space.budget.model_dump().items() if v is not None}
     return [
@@ -187,6 +189,8 @@ def _num_trials(space: Space, size: int | None) -> int | None:
     if space.ablation:
         return len(space.design())
     limit = space.budget.trials
+    if space.sampler.per and limit is not None:
+        limit = (space.trials_per_method() or 0) * len(space.axes["methods"].ends())
     if size is None:
         return limit
     every = size * len(space.seeds)

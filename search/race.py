@@ -46,7 +46,7 @@ class Race(Design):
             if len(so_far) >= FIRST_SEEDS:
                 if any(seed in so_far for _, seed in self._running):
                     return LATER
-                left = contenders(self._values, so_far, len(self._seeds))
+                left = contenders(self._values, so_far, looks(len(self._seeds)))
                 if len(left) < 2:
                     self._points.clear()
                     break
@@ -78,13 +78,18 @@ class Race(Design):
         self._values.setdefault(row, {})[seed] = value
 
 
-def contenders(values: Values, seeds: Sequence[int], most_seeds: int) -> list[str]:
+def looks(num_seeds: int) -> int:
+    """How often a race of so many seeds is looked at, the end included."""
+    return max(1, num_seeds - FIRST_SEEDS + 1)
+
+
+def contenders(values: Values, seeds: Sequence[int], num_looks: int) -> list[str]:
     """Rows that may be the best one, the leader first.
 
     Args:
         values: Of all rows, also of those that are out.
         seeds: Those trained so far; a row that lacks one of them is out.
-        most_seeds: Seeds of the whole race, which says how often it is looked at.
+        num_looks: How often this is asked in one race.
     """
     whole: dict[str, list[float]] = {}
     for row, found in values.items():
@@ -93,8 +98,7 @@ def contenders(values: Values, seeds: Sequence[int], most_seeds: int) -> list[st
             whole[row] = row_values
     if not whole:
         return []
-    looks = max(1, most_seeds - FIRST_SEEDS + 1)
-    level = ERROR / (max(1, len(values) - 1) * looks)
+    level = ERROR / (max(1, len(values) - 1) * num_looks)
     ranked = sorted(whole, key=lambda row: -sum(whole[row]))
     leader = whole[ranked[0]]
     return [ranked[0]] + [row for row in ranked[1:] if paired_p(leader, whole[row]) >= level]

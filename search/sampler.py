@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import optuna
 from optuna.storages import JournalStorage
@@ -94,6 +94,28 @@ class Later(Enum):
 
 
 LATER = Later.LATER
+
+
+class Source(Protocol):
+    """What proposes the trials of a study: `Sampled`, `Design`, `Race` or `Balanced`.
+
+    Every proposal is followed by `take` if it is run, or by `repeat` if its digest was run before;
+    each trial taken, also by an earlier driver (`replay`), is told once it has ended.
+    """
+
+    def propose(self, attempt: int) -> Proposal | Later | None: ...
+
+    def take(self, planned: Planned, proposal: Proposal) -> None: ...
+
+    def tell(self, planned: Planned, outcome: Mapping[str, Any]) -> None: ...
+
+    def repeat(
+        self, digest: str, proposal: Proposal, outcome: Mapping[str, Any] | None
+    ) -> None: ...
+
+    def replay(self, past: Sequence[tuple[Planned, Mapping[str, Any] | None]]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Design:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from search.sampler import LATER, Design, Later, Planned, Sampled
+from search.sampler import LATER, Later, Planned, Source
 from search.trainable import Job
 from tcpa_core.config import TrialConfig
 
@@ -23,7 +23,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     short trial; the source is used by that thread alone.
 
     Args:
-        source: `Sampled` or `Design`.
+        source: What to run.
         fingerprints: Identities of data and weights.
         plan: Called with every planned trial before it starts (writes the journal).
         stop: Called with a trial that the scheduler ended early.
@@ -36,7 +36,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     def __init__(
         self,
-        source: Sampled | Design,
+        source: Source,
         *,
         fingerprints: Mapping[str, str],
         plan: Callable[[Planned], None],

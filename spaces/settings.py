@@ -50,6 +50,8 @@ class SamplerConfig(Settings):
     name: Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2", "grid"] = "tpe"
     seed: int = Field(default=0, ge=0)
     """Of the proposals only; trials have their own seeds."""
+    per: Literal["methods"] | None = None
+    """Compare: a sampler of its own for each method chain, and the same budget for each."""
 
 
 class SchedulerConfig(Settings):

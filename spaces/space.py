@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from spaces.ablation import Ablation, Cell, DesignPoint
-from spaces.axes import Axis, ChoiceAxis, Suggester
+from spaces.axes import Axis, ChoiceAxis, Suggester, label
 from spaces.check import default, methods
 from spaces.grammar import Draft, read_draft
 from spaces.reader import Document, read_file, read_text
@@ -202,6 +202,43 @@ class Space(Settings):
             for point, cells in self._merged(self.ablation)
         )
 
+    def per_method(self) -> dict[str, Self]:
+        """A space for each method chain, by its label; `sampler.per` searches them side by side.
+
+        Raises:
+            ConfigError: `methods` does not vary, early stopping would compare methods by how fast
+                they learn, the budget has less than one point for each, or nothing varies but
+                `methods`.
+        """
+        axis = self.axes.get("methods")
+        if not isinstance(axis, ChoiceAxis):
+            raise ConfigError(
+                f"sampler.per 'methods' compares methods, but {self._place} has no axis of them; "
+                "add axes: {methods: {choice: [[vpt], [tcpa]]}}."
+            )
+        if self.scheduler.name != "none":
+            raise ConfigError(
+                f"sampler.per 'methods' needs scheduler.name none, got {self.scheduler.name!r} "
+                f"({self._place}): stopping early would compare how fast methods learn."
+            )
+        least = len(axis.options) * len(self.seeds)
+        if self.budget.trials is not None and self.budget.trials < least:
+            raise ConfigError(
+                f"budget.trials must be at least {least} (methods x seeds), got "
+                f"{self.budget.trials} ({self._place}); every method gets the same number."
+            )
+        data = self.as_dict()
+        data["sampler"].pop("per", None)
+        document = Document(data, {}, self.source, Path.cwd())
+        return {label(chain): self._build(document, {"methods": chain}) for chain in axis.options}
+
+    def trials_per_method(self) -> int | None:
+        """With `sampler.per`: trials that each method gets; None: the budget is time."""
+        axis = self.axes["methods"]
+        assert isinstance(axis, ChoiceAxis)
+        points = (self.budget.trials or 0) // (len(axis.options) * len(self.seeds))
+        return points * len(self.seeds) or None
+
     def as_dict(self) -> dict[str, Any]:
         """The space as plain JSON values that `from_dict` reads back."""
         out: dict[str, Any] = {
@@ -215,7 +252,7 @@ class Space(Settings):
         return out | {
             "axes": {path: axis.as_dict() for path, axis in self.axes.items()},
             "constraints": list(self.constraints),
-            "sampler": self.sampler.model_dump(),
+            "sampler": self.sampler.model_dump(exclude_none=True),
             "scheduler": self.scheduler.model_dump(),
             "seeds": list(self.seeds),
             "first_points": [dict(point) for point in self.first_points],
@@ -262,6 +299,8 @@ class Space(Settings):
         for point in self.first_points:
             self.config(self.complete(point), seed=self.seeds[0])
         self._check_sampler()
+        if self.sampler.per:
+            self.per_method()
 
     def _check_design(self, ablation: Ablation) -> None:
         trials = ablation.num_points() * len(self.seeds)

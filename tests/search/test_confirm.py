@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from search.confirm import best_points, confirmation
+from search.confirm import best_points, confirm, confirmation
 from search.replay import replay
 from search.run import stop_driver
 from search.study import Journal, StudyDir
@@ -45,18 +45,49 @@ def test_best_points_are_ranked(make_study: MakeStudy) -> None:
     assert all("seed" not in settings for _, settings in best.values())
 
 
-def test_a_confirmation_takes_seeds_the_search_never_had(
+def test_a_confirmation_takes_seeds_the_search_never_had(make_study: MakeStudy) -> None:
+    study = make_study(make_space())
+    write_search(study, {"a": 0.5, "b": 0.9}, seed=4)
+    space = confirmation(study, "stubs_confirm", best_points(study, 2), 3)
+    design = space.design()
+    assert {point.seed for point in design} == {5, 6, 7}
+    assert len(design) == 6
+    assert space.ablation is not None
+    assert space.ablation.test == "winner" and space.ablation.race
+    assert {space.config(p.point, p.seed).optim.lr for p in design} == {0.01, 0.02}
+
+
+def test_a_comparison_confirms_the_best_point_of_each_method(make_study: MakeStudy) -> None:
+    axes = {"methods": {"choice": [["linear"], ["vpt"]]}, "optim.lr": {"choice": [0.1, 0.2, 0.3]}}
+    sampler = {"name": "random", "per": "methods"}
+    study = make_study(make_space(base={}, axes=axes, sampler=sampler))
+    journal = Journal(study.journal_path)
+    for i, (method, lr, value) in enumerate(
+        [("vpt", 0.1, 0.9), ("vpt", 0.2, 0.8), ("linear", 0.3, 0.4), ("linear", 0.1, 0.5)]
+    ):
+        config = TrialConfig.from_flat({"methods": [method], "optim.lr": lr})
+        planned = {"trial": f"{i}", "params": config.flat(), "digest": f"{i}", "point": f"{i}"}
+        journal.append(
+            {"kind": "planned", **planned, "seed": 0, "labels": {}, "origin": "x", "draw": {}},
+            {"kind": "completed", "trial": f"{i}", "status": "completed", "val_accuracy": value},
+        )
+    journal.close()
+    best = best_points(study, 3)
+    assert {row: value for row, (value, _) in best.items()} == {"vpt": 0.9, "linear": 0.5}
+    ablation = confirmation(study, "stubs_confirm", best, 3).ablation
+    assert ablation is not None
+    assert (ablation.baseline, ablation.test, ablation.race) == ("vpt", "all", False)
+
+
+def test_a_confirmation_of_other_points_is_not_taken_up(
     make_study: MakeStudy, tmp_path: Path
 ) -> None:
     study = make_study(make_space())
-    write_search(study, {"a": 0.5, "b": 0.9}, seed=4)
-    plan = confirmation(study, tmp_path, "stubs_confirm", best_points(study, 2), 3)
-    design = plan.space.design()
-    assert {point.seed for point in design} == {5, 6, 7}
-    assert len(design) == 6
-    assert plan.space.ablation is not None
-    assert plan.space.ablation.test == "winner"
-    assert {plan.space.config(p.point, p.seed).optim.lr for p in design} == {0.01, 0.02}
+    write_search(study, {"a": 0.5, "b": 0.9, "c": 0.7})
+    space = confirmation(study, "stubs_confirm", best_points(study, 2), 3)
+    StudyDir.create(tmp_path, "stubs_confirm", space, {"data": "d", "weights": "w"}, "")
+    with pytest.raises(StudyError, match="stubs_confirm confirms other points or seeds"):
+        confirm(study, tmp_path, Console(file=io.StringIO()), top=3, seeds=3)
 
 
 def test_one_completed_point_cannot_be_confirmed(make_study: MakeStudy) -> None:

@@ -1,0 +1,134 @@
+"""Equal budgets for methods: by trials, by seconds, and after a resume."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.balance import Balanced
+from search.sampler import Planned, Proposal
+from search.study import StudyDir
+from spaces.space import Space
+from tcpa_core.errors import ConfigError
+from tests.search.conftest import make_space, run_stubs
+
+MakeStudy = Callable[..., StudyDir]
+METHODS = [["linear"], ["vpt"], ["vpt", "tcpa"]]
+AXES = {
+    "methods": {"choice": METHODS},
+    "optim.lr": {"float": [1e-4, 1e-1], "log": True},
+    "vpt.num_prompts": {"choice": [5, 10]},
+}
+
+
+def methods_space(**changes: Any) -> Space:
+    sampler = {"name": "random", "per": "methods"}
+    base = {"train.epochs": 6}
+    return make_space(**{"base": base, "axes": AXES, "sampler": sampler, **changes})
+
+
+def planned_of(number: int, proposal: Proposal) -> Planned:
+    return Planned(f"{number:05d}", proposal.config, proposal.origin, str(number), str(number),
+                   [], proposal.draw)  # fmt: skip
+
+
+def run(source: Balanced, seconds: dict[str, float], most: int) -> list[Planned]:
+    """Trials one after the other, each of its method's length."""
+    done: list[Planned] = []
+    while len(done) < most and (proposal := source.propose(0)) is not None:
+        planned = planned_of(len(done), proposal)
+        source.take(planned, proposal)
+        outcome = {"status": "completed", "val_accuracy": 0.5,
+                   "duration_s": seconds["+".join(planned.config.methods)]}  # fmt: skip
+        source.tell(planned, outcome)
+        done.append(planned)
+    source.close()
+    return done
+
+
+def count(done: list[Planned]) -> Counter[str]:
+    return Counter("+".join(planned.config.methods) for planned in done)
+
+
+SECONDS = {"linear": 1.0, "vpt": 3.0, "vpt+tcpa": 6.0}
+
+
+def test_every_method_gets_the_same_number_of_trials(tmp_path: Path) -> None:
+    space = methods_space(budget={"trials": 14})
+    done = run(Balanced(space, tmp_path / "log", "s"), SECONDS, 100)
+    assert count(done) == {"linear": 4, "vpt": 4, "vpt+tcpa": 4}
+    assert all(p.config.flat().get("vpt.num_prompts") in (5, 10) for p in done[1::3])
+
+
+def test_replicates_stay_whole(tmp_path: Path) -> None:
+    space = methods_space(budget={"trials": 14}, seeds=[0, 1])
+    done = run(Balanced(space, tmp_path / "log", "s"), SECONDS, 100)
+    assert count(done) == {"linear": 4, "vpt": 4, "vpt+tcpa": 4}
+    assert Counter(p.config.seed for p in done) == {0: 6, 1: 6}
+
+
+def test_without_a_number_of_trials_seconds_are_equal(tmp_path: Path) -> None:
+    space = methods_space(budget={"gpu_hours": 1.0})
+    done = run(Balanced(space, tmp_path / "log", "s"), SECONDS, 90)
+    seconds = {name: n * SECONDS[name] for name, n in count(done).items()}
+    assert max(seconds.values()) - min(seconds.values()) <= max(SECONDS.values())
+    assert count(done)["linear"] > 5 * count(done)["vpt+tcpa"]
+
+
+def test_an_exhausted_method_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    axes = {
+        "methods": AXES["methods"],
+        "vpt.num_prompts": {"choice": [5, 10]},
+        "optim.weight_decay": {"choice": [0.0, 0.1]},
+    }
+    grid = {"name": "grid", "per": "methods"}
+    space = methods_space(axes=axes, sampler=grid, budget={"trials": 30})
+    done = run(Balanced(space, tmp_path / "log", "s"), SECONDS, 100)
+    assert count(done) == {"linear": 2, "vpt": 4, "vpt+tcpa": 4}
+
+
+def test_a_resumed_comparison_counts_what_was_run(tmp_path: Path) -> None:
+    space = methods_space(budget={"trials": 12})
+    first = run(Balanced(space, tmp_path / "log", "s"), SECONDS, 5)
+    source = Balanced(space, tmp_path / "log2", "s")
+    outcome = {"status": "completed", "val_accuracy": 0.5, "duration_s": 1.0}
+    source.replay([(planned, outcome) for planned in first])
+    rest = run(source, SECONDS, 100)
+    assert count(first) + count(rest) == {"linear": 4, "vpt": 4, "vpt+tcpa": 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"axes": {"optim.lr": {"float": [0.1, 1.0]}}},
+            r"sampler.per 'methods' .* no axis of them",
+        ),
+        ({"scheduler": {"name": "asha"}}, r"needs scheduler.name none, got 'asha'"),
+        ({"budget": {"trials": 2}}, r"budget.trials must be at least 3 \(methods x seeds\), got 2"),
+        ({"axes": {"methods": AXES["methods"]}}, r"a search needs axes"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        methods_space(**changes)
+
+
+def test_a_record_gives_the_same_comparison() -> None:
+    space = methods_space()
+    assert Space.from_dict(space.as_dict(), source=space.source) == space
+
+
+@pytest.mark.integration
+def test_a_comparison_over_workers(local_ray: None, make_study: MakeStudy) -> None:
+    study = make_study(methods_space(budget={"trials": 9}))
+    assert run_stubs(study.space(), study).finished
+    events = list(study.events())
+    planned = ["+".join(e["params"]["methods"]) for e in events if e["kind"] == "planned"]
+    assert Counter(planned) == {"linear": 3, "vpt": 3, "vpt+tcpa": 3}
+    study.extend(3)
+    assert run_stubs(study.space(), study).finished
+    planned = ["+".join(e["params"]["methods"]) for e in study.events() if e["kind"] == "planned"]
+    assert Counter(planned) == {"linear": 4, "vpt": 4, "vpt+tcpa": 4}
