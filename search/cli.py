@@ -30,6 +30,7 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="path=value; may be
 Trials = Annotated[int | None, typer.Option("--trials", help="Most trials.")]
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default: local.")]
 Uri = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow; default: ROOT/mlflow.db.")]
+Seeds = Annotated[int, typer.Option(min=2, help="Most fresh seeds for each point.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")]
 DEFAULT_ROOT = Path("studies")
 
@@ -111,22 +112,46 @@ def confirm(
     study: Study,
     root: Root = DEFAULT_ROOT,
     top: Annotated[int, typer.Option(min=2, help="Best points to confirm.")] = 3,
-    seeds: Annotated[int, typer.Option(min=2, help="Most fresh seeds for each.")] = 5,
+    seeds: Seeds = 5,
     address: Address = None,
 ) -> None:
     """Let the best points of a search race on fresh seeds, and test the winner."""
-    from reports.build import build_report
-    from search import confirm as confirming
+    from search.confirm import confirm as run
+    from search.confirm import confirmed_name
     from search.study import StudyDir
 
     console = Console()
     folder = StudyDir.open(root, study)
-    code = confirming.confirm(folder, root, console, top=top, seeds=seeds, address=address)
-    if not code:
-        name = confirming.confirmed_name(study)
-        summary = build_report(StudyDir.open(root, name).path)
-        console.print(f"Intervals and paired tests: {summary.html}", markup=False, soft_wrap=True)
-    _exit(code)
+    code = run(folder, root, console, top=top, seeds=seeds, address=address)
+    _report_confirmed(root / confirmed_name(study), code, console)
+
+
+@app.command()
+def compare(
+    space: Space,
+    study: Name = None,
+    root: Root = DEFAULT_ROOT,
+    set_: Set = None,
+    trials: Trials = None,
+    seeds: Seeds = 5,
+    address: Address = None,
+    tracking_uri: Uri = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Search each method with the same budget, then train its best point on fresh seeds."""
+    from search.confirm import compare as run_both
+    from search.confirm import confirmed_name
+    from search.plan import show_plan
+
+    console = Console()
+    fair = ["sampler.per=methods", "scheduler.name=none", *(set_ or [])]
+    checked = _plan(space, study, root, fair, trials, tracking_uri, Verb.search.value)
+    show_plan(checked, console)
+    methods = len(checked.space.per_method())
+    console.print(f"then {methods} methods x {seeds} fresh seeds: {methods * seeds} trials.")
+    if not dry_run:
+        code = run_both(checked, root, console, seeds=seeds, address=address)
+        _report_confirmed(root / confirmed_name(checked.name), code, console)
 
 
 @app.command()
@@ -177,14 +202,23 @@ def status(study: Study, root: Root = DEFAULT_ROOT) -> None:
 
 
 @app.command()
-def report(study: Study, root: Root = DEFAULT_ROOT) -> None:
+def report(
+    study: Study,
+    root: Root = DEFAULT_ROOT,
+    live: Annotated[bool, typer.Option("--live", help="Refresh it while the study runs.")] = False,
+    every: Annotated[float, typer.Option(min=1, help="Seconds between refreshes.")] = 10,
+) -> None:
     """Gather a study into Parquet tables, plots and report.html."""
     from reports.build import build_report
+    from search.run import follow
     from search.study import StudyDir
 
-    summary = build_report(StudyDir.open(root, study).path)
+    folder = StudyDir.open(root, study)
     console = Console()
-    for line in summary.lines():
+    if live:
+        follow(folder, lambda: "\n".join(build_report(folder.path).lines()), console, every)
+        return
+    for line in build_report(folder.path).lines():
         console.print(line, markup=False, soft_wrap=True)
 
 
@@ -210,11 +244,23 @@ def dashboard(
     database = root / "mlflow.db"
     if not database.is_file():
         raise StudyError(f"no MLflow database {database}; run a study with this --root first.")
-    print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
+    from search.run import run_pages
+
+    address = f"http://127.0.0.1:{port}"
+    lines = [f"MLflow: {address}  (Ctrl-C ends it)", *run_pages(database, address)]
+    print("\n".join(lines), flush=True)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     server = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     stores = ["--backend-store-uri", f"sqlite:///{database.resolve()}"]
     os.execv(sys.executable, [*server, *stores, "--workers", "1"])
+
+
+@app.command()
+def doctor(root: Root = DEFAULT_ROOT, address: Address = None, tracking_uri: Uri = None) -> None:
+    """Say whether this machine is ready: versions, devices, disks, MLflow and Ray."""
+    from search.doctor import examine
+
+    _exit(examine(root, Console(), address=address, tracking_uri=tracking_uri))
 
 
 @app.command()
@@ -239,6 +285,15 @@ def backbones(
     if not found:
         raise ConfigError(f"no ViT matches {pattern!r}; 'tcpa backbones' lists all.")
     print("\n".join(found))
+
+
+def _report_confirmed(folder: Path, code: int, console: Console) -> None:
+    from reports.build import build_report
+
+    if not code:
+        summary = build_report(folder)
+        console.print(f"Intervals and paired tests: {summary.html}", markup=False, soft_wrap=True)
+    _exit(code)
 
 
 def _start(

@@ -15,9 +15,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from search.plan import plan_space, show_plan
+from search.plan import Plan, plan_space, show_plan
 from search.race import contenders, looks
-from search.run import run_and_watch
+from search.run import run_and_watch, run_watched, sum_up
 from search.study import StudyDir
 from spaces.axes import label
 from spaces.space import Space
@@ -66,6 +66,23 @@ def confirm(
     if not code:
         _show(folder, best, study.space().objective[0].metric, console)
     return code
+
+
+def compare(
+    plan: Plan, root: Path, console: Console, *, seeds: int, address: str | None = None
+) -> int:
+    """Search methods at equal budget (`sampler.per`), then confirm the best point of each.
+
+    Returns:
+        The exit code: 0 done, 1 with failed trials in the confirmation or interrupted.
+    """
+    study = plan.create()
+    outcome = run_watched(study, root, console, address=address, tracking_uri=plan.tracking_uri)
+    code = sum_up(study, root, outcome, console)
+    if not outcome.finished:
+        console.print(f"and then: tcpa confirm {study.name} --root {root}", markup=False)
+        return code
+    return confirm(study, root, console, top=2, seeds=seeds, address=address)
 
 
 def confirmed_name(study: str) -> str:

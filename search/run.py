@@ -3,9 +3,12 @@
 import os
 import signal
 import socket
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+from mlflow import MlflowClient
 from rich.console import Console
 
 from search.launch import Placement, StudyOutcome, run_study
@@ -32,6 +35,11 @@ def run_and_watch(
         The exit code: 0 done, 1 with failed trials or interrupted.
     """
     outcome = run_watched(study, root, console, address=address, tracking_uri=tracking_uri)
+    return sum_up(study, root, outcome, console)
+
+
+def sum_up(study: StudyDir, root: Path, outcome: StudyOutcome, console: Console) -> int:
+    """Say how a run ended and what comes next; the exit code as of `run_and_watch`."""
     counts = ", ".join(f"{n} {status}" for status, n in sorted(outcome.counts.items())) or "none"
     console.print(f"{study.name}: trials {counts}; {outcome.reason}.", markup=False)
     if not outcome.finished:
@@ -130,6 +138,36 @@ def stop_driver(study: StudyDir, console: Console) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+def run_pages(database: Path, server: str) -> list[str]:
+    """Direct links to the runs of each study, since MLflow opens on an overview."""
+    found = MlflowClient(tracking_uri=f"sqlite:///{database.resolve()}").search_experiments()
+    return [
+        f"{server}/#/experiments/{one.experiment_id}/runs  {one.name}"
+        for one in sorted(found, key=lambda one: int(one.experiment_id))
+        if one.experiment_id != "0"
+    ]
+
+
+def follow(study: StudyDir, build: Callable[[], str], console: Console, every_s: float) -> None:
+    """Build a study's report again whenever its journal has grown, until its driver ends.
+
+    Args:
+        build: Makes the report and says in a line what it holds.
+        every_s: Seconds between two looks at the journal.
+    """
+    size = -1
+    while True:
+        runs = study.driver() is not None
+        now = study.journal_path.stat().st_size if study.journal_path.exists() else 0
+        if now != size:
+            console.print(build(), markup=False, soft_wrap=True)
+            size = now
+        elif not runs:
+            return
+        if runs:
+            time.sleep(every_s)
 
 
 def show_data(name: str, root: str | None, console: Console) -> None:

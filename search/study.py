@@ -154,7 +154,7 @@ class StudyDir:
             "name": name,
             "kind": "ablation" if space.ablation else "search",
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": {"python": platform.python_version(), **_versions()},
+            "versions": {"python": platform.python_version(), **versions()},
             "git": _git_state(),
             "space": space.as_dict(),
             "fingerprints": dict(fingerprints),
@@ -286,7 +286,8 @@ def _a(kind: str) -> str:
     return "an ablation" if kind == "ablation" else f"a {kind}"
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Installed versions of this package and of those that change results or records."""
     found = {}
     for package in _PACKAGES:
         try:

@@ -22,13 +22,15 @@ OPTIONS = {
     "ablate": START,
     "resume": {"--root", "--address", "--tracking-uri"},
     "confirm": {"--root", "--top", "--seeds", "--address"},
+    "compare": START | {"--seeds"},
     "extend": {"--root", "--trials", "--address"},
     "stop": {"--root"},
     "replay": {"--root"},
     "status": {"--root"},
-    "report": {"--root"},
+    "report": {"--root", "--live", "--every"},
     "sync": {"--root", "--tracking-uri"},
     "dashboard": {"--root", "--port"},
+    "doctor": {"--root", "--address", "--tracking-uri"},
     "data": {"--root"},
     "backbones": set(),
 }
@@ -164,9 +166,9 @@ def test_backbones_and_data_are_listed(tcpa: Callable[..., tuple[int, str]]) -> 
 def test_the_dashboard_serves_the_studies(tmp_path: Path) -> None:
     import socket
 
-    from search.tracking import check_tracker
+    from mlflow import MlflowClient
 
-    check_tracker(f"sqlite:///{tmp_path}/mlflow.db")
+    known = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").create_experiment("mine")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -185,6 +187,7 @@ def test_the_dashboard_serves_the_studies(tmp_path: Path) -> None:
             except OSError:
                 time.sleep(0.3)
         assert status == 200, log.read_text()
+        assert f"http://127.0.0.1:{port}/#/experiments/{known}/runs  mine\n" in log.read_text()
     finally:
         server.terminate()
         server.wait(30)

@@ -1,0 +1,75 @@
+"""A report that is refreshed while a study runs."""
+
+import io
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from search.run import follow
+from search.study import Journal, StudyDir
+from tests.search.conftest import make_space
+
+MakeStudy = Callable[..., StudyDir]
+
+
+def test_a_report_is_built_whenever_the_journal_grows(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(make_space())
+    journal = Journal(study.journal_path)
+    journal.append({"kind": "study", "name": "stubs"})
+    study.lock()
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:  # nothing new at the first look
+            journal.append({"kind": "stopped", "reason": "x"})
+        if len(slept) == 4:
+            study.unlock()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    built: list[int] = []
+
+    def build() -> str:
+        built.append(len(list(study.events())))
+        return f"report {len(built)}"
+
+    out = io.StringIO()
+    follow(study, build, Console(file=out), every_s=7)
+    journal.close()
+    assert built == [1, 2]
+    assert slept == [7, 7, 7, 7]
+    assert out.getvalue() == "report 1\nreport 2\n"
+
+
+def test_what_came_with_the_last_breath_is_in_the_report(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver writes its last event and ends between two looks."""
+    study = make_study(make_space())
+    journal = Journal(study.journal_path)
+    study.lock()
+
+    def sleep(_: float) -> None:
+        journal.append({"kind": "finished"})
+        study.unlock()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    built: list[int] = []
+
+    def build() -> str:
+        built.append(len(list(study.events())))
+        return ""
+
+    follow(study, build, Console(file=io.StringIO()), 1)
+    journal.close()
+    assert built == [0, 1]
+
+
+def test_a_study_that_does_not_run_is_reported_once(make_study: MakeStudy) -> None:
+    study = make_study(make_space())
+    out = io.StringIO()
+    follow(study, lambda: "report", Console(file=out), 1)
+    assert out.getvalue() == "report\n"
