@@ -58,11 +58,14 @@ def plan(
     set_: Set = None,
     trials: Trials = None,
     tracking_uri: Uri = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Train a few steps of each method.")
+    ] = False,
 ) -> None:
-    """Check a space and say what it would run."""
+    """Check a space and say what it would run and cost."""
     from search.plan import show_plan
 
-    show_plan(_plan(space, study, root, set_, trials, tracking_uri, None), Console())
+    show_plan(_plan(space, study, root, set_, trials, tracking_uri, None, probe), Console())
 
 
 @app.command()
@@ -327,6 +330,7 @@ def _plan(
     trials: int | None,
     tracking_uri: str | None,
     kind: str | None,
+    probe: bool = False,
 ) -> Any:
     from search.plan import make_plan
     from spaces.space import parse_override
@@ -340,6 +344,7 @@ def _plan(
             trials=trials,
             tracking_uri=tracking_uri,
             kind=kind,
+            probe=probe,
             progress=lambda stage, done, total: status.update(f"{stage}: {done} of {total}"),
         )
 

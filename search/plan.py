@@ -9,13 +9,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from search import cost
 from search.study import StudyDir
 from search.tracking import check_tracker, default_uri, without_secrets
 from spaces.space import Space, load_space
 from tcpa_core.backbone import Backbone, load_backbone, weights_fingerprint
-from tcpa_core.config import BackboneConfig, DataConfig, TrialConfig
+from tcpa_core.config import BackboneConfig, DataConfig, Flat, TrialConfig
 from tcpa_core.data.base import Dataset, load_dataset
 from tcpa_core.errors import ConfigError
+from tcpa_core.estimate import epoch_seconds
 from tcpa_core.model import PackModel
 
 Progress = Callable[[str, int, int], None]
@@ -39,6 +41,8 @@ class Plan:
     num_points: int | None
     """Distinct points of the space; None: not countable."""
     most_epochs: int
+    cost: str
+    """A sentence on the time it will take."""
     warnings: tuple[str, ...]
 
     def create(self) -> StudyDir:
@@ -64,6 +68,7 @@ def make_plan(
     trials: int | None = None,
     tracking_uri: str | None = None,
     kind: str | None = None,
+    probe: bool = False,
     progress: Progress | None = None,
 ) -> Plan:
     """Resolve a space and check it, its data, its weights, the folder and the tracker.
@@ -74,6 +79,8 @@ def make_plan(
         settings: Values by dotted path that replace those of the space.
         trials: Replaces budget.trials.
         kind: "search" or "ablation" where the caller runs only one of them.
+        probe: Train a few steps of every method to tell the cost; otherwise it is told from the
+            trials on record below `root`.
         progress: Told of images decoded, as by `load_dataset`.
 
     Raises:
@@ -99,6 +106,7 @@ def make_plan(
         space.name if study is None else study,
         root,
         tracking_uri=tracking_uri,
+        probe=probe,
         progress=progress,
     )
 
@@ -109,6 +117,7 @@ def plan_space(
     root: Path,
     *,
     tracking_uri: str | None = None,
+    probe: bool = False,
     progress: Progress | None = None,
 ) -> Plan:
     """Check a resolved space as `make_plan` does.
@@ -123,15 +132,18 @@ def plan_space(
     if tracking_uri is not None:
         check_tracker(uri)
     size = space.size()
+    num_trials = _num_trials(space, size)
+    rates = cost.probed(space, _measure) if probe else cost.recorded(root)
     return Plan(
         space=space,
         name=name,
         root=root,
         tracking_uri=uri,
         fingerprints=fingerprints,
-        num_trials=_num_trials(space, size),
+        num_trials=num_trials,
         num_points=size,
         most_epochs=max(config.train.epochs for config in configs),
+        cost=cost.describe(space, num_trials, rates),
         warnings=warnings,
     )
 
@@ -171,12 +183,20 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
         ("epochs", f"at most {plan.most_epochs} a trial"),
         ("seeds", ", ".join(map(str, space.seeds))),
         ("budget", ", ".join(f"{k} {v}" for k, v in budget.items()) or "the whole design"),
-        ("cost", "unknown until the first trials have run"),
+        ("cost", plan.cost),
         ("data", plan.fingerprints["data"][:16]),
         ("weights", plan.fingerprints["weights"]),
         ("study folder", str(plan.root / plan.name)),
         ("MLflow", without_secrets(plan.tracking_uri)),
     ]
+
+
+def _measure(params: Flat) -> tuple[float, str]:
+    """Seconds of an epoch; weights of the hub would be fetched, and random ones take as long."""
+    config = TrialConfig.from_flat(params)
+    if _from_hub(config.backbone):
+        config = config.replace_paths({"backbone.weights": "random"})
+    return epoch_seconds(config)
 
 
 def _configs(space: Space) -> list[TrialConfig]:

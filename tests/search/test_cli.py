@@ -17,7 +17,7 @@ from spaces.space import load_space
 START = {"--study", "--root", "--set", "--trials", "--address", "--tracking-uri", "--dry-run"}
 OPTIONS = {
     "quickstart": {"--root", "--tracking-uri"},
-    "plan": START - {"--address", "--dry-run"},
+    "plan": START - {"--address", "--dry-run"} | {"--probe"},
     "search": START,
     "ablate": START,
     "resume": {"--root", "--address", "--tracking-uri"},

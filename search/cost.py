@@ -1,0 +1,157 @@
+"""What a study will cost, from trials on record or from a probe of a few steps.
+
+The seconds of an epoch are known by backbone, method chain, batch size and data. They are those of
+one device; trials that share it divide its time, so their sum is the time that the device is used.
+"""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spaces.axes import label
+from spaces.space import Space
+from tcpa_core.config import Flat
+from tcpa_core.errors import RecordError
+from tcpa_core.record import decode_line
+
+Kind = tuple[Any, ...]
+"""What the seconds of an epoch depend on."""
+
+_KIND = (
+    "backbone.name",
+    "backbone.img_size",
+    "data.name",
+    "data.root",
+    "train.batch_size",
+    "methods",
+)
+_EPOCH_MARK = b'"kind":"epoch"'
+_MARK_WITHIN = 64
+"""Bytes in which the driver writes a line's number, time and kind."""
+_TAIL = 10
+"""The interval leaves out one trial in this many at either end."""
+
+
+@dataclass(slots=True)
+class Rates:
+    """Seconds per epoch of earlier trials."""
+
+    seconds: dict[Kind, list[float]] = field(default_factory=lambda: defaultdict(list))
+    device: str = "cpu"
+    """Kind of device of the latest trial; those of other kinds are left out."""
+    are_probed: bool = False
+
+
+def kind_of(params: Flat) -> Kind:
+    """What the cost of a trial's epochs depends on."""
+    return tuple(label(params.get(path)) for path in _KIND)
+
+
+def recorded(root: Path) -> Rates:
+    """Seconds per epoch of all trials below a studies folder; damaged journals are passed over."""
+    found: list[tuple[float, str, Kind, float]] = []
+    for path in sorted(root.glob("*/journal.jsonl")):
+        with suppress(RecordError, OSError):
+            found += _read(path)
+    rates = Rates(device=max(found)[1] if found else "cpu")
+    for _, device, kind, seconds in found:
+        if device == rates.device:
+            rates.seconds[kind].append(seconds)
+    return rates
+
+
+def probed(space: Space, measure: Callable[[Flat], tuple[float, str]]) -> Rates:
+    """Seconds per epoch of one trial of every kind in a space, each trained for a few steps."""
+    rates = Rates(are_probed=True)
+    for kind, params in _samples(space).items():
+        seconds, rates.device = measure(params)
+        rates.seconds[kind].append(seconds)
+    return rates
+
+
+def describe(space: Space, num_trials: int | None, rates: Rates) -> str:
+    """A sentence on the time that a study will take, with an interval where it can be given."""
+    if num_trials is None:
+        return "what the budget says"
+    epochs = _epochs(space, num_trials)
+    unknown = sorted({kind[-1] for kind in epochs if not rates.seconds.get(kind)})
+    if unknown:
+        return (
+            f"not known: no earlier trial of {', '.join(unknown)} with this backbone, data and "
+            "batch size; 'tcpa plan --probe' trains a few steps of each"
+        )
+    middle, low, high = 0.0, 0.0, 0.0
+    num_known = 0
+    for kind, count in epochs.items():
+        ordered = sorted(rates.seconds[kind])
+        tail = len(ordered) // _TAIL
+        num_known += len(ordered)
+        middle += count * sum(ordered) / len(ordered)
+        low += count * ordered[tail]
+        high += count * ordered[-1 - tail]
+    if space.ablation is None and space.scheduler.name == "asha":
+        low *= min(1.0, space.scheduler.grace_epochs / _most_epochs(space))
+    known = "one earlier trial" if num_known == 1 else f"{num_known} earlier trials"
+    if rates.are_probed:
+        known = "a few steps of each method"
+    interval = f" ({_time(low)} to {_time(high)})" if high > low else ""
+    if rates.device != "cpu":
+        return f"about {_time(middle)}{interval} of one GPU, from {known}"
+    workers = max(1, min(os.cpu_count() or 1, num_trials))
+    return (
+        f"about {_time(middle / workers)} on {workers} cores; {_time(middle)}{interval} of one "
+        f"core, from {known}"
+    )
+
+
+def _read(path: Path) -> list[tuple[float, str, Kind, float]]:
+    """When each trial of a journal ended, its device, its kind and its seconds per epoch."""
+    kinds: dict[str, Kind] = {}
+    found = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if _EPOCH_MARK in line[:_MARK_WITHIN] or not line.endswith(b"\n"):
+                continue
+            event = decode_line(line, f"{path}:{number}")
+            if event["kind"] == "planned":
+                kinds[event["trial"]] = kind_of(event["params"])
+            elif event["kind"] in ("completed", "pruned") and event.get("num_epochs"):
+                seconds = event["duration_s"] / event["num_epochs"]
+                device = event["device"].split(":")[0]
+                found.append((event["t"], device, kinds[event["trial"]], seconds))
+    return found
+
+
+def _samples(space: Space) -> dict[Kind, Flat]:
+    """One trial of every kind in a space."""
+    samples: dict[Kind, Flat] = {}
+    for point in space.corners():
+        params = space.config(point, space.seeds[0]).flat()
+        samples.setdefault(kind_of(params), params)
+    return samples
+
+
+def _epochs(space: Space, num_trials: int) -> Mapping[Kind, float]:
+    """Epochs of each kind: exact for a design; a search is taken to spend evenly."""
+    if space.ablation is not None:
+        exact: Counter[Kind] = Counter()
+        for point in space.design():
+            params = space.config(point.point, point.seed).flat()
+            exact[kind_of(params)] += params["train.epochs"]
+        return exact
+    kinds: Sequence[Kind] = list(_samples(space))
+    return {kind: num_trials / len(kinds) * _most_epochs(space) for kind in kinds}
+
+
+def _most_epochs(space: Space) -> int:
+    return max(space.config(point, space.seeds[0]).train.epochs for point in space.corners())
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
