@@ -3,7 +3,7 @@
 One file per split, named by what it contains; nothing in it depends on labels, paths or the data
 set's name. Layout, little-endian:
 
-    pixels   uint8, image after image, rows of RGB triples
+    pixels   uint8, image after image; each as three planes (red, green, blue), row by row
     table    int64 [n, 3]: height, width, CRC-32 of the image's bytes
     footer   JSON: schema, key, count, table_crc
     end      uint64 length of the footer, then 8 bytes MAGIC
@@ -30,7 +30,7 @@ import numpy.typing as npt
 from tcpa_core.data._parallel import ordered_map
 from tcpa_core.errors import DataError
 
-SCHEMA = 1
+SCHEMA = 2
 MAGIC = b"TCPAPIX\n"
 _END = struct.Struct("<Q8s")
 
@@ -54,10 +54,11 @@ class ImageStore:
         return len(self.heights)
 
     def image(self, index: int) -> Pixels:
-        """Pixels [height, width, 3] of one image."""
+        """Pixels [height, width, 3] of one image, a view."""
         height, width = int(self.heights[index]), int(self.widths[index])
         start = int(self.offsets[index])
-        return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
+        planes = self.pixels[start : start + height * width * 3].reshape(3, height, width)
+        return planes.transpose(1, 2, 0)
 
 
 def cache_root(cache_dir: Path | None = None) -> Path:
@@ -167,14 +168,14 @@ def _build(
     stage: str,
 ) -> None:
     def checked(index: int) -> tuple[Pixels, int]:
-        image = np.ascontiguousarray(decode(index))
-        return image, _crc(image)
+        planes = np.ascontiguousarray(decode(index).transpose(2, 0, 1))
+        return planes, _crc(planes)
 
     table = np.zeros((count, 3), "<i8")
     with _temporary(path) as (temp, file):
-        for index, (image, crc) in enumerate(ordered_map(checked, range(count))):
-            file.write(image.data)
-            table[index] = (*image.shape[:2], crc)
+        for index, (planes, crc) in enumerate(ordered_map(checked, range(count))):
+            file.write(planes.data)
+            table[index] = (*planes.shape[1:], crc)
             if progress:
                 progress(stage, index + 1, count)
         footer = {"schema": SCHEMA, "key": key, "count": count, "table_crc": zlib.crc32(table.data)}
