@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from benchmarks.harness import Row, ratios, write
+from benchmarks.harness import Row, as_worker, ratios, write
 from tcpa_core.config import DataConfig
 from tcpa_core.data._images import ImageSource
 from tcpa_core.data.base import load_dataset
@@ -91,6 +91,7 @@ def cpu_seconds(run: Callable[[], int], rounds: int) -> list[float]:
 
 def main() -> None:
     """Measure and write results/data.json, .md and .png."""
+    as_worker()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--root", type=Path, help="image folder with train/; default: made up")
     parser.add_argument("--images", type=int, default=600)

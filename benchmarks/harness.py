@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,8 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+
+from tcpa_core.allocator import WORKER_ENV
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -37,6 +40,12 @@ class Row:
     seconds: float
     """Median seconds of the variant, for orientation only."""
     notes: str = ""
+
+
+def as_worker() -> None:
+    """Start this program again in the environment of a worker, unless it has it already."""
+    if any(os.environ.get(name) != value for name, value in WORKER_ENV.items()):
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **WORKER_ENV})
 
 
 def interleave(

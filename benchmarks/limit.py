@@ -9,7 +9,7 @@ import statistics
 
 import torch
 
-from benchmarks.harness import Row, interleave, write
+from benchmarks.harness import Row, as_worker, interleave, write
 from benchmarks.step import CASES, VITS, Pair
 from tcpa_core.backbone import load_backbone
 from tcpa_core.config import BackboneConfig
@@ -20,6 +20,7 @@ SIDE = 2048
 
 def main() -> None:
     """Measure and write results/limit.json, .md and .png."""
+    as_worker()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--vits", nargs="+", choices=VITS, default=["Ti", "B"])
     parser.add_argument("--batch", type=int, default=8)

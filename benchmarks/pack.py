@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from benchmarks.harness import Row, interleave, ratios, write
+from benchmarks.harness import Row, as_worker, interleave, ratios, write
 from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.config import BackboneConfig, Flat, TrialConfig
 from tcpa_core.data._images import ImageSource
@@ -175,6 +175,7 @@ def processes(options: argparse.Namespace) -> list[Row]:
 
 def main() -> None:
     """Measure and write results/pack.json, .md and .png."""
+    as_worker()
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--packs", nargs="+", type=int, default=[2, 4, 8, 16, 32, 64])
     parser.add_argument("--methods", nargs="+", default=["tcpa", "vpt"])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks import literal
 from benchmarks.counts import Counts, counts
-from benchmarks.harness import Row, interleave, ratios, write
+from benchmarks.harness import Row, as_worker, interleave, ratios, write
 from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.config import BackboneConfig, TrialConfig
 from tcpa_core.methods.base import Step
@@ -150,6 +150,7 @@ def _autocast(options: argparse.Namespace) -> torch.autocast:
 
 def main() -> None:
     """Measure and write results/step*.json, .md and .png."""
+    as_worker()
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--vits", nargs="+", choices=VITS, default=["Ti", "B"])
     parser.add_argument("--batches", nargs="+", type=int, default=[8])

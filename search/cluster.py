@@ -14,16 +14,8 @@ from types import FrameType
 import ray
 from ray._private import ray_constants
 
+from tcpa_core.allocator import WORKER_ENV
 from tcpa_core.errors import StudyError
-
-WORKER_ENV: Mapping[str, str] = {
-    # glibc returns large blocks to the system after every step and faults them in again in the
-    # next; keeping them saves 10 to 15 % of a training step on the CPU.
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "MALLOC_TOP_PAD_": "67108864",
-}
-"""Environment of the processes that train; read by glibc when they start."""
 
 _OBJECT_STORE_BYTES = 100 * 2**20
 """Nothing large travels between processes; Ray's default is a third of the memory."""

@@ -23,7 +23,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, SearchGenerator
 
 from search.balance import Balanced
-from search.cluster import WORKER_ENV, connect, on_interrupt
+from search.cluster import connect, on_interrupt
 from search.dispatcher import Dispatcher, WorkerSpec
 from search.race import Race
 from search.sampler import Design, Planned, Sampled, Source
@@ -31,6 +31,7 @@ from search.searcher import StudySearcher
 from search.study import Journal, StudyDir
 from search.trainable import PackTrial, Slots
 from spaces.space import Space
+from tcpa_core.allocator import WORKER_ENV
 from tcpa_core.config import TrainConfig, TrialConfig
 from tcpa_core.errors import StudyError
 from tcpa_core.record import FINAL_KINDS
