@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
+from search.redact import hide, restart_without_secrets
 from tcpa_core.errors import ConfigError, StudyError, TcpaError
 
 DONE, FAILURES, WRONG_INPUT = 0, 1, 2
@@ -355,10 +357,11 @@ def _exit(code: int) -> None:
 
 def main(run: Callable[..., Any] = app) -> None:
     """Entry point: bad input is one or two sentences on stderr and exit code 2."""
+    restart_without_secrets()
     try:
         code = run(standalone_mode=False)
     except TcpaError as err:
-        print(f"error: {err}", file=sys.stderr)
+        print(f"error: {hide(str(err))}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(FAILURES)
@@ -366,6 +369,9 @@ def main(run: Callable[..., Any] = app) -> None:
         text = err.format_message() if hasattr(err, "format_message") else str(err)
         print(f"error: {text} 'tcpa --help' lists what there is.", file=sys.stderr)
         sys.exit(WRONG_INPUT)
+    except Exception:  # a defect; its trace may quote addresses
+        print(hide(traceback.format_exc()), file=sys.stderr)
+        sys.exit(FAILURES)
     sys.exit(code if isinstance(code, int) else DONE)
 
 

@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from search.cluster import connect
+from search.redact import with_secrets, without_secrets
 from search.study import versions
-from search.tracking import check_tracker, default_uri, without_secrets
+from search.tracking import check_tracker, default_uri
 from tcpa_core.data._cache import cache_root
 from tcpa_core.errors import StudyError, TcpaError
 
@@ -88,7 +89,7 @@ def _folder(path: Path, option: str) -> str:
 
 def _tracker(root: Path, uri: str | None) -> str:
     if uri is not None:
-        check_tracker(uri)
+        check_tracker(with_secrets(uri))
         return f"answers at {without_secrets(uri)}"
     database = root / "mlflow.db"
     if not database.is_file():

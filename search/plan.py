@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from search import cost
+from search.redact import with_secrets, without_secrets
 from search.study import StudyDir
-from search.tracking import check_tracker, default_uri, without_secrets
+from search.tracking import check_tracker, default_uri
 from spaces.space import Space, load_space
 from tcpa_core.backbone import Backbone, load_backbone, weights_fingerprint
 from tcpa_core.config import BackboneConfig, DataConfig, Flat, TrialConfig
@@ -128,7 +129,7 @@ def plan_space(
     StudyDir.check_free(root, name)
     configs = _configs(space)
     fingerprints, warnings = _check_parts(configs, progress)
-    uri = default_uri(root) if tracking_uri is None else tracking_uri
+    uri = default_uri(root) if tracking_uri is None else with_secrets(tracking_uri)
     if tracking_uri is not None:
         check_tracker(uri)
     size = space.size()

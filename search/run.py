@@ -13,6 +13,7 @@ from rich.console import Console
 
 from search.launch import Placement, StudyOutcome, run_study
 from search.live import Watch
+from search.redact import with_secrets
 from search.study import StudyDir
 from search.tracking import Mirror, check_tracker, default_uri
 from tcpa_core.config import DataConfig
@@ -83,7 +84,7 @@ def run_watched(
 
 def tracking_of(study: StudyDir, root: Path, uri: str | None) -> tuple[str, Path | None]:
     """Tracking address of a study, and where a local one keeps artifacts."""
-    uri = uri or str(study.document()["tracking_uri"])
+    uri = with_secrets(uri or str(study.document()["tracking_uri"]))
     return uri, root / "mlartifacts" if uri == default_uri(root) else None
 
 

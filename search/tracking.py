@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
+from search.redact import hide, without_secrets
 from tcpa_core.errors import StudyError
 from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult, read_journal
 
@@ -69,18 +70,12 @@ def check_tracker(uri: str) -> None:
     try:
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
     except Exception as err:  # the client raises whatever its store's driver raises
-        text = str(err).replace(uri, without_secrets(uri)).splitlines()
+        text = hide(str(err), uri).splitlines()
         first = text[0][:200].rstrip(". ") if text else type(err).__name__
         raise StudyError(
             f"--tracking-uri: MLflow does not answer at {without_secrets(uri)!r} ({first}); "
             "start the server, correct the address, or leave it out for a local database."
         ) from err
-
-
-def without_secrets(uri: str) -> str:
-    """The address without user name and password."""
-    scheme, mark, rest = uri.partition("://")
-    return f"{scheme}{mark}{rest.rsplit('@', 1)[-1]}" if mark else uri
 
 
 class Mirror:
