@@ -19,6 +19,7 @@ from tcpa_core.config import BackboneConfig, DataConfig, Flat, TrialConfig
 from tcpa_core.data.base import Dataset, load_dataset
 from tcpa_core.errors import ConfigError
 from tcpa_core.estimate import epoch_seconds
+from tcpa_core.methods.base import method_class
 from tcpa_core.model import PackModel
 
 Progress = Callable[[str, int, int], None]
@@ -237,6 +238,8 @@ def _check_parts(
         if source not in data:
             data[source] = load_dataset(config.data, backbone.img_size, progress=progress)
         PackModel(backbone, [config], data[source].num_classes)
+        for name in config.methods:
+            method_class(name).check_classes(config, data[source].class_names)
     prints = {
         "data": dict.fromkeys(dataset.fingerprint for dataset in data.values()),
         "weights": dict.fromkeys(weights_fingerprint(config) for config in backbones),

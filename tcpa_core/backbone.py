@@ -1,7 +1,8 @@
 """Frozen timm vision transformers: loading, geometry, and the two ends around the blocks.
 
 Weights are read strictly: a file that does not cover the model, or covers another one, is an error.
-The classifier of a checkpoint is never used; heads belong to the trials (`tcpa_core.model`).
+Heads belong to the trials (`tcpa_core.model`). The classifier that came with the weights is kept
+apart, for methods that map its classes to those of the data (`Backbone.source_logits`).
 """
 
 # Axes: B samples (all members of a pack flattened), S tokens (T prefix + N image), D width.
@@ -41,6 +42,9 @@ NANO_GEOMETRY = {
 Triple = tuple[float, float, float]
 State = dict[str, Tensor]
 Change = Callable[[Tensor], Tensor]
+Classifier = Sequence[tuple[Tensor, Tensor]]
+"""Weight and bias of the classifier that came with the weights, one pair per vector it reads;
+empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +89,7 @@ class Backbone(nn.Module):
         fingerprint: Identity of the weights.
         warnings: Sentences every result of this backbone has to carry.
         stats: Mean and std of the pre-training images; None: those of the model's own settings.
-        classifier: Weight and bias of the classifier the model was trained with, one pair per
-            vector it reads; none where it is not known.
+        classifier: What the model was trained with.
 
     Raises:
         ConfigError: The model or one of its blocks is of a kind that is not supported.
@@ -99,7 +102,7 @@ class Backbone(nn.Module):
         fingerprint: str = "",
         warnings: tuple[str, ...] = (),
         stats: tuple[Triple, Triple] | None = None,
-        classifier: Sequence[tuple[Tensor, Tensor]] = (),
+        classifier: Classifier = (),
     ) -> None:
         super().__init__()
         _check_supported(vit)
@@ -162,15 +165,24 @@ class Backbone(nn.Module):
         """Classes of the classifier that came with the weights; 0: there is none."""
         return len(self._classifier[0]) if len(self._classifier) else 0
 
+    @property
+    def source_flops(self) -> float:
+        """FLOPs of `source_logits` per image."""
+        return 2.0 * self.num_source_classes * self.layout.feature_dim
+
     def source_logits(self, features: Tensor) -> Tensor:
-        """Logits (..., num_source_classes) of features (..., feature_dim); distilled: the mean."""
-        parts = features.chunk(self.layout.num_readouts, dim=-1)
+        """Logits (..., num_source_classes) of features (..., feature_dim); distilled: the mean.
+
+        At least in float32, as a trial's own head.
+        """
         pairs = list(self._classifier)
-        found = [
-            nn.functional.linear(part, weight, bias)
-            for part, weight, bias in zip(parts, pairs[::2], pairs[1::2], strict=True)
-        ]
-        return torch.stack(found).mean(0)
+        with torch.autocast(features.device.type, enabled=False):
+            parts = features.to(pairs[0].dtype).chunk(self.layout.num_readouts, dim=-1)
+            found = [
+                nn.functional.linear(part, weight, bias)
+                for part, weight, bias in zip(parts, pairs[::2], pairs[1::2], strict=True)
+            ]
+            return torch.stack(found).mean(0)
 
     @property
     def blocks(self) -> list[Block]:
@@ -228,18 +240,21 @@ def load_backbone(cfg: BackboneConfig, *, device: str | torch.device = "cpu") ->
         WeightsError: The weights cannot be fetched or read, or belong to another model.
     """
     warnings: tuple[str, ...] = ()
-    classifier: Sequence[tuple[Tensor, Tensor]] = ()
+    classifier: Classifier = ()
     if cfg.weights == "random":
         vit = _create(cfg, seed=True)
+        classifier = _random_classifier(vit, cfg.name)
         warnings = (f"Backbone {cfg.name} has random weights: accuracies mean nothing.",)
     elif _is_hub(cfg):
         vit = _create_from_hub(cfg)
+        classifier = _take_classifier(vit)
     else:
         with torch.device("meta"):
             vit = _create(cfg)
         classifier = _load_file(vit, _weights_path(cfg), cfg.name)
     if cfg.pool == "avg":
         _pool_by_mean(vit, cfg.name)
+        classifier = ()  # it was trained on what the model read before
     stats = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) if cfg.name == NANO else None
     backbone = Backbone(
         vit,
@@ -310,16 +325,22 @@ def _check_name(name: str) -> None:
 
 
 def _create(cfg: BackboneConfig, *, seed: bool = False, pretrained: bool = False) -> nn.Module:
-    """Build the network without a classifier; `seed` makes its random weights a fixed set."""
+    """Build the network, without a classifier unless it is pretrained.
+
+    Args:
+        seed: Make its random weights a fixed set.
+        pretrained: Fetch the hub's weights.
+    """
     _check_name(cfg.name)
     size = {} if cfg.img_size is None else {"img_size": cfg.img_size}
+    classes = {} if pretrained else {"num_classes": 0}
     with torch.random.fork_rng(devices=[], enabled=seed):
         if seed:
             torch.manual_seed(int(hashlib.sha256(cfg.name.encode()).hexdigest()[:8], 16))
         if cfg.name == NANO:
             return VisionTransformer(**{**NANO_GEOMETRY, **size}, num_classes=0)
         try:
-            vit = timm.create_model(cfg.name, pretrained=pretrained, num_classes=0, **size)
+            vit = timm.create_model(cfg.name, pretrained=pretrained, **classes, **size)
         except (TypeError, AssertionError) as err:
             raise ConfigError(
                 f"backbone.name: {cfg.name!r} cannot be built with img_size={cfg.img_size!r} "
@@ -344,17 +365,47 @@ def _create_from_hub(cfg: BackboneConfig) -> nn.Module:
         ) from err
 
 
-def _load_file(vit: VisionTransformer, path: Path, name: str) -> Sequence[tuple[Tensor, Tensor]]:
+def _take_classifier(vit: VisionTransformer) -> Classifier:
+    """Take the classifier off a model, if it has one."""
+    heads = [vit.head, *([vit.head_dist] if isinstance(vit, VisionTransformerDistilled) else [])]
+    pairs = [(h.weight.detach(), h.bias.detach()) for h in heads if isinstance(h, nn.Linear)]
+    vit.reset_classifier(0)
+    return pairs
+
+
+def _random_classifier(vit: VisionTransformer, name: str) -> Classifier:
+    """A classifier of the shape that the hub's weights of a model have; plans use it for them."""
+    known = None if name == NANO else timm.get_pretrained_cfg(name)
+    if known is None or not known.num_classes:
+        return ()
+    count = 2 if isinstance(vit, VisionTransformerDistilled) else 1
+    generator = torch.Generator().manual_seed(0)
+    shape = (known.num_classes, vit.embed_dim)
+    with torch.device("cpu"):
+        weights = [0.02 * torch.randn(shape, generator=generator) for _ in range(count)]
+        return [(weight, torch.zeros(len(weight))) for weight in weights]
+
+
+def _jax_classifier(state: State) -> Classifier:
+    """The classifier of an official JAX file; with a layer before it, it reads no features."""
+    names = ("head/kernel", "head/bias")
+    if "pre_logits/kernel" in state or not all(name in state for name in names):
+        return ()
+    kernel, bias = (state[name].float() for name in names)
+    return [(kernel.T.contiguous(), bias)]
+
+
+def _load_file(vit: VisionTransformer, path: Path, name: str) -> Classifier:
     """Put the file's weights into a model that may still be on the meta device.
 
     Returns:
-        The file's classifier, as `Backbone` takes it.
+        The file's classifier.
     """
     state = _read_state(path)
     if "Transformer/encoder_norm/scale" in state:  # official JAX layout; timm converts it in place
         vit.to_empty(device="cpu")
         vit.load_pretrained(str(path))
-        return ()
+        return _jax_classifier(state)
     try:
         state = checkpoint_filter_fn(state, vit, adapt_layer_scale=True)
     except (KeyError, AttributeError, RuntimeError) as err:

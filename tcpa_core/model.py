@@ -226,7 +226,8 @@ class PackModel(nn.Module):
         constants in evaluation and not counted, nor is it subtracted that only the tokens that
         are read have to be computed in the last block.
         """
-        head = 2.0 * self.backbone.layout.feature_dim * self.num_classes
+        own = any(method.has_own_logits(self.configs[m]) for method in self._chain())
+        head = 0.0 if own else 2.0 * self.backbone.layout.feature_dim * self.num_classes
         extra = sum(method.extra_flops(m) for method in self._chain() if method.active)
         return self.backbone.flops_per_image() + head + extra
 
@@ -260,6 +261,15 @@ class PackModel(nn.Module):
         kept: list[Tensor] = []
         features, penalty = self._features(images, run, active, kept)
         return Inspection(kept[0], kept[1:], self._output(features, penalty, run, active))
+
+    def source_logits(self, images: Tensor, step: Step) -> Tensor:
+        """Logits (M, B, S) of the backbone's own classifier on images (M, B, 3, height, width)."""
+        run = self._pass(step)
+        active = self._begin(run)
+        features, _ = self._features(images, run, active, None)
+        for method, state in active:
+            features = method.on_features(features, state)
+        return self.backbone.source_logits(features)
 
     def classify(self, features_MBF: Tensor, step: Step) -> ModelOutput:
         """Logits of backbone features, where `features_are_frozen`."""

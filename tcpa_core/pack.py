@@ -10,7 +10,7 @@ their own. They join and leave between epochs.
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,8 @@ class Member:
     stage_step: int = 0
     """Optimiser steps made before the present stage began."""
     duration_s: float = 0.0
+    reports: list[EpochReport] = field(default_factory=list)
+    """Of every epoch trained: whoever takes the trial up can tell those that did not arrive."""
 
     @property
     def is_done(self) -> bool:
@@ -148,6 +150,7 @@ class Pack:
             labels=train.labels,
             batch=lambda indices: train.batch(indices, None),
             stream=Stream(config.seed),
+            class_names=self.data.class_names,
         )
         return init_member_state(self.backbone, config, len(self.data.class_names), data)
 
@@ -190,19 +193,19 @@ class Pack:
                 ),
             )
             self._after_epoch(member)
-            outcomes.append(
-                EpochReport(
-                    epoch=member.epoch,
-                    train_loss=total,
-                    ce_loss=ce,
-                    match_loss=match,
-                    val_loss=val_loss[m],
-                    val_accuracy=val_accuracy[m],
-                    lr=lrs[m],
-                    duration_s=seconds,
-                    images_per_s=len(self.data.train) / seconds,
-                )
+            report = EpochReport(
+                epoch=member.epoch,
+                train_loss=total,
+                ce_loss=ce,
+                match_loss=match,
+                val_loss=val_loss[m],
+                val_accuracy=val_accuracy[m],
+                lr=lrs[m],
+                duration_s=seconds,
+                images_per_s=len(self.data.train) / seconds,
             )
+            member.reports.append(report)
+            outcomes.append(report)
         return outcomes
 
     def test(self, members: Sequence[Member]) -> list[tuple[float, float]]:
@@ -289,6 +292,7 @@ class Pack:
             "classes": list(self.data.class_names),
             **{k: getattr(member, k) for k in _COUNTERS},
             "selected": best and {k: getattr(best, k) for k in _SELECTED_FIELDS},
+            "reports": [asdict(report) for report in member.reports],
         }
         tensors = {f"state:{k}": v for k, v in member.state.items()}
         tensors |= {f"moment:{k}": v for k, v in member.moments.items()}
@@ -320,6 +324,7 @@ class Pack:
             state=state,
             moments=_with_prefix(tensors, "moment:"),
             selected=selected,
+            reports=[EpochReport(**report) for report in info["reports"]],
             **{k: info[k] for k in _COUNTERS},
         )
 
@@ -347,23 +352,36 @@ class Pack:
         return self._model, self._optimizer
 
     def _after_epoch(self, member: Member) -> None:
-        """Let a two-stage method start its second stage."""
+        """Let a two-stage method start its second stage, and label maps follow the training."""
+        trainer = Trainer(
+            config=member.config,
+            epoch=member.epoch,
+            state=member.state,
+            initial=lambda: self._initial_state(member.config),
+            redraw=lambda: self._initial_state(_reseeded(member.config)),
+            gradients=lambda names, state: self._gradients(member, names, state),
+            source_logits=lambda: self._source_logits(member),
+        )
         for name in member.config.methods:
-            restart = method_class(name).after_epoch(
-                Trainer(
-                    config=member.config,
-                    epoch=member.epoch,
-                    state=member.state,
-                    initial=lambda: self._initial_state(member.config),
-                    redraw=lambda: self._initial_state(_reseeded(member.config)),
-                    gradients=lambda names, state: self._gradients(member, names, state),
-                )
-            )
+            changed = method_class(name).refresh(trainer)
+            if changed:
+                member.state = member.state | changed
+                self._assembled = []
+            restart = method_class(name).after_epoch(trainer)
             if restart:
                 member.state, member.moments = restart.state, {}
                 member.stage_epoch, member.stage_step = member.epoch, member.step
                 member.peak_accuracy, member.stale_epochs = -1.0, 0
                 self._assembled = []
+
+    @torch.no_grad()
+    def _source_logits(self, member: Member) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits of the backbone's own classifier on the training split, and its labels."""
+        model, train = self._build([member]), self.data.train
+        for indices in torch.arange(len(train), device=self.device).split(_EVAL_ROWS):
+            with _autocast(member.config, self.device):
+                logits = model.source_logits(train.batch(indices, None)[None], Step.evaluation(1))
+            yield logits[0].float(), train.labels[indices]
 
     def _gradients(
         self, member: Member, names: Sequence[str], state: MemberState

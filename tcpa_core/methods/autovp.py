@@ -5,10 +5,11 @@ fills what is left, so that the frame starts grey. The resized side is fixed, or
 number s that scales the image about its centre. Trainable besides the head: 3 H^2, 1 with
 `train_resize`, S C + C with mapping `fc`.
 
-Mappings: `head` (a linear layer on the features, what TCPA's authors compare), `fc` (on the S
-logits of the backbone's own classifier), `freq` (each class takes the source classes that are
-predicted for it most often, each source class once; set before training). The authors' `iter` maps
-anew in every epoch and `semantic` compares class names with CLIP; neither is here.
+Mappings: `head` (a linear layer on the features, what TCPA's authors compare); on the S logits of
+the backbone's own classifier `fc` (a linear layer) or the mean over `num_map` source classes per
+class, each used once: `freq` (those predicted for the class most often, set before training),
+`iter` (the same, anew every `map_every` epochs with the prompts as they are then) and `semantic`
+(those whose names are most similar, by CLIP's features of the names, given in `text_features`).
 
 Source:
     Tsao et al., AutoVP, ICLR 2024 (AutoVP). Its declared dropout of 0.2 is unused there, too.
@@ -16,12 +17,12 @@ Source:
 
 # Axes: M members, B samples, H image side, C classes, S source classes.
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from tcpa_core.backbone import Backbone, TokenLayout
@@ -29,6 +30,13 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import _pixels, base
 from tcpa_core.methods._layers import constant, copy_of
+from tcpa_core.methods._output_maps import (
+    check_text_features,
+    count_predictions,
+    frequency_map,
+    read_text_features,
+    semantic_map,
+)
 from tcpa_core.methods.damvp import frozen_features
 from tcpa_core.methods.vp import need_source_classes
 
@@ -48,10 +56,16 @@ class Config(base.MethodSettings):
     and there is no prompt (unless it is trained)."""
     train_resize: bool = False
     """Train the scale, starting from img_scale, within [0.1, 5]."""
-    mapping: Literal["head", "fc", "freq"] = "head"
+    mapping: Literal["head", "fc", "freq", "iter", "semantic"] = "head"
     """From features or source logits to the classes."""
     num_map: int = Field(default=1, ge=1)
-    """Source classes per class (freq)."""
+    """Source classes per class (freq, iter, semantic)."""
+    map_every: int = Field(default=1, ge=1)
+    """Epochs between two mappings (iter)."""
+    text_features: str | None = None
+    """A safetensors file with CLIP's text features of the class names (semantic): `source` (S, E)
+    in the order of the backbone's classifier, `target` (C, E), and in its metadata `classes`, the
+    names of the target's rows as a JSON list."""
     lr_scale: float = Field(default=1.0, gt=0.0)
     """Factor on the learning rate of the prompt and the scale; the rest keeps optim.lr."""
 
@@ -59,6 +73,22 @@ class Config(base.MethodSettings):
     def fills(self) -> bool:
         """Whether the image leaves no room for a prompt, whatever the input's size."""
         return not self.train_resize and self.img_scale * BASE_SHARE >= 1
+
+    @property
+    def is_map(self) -> bool:
+        """Whether each class stands for the mean of some source classes."""
+        return self.mapping in ("freq", "iter", "semantic")
+
+    @model_validator(mode="after")
+    def _names_need_features(self) -> Self:
+        if (self.mapping == "semantic") != (self.text_features is not None):
+            raise ValueError(
+                f"autovp.text_features belongs to autovp.mapping='semantic', got mapping "
+                f"{self.mapping!r} and text_features {self.text_features!r}; give both or neither: "
+                "class names are compared by CLIP's features of them, which this package cannot "
+                "make"
+            )
+        return self
 
     def pack_key(self) -> tuple[Any, ...]:
         """Code path, and whether there is a prompt at all."""
@@ -81,6 +111,7 @@ class Method(base.Method):
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__(backbone, configs)
         self._source_logits = backbone.source_logits
+        self._source_flops = backbone.source_flops
         self._side = backbone.img_size
         stats = [_stats(backbone, config) for config in configs]
         self._stats = tuple(torch.stack(values)[:, None] for values in zip(*stats, strict=True))
@@ -98,29 +129,62 @@ class Method(base.Method):
             )
 
     @classmethod
+    def check_classes(cls, config: TrialConfig, class_names: Sequence[str]) -> None:
+        """semantic: refuse features of other names than the data set's."""
+        settings: Config = config.method_settings[cls.name()]
+        if settings.text_features is not None:
+            found = read_text_features(settings.text_features)[2]
+            if found != list(class_names):
+                first = next((n for n in class_names if n not in found), "their order")
+                raise ConfigError(
+                    f"autovp.text_features: {settings.text_features!r} must hold the data set's "
+                    f"{len(class_names)} class names in order, got {len(found)} (differs in: "
+                    f"{first}); make it for this data set."
+                )
+
+    @classmethod
     def has_own_logits(cls, config: TrialConfig) -> bool:
         """Mappings of source logits take the head's place."""
         return bool(config.method_settings[cls.name()].mapping != "head")
 
     @classmethod
     def fit(cls, setup: base.Setup, data: base.FitData) -> dict[str, Tensor]:
-        """freq: count which source classes are predicted for which class."""
+        """Map source classes to classes, by predictions or by names."""
         settings: Config = setup.settings(cls.name())
-        if settings.mapping != "freq":
+        if not settings.is_map:
             return {}
-        need_source_classes(setup, "autovp.mapping=freq", settings.num_map)
+        need_source_classes(setup, f"autovp.mapping={settings.mapping}", settings.num_map)
+        if settings.text_features is not None:
+            cls.check_classes(setup.config, data.class_names)
+            source, target, _ = read_text_features(settings.text_features)
+            return {"source_classes": semantic_map(source, target, settings.num_map)}
         backbone = setup.backbone
-        counts = torch.zeros(backbone.num_source_classes, setup.num_classes)
         start = torch.zeros(1, 3, backbone.img_size, backbone.img_size, device=backbone.device)
         scale = torch.full((1, 1), settings.img_scale, device=backbone.device)
-        for part in torch.arange(len(data.labels), device=data.labels.device).split(BATCH):
-            images = data.batch(part)[None]
-            if not settings.fills:
-                images = framed(images, start, scale, [settings], _stats(backbone, setup.config))
-            logits = backbone.source_logits(frozen_features(backbone, images[0]))
-            pairs = torch.stack([logits.argmax(-1).cpu(), data.labels[part].cpu()])
-            counts.index_put_(tuple(pairs), torch.ones(len(part)), accumulate=True)
+
+        def predictions() -> Iterator[tuple[Tensor, Tensor]]:
+            for part in torch.arange(len(data.labels), device=data.labels.device).split(BATCH):
+                images = data.batch(part)[None]
+                if not settings.fills:
+                    stats = _stats(backbone, setup.config)
+                    images = framed(images, start, scale, [settings], stats)
+                features = frozen_features(backbone, images[0])
+                yield backbone.source_logits(features), data.labels[part]
+
+        counts = count_predictions(predictions(), setup.num_classes)
         return {"source_classes": frequency_map(counts, settings.num_map)}
+
+    @classmethod
+    def refresh(cls, trainer: base.Trainer) -> base.MemberState:
+        """iter: map anew by what the prompted images are taken for now."""
+        settings: Config = trainer.config.method_settings[cls.name()]
+        is_last = trainer.epoch >= trainer.config.train.epochs
+        if settings.mapping != "iter" or is_last or trainer.epoch % settings.map_every:
+            return {}
+        name = f"{cls.name()}.source_classes"
+        before = trainer.state[name]
+        counts = count_predictions(trainer.source_logits(), len(before))
+        return {name: frequency_map(counts, settings.num_map).to(before)}
 
     @classmethod
     def params(cls, setup: base.Setup) -> dict[str, base.ParamSpec]:
@@ -142,8 +206,10 @@ class Method(base.Method):
             bound = base.uniform(sources**-0.5)
             specs["fc_weight"] = base.ParamSpec((classes, sources), bound)
             specs["fc_bias"] = base.ParamSpec((classes,), bound)
-        if settings.mapping == "freq":
-            need_source_classes(setup, "autovp.mapping=freq", settings.num_map)
+        if settings.is_map:
+            need_source_classes(setup, f"autovp.mapping={settings.mapping}", settings.num_map)
+            if settings.text_features is not None:
+                check_text_features(settings.text_features, setup)
             known = setup.fitted.get("source_classes")
             specs["source_classes"] = base.ParamSpec(
                 (classes, settings.num_map), copy_of(known), trainable=False
@@ -160,6 +226,13 @@ class Method(base.Method):
         """Not where the image fills the input."""
         return not self._config.fills
 
+    def extra_flops(self, m: int) -> float:
+        """The backbone's own classifier and the layer behind it, where they make the logits."""
+        if self._config.mapping == "head":
+            return 0.0
+        layer = 2.0 * self.fc_weight[m].numel() if self._config.mapping == "fc" else 0.0
+        return self._source_flops + layer
+
     def on_images(self, images: Tensor, state: base.Pass) -> Tensor:
         """Shrink the images into their frames."""
         if not self.changes_features:
@@ -172,7 +245,8 @@ class Method(base.Method):
         """Logits of the classes from those of the source classes."""
         logits = self._source_logits(features_MBF)
         if self._config.mapping == "fc":
-            return torch.baddbmm(self.fc_bias[:, None], logits, self.fc_weight.mT)
+            with torch.autocast(logits.device.type, enabled=False):
+                return torch.baddbmm(self.fc_bias[:, None], logits, self.fc_weight.mT)
         members, samples, _ = logits.shape
         index = self.source_classes.long().flatten(1)[:, None].expand(-1, samples, -1)
         mapped = logits.gather(-1, index)
@@ -216,30 +290,6 @@ def framed(
         masks.append(_outside(filled, side, images))
     frame = torch.sigmoid(prompt) * torch.stack(masks)
     return (torch.stack(shrunk) + frame[:, None] - mean) / std
-
-
-def frequency_map(counts: Tensor, num_map: int) -> Tensor:
-    """Source classes (C, num_map) of each class, each source class used once.
-
-    The largest count is served first; classes that are never predicted take what is left, in order.
-
-    Args:
-        counts: (S, C), how often a source class was predicted for a class.
-    """
-    sources, classes = counts.shape
-    found: list[list[int]] = [[] for _ in range(classes)]
-    free = set(range(sources))
-    for flat in counts.flatten().argsort(descending=True, stable=True).tolist():
-        source, target = divmod(flat, classes)
-        if counts[source, target] == 0:
-            break
-        if source in free and len(found[target]) < num_map:
-            found[target].append(source)
-            free.remove(source)
-    left = iter(sorted(free))
-    for row in found:
-        row += [next(left) for _ in range(num_map - len(row))]
-    return torch.tensor(found)
 
 
 def _stats(backbone: Backbone, config: TrialConfig) -> tuple[Tensor, Tensor]:

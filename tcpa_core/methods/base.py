@@ -109,6 +109,7 @@ class FitData:
     """Normalised images (n, 3, height, width) at indices (n,)."""
     stream: Stream
     """The trial's random streams."""
+    class_names: Sequence[str] = ()
 
 
 class Method(nn.Module):
@@ -149,6 +150,14 @@ class Method(nn.Module):
         """
 
     @classmethod
+    def check_classes(cls, config: TrialConfig, class_names: Sequence[str]) -> None:
+        """Refuse settings that do not fit the data set's classes.
+
+        Raises:
+            ConfigError: Saying which setting to change.
+        """
+
+    @classmethod
     def is_replaced(cls, config: TrialConfig) -> bool:
         """Whether another method of the chain takes the place of this one's prompts."""
         return any(name in config.methods for name in cls.replaced_by)
@@ -183,7 +192,10 @@ class Method(nn.Module):
         return True
 
     def extra_flops(self, m: int) -> float:
-        """Forward FLOPs per image that member m adds to the backbone's (negative if it saves)."""
+        """Forward FLOPs per image that member m adds to the backbone's (negative if it saves).
+
+        Those of its own logits included; the model counts the head where there is one.
+        """
         return 0.0
 
     def begin(self, run: Pass) -> Any:
@@ -256,6 +268,17 @@ class Method(nn.Module):
         """
         return None
 
+    @classmethod
+    def refresh(cls, trainer: "Trainer") -> MemberState:
+        """New values of tensors that follow the training without being trained (label maps).
+
+        Asked after each epoch; training goes on with them as if nothing had happened.
+
+        Returns:
+            Tensors by full name.
+        """
+        return {}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trainer:
@@ -273,6 +296,9 @@ class Trainer:
     gradients: Callable[[Sequence[str], MemberState], Iterator[dict[str, Tensor]]]
     """Gradients of the classification loss with respect to some tensors of a state, one
     dictionary per training batch."""
+    source_logits: Callable[[], Iterator[tuple[Tensor, Tensor]]]
+    """What the backbone's own classifier says of all training images (n, S) as the member sees
+    them now, without augmentation, and their labels (n,)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,8 @@ class Method(base.Method):
         return max(self._sizes) > 0
 
     def extra_flops(self, m: int) -> float:
-        """A second pass of the backbone, and distances to the prototypes."""
+        """A second pass of the backbone, and distances to the prototypes; head-free logits cost
+        nothing."""
         distances = 2.0 * self._real(m).numel()
         return self._backbone_flops + distances if self._sizes[m] else 0.0
 
@@ -182,11 +183,15 @@ class Method(base.Method):
 
 @torch.no_grad()
 def frozen_features(backbone: Backbone, images: Tensor) -> Tensor:
-    """Features (n, F) of unprompted images (n, 3, H, H)."""
-    tokens = backbone.embed(images)[None]
-    for block in backbone.blocks:
-        tokens = plain_block(block, tokens)
-    return backbone.read(tokens[0])
+    """Features (n, F) of unprompted images (n, 3, H, H), never in reduced precision.
+
+    Clusters are found outside of autocast and images assigned to them inside; the two must agree.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        tokens = backbone.embed(images.to(backbone.dtype))[None]
+        for block in backbone.blocks:
+            tokens = plain_block(block, tokens)
+        return backbone.read(tokens[0])
 
 
 def cluster(features: Tensor, threshold: float | None, most: int) -> Tensor:

@@ -57,6 +57,7 @@ class Method(base.Method):
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__(backbone, configs)
         self._source_logits = backbone.source_logits
+        self._source_flops = backbone.source_flops
         self._side = backbone.img_size
         self._sizes = [_size(s, self._side) for s in self.settings]
         self._kind = self.settings[0].kind
@@ -108,6 +109,10 @@ class Method(base.Method):
     def changes_features(self) -> bool:
         """Not without a prompt."""
         return max(self._sizes) > 0
+
+    def extra_flops(self, m: int) -> float:
+        """The backbone's own classifier, where it makes the logits."""
+        return self._source_flops if self.settings[m].output == "label_map" else 0.0
 
     def on_images(self, images: Tensor, state: base.Pass) -> Tensor:
         """Add each member's picture to its own images."""

@@ -1,6 +1,7 @@
 """Loading weights, refusing wrong ones, and the geometry of real models."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -26,7 +28,7 @@ def nano_state() -> dict[str, Tensor]:
         return VisionTransformer(**NANO_GEOMETRY, num_classes=11).state_dict()
 
 
-def nano_at(path: Path, **changes: int | None) -> BackboneConfig:
+def nano_at(path: Path, **changes: Any) -> BackboneConfig:
     return BackboneConfig(name="vit_nano", weights=str(path), **changes)
 
 
@@ -90,6 +92,111 @@ def test_every_layout_of_a_file_gives_the_same_weights(kind: str, tmp_path: Path
     ours = load_backbone(nano_at(path))
     assert torch.equal(ours.vit.blocks[5].mlp.fc2.weight, expected)
     assert ours.vit.pos_embed.dtype == torch.float32
+
+
+def classes_are(ours: Backbone, state: dict[str, Tensor]) -> None:
+    """The backbone's own classifier is the state's head."""
+    x = torch.randn(2, ours.layout.feature_dim, generator=torch.Generator().manual_seed(0))
+    expected = x @ state["head.weight"].T + state["head.bias"]
+    assert ours.num_source_classes == len(state["head.bias"])
+    torch.testing.assert_close(ours.source_logits(x), expected)
+    assert isinstance(ours.vit.head, nn.Identity)
+
+
+def test_the_classifier_of_a_file_is_kept_apart(tmp_path: Path) -> None:
+    state = nano_state()
+    save_file(state, tmp_path / "w.safetensors")
+    ours = load_backbone(nano_at(tmp_path / "w.safetensors"))
+    classes_are(ours, state)
+    assert ours.source_flops == 2 * 11 * 128
+    averaged = load_backbone(nano_at(tmp_path / "w.safetensors", pool="avg"))
+    assert averaged.num_source_classes == 0, "it was trained on CLS"
+
+
+def to_jax(state: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """The names and layouts of the official JAX files."""
+    width, heads = state["cls_token"].shape[-1], NANO_GEOMETRY["num_heads"]
+    arrays = {
+        "embedding/kernel": state["patch_embed.proj.weight"].permute(2, 3, 1, 0),
+        "embedding/bias": state["patch_embed.proj.bias"],
+        "cls": state["cls_token"],
+        "Transformer/posembed_input/pos_embedding": state["pos_embed"],
+        "Transformer/encoder_norm/scale": state["norm.weight"],
+        "Transformer/encoder_norm/bias": state["norm.bias"],
+        "head/kernel": state["head.weight"].T,
+        "head/bias": state["head.bias"],
+    }
+    for i in range(NANO_GEOMETRY["depth"]):
+        ours, theirs = f"blocks.{i}", f"Transformer/encoderblock_{i}"
+        for norm, name in (("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_2")):
+            arrays[f"{theirs}/{name}/scale"] = state[f"{ours}.{norm}.weight"]
+            arrays[f"{theirs}/{name}/bias"] = state[f"{ours}.{norm}.bias"]
+        attn = f"{theirs}/MultiHeadDotProductAttention_1"
+        weights = state[f"{ours}.attn.qkv.weight"].chunk(3)
+        biases = state[f"{ours}.attn.qkv.bias"].chunk(3)
+        for part, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
+            arrays[f"{attn}/{part}/kernel"] = weight.T.reshape(width, heads, -1)
+            arrays[f"{attn}/{part}/bias"] = bias.reshape(heads, -1)
+        out = state[f"{ours}.attn.proj.weight"].T
+        arrays[f"{attn}/out/kernel"] = out.reshape(heads, -1, width)
+        arrays[f"{attn}/out/bias"] = state[f"{ours}.attn.proj.bias"]
+        for layer, name in (("fc1", "Dense_0"), ("fc2", "Dense_1")):
+            arrays[f"{theirs}/MlpBlock_3/{name}/kernel"] = state[f"{ours}.mlp.{layer}.weight"].T
+            arrays[f"{theirs}/MlpBlock_3/{name}/bias"] = state[f"{ours}.mlp.{layer}.bias"]
+    return {name: value.numpy() for name, value in arrays.items()}
+
+
+def test_an_official_jax_file_gives_weights_and_classifier(tmp_path: Path) -> None:
+    state = nano_state()
+    np.savez(tmp_path / "w.npz", **to_jax(state))
+    ours = load_backbone(nano_at(tmp_path / "w.npz"))
+    for name, value in ours.vit.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    classes_are(ours, state)
+    hidden = {"pre_logits/kernel": np.zeros((128, 128)), "pre_logits/bias": np.zeros(128)}
+    np.savez(tmp_path / "pre.npz", **to_jax(state), **hidden)
+    assert load_backbone(nano_at(tmp_path / "pre.npz")).num_source_classes == 0
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
+def test_the_classifier_of_the_hub_is_kept_apart(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+
+    def fetched(*args: object, pretrained: bool, **kwargs: object) -> nn.Module:
+        assert pretrained
+        built.append(VisionTransformer(**NANO_GEOMETRY, num_classes=1000))
+        if "distilled" in name:
+            built[-1] = VisionTransformerDistilled(**NANO_GEOMETRY, num_classes=1000)
+        built[-1].state = {k: v.clone() for k, v in built[-1].state_dict().items()}
+        return built[-1]
+
+    monkeypatch.setattr(module.timm, "create_model", fetched)
+    ours = load_backbone(BackboneConfig(name=name))
+    state: dict[str, Tensor] = built[0].state
+    if "distilled" not in name:
+        classes_are(ours, state)
+        return
+    x = torch.randn(2, 256, generator=torch.Generator().manual_seed(0))
+    first = x[:, :128] @ state["head.weight"].T + state["head.bias"]
+    second = x[:, 128:] @ state["head_dist.weight"].T + state["head_dist.bias"]
+    torch.testing.assert_close(ours.source_logits(x), (first + second) / 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        ("vit_tiny_patch16_224", 1000),
+        ("vit_tiny_patch16_224.augreg_in21k", 21843),
+        ("vit_base_patch16_224.mae", 0),
+    ],
+)
+def test_random_weights_have_the_hubs_classes(name: str, classes: int) -> None:
+    """Plans use them in place of the hub's, without a network."""
+    with torch.device("meta"):
+        ours = load_backbone(BackboneConfig(name=name, weights="random"), device="meta")
+    assert ours.num_source_classes == classes
 
 
 def test_the_fingerprint_follows_the_content_not_the_path(tmp_path: Path) -> None:

@@ -1,21 +1,27 @@
 """Prompts in pixels: VP, DAM-VP and AutoVP against their definitions, and what they refuse."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.config import BackboneConfig
 from tcpa_core.errors import ConfigError, WeightsError
-from tcpa_core.methods.autovp import frequency_map
-from tcpa_core.methods.base import FitData, Step
+from tcpa_core.methods._output_maps import frequency_map, semantic_map
+from tcpa_core.methods.base import FitData, Step, method_class
 from tcpa_core.methods.damvp import cluster, frozen_features
 from tcpa_core.model import PackModel, init_member_state, member_specs
+from tcpa_core.pack import Pack, TrialData
+from tcpa_core.record import EpochReport
 from tcpa_core.streams import Stream
 from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
 
@@ -239,7 +245,66 @@ def test_frequent_sources_are_mapped_first() -> None:
     assert len(set(taken)) == 6
 
 
-@pytest.mark.parametrize("mapping", ["fc", "freq"])
+def test_names_are_mapped_in_rounds() -> None:
+    """Both classes like source 0 best; in every round the first class chooses first."""
+    source = torch.tensor([[1.0, 0.0], [0.9, 0.3], [0.5, 0.8], [0.0, 2.0]])
+    target = torch.tensor([[3.0, 0.0], [1.0, 0.1]])
+    assert semantic_map(source, target, 2).tolist() == [[0, 2], [1, 3]]
+    assert semantic_map(source, target.flip(0), 1).tolist() == [[0], [1]]
+
+
+@pytest.fixture
+def names_file(nano: Backbone, tmp_path: Path) -> Path:
+    """Random text features of five class names and of the shipped classifier's classes."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        "source": torch.randn(nano.num_source_classes, 6, generator=generator),
+        "target": torch.randn(NUM_CLASSES, 6, generator=generator),
+    }
+    path = tmp_path / "names.safetensors"
+    save_file(tensors, path, {"classes": json.dumps(list("abcde"))})
+    return path
+
+
+def test_a_semantic_map_needs_features_of_these_names(nano: Backbone, names_file: Path) -> None:
+    settings = {"autovp__mapping": "semantic", "autovp__text_features": str(names_file)}
+    config = trial(["autovp"], **settings)
+    method_class("autovp").check_classes(config, list("abcde"))
+    with pytest.raises(ConfigError, match=r"class names in order, got 5 \(differs in: f\)"):
+        method_class("autovp").check_classes(config, list("abcdf"))
+    with pytest.raises(ConfigError, match=r"in order, got 5 \(differs in: their order\)"):
+        method_class("autovp").check_classes(config, list("bacde"))
+    with pytest.raises(ConfigError, match=r"5 target names, .* have 180 and 7"):
+        member_specs(nano, config, 7)
+    with pytest.raises(ConfigError, match=r"got mapping 'semantic' and text_features None"):
+        trial(["autovp"], autovp__mapping="semantic")
+    absent = trial(["autovp"], autovp__mapping="semantic", autovp__text_features="nowhere")
+    with pytest.raises(WeightsError, match=r"autovp.text_features: 'nowhere' cannot be read"):
+        member_specs(nano, absent, NUM_CLASSES)
+    save_file({"source": torch.ones(2, 3)}, names_file.with_name("half"))
+    half = trial(
+        ["autovp"],
+        autovp__mapping="semantic",
+        autovp__text_features=str(names_file.with_name("half")),
+    )
+    with pytest.raises(WeightsError, match=r"cannot be read .*target"):
+        member_specs(nano, half, NUM_CLASSES)
+
+
+def test_a_semantic_map_does_not_look_at_images(nano: Backbone, names_file: Path) -> None:
+    config = trial(["autovp"], autovp__mapping="semantic", autovp__text_features=str(names_file))
+    images_ = images(nano, samples=2)[0]
+    labels = torch.zeros(2, dtype=torch.long)
+    data = FitData(
+        labels=labels, batch=lambda i: images_[i], stream=Stream(0), class_names=tuple("abcde")
+    )
+    state = init_member_state(nano, config, NUM_CLASSES, data)
+    with safe_open(names_file, "pt") as file:
+        expected = semantic_map(file.get_tensor("source"), file.get_tensor("target"), 1)
+    assert torch.equal(state["autovp.source_classes"].long(), expected)
+
+
+@pytest.mark.parametrize("mapping", ["fc", "freq", "iter"])
 def test_source_logits_are_mapped(nano: Backbone, mapping: str) -> None:
     model = build(nano, "autovp", autovp__mapping=mapping, autovp__num_map=2)
     x = images(nano)
@@ -251,6 +316,97 @@ def test_source_logits_are_mapped(nano: Backbone, mapping: str) -> None:
         chosen = state["autovp.source_classes"].long()
         expected = torch.stack([source[:, row].mean(1) for row in chosen], dim=1)
     torch.testing.assert_close(model(x, EVAL).logits[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_iterative_map_follows_the_training(nano: Backbone) -> None:
+    """By hand: predictions of the prompted training images, counted, every second epoch."""
+    images_ = images(nano, samples=20, seed=8)[0].float()
+    labels = torch.arange(20) % NUM_CLASSES
+    pack = Pack(nano, random_data(images_, labels, NUM_CLASSES))
+    settings = {"autovp__mapping": "iter", "autovp__map_every": 2, "autovp__num_map": 2}
+    config = trial(["autovp"], train__epochs=4, optim__lr=3.0, **settings)
+    member = pack.new_member("t", config)
+    start = member.state["autovp.source_classes"]
+    maps = []
+    for _ in range(4):
+        (report,) = pack.run_epoch([member])
+        assert isinstance(report, EpochReport)
+        maps.append(member.state["autovp.source_classes"])
+        if member.epoch == 2:
+            model = PackModel(nano, [config], NUM_CLASSES, [member.state])
+            taken = nano.source_logits(features_of(model, images_[None])[0]).argmax(-1)
+            counts = torch.zeros(nano.num_source_classes, NUM_CLASSES)
+            for source, label in zip(taken, labels, strict=True):
+                counts[source, label] += 1
+            assert torch.equal(maps[1].long(), frequency_map(counts, 2))
+            assert member.moments, "the optimiser goes on"
+    assert torch.equal(maps[0], start)
+    assert not torch.equal(maps[1], start)
+    assert torch.equal(maps[2], maps[1])
+    assert torch.equal(maps[3], maps[1]), "no map is made behind the last epoch"
+    assert member.selected is not None
+    assert torch.equal(
+        member.selected.state["autovp.source_classes"], maps[max(member.selected.epoch - 2, 0)]
+    )
+
+
+def random_data(x: Tensor, labels: Tensor, num_classes: int) -> TrialData:
+    """The same normalised images (n, 3, H, H) as all three splits."""
+
+    class Source:
+        def __init__(self) -> None:
+            self.labels = labels
+
+        def __len__(self) -> int:
+            return len(labels)
+
+        def batch(self, indices: Tensor, generator: object) -> Tensor:
+            return x[indices]
+
+    sources: Any = {name: Source() for name in ("train", "val", "test")}
+    names = tuple("abcdefg"[:num_classes])
+    return TrialData(**sources, class_names=names, fingerprint="random")
+
+
+def test_images_are_assigned_as_they_were_clustered(nano: Backbone) -> None:
+    """Features that clusters and maps are made of do not depend on autocast."""
+    x = images(nano, samples=24)
+    model = build(nano, "damvp", damvp__distance_threshold=1e-3)
+    prompts = model.methods["damvp"].on_images(x, None) - x
+    features = frozen_features(nano, x[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(frozen_features(nano, x[0]), features)
+        assert torch.equal(model.methods["damvp"].on_images(x, None) - x, prompts)
+        assert nano.source_logits(features).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("vp", {"vp__prompt_size": 4}),
+        ("vp", {"vp__output": "label_map"}),
+        ("damvp", {"damvp__output": "head_free", "damvp__prompt_size": 0}),
+        ("autovp", {}),
+        ("autovp", {"autovp__mapping": "fc"}),
+        ("autovp", {"autovp__mapping": "freq", "autovp__num_map": 3}),
+    ],
+)
+def test_a_head_is_counted_where_there_is_one(
+    method: str, settings: dict[str, Any], nano: Backbone
+) -> None:
+    """Against torch's counter, by the growth with the batch; the last block's shortcut is off."""
+    averaged = load_backbone(BackboneConfig(pool="avg"))
+    with_classes = Backbone(
+        averaged.vit, classifier=list(zip(*[iter(nano._classifier)] * 2, strict=True))
+    )
+    model = build(with_classes, method, **settings)
+    counted = []
+    for samples in (1, 4):
+        x = images(with_classes, samples=samples)
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            model(x, EVAL)
+        counted.append(counter.get_total_flops())
+    assert (counted[1] - counted[0]) / 3 == model.flops_per_image()
 
 
 @pytest.mark.parametrize("method", ["vp", "damvp", "autovp"])
