@@ -243,7 +243,7 @@ class Dispatcher:
         return events, self._fault
 
     def _take(self, event: Event) -> bool:
-        """Note an event; False if it tells nothing new (a repeated epoch after a restart)."""
+        """Note an event; False if it tells nothing new (a trial taken up tells all its epochs)."""
         trial, kind = event["trial"], event["kind"]
         if kind == "tested":
             _, future = self._tests.pop(trial, (None, None))
@@ -259,9 +259,6 @@ class Dispatcher:
                 return False
             state.report = fields
         elif kind == "started":
-            # A checkpoint may be ahead of the last event that arrived: its epoch has no metrics.
-            if event["epoch"] > state.report.get("epoch", 0):
-                state.report = {"epoch": event["epoch"]}
             event["worker"] = state.worker
         elif kind in FINAL_KINDS:
             state.report |= fields

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tcpa_core.errors import CheckpointError, DamagedCheckpointError
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:

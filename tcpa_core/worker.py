@@ -167,7 +167,9 @@ class Worker:
         group.jobs[trial] = job
         fields = {"device": self._device, "epoch": member.epoch} | ({"note": note} if note else {})
         started = _event("started", trial, fields)
-        return [started, *self._finish(group)]
+        # What was trained before may not have arrived: its receiver drops what it knows.
+        told = [_event("epoch", trial, asdict(report)) for report in member.reports]
+        return [started, *told, *self._finish(group)]
 
     def _member(
         self, pack: Pack, folder: Path, trial: str, config: TrialConfig

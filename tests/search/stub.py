@@ -99,6 +99,7 @@ class StubWorker:
                 saved = self._checkpoint(trial)
                 job.epoch = json.loads(saved.read_text())["epoch"] if saved.exists() else 0
                 events.append(_event("started", trial, device=self._device, epoch=job.epoch))
+                events += [self._report(trial, job, n + 1) for n in range(job.epoch)]
                 if job.epoch >= job.epochs:
                     events.append(self._end(trial, "completed"))
             elif name == "extend" and trial in self._jobs:
@@ -112,16 +113,25 @@ class StubWorker:
 
     def _train(self, trial: str, job: _Job) -> list[Event]:
         job.epoch += 1
-        value = accuracy(job.params, job.epoch)
         self._misbehave(trial, job.epoch)
         if job.params["optim.lr"] > self._plan.get("diverges_above", math.inf):
             return [self._end(trial, "failed", reason="train_loss is nan at epoch 1")]
         saved = self._checkpoint(trial)
         saved.parent.mkdir(parents=True, exist_ok=True)
-        saved.write_text(json.dumps({"epoch": job.epoch}))
+        part = saved.with_suffix(".part")
+        part.write_text(json.dumps({"epoch": job.epoch}))
+        part.replace(saved)  # it may be killed at any moment
         self._misbehave(trial, job.epoch, after_saving=True)
+        events = [self._report(trial, job, job.epoch)]
+        if job.epoch >= job.epochs:
+            events.append(self._end(trial, "completed"))
+        return events
+
+    @staticmethod
+    def _report(trial: str, job: _Job, epoch: int) -> Event:
+        value = accuracy(job.params, epoch)
         report = EpochReport(
-            epoch=job.epoch,
+            epoch=epoch,
             train_loss=1 - value,
             ce_loss=1 - value,
             match_loss=0.0,
@@ -131,10 +141,7 @@ class StubWorker:
             duration_s=0.001,
             images_per_s=1000.0,
         )
-        events = [_event("epoch", trial, **asdict(report))]
-        if job.epoch >= job.epochs:
-            events.append(self._end(trial, "completed"))
-        return events
+        return _event("epoch", trial, **asdict(report))
 
     def _misbehave(self, trial: str, epoch: int, after_saving: bool = False) -> None:
         """Die in the middle of an epoch, as often as told."""

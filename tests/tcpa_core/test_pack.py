@@ -272,8 +272,11 @@ def test_worker_tells_the_whole_story(images: Path, cache: Path, tmp_path: Path)
 
     other = Worker(tmp_path, cache, "cpu", 4)  # another process takes b up again
     other.submit("b", flats[1], 3)
-    started, epoch, completed = _drain(other)
-    assert (started["epoch"], epoch["epoch"], completed["kind"]) == (2, 3, "completed")
+    started, *epochs, completed = _drain(other)
+    assert (started["epoch"], completed["kind"]) == (2, "completed")
+    assert [e["epoch"] for e in epochs] == [1, 2, 3], "those trained elsewhere are told again"
+    seen = [e for e in events if (e["trial"], e["kind"]) == ("b", "epoch")]
+    assert epochs[0] == seen[0], "with the numbers that were measured then"
     assert completed["test_accuracy"] is None
     other.test("b", flats[1])
     (tested,) = _drain(other)
