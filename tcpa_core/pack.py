@@ -341,15 +341,18 @@ class Pack:
         """Stack the members, or go on with the stacks of the last epoch if they are the same."""
         if self._model is None or self._optimizer is None or self._assembled != list(members):
             self._model = self._build(members)
-            self._optimizer = PackOptimizer(
-                self._model.stacked(),
-                [m.config.optim for m in members],
-                [m.moments for m in members],
-                [self._model.member_specs(i) for i in range(len(members))],
-                [m.step - m.stage_step for m in members],
-            )
+            self._optimizer = self._optimizer_of(members, self._model)
             self._assembled = list(members)
         return self._model, self._optimizer
+
+    def _optimizer_of(self, members: Sequence[Member], model: PackModel) -> PackOptimizer:
+        return PackOptimizer(
+            model.stacked(),
+            [m.config.optim for m in members],
+            [m.moments for m in members],
+            [model.member_specs(i) for i in range(len(members))],
+            [m.step - m.stage_step for m in members],
+        )
 
     def _after_epoch(self, member: Member) -> None:
         """Let a two-stage method start its second stage, and label maps follow the training."""
@@ -359,7 +362,7 @@ class Pack:
             state=member.state,
             initial=lambda: self._initial_state(member.config),
             redraw=lambda: self._initial_state(_reseeded(member.config)),
-            gradients=lambda names, state: self._gradients(member, names, state),
+            gradients=lambda names, update: self._gradients(member, names, update),
             source_logits=lambda: self._source_logits(member),
         )
         for name in member.config.methods:
@@ -384,10 +387,15 @@ class Pack:
             yield logits[0].float(), train.labels[indices]
 
     def _gradients(
-        self, member: Member, names: Sequence[str], state: MemberState
+        self, member: Member, names: Sequence[str], update: bool
     ) -> Iterator[dict[str, Tensor]]:
-        """Gradients of the classification loss, batch by batch in the order of the last epoch."""
-        model = self._build([replace(member, state=state)])
+        """Gradients of the classification loss, batch by batch in the order of the last epoch.
+
+        Args:
+            update: Train on, without dropout and at the member's present rate, between batches.
+        """
+        model = self._build([member])
+        optimizer = self._optimizer_of([member], model)
         tensors = model.tensors()
         wanted = [tensors[name].requires_grad_() for name in names]
         stream = Stream(member.config.seed)
@@ -395,12 +403,19 @@ class Pack:
             len(self.data.train), generator=stream.generator("order", member.epoch - 1)
         )
         batches = order[None].split(member.config.train.batch_size, dim=1)
+        total = (member.config.train.epochs - member.stage_epoch) * len(batches)
+        lr = lr_at(member.config.optim, member.step - member.stage_step - 1, total)
         for i, indices in enumerate(batches):
             at = member.step - len(batches) + i
             step = Step(training=False, epochs=(member.epoch - 1,), steps=(at,), streams=(stream,))
-            loss, _ = self._forward([member], model, indices, step)
-            grads = torch.autograd.grad(loss.sum(), wanted)
-            yield {name: grad[0].detach() for name, grad in zip(names, grads, strict=True)}
+            loss, penalty = self._forward([member], model, indices, step)
+            grads = torch.autograd.grad(loss.sum(), wanted, retain_graph=update)
+            yield {name: grad[0].detach().clone() for name, grad in zip(names, grads, strict=True)}
+            if update:
+                optimizer.zero_grad()
+                (loss + penalty).sum().backward()
+                optimizer.step([lr])
+                model.after_step()
 
     def _train(
         self, members: Sequence[Member], model: PackModel, optimizer: PackOptimizer

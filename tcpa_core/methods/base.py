@@ -293,9 +293,9 @@ class Trainer:
     """The tensors the member started from."""
     redraw: Callable[[], MemberState]
     """Tensors drawn anew, as another seed would."""
-    gradients: Callable[[Sequence[str], MemberState], Iterator[dict[str, Tensor]]]
-    """Gradients of the classification loss with respect to some tensors of a state, one
-    dictionary per training batch."""
+    gradients: Callable[[Sequence[str], bool], Iterator[dict[str, Tensor]]]
+    """Gradients of the classification loss with respect to some tensors, one dictionary per
+    training batch. True: an optimiser step is made behind each, which the member forgets."""
     source_logits: Callable[[], Iterator[tuple[Tensor, Tensor]]]
     """What the backbone's own classifier says of all training images (n, S) as the member sees
     them now, without augmentation, and their labels (n,)."""

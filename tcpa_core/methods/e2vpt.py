@@ -16,8 +16,8 @@ to their end over these epochs; epochs are selected among them only.
 Source:
     Han et al., E²VPT: An Effective and Efficient Approach for Visual Prompt Tuning, ICCV 2023. The
     authors' code scores with the signed gradient, takes every 16th channel as a segment, draws new
-    weights in place of rewinding (settings here), trains the masks in the first stage and goes on
-    updating while it scores (not here).
+    weights in place of rewinding, trains the masks in the first stage and goes on updating while it
+    scores; each of these is a setting.
 """
 
 # Axes: M members, P prompt tokens, K key-value prompts, H heads, E head width, G segments, D width,
@@ -35,6 +35,7 @@ from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
+from tcpa_core.methods._layers import constant
 from tcpa_core.methods._prompt_tokens import PromptSettings, PromptTokens
 from tcpa_core.methods.base import ParamSpec, Restart, Step, Trainer
 
@@ -49,6 +50,7 @@ class Config(PromptSettings):
         "share_kv",
         "segments",
         "num_segments",
+        "train_masks",
     )
 
     num_kv_prompts: int = Field(default=5, ge=0)
@@ -71,6 +73,10 @@ class Config(PromptSettings):
     """Mean of the gradients' absolute values (paper) or of the gradients (authors' code)."""
     segments: Literal["contiguous", "interleaved"] = "contiguous"
     """Neighbouring channels (paper), or every num_segments-th channel (authors' code)."""
+    train_masks: bool = False
+    """Train the masks as well until they are cut (authors' code), in place of leaving them at 1."""
+    update_while_scoring: bool = False
+    """Make an optimiser step behind each batch that is scored (authors' code)."""
     rewind: Literal["stored", "reinit"] = "stored"
     """Second stage from the first one's start (paper), or from newly drawn weights (authors)."""
 
@@ -96,6 +102,8 @@ class Method(PromptTokens):
     """(M, P), where the trial prunes."""
     segment_mask: Tensor
     """(M, P, G)."""
+    is_cut: Tensor
+    """(M, 1), where masks are trained: 1 from the pruning on, when they are fixed."""
 
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__(backbone, configs)
@@ -140,9 +148,11 @@ class Method(PromptTokens):
         if settings.prunes:
             shapes = ((settings.num_prompts,), (settings.num_prompts, settings.num_segments))
             specs |= {
-                name: ParamSpec(shape, _ones, trainable=False)
+                name: ParamSpec(shape, constant(1.0), trainable=settings.train_masks, decay=False)
                 for name, shape in zip(_MASKS, shapes, strict=True)
             }
+            if settings.train_masks:
+                specs["is_cut"] = ParamSpec((1,), constant(0.0), trainable=False)
         return specs
 
     @property
@@ -167,6 +177,8 @@ class Method(PromptTokens):
         else:
             channels = self.segment_mask.repeat(1, 1, repeats)
         mask = self.token_mask[:, :, None] * channels
+        if self._config.train_masks:
+            mask = torch.where(self.is_cut[:, :, None] > 0, mask.detach(), mask)
         return prompts * mask.view(len(sizes), *[1] * (prompts.ndim - 3), *mask.shape[1:])
 
     @classmethod
@@ -176,13 +188,16 @@ class Method(PromptTokens):
         if not settings.prunes or trainer.epoch != settings.prune_epoch:
             return None
         names = [f"{cls.name()}.{mask}" for mask in _MASKS]
-        tokens, segments = _importance(names, trainer.gradients(names, trainer.state), settings)
+        gradients = trainer.gradients(names, settings.update_while_scoring)
+        tokens, segments = _importance(names, gradients, settings)
         num_tokens = min(len(tokens) - 1, len(tokens) * settings.token_prune // 100)
         most = settings.num_segments - -(-settings.num_segments // 4)
         num_segments = min(most, settings.num_segments * settings.segment_prune // 100)
         state = trainer.initial() if settings.rewind == "stored" else trainer.redraw()
         pruned = (_keep(tokens, num_tokens), _keep(segments, num_segments))
         masks = {name: mask.to(state[name]) for name, mask in zip(names, pruned, strict=True)}
+        if settings.train_masks:
+            masks[f"{cls.name()}.is_cut"] = torch.ones(1).to(tokens)
         return Restart(state | masks)
 
     def _more_pools(self, index: int, samples: int) -> list[PromptPool]:
@@ -211,10 +226,6 @@ def _keep(scores: Tensor, num_pruned: int) -> Tensor:
     """Mask of the shape of the scores: 0 at the lowest of the last axis, else 1."""
     lowest = scores.argsort(dim=-1, stable=True)[..., :num_pruned]
     return torch.ones_like(scores).scatter(-1, lowest, 0.0)
-
-
-def _ones(tensor: Tensor, generator: Generator) -> object:
-    return tensor.fill_(1.0)
 
 
 def _kv_init(

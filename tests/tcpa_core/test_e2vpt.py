@@ -97,6 +97,7 @@ TRIALS = {
     "prompts only": e2vpt(num_prompts=3, num_kv_prompts=0),
     "contiguous": e2vpt(num_prompts=3, **PRUNING),
     "interleaved": e2vpt(num_prompts=3, segments="interleaved", num_segments=8, **PRUNING),
+    "trained masks": e2vpt(num_prompts=2, segments="interleaved", train_masks=True, **PRUNING),
 }
 
 
@@ -147,6 +148,7 @@ PACKS = {
     "pruning": [
         e2vpt(m, num_prompts=2 + m, **{**PRUNING, "token_prune": 30 * (1 + m)}) for m in range(3)
     ],
+    "trained masks": [e2vpt(m, num_prompts=3 - m, train_masks=True, **PRUNING) for m in range(3)],
 }
 
 
@@ -175,6 +177,7 @@ def test_count_is_the_published() -> None:
     assert checks.count_without_head(e2vpt()) == 138_240
     assert checks.count_without_head(e2vpt(share_kv=False)) == 138_240 + 46_080
     assert checks.count_without_head(e2vpt(**PRUNING)) == 138_240
+    assert checks.count_without_head(e2vpt(train_masks=True, **PRUNING)) == 138_240 + 10 + 160
 
 
 @pytest.mark.parametrize(
@@ -298,6 +301,40 @@ def test_the_second_stage_starts_afresh(rewind: str, data: TrialData) -> None:
     assert all(torch.equal(member.state[k], v) for k, v in masks.items())
     rates = [lr_at(config.optim, i, n) for n, i in ((15, 2), (15, 5), (9, 2), (9, 5), (9, 8))]
     assert [r.lr for r in reports] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_trained_masks_are_fixed_once_they_are_cut(optimizer: str, data: TrialData) -> None:
+    config = two_stage(train_masks=True, optim__weight_decay=0.1, optim__name=optimizer)
+    pack = small_pack(data)
+    member = pack.new_member("t", config)
+    names = ("e2vpt.token_mask", "e2vpt.segment_mask")
+    run(pack, member, 1)
+    assert all((member.state[n] != 1).any() for n in names), "they are trained at first"
+    run(pack, member, 1)
+    cut = {n: member.state[n] for n in names}
+    assert all(set(mask.unique().tolist()) == {0.0, 1.0} for mask in cut.values())
+    before = member.state["e2vpt.prompts"]
+    run(pack, member, 2)
+    assert all(torch.equal(member.state[n], mask) for n, mask in cut.items())
+    assert not torch.equal(member.state["e2vpt.prompts"], before)
+
+
+def test_scoring_may_go_on_training(data: TrialData) -> None:
+    pack = small_pack(data)
+    member = pack.new_member("t", two_stage(prune_epoch=3))
+    run(pack, member, 1)
+    before = dict(member.state)
+    still, moving = (
+        [g["e2vpt.token_mask"] for g in pack._gradients(member, ["e2vpt.token_mask"], update)]
+        for update in (False, True)
+    )
+    assert torch.equal(still[0], moving[0])
+    assert not torch.equal(still[1], moving[1])
+    assert all(torch.equal(member.state[name], value) for name, value in before.items())
+    twin = pack.new_member("t", two_stage(prune_epoch=1, update_while_scoring=True))
+    run(pack, twin, 1)
+    assert twin.stage_epoch == 1
 
 
 def test_an_optimiser_that_starts_afresh_counts_its_steps_anew(data: TrialData) -> None:
