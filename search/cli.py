@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from search.redact import hide, restart_without_secrets
-from tcpa_core.errors import ConfigError, StudyError, TcpaError
+from tcpa_core.errors import ConfigError, StoppedError, StudyError, TcpaError
 
 DONE, FAILURES, WRONG_INPUT = 0, 1, 2
 
@@ -198,6 +198,24 @@ def replay(
 
 
 @app.command()
+def inspect(
+    study: Study,
+    trials: Annotated[list[str], typer.Argument(help="Names of trials, for example 00012 00007.")],
+    root: Root = DEFAULT_ROOT,
+    images: Annotated[int, typer.Option(min=1, help="Val images to look at.")] = 200,
+) -> None:
+    """Draw what trained trials attend to: maps, prompts used, kept mass, rank, t-SNE."""
+    from reports.inspection import write_inspection
+    from search.inspection import look_into
+    from search.study import StudyDir
+
+    folder, console = StudyDir.open(root, study), Console()
+    looks = look_into(folder, trials, console, images=images)
+    for line in write_inspection(looks, folder.path):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+@app.command()
 def status(study: Study, root: Root = DEFAULT_ROOT) -> None:
     """Say where a study stands, from its journal alone."""
     from search.run import show_status
@@ -362,7 +380,7 @@ def main(run: Callable[..., Any] = app) -> None:
         code = run(standalone_mode=False)
     except TcpaError as err:
         print(f"error: {hide(str(err))}", file=sys.stderr)
-        sys.exit(WRONG_INPUT)
+        sys.exit(FAILURES if isinstance(err, StoppedError) else WRONG_INPUT)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(FAILURES)
     except TyperException as err:  # how typer reports a wrong option, argument or verb

@@ -27,9 +27,9 @@ def replay(study: StudyDir, trial: str, console: Console, *, device: str | None 
     Raises:
         StudyError: The study has no such trial, or it has trained no epoch.
     """
-    params, stored = _stored(study, trial)
-    found = _Comparison(stored, console)
-    with suppress(_Enough):
+    params, epochs = stored(study, trial)
+    found = _Comparison(epochs, console)
+    with suppress(Enough):
         run_trial(TrialConfig.from_flat(params), on_epoch=found.compare, device=device)
     if found.exact:
         console.print("all numbers agree bit for bit.")
@@ -65,11 +65,15 @@ class _Comparison:
                 markup=False,
             )
         if report.epoch >= max(self._stored):
-            raise _Enough
+            raise Enough
 
 
-def _stored(study: StudyDir, trial: str) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
-    """Settings and epochs of a trial from the journal."""
+def stored(study: StudyDir, trial: str) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
+    """Settings and epochs of a trial from the journal.
+
+    Raises:
+        StudyError: The study has no such trial, or it has trained no epoch.
+    """
     params, epochs = None, {}
     for event in study.events():
         if event.get("trial") != trial:
@@ -86,5 +90,5 @@ def _stored(study: StudyDir, trial: str) -> tuple[dict[str, Any], dict[int, dict
     return params, epochs
 
 
-class _Enough(Exception):
+class Enough(Exception):
     """The last stored epoch is compared: a pruned trial is not trained further than it was."""

@@ -26,6 +26,7 @@ OPTIONS = {
     "extend": {"--root", "--trials", "--address"},
     "stop": {"--root"},
     "replay": {"--root"},
+    "inspect": {"--root", "--images"},
     "status": {"--root"},
     "report": {"--root", "--live", "--every"},
     "sync": {"--root", "--tracking-uri"},
