@@ -1,13 +1,11 @@
 """What a study's `study.yaml` says about itself: its name, its space, and what it optimises."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
+from spaces.reader import read_stored
 from tcpa_core.errors import RecordError, StudyError
 
 KINDS = ("search", "ablation")
@@ -47,12 +45,7 @@ class Study:
                 f"{study_dir} {what}, so it is no study folder; studies lie in ROOT/STUDY, "
                 "see --root."
             )
-        try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as err:
-            raise RecordError(f"{path} is no YAML text: {err}") from err
-        # Dates become text, so that the document can travel in Parquet metadata.
-        document = json.loads(json.dumps(raw, default=str))
+        document = read_stored(path)
         kind = document.get("kind") if isinstance(document, dict) else None
         if kind not in KINDS:
             raise RecordError(f"{path}: kind must be one of {', '.join(KINDS)}, got {kind!r}.")

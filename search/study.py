@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
+from spaces.reader import read_stored
 
 from spaces.space import Space
 from tcpa_core.errors import RecordError, StudyError, nearest
@@ -184,10 +185,7 @@ class StudyDir:
 
     def document(self) -> dict[str, Any]:
         """study.yaml as plain values."""
-        try:
-            loaded = yaml.safe_load((self.path / "study.yaml").read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError):
-            loaded = None
+        loaded = read_stored(self.path / "study.yaml")
         if not isinstance(loaded, dict) or loaded.get("schema") != SCHEMA_VERSION:
             raise RecordError(f"{self.path}/study.yaml is no description of a study.")
         return loaded

@@ -5,6 +5,7 @@ A small and unambiguous part of YAML: mappings with text keys, lists, text, whol
 key written twice and deep nesting are refused, so that a file means what a reader sees.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +14,16 @@ from typing import Any
 
 import yaml
 
-from tcpa_core.errors import ConfigError
+from tcpa_core.errors import ConfigError, RecordError
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 """Nesting a space needs is 5; the rest is room."""
 
 Keys = tuple[str | int, ...]
+
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Characters that YAML can only escape: terminals act on them, or no file can hold them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,26 @@ def read_text(text: str, label: str, folder: Path) -> Document:
             f"{label}: YAML cannot be read: character {err.character!r} at position "
             f"{err.position} is not allowed."
         ) from err
+    except ValueError as err:  # an escape beyond Unicode, which PyYAML hands to chr()
+        raise ConfigError(f"{label}: YAML cannot be read: {err}.") from err
     return Document(data, places, label, folder)
+
+
+def read_stored(path: Path) -> Any:
+    """Read YAML that this package wrote (study.yaml) back to plain JSON values.
+
+    Unlike a space, it may hold all that YAML writes for JSON values; dates become text.
+
+    Raises:
+        RecordError: Unreadable, not such YAML, with aliases, or more than 20 levels deep.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        _refuse_aliases_and_depth(text, path.name)
+        return json.loads(json.dumps(yaml.safe_load(text), default=str))
+    except (OSError, yaml.YAMLError, ValueError, TypeError, OverflowError) as err:
+        why = " ".join(str(err).split())
+        raise RecordError(f"{path} is no description of a study: {why}") from err
 
 
 def _refuse_aliases_and_depth(text: str, label: str) -> None:
@@ -125,6 +148,10 @@ def _refuse_aliases_and_depth(text: str, label: str) -> None:
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+        elif isinstance(event, yaml.ScalarEvent) and (found := _UNSAFE.search(event.value)):
+            raise ConfigError(
+                f"{label}, line {line}: character {found[0]!r} is not allowed, not even escaped."
+            )
         if depth > MAX_DEPTH:
             raise ConfigError(
                 f"{label}, line {line}: values are nested more than {MAX_DEPTH} levels deep."
