@@ -7,9 +7,9 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +25,7 @@ from ray.tune.search import ConcurrencyLimiter, SearchGenerator
 from search.balance import Balanced
 from search.cluster import connect, on_interrupt
 from search.dispatcher import Dispatcher, WorkerSpec
+from search.past import Past, read_past
 from search.race import Race
 from search.sampler import Design, Planned, Sampled, Source
 from search.searcher import StudySearcher
@@ -122,15 +123,17 @@ def run_study(
         RecordError: The journal is damaged.
     """
     placement = placement or Placement()
-    study.lock()
+    notices = [study.lock()]
     journal = None
     try:
         journal = Journal(study.journal_path)
-        past = _read_past(study, space)
+        if journal.dropped_bytes:
+            notices.append(f"left out a torn last line of {journal.dropped_bytes} bytes")
+        past = read_past(study, space)
         if past.is_finished:
-            return StudyOutcome(_count(past), "finished")
+            return StudyOutcome(past.counts(), "finished")
         run = _Run(space, study, placement, journal, past, listeners)
-        return run.go()
+        return run.go(filter(None, notices))
     finally:
         if journal is not None:
             journal.close()
@@ -146,7 +149,7 @@ class _Run:
         study: StudyDir,
         placement: Placement,
         journal: Journal,
-        past: _Past,
+        past: Past,
         listeners: Sequence[Listener],
     ) -> None:
         self._space = space
@@ -155,7 +158,7 @@ class _Run:
         self._journal = journal
         self._past = past
         self._listeners = listeners
-        self._counts = Counter(_count(past))
+        self._counts = Counter(past.counts())
         self._last_epochs = {t: e for t, e in past.epochs.items() if t not in past.outcomes}
         self._points = {trial: planned.point for trial, planned in past.planned.items()}
         self._metric = space.objective[0].metric
@@ -168,8 +171,12 @@ class _Run:
         self._num_gpus = 0.0
         self._waited_s = 0.0
 
-    def go(self) -> StudyOutcome:
-        """Run to the end of the budget, an interrupt or a fault of the driver."""
+    def go(self, notices: Iterable[str]) -> StudyOutcome:
+        """Run to the end of the budget, an interrupt or a fault of the driver.
+
+        Args:
+            notices: What the user should know of the study's state.
+        """
         cpus = max(self._placement.workers or 0, os.cpu_count() or 1)
         with (
             on_interrupt(self._interrupt),
@@ -180,6 +187,7 @@ class _Run:
                 self._record({"kind": "study", "name": self._study.name})
             else:
                 self._record({"kind": "resumed"})
+            self._record(*({"kind": "notice", "text": text} for text in notices))
             self._num_gpus = ray.cluster_resources().get("GPU", 0.0)
             self._dispatcher = self._start_dispatcher()
             self._started = time.monotonic()

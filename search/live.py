@@ -104,6 +104,8 @@ class Watch:
                 self._best = best if self._best is None else max(self._best, best)
             if event["status"] == "failed":
                 self._message = f"trial {trial} failed: {event['reason']}"
+        elif kind == "notice":
+            self._message = event["text"]
 
     def _counts(self) -> str:
         counts = Counter(self._state.values())
@@ -137,6 +139,8 @@ class Watch:
             shown = "" if value is None else f" {self._metric} {value:.4f}"
             reason = f": {event['reason']}" if event.get("reason") else ""
             self._line(f"trial {event['trial']} {event['status']}{shown}{reason}")
+        elif event["kind"] == "notice":
+            self._line(event["text"])
         elif event["kind"] == "epoch" and time.monotonic() - self._last_line > PLAIN_S:
             self._line(f"{self._counts()}; best {self._best_line()}; {self._rate()}")
 

@@ -127,14 +127,13 @@ def stop_driver(study: StudyDir, console: Console) -> None:
     found = study.driver()
     if found is None:
         raise StudyError(f"study {study.name!r} is not running.")
-    host, pid = found
-    if host != socket.gethostname():
+    if found.host != socket.gethostname():
         raise StudyError(
-            f"study {study.name!r} is run on {host} (pid {pid}); run 'tcpa stop' there."
+            f"study {study.name!r} is run on {found.host} (pid {found.pid}); run 'tcpa stop' there."
         )
-    os.kill(pid, signal.SIGTERM)
+    os.kill(found.pid, signal.SIGTERM)
     console.print(
-        f"{study.name}: told pid {pid} to stop; it ends at the next epoch boundary. "
+        f"{study.name}: told pid {found.pid} to stop; it ends at the next epoch boundary. "
         f"Continue with: tcpa resume {study.name}",
         markup=False,
         soft_wrap=True,

@@ -1,12 +1,10 @@
 """A study on disk: folder, lock, description and journal. One writer, the driver."""
 
-import fcntl
 import json
 import os
 import platform
 import re
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -20,8 +18,9 @@ from typing import Any, Self
 import yaml
 from spaces.reader import read_stored
 
+from search.lock import Driver, DriverLock
 from spaces.space import Space
-from tcpa_core.errors import RecordError, StudyError, nearest
+from tcpa_core.errors import RecordError, StorageError, StudyError, nearest
 from tcpa_core.record import SCHEMA_VERSION, decode_line, encode_line, read_journal
 
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
@@ -36,7 +35,7 @@ class Journal:
 
     Raises:
         RecordError: A line other than the last is damaged.
-        StudyError: The file cannot be written.
+        StorageError: The file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,6 +44,8 @@ class Journal:
         """Length of a torn last line that was cut off; 0: the journal was whole."""
         self._lock = threading.Lock()
         self._next = 0
+        # Time passes within one driver as it does, whoever sets the clock.
+        self._epoch = time.time() - time.monotonic()
         if path.exists():
             whole = self._whole_length()
             self.dropped_bytes = path.stat().st_size - whole
@@ -53,7 +54,7 @@ class Journal:
         try:
             self._file = path.open("ab", buffering=0)
         except OSError as err:
-            raise _unwritable(path, err) from err
+            raise StorageError.of(path, err) from err
 
     def append(self, *events: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Write events with one flush to disk.
@@ -62,7 +63,7 @@ class Journal:
             The events as written: with "n" (running number) and "t" (Unix time in seconds).
         """
         with self._lock:
-            now = round(time.time(), 3)
+            now = round(self._epoch + time.monotonic(), 3)
             stamped = [{"n": n, "t": now, **event} for n, event in enumerate(events, self._next)]
             lines = [encode_line(event) for event in stamped]
             size = self._file.tell()
@@ -72,7 +73,7 @@ class Journal:
             except OSError as err:
                 with suppress(OSError):  # no half line: what follows would be unreadable
                     self._file.truncate(size)
-                raise _unwritable(self.path, err) from err
+                raise StorageError.of(self.path, err) from err
             self._next += len(lines)
         return stamped
 
@@ -101,7 +102,7 @@ class StudyDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock_file: Any = None
+        self._lock = DriverLock(path / "driver.lock", path.name)
 
     @property
     def name(self) -> str:
@@ -126,6 +127,7 @@ class StudyDir:
                 "give another one with --study."
             )
         path = root / name
+        _refuse_link(path)
         if path.exists():
             raise StudyError(
                 f"study {name!r} exists already in {root}; continue it with 'tcpa resume {name}' "
@@ -166,7 +168,10 @@ class StudyDir:
             study._write_document(document)
         except OSError as err:
             shutil.rmtree(study.path, ignore_errors=True)
-            raise _unwritable(study.path, err) from err
+            raise StudyError(
+                f"{study.path} cannot be written ({err.strerror or err}); make room or give "
+                "another folder with --root."
+            ) from err
         return study
 
     @classmethod
@@ -181,6 +186,7 @@ class StudyDir:
             known = [p.parent.name for p in root.glob("*/study.yaml")] if root.is_dir() else []
             listed = f" Studies there: {', '.join(sorted(known))}." if known else ""
             raise StudyError(f"no study {name!r} in {root}{nearest(name, known)}.{listed}")
+        _refuse_link(study.path)
         return study
 
     def document(self) -> dict[str, Any]:
@@ -216,21 +222,14 @@ class StudyDir:
                 journal.append({"kind": "extended", "trials": trials})
             finally:
                 journal.close()
+        except OSError as err:
+            raise StorageError.of(self.path, err) from err
         finally:
             self.unlock()
 
-    def driver(self) -> tuple[str, int] | None:
-        """Host and process id of the driver that runs the study now; None: nobody does."""
-        path = self.path / "driver.lock"
-        try:
-            with path.open("r+", encoding="utf-8") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return None
-        except FileNotFoundError:
-            return None
-        except BlockingIOError:
-            found = re.match(r"host (\S+), pid (\d+),", path.read_text(encoding="utf-8"))
-            return (found[1], int(found[2])) if found else ("unknown", 0)
+    def driver(self) -> Driver | None:
+        """The driver that runs the study now; None: nobody does."""
+        return self._lock.holder()
 
     def _write_document(self, document: Mapping[str, Any]) -> None:
         text = yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False)

@@ -12,10 +12,14 @@ TcpaError
 │   └── DamagedCheckpointError          it cannot be read back at all
 ├── RecordError (ValueError)            a journal line or stored record is damaged
 └── StudyError (RuntimeError)           a study folder is taken, locked, missing or unwritable
+    └── StoppedError                    a study that ran had to stop; it can be resumed
+        └── StorageError                a disk is full, read-only or gone
 """
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Self
 
 
 class TcpaError(Exception):
@@ -64,6 +68,22 @@ class RecordError(TcpaError, ValueError):
 
 class StudyError(TcpaError, RuntimeError):
     """A study folder is taken, locked, missing or unwritable."""
+
+
+class StoppedError(StudyError):
+    """A study that ran had to stop; what it recorded is kept and it can be resumed."""
+
+
+class StorageError(StoppedError):
+    """A disk is full, read-only or gone: no trial's fault, and nothing recorded is damaged."""
+
+    @classmethod
+    def of(cls, path: Path, err: OSError) -> Self:
+        """The error for a path that could not be written."""
+        return cls(
+            f"{path} cannot be written ({err.strerror or err}); what is recorded so far is kept. "
+            "Make room or make it writable, then 'tcpa resume'."
+        )
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ tensors and no platform, so that drivers and reports share it.
 """
 
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -28,10 +29,12 @@ EVENT_KINDS = (
     "tested",  # trial, test_loss, test_accuracy: the selected trial of a search, read once
     "reused",  # trial, source_study, source_trial, then the fields of TrialResult
     "resumed",  # a driver took the study up again
+    "notice",  # text: what the user should know; trials: of whom, if of some
     "extended",  # trials: added to the budget by 'tcpa extend'
     "stopped",  # the driver ended before the budget; reason
     "finished",  # the budget is spent or the design is complete
 )
+_TRIAL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 FINAL_KINDS = ("completed", "pruned", "failed", "reused")
 
 
@@ -122,13 +125,19 @@ def decode_line(line: bytes, place: str) -> dict[str, Any]:
         place: File and line number, for the message.
 
     Raises:
-        RecordError: The line is torn, its checksum differs, or its kind is not known.
+        RecordError: The line is torn, its checksum differs, its kind is not known, or its trial
+            could not be the name of a folder.
     """
     event: dict[str, Any] = json.loads(checked_body(line, place))
     if event.get("kind") not in EVENT_KINDS:
         raise RecordError(
             f"{place}: unknown event kind {event.get('kind')!r}; the journal was written by "
             f"another version. Known: {', '.join(EVENT_KINDS)}."
+        )
+    if "trial" in event and not _TRIAL.fullmatch(str(event["trial"])):
+        raise RecordError(
+            f"{place}: {event['trial']!r} is no name of a trial (1 to 64 of letters, digits, _ "
+            "and -); the journal was not written by a driver."
         )
     return event
 

@@ -1,0 +1,170 @@
+"""One driver per study: a lock file that names its holder and shows that the holder lives.
+
+On one machine, and on shared file systems that carry `flock` between machines, the kernel keeps the
+lock and frees it when its holder dies. Elsewhere the holder's heart beats: it touches the file, and
+whoever finds the file of another machine watches it for a while. No clock is compared with another.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import socket
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Self
+
+from tcpa_core.errors import StorageError, StudyError
+
+BEAT_S = 10.0
+"""Time between two signs of life."""
+WATCHED_BEATS = 3
+"""Signs of life that must fail to come before a driver of another machine is taken for dead."""
+
+_LINE = re.compile(r"host (\S+), pid (\d+), since (\S+)")
+_NO_FLOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A process that runs a study."""
+
+    host: str
+    pid: int
+    since: str
+
+    @classmethod
+    def this(cls) -> Self:
+        """The present process, from now on."""
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(socket.gethostname(), os.getpid(), since)
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """The driver that a lock file names; None: nobody since it was given back."""
+        found = _LINE.match(path.read_text(encoding="utf-8", errors="replace"))
+        return cls(found[1], int(found[2]), found[3]) if found else None
+
+    def __str__(self) -> str:
+        return f"host {self.host}, pid {self.pid}, since {self.since}"
+
+
+class DriverLock:
+    """The lock of one study; held from `take` to `release` or the end of the process."""
+
+    def __init__(self, path: Path, study: str) -> None:
+        self._path = path
+        self._study = study
+        self._file: IO[str] | None = None
+        self._me: Driver | None = None
+        self._ended = threading.Event()
+        self._heart: threading.Thread | None = None
+        self.lost_to: Driver | None = None
+        """Who took the lock from us, because it saw no sign of life for too long."""
+
+    def take(self) -> str:
+        """Become the only driver.
+
+        Returns:
+            What was taken over from a dead driver, as a sentence; "" where there was none.
+
+        Raises:
+            StudyError: Another driver runs; it is named.
+            StorageError: The file cannot be written.
+        """
+        try:
+            file = os.fdopen(
+                os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+"
+            )
+        except OSError as err:
+            raise StorageError.of(self._path, err) from err
+        try:
+            self._flock(file)
+            before = Driver.read(self._path)
+            if before is not None and self._lives(before):
+                raise self._taken(before)
+            self._me = Driver.this()
+            file.seek(0)
+            file.truncate()
+            file.write(f"{self._me}\n")
+            file.flush()
+        except OSError as err:
+            file.close()
+            raise StorageError.of(self._path, err) from err
+        except StudyError:
+            file.close()
+            raise
+        self._file, self.lost_to = file, None
+        self._ended.clear()
+        self._heart = threading.Thread(target=self._beat, name="driver-lock", daemon=True)
+        self._heart.start()
+        return f"took over from a driver that ended unexpectedly: {before}" if before else ""
+
+    def release(self) -> None:
+        """Let another driver take over; nothing happens where the lock is not held."""
+        if self._file is None or self._heart is None:
+            return
+        self._ended.set()
+        self._heart.join()
+        with suppress(OSError):
+            if self.lost_to is None:
+                self._file.truncate(0)
+        self._file.close()
+        self._file = None
+
+    def holder(self) -> Driver | None:
+        """The driver that holds the lock now; None: nobody does."""
+        try:
+            with self._path.open("r+", encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return None
+        except FileNotFoundError:
+            return None
+        except BlockingIOError:
+            return Driver.read(self._path) or Driver("unknown", 0, "unknown")
+
+    def _flock(self, file: IO[str]) -> None:
+        for _ in range(5):  # `holder` has it for a moment
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                time.sleep(0.05)
+            except OSError as err:
+                if err.errno in _NO_FLOCK:
+                    return
+                raise
+        raise self._taken(Driver.read(self._path))
+
+    def _lives(self, before: Driver) -> bool:
+        """Whether a driver whose lock is free still runs: its machine's locks do not reach here."""
+        if before.host == socket.gethostname():
+            return False
+        seen = self._path.stat().st_mtime_ns
+        until = time.monotonic() + WATCHED_BEATS * BEAT_S
+        while time.monotonic() < until:
+            time.sleep(BEAT_S / 5)
+            with self._path.open() as file:  # opening it makes a network file system look anew
+                if os.fstat(file.fileno()).st_mtime_ns != seen:
+                    return True
+        return False
+
+    def _beat(self) -> None:
+        """Touch the file until the end; stop where it names another driver."""
+        while not self._ended.wait(BEAT_S):
+            with suppress(OSError):  # full or away: it may come back
+                now = Driver.read(self._path)
+                if now is not None and now != self._me:
+                    self.lost_to = now
+                    return
+                os.utime(self._path)
+
+    def _taken(self, by: Driver | None) -> StudyError:
+        return StudyError(
+            f"study {self._study!r} is run by another driver: {by or 'an unknown process'}; wait "
+            f"for it or stop it with 'tcpa stop {self._study}'."
+        )
