@@ -101,7 +101,8 @@ def load(name: str, dtype: torch.dtype) -> Golden:
     config = TrialConfig.from_flat(_settings(hparams, tensors, own))
     cross = _stack_cross_attention(tensors, geometry["depth"])
     named = {k: v for k, v in own.items() if not k.startswith("cross_attn")}
-    state = _rename(named | {k: tensors[k] for k in ("head.weight", "head.bias")}, config)
+    heads = {k: tensors[k] for k in ("head.weight", "head.bias")}
+    state = _complete(_rename(named | heads, config), config)
     if cross and config.method_settings["cvpt"].weights.endswith("learnable"):
         state |= cross
     return Golden(tensors, Backbone(vit).to(dtype), config, state, cross)
@@ -109,6 +110,9 @@ def load(name: str, dtype: torch.dtype) -> Golden:
 
 def _is_mae(hparams: dict[str, Any]) -> bool:
     """Whether features are the mean over patches and prompts, then normalised."""
+    pools = [str(v) for k, v in hparams.items() if "pool" in k or "classifier" in k]
+    if any("mean" in pool.lower() or "average" in pool.lower() for pool in pools):
+        return True
     return "mae" in f"{hparams['method']} {hparams.get('source', '')}".lower()
 
 
@@ -133,18 +137,21 @@ def _settings(
     if method.startswith("cvpt"):
         return _cvpt_settings(hparams, tensors)
     if method.startswith("vfpt"):
-        return _sequence_settings("vfpt", hparams) | _fourier_settings(hparams)
+        return _sequence_settings("vfpt", hparams, own) | _fourier_settings(hparams)
     if method.startswith("vpt"):
-        return _sequence_settings("vpt", hparams)
+        return _sequence_settings("vpt", hparams, own)
     raise ValueError(f"no trial known for golden method {hparams['method']!r}")
 
 
-def _sequence_settings(method: str, hparams: dict[str, Any]) -> dict[str, Any]:
-    place = hparams.get("prompt_position", "after CLS, before the image tokens")
+def _sequence_settings(
+    method: str, hparams: dict[str, Any], own: dict[str, Tensor]
+) -> dict[str, Any]:
+    place = str(hparams.get("prompt_position", "after CLS, before the image tokens"))
+    layers, count = own["prompts"].shape[:2]
     return {
         "methods": [method],
-        f"{method}.num_prompts": hparams["prompt_length"],
-        f"{method}.deep": hparams["deep"],
+        f"{method}.num_prompts": count,
+        f"{method}.deep": hparams.get("deep", layers > 1),
         f"{method}.position": "after_prefix" if "before the image" in place else "end",
         f"{method}.pool_prompts": _is_mae(hparams),
     }
@@ -153,7 +160,8 @@ def _sequence_settings(method: str, hparams: dict[str, Any]) -> dict[str, Any]:
 def _settings_by_shape(
     method: str, hparams: dict[str, Any], own: dict[str, Tensor]
 ) -> dict[str, Any]:
-    """E2VPT and gated prompts: the tensors say what there is."""
+    """E2VPT and gated prompts: the tensors say what there is. Masks come from the code of the
+    authors, whose segments are interleaved."""
     kinds = {_kind(key): tensor for key, tensor in own.items()}
     settings = {
         "methods": [method],
@@ -164,30 +172,55 @@ def _settings_by_shape(
         found = [kinds[k] for k in ("kv_prompts", "key_prompts") if k in kinds]
         settings["e2vpt.num_kv_prompts"] = found[0].shape[-2] if found else 0
         settings["e2vpt.share_kv"] = "value_prompts" not in kinds
+        if "segment_mask" in kinds:
+            trained = [key for key in hparams["trainable_keys"] if "mask" in key.lower()]
+            settings |= {
+                "e2vpt.prune_epoch": 1,
+                "e2vpt.token_prune": 50,
+                "e2vpt.train_masks": bool(trained),
+                "e2vpt.segments": "interleaved",
+                "e2vpt.num_segments": kinds["segment_mask"].shape[-1],
+            }
     return settings
 
 
 def _adaptformer_settings(hparams: dict[str, Any], own: dict[str, Tensor]) -> dict[str, Any]:
     down = next(v for k, v in own.items() if "down" in k and k.endswith("weight"))
-    fixed = [float(v) for k, v in hparams.items() if "scal" in k and isinstance(v, int | float)]
+    fixed = [float(v.flatten()[0]) for k, v in own.items() if "scal" in k] + _scales(hparams)
     learns = any("scal" in key for key in hparams["trainable_keys"])
     return {
         "methods": ["adaptformer"],
         "adaptformer.bottleneck": down.shape[-2],
         "adaptformer.scale": "learnable" if learns else (fixed or [0.1])[0],
+        "adaptformer.head_norm": any(key.endswith("running_mean") for key in own),
     }
+
+
+def _scales(hparams: dict[str, Any]) -> list[float]:
+    """Numbers under a key that speaks of a scale, also as text and further down."""
+    found = []
+    for key, value in hparams.items():
+        if isinstance(value, dict):
+            found += _scales(value)
+        elif "scal" in key and re.fullmatch(r"[0-9.]+(e-?[0-9]+)?", str(value)):
+            found.append(float(value))
+    return found
 
 
 def _kind(key: str) -> str:
     """Our name of a tensor of E2VPT or gated prompts, by what its name in the file says."""
     words = {
         "gate": "gates",
+        "gamma": "gates",
         "temp": "temperatures",
         "tau": "temperatures",
         "value": "value_prompts",
         "key": "key_prompts",
         "kv": "kv_prompts",
     }
+    if "mask" in key.lower():
+        parts = ("segment", "piece")
+        return "segment_mask" if any(part in key.lower() for part in parts) else "token_mask"
     found = [name for word, name in words.items() if word in key.lower()]
     if "kv" in key.lower() and len(found) > 1:
         found.remove("kv_prompts")  # kv_prompts.key, kv_prompts.value
@@ -196,9 +229,12 @@ def _kind(key: str) -> str:
 
 def _fourier_settings(hparams: dict[str, Any]) -> dict[str, Any]:
     return {
-        "vfpt.fraction": hparams.get("fourier_percentage", 1.0),
-        "vfpt.dims": hparams.get("fourier_dimension", "all"),
-        "vfpt.location": hparams.get("fourier_location", "prepend"),
+        path: default if hparams.get(key) is None else hparams[key]
+        for path, (key, default) in {
+            "vfpt.fraction": ("fourier_percentage", 1.0),
+            "vfpt.dims": ("fourier_dimension", "all"),
+            "vfpt.location": ("fourier_location", "prepend"),
+        }.items()
     }
 
 
@@ -206,7 +242,7 @@ def _cvpt_settings(hparams: dict[str, Any], tensors: dict[str, Tensor]) -> dict[
     learns = any(key.startswith("cross_attn") for key in hparams["trainable_keys"])
     return {
         "methods": ["cvpt"],
-        "cvpt.num_prompts": hparams["prompt_length"],
+        "cvpt.num_prompts": tensors["prompts"].shape[-2],
         "cvpt.position": hparams["insert"],
         "cvpt.weights": "random_learnable" if learns else _frozen_kind(tensors),
     }
@@ -266,7 +302,8 @@ def _rename(tensors: dict[str, Tensor], config: TrialConfig) -> dict[str, Tensor
     if method in ("e2vpt", "gated"):
         return _reshape(method, tensors)
     if method == "adaptformer":
-        return _stack_bottlenecks(tensors)
+        learns = config.method_settings["adaptformer"].scale == "learnable"
+        return _stack_bottlenecks(tensors, learns)
     if method in ("vpt", "vfpt") and not config.method_settings[method].deep:
         renamed[f"{method}.prompts"] = renamed[f"{method}.prompts"][0]
     if cross:
@@ -279,7 +316,7 @@ def _reshape(method: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     out = {}
     for key, value in tensors.items():
         kind = key if key in OUR_NAMES else f"{method}.{_kind(key)}"
-        if kind in ("gated.gates", "gated.temperatures"):
+        if kind in ("gated.gates", "gated.temperatures", "e2vpt.token_mask"):
             value = value.flatten()
         elif kind == "gated.prompts":
             value = value.flatten(0, -2)
@@ -291,7 +328,14 @@ def _reshape(method: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def _stack_bottlenecks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _complete(state: MemberState, config: TrialConfig) -> MemberState:
+    """Add what the authors' state does not have: when trained masks become fixed."""
+    if config.methods == ("e2vpt",) and config.method_settings["e2vpt"].train_masks:
+        state |= {"e2vpt.is_cut": torch.zeros(1)}
+    return state
+
+
+def _stack_bottlenecks(tensors: dict[str, Tensor], learns: bool) -> dict[str, Tensor]:
     """Layers of AdaptFormer's blocks, one file entry per block or all in one, by our names."""
     out = {key: value for key, value in tensors.items() if key in OUR_NAMES}
     for layer in ("down", "up"):
@@ -301,5 +345,12 @@ def _stack_bottlenecks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             first = [found[key] for key in by_block]
             stacked = torch.stack(first) if len(first) > 1 else first[0]
             out[f"adaptformer.{layer}_{kind}"] = stacked
-    scales = [v.reshape(-1) for k, v in sorted(tensors.items()) if "scal" in k]
-    return out | ({"adaptformer.scale": torch.cat(scales)} if scales else {})
+    for part in ("running_mean", "running_var"):
+        out |= {f"adaptformer.{part}": v for k, v in tensors.items() if k.endswith(part)}
+    by_block = sorted(
+        (k for k in tensors if "scal" in k),
+        key=lambda key: [int(n) for n in re.findall("[0-9]+", key)],
+    )
+    if by_block and learns:
+        out["adaptformer.scale"] = torch.cat([tensors[key].reshape(-1) for key in by_block])
+    return out
