@@ -19,6 +19,9 @@ row's name for components (absent: the first row). `test: winner` reads the test
 point only, for rows that compete; by default every row of an ablation is tested. `race: true`
 (components only) lets rows compete: `seeds` are then the most a row gets, and rows that are clearly
 worse than the best one get fewer.
+
+`datasets: {NAME: {PATH: VALUE}}` runs the whole design on each of them: what a data set sets lies
+on top of the base and below the design. Levels are compared within a data set, and then over all.
 """
 
 from collections.abc import Iterable, Iterator
@@ -59,6 +62,8 @@ class Cell(Settings):
     order: int
     """Position of the level within its factor, from 0."""
     baseline: bool
+    dataset: str = ""
+    """Which of the design's data sets; "" where it has one only."""
 
 
 class DesignPoint(Settings):
@@ -78,6 +83,8 @@ class Ablation(Settings):
     """Path -> levels; one_factor and the factorials."""
     rows: dict[str, Flat] = {}
     """Row -> changes; the other designs. Already summed up if cumulative."""
+    datasets: dict[str, Flat] = {}
+    """Name -> settings; empty: the base's data alone."""
     baseline: Flat | str
     """Path -> level, or the name of the baseline row."""
     test: Literal["all", "winner"] = "all"
@@ -87,6 +94,35 @@ class Ablation(Settings):
 
     def num_points(self) -> int:
         """Points before equal ones are merged; replicates not counted."""
+        return self._num_points() * max(1, len(self.datasets))
+
+    def points(self) -> Iterator[tuple[Flat, list[Cell]]]:
+        """Each point's changes to the base and its cells, baseline first where there is one."""
+        if not self.datasets:
+            yield from self._points()
+        for name, settings in self.datasets.items():
+            for changes, cells in self._points():
+                of_it = [cell.model_copy(update={"dataset": name}) for cell in cells]
+                yield {**settings, **changes}, of_it
+
+    def as_dict(self) -> Flat:
+        """The design as it stands in YAML, without its seeds."""
+        out: Flat = {"design": self.design}
+        if self.factors:
+            out["factors"] = {path: list(levels) for path, levels in self.factors.items()}
+        if self.rows:
+            out["rows"] = {row: dict(changes) for row, changes in self.rows.items()}
+        if self.datasets:
+            out["datasets"] = {name: dict(settings) for name, settings in self.datasets.items()}
+        if self.design not in FROM_BASE:
+            out["baseline"] = self.baseline
+        if self.test != "all":
+            out["test"] = self.test
+        if self.race:
+            out["race"] = True
+        return out
+
+    def _num_points(self) -> int:
         if self.design == "full_factorial":
             return prod(len(levels) for levels in self.factors.values())
         if self.design == "one_factor":
@@ -95,8 +131,7 @@ class Ablation(Settings):
             return len(two_level_runs(len(self.factors)))
         return len(self.rows) + (self.design in FROM_BASE)
 
-    def points(self) -> Iterator[tuple[Flat, list[Cell]]]:
-        """Each point's changes to the base and its cells, baseline first where there is one."""
+    def _points(self) -> Iterator[tuple[Flat, list[Cell]]]:
         match self.design:
             case "one_factor":
                 yield from self._one_factor()
@@ -113,21 +148,6 @@ class Ablation(Settings):
                 yield {}, [_cell(self.design, name, 0, True)]
                 for order, (row, changes) in enumerate(self.rows.items(), start=1):
                     yield changes, [_cell(self.design, f"{word} {row}", order, False)]
-
-    def as_dict(self) -> Flat:
-        """The design as it stands in YAML, without its seeds."""
-        out: Flat = {"design": self.design}
-        if self.factors:
-            out["factors"] = {path: list(levels) for path, levels in self.factors.items()}
-        if self.rows:
-            out["rows"] = {row: dict(changes) for row, changes in self.rows.items()}
-        if self.design not in FROM_BASE:
-            out["baseline"] = self.baseline
-        if self.test != "all":
-            out["test"] = self.test
-        if self.race:
-            out["race"] = True
-        return out
 
     def _one_factor(self) -> Iterator[tuple[Flat, list[Cell]]]:
         reference = self._reference()

@@ -10,7 +10,9 @@ from spaces.reader import Document
 from tcpa_core.config import Flat
 from tcpa_core.errors import ConfigError, nearest
 
-_KEYS = ("design", "baseline", "factors", "rows", "cumulative", "seeds", "test", "race")
+_KEYS = (
+    "design", "baseline", "factors", "rows", "cumulative", "datasets", "seeds", "test", "race",
+)  # fmt: skip
 
 
 def read_ablation(document: Document, base: Flat, fixed: Mapping[str, Entry]) -> Ablation:
@@ -57,12 +59,50 @@ def read_ablation(document: Document, base: Flat, fixed: Mapping[str, Entry]) ->
         rows = _read_rows(document, design, cumulative=flags["cumulative"])
         varied = {path for changes in rows.values() for path in changes}
         parts = {"rows": rows, "baseline": _row_baseline(document, design, rows)}
+    datasets = _read_datasets(document, varied)
+    varied |= {path for settings in datasets.values() for path in settings}
     for path in varied & fixed.keys():
         raise ConfigError(
             f"{path} is varied by the ablation and cannot be fixed ({fixed[path].place}); "
             "change the levels in the file."
         )
-    return Ablation(design=design, test=_read_test(document), race=flags["race"], **parts)
+    test = _read_test(document)
+    if datasets and (flags["race"] or test == "winner"):
+        raise ConfigError(
+            f"ablation.datasets have no common winner, so neither race nor test: winner goes with "
+            f"them ({document.place('ablation', 'datasets')}); remove one or the other."
+        )
+    return Ablation(design=design, test=test, race=flags["race"], datasets=datasets, **parts)
+
+
+def _read_datasets(document: Document, varied: set[str]) -> dict[str, Flat]:
+    """What each data set sets; nothing that the design varies."""
+    if "datasets" not in document.data["ablation"]:
+        return {}
+    spec, place = document.data["ablation"]["datasets"], document.place("ablation", "datasets")
+    if not isinstance(spec, Mapping) or len(spec) < 2:
+        raise ConfigError(
+            f"ablation.datasets must map at least two names to their settings, got {spec!r} "
+            f"({place}); for example {{dtd: {{data.root: vtab/dtd}}, svhn: {{data.root: ...}}}}."
+        )
+    datasets: dict[str, Flat] = {}
+    for name in spec:
+        entries = flatten(document, "ablation", "datasets", name)
+        for path, entry in entries.items():
+            if path in varied or path in ("methods", "seed"):
+                raise ConfigError(
+                    f"{path} cannot be set by dataset {name!r} ({entry.place}): it is what the "
+                    "ablation compares; leave it to the design."
+                )
+        settings = {path: read_setting(path, entry) for path, entry in entries.items()}
+        for other, known in datasets.items():
+            if settings == known:
+                raise ConfigError(
+                    f"ablation.datasets {other!r} and {name!r} have equal settings ({place}); give "
+                    "each its data.name or data.root."
+                )
+        datasets[str(name)] = settings
+    return datasets
 
 
 def _read_test(document: Document) -> Any:

@@ -376,4 +376,50 @@ BAD_SPACES: list[tuple[str, str, str]] = [
         + f"    cvpt.num_prompts: {list(range(200))}\n    train.epochs: {list(range(1, 201))}\n",
         r"40000 trials, more than 10000",
     ),
+    (
+        "datasets_list",
+        _ONE + "  factors: {cvpt.position: [3, 4]}\n  datasets: [a, b]\n",
+        r"datasets must map at least two names to their settings, got \['a', 'b'\]",
+    ),
+    (
+        "datasets_one",
+        _ONE + "  factors: {cvpt.position: [3, 4]}\n  datasets: {a: {data.name: digits}}\n",
+        r"datasets must map at least two names",
+    ),
+    (
+        "datasets_varied",
+        _ONE + "  factors: {cvpt.position: [3, 4]}\n"
+        "  datasets: {a: {cvpt.position: 3}, b: {train.epochs: 2}}\n",
+        r"cvpt.position cannot be set by dataset 'a' .*what the ablation compares",
+    ),
+    (
+        "datasets_methods",
+        _COMP + "  rows: {x: {}, y: {optim.lr: 0.1}}\n"
+        "  datasets: {a: {methods: [vpt]}, b: {train.epochs: 2}}\n",
+        r"methods cannot be set by dataset 'a'",
+    ),
+    (
+        "datasets_path",
+        _ONE + "  factors: {cvpt.position: [3, 4]}\n"
+        "  datasets: {a: {data.rot: x}, b: {data.root: x}}\n",
+        r"no setting 'data.rot' .*'data.root'",
+    ),
+    (
+        "datasets_equal",
+        _ONE + "  factors: {cvpt.position: [3, 4]}\n"
+        "  datasets: {a: {train.epochs: 2}, b: {train.epochs: 2}}\n",
+        r"datasets 'a' and 'b' have equal settings",
+    ),
+    (
+        "datasets_race",
+        _COMP + "  rows: {x: {}, y: {optim.lr: 0.1}}\n  race: true\n"
+        "  datasets: {a: {train.epochs: 3}, b: {train.epochs: 4}}\n",
+        r"datasets have no common winner",
+    ),
+    (
+        "datasets_winner",
+        _COMP + "  rows: {x: {}, y: {optim.lr: 0.1}}\n  test: winner\n"
+        "  datasets: {a: {train.epochs: 3}, b: {train.epochs: 4}}\n",
+        r"datasets have no common winner",
+    ),
 ]

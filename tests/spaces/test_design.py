@@ -2,6 +2,7 @@
 
 from itertools import combinations
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -178,3 +179,54 @@ def test_components_are_added_one_by_one() -> None:
     ).design()
     assert [p.cells[0].level for p in points] == ["base", "with a", "with b"]
     assert [p.cells[0].baseline for p in points] == [True, False, False]
+
+
+def test_a_design_runs_on_every_dataset() -> None:
+    datasets = {"small": {"data.split_seed": 1}, "wide": {"optim.lr": 0.5}}
+    rows = {"a": {}, "b": OFF}
+    space = _space(design="components", rows=rows, datasets=datasets, seeds=2)
+    points = space.design()
+    assert len(points) == 8 and space.size() == 4
+    assert [p.point for p in points[:4]] == [
+        datasets["small"],
+        datasets["small"] | OFF,
+        datasets["wide"],
+        datasets["wide"] | OFF,
+    ]
+    assert [p.cells[0].dataset for p in points[:4]] == ["small", "small", "wide", "wide"]
+    assert (
+        _cells(points)[:2]
+        == _cells(points)[2:4]
+        == [
+            [("components", "a", 0, True)],
+            [("components", "b", 1, False)],
+        ]
+    )
+    assert space.config(points[3].point, 0).optim.lr == 0.5
+    assert Space.from_dict(space.as_dict(), source=space.source) == space
+
+
+def test_every_design_goes_over_datasets() -> None:
+    datasets = {"a": {"train.epochs": 2}, "b": {"train.epochs": 3}}
+    factors = {N_C: [5, 10], N_I: [10, 20]}
+    for design in ("one_factor", "full_factorial", "fractional_factorial"):
+        alone = _space(design=design, factors=factors)
+        both = _space(design=design, factors=factors, datasets=datasets)
+        assert len(both.design()) == 2 * len(alone.design()), design
+        assert {c.dataset for p in both.design() for c in p.cells} == {"a", "b"}
+    for design in ("leave_one_out", "add_one_in"):
+        points = _space(design=design, rows={"R": OFF}, datasets=datasets).design()
+        assert [(p.cells[0].dataset, p.cells[0].baseline) for p in points] == [
+            ("a", True), ("a", False), ("b", True), ("b", False)]  # fmt: skip
+
+
+def test_what_a_dataset_sets_cannot_be_fixed_elsewhere(tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text(
+        "name: a\nbase: {methods: [tcpa]}\nablation:\n  design: one_factor\n"
+        "  factors: {tcpa.num_cls_prompts: [4, 10]}\n"
+        "  datasets: {x: {optim.lr: 0.1}, y: {optim.lr: 0.2}}\n"
+    )
+    with pytest.raises(ConfigError, match="optim.lr is varied by the ablation and cannot be fixed"):
+        load_space(str(file), {"optim.lr": 0.3})
+    assert len(load_space(str(file), {"train.epochs": 2}).design()) == 4
