@@ -183,12 +183,21 @@ def embeddings(looks: Looks) -> Figure | str:
         places, labels = embedded(look["features"]), look["labels"].astype(int)
         for one in np.unique(labels)[:CLASSES]:
             at = labels == one
-            axes.scatter(*places[at].T, s=9, lw=0, color=COLOURS[one % len(COLOURS)],
-                         marker=MARKERS[(one + one // len(COLOURS)) % len(MARKERS)])  # fmt: skip
+            axes.scatter(
+                *places[at].T,
+                s=9,
+                lw=0,
+                color=COLOURS[one % len(COLOURS)],
+                marker=MARKERS[(one + one // len(COLOURS)) % len(MARKERS)],
+                label=str(one),
+            )
         axes.set_title(_wrapped(label))
         _bare(axes)
     for axes in panels[len(looks) :]:
         axes.remove()
+    handles, classes = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, classes, loc="outside lower center", ncols=CLASSES, title="class",
+                  handletextpad=0, columnspacing=0.6)  # fmt: skip
     return figure
 
 
@@ -247,8 +256,8 @@ def never_chosen(shares: Array) -> Array:
 
 def by_block(looks: Looks) -> Figure | str:
     """Kept attention mass and effective rank along the blocks."""
-    series = {"kept_cls": "attention kept, CLS token (%)",
-              "kept_image": "attention kept, image tokens (%)",
+    series = {"kept_cls": "attention that the\nCLS token keeps (%)",
+              "kept_image": "attention that the\nimage tokens keep (%)",
               "rank": "effective rank"}  # fmt: skip
     shown = {k: t for k, t in series.items() if any(k in look for look in looks.values())}
     figure = Figure(figsize=(2 * WIDTH, 2.1), layout="constrained")

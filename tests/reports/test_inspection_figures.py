@@ -95,8 +95,9 @@ def test_dead_groups_are_counted() -> None:
 def test_lines_along_the_blocks() -> None:
     figure = by_block({"tcpa": look(), "no cls": look(cls=False)})
     assert isinstance(figure, Figure)
-    names = ["attention kept, CLS token (%)", "attention kept, image tokens (%)", "effective rank"]
-    assert [axes.get_ylabel() for axes in figure.axes] == names
+    first, second, third = (axes.get_ylabel() for axes in figure.axes)
+    assert "CLS token keeps" in first and "image tokens keep" in second
+    assert third == "effective rank"
     assert [len(axes.lines) for axes in figure.axes] == [1, 2, 2]
     assert list(figure.axes[0].lines[0].get_ydata()) == pytest.approx([100, 90, 80])
 
