@@ -8,7 +8,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,10 +94,30 @@ class TrialResult:
         return asdict(self)
 
 
+_NONE = type(None)
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    **{f.name: (float, int, _NONE) for f in (*fields(EpochReport), *fields(TrialResult))},
+    **dict.fromkeys(("epoch", "seed", "num_epochs", "num_trainable", "num_trainable_no_head",
+                     "peak_memory_bytes"), (int,)),
+    **dict.fromkeys(("trial", "digest", "point", "origin", "status", "reason", "device"), (str,)),
+    **dict.fromkeys(("params", "labels", "draw"), (dict,)),
+    "t": (float, int), "best_epoch": (int, _NONE), "warnings": (list,),
+}  # fmt: skip
+"""What a field of an event can be, whatever its kind."""
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "planned": ("trial", "params", "digest", "point", "seed", "labels", "origin"),
+    "epoch": ("trial", "epoch"),
+    **dict.fromkeys(("started", "tested"), ("trial",)),
+    **dict.fromkeys(FINAL_KINDS, ("trial", "status")),
+}
+"""Fields without which an event of a kind says nothing."""
+
+
 def encode_line(event: Mapping[str, Any]) -> bytes:
     """One journal line: compact JSON with a CRC-32 of the rest as last key, newline included."""
     body = json.dumps(event, separators=(",", ":"), ensure_ascii=False)
-    return f'{body[:-1]},"crc":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
+    data = body.encode(errors="replace")  # a file name in a message need not be Unicode
+    return data[:-1] + f',"crc":"{zlib.crc32(data):08x}"}}\n'.encode()
 
 
 def checked_body(line: bytes, place: str) -> bytes:
@@ -128,7 +148,13 @@ def decode_line(line: bytes, place: str) -> dict[str, Any]:
         RecordError: The line is torn, its checksum differs, its kind is not known, or its trial
             could not be the name of a folder.
     """
-    event: dict[str, Any] = json.loads(checked_body(line, place))
+    body = checked_body(line, place)
+    try:
+        event: dict[str, Any] = json.loads(body)
+        if b"\\u" in body:  # half of a pair of escapes is no text that a table could hold
+            json.dumps(event, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as err:
+        raise RecordError(f"{place}: journal line is no JSON object ({err}).") from err
     if event.get("kind") not in EVENT_KINDS:
         raise RecordError(
             f"{place}: unknown event kind {event.get('kind')!r}; the journal was written by "
@@ -139,7 +165,26 @@ def decode_line(line: bytes, place: str) -> dict[str, Any]:
             f"{place}: {event['trial']!r} is no name of a trial (1 to 64 of letters, digits, _ "
             "and -); the journal was not written by a driver."
         )
+    _check_fields(event, place)
     return event
+
+
+def _check_fields(event: Mapping[str, Any], place: str) -> None:
+    """Refuse an event that lacks a field or has one of another type, whose checksum is right."""
+    for name in _NEEDED.get(event["kind"], ()):
+        if name not in event:
+            raise RecordError(
+                f"{place}: the {event['kind']!r} event has no {name!r}; the journal was written by "
+                "another version."
+            )
+    for name, value in event.items():
+        kinds = _TYPES.get(name)
+        is_vast = type(value) is int and abs(value) >= 1 << 63
+        if is_vast or (kinds and type(value) not in kinds):
+            raise RecordError(
+                f"{place}: {name!r} of the {event['kind']!r} event is a {type(value).__name__} "
+                "that cannot be used; the journal was written by another version."
+            )
 
 
 def read_journal(path: Path, *, allow_torn_tail: bool = True) -> Iterator[dict[str, Any]]:
