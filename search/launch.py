@@ -89,23 +89,6 @@ class StudyOutcome:
         return self.reason == "finished"
 
 
-@dataclass(slots=True)
-class _Past:
-    """What the journal of earlier drivers says."""
-
-    planned: dict[str, Planned] = field(default_factory=dict)
-    outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    values: dict[str, dict[int, float]] = field(default_factory=dict)
-    """Objective by trial and epoch, as far as it is measured every epoch."""
-    epochs: dict[str, int] = field(default_factory=dict)
-    """Last recorded epoch by trial."""
-    tested: set[str] = field(default_factory=set)
-    hours: float = 0.0
-    """Wall time of earlier drivers."""
-    is_finished: bool = False
-    is_empty: bool = True
-
-
 def run_study(
     space: Space,
     study: StudyDir,
@@ -502,34 +485,3 @@ def _most_epochs(space: Space) -> int:
     if axis is None:
         return int(space.base.get("train.epochs", TrainConfig().epochs))
     return int(max(axis.ends()))
-
-
-def _read_past(study: StudyDir, space: Space) -> _Past:
-    past = _Past()
-    metric = space.objective[0].metric
-    first = last = None
-    for event in study.events():
-        past.is_empty = False
-        kind = event["kind"]
-        past.is_finished = kind == "finished"
-        if kind in ("study", "resumed"):
-            past.hours += (last - first) / 3600 if first is not None else 0.0
-            first = event["t"]
-        last = event["t"]
-        if kind == "planned":
-            past.planned[event["trial"]] = Planned.from_event(event)
-        elif kind == "epoch":
-            past.epochs[event["trial"]] = event["epoch"]
-            if metric not in event:
-                continue
-            past.values.setdefault(event["trial"], {})[event["epoch"]] = event[metric]
-        elif kind in FINAL_KINDS:
-            past.outcomes[event["trial"]] = event
-        elif kind == "tested":
-            past.tested.add(event["trial"])
-    past.hours += (last - first) / 3600 if first is not None else 0.0
-    return past
-
-
-def _count(past: _Past) -> dict[str, int]:
-    return dict(Counter(str(outcome["status"]) for outcome in past.outcomes.values()))

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from spaces.reader import read_stored
 
 from search.lock import Driver, DriverLock
+from spaces.reader import read_stored
 from spaces.space import Space
 from tcpa_core.errors import RecordError, StorageError, StudyError, nearest
 from tcpa_core.record import SCHEMA_VERSION, decode_line, encode_line, read_journal
@@ -242,41 +242,34 @@ class StudyDir:
         if self.journal_path.exists():
             yield from read_journal(self.journal_path)
 
-    def lock(self) -> None:
+    def lock(self) -> str:
         """Become the study's only driver until `unlock` or the end of the process.
+
+        Returns:
+            A sentence where the lock of a dead driver was taken over, else "".
 
         Raises:
             StudyError: Another driver runs; it is named.
+            StorageError: The folder cannot be written.
         """
-        path = self.path / "driver.lock"
-        try:
-            self._lock_file = path.open("a+", encoding="utf-8")
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
-            owner = path.read_text(encoding="utf-8").strip() or "an unknown process"
-            raise StudyError(
-                f"study {self.name!r} is run by another driver: {owner}; wait for it or stop it."
-            ) from err
-        except OSError as err:
-            raise _unwritable(path, err) from err
-        self._lock_file.seek(0)
-        self._lock_file.truncate()
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        self._lock_file.write(f"host {socket.gethostname()}, pid {os.getpid()}, since {since}\n")
-        self._lock_file.flush()
+        return self._lock.take()
 
     def unlock(self) -> None:
         """Let another driver take over."""
-        if self._lock_file is not None:
-            self._lock_file.close()
-            self._lock_file = None
+        self._lock.release()
+
+    @property
+    def lost_to(self) -> Driver | None:
+        """Who took the study from this driver, because it showed no sign of life for too long."""
+        return self._lock.lost_to
 
 
-def _unwritable(path: Path, err: OSError) -> StudyError:
-    return StudyError(
-        f"{path} cannot be written ({err.strerror or err}); what is recorded so far is kept. Make "
-        "room or give another folder with --root, then 'tcpa resume'."
-    )
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise StudyError(
+            f"{path} is a symbolic link; a study is a folder of its own. Give the folder in which "
+            "it really lies with --root."
+        )
 
 
 def _a(kind: str) -> str:
