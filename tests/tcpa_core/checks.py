@@ -11,8 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
-from tcpa_core.methods.base import MemberState, Step
-from tcpa_core.model import ModelOutput, PackModel, build_model, member_specs
+from tcpa_core.methods.base import FitData, MemberState, Step
+from tcpa_core.model import ModelOutput, PackModel, build_model, init_member_state, member_specs
+from tcpa_core.streams import Stream
 
 Literal = Callable[[Backbone, TrialConfig, MemberState, Tensor, Step], Tensor]
 """Slow reference: the loss of one trial on images (B, 3, height, width), see `loss_of`."""
@@ -39,11 +40,23 @@ def close(ours: Tensor, reference: Tensor, limit: float = 1e-11) -> None:
     torch.testing.assert_close(ours, reference, rtol=0, atol=limit * scale)
 
 
+def fit_data(backbone: Backbone, count: int = 24) -> FitData:
+    """Random training images, for methods that look at them first."""
+    x = images(backbone, samples=count, seed=5)[0]
+    labels = torch.arange(count) % NUM_CLASSES
+    return FitData(labels=labels, batch=lambda indices: x[indices], stream=Stream(0))
+
+
+def fitted(backbone: Backbone, config: TrialConfig) -> MemberState:
+    """A trial's tensors at its start."""
+    return init_member_state(backbone, config, NUM_CLASSES, fit_data(backbone))
+
+
 def equals_literal(kind: str, config: TrialConfig, mode: str, literal: Literal) -> None:
     """Loss and every gradient equal those of a slow reference."""
     backbone, step = tiny_backbone(kind), step_of([config], mode)
     x = images(backbone, samples=2)
-    pack = PackModel(backbone, [config], NUM_CLASSES)
+    pack = PackModel(backbone, [config], NUM_CLASSES, [fitted(backbone, config)])
     shake(pack)
     state = {k: v.requires_grad_() for k, v in pack.member_state(0).items()}
     trained = {k: v for k, v in state.items() if k in pack.stacked()}
@@ -77,7 +90,7 @@ def members_equal_solo(
     """Logits, penalties and gradients of a pack's members are those they have alone."""
     backbone = tiny_backbone(kind)
     x = images(backbone, members=len(configs), samples=samples)
-    pack = PackModel(backbone, configs, NUM_CLASSES)
+    pack = PackModel(backbone, configs, NUM_CLASSES, [fitted(backbone, c) for c in configs])
     shake(pack)
     output, grads = _run(pack, x, step_of(configs, mode))
     for m, config in enumerate(configs):
