@@ -23,7 +23,14 @@ from PIL import Image
 
 from tcpa_core import plugins
 from tcpa_core.config import DATASETS, DataConfig
-from tcpa_core.data._cache import ImageStore, Pixels, Progress, cache_root, open_or_build
+from tcpa_core.data._cache import (
+    SCHEMA,
+    ImageStore,
+    Pixels,
+    Progress,
+    cache_root,
+    open_or_build,
+)
 from tcpa_core.data._decode import DECODER, ResizeRule, decode
 from tcpa_core.data._hashes import content_hashes, read_image, sha256
 from tcpa_core.data._listing import (
@@ -164,8 +171,8 @@ def _fingerprint(listing: Listing, hashes: Mapping[str, tuple[str, ...]]) -> str
 
 
 def _store_key(hashes: tuple[str, ...], rule: ResizeRule) -> str:
-    """Name of a split's pixels: contents in order, resize rule and decoder version."""
-    return sha256("\n".join([DECODER, str(rule), *hashes]).encode())[:32]
+    """Name of a split's pixels: contents in order, resize rule, versions of file and decoder."""
+    return sha256("\n".join([str(SCHEMA), DECODER, str(rule), *hashes]).encode())[:32]
 
 
 def _decode_one(
