@@ -105,7 +105,7 @@ def auto_vp(backbone: Backbone, settings: Any, own: MemberState, x: Tensor) -> T
         pixels = shrink @ pixels @ shrink.T
         zoom = bilinear(side, factor)
         pixels = zoom @ pixels @ zoom.T
-        filled = min(side, int(int(base) * float(factor)))
+        filled = min(side, int(int(base) * float(factor.detach())))
     else:
         filled = min(side, int(base * scale))
         shrink = padded(triangles(side, filled), side)
