@@ -8,17 +8,16 @@ apart, for methods that map its classes to those of the data (`Backbone.source_l
 # Axes: B samples (all members of a pack flattened), S tokens (T prefix + N image), D width.
 
 import hashlib
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib.resources import files
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import Attention
@@ -81,6 +80,17 @@ class TokenLayout:
         return self.num_readouts * self.embed_dim
 
 
+class Site(nn.Module):
+    """A place of dropout or drop path inside the network: the identity, but in passes of trials
+    that train with them (`tcpa_core.noise`)."""
+
+    change: Change | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the pass makes of `x`."""
+        return x if self.change is None else self.change(x)
+
+
 class Backbone(nn.Module):
     """A frozen timm ViT in evaluation mode, shared by every trial of a process.
 
@@ -116,6 +126,7 @@ class Backbone(nn.Module):
         )
         self.layout = _layout(vit)
         self._classifier = nn.ParameterList(t for pair in classifier for t in pair)
+        _open_sites(vit)
         self.requires_grad_(False)
         self.eval()
 
@@ -402,13 +413,15 @@ def _load_file(vit: VisionTransformer, path: Path, name: str) -> Classifier:
         The file's classifier.
     """
     state = _read_state(path)
-    if "Transformer/encoder_norm/scale" in state:  # official JAX layout; timm converts it in place
-        vit.to_empty(device="cpu")
-        vit.load_pretrained(str(path))
-        return _jax_classifier(state)
     try:
+        if "Transformer/encoder_norm/scale" in state:  # official JAX layout; converted in place
+            vit.to_empty(device="cpu")
+            vit.load_pretrained(str(path))
+            return _jax_classifier(state)
         state = checkpoint_filter_fn(state, vit, adapt_layer_scale=True)
-    except (KeyError, AttributeError, RuntimeError) as err:
+    except (
+        AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
+    ) as err:  # fmt: skip
         raise WeightsError(
             f"backbone.weights: {path.name} has no layout that fits {name!r} "
             f"({type(err).__name__}: {err}); first names: {_some(state)}."
@@ -442,20 +455,40 @@ def _load_file(vit: VisionTransformer, path: Path, name: str) -> Classifier:
 def _read_state(path: Path) -> State:
     """Read tensors by name from .safetensors, .npz, or a torch file without running its code."""
     try:
+        if zipfile.is_zipfile(path):
+            _refuse_bomb(path)
         if path.suffix == ".safetensors":
             return load_file(path)
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return {k: torch.from_numpy(v) for k, v in arrays.items() if v.dtype.kind == "f"}
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as err:
+        for key in ("model", "state_dict"):
+            state = state.get(key, state)
+        tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+        return {name.removeprefix("module."): _plain(v) for name, v in tensors.items()}
+    except Exception as err:  # what parsers raise on foreign bytes is of every kind
         raise WeightsError(
             f"backbone.weights: {path.name} cannot be read as weights ({type(err).__name__}); "
             "give a whole .safetensors, .pth (tensors only) or .npz file."
         ) from err
-    for key in ("model", "state_dict"):
-        state = state.get(key, state)
-    return {k.removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Weights hardly shrink: an archive that grows a hundredfold is meant to fill the memory."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > 100 * path.stat().st_size:
+        raise ValueError(f"{unpacked} bytes packed into {path.stat().st_size}")
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """The tensor, if its numbers stand in the file: not sparse, and not a few shown as many."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        raise ValueError(f"a {tensor.layout} tensor on {tensor.device}")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(f"shape {tuple(tensor.shape)} of fewer numbers")
+    return tensor
 
 
 def _some(names: object) -> str:
@@ -481,6 +514,16 @@ def _check_supported(vit: nn.Module) -> None:
                 f"backbone: block {index} has unsupported block type gated Attention; only "
                 "attention without an output gate is supported."
             )
+
+
+def _open_sites(vit: VisionTransformer) -> None:
+    """Put our own modules where timm has its dropout and drop path."""
+    vit.pos_drop = Site()
+    for block in vit.blocks:
+        block.drop_path1, block.drop_path2 = Site(), Site()
+        for name in ("drop1", "drop2"):
+            if hasattr(block.mlp, name):
+                setattr(block.mlp, name, Site())
 
 
 def _layout(vit: VisionTransformer) -> TokenLayout:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -48,7 +49,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
         tensors = load_file(path)
         text, crc = metadata["tcpa"], metadata["crc"]
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as err:
+    except (OSError, KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as err:
         raise DamagedCheckpointError(
             f"{path} is no readable checkpoint ({type(err).__name__}: {err}); "
             "delete it to train this trial from its start."
@@ -57,7 +58,13 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise DamagedCheckpointError(
             f"{path} is damaged: its checksum differs; delete it to train this trial again."
         )
-    info: dict[str, Any] = json.loads(text)
+    try:
+        info: dict[str, Any] = {"schema": None, **json.loads(text)}
+    except (ValueError, TypeError, RecursionError) as err:
+        raise DamagedCheckpointError(
+            f"{path} does not say what it holds ({type(err).__name__}); it was not written by "
+            "this package."
+        ) from err
     if info["schema"] != SCHEMA:
         raise CheckpointError(
             f"{path} has schema {info['schema']!r}, this version reads {SCHEMA}; "
@@ -71,5 +78,5 @@ def _checksum(tensors: Mapping[str, Tensor], text: str) -> int:
     for name in sorted(tensors):
         kind = f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}"
         crc = zlib.crc32(kind.encode(), crc)
-        crc = zlib.crc32(tensors[name].numpy().tobytes(), crc)
+        crc = zlib.crc32(tensors[name].flatten().view(torch.uint8).numpy(), crc)
     return crc

@@ -28,6 +28,7 @@ from tcpa_core.data.base import Progress, load_dataset
 from tcpa_core.errors import CheckpointError
 from tcpa_core.methods.base import FitData, MemberState, Step, Trainer, method_class, pack_key
 from tcpa_core.model import ModelOutput, PackModel, init_member_state
+from tcpa_core.noise import has_noise
 from tcpa_core.optim import Moments, PackOptimizer, lr_at
 from tcpa_core.record import EpochReport, TrialResult
 from tcpa_core.streams import Stream
@@ -128,11 +129,15 @@ class Pack:
     Args:
         backbone: Frozen; shared by all members.
         data: Shared by all members.
+        on_step: Called before every batch, in training and evaluation: a sign of life.
     """
 
-    def __init__(self, backbone: Backbone, data: TrialData) -> None:
+    def __init__(
+        self, backbone: Backbone, data: TrialData, *, on_step: Callable[[], None] = lambda: None
+    ) -> None:
         self.backbone = backbone
         self.data = data
+        self._on_step = on_step
         self.device = data.train.labels.device
         self._features: dict[str, Tensor] = {}
         self._counted: dict[Any, TrainingCosts] = {}
@@ -309,24 +314,30 @@ class Pack:
             CheckpointError: The file is missing or damaged, or belongs to other settings.
         """
         tensors, info = load_checkpoint(folder / "last.safetensors")
-        if info["config"] != config.flat():
+        if info.get("config") != config.flat():
             raise CheckpointError(
                 f"{folder} holds a trial with other settings than trial {trial}; "
                 "move that folder away to train the trial from its start."
             )
         state = _with_prefix(tensors, "state:")
-        selected = info["selected"] and Selected(
-            **info["selected"], state=_with_prefix(tensors, "selected:") or state
-        )
-        return Member(
-            trial=trial,
-            config=config,
-            state=state,
-            moments=_with_prefix(tensors, "moment:"),
-            selected=selected,
-            reports=[EpochReport(**report) for report in info["reports"]],
-            **{k: info[k] for k in _COUNTERS},
-        )
+        try:
+            selected = info["selected"] and Selected(
+                **info["selected"], state=_with_prefix(tensors, "selected:") or state
+            )
+            return Member(
+                trial=trial,
+                config=config,
+                state=state,
+                moments=_with_prefix(tensors, "moment:"),
+                selected=selected,
+                reports=[EpochReport(**report) for report in info["reports"]],
+                **{k: info[k] for k in _COUNTERS},
+            )
+        except (KeyError, TypeError) as err:
+            raise CheckpointError(
+                f"{folder} lacks a part of the state of trial {trial} ({err}); "
+                "move that folder away to train the trial from its start."
+            ) from err
 
     def _build(self, members: Sequence[Member]) -> PackModel:
         model = PackModel(
@@ -459,6 +470,7 @@ class Pack:
         self, members: Sequence[Member], model: PackModel, indices: Tensor, step: Step
     ) -> tuple[Tensor, Tensor]:
         """Classification and method loss of one batch per member, both [M]."""
+        self._on_step()
         indices = indices.to(self.device)
         targets = _targets(members, self.data.train.labels[indices], len(self.data.class_names))
         if model.features_are_frozen and not _changes_images([m.config for m in members]):
@@ -510,6 +522,7 @@ class Pack:
             )
             return
         for indices in everything.split(max(1, _EVAL_ROWS // model.num_members)):
+            self._on_step()
             images = source.batch(indices, None).expand(model.num_members, -1, -1, -1, -1)
             with _autocast(model.configs[0], self.device):
                 yield indices, model(images, step).logits
@@ -522,6 +535,7 @@ class Pack:
             one = Step.evaluation(1)
             parts = []
             for indices in torch.arange(len(source), device=self.device).split(_EVAL_ROWS):
+                self._on_step()
                 images = source.batch(indices, None)[None]
                 with _autocast(model.configs[0], self.device):
                     parts.append(model.forward_features(images, one)[0][0].float())
@@ -556,8 +570,9 @@ def _augments(configs: Sequence[TrialConfig]) -> bool:
 
 
 def _changes_images(configs: Sequence[TrialConfig]) -> bool:
-    """True when a training image may look different from epoch to epoch."""
-    return _augments(configs) or any(config.train.mixup_alpha for config in configs)
+    """True when a training image may have other features from epoch to epoch."""
+    noise = any(config.train.mixup_alpha or has_noise(config) for config in configs)
+    return _augments(configs) or noise
 
 
 def _targets(members: Sequence[Member], labels: Tensor, num_classes: int) -> Tensor:

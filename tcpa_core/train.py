@@ -9,6 +9,7 @@ import torch
 from tcpa_core.backbone import load_backbone
 from tcpa_core.checkpoint import load_checkpoint
 from tcpa_core.config import TrialConfig
+from tcpa_core.errors import CheckpointError
 from tcpa_core.model import SingleModel, build_model
 from tcpa_core.pack import Diverged, Pack, load_trial_data
 from tcpa_core.record import EpochReport, TrialResult
@@ -70,7 +71,10 @@ def load_trained(path: Path | str, *, device: str = "cpu") -> SingleModel:
         CheckpointError: The file is damaged or no trained state.
     """
     state, info = load_checkpoint(Path(path))
-    config = TrialConfig.from_flat(info["config"], place=str(path))
+    settings, names = info.get("config"), info.get("classes")
+    if not isinstance(settings, dict) or not isinstance(names, list):
+        raise CheckpointError(f"{path} lacks the settings or the classes of its trial.")
+    config = TrialConfig.from_flat(settings, place=str(path))
     backbone = load_backbone(config.backbone, device=device)
-    classes = len(info["classes"])
+    classes = len(names)
     return build_model(config, num_classes=classes, backbone=backbone, state=state).eval()
