@@ -105,6 +105,8 @@ def decode(data: bytes, place: str) -> Image.Image:
             raise Image.DecompressionBombError("header")
         image.load()
         return _to_rgb(image, place)
+    except DataError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as err:
         raise DataError(
             f"{place}: image is larger than {MAX_PIXELS:,} pixels; scale it down before use."
@@ -114,7 +116,7 @@ def decode(data: bytes, place: str) -> Image.Image:
             f"{place}: {len(data)} bytes that are not an image ({', '.join(FORMATS)}); restore "
             f"the file, no image is skipped."
         ) from err
-    except (OSError, SyntaxError, ValueError, EOFError) as err:  # what Pillow's codecs raise
+    except Exception as err:  # Pillow's parsers raise of every kind on damaged bytes
         raise DataError(
             f"{place}: image is damaged or truncated ({err}); restore the file, no image is "
             f"skipped."

@@ -54,7 +54,7 @@ def _file_hashes(listing: Listing, cache: Path, progress: Progress | None) -> di
     root = listing.root
     assert root is not None
     stats = _stat_all(listing, root)
-    memory = cache / "hashes" / f"{sha256(str(root.resolve()).encode())[:32]}.json"
+    memory = cache / "hashes" / f"{sha256(os.fsencode(root.resolve()))[:32]}.json"
     known = _recall(memory)
     todo = [key for key, times in stats.items() if known.get(key, [])[:3] != times]
     now = time.time_ns()
@@ -77,7 +77,7 @@ def _stat_all(listing: Listing, root: Path) -> dict[str, list[int]]:
         for index, key in enumerate(split.keys):
             try:
                 info = os.stat(root / key)
-            except OSError:
+            except (OSError, ValueError):  # ValueError: a name that no file can have
                 info = None
             if info is not None and stat.S_ISREG(info.st_mode):
                 stats[key] = [info.st_size, info.st_mtime_ns, info.st_ctime_ns]
@@ -114,8 +114,14 @@ def _recall(memory: Path) -> Known:
         return {}
     if crc != f"{zlib.crc32(body):08x}".encode():
         return {}
-    known: Known = json.loads(body)
-    return known
+    try:
+        known: Known = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    is_ours = isinstance(known, dict) and all(
+        isinstance(entry, list) and len(entry) == 4 for entry in known.values()
+    )
+    return known if is_ours else {}
 
 
 def _remember(memory: Path, known: Mapping[str, list[int | str]], now: int) -> None:

@@ -1,6 +1,8 @@
 """What a data set file hands over: each image's split and class, and the checks on them."""
 
 import hashlib
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,6 +14,8 @@ from tcpa_core.config import DataConfig
 from tcpa_core.errors import ConfigError, DataError
 
 SPLITS = ("train", "val", "test")
+MAX_LIST_BYTES = 1 << 28
+"""Two million lines of 128 characters: more than the lists of ImageNet-1k."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
@@ -60,7 +64,7 @@ class Listing:
                 f"{len(self.class_names)} ({self.where})."
             )
         if len(set(self.class_names)) != len(self.class_names):
-            twice = next(n for n in self.class_names if self.class_names.count(n) > 1)
+            twice = Counter(self.class_names).most_common(1)[0][0]
             raise DataError(f"{self.class_source} names class {twice!r} twice ({self.where}).")
         for name in SPLITS:
             self._check_split(name)
@@ -85,11 +89,8 @@ class Listing:
                     f"{len(self.class_names) - 1} ({len(self.class_names)} classes by "
                     f"{self.class_source}), got {label} (below {self.where})."
                 )
-            if split.images is None and PurePosixPath(key).suffix.lower() not in SUFFIXES:
-                raise DataError(
-                    f"{split.place(index)}: {key!r} does not end like an image (below "
-                    f"{self.where}). Accepted: {', '.join(SUFFIXES)}."
-                )
+            if split.images is None:
+                check_suffix(key, split.place(index), self.where)
 
     def _check_overlap(self) -> None:
         seen: dict[str, str] = {}
@@ -126,17 +127,32 @@ def need_root(cfg: DataConfig) -> Path:
     return root
 
 
+def check_suffix(key: str, place: str, where: str) -> None:
+    """Refuse a file that does not end like an image.
+
+    Raises:
+        DataError: Its suffix is not one of `SUFFIXES`.
+    """
+    if PurePosixPath(key).suffix.lower() not in SUFFIXES:
+        raise DataError(
+            f"{place}: {key!r} does not end like an image (below {where}). Accepted: "
+            f"{', '.join(SUFFIXES)}."
+        )
+
+
 def relative_key(text: str, place: str) -> str:
     """A path from a list in its one spelling ("./a//b.jpg" is "a/b.jpg").
 
     Raises:
-        DataError: The path is empty, absolute or leaves the data set's folder.
+        DataError: The path is empty, absolute or leaves the data set's folder, or has control
+            characters or halves of a pair of code units, which no file name needs.
     """
     path = PurePosixPath(text)
-    if path.is_absolute() or ".." in path.parts or "\0" in text or not path.parts:
+    odd = any(unicodedata.category(c) in ("Cc", "Cs") for c in text)
+    if path.is_absolute() or ".." in path.parts or odd or not path.parts:
         raise DataError(
             f"{place}: image path must be relative and stay inside the data set's folder, got "
-            f"{text!r}; write it relative to that folder, without '..'."
+            f"{text!r}; write it relative to that folder, without '..' and control characters."
         )
     return str(path)
 
@@ -145,9 +161,16 @@ def read_text(path: Path) -> str:
     """A list file as text.
 
     Raises:
-        DataError: The file is missing, unreadable or not UTF-8.
+        DataError: The file is missing, unreadable, no regular file, too large or not UTF-8.
     """
+    if path.exists() and not path.is_file():
+        raise DataError(f"list {path} is a folder or a device; a list is a text file.")
     try:
+        size = path.stat().st_size
+        if size > MAX_LIST_BYTES:
+            raise DataError(
+                f"list {path} has {size:,} bytes, more than {MAX_LIST_BYTES:,}; it is another file."
+            )
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as err:
         raise DataError(

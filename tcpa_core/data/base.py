@@ -6,8 +6,8 @@ A new kind of data set is one public file in this folder, `<name>.py`, which exp
 
 It reads lists and folder names, not images: which image is in which split and class. `Listing`
 checks itself (labels, overlaps, suffixes, empty splits); hashing, decoding, caching and
-augmentation are the same for all. `need_root`, `read_text`, `relative_key` and `split_off` do what
-several layouts need. Errors are `DataError`s that name the file and line.
+augmentation are the same for all. `need_root`, `read_text`, `relative_key`, `check_suffix` and
+`split_off` do what several layouts need. Errors are `DataError`s that name the file and line.
 """
 
 import hashlib
@@ -38,6 +38,7 @@ from tcpa_core.data._listing import (
     SUFFIXES,
     Listing,
     SplitListing,
+    check_suffix,
     need_root,
     read_text,
     relative_key,
@@ -54,6 +55,7 @@ __all__ = [
     "Progress",
     "Split",
     "SplitListing",
+    "check_suffix",
     "dataset_fingerprint",
     "load_dataset",
     "need_root",

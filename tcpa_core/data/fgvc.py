@@ -17,6 +17,7 @@ from tcpa_core.config import DataConfig
 from tcpa_core.data.base import SPLITS, Listing, SplitListing, need_root, read_text, relative_key
 from tcpa_core.errors import DataError
 
+MAX_ID = 200
 IMAGE_ROOTS = ("images", "Images", ".")
 
 
@@ -67,9 +68,11 @@ def _read_split(path: Path) -> dict[str, int | str]:
         key = relative_key(name, str(path))
         if key in split:
             raise DataError(f"{path}: image {key!r} is named twice; remove one of the two.")
-        if isinstance(class_id, bool) or not isinstance(class_id, int | str):
+        is_name = isinstance(class_id, str) and len(class_id) <= MAX_ID and class_id.isprintable()
+        if not is_name and type(class_id) is not int:
             raise DataError(
-                f"{path}: class id of {key!r} must be an integer or a text, got {_shown(class_id)}."
+                f"{path}: class id of {key!r} must be an integer or a text of at most {MAX_ID} "
+                f"printable characters, got {_shown(class_id)}."
             )
         split[key] = class_id
     return split
@@ -80,7 +83,7 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def _shown(value: Any) -> str:
-    return "an object" if isinstance(value, _Pairs) else repr(value)
+    return "an object" if isinstance(value, _Pairs) else repr(value)[: 2 * MAX_ID]
 
 
 def _sorted_ids(root: Path, rows: dict[str, dict[str, int | str]]) -> list[int | str]:

@@ -8,6 +8,10 @@ folder. Where val/ is absent, `data.val_fraction` of each class of train is take
 Hidden files and folders (".DS_Store") and the marks of desktops (Thumbs.db, desktop.ini) are passed
 over. ImageFolder also passes over every other file that does not end like an image; here that is an
 error, so that nothing is left out unseen.
+
+Links are followed, to files and to folders and wherever they point: class folders are often made of
+links. A folder that is reached twice within one split is an error, as its images would count twice;
+that also ends a walk along links in a circle. What a link shows is only ever decoded as an image.
 """
 
 import os
@@ -15,9 +19,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tcpa_core.config import DataConfig
-from tcpa_core.data.base import SPLITS, Listing, SplitListing, need_root, split_off
+from tcpa_core.data.base import (
+    SPLITS,
+    Listing,
+    SplitListing,
+    check_suffix,
+    need_root,
+    split_off,
+)
 from tcpa_core.errors import DataError
 
+MAX_DEPTH = 32
+"""Folders below a split: more is a mistake or a trap."""
 IGNORED = ("Thumbs.db", "desktop.ini")
 OTHER_NAMES_OF_VAL = ("valid", "validation", "dev", "eval")
 
@@ -74,23 +87,36 @@ def _check_splits(root: Path) -> None:
 def _walk(root: Path, split: str) -> Classes:
     """Images by class folder."""
     classes: Classes = {}
+    seen: dict[tuple[int, int], str] = {}
     for folder in _visible(root / split):
         if not folder.is_dir():
             raise DataError(
                 f"{folder.path} lies beside the class folders of {split}/; move it into one or "
                 f"away."
             )
-        classes[folder.name] = list(_files(Path(folder.path), f"{split}/{folder.name}"))
+        classes[folder.name] = list(_files(folder, f"{split}/{folder.name}", seen, root))
     return classes
 
 
-def _files(folder: Path, key: str) -> Iterator[str]:
-    """Keys of all files below a folder, sorted."""
-    for entry in _visible(folder):
+def _files(
+    folder: os.DirEntry[str], key: str, seen: dict[tuple[int, int], str], root: Path
+) -> Iterator[str]:
+    """Keys of all files below a folder, sorted; `seen` has the folders of the split so far."""
+    about = folder.stat()
+    first = seen.setdefault((about.st_dev, about.st_ino), key)
+    if first != key or key.count("/") > MAX_DEPTH:
+        why = f"the same folder as {first}" if first != key else f"deeper than {MAX_DEPTH} folders"
+        raise DataError(
+            f"{key!r} is {why}, below {root.absolute()}; each image may be in one split, once. "
+            "Remove the link or move the images up."
+        )
+    for entry in _visible(Path(folder.path)):
+        name = f"{key}/{entry.name}"
         if entry.is_dir():
-            yield from _files(Path(entry.path), f"{key}/{entry.name}")
+            yield from _files(entry, name, seen, root)
         else:
-            yield f"{key}/{entry.name}"
+            check_suffix(name, f"{key.partition('/')[0]}/", str(root))
+            yield name
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:

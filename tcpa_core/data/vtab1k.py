@@ -106,4 +106,10 @@ def _classes(root: Path, lists: list[SplitListing]) -> tuple[tuple[str, ...], st
     if task in NUM_CLASSES:
         return tuple(map(str, range(NUM_CLASSES[task]))), f"VTAB task {task!r}"
     highest = max((label for split in lists for label in split.labels), default=-1)
+    total = sum(len(split.labels) for split in lists)
+    if highest >= total:
+        raise DataError(
+            f"the highest class in all lists is {highest}, but they name {total} images only "
+            f"(below {root.absolute()}); number the classes from 0, or name them in {CLASSES}."
+        )
     return tuple(map(str, range(highest + 1))), "the highest class in all lists"
