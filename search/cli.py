@@ -16,6 +16,8 @@ from search.redact import hide, restart_without_secrets
 from tcpa_core.errors import ConfigError, StoppedError, StudyError, TcpaError
 
 DONE, FAILURES, WRONG_INPUT = 0, 1, 2
+MAX_SHOWN = 2_000
+"""Characters of an error message; a value in it may be a whole file."""
 
 app = typer.Typer(
     name="tcpa",
@@ -373,19 +375,25 @@ def _exit(code: int) -> None:
     raise typer.Exit(code)
 
 
+def _one_line(text: str) -> str:
+    """A message for a terminal: what names and values hold cannot move its cursor or flood it."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]} ..."
+
+
 def main(run: Callable[..., Any] = app) -> None:
     """Entry point: bad input is one or two sentences on stderr and exit code 2."""
     restart_without_secrets()
     try:
         code = run(standalone_mode=False)
     except TcpaError as err:
-        print(f"error: {hide(str(err))}", file=sys.stderr)
+        print(f"error: {_one_line(hide(str(err)))}", file=sys.stderr)
         sys.exit(FAILURES if isinstance(err, StoppedError) else WRONG_INPUT)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(FAILURES)
     except TyperException as err:  # how typer reports a wrong option, argument or verb
         text = err.format_message() if hasattr(err, "format_message") else str(err)
-        print(f"error: {text} 'tcpa --help' lists what there is.", file=sys.stderr)
+        print(f"error: {_one_line(text)} 'tcpa --help' lists what there is.", file=sys.stderr)
         sys.exit(WRONG_INPUT)
     except Exception:  # a defect; its trace may quote addresses
         print(hide(traceback.format_exc()), file=sys.stderr)
