@@ -13,6 +13,7 @@ from types import FrameType
 
 import ray
 from ray._private import ray_constants
+from ray._private import worker as ray_worker
 
 from tcpa_core.allocator import WORKER_ENV
 from tcpa_core.errors import StudyError
@@ -37,6 +38,8 @@ def connect(address: str | None, num_cpus: int) -> Iterator[None]:
         return
     for name in ("ray", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised or recorded
+    # Ray prints what happens to workers and nodes past its loggers, 25 lines for a lost node.
+    ray_worker.print_to_stdstream = lambda *_, **__: None
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     scratch = None if address else tempfile.mkdtemp(prefix="tcpa-ray-", dir=_short_folder())
     try:

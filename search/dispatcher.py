@@ -9,24 +9,28 @@ import asyncio
 import contextlib
 import importlib
 import os
+import re
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from tcpa_core.record import FINAL_KINDS, TrialResult
 
 Event = dict[str, Any]
 
 MAX_RESTARTS = 3
-"""Times that a trial may lose its worker before it is taken for the cause."""
+"""Times that a trial may lose its worker within an epoch before it is taken for the cause."""
 MAX_FAILED_STARTS = 3
-"""Workers in a row that may die before they take a trial; then the study is given up."""
+"""Workers in a row that may die before they take a trial, while none trains; then the study is
+given up."""
+HALT_S = 15.0
+"""How long a halt waits for the end of the epochs; a preempted job is often given 30 s in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ class _Trial:
     """Set when the trial stands at `until_epoch` or has ended."""
     stopping: bool = False
     restarts: int = 0
+    """Workers lost since its last new epoch."""
 
     @property
     def has_ended(self) -> bool:
@@ -139,7 +144,11 @@ class Dispatcher:
 
     async def start(self) -> None:
         """Start the workers; they load their libraries while the first trials are sampled."""
-        for _ in range(self._spec.count):
+        await self.add_workers(self._spec.count)
+
+    async def add_workers(self, count: int) -> None:
+        """Start workers; each waits until the cluster has a place for it."""
+        for _ in range(count):
             self._start_worker()
 
     async def measure(self, trials: Sequence[dict[str, Any]], share: float) -> list[int]:
@@ -206,7 +215,10 @@ class Dispatcher:
         return await future
 
     async def halt(self) -> None:
-        """Release everybody who waits and end the workers at their next epoch boundary."""
+        """Release everybody who waits and end the workers at their next epoch boundary.
+
+        One that does not come to it in time is killed; its trials keep their last checkpoint.
+        """
         self._interrupted = True
         for state in self._trials.values():
             state.reached.set()
@@ -215,6 +227,10 @@ class Dispatcher:
                 worker.actor.halt.remote()
             else:  # perhaps it waits for resources that never come
                 ray.kill(worker.actor)
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=HALT_S)
+        for worker in self._workers.values():
+            ray.kill(worker.actor)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def push(self, worker: int, events: Sequence[Event]) -> None:
@@ -228,6 +244,7 @@ class Dispatcher:
                 state.reached.set()
         self._outbox += news
         self._news.set()
+        self._failed_starts = 0
         self._place()
 
     async def next_events(self, timeout_s: float) -> tuple[list[Event], str | None]:
@@ -258,6 +275,7 @@ class Dispatcher:
             if event["epoch"] <= state.report.get("epoch", 0):
                 return False
             state.report = fields
+            state.restarts = 0
         elif kind == "started":
             event["worker"] = state.worker
         elif kind in FINAL_KINDS:
@@ -348,11 +366,10 @@ class Dispatcher:
             self._place()
             self._send_tests()
             await worker.actor.run.remote(ray.get_runtime_context().current_actor, number)
-        except (RayActorError, RayTaskError) as err:
-            why = str(err).strip().splitlines()[-1]  # the last line of a traceback says it
+        except RayError as err:
             with contextlib.suppress(RayError):
                 ray.kill(worker.actor)
-            self._lose(number, why)
+            self._lose(number, _clause(err))
         else:
             del self._workers[number]
 
@@ -366,6 +383,7 @@ class Dispatcher:
             self._news.set()
         if self._interrupted or self._fault:
             return
+        self._tell_loss(number, why, worker.trials)
         for trial in sorted(worker.trials, reverse=True):
             state = self._trials[trial]
             state.worker = None
@@ -381,3 +399,20 @@ class Dispatcher:
             self._news.set()
             state.reached.set()
         self._start_worker()
+
+    def _tell_loss(self, number: int, why: str, trials: Collection[str]) -> None:
+        """Tell the user in one line."""
+        text = f"worker {number} was lost ({why})"
+        if trials:
+            text += f"; trials {', '.join(sorted(trials))} go on elsewhere from their last epoch"
+        self._outbox.append({"kind": "notice", "text": text, "trials": sorted(trials)})
+        self._news.set()
+
+
+def _clause(err: RayError) -> str:
+    """What ended a worker, in a clause; Ray says it in a paragraph or in a traceback."""
+    if isinstance(err, ActorUnavailableError):
+        return "its node does not answer"
+    text = str(err).strip()
+    because = None if isinstance(err, RayTaskError) else re.search(r"because (its .+?)[.\n]", text)
+    return because[1] if because else text.splitlines()[-1]

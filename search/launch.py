@@ -21,6 +21,7 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Experiment
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, SearchGenerator
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.balance import Balanced
 from search.cluster import connect, on_interrupt
@@ -41,6 +42,8 @@ Listener = Callable[[Mapping[str, Any]], None]
 """Called with every journal event as it was written, in order, one at a time."""
 
 POLL_S = 0.5
+LOOK_S = 2.0
+"""Time between two looks at a cluster for nodes that have joined."""
 
 SLOTS = 4
 """Trials per worker where nothing was measured."""
@@ -152,6 +155,8 @@ class _Run:
         self._closing = threading.Event()
         self._recording = threading.Lock()
         self._num_gpus = 0.0
+        self._num_workers = 0
+        self._looked = 0.0
         self._waited_s = 0.0
 
     def go(self, notices: Iterable[str]) -> StudyOutcome:
@@ -196,28 +201,54 @@ class _Run:
 
     def _start_dispatcher(self) -> Any:
         on_gpu = self._num_gpus > 0
-        count = self._placement.workers or int(
-            self._num_gpus if on_gpu else ray.cluster_resources()["CPU"]
-        )
+        self._num_workers = self._placement.workers or max(1, self._num_devices())
         spec = WorkerSpec(
             study_dir=self._study.path.resolve(),
             cache_dir=self._placement.cache_dir,
             factory=self._placement.worker_factory,
-            count=max(1, count),
+            count=self._num_workers,
             slots=self._placement.slots or SLOTS,
             num_cpus=1,
             num_gpus=1 if on_gpu else 0,
             env=dict(WORKER_ENV) if self._placement.address else {},
         )
-        actor = ray.remote(Dispatcher).options(num_cpus=0, max_concurrency=10_000)
+        # Beside the driver: with any other node it would be lost, and the driver's run with it.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(Dispatcher).options(
+            num_cpus=0, max_concurrency=10_000, scheduling_strategy=here
+        )
         metrics = ["duration_s", *(objective.metric for objective in self._space.objective)]
         dispatcher = actor.remote(spec, metrics, self._tests_all())
         ray.get(dispatcher.start.remote())
-        slots = self._placement.slots or self._measured_slots(dispatcher, spec.count)
-        ray.get(dispatcher.allow.remote(slots))
-        # One trial per worker waits, so that a place that falls free is taken at once.
-        self._concurrency = spec.count * (slots + 1)
+        self._slots = self._placement.slots or self._measured_slots(dispatcher, spec.count)
+        ray.get(dispatcher.allow.remote(self._slots))
         return dispatcher
+
+    @property
+    def _concurrency(self) -> int:
+        """One trial per worker waits, so that a place that falls free is taken at once."""
+        return self._num_workers * (self._slots + 1)
+
+    def _num_devices(self) -> int:
+        """GPUs of the cluster, or its CPUs where it has no GPU."""
+        return int(ray.cluster_resources().get("GPU" if self._num_gpus else "CPU", 0.0))
+
+    def _use_new_nodes(self, limiter: ConcurrencyLimiter, controller: TuneController) -> None:
+        """Start a worker for each device of the nodes that have joined the cluster.
+
+        A lost node's workers wait for a place; one that joins in its stead is theirs.
+        """
+        fixed = self._placement.workers or not self._placement.address
+        if fixed or time.monotonic() - self._looked < LOOK_S:
+            return
+        self._looked = time.monotonic()
+        more = self._num_devices() - self._num_workers
+        if more > 0:
+            self._dispatcher.add_workers.remote(more)
+            self._num_workers += more
+            limiter.set_max_concurrency(self._concurrency)
+            controller.update_max_pending_trials(self._concurrency)
+            self._record({"kind": "notice", "text": f"the cluster has grown: {more} more workers"})
 
     def _measured_slots(self, dispatcher: Any, workers: int) -> int:
         """Trials per worker: what the probe says, as far as the study's length makes use of it.
@@ -284,7 +315,8 @@ class _Run:
             num_samples=sys.maxsize,
             storage_path=scratch,
         )
-        algorithm = SearchGenerator(ConcurrencyLimiter(searcher, self._concurrency))
+        limiter = ConcurrencyLimiter(searcher, self._concurrency)
+        algorithm = SearchGenerator(limiter)
         algorithm.add_configurations([experiment])
         controller = _Controller(
             search_alg=algorithm,
@@ -295,6 +327,7 @@ class _Run:
         controller.update_max_pending_trials(self._concurrency)
         try:
             while not controller.is_finished() and not self._stop_reason:
+                self._use_new_nodes(limiter, controller)
                 controller.step()
         finally:
             controller.cleanup()

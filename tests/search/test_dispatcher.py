@@ -52,7 +52,7 @@ class Client:
 
     def epochs(self, trial: str) -> list[int]:
         self.read()
-        return [e["epoch"] for e in self.events if (e["kind"], e["trial"]) == ("epoch", trial)]
+        return [e["epoch"] for e in self.events if (e["kind"], e.get("trial")) == ("epoch", trial)]
 
     def kinds(self) -> Counter[str]:
         self.read()
@@ -121,9 +121,14 @@ def test_trial_of_a_dead_worker_goes_on_elsewhere(client: Any, saved: bool) -> N
     assert report["status"] == "completed"
     assert all(r["status"] == "completed" for r in get(others))
     assert dispatcher.epochs("00000") == [1, 2, 3, 4]
-    starts = [e for e in dispatcher.events if (e["kind"], e["trial"]) == ("started", "00000")]
+    starts = [e for e in dispatcher.events if (e["kind"], e.get("trial")) == ("started", "00000")]
     assert [s["epoch"] for s in starts] == [0, 3 if saved else 2]
     assert starts[0]["worker"] != starts[1]["worker"]
+    (notice,) = (e for e in dispatcher.events if e["kind"] == "notice")
+    assert notice["text"].startswith(
+        "worker 0 was lost (its worker process has died); trials 00000"
+    )
+    assert "\n" not in notice["text"] and notice["text"].endswith("from their last epoch")
 
 
 def test_death_at_a_decision_does_not_hang(client: Any) -> None:
