@@ -7,7 +7,7 @@ altered in any byte is read from its start.
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from io import BytesIO
 from pathlib import Path
@@ -36,6 +36,7 @@ _MARK_WITHIN = 64
 _EPOCHS_AT_ONCE = 100_000
 """Lines parsed in one call: about 30 MB of text."""
 _CACHE_VERSION = b"1"
+_KEPT = ("trials", "epochs")
 _LITTLE = 1 << 21
 """Bytes that are read again sooner than everything is kept again."""
 
@@ -235,8 +236,10 @@ def _cached(cache: Path, file: Any) -> _State | None:
     Leaves `file` behind these bytes, or at its start.
     """
     try:
-        trials = pq.read_table(cache / "trials.parquet")
-        epochs = pq.read_table(cache / "epochs.parquet")
+        kept = [(cache / f"{name}.parquet").read_bytes() for name in _KEPT]
+        if (cache / "crc").read_text() != _checksum(kept):
+            return None
+        trials, epochs = (pq.read_table(pa.BufferReader(data)) for data in kept)
         about = trials.schema.metadata or {}
         if about != epochs.schema.metadata or about.get(b"version") != _CACHE_VERSION:
             return None
@@ -262,11 +265,21 @@ def _keep(state: _State, cache: Path) -> None:
     about = {"version": _CACHE_VERSION, "offset": str(state.offset), "crc": str(state.crc),
              "lines": str(state.lines), "replaced": str(state.replaced)}  # fmt: skip
     trials = pa.table({"json": [json.dumps(trial) for trial in state.trials.values()]})
+    kept = []
+    for table in (trials, state.epochs):
+        sink = pa.BufferOutputStream()
+        pq.write_table(table.replace_schema_metadata(about), sink)
+        kept.append(sink.getvalue())
+    files = {f"{name}.parquet": data for name, data in zip(_KEPT, kept, strict=True)}
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        for name, table in (("trials", trials), ("epochs", state.epochs)):
+        for name, data in (*files.items(), ("crc", _checksum(kept).encode())):
             draft = cache / f".{name}.tmp"
-            pq.write_table(table.replace_schema_metadata(about), draft)
-            draft.replace(cache / f"{name}.parquet")
+            draft.write_bytes(data)
+            draft.replace(cache / name)
     except OSError:
         return
+
+
+def _checksum(parts: Sequence[bytes]) -> str:
+    return " ".join(f"{zlib.crc32(part):08x}" for part in parts)

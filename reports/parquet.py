@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -16,11 +18,25 @@ from tcpa_core.errors import RecordError, StudyError
 def write_table(table: pa.Table, folder: Path, name: str) -> None:
     """Write NAME.parquet and NAME.csv, each replaced as a whole.
 
+    The Parquet pages carry checksums. In the CSV, text that a spreadsheet would take for a formula
+    begins with an apostrophe.
+
     Raises:
         StudyError: The folder cannot be written.
     """
-    write_atomic(folder / f"{name}.parquet", lambda path: pq.write_table(table, path))
-    write_atomic(folder / f"{name}.csv", lambda path: pyarrow.csv.write_csv(table, path))
+    checked = partial(pq.write_table, table, write_page_checksum=True)
+    write_atomic(folder / f"{name}.parquet", checked)
+    write_atomic(folder / f"{name}.csv", partial(pyarrow.csv.write_csv, _without_formulas(table)))
+
+
+def _without_formulas(table: pa.Table) -> pa.Table:
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            column = table.column(place)
+            runs = pc.match_substring_regex(column, r"^[=+\-@\t\r]")
+            quoted = pc.binary_join_element_wise("'", column, "")
+            table = table.set_column(place, field, pc.if_else(runs, quoted, column))
+    return table
 
 
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> Path:
@@ -50,7 +66,7 @@ def read_table(folder: Path, name: str) -> pa.Table:
     """
     path = folder / f"{name}.parquet"
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as err:
         raise RecordError(f"{path} is no table ({err}); run 'tcpa report' again.") from err
     found = (table.schema.metadata or {}).get(b"tcpa.schema_version", b"none").decode()
