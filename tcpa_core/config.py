@@ -116,6 +116,12 @@ class TrainConfig(Settings):
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many epochs without a better val accuracy; None: never."""
     head_init: Literal["torch_default", "vpt", "trunc02"] = "torch_default"
+    drop_path: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of samples that skip a branch of the backbone's last block in training; it rises from
+    0 at the first block. Several authors train the frozen network so, with 0.1 or 0.2."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Dropout in the backbone, behind the position embeddings and in the MLPs, in training. Some
+    authors leave the frozen network so, with 0.1."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: fp32 on CPU, bf16 autocast on CUDA."""
 

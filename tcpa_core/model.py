@@ -35,6 +35,7 @@ from tcpa_core.methods.base import (
     pack_key,
     uniform,
 )
+from tcpa_core.noise import noisy
 from tcpa_core.streams import Stream
 
 Active = list[tuple[Method, Any]]
@@ -243,7 +244,7 @@ class PackModel(nn.Module):
         """
         run = self._pass(step)
         active = self._begin(run)
-        features, penalty = self._features(images, run, active, None)
+        features, penalty = self._features(images, step, active, None)
         return self._output(features, penalty, run, active)
 
     def forward_features(self, images: Tensor, step: Step) -> tuple[Tensor, Tensor]:
@@ -252,21 +253,21 @@ class PackModel(nn.Module):
         Where `features_are_frozen`, one batch (1, B, ...) may stand for all members.
         """
         run = self._pass(step)
-        return self._features(images, run, self._begin(run), None)
+        return self._features(images, step, self._begin(run), None)
 
     def forward_blocks(self, images: Tensor, step: Step) -> Inspection:
         """Run a pass that computes and keeps everything."""
         run = Pass(step=step, rows=None, backend=self.backend, inspect=True)
         active = self._begin(run)
         kept: list[Tensor] = []
-        features, penalty = self._features(images, run, active, kept)
+        features, penalty = self._features(images, step, active, kept)
         return Inspection(kept[0], kept[1:], self._output(features, penalty, run, active))
 
     def source_logits(self, images: Tensor, step: Step) -> Tensor:
         """Logits (M, B, S) of the backbone's own classifier on images (M, B, 3, height, width)."""
         run = self._pass(step)
         active = self._begin(run)
-        features, _ = self._features(images, run, active, None)
+        features, _ = self._features(images, step, active, None)
         for method, state in active:
             features = method.on_features(features, state)
         return self.backbone.source_logits(features)
@@ -293,24 +294,32 @@ class PackModel(nn.Module):
         return [(method, method.begin(run)) for method in self._chain() if method.active]
 
     def _features(
-        self, images: Tensor, run: Pass, active: Active, kept: list[Tensor] | None
+        self, images: Tensor, step: Step, active: Active, kept: list[Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         self._check_images(images)
         replaced: dict[str, Tensor] = {}
         for method, state in active:
             replaced |= method.weights(state)
         if not replaced:
-            return self._run(images, active, kept)
+            return self._run(images, step, active, kept)
         body = _Body(self)
         weights = {f"model.backbone.{name}": weight for name, weight in replaced.items()}
-        found: tuple[Tensor, Tensor] = functional_call(body, weights, (images, active, kept))
+        found: tuple[Tensor, Tensor] = functional_call(body, weights, (images, step, active, kept))
         return found
 
     def _run(
-        self, images: Tensor, active: Active, kept: list[Tensor] | None
+        self, images: Tensor, step: Step, active: Active, kept: list[Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         for method, state in active:
             images = method.on_images(images, state)
+        with noisy(self.backbone, self.configs, step):
+            features = self._through(images, active, kept)
+        penalties = [p for method, state in active if (p := method.penalty(state)) is not None]
+        zero = torch.zeros(self.num_members, device=features.device, dtype=self.backbone.dtype)
+        return features, sum(penalties, zero)
+
+    def _through(self, images: Tensor, active: Active, kept: list[Tensor] | None) -> Tensor:
+        """Features (M, B, F) of the images that the network sees."""
         batch = images.shape[:2]
         tokens = self.backbone.embed(
             images.flatten(0, 1), _changes(active, "on_patches", batch)
@@ -330,12 +339,9 @@ class PackModel(nn.Module):
                 kept.append(tokens)
         for method, state in active:
             tokens = method.on_output(tokens, state)
-        features = self.backbone.read(
+        return self.backbone.read(
             tokens.flatten(0, 1), _changes(active, "on_norm", batch)
         ).unflatten(0, batch)
-        penalties = [p for method, state in active if (p := method.penalty(state)) is not None]
-        zero = torch.zeros(self.num_members, device=features.device, dtype=self.backbone.dtype)
-        return features, sum(penalties, zero)
 
     def _output(self, features: Tensor, penalty: Tensor, run: Pass, active: Active) -> ModelOutput:
         side = [pair for method, state in active for pair in method.side_features(state)]
@@ -417,9 +423,9 @@ class _Body(nn.Module):
         self.model = model
 
     def forward(
-        self, images: Tensor, active: Active, kept: list[Tensor] | None
+        self, images: Tensor, step: Step, active: Active, kept: list[Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        return self.model._run(images, active, kept)
+        return self.model._run(images, step, active, kept)
 
 
 class SingleModel(nn.Module):

@@ -14,10 +14,10 @@ from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
 from tcpa_core.methods._layers import Init, constant
-from tcpa_core.methods._tuned_blocks import TunedBlocks, TunedSettings
+from tcpa_core.methods._tuned_blocks import TunedBlocks
 
 
-class BottleneckSettings(TunedSettings):
+class BottleneckSettings(base.MethodSettings):
     """Settings of a bottleneck."""
 
     bottleneck: int = Field(default=8, ge=0)

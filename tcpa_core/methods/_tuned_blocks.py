@@ -11,28 +11,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch.nn.functional as F
-from pydantic import Field
 from timm.layers import Mlp
 from timm.models.vision_transformer import Block
 from torch import Tensor
 
 from tcpa_core.attention import heads
 from tcpa_core.backbone import Backbone
-from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
-from tcpa_core.methods._layers import drop_factors
 
 Layer = Literal["norm1", "q", "k", "v", "o", "norm2", "fc1", "fc2", "mlp"]
 """A place behind which a method can step in; mlp is the whole MLP, before its layer scale."""
-
-
-class TunedSettings(base.MethodSettings):
-    """What the methods on blocks have in common."""
-
-    drop_path: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of samples that skip a branch of the last block in training; it rises from 0 at the
-    first block. Several authors train the frozen network so, with 0.1 or 0.2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +38,6 @@ class TunedBlocks(base.Method):
 
     per_block: Sequence[str]
     """Names of the tensors (M, L, ...) that have an axis of blocks."""
-
-    def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
-        super().__init__(backbone, configs)
-        self._skip_rates = [s.drop_path for s in self.settings]
 
     def behind(self, layer: Layer, x_MBSI: Tensor, y_MBSO: Tensor, index: int, s: State) -> Tensor:
         """Change the output of one layer.
@@ -81,11 +66,10 @@ class TunedBlocks(base.Method):
         """Run the block with its corrections; the last one on the rows that are read."""
         rows = state.run.rows if index == self.layout.depth - 1 else None
         o_MBRD = self._attention(index, block, tokens_MBSD, rows, state)
-        u_MBRD = tokens_MBSD[:, :, :rows] + self._kept(o_MBRD, 2 * index, state)
+        u_MBRD = tokens_MBSD[:, :, :rows] + o_MBRD
         h_MBRD = self.behind("norm2", u_MBRD, block.norm2(u_MBRD), index, state)
         m_MBRD = self.behind("mlp", h_MBRD, self._mlp(index, block, h_MBRD, state), index, state)
-        m_MBRD = block.drop_path2(block.ls2(m_MBRD))
-        out = u_MBRD + self._kept(m_MBRD, 2 * index + 1, state)
+        out = u_MBRD + block.drop_path2(block.ls2(m_MBRD))
         side = self.beside_mlp(u_MBRD, index, tokens_MBSD.shape[2], state)
         return out if side is None else out + side
 
@@ -112,17 +96,6 @@ class TunedBlocks(base.Method):
         hidden = self.behind("fc1", h_MBRD, mlp.fc1(h_MBRD), index, state)
         hidden = mlp.norm(mlp.drop1(mlp.act(hidden)))
         return mlp.drop2(self.behind("fc2", hidden, mlp.fc2(hidden), index, state))
-
-    def _kept(self, branch_MBRD: Tensor, layer: int, state: State) -> Tensor:
-        """Drop path (stochastic depth), drawn per sample from each member's own stream."""
-        step, last = state.run.step, self.layout.depth - 1
-        rates = [rate * (layer // 2) / max(last, 1) for rate in self._skip_rates]
-        if not step.training or not any(rates):
-            return branch_MBRD
-        members, samples = branch_MBRD.shape[:2]
-        purpose, sizes = f"{self.name()}.drop_path", [samples] * members
-        factors_MB = drop_factors((samples,), sizes, rates, step, purpose, layer, branch_MBRD)
-        return branch_MBRD * factors_MB[:, :, None, None]
 
 
 def block_sizes(backbone: Backbone) -> dict[str, tuple[int, int]]:

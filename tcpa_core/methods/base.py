@@ -327,6 +327,8 @@ def overrides(method: Method | type[Method], hook: str) -> bool:
 def pack_key(config: TrialConfig) -> tuple[Any, ...]:
     """Settings in which trials must agree to share a pack."""
     parts = [(name, *s.pack_key()) for name, s in config.method_settings.items()]
+    if config.train.dropout > 0:  # draws cover all tokens: with padding they would be others
+        parts += list(config.method_settings.items())
     return (config.methods, config.train.batch_size, config.optim.name, *parts)
 
 

@@ -151,7 +151,10 @@ class Method(base.Method):
         if position == 4:
             hidden = block.norm2(u_MBRD) + cross(u_MBRD)
             return u_MBRD + block.drop_path2(block.ls2(block.mlp(hidden)))
-        u_MBRD = u_MBRD + cross(u_MBRD if position == 3 else tokens_MBSD[:, :, :rows])
+        if position == 2:  # within the branch of the self-attention, so it skips with it
+            u_MBRD = u_MBRD + block.drop_path1(cross(tokens_MBSD[:, :, :rows]))
+        else:
+            u_MBRD = u_MBRD + cross(u_MBRD)
         return mlp_residual(block, u_MBRD)
 
     def _cross_attention(

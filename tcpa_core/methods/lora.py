@@ -29,7 +29,6 @@ from tcpa_core.methods._tuned_blocks import (
     Layer,
     State,
     TunedBlocks,
-    TunedSettings,
     block_sizes,
     require_mlp,
 )
@@ -37,7 +36,7 @@ from tcpa_core.methods._tuned_blocks import (
 _TARGETS = ("q", "k", "v", "o", "fc1", "fc2")
 
 
-class Config(TunedSettings):
+class Config(base.MethodSettings):
     """Settings of LoRA."""
 
     shared: ClassVar[tuple[str, ...]] = ("targets",)

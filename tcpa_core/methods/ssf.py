@@ -29,7 +29,6 @@ from tcpa_core.methods._tuned_blocks import (
     Layer,
     State,
     TunedBlocks,
-    TunedSettings,
     block_sizes,
     require_mlp,
 )
@@ -45,7 +44,7 @@ _MODULES = {
 }
 
 
-class Config(TunedSettings):
+class Config(base.MethodSettings):
     """Settings of SSF."""
 
     init_std: float = Field(default=0.02, ge=0.0)

@@ -61,9 +61,9 @@ AUTOVP_ZOOM = [{**extra, "autovp.train_resize": True} for extra in AUTOVP]
 AUTOVP_TCPA = [
     {**a, **b, "methods": ["autovp", "tcpa"]} for a, b in zip(AUTOVP, TCPA[:2], strict=True)
 ]
-LINEAR = [{"optim.lr": 0.1, "seed": 7}, {"optim.lr": 0.02, "seed": 8}]
+LINEAR = [{"optim.lr": 0.1, "seed": 7}, {"optim.lr": 0.02, "train.drop_path": 0.3, "seed": 8}]
 MLP = [{"mlp.num_layers": 2, "seed": 9}, {"mlp.num_layers": 2, "mlp.dropout": 0.5, "seed": 10}]
-LORA = [{"lora.rank": 2, "seed": 11}, {"lora.rank": 5, "lora.drop_path": 0.3, "seed": 12}]
+LORA = [{"lora.rank": 2, "seed": 11}, {"lora.rank": 5, "train.drop_path": 0.3, "seed": 12}]
 ADAPTFORMER = [
     {"adaptformer.bottleneck": 3, "adaptformer.head_norm": True, "seed": 13},
     {"adaptformer.bottleneck": 6, "adaptformer.head_norm": True, "seed": 14},

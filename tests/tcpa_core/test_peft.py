@@ -21,7 +21,8 @@ EVAL = Step.evaluation(1)
 
 
 def of(method: str, seed: int = 0, **settings: Any) -> TrialConfig:
-    return trial([method], seed=seed, **{f"{method}__{k}": v for k, v in settings.items()})
+    core = {key: settings.pop(key) for key in list(settings) if "__" in key}
+    return trial([method], seed=seed, **core, **{f"{method}__{k}": v for k, v in settings.items()})
 
 
 def keep(shape: tuple[int, ...], rate: float, step: Step, name: str, layer: int) -> Tensor | float:
@@ -46,9 +47,11 @@ def attention(attn: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class Literal:
     """A plain ViT, one formula after the other; subclasses add their method's."""
 
-    def __init__(self, state: MemberState, settings: Any, name: str, step: Step) -> None:
+    def __init__(self, state: MemberState, config: TrialConfig, step: Step) -> None:
+        (name,) = config.methods
         self.own = {k.split(".")[1]: v for k, v in state.items() if k.startswith(f"{name}.")}
-        self.settings, self.name, self.step = settings, name, step
+        self.settings, self.name, self.step = config.method_settings[name], name, step
+        self.drop_path = config.train.drop_path
 
     def __call__(self, backbone: Backbone, x: Tensor, state: MemberState) -> Tensor:
         vit = backbone.vit
@@ -70,8 +73,8 @@ class Literal:
         return checks.loss_of(torch.stack(logits).mean(0))
 
     def skipped(self, branch: Tensor, layer: int, depth: int) -> Tensor:
-        rate = getattr(self.settings, "drop_path", 0.0) * (layer // 2) / max(depth - 1, 1)
-        factor = keep((len(branch),), rate, self.step, f"{self.name}.drop_path", layer)
+        rate = self.drop_path * (layer // 2) / max(depth - 1, 1)
+        factor = keep((len(branch),), rate, self.step, "backbone.drop_path", layer)
         return branch if isinstance(factor, float) else branch * factor[:, None, None]
 
     def block(self, index: int, block: Any, x: Tensor, depth: int) -> Tensor:
@@ -233,12 +236,12 @@ ORACLES = {
     "bias": Weights,
 }
 CONFIGS = {
-    "adapter": of("adapter", bottleneck=3, drop_path=0.4),
-    "adaptformer": of("adaptformer", bottleneck=5, drop_path=0.4),
+    "adapter": of("adapter", bottleneck=3, train__drop_path=0.4),
+    "adaptformer": of("adaptformer", bottleneck=5, train__drop_path=0.4),
     "adaptformer learnable": of("adaptformer", bottleneck=5, scale="learnable", head_norm=True),
-    "lora": of("lora", rank=3, alpha=5.0, drop_path=0.4),
+    "lora": of("lora", rank=3, alpha=5.0, train__drop_path=0.4),
     "lora everywhere": of("lora", rank=2, targets="q,k,v,o,fc1,fc2"),
-    "ssf": of("ssf", drop_path=0.4),
+    "ssf": of("ssf", train__drop_path=0.4),
     "mlp": of("mlp", num_layers=3, dropout=0.3),
     "sidetune": of("sidetune", channels=2),
     "full": of("full"),
@@ -251,7 +254,7 @@ def literal(
     backbone: Backbone, config: TrialConfig, state: MemberState, x: Tensor, step: Step
 ) -> Tensor:
     (name,) = config.methods
-    return ORACLES[name](state, config.method_settings[name], name, step)(backbone, x, state)
+    return ORACLES[name](state, config, step)(backbone, x, state)
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
@@ -262,14 +265,14 @@ def test_forward_and_gradients_equal_the_literal_reference(name: str, kind: str,
 
 
 PACKS = {
-    "adapter": [of("adapter", m, bottleneck=1 + 3 * m, drop_path=0.2 * m) for m in range(3)],
+    "adapter": [of("adapter", m, bottleneck=1 + 3 * m, train__drop_path=0.2 * m) for m in range(3)],
     "adaptformer": [of("adaptformer", m, bottleneck=2 + m, scale=0.1 + m) for m in range(3)],
     "adaptformer learnable": [
         of("adaptformer", m, bottleneck=2 + m, scale="learnable", head_norm=True) for m in range(3)
     ],
     "lora": [of("lora", m, rank=1 + m, alpha=[None, 2.0, 7.0][m]) for m in range(3)],
     "lora everywhere": [of("lora", m, rank=4 - m, targets="q,k,v,o,fc1,fc2") for m in range(3)],
-    "ssf": [of("ssf", m, init_std=0.1 * m, drop_path=0.2 * m) for m in range(3)],
+    "ssf": [of("ssf", m, init_std=0.1 * m, train__drop_path=0.2 * m) for m in range(3)],
     "mlp": [of("mlp", m, dropout=0.2 * m) for m in range(3)],
     "sidetune": [of("sidetune", m, channels=1 + m) for m in range(3)],
 }
