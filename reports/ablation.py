@@ -2,7 +2,8 @@
 
 A trial's cells say which levels it counts for. Replicates are seeds: where a cell has several
 trials of one seed (the levels of a full factorial), it is compared with the baseline only where the
-other factors agree, and the differences are averaged by seed first.
+other factors agree, and the differences are averaged by seed first. Where a design runs on several
+data sets, each of them has rows of its own.
 """
 
 import json
@@ -53,12 +54,15 @@ class _Level:
 
 
 def ablation_rows(trials: pd.DataFrame) -> list[dict[str, Any]]:
-    """One row of ABLATION_COLUMNS per factor, level and metric; trials as in `trials`."""
+    """One row of ABLATION_COLUMNS per factor, data set, level and metric; trials as in `trials`."""
     rows: list[dict[str, Any]] = []
-    for factor, levels in _factors(trials).items():
+    for (factor, dataset), levels in _factors(trials).items():
         planned = {unit for level in levels for unit in level.units}
         for metric in METRICS:
-            family = [_row(factor, level, metric, levels, planned) for level in levels]
+            family = [
+                {"factor": factor, "dataset": dataset, **_row(level, metric, levels, planned)}
+                for level in levels
+            ]
             p_values = [row["p"] for row in family]
             num_tests = sum(p is not None for p in p_values)
             for row, adjusted in zip(family, stats.holm(p_values), strict=True):
@@ -79,16 +83,23 @@ def notes(table: pd.DataFrame) -> list[str]:
     elif few < stats.FEW:
         found.append(f"Some levels have n = {few}: their intervals are very wide.")
     for row in val[val["missing"] != ""].to_dict("records"):
-        found.append(f"{row['factor']} = {row['level']} lacks {row['missing']}.")
-    for factor, levels in val.groupby("factor", sort=False):
+        place = f" on {row['dataset']}" if row["dataset"] else ""
+        found.append(f"{row['factor']} = {row['level']}{place} lacks {row['missing']}.")
+    for (factor, dataset), levels in val.groupby(["factor", "dataset"], sort=False):
         if not levels["is_baseline"].any():
-            found.append(f"{factor} has no baseline level, so it has no differences.")
+            name = heading(str(factor), str(dataset))
+            found.append(f"{name} has no baseline level, so it has no differences.")
     return found
 
 
-def _factors(trials: pd.DataFrame) -> dict[str, list[_Level]]:
-    """Levels in their order, by factor in the order met."""
-    found: dict[str, dict[str, _Level]] = {}
+def heading(factor: str, dataset: str) -> str:
+    """Name of a table: the factor, and the data set where there are several."""
+    return f"{factor} on {dataset}" if dataset else factor
+
+
+def _factors(trials: pd.DataFrame) -> dict[tuple[str, str], list[_Level]]:
+    """Levels in their order, by factor and data set in the order met."""
+    found: dict[tuple[str, str], dict[str, _Level]] = {}
     for trial in trials[trials["cells"] != "[]"].to_dict("records"):
         cells = json.loads(trial["cells"])
         is_factorial = any(cell["factor"] == COMBINATION for cell in cells)
@@ -96,19 +107,18 @@ def _factors(trials: pd.DataFrame) -> dict[str, list[_Level]]:
             others = [(c["factor"], c["level"]) for c in cells
                       if c["factor"] not in (cell["factor"], COMBINATION)]  # fmt: skip
             apart = is_factorial and cell["factor"] != COMBINATION
-            level = found.setdefault(cell["factor"], {}).setdefault(
+            level = found.setdefault((cell["factor"], cell.get("dataset", "")), {}).setdefault(
                 cell["level"], _Level(cell["level"], int(cell["order"]), bool(cell["baseline"]))
             )
             level.trials.append(trial)
             level.units.append((int(trial["seed"]), tuple(sorted(others)) if apart else ()))
     return {
-        factor: sorted(levels.values(), key=lambda level: level.order)
-        for factor, levels in found.items()
+        key: sorted(levels.values(), key=lambda level: level.order) for key, levels in found.items()
     }
 
 
 def _row(
-    factor: str, level: _Level, metric: str, levels: Sequence[_Level], planned: set[Unit]
+    level: _Level, metric: str, levels: Sequence[_Level], planned: set[Unit]
 ) -> dict[str, Any]:
     values = level.values(metric)
     baseline = next((one.values(metric) for one in levels if one.is_baseline), {})
@@ -120,7 +130,6 @@ def _row(
     differences = asdict(paired)
     renamed = {"n": "n_paired", "low": "diff_low", "high": "diff_high"}
     return {
-        "factor": factor,
         "level": level.name,
         "order": level.order,
         "is_baseline": level.is_baseline,

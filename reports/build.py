@@ -25,6 +25,7 @@ from reports.parquet import write_atomic, write_table
 from reports.plots.base import FORMATS, STYLE, save
 from reports.study import Study
 from reports.text import Reference, frame_markdown, methods_label, number, to_latex, to_markdown
+from reports.wide import wide_latex, wide_markdown, wide_tables
 from tcpa_core import plugins
 
 PLOTS = "reports.plots"
@@ -218,6 +219,9 @@ def _write_texts(found: Frames, references: tuple[Reference, ...], folder: Path)
     markdown = to_markdown(found.ablation, references)
     if markdown:
         texts = {"ablation.md": markdown, "ablation.tex": to_latex(found.ablation, references)}
+    wide = wide_tables(found.across, found.scores, found.ranks, found.groups)
+    if wide:
+        texts |= {"across.md": wide_markdown(wide), "across.tex": wide_latex(wide)}
     for name in ("importance", "ranks", "groups"):
         frame: pd.DataFrame = getattr(found, name)
         if not frame.empty:

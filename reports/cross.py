@@ -1,8 +1,13 @@
-"""Across datasets: mean ranks with critical differences, and the group means of VTAB."""
+"""Across data sets: means, differences and ranks of methods or levels, and the groups of VTAB.
+
+Replicates are data sets here, each with the mean over its seeds. They have no common scale, so the
+test is Wilcoxon's, and ranks stand beside the means.
+"""
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import PurePath
 from typing import Any
@@ -11,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from reports.stats import holm
+from reports.stats import compare_paired, holm, summarise
 from reports.study import Study
 from reports.text import methods_label
 
@@ -29,6 +34,21 @@ VTAB_GROUPS: Mapping[str, tuple[str, ...]] = {
 MEAN_OF_TASKS = "mean of 19 tasks"
 MEAN_OF_GROUPS = "mean of groups"
 FAMILY_ERROR = 0.05
+METHODS = "methods"
+"""Factor under which method chains are compared in a study whose design has no data sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Levels of one factor on several data sets."""
+
+    factor: str
+    metric: str
+    table: pd.DataFrame
+    """Mean over seeds: levels as rows and data sets as columns, in their order; NaN: a gap."""
+    baseline: str
+    """The level that others are compared with; "": there is none."""
+    maximize: bool
 
 
 def dataset_of(trials: pd.DataFrame) -> pd.Series:
@@ -40,64 +60,116 @@ def dataset_of(trials: pd.DataFrame) -> pd.Series:
     return folder.astype(object).where(folder.notna(), name)
 
 
-def scores(trials: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Value of each method (rows) on each dataset (columns): mean over seeds of its best setting.
+def score_rows(
+    ablation: Sequence[Mapping[str, Any]], trials: pd.DataFrame, study: Study
+) -> list[dict[str, Any]]:
+    """Rows of SCORE_COLUMNS; none where there is one data set only.
 
-    The setting is selected by that mean; where a study searched settings, the value is optimistic.
+    Args:
+        ablation: Rows of ABLATION_COLUMNS; those of a design's data sets are taken over.
+        trials: As in `trials`. Without such a design its methods are compared, each by its best
+            setting on each data set, so where settings were searched the values are optimistic.
     """
+    designed = [row for row in ablation if row["dataset"]]
+    rows = designed or _method_rows(trials, study)
+    return [dict(row) for row in rows] if len({row["dataset"] for row in rows}) > 1 else []
+
+
+def _method_rows(trials: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
     objective = study.objectives[0]
     used = trials[trials["left_out"] == ""]
     if used.empty or "methods" not in used:
-        return pd.DataFrame()
-    keys = [used["methods"].map(methods_label).rename("method"), dataset_of(used).rename("dataset")]
-    points = used.groupby([*keys, "point"], sort=False)[objective.metric].mean()
-    best = points.groupby(["method", "dataset"], sort=False)
-    return (best.max() if objective.maximize else best.min()).unstack("dataset")
+        return []
+    names = used["methods"].map(methods_label)
+    rows = []
+    for (level, dataset), part in used.groupby([names, dataset_of(used)], sort=False):
+        means = part.groupby("point", sort=False)[objective.metric].mean()
+        best = means.idxmax() if objective.maximize else means.idxmin()
+        found = summarise(part[part["point"] == best][objective.metric].astype(float).tolist())
+        rows.append({"factor": METHODS, "level": level, "dataset": dataset, "is_baseline": False,
+                     "metric": objective.metric, **asdict(found)})  # fmt: skip
+    return rows
 
 
-def rank_rows(table: pd.DataFrame, study: Study) -> tuple[list[dict[str, Any]], str]:
-    """Rows of RANK_COLUMNS, best first, and a sentence where there are none.
+def scores_of(rows: pd.DataFrame, study: Study) -> list[Scores]:
+    """The score table as one matrix for each factor and metric; those without a value left out."""
+    objective = study.objectives[0]
+    found = []
+    for (factor, metric), part in rows.groupby(["factor", "metric"], sort=False):
+        table = part.pivot(index="level", columns="dataset", values="mean").astype(float)
+        # pivot sorts; the design's order is the reader's
+        table = table.loc[part["level"].unique(), part["dataset"].unique()]
+        if table.notna().any(axis=None):
+            first = part["level"][part["is_baseline"].astype(bool)]
+            baseline = "" if first.empty else str(first.iloc[0])
+            maximize = objective.maximize or metric != objective.metric
+            found.append(Scores(str(factor), str(metric), table, baseline, maximize))
+    return found
 
-    Friedman's test, Nemenyi's critical difference, and Wilcoxon's signed-rank test for each pair of
-    methods with Holm over the pairs. Datasets that a method lacks are left out.
 
-    Args:
-        table: From `scores`.
+def rank_rows(scores: Scores) -> tuple[list[dict[str, Any]], str]:
+    """Rows of RANK_COLUMNS in the order of the levels, and a sentence on tests there cannot be.
 
     Source:
         J. Demsar, "Statistical comparisons of classifiers over multiple data sets", JMLR 7 (2006);
         pairs by Wilcoxon-Holm: A. Benavoli et al., JMLR 17 (2016).
     """
-    whole = table.dropna(axis="columns")
-    methods, n = list(whole.index), whole.shape[1]
-    if len(methods) < 3 or n < 5:
+    whole = scores.table.dropna(axis="columns")
+    levels, n = list(whole.index), whole.shape[1]
+    if n < 2 or len(levels) < 2:
         return [], (
-            f"Ranks across datasets need 3 methods on 5 datasets that all of them have, there are "
-            f"{len(methods)} on {n}."
+            f"Ranks of {scores.factor} across data sets need 2 levels on 2 data sets that all of "
+            f"them have, there are {len(levels)} on {n}."
         )
-    objective = study.objectives[0]
     values = whole.to_numpy(float)
-    ranks = scipy_stats.rankdata(-values if objective.maximize else values, axis=0)
-    mean_ranks = ranks.mean(axis=1)
-    pairs = list(combinations(range(len(methods)), 2))
+    ranks = scipy_stats.rankdata(-values if scores.maximize else values, axis=0).mean(axis=1)
+    common: dict[str, Any] = {
+        "factor": scores.factor,
+        "metric": scores.metric,
+        "n": n,
+        "left_out": ", ".join(str(c) for c in scores.table if c not in whole),
+    }
+    same: list[list[str]] | None = None
+    note = ""
+    if len(levels) >= 3 and n >= 5:
+        common["friedman_p"] = friedman_p(values)
+        common["critical_difference"] = critical_difference(len(levels), n)
+        same = _not_told_apart(levels, values)
+    else:
+        note = (
+            f"Tests between all levels of {scores.factor} across data sets need 3 levels on 5 data "
+            f"sets that all of them have, there are {len(levels)} on {n}."
+        )
+    rows: list[dict[str, Any]] = []
+    for i, level in enumerate(levels):
+        row = {"level": level, "is_baseline": level == scores.baseline,
+               "mean": float(values[i].mean()), "mean_rank": float(ranks[i])}  # fmt: skip
+        row["not_worse_than"] = None if same is None else json.dumps(same[i])
+        rows.append({**common, **row, **_difference(whole, level, scores.baseline)})
+    for row, adjusted in zip(rows, holm([row.get("p") for row in rows]), strict=True):
+        row["p_holm"] = adjusted
+    return rows, note
+
+
+def _difference(table: pd.DataFrame, level: str, baseline: str) -> dict[str, Any]:
+    """A level against the baseline, paired by data set."""
+    if level == baseline or baseline not in table.index:
+        return {}
+    found = compare_paired(table.loc[level].to_dict(), table.loc[baseline].to_dict(), "wilcoxon")
+    return {"diff": found.diff, "diff_low": found.low, "diff_high": found.high, "p": found.p,
+            "interval": found.interval, "rank_biserial": found.rank_biserial}  # fmt: skip
+
+
+def _not_told_apart(levels: Sequence[str], values: Any) -> list[list[str]]:
+    """For each level the others that Wilcoxon, after Holm over all pairs, does not tell apart."""
+    pairs = list(combinations(range(len(levels)), 2))
     adjusted = holm([_wilcoxon(values[i] - values[j]) for i, j in pairs])
-    same: dict[int, list[str]] = {i: [] for i in range(len(methods))}
+    same: list[list[str]] = [[] for _ in levels]
     for (i, j), p in zip(pairs, adjusted, strict=True):
         if p is None or p >= FAMILY_ERROR:
-            same[i].append(methods[j])
-            same[j].append(methods[i])
-    common = {
-        "metric": objective.metric,
-        "n": n,
-        "friedman_p": friedman_p(values),
-        "critical_difference": critical_difference(len(methods), n),
-    }
-    rows = [
-        {"method": methods[i], "mean_rank": mean_ranks[i],
-         "not_worse_than": json.dumps(same[i]), **common}
-        for i in np.argsort(mean_ranks, kind="stable")
-    ]  # fmt: skip
-    return rows, ""
+            same[i].append(levels[j])
+            same[j].append(levels[i])
+    return same
 
 
 def friedman_p(values: Any) -> float:
@@ -119,30 +191,30 @@ def critical_difference(num_methods: int, num_datasets: int) -> float:
     )
 
 
-def group_rows(table: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
-    """Rows of GROUP_COLUMNS; none unless a dataset is a VTAB task.
+def group_rows(scores: Scores) -> list[dict[str, Any]]:
+    """Rows of GROUP_COLUMNS; none unless a data set is a VTAB task.
 
     A mean over fewer tasks than its name says would not be comparable, so a gap leaves it empty.
     """
     tasks = [task for group in VTAB_GROUPS.values() for task in group]
-    if not any(task in table for task in tasks):
+    if not any(task in scores.table for task in tasks):
         return []
     rows: list[dict[str, Any]] = []
-    for method, values in table.iterrows():
+    for level, values in scores.table.iterrows():
         means = []
         for group, members in {**VTAB_GROUPS, MEAN_OF_TASKS: tuple(tasks)}.items():
             found = values.reindex(members)
             missing = list(found.index[found.isna()])
             means.append(None if missing else float(found.mean()))
             rows.append(
-                {"method": method, "group": group, "mean": means[-1],
+                {"level": level, "group": group, "mean": means[-1],
                  "n": len(members) - len(missing), "missing": ", ".join(missing)}
             )  # fmt: skip
         three = [mean for mean in means[:-1] if mean is not None]
         whole = len(three) == len(VTAB_GROUPS)
         mean = sum(three) / len(three) if whole else None
         rows.append({**rows[-1], "group": MEAN_OF_GROUPS, "mean": mean})
-    return [{"metric": study.objectives[0].metric, **row} for row in rows]
+    return [{"factor": scores.factor, "metric": scores.metric, **row} for row in rows]
 
 
 def _wilcoxon(differences: Any) -> float | None:

@@ -29,8 +29,10 @@ class Frames:
     epochs: pd.DataFrame
     ablation: pd.DataFrame
     importance: pd.DataFrame
+    scores: pd.DataFrame
+    """Methods, or levels of a design, on each of several data sets."""
     ranks: pd.DataFrame
-    """Mean ranks of the methods across datasets."""
+    """Their means, differences and mean ranks across the data sets."""
     groups: pd.DataFrame
     """Means over the groups of VTAB."""
     notes: tuple[str, ...] = ()
@@ -40,6 +42,11 @@ class Frames:
     def used(self) -> pd.DataFrame:
         """Trials that statistics use: completed, with a finite leading objective."""
         return self.trials[self.trials["left_out"] == ""]
+
+    @property
+    def across(self) -> list[cross.Scores]:
+        """The score table as a matrix for each factor and metric."""
+        return cross.scores_of(self.scores, self.study)
 
     @property
     def reference(self) -> pd.DataFrame:
@@ -88,14 +95,16 @@ def frames(
             arrow["epochs"].set_column(0, "trial", arrow["epochs"]["trial"].dictionary_encode())
         )
     with step("statistics"):
-        arrow["ablation"] = table_of(ablation.ablation_rows(trials), study, "ablation")
+        rows = ablation.ablation_rows(trials)
+        arrow["ablation"] = table_of(rows, study, "ablation")
         notes += ablation.notes(frame_of(arrow["ablation"]))
-        scores = cross.scores(trials, study)
-        ranks, note = cross.rank_rows(scores, study)
-        arrow["ranks"] = table_of(ranks, study, "ranks")
-        if note and scores.shape[1] > 1:
-            notes.append(note)
-        arrow["groups"] = table_of(cross.group_rows(scores, study), study, "groups")
+        arrow["scores"] = table_of(cross.score_rows(rows, trials, study), study, "scores")
+        scores = cross.scores_of(frame_of(arrow["scores"]), study)
+        ranked = [cross.rank_rows(one) for one in scores]
+        arrow["ranks"] = table_of([row for one, _ in ranked for row in one], study, "ranks")
+        notes += [note for _, note in ranked if note]
+        groups = [row for one in scores for row in cross.group_rows(one)]
+        arrow["groups"] = table_of(groups, study, "groups")
     with step("importance"):
         arrow["importance"], note = _importance(trials, study, earlier)
         notes += [note] if note else []
@@ -106,6 +115,7 @@ def frames(
         epochs=epochs,
         ablation=frame_of(arrow["ablation"]),
         importance=frame_of(arrow["importance"]),
+        scores=frame_of(arrow["scores"]),
         ranks=frame_of(arrow["ranks"]),
         groups=frame_of(arrow["groups"]),
         notes=tuple(dict.fromkeys(notes)),

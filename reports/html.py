@@ -18,6 +18,7 @@ from reports.parquet import write_atomic
 from reports.plots.base import method_column
 from reports.tables import TRIAL_COLUMNS, varied
 from reports.text import INTERVALS, Reference, cells, methods_label, ranking, shown, stars
+from reports.wide import ABOUT, wide_tables
 
 if TYPE_CHECKING:
     from reports.build import ReportSummary
@@ -68,6 +69,8 @@ def write_html(
         ablation=ablation_rows(found.ablation),
         intervals=INTERVALS,
         references=references,
+        wide=wide_tables(found.across, found.scores, found.ranks, found.groups),
+        about_wide=ABOUT,
         groups=found.groups.to_dict("records"),
         drawn=[one for one in drawn if one.path],
         sentences=[one.sentence for one in drawn if not one.path and one.sentence],

@@ -11,7 +11,7 @@ import pyarrow as pa
 from reports.journal import EPOCH_FIELDS, Records
 from reports.study import Study
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised whenever a column changes its name, type or meaning."""
 
 TEXT, INT, REAL, BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
@@ -80,6 +80,7 @@ EPOCH_COLUMNS = (
 )
 ABLATION_COLUMNS = (
     Column("factor", TEXT, "what is varied: a setting's path, components, leave_one_out, ..."),
+    Column("dataset", TEXT, "data set of a design that runs on several; empty: it has one"),
     Column("level", TEXT, "its value"),
     Column("order", INT, "place of the level in the design, from 0"),
     Column("is_baseline", BOOL, "the level that others are compared with"),
@@ -118,17 +119,40 @@ IMPORTANCE_COLUMNS = (
     Column("is_distinct", BOOL, "low lies above null_high"),
     Column("n", INT, "completed trials in which the axis was active"),
 )
+SCORE_COLUMNS = (
+    Column("factor", TEXT, "methods, or the factor of a design that runs on several data sets"),
+    Column("level", TEXT, "method chain, as in 'vfpt + tcpa', or level of the factor"),
+    Column("is_baseline", BOOL, "the level that others are compared with"),
+    Column("dataset", TEXT, "data set"),
+    Column("metric", TEXT, "what is measured"),
+    Column("n", INT, "seeds"),
+    Column("mean", REAL, "over the seeds; of methods that of the best setting"),
+    Column("low", REAL, "Student's 95 % interval of the mean"),
+    Column("high", REAL, "same"),
+)
 RANK_COLUMNS = (
-    Column("method", TEXT, "method chain, as in 'vfpt + tcpa'"),
+    Column("factor", TEXT, "as in `scores`"),
+    Column("level", TEXT, "as in `scores`"),
+    Column("is_baseline", BOOL, "the level that others are compared with"),
     Column("metric", TEXT, "what is ranked"),
-    Column("mean_rank", REAL, "over the datasets; 1 is best, ties share"),
-    Column("n", INT, "datasets that all methods have"),
-    Column("friedman_p", REAL, "Friedman's test that all methods are equal"),
+    Column("n", INT, "data sets that all levels have"),
+    Column("left_out", TEXT, "data sets that some level lacks"),
+    Column("mean", REAL, "over these data sets"),
+    Column("mean_rank", REAL, "over these data sets; 1 is best, ties share"),
+    Column("diff", REAL, "mean difference to the baseline, paired by data set"),
+    Column("diff_low", REAL, "95 % interval of the difference"),
+    Column("diff_high", REAL, "same"),
+    Column("interval", TEXT, "kind of that interval: student or bca"),
+    Column("p", REAL, "Wilcoxon's signed ranks against the baseline, two-sided"),
+    Column("p_holm", REAL, "p after Holm over the levels"),
+    Column("rank_biserial", REAL, "matched-pairs rank-biserial correlation, in [-1, 1]"),
+    Column("friedman_p", REAL, "Friedman's test that all levels are equal"),
     Column("critical_difference", REAL, "Nemenyi's, of mean ranks at 5 %"),
-    Column("not_worse_than", TEXT, "JSON list: methods not told apart by Wilcoxon after Holm"),
+    Column("not_worse_than", TEXT, "JSON list: levels not told apart by Wilcoxon after Holm"),
 )
 GROUP_COLUMNS = (
-    Column("method", TEXT, "method chain"),
+    Column("factor", TEXT, "as in `scores`"),
+    Column("level", TEXT, "as in `scores`"),
     Column("metric", TEXT, "what is averaged"),
     Column("group", TEXT, "natural, specialized, structured, mean of 19 tasks, mean of groups"),
     Column("mean", REAL, "over the group's tasks, each a mean over seeds", "fraction"),
@@ -140,6 +164,7 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "epochs": EPOCH_COLUMNS,
     "ablation": ABLATION_COLUMNS,
     "importance": IMPORTANCE_COLUMNS,
+    "scores": SCORE_COLUMNS,
     "ranks": RANK_COLUMNS,
     "groups": GROUP_COLUMNS,
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.ablation import METRICS
+from reports.ablation import METRICS, heading
 
 INTERVALS = (
     "± is half of Student's 95 % interval over seeds; Δ is paired by seed with its 95 % interval; "
@@ -39,12 +39,13 @@ def methods_label(value: Any) -> str:
 
 
 def shown(table: pd.DataFrame) -> list[tuple[str, list[Row]]]:
-    """Per factor: level with its val and test rows, in the design's order."""
+    """Per factor and data set: level with its val and test rows, in the design's order."""
     found = []
-    for factor, rows in table.groupby("factor", sort=False):
+    for (factor, dataset), rows in table.groupby(["factor", "dataset"], sort=False):
         by_metric = {m: rows[rows["metric"] == m].to_dict("records") for m in METRICS}
         pairs = zip(*by_metric.values(), strict=True)
-        found.append((str(factor), [(str(val["level"]), val, test) for val, test in pairs]))
+        levels = [(str(val["level"]), val, test) for val, test in pairs]
+        found.append((heading(str(factor), str(dataset)), levels))
     return found
 
 
@@ -68,8 +69,8 @@ def cells(row: Row) -> dict[str, str]:
         "test": mean_text(test),
         "difference": _difference(val),
         "p": _p(val),
-        "effect": _signed(val["dz"]),
-        "detectable": "-" if _is_missing(val["detectable"]) else f"{100 * val['detectable']:.2f}",
+        "effect": signed(val["dz"]),
+        "detectable": "-" if is_missing(val["detectable"]) else f"{100 * val['detectable']:.2f}",
     }
 
 
@@ -77,7 +78,7 @@ def to_markdown(table: pd.DataFrame, references: Sequence[Reference] = ()) -> st
     """Every factor as a Markdown table; best bold, second underlined."""
     parts = []
     for factor, rows in shown(table):
-        lines = [f"**{_md(factor)}**", ""]
+        lines = [f"**{escape_markdown(factor)}**", ""]
         lines += ["| level | n | val | test | Δ val to baseline | p (Holm) | d_z | MDD |"]
         lines += ["|---|--:|--:|--:|--:|--:|--:|--:|"]
         places = ranking(rows)
@@ -85,15 +86,13 @@ def to_markdown(table: pd.DataFrame, references: Sequence[Reference] = ()) -> st
             at = cells(row)
             mark = {1: "**{}**", 2: "<u>{}</u>"}.get(places.get(row[0], 0), "{}")
             lines.append(
-                f"| {_md(at['level'])} | {at['n']} | {mark.format(at['val'])} | {at['test']} "
-                f"| {at['difference']}{stars(row[1])} | {at['p']} | {at['effect']} "
+                f"| {escape_markdown(at['level'])} | {at['n']} | {mark.format(at['val'])} "
+                f"| {at['test']} | {at['difference']}{stars(row[1])} | {at['p']} | {at['effect']} "
                 f"| {at['detectable']} |"
             )
         for one in references:
-            lines.append(
-                f"| *{_md(one.method)} ({_md(one.source)})* | | | *{100 * one.accuracy:.2f}* "
-                "| | | | |"
-            )
+            name = escape_markdown(f"{one.method} ({one.source})")
+            lines.append(f"| *{name}* | | | *{100 * one.accuracy:.2f}* | | | | |")
         parts.append("\n".join(lines))
     return "\n\n".join([*parts, INTERVALS]) + "\n" if parts else ""
 
@@ -104,12 +103,12 @@ def to_latex(table: pd.DataFrame, references: Sequence[Reference] = ()) -> str:
     for factor, rows in shown(table):
         lines = [r"\begin{tabular}{lrrrrrr}", r"\toprule"]
         lines += [
-            rf"{_tex(factor)} & $n$ & val (\%) & test (\%) & $\Delta$ val & $p$ & $d_z$ \\",
+            rf"{escape_tex(factor)} & $n$ & val (\%) & test (\%) & $\Delta$ val & $p$ & $d_z$ \\",
             r"\midrule",
         ]
         places = ranking(rows)
         for row in rows:
-            at = {name: _tex(text) for name, text in cells(row).items()}
+            at = {name: escape_tex(text) for name, text in cells(row).items()}
             mark = {1: r"\textbf{%s}", 2: r"\underline{%s}"}.get(places.get(row[0], 0), "%s")
             star = stars(row[1])
             difference = at["difference"] + (f"$^{{{star}}}$" if star else "")
@@ -121,7 +120,8 @@ def to_latex(table: pd.DataFrame, references: Sequence[Reference] = ()) -> str:
         for one in references:
             text = (f"{one.method} ({one.source})", "", "", f"{100 * one.accuracy:.2f}", "", "", "")
             lines.append(
-                " & ".join(rf"\textcolor{{gray}}{{{_tex(t)}}}" if t else "" for t in text) + r" \\"
+                " & ".join(rf"\textcolor{{gray}}{{{escape_tex(t)}}}" if t else "" for t in text)
+                + r" \\"
             )
         lines += [r"\bottomrule", r"\end{tabular}"]
         parts.append("\n".join(lines))
@@ -132,9 +132,9 @@ def to_latex(table: pd.DataFrame, references: Sequence[Reference] = ()) -> str:
 def frame_markdown(frame: pd.DataFrame, columns: Iterable[str]) -> str:
     """Columns of a frame as a Markdown table, numbers with four digits."""
     names = list(columns)
-    lines = ["| " + " | ".join(map(_md, names)) + " |", "|" + "---|" * len(names)]
+    lines = ["| " + " | ".join(map(escape_markdown, names)) + " |", "|" + "---|" * len(names)]
     for row in frame[names].to_dict("records"):
-        lines.append("| " + " | ".join(_md(number(row[name])) for name in names) + " |")
+        lines.append("| " + " | ".join(escape_markdown(number(row[name])) for name in names) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -145,54 +145,67 @@ def number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def mean_text(row: Mapping[str, Any]) -> str:
+def mean_text(row: Mapping[Any, Any], scale: float = 100) -> str:
     """'81.00 ± 2.48', '81.00 (one seed)' or '-'."""
     if not row["n"]:
         return "-"
-    mean = f"{100 * row['mean']:.2f}"
-    if _is_missing(row["low"]):
+    mean = f"{scale * row['mean']:.2f}"
+    if is_missing(row["low"]):
         return f"{mean} (one seed)"
-    return f"{mean} ± {50 * (row['high'] - row['low']):.2f}"
+    return f"{mean} ± {scale * (row['high'] - row['low']) / 2:.2f}"
 
 
-def stars(row: Mapping[str, Any]) -> str:
+def stars(row: Mapping[Any, Any]) -> str:
     """Significance after Holm."""
     p = row["p_holm"]
-    return "" if _is_missing(p) or p >= 0.05 else "**" if p < 0.01 else "*"
+    return "" if is_missing(p) or p >= 0.05 else "**" if p < 0.01 else "*"
 
 
 def _difference(row: Mapping[str, Any]) -> str:
     if row["is_baseline"]:
         return "baseline"
-    if _is_missing(row["diff"]):
+    if is_missing(row["diff"]):
         return "-"
-    text = f"{100 * row['diff']:+.2f}"
-    if not _is_missing(row["diff_low"]):
-        text += f" [{100 * row['diff_low']:+.2f}, {100 * row['diff_high']:+.2f}]"
-    return text.replace("-", "−")
+    text = signed(row["diff"], 100)
+    if not is_missing(row["diff_low"]):
+        text += f" [{signed(row['diff_low'], 100)}, {signed(row['diff_high'], 100)}]"
+    return text
 
 
 def _p(row: Mapping[str, Any]) -> str:
     p = row["p_holm"]
-    return "-" if _is_missing(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+    return "-" if is_missing(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _signed(value: Any) -> str:
-    return "-" if _is_missing(value) else f"{value:+.2f}".replace("-", "−")
+def signed(value: Any, scale: float = 1) -> str:
+    """'+1.25', '−0.50' with a true minus sign, or '-' where there is none."""
+    return "-" if is_missing(value) else f"{scale * value:+.2f}".replace("-", "−")
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a cell of a frame has no value."""
     return value is None or value is pd.NA or value != value
 
 
-def _md(text: str) -> str:
-    for char in "\\`*_|<>[]":
-        text = text.replace(char, f"\\{char}")
-    return text.replace("\n", " ")
+def escape_markdown(text: str) -> str:
+    """Any text as it shall read inside a Markdown table."""
+    return "".join(f"\\{c}" if c in "\\`*_|<>[]~$" else c for c in _one_line(text))
 
 
-def _tex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    special |= {c: f"\\{c}" for c in "&%$#_{}"} | {"<": "$<$", ">": "$>$"}
-    special |= {"±": r"$\pm$", "−": "$-$"}
-    return "".join(special.get(c, c) for c in text)
+_TEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    **{c: f"\\{c}" for c in "&%$#_{}"}, "<": "$<$", ">": "$>$", "±": r"$\pm$", "−": "$-$",
+    **{c: f"{{{c}}}" for c in "[]*"},  # after a line's end they would be its arguments
+    "×": r"$\times$", "≤": r"$\le$", "≥": r"$\ge$", "→": r"$\to$", "Δ": r"$\Delta$",
+    "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "λ": r"$\lambda$", "τ": r"$\tau$",
+}  # fmt: skip
+
+
+def escape_tex(text: str) -> str:
+    """Any text as it shall read in LaTeX."""
+    return "".join(_TEX.get(c, c) for c in _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    """Line breaks and control characters as blanks."""
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -12,6 +12,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from reports.ablation import heading
+from reports.frames import Frames
 from reports.parquet import write_atomic
 from reports.text import methods_label
 
@@ -82,6 +84,14 @@ def groups_of(labels: Iterable[Any]) -> dict[str, tuple[str, str]]:
         name: (COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)])
         for i, name in enumerate(names)
     }
+
+
+def levels(tables: Frames) -> pd.DataFrame:
+    """Rows of the ablation table on val accuracy that have a mean; data sets are in `factor`."""
+    table = tables.ablation
+    rows = table[(table["metric"] == "val_accuracy") & (table["n"] > 0)]
+    names = [heading(f, d) for f, d in zip(rows["factor"], rows["dataset"], strict=True)]
+    return rows.assign(factor=names)
 
 
 def method_column(trials: pd.DataFrame) -> pd.Series:

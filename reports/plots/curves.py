@@ -74,6 +74,7 @@ def _groups(tables: Frames) -> pd.Series:
     if len(cells) and cells.map(len).eq(1).all():
         several = cells.map(lambda found: found[0]["factor"]).nunique() > 1
         name = "{factor} = {level}" if several else "{level}"
+        name += " on {dataset}" if cells.iloc[0][0].get("dataset") else ""
         return cells.map(lambda found: name.format(**found[0]))
     return method_column(trials)
 

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports.frames import Frames
-from reports.plots.base import groups_of, new_figure
+from reports.plots.base import groups_of, levels, new_figure
 
 TITLE = "Factor levels"
 KINDS = ("ablation",)
@@ -13,8 +13,7 @@ PLACE = 1
 
 def prepare(tables: Frames) -> pd.DataFrame:
     """Rows of the ablation table on val accuracy that have a mean, in the design's order."""
-    table = tables.ablation
-    return table[(table["metric"] == "val_accuracy") & (table["n"] > 0)].reset_index(drop=True)
+    return levels(tables).reset_index(drop=True)
 
 
 def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:

@@ -1,4 +1,4 @@
-"""Critical-difference diagram: mean ranks across datasets, methods not told apart joined."""
+"""Critical-difference diagram: mean ranks across data sets, levels not told apart joined."""
 
 import json
 
@@ -8,18 +8,23 @@ from matplotlib.figure import Figure
 from reports.frames import Frames
 from reports.plots.base import COLOURS, new_figure
 
-TITLE = "Ranks across datasets"
+TITLE = "Ranks across data sets"
 KINDS = ("search", "ablation")
 PLACE = 4
 
 
 def prepare(tables: Frames) -> pd.DataFrame:
-    """The rank table, best first."""
-    return tables.ranks
+    """The rank table of the first factor on the leading objective, best first."""
+    ranks = tables.ranks[tables.ranks["friedman_p"].notna()]
+    if ranks.empty:
+        return ranks
+    first = ranks.iloc[0]
+    one = ranks[(ranks["factor"] == first["factor"]) & (ranks["metric"] == first["metric"])]
+    return one.sort_values("mean_rank", kind="stable").reset_index(drop=True)
 
 
 def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
-    """Methods on the axis of mean ranks; bars join those that Wilcoxon-Holm does not tell apart."""
+    """Levels on the axis of mean ranks; bars join those that Wilcoxon-Holm does not tell apart."""
     if data.empty:
         return ""
     first = data.iloc[0]
@@ -28,7 +33,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     for place, row in enumerate(data.to_dict("records")):
         axes.plot([row["mean_rank"]] * 2, [0, -place - 1], color="#888888", lw=0.6)
         axes.plot(row["mean_rank"], -place - 1, "o", ms=3.5, color=COLOURS[0])
-        axes.text(row["mean_rank"], -place - 1, f"  {row['method']} ({row['mean_rank']:.2f})",
+        axes.text(row["mean_rank"], -place - 1, f"  {row['level']} ({row['mean_rank']:.2f})",
                   va="center", fontsize=7)  # fmt: skip
     for place, (low, high) in enumerate(bars):
         height = -0.25 - 0.25 * place
@@ -39,13 +44,13 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.35)
-    axes.set_xlabel(f"mean rank on {first['n']} datasets (Friedman p = {first['friedman_p']:.2g})")
+    axes.set_xlabel(f"mean rank on {first['n']} data sets (Friedman p = {first['friedman_p']:.2g})")
     return figure
 
 
 def joined(data: pd.DataFrame) -> list[tuple[float, float]]:
     """Longest runs of neighbours in rank of which no two were told apart, as (low, high) rank."""
-    names, ranks = list(data["method"]), list(data["mean_rank"])
+    names, ranks = list(data["level"]), list(data["mean_rank"])
     same = [set(json.loads(text)) for text in data["not_worse_than"]]
     runs: list[tuple[int, int]] = []
     for start in range(len(names)):

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports.frames import Frames
-from reports.plots.base import COLOURS, WIDTH, log_axis
+from reports.plots.base import COLOURS, WIDTH, levels, log_axis
 
 TITLE = "One-factor sweeps"
 KINDS = ("ablation",)
@@ -15,8 +15,7 @@ SHOWN = 6
 
 def prepare(tables: Frames) -> pd.DataFrame:
     """Rows of factors with three or more numeric levels; the level's number as `x`."""
-    table = tables.ablation
-    rows = table[(table["metric"] == "val_accuracy") & (table["n"] > 0)]
+    rows = levels(tables)
     rows = rows.assign(x=pd.to_numeric(rows["level"], errors="coerce"))
     usable = rows.groupby("factor", sort=False)["x"].transform(lambda x: x.notna().sum() >= 3)
     return rows[usable.astype(bool) & rows["x"].notna()].reset_index(drop=True)

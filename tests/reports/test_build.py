@@ -81,7 +81,7 @@ def test_columns_tell_their_meaning(tmp_path: Path) -> None:
     build_report(study)
     schema = pq.read_schema(study / "tables" / "trials.parquet")
     assert schema.field("val_accuracy").metadata[b"unit"] == b"fraction"
-    assert schema.metadata[b"tcpa.schema_version"] == b"2"
+    assert schema.metadata[b"tcpa.schema_version"] == b"3"
     assert "optim.lr" in schema.names
 
 
@@ -112,7 +112,7 @@ def test_every_table_and_figure_is_written_in_every_format(tmp_path: Path) -> No
         events += [final(n, "completed", 0.5 + 0.02 * n, duration_s=1.0 + n)]
     study = write(tmp_path / "whole", events)
     summary = build_report(study)
-    for table in ("trials", "epochs", "ablation", "importance", "ranks", "groups"):
+    for table in ("trials", "epochs", "ablation", "importance", "scores", "ranks", "groups"):
         assert (study / "tables" / f"{table}.parquet").is_file()
         assert (study / "tables" / f"{table}.csv").is_file()
     for figure in ("history", "curves", "pareto", "parallel", "importance", "cost"):

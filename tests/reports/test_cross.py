@@ -1,25 +1,28 @@
 """Ranks and group means across data sets, by hand and against scipy."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+import reports
+from reports.build import build_report
 from reports.cross import (
     MEAN_OF_GROUPS,
     MEAN_OF_TASKS,
     VTAB_GROUPS,
+    Scores,
     critical_difference,
     friedman_p,
     group_rows,
     rank_rows,
 )
 from reports.plots.ranks import joined
-from reports.study import Study
-
-STUDY = Study({"name": "x", "kind": "ablation", "space": {}})
+from tests.reports.studies import cell, final, planned, write
 
 
 def test_critical_difference_of_demsar() -> None:
@@ -27,29 +30,47 @@ def test_critical_difference_of_demsar() -> None:
     assert critical_difference(4, 14) == pytest.approx(1.25, abs=0.005)
 
 
+def scores(table: pd.DataFrame, baseline: str = "", metric: str = "val_accuracy") -> Scores:
+    return Scores("methods", metric, table, baseline, maximize=True)
+
+
 def test_ranks_and_pairs() -> None:
     random = np.random.default_rng(0)
     base = random.uniform(0.4, 0.9, 12)
     table = pd.DataFrame(
-        [base + 0.05 + random.normal(0, 0.005, 12), base + random.normal(0, 0.005, 12),
+        [base + random.normal(0, 0.005, 12), base + 0.05 + random.normal(0, 0.005, 12),
          base + random.normal(0, 0.005, 12)],
-        index=["tcpa", "vpt", "vp"], columns=[f"d{k}" for k in range(12)],
+        index=["vpt", "tcpa", "vp"], columns=[f"d{k}" for k in range(12)],
     )  # fmt: skip
-    rows, note = rank_rows(table, STUDY)
-    assert note == "" and rows[0]["method"] == "tcpa" and rows[0]["mean_rank"] == 1.0
-    assert json.loads(rows[0]["not_worse_than"]) == []
-    assert json.loads(rows[1]["not_worse_than"]) in (["vp"], ["vpt"])
+    rows, note = rank_rows(scores(table, "vpt"))
+    assert note == "" and [row["level"] for row in rows] == ["vpt", "tcpa", "vp"]
+    assert rows[1]["mean_rank"] == 1.0 and json.loads(rows[1]["not_worse_than"]) == []
+    assert json.loads(rows[0]["not_worse_than"]) in (["vp"], ["vpt"])
     reference = stats.friedmanchisquare(*table.to_numpy()).pvalue
     assert rows[0]["friedman_p"] == pytest.approx(reference)
-    assert joined(pd.DataFrame(rows)) == [(rows[1]["mean_rank"], rows[2]["mean_rank"])]
+    assert "diff" not in rows[0], "the baseline is not compared with itself"
+    assert rows[1]["diff"] == pytest.approx((table.loc["tcpa"] - table.loc["vpt"]).mean())
+    raw = [stats.wilcoxon(table.loc[one] - table.loc["vpt"]).pvalue for one in ("tcpa", "vp")]
+    assert [rows[1]["p"], rows[2]["p"]] == pytest.approx(raw)
+    assert rows[1]["p_holm"] == pytest.approx(min(1, 2 * raw[0]))
+    best_first = pd.DataFrame(rows).sort_values("mean_rank")
+    ranks = list(best_first["mean_rank"])
+    assert joined(best_first) == [(ranks[1], ranks[2])]
 
 
-def test_ties_and_too_few() -> None:
+def test_ties_gaps_and_too_few() -> None:
     assert friedman_p(np.ones((3, 5))) == 1.0
-    rows, note = rank_rows(pd.DataFrame(np.ones((3, 6)), index=list("abc")), STUDY)
+    rows, note = rank_rows(scores(pd.DataFrame(np.ones((3, 6)), index=list("abc"))))
     assert {row["mean_rank"] for row in rows} == {2.0} and note == ""
-    rows, note = rank_rows(pd.DataFrame(np.ones((2, 6))), STUDY)
-    assert rows == [] and "need 3 methods on 5 datasets" in note
+    two = pd.DataFrame([[0.5, 0.7], [0.6, 0.8]], index=["a", "b"], columns=["x", "y"])
+    rows, note = rank_rows(scores(two, "a"))
+    assert [row["mean_rank"] for row in rows] == [2, 1] and "need 3 levels on 5 data sets" in note
+    assert rows[1]["diff"] == pytest.approx(0.1) and rows[1]["p"] is None, "equal differences"
+    assert rows[0]["mean"] == pytest.approx(0.6) and rows[0].get("friedman_p") is None
+    rows, note = rank_rows(scores(two.assign(z=[0.5, np.nan])))
+    assert {(row["n"], row["left_out"]) for row in rows} == {(2, "z")}
+    rows, note = rank_rows(scores(two[["x"]]))
+    assert rows == [] and "there are 2 on 1" in note
 
 
 def test_group_means_are_two_and_named() -> None:
@@ -58,10 +79,88 @@ def test_group_means_are_two_and_named() -> None:
     values = {t: {"natural": 0.9, "specialized": 0.6, "structured": 0.3}[g]
               for g, members in VTAB_GROUPS.items() for t in members}  # fmt: skip
     table = pd.DataFrame([values, {**values, "svhn": np.nan}], index=["vpt", "gap"])
-    means = {(r["method"], r["group"]): r for r in group_rows(table, STUDY)}
+    means = {(r["level"], r["group"]): r for r in group_rows(scores(table))}
     assert means["vpt", MEAN_OF_GROUPS]["mean"] == pytest.approx(0.6)
     assert means["vpt", MEAN_OF_TASKS]["mean"] == pytest.approx((7 * 0.9 + 4 * 0.6 + 8 * 0.3) / 19)
     assert means["gap", "natural"]["mean"] is None and means["gap", "natural"]["missing"] == "svhn"
     assert means["gap", MEAN_OF_GROUPS]["mean"] is None
     assert means["gap", "structured"]["mean"] == pytest.approx(0.3)
-    assert group_rows(pd.DataFrame([[0.5]], columns=["digits"]), STUDY) == []
+    assert group_rows(scores(pd.DataFrame([[0.5]], columns=["digits"]))) == []
+
+
+def over_datasets(values: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]]:
+    """Events of a components design: data set -> row -> val accuracy by seed."""
+    events, number = [], 0
+    for dataset, rows in values.items():
+        for order, (level, seeds) in enumerate(rows.items()):
+            for seed, accuracy in enumerate(seeds):
+                at = cell("components", level, order, order == 0) | {"dataset": dataset}
+                events += [planned(number, seed=seed, cells=[at], row=level, data__root=dataset)]
+                tested = {"test_accuracy": accuracy - 0.1}
+                events += [final(number, "completed", accuracy, **tested)]
+                number += 1
+    return events
+
+
+DESIGN = {
+    "svhn": {"VPT": [0.5, 0.52], "+R": [0.6, 0.61], "+R+T": [0.61, 0.64]},
+    "dtd": {"VPT": [0.7, 0.72], "+R": [0.7, 0.74], "+R+T": [0.75, 0.76]},
+}
+
+
+def test_a_design_over_datasets(tmp_path: Path) -> None:
+    study = write(tmp_path / "d", over_datasets(DESIGN), "ablation")
+    found = reports.load(study)
+    val = found.ablation[found.ablation["metric"] == "val_accuracy"]
+    assert list(val["dataset"]) == ["svhn"] * 3 + ["dtd"] * 3
+    row = val.set_index(["dataset", "level"]).loc[("svhn", "+R")]
+    assert row["diff"] == pytest.approx((0.1 + 0.09) / 2), "paired within the data set"
+    assert row["n_paired"] == 2 and row["family"] == 2
+    ranks = found.ranks.set_index(["metric", "level"])
+    assert ranks.loc[("val_accuracy", "+R+T"), "mean_rank"] == 1.0
+    assert ranks.loc[("val_accuracy", "+R"), "diff"] == pytest.approx((0.095 + 0.01) / 2)
+    assert ranks.loc[("test_accuracy", "VPT"), "mean"] == pytest.approx((0.51 + 0.71) / 2 - 0.1)
+    groups = found.groups.set_index(["metric", "level", "group"])
+    assert "caltech101" in groups.loc[("val_accuracy", "VPT", "natural"), "missing"]
+    build_report(study)
+    text = (study / "tables" / "across.md").read_text()
+    assert "**components: val\\_accuracy (%)**" in text
+    line = next(line for line in text.splitlines() if line.startswith("| +R+T |"))
+    # svhn, dtd, mean, difference [interval], rank
+    assert line.startswith("| +R+T | **62.50 ± 19.06** | **75.50 ± 6.35** | **69.00** | +8.00 \\[")
+    assert line.endswith("| **1.00** |")
+    assert "\\textbf{69.00}" in (study / "tables" / "across.tex").read_text()
+    page = (study / "report" / "report.html").read_text()
+    assert "components on svhn" in page and "Across data sets, components: val_accuracy" in page
+
+
+def test_vtab_has_both_means_in_the_table(tmp_path: Path) -> None:
+    tasks = [task for group in VTAB_GROUPS.values() for task in group]
+    values = {t: {"VPT": [0.5 + 0.01 * i], "+R": [0.55 + 0.01 * i], "+R+T": [0.6 + 0.01 * i]}
+              for i, t in enumerate(tasks)}  # fmt: skip
+    study = write(tmp_path / "v", over_datasets(values), "ablation")
+    summary = build_report(study)
+    text = (study / "tables" / "across.md").read_text().splitlines()
+    heads = next(line for line in text if "mean of 19 tasks" in line)
+    assert heads.endswith("| natural | specialized | structured | mean of 19 tasks | "
+                          "mean of groups | Δ | rank |")  # fmt: skip
+    assert "(one seed)" not in text[5], "19 columns have no room for intervals"
+    assert (study / "report" / "figures" / "ranks.svg").is_file()
+    assert not any("across data sets need" in note for note in summary.notes)
+
+
+def test_methods_are_compared_by_their_best_setting_on_each_dataset(tmp_path: Path) -> None:
+    events = []
+    for n, (root, method, value) in enumerate(
+        [("a", "vpt", 0.5), ("a", "vpt", 0.6), ("a", "linear", 0.4), ("b", "vpt", 0.7),
+         ("b", "linear", 0.8)]
+    ):  # fmt: skip
+        events += [planned(n, methods=[method], data__root=root, optim__lr=0.01 * (n + 1))]
+        events += [final(n, "completed", value)]
+    found = reports.load(write(tmp_path / "m", events))
+    table = found.across[0].table
+    assert table.loc["vpt"].tolist() == [0.6, 0.7] and table.loc["linear"].tolist() == [0.4, 0.8]
+    assert found.ranks["mean_rank"].tolist() == [1.5, 1.5]
+    alone = reports.load(write(tmp_path / "one", events[:6]))
+    assert alone.scores.empty and alone.ranks.empty
+    assert not any("across" in note for note in alone.notes)

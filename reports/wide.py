@@ -1,0 +1,157 @@
+"""Levels x data sets as papers print them: a column for each data set, then what holds over all."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from reports.cross import MEAN_OF_GROUPS, MEAN_OF_TASKS, VTAB_GROUPS, Scores
+from reports.text import escape_markdown, escape_tex, is_missing, mean_text, signed, stars
+
+WITH_INTERVALS = 5
+"""Data sets up to which a cell has its interval over seeds; more are too wide for a page."""
+ABOUT = (
+    "± is half of Student's 95 % interval over seeds; Δ is the mean difference to the baseline "
+    "over data sets with its 95 % interval; * p < 0.05, ** p < 0.01 by Wilcoxon's signed ranks "
+    "over data sets, after Holm over the levels; rank is the mean over data sets, 1 is best."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wide:
+    """One table as text."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    """Each begins with its level."""
+    places: tuple[tuple[int, ...], ...]
+    """1 for the best of a column, 2 for the second, else 0; ties share."""
+
+
+def wide_tables(
+    scores: Sequence[Scores], cells: pd.DataFrame, ranks: pd.DataFrame, groups: pd.DataFrame
+) -> list[Wide]:
+    """A table for each factor and metric; rows and columns in the design's order.
+
+    Args:
+        cells: Table `scores`, whose intervals are shown.
+    """
+    return [_wide(one, _part(cells, one), _part(ranks, one), _part(groups, one)) for one in scores]
+
+
+def _part(frame: pd.DataFrame, scores: Scores) -> pd.DataFrame:
+    return frame[(frame["factor"] == scores.factor) & (frame["metric"] == scores.metric)]
+
+
+def _wide(scores: Scores, cells: pd.DataFrame, ranks: pd.DataFrame, groups: pd.DataFrame) -> Wide:
+    by_cell: dict[Any, Mapping[Any, Any]] = {
+        (row["level"], row["dataset"]): row for row in cells.to_dict("records")
+    }
+    by_level: dict[Any, Mapping[Any, Any]] = {row["level"]: row for row in ranks.to_dict("records")}
+    with_interval = scores.table.shape[1] <= WITH_INTERVALS
+    scale = 100.0 if scores.metric.endswith("accuracy") else 1.0
+    columns: dict[str, list[str]] = {}
+    values: dict[str, Sequence[float]] = {}
+    levels = list(scores.table.index)
+    for dataset in map(str, scores.table):
+        values[dataset] = list(scores.table[dataset])
+        found = [by_cell.get((level, dataset), {"n": 0}) for level in levels]
+        columns[dataset] = [_cell(row, scale, with_interval) for row in found]
+    names = _group_columns(groups)
+    for name in names:
+        means = dict(groups[groups["group"] == name][["level", "mean"]].to_numpy(object))
+        values[name] = [means[level] for level in levels]
+        columns[name] = [_number(means[level], scale) for level in levels]
+    if by_level:
+        whole = [by_level[level] for level in levels]
+        if not names:
+            values["mean"] = [row["mean"] for row in whole]
+            columns["mean"] = [_number(row["mean"], scale) for row in whole]
+        if scores.baseline:
+            columns["Δ"] = [_delta(row, scale) for row in whole]
+        columns["rank"] = [f"{row['mean_rank']:.2f}" for row in whole]
+        values["rank"] = [row["mean_rank"] * (-1 if scores.maximize else 1) for row in whole]
+    places = [_places(values.get(name, ()), len(levels), scores.maximize) for name in columns]
+    unit = " (%)" if scale == 100 else ""
+    return Wide(
+        f"{scores.factor}: {scores.metric}{unit}",
+        tuple(columns),
+        tuple(zip(levels, *columns.values(), strict=True)),
+        tuple(zip(*places, strict=True)),
+    )
+
+
+def _group_columns(groups: pd.DataFrame) -> list[str]:
+    """Groups of VTAB with a mean, and the two means over all tasks."""
+    known = groups["group"][groups["mean"].notna()].unique()
+    return [name for name in (*VTAB_GROUPS, MEAN_OF_TASKS, MEAN_OF_GROUPS) if name in known]
+
+
+def _cell(row: Mapping[Any, Any], scale: float, with_interval: bool) -> str:
+    if not row["n"]:
+        return "-"
+    return mean_text(row, scale) if with_interval else _number(row["mean"], scale)
+
+
+def _number(value: Any, scale: float) -> str:
+    if is_missing(value):
+        return "-"
+    return f"{scale * value:.2f}" if scale == 100 else f"{value:.4g}"
+
+
+def _delta(row: Mapping[Any, Any], scale: float) -> str:
+    if row["is_baseline"]:
+        return "baseline"
+    if is_missing(row["diff"]):
+        return "-"
+    text = signed(row["diff"], scale)
+    if not is_missing(row["diff_low"]):
+        text += f" [{signed(row['diff_low'], scale)}, {signed(row['diff_high'], scale)}]"
+    return text + stars(row)
+
+
+def _places(values: Sequence[float], count: int, maximize: bool) -> list[int]:
+    """Place of each value among the distinct ones: 1, 2, or 0."""
+    present = {round(v, 12) for v in values if not is_missing(v)}
+    if len(present) < 2:
+        return [0] * count
+    best = sorted(present, reverse=maximize)[:2]
+    return [
+        best.index(round(v, 12)) + 1 if not is_missing(v) and round(v, 12) in best else 0
+        for v in values
+    ]
+
+
+def wide_markdown(tables: Sequence[Wide]) -> str:
+    """All tables as Markdown; best bold, second underlined."""
+    parts = []
+    for one in tables:
+        names = " | ".join(map(escape_markdown, one.columns))
+        lines = [f"**{escape_markdown(one.title)}**", "", f"| | {names} |"]
+        lines.append("|---|" + "--:|" * len(one.columns))
+        for (level, *cells), places in zip(one.rows, one.places, strict=True):
+            marks = [{1: "**{}**", 2: "<u>{}</u>"}.get(place, "{}") for place in places]
+            shown = [m.format(escape_markdown(c)) for m, c in zip(marks, cells, strict=True)]
+            lines.append(f"| {escape_markdown(level)} | " + " | ".join(shown) + " |")
+        parts.append("\n".join(lines))
+    return "\n\n".join([*parts, ABOUT]) + "\n" if parts else ""
+
+
+def wide_latex(tables: Sequence[Wide]) -> str:
+    """All tables as booktabs; needs the packages booktabs and graphicx."""
+    parts = []
+    for one in tables:
+        upright = len(one.columns) > WITH_INTERVALS + 3
+        form = r"\rotatebox{90}{%s}" if upright else "%s"
+        heads = [form % escape_tex(name) for name in one.columns]
+        lines = [f"% {escape_tex(one.title)}", rf"\begin{{tabular}}{{l{'r' * len(heads)}}}"]
+        lines += [r"\toprule", " & ".join(["", *heads]) + r" \\", r"\midrule"]
+        for (level, *cells), places in zip(one.rows, one.places, strict=True):
+            marks = [{1: r"\textbf{%s}", 2: r"\underline{%s}"}.get(p, "%s") for p in places]
+            shown = [m % escape_tex(c) for m, c in zip(marks, cells, strict=True)]
+            lines.append(" & ".join([escape_tex(level), *shown]) + r" \\")
+        parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]))
+    head = "% \\usepackage{booktabs,graphicx}\n% " + ABOUT.replace("%", "percent") + "\n"
+    return head + "\n\n".join(parts) + "\n" if parts else ""
