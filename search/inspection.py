@@ -35,7 +35,7 @@ def look_into(
         ConfigError: The attention of a trial's method cannot be told.
     """
     settings = {trial: stored(study, trial)[0] for trial in dict.fromkeys(trials)}
-    found = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for trial, name in labels(settings, rows(study, settings)).items():
         try:
             look = inspect_trial(

@@ -22,7 +22,7 @@ from torch import Tensor
 from tcpa_core.attention import PromptPool, keys_values, queries
 from tcpa_core.backbone import TokenLayout
 from tcpa_core.errors import ConfigError
-from tcpa_core.methods.base import Pass, Step
+from tcpa_core.methods.base import Method, Pass, Step
 from tcpa_core.model import SingleModel
 from tcpa_core.pack import load_trial_data
 from tcpa_core.train import load_trained
@@ -171,7 +171,8 @@ def _blocks(model: SingleModel, batch: Tensor) -> tuple[list[_Attention], dict[s
     visible = seen.output.stats.get("tcpa.visible")
     hide_before = visible is not None and model.config.method_settings["tcpa"].mask_mode == "pre"
     run = Pass(step=Step.evaluation(1), rows=None, backend=pack.backend)
-    states = [method.begin(run) for method in pack.methods.values() if method.active]
+    methods = [m for m in pack.methods.values() if isinstance(m, Method) and m.active]
+    states = [method.begin(run) for method in methods]
     pools = next((s.pools for s in states if getattr(s, "pools", None)), None)
     found = [
         _attention(
