@@ -5,6 +5,7 @@ its state, so the study is driven through Optuna's `ask` and `tell` here. The st
 a copy for optuna-dashboard is written to a journal file beside it.
 """
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -29,6 +30,10 @@ from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.errors import ConfigError
 
 Goal = Literal["maximize", "minimize"]
+
+_STATELESS = ("random", "tpe")
+"""Samplers that are made anew for every point, so that its number and what is known decide it and
+not how often the driver was started."""
 
 ASK_AGAIN = 8
 """Suggestions in a row that were all run before; then points are drawn at random."""
@@ -159,8 +164,9 @@ class Sampled:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
         goals: list[Goal] = [objective.goal for objective in space.objective]
-        self._random = optuna.samplers.RandomSampler(seed=space.sampler.seed)
-        self._study = optuna.create_study(directions=goals, sampler=self._random, study_name=name)
+        self._sampler = make_sampler(space, 0)
+        self._study = optuna.create_study(directions=goals, sampler=self._sampler, study_name=name)
+        self._num_asked = 0
         self._first = deque(space.complete(point) for point in space.first_points)
         self._is_finite = space.size() is not None
         self._rest: Iterator[Flat] | None = None
@@ -172,7 +178,6 @@ class Sampled:
         self._values: dict[int, list[list[float]]] = {}
         self._last: dict[int, list[tuple[int, float]]] = {}
         self._log = _OptunaLog(log, name, goals)
-        self._sampler = make_sampler(space, 0)
 
     def propose(self, attempt: int) -> Proposal | None:
         """The next configuration: another seed of the current point, or a new point.
@@ -199,18 +204,21 @@ class Sampled:
         return Proposal(config, origin, [], dict(trial.params), trial)
 
     def _ask(self, attempt: int) -> tuple[Flat, str, optuna.Trial] | None:
+        if self._space.sampler.name in _STATELESS:
+            self._sampler = make_sampler(self._space, self._num_asked)
         self._study.sampler = self._sampler
         origin = "sampler"
         if self._first:
             self._study.enqueue_trial(self._space.params(self._first.popleft()))
             origin = "first_point"
         elif self._space.sampler.name == "grid" or attempt >= ASK_AGAIN:
-            self._study.sampler = self._random
+            self._study.sampler = make_sampler(self._space, self._num_asked, "random")
             if self._is_finite:
                 point = next(self._unseen(), None)
                 if point is None:
                     return None
                 self._study.enqueue_trial(self._space.params(point))
+        self._num_asked += 1
         trial = self._study.ask()
         point = self._space.suggest(trial)
         self._note(point)
@@ -279,7 +287,8 @@ class Sampled:
         for trial, seeds, point in asked.values():
             self._pending.extend((point, seed, "replicate", trial) for seed in seeds)
         self._first = deque(p for p in self._first if _key(p) not in self._seen)
-        self._sampler = make_sampler(self._space, len(asked))
+        self._num_asked = len(asked)
+        self._sampler = make_sampler(self._space, self._num_asked)
 
     def close(self) -> None:
         """Finish writing the copy for optuna-dashboard."""
@@ -318,18 +327,20 @@ def _key(point: Flat) -> str:
     return json.dumps(point, sort_keys=True)
 
 
-def make_sampler(space: Space, num_known: int) -> optuna.samplers.BaseSampler:
+def make_sampler(space: Space, number: int, name: str | None = None) -> optuna.samplers.BaseSampler:
     """The Optuna sampler that a space names.
 
     Args:
         space: Names and seeds it.
-        num_known: Points proposed before, by an earlier driver; another seed for the rest, so that
-            the same random points are not drawn again.
+        number: Points proposed before: each number has a random stream of its own, so that no
+            driver draws again what an earlier one drew.
+        name: Another one than the space names.
 
     Raises:
         ConfigError: The sampler needs a package that is not installed.
     """
-    seed = space.sampler.seed + num_known
+    key = f"{space.sampler.seed}/{number}".encode()
+    seed = int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "little")
     samplers = optuna.samplers
     makers: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
         "tpe": lambda: samplers.TPESampler(seed=seed, constant_liar=True),
@@ -340,13 +351,14 @@ def make_sampler(space: Space, num_known: int) -> optuna.samplers.BaseSampler:
         "nsga2": lambda: samplers.NSGAIISampler(seed=seed),
         "grid": lambda: samplers.RandomSampler(seed=seed),  # never asked: points are enumerated
     }
-    if space.sampler.name == "cmaes" and importlib.util.find_spec("cmaes") is None:
+    name = name or space.sampler.name
+    if name == "cmaes" and importlib.util.find_spec("cmaes") is None:
         raise ConfigError(
             "sampler.name 'cmaes' needs the package 'cmaes', which is not installed; run "
             "'pip install cmaes', or use 'tpe'."
         )
     with warnings.catch_warnings(action="ignore"):  # QMC calls itself experimental
-        return makers[space.sampler.name]()
+        return makers[name]()
 
 
 class _OptunaLog:

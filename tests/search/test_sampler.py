@@ -89,6 +89,22 @@ def test_first_points_come_first_and_are_told(tmp_path: Path) -> None:
     assert driver.told[0].params == {"optim.lr": 0.02, "optim.weight_decay": 0.05}
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_resumed_search_goes_on_with_the_points_of_one_that_was_not(
+    tmp_path: Path, sampler: str
+) -> None:
+    space = make_space(sampler={"name": sampler}, budget={"trials": 9})
+    whole = Driver(space, tmp_path)
+    whole.run()
+    past = [(p, {"status": "completed", "val_accuracy": 0.5}) for p in whole.planned[:4]]
+    resumed = Driver(space, tmp_path, past=past)
+    resumed.run()
+    assert [p.draw for p in resumed.planned] == [p.draw for p in whole.planned[4:]]
+    other = Driver(make_space(sampler={"name": sampler, "seed": 1}, budget={"trials": 9}), tmp_path)
+    other.run()
+    assert not {p.digest for p in other.planned} & {p.digest for p in whole.planned}
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
 def test_finite_space_is_tried_whole_and_nothing_twice(tmp_path: Path, sampler: str) -> None:
     space = make_space(axes=TINY, sampler={"name": sampler}, budget={"trials": 50})
