@@ -72,6 +72,9 @@ class DataConfig(Settings):
     """Share of train split off as val, per class, where the data set has no val split."""
     split_seed: int = Field(default=0, ge=0)
     """Seed of that split; not the trial's seed, so that replicates share the split."""
+    train_on: Literal["train", "train_and_val"] = "train"
+    """train_and_val: val is trained on as well, as some authors do in their final runs. It is
+    still scored, but says nothing, and so must not select the epoch."""
 
     @model_validator(mode="after")
     def _crops_need_room(self) -> Self:
@@ -99,6 +102,14 @@ class OptimConfig(Settings):
     schedule: Literal["cosine", "constant"] = "cosine"
     clip_norm: float | None = Field(default=None, gt=0.0)
     """Largest gradient norm of one trial's trainable tensors; None: no clipping."""
+    adamw_wd0: Literal["adamw", "sgd"] = "adamw"
+    """What adamw without weight decay means: itself, or SGD (VPT's authors' code)."""
+
+    @property
+    def rule(self) -> Literal["adamw", "sgd"]:
+        """The optimiser that is used."""
+        falls_back = self.weight_decay == 0 and self.adamw_wd0 == "sgd"
+        return "sgd" if falls_back else self.name
 
 
 class TrainConfig(Settings):
@@ -139,6 +150,17 @@ class _Sections(Settings):
         "linear",
     )
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _val_must_be_unseen(self) -> Self:
+        selects = self.train.selection == "best_val" or self.train.patience is not None
+        if self.data.train_on == "train_and_val" and selects:
+            raise ValueError(
+                "data.train_on='train_and_val' leaves no val to select by, got train.selection="
+                f"{self.train.selection!r} and train.patience={self.train.patience}; set "
+                "train.selection=last_epoch and train.patience=null, or data.train_on=train"
+            )
+        return self
 
 
 class TrialConfig(_Sections):

@@ -76,7 +76,7 @@ class PackOptimizer:
             for name in self._params
         }
         self._clip = torch.tensor([c.clip_norm or math.inf for c in configs], device=device)
-        self._name = configs[0].name
+        self._name = configs[0].rule
         self._slots = {
             f"{slot}/{name}": torch.zeros_like(param, requires_grad=False)
             for slot in _SLOTS[self._name]

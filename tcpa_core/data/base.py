@@ -120,18 +120,19 @@ def load_dataset(
     hashes = content_hashes(listing, cache, progress)
     splits = {}
     for name in SPLITS:
-        split = listing.splits[name]
+        both = name == "train" and cfg.train_on == "train_and_val"
+        parts = ("train", "val") if both else (name,)
+        keys = tuple(key for part in parts for key in listing.splits[part].keys)
         images = open_or_build(
             cache / "pixels",
-            _store_key(hashes[name], rule),
-            len(split.keys),
-            partial(_decode_one, listing, name, hashes[name], rule),
+            _store_key(tuple(h for part in parts for h in hashes[part]), rule),
+            len(keys),
+            partial(_decode_one, listing, parts, hashes, rule),
             progress,
-            f"decode {name}",
+            f"decode {' and '.join(parts)}",
         )
-        splits[name] = Split(
-            images=images, labels=np.array(split.labels, np.int64), paths=split.keys
-        )
+        labels = [label for part in parts for label in listing.splits[part].labels]
+        splits[name] = Split(images=images, labels=np.array(labels, np.int64), paths=keys)
     return Dataset(
         name=cfg.name,
         num_classes=len(listing.class_names),
@@ -178,9 +179,16 @@ def _store_key(hashes: tuple[str, ...], rule: ResizeRule) -> str:
 
 
 def _decode_one(
-    listing: Listing, name: str, hashes: tuple[str, ...], rule: ResizeRule, index: int
+    listing: Listing,
+    parts: tuple[str, ...],
+    hashes: Mapping[str, tuple[str, ...]],
+    rule: ResizeRule,
+    index: int,
 ) -> Pixels:
-    """Resized pixels of one image of a split."""
+    """Resized pixels of one image of some splits, one after the other."""
+    name, *rest = parts
+    if rest and index >= len(hashes[name]):
+        return _decode_one(listing, tuple(rest), hashes, rule, index - len(hashes[name]))
     split = listing.splits[name]
     if split.images is not None:
         return rule.apply(Image.fromarray(split.images[index]), split.keys[index])
@@ -188,6 +196,6 @@ def _decode_one(
     path = listing.root / split.keys[index]
     place = f"{path} ({split.place(index)})"
     data = read_image(path)
-    if sha256(data) != hashes[index]:
+    if sha256(data) != hashes[name][index]:
         raise DataError(f"{place}: file changed while the data set was read; start again.")
     return rule.apply(decode(data, place), place)

@@ -55,6 +55,18 @@ class TestContract:
             assert 0 <= split.labels.min() and split.labels.max() < data.num_classes
         assert set(data.splits["train"].labels) == set(range(data.num_classes))
 
+    def test_val_may_be_trained_on(self, cfg):
+        apart = load_dataset(cfg, 8).splits
+        joined = load_dataset(cfg.model_copy(update={"train_on": "train_and_val"}), 8).splits
+        parts = [apart["train"], apart["val"]]
+        train = joined["train"]
+        assert train.paths == tuple(path for part in parts for path in part.paths)
+        assert train.labels.tolist() == [int(n) for part in parts for n in part.labels]
+        pixels = [part.images.image(i) for part in parts for i in range(len(part))]
+        assert all((train.images.image(i) == one).all() for i, one in enumerate(pixels))
+        assert joined["val"].paths == apart["val"].paths
+        assert joined["test"].paths == apart["test"].paths
+
     def test_squash_gives_squares(self, cfg):
         split = load_dataset(cfg, 8).splits["train"]
         assert {split.images.image(i).shape for i in range(len(split))} == {(8, 8, 3)}

@@ -395,3 +395,12 @@ def test_random_epochs_follow_the_length_of_training(
     exact = pack(x, EVAL).logits
     assert torch.equal(logits[random], exact)
     assert not torch.equal(logits[random - 1], exact)
+
+
+def test_val_that_is_trained_on_selects_nothing() -> None:
+    for extra in ({}, {"train__selection": "last_epoch", "train__patience": 3}):
+        with pytest.raises(
+            ConfigError, match=r"train_on='train_and_val' leaves no val .*got train"
+        ):
+            trial(["linear"], data__train_on="train_and_val", **extra)
+    trial(["linear"], data__train_on="train_and_val", train__selection="last_epoch")

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import trial
 from torch import nn
 
 from tcpa_core.config import OptimConfig
-from tcpa_core.methods.base import ParamSpec
+from tcpa_core.methods.base import ParamSpec, pack_key
 from tcpa_core.optim import PackOptimizer, lr_at
 
 SHAPES = [{"w": (3, 4), "b": (3,)}, {"w": (2, 4), "b": (2,)}]
@@ -48,6 +49,26 @@ def _reference(config: OptimConfig, params: list[nn.Parameter]) -> torch.optim.O
     return torch.optim.SGD(
         params, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
     )
+
+
+def test_without_decay_vpts_adamw_is_sgd() -> None:
+    quirk = OptimConfig(name="adamw", weight_decay=0.0, adamw_wd0="sgd", lr=0.1)
+    assert [quirk.rule, replace_decay(quirk, 0.1).rule] == ["sgd", "adamw"]
+    first, second = trial(["linear"]), trial(["linear"], optim__weight_decay=0.0)
+    assert pack_key(first) == pack_key(second)
+    assert pack_key(first) != pack_key(second.replace_paths({"optim.adamw_wd0": "sgd"}))
+    members, after = _members()[:1], []
+    for config in (quirk, OptimConfig(name="sgd", weight_decay=0.0, lr=0.1)):
+        param = nn.Parameter(members[0]["w"][None].clone())
+        optimizer = PackOptimizer({"w": param}, [config], [{}], SPECS[:1], [0])
+        param.grad = torch.ones_like(param)
+        optimizer.step([0.1])
+        after.append(param.detach())
+    assert torch.equal(*after)
+
+
+def replace_decay(config: OptimConfig, weight_decay: float) -> OptimConfig:
+    return config.model_copy(update={"weight_decay": weight_decay})
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
