@@ -23,6 +23,8 @@ from spaces.space import Space
 from tcpa_core.errors import RecordError, StorageError, StudyError, nearest
 from tcpa_core.record import SCHEMA_VERSION, decode_line, encode_line, read_journal
 
+_DESCRIBED = {"kind": str, "space": dict, "fingerprints": dict, "tracking_uri": str}
+"""What study.yaml must say for a driver to go on with the study."""
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _PACKAGES = ("tcpa-search", "torch", "timm", "torchvision", "ray", "optuna", "mlflow", "numpy")
 
@@ -194,6 +196,11 @@ class StudyDir:
         loaded = read_stored(self.path / "study.yaml")
         if not isinstance(loaded, dict) or loaded.get("schema") != SCHEMA_VERSION:
             raise RecordError(f"{self.path}/study.yaml is no description of a study.")
+        for name, kind in _DESCRIBED.items():
+            if not isinstance(loaded.get(name), kind):
+                raise RecordError(
+                    f"{self.path}/study.yaml is no description of a study: it lacks {name!r}."
+                )
         return loaded
 
     def space(self) -> Space:

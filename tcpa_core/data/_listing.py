@@ -1,6 +1,7 @@
 """What a data set file hands over: each image's split and class, and the checks on them."""
 
 import hashlib
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -200,7 +201,7 @@ def split_off(keys: Sequence[str], fraction: float, seed: str) -> tuple[list[int
         Positions of the first and of the second part, each ascending.
     """
     order = sorted(
-        range(len(keys)), key=lambda i: hashlib.sha256(f"{seed}/{keys[i]}".encode()).digest()
+        range(len(keys)), key=lambda i: hashlib.sha256(os.fsencode(f"{seed}/{keys[i]}")).digest()
     )
     count = min(max(1, round(fraction * len(keys))), len(keys) - 1)
     return sorted(order[count:]), sorted(order[:count])
