@@ -101,14 +101,14 @@ def to_latex(table: pd.DataFrame, references: Sequence[Reference] = ()) -> str:
     """Every factor as a booktabs table; needs the packages booktabs and xcolor."""
     parts = []
     for factor, rows in shown(table):
-        lines = [r"\begin{tabular}{lrrrrrr}", r"\toprule"]
+        lines = [r"\noindent\begin{tabular}{@{}lrrrrrr@{}}", r"\toprule"]
         lines += [
             rf"{escape_tex(factor)} & $n$ & val (\%) & test (\%) & $\Delta$ val & $p$ & $d_z$ \\",
             r"\midrule",
         ]
         places = ranking(rows)
         for row in rows:
-            at = {name: escape_tex(text) for name, text in cells(row).items()}
+            at = {name: tex_cell(text) for name, text in cells(row).items()}
             mark = {1: r"\textbf{%s}", 2: r"\underline{%s}"}.get(places.get(row[0], 0), "%s")
             star = stars(row[1])
             difference = at["difference"] + (f"$^{{{star}}}$" if star else "")
@@ -126,7 +126,7 @@ def to_latex(table: pd.DataFrame, references: Sequence[Reference] = ()) -> str:
         lines += [r"\bottomrule", r"\end{tabular}"]
         parts.append("\n".join(lines))
     head = "% \\usepackage{booktabs,xcolor}\n% " + INTERVALS.replace("%", "percent") + "\n"
-    return head + "\n\n".join(parts) + "\n" if parts else ""
+    return head + "\n\n\\bigskip\n".join(parts) + "\n" if parts else ""
 
 
 def frame_markdown(frame: pd.DataFrame, columns: Iterable[str]) -> str:
@@ -204,6 +204,11 @@ _TEX = {
 def escape_tex(text: str) -> str:
     """Any text as it shall read in LaTeX."""
     return "".join(_TEX.get(c, c) for c in _one_line(text))
+
+
+def tex_cell(text: str) -> str:
+    """A number of a table in LaTeX; what is not there is a dash."""
+    return "--" if text == "-" else escape_tex(text)
 
 
 def _one_line(text: str) -> str:

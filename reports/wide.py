@@ -7,7 +7,15 @@ from typing import Any
 import pandas as pd
 
 from reports.cross import MEAN_OF_GROUPS, MEAN_OF_TASKS, VTAB_GROUPS, Scores
-from reports.text import escape_markdown, escape_tex, is_missing, mean_text, signed, stars
+from reports.text import (
+    escape_markdown,
+    escape_tex,
+    is_missing,
+    mean_text,
+    signed,
+    stars,
+    tex_cell,
+)
 
 WITH_INTERVALS = 5
 """Data sets up to which a cell has its interval over seeds; more are too wide for a page."""
@@ -70,13 +78,13 @@ def _wide(scores: Scores, cells: pd.DataFrame, ranks: pd.DataFrame, groups: pd.D
             values["mean"] = [row["mean"] for row in whole]
             columns["mean"] = [_number(row["mean"], scale) for row in whole]
         if scores.baseline:
-            columns["Δ"] = [_delta(row, scale) for row in whole]
+            columns["Δ"] = [_delta(row, scale, with_interval) for row in whole]
         columns["rank"] = [f"{row['mean_rank']:.2f}" for row in whole]
         values["rank"] = [row["mean_rank"] * (-1 if scores.maximize else 1) for row in whole]
     places = [_places(values.get(name, ()), len(levels), scores.maximize) for name in columns]
     unit = " (%)" if scale == 100 else ""
     return Wide(
-        f"{scores.factor}: {scores.metric}{unit}",
+        f"{scores.factor}: {scores.metric.replace('_', ' ')}{unit}",
         tuple(columns),
         tuple(zip(levels, *columns.values(), strict=True)),
         tuple(zip(*places, strict=True)),
@@ -92,22 +100,22 @@ def _group_columns(groups: pd.DataFrame) -> list[str]:
 def _cell(row: Mapping[Any, Any], scale: float, with_interval: bool) -> str:
     if not row["n"]:
         return "-"
-    return mean_text(row, scale) if with_interval else _number(row["mean"], scale)
+    return mean_text(row, scale) if with_interval else _number(row["mean"], scale, 1)
 
 
-def _number(value: Any, scale: float) -> str:
+def _number(value: Any, scale: float, digits: int = 2) -> str:
     if is_missing(value):
         return "-"
-    return f"{scale * value:.2f}" if scale == 100 else f"{value:.4g}"
+    return f"{scale * value:.{digits}f}" if scale == 100 else f"{value:.4g}"
 
 
-def _delta(row: Mapping[Any, Any], scale: float) -> str:
+def _delta(row: Mapping[Any, Any], scale: float, with_interval: bool) -> str:
     if row["is_baseline"]:
         return "baseline"
     if is_missing(row["diff"]):
         return "-"
     text = signed(row["diff"], scale)
-    if not is_missing(row["diff_low"]):
+    if with_interval and not is_missing(row["diff_low"]):
         text += f" [{signed(row['diff_low'], scale)}, {signed(row['diff_high'], scale)}]"
     return text + stars(row)
 
@@ -140,18 +148,25 @@ def wide_markdown(tables: Sequence[Wide]) -> str:
 
 
 def wide_latex(tables: Sequence[Wide]) -> str:
-    """All tables as booktabs; needs the packages booktabs and graphicx."""
+    """All tables as booktabs; needs the packages booktabs and graphicx.
+
+    Names of many data sets stand upright, and the table is as wide as the text.
+    """
     parts = []
     for one in tables:
-        upright = len(one.columns) > WITH_INTERVALS + 3
-        form = r"\rotatebox{90}{%s}" if upright else "%s"
-        heads = [form % escape_tex(name) for name in one.columns]
-        lines = [f"% {escape_tex(one.title)}", rf"\begin{{tabular}}{{l{'r' * len(heads)}}}"]
-        lines += [r"\toprule", " & ".join(["", *heads]) + r" \\", r"\midrule"]
+        is_wide = len(one.columns) > WITH_INTERVALS + 3
+        heads = [
+            rf"\rotatebox{{90}}{{{n}}}" if is_wide else n for n in map(escape_tex, one.columns)
+        ]
+        fit = r"\setlength{\tabcolsep}{3pt}\resizebox{\linewidth}{!}{%" if is_wide else ""
+        lines = [rf"{{\noindent{fit}"]
+        lines += [rf"\begin{{tabular}}{{@{{}}l{'r' * len(heads)}@{{}}}}", r"\toprule"]
+        lines += [" & ".join([escape_tex(one.title), *heads]) + r" \\", r"\midrule"]
         for (level, *cells), places in zip(one.rows, one.places, strict=True):
             marks = [{1: r"\textbf{%s}", 2: r"\underline{%s}"}.get(p, "%s") for p in places]
-            shown = [m % escape_tex(c) for m, c in zip(marks, cells, strict=True)]
+            shown = [m % tex_cell(c) for m, c in zip(marks, cells, strict=True)]
             lines.append(" & ".join([escape_tex(level), *shown]) + r" \\")
-        parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]))
+        lines += [r"\bottomrule", r"\end{tabular}}" + "}" * is_wide]
+        parts.append("\n".join(lines))
     head = "% \\usepackage{booktabs,graphicx}\n% " + ABOUT.replace("%", "percent") + "\n"
-    return head + "\n\n".join(parts) + "\n" if parts else ""
+    return head + "\n\n\\bigskip\n".join(parts) + "\n" if parts else ""

@@ -78,3 +78,18 @@ def components(values: Mapping[str, Mapping[int, float]]) -> list[dict[str, Any]
             events += [final(number, "completed", accuracy, test_accuracy=accuracy - 0.05)]
             number += 1
     return events
+
+
+def over_datasets(values: Mapping[str, Mapping[str, Sequence[float]]]) -> list[dict[str, Any]]:
+    """Events of a components design: data set -> row -> val accuracy by seed."""
+    events: list[dict[str, Any]] = []
+    number = 0
+    for dataset, rows in values.items():
+        for order, (level, seeds) in enumerate(rows.items()):
+            for seed, accuracy in enumerate(seeds):
+                at = cell("components", level, order, order == 0) | {"dataset": dataset}
+                events += [planned(number, seed=seed, cells=[at], row=level, data__root=dataset)]
+                tested = {"test_accuracy": accuracy - 0.1}
+                events += [final(number, "completed", accuracy, **tested)]
+                number += 1
+    return events

@@ -18,7 +18,15 @@ from reports.journal import load_journal
 from tcpa_core import plugins
 from tcpa_core.errors import RecordError, StudyError
 from tcpa_core.record import encode_line
-from tests.reports.studies import cell, components, epoch, final, planned, write
+from tests.reports.studies import (
+    cell,
+    components,
+    epoch,
+    final,
+    over_datasets,
+    planned,
+    write,
+)
 
 TABLE = {
     "VPT": {0: 0.80, 1: 0.82, 2: 0.81},
@@ -123,19 +131,31 @@ def test_every_table_and_figure_is_written_in_every_format(tmp_path: Path) -> No
     assert set(summary.seconds) >= {"read", "tables", "statistics", "importance", "figures"}
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no texlive is installed")
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex is installed")
 def test_latex_compiles(tmp_path: Path) -> None:
-    events = components({"a_b & 5%": {0: 0.8, 1: 0.82, 2: 0.7}, "<c>": {0: 0.9, 1: 0.8, 2: 0.85}})
-    study = write(tmp_path / "tex", events, "ablation")
-    build_report(study)
-    table = (study / "tables" / "ablation.tex").read_text()
-    text = r"\documentclass{article}\usepackage{booktabs,xcolor}\begin{document}" + "\n"
-    (tmp_path / "t.tex").write_text(text + table + r"\end{document}")
+    """Awkward names, published rows, and tables over few and over many data sets."""
+    seeds = {0: 0.8, 1: 0.82, 2: 0.7}
+    events = components({r"a_b & 5% $x^2 {\}~#": seeds, "[<c>]*": seeds, "λ → −1 × ≤": {0: 0.9}})
+    for event in events:
+        if event["kind"] == "planned":
+            event["params"] |= {"data.root": "svhn", "train.selection": "best_test_epoch"}
+    build_report(write(tmp_path / "parts", events, "ablation"))
+    for name, datasets in (("few", ["a_b", "c"]), ("many", [f"set_{k}" for k in range(12)])):
+        values = {d: {"VPT": [0.5, 0.6], "+R": [0.6, 0.64]} for d in datasets}
+        build_report(write(tmp_path / name, over_datasets(values), "ablation"))
+    parts = [tmp_path / "parts/tables/ablation.tex", tmp_path / "few/tables/across.tex",
+             tmp_path / "many/tables/across.tex"]  # fmt: skip
+    texts = [part.read_text() for part in parts]
+    assert r"\textcolor{gray}{vfpt+tcpa (arXiv:2505.02406 Table 1)}" in texts[0]
+    assert r"\rotatebox{90}{set\_11}" in texts[2]
+    packages = r"\documentclass{article}\usepackage{booktabs,xcolor,graphicx}\begin{document}"
+    (tmp_path / "t.tex").write_text("\n".join([packages, *texts, r"\end{document}"]))
     done = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-1000:]
+    assert "Missing character" not in (tmp_path / "t.log").read_text()
 
 
 @pytest.mark.parametrize("name", ODD)

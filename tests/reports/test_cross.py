@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,7 @@ from reports.cross import (
     rank_rows,
 )
 from reports.plots.ranks import joined
-from tests.reports.studies import cell, final, planned, write
+from tests.reports.studies import final, over_datasets, planned, write
 
 
 def test_critical_difference_of_demsar() -> None:
@@ -88,20 +87,6 @@ def test_group_means_are_two_and_named() -> None:
     assert group_rows(scores(pd.DataFrame([[0.5]], columns=["digits"]))) == []
 
 
-def over_datasets(values: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]]:
-    """Events of a components design: data set -> row -> val accuracy by seed."""
-    events, number = [], 0
-    for dataset, rows in values.items():
-        for order, (level, seeds) in enumerate(rows.items()):
-            for seed, accuracy in enumerate(seeds):
-                at = cell("components", level, order, order == 0) | {"dataset": dataset}
-                events += [planned(number, seed=seed, cells=[at], row=level, data__root=dataset)]
-                tested = {"test_accuracy": accuracy - 0.1}
-                events += [final(number, "completed", accuracy, **tested)]
-                number += 1
-    return events
-
-
 DESIGN = {
     "svhn": {"VPT": [0.5, 0.52], "+R": [0.6, 0.61], "+R+T": [0.61, 0.64]},
     "dtd": {"VPT": [0.7, 0.72], "+R": [0.7, 0.74], "+R+T": [0.75, 0.76]},
@@ -124,14 +109,14 @@ def test_a_design_over_datasets(tmp_path: Path) -> None:
     assert "caltech101" in groups.loc[("val_accuracy", "VPT", "natural"), "missing"]
     build_report(study)
     text = (study / "tables" / "across.md").read_text()
-    assert "**components: val\\_accuracy (%)**" in text
+    assert "**components: val accuracy (%)**" in text
     line = next(line for line in text.splitlines() if line.startswith("| +R+T |"))
     # svhn, dtd, mean, difference [interval], rank
     assert line.startswith("| +R+T | **62.50 ± 19.06** | **75.50 ± 6.35** | **69.00** | +8.00 \\[")
     assert line.endswith("| **1.00** |")
     assert "\\textbf{69.00}" in (study / "tables" / "across.tex").read_text()
     page = (study / "report" / "report.html").read_text()
-    assert "components on svhn" in page and "Across data sets, components: val_accuracy" in page
+    assert "components on svhn" in page and "Across data sets, components: val accuracy" in page
 
 
 def test_vtab_has_both_means_in_the_table(tmp_path: Path) -> None:
