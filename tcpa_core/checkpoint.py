@@ -78,5 +78,5 @@ def _checksum(tensors: Mapping[str, Tensor], text: str) -> int:
     for name in sorted(tensors):
         kind = f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}"
         crc = zlib.crc32(kind.encode(), crc)
-        crc = zlib.crc32(tensors[name].flatten().view(torch.uint8).numpy(), crc)
+        crc = zlib.crc32(tensors[name].flatten().view(torch.uint8).numpy().data, crc)
     return crc
