@@ -7,88 +7,33 @@ from their last checkpoint.
 
 import asyncio
 import contextlib
-import importlib
-import os
 import re
-import threading
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
-from tcpa_core.record import FINAL_KINDS, TrialResult
+from search.pack_worker import PackWorker, WorkerSpec
+from search.watchdog import Watchdog
+from tcpa_core.errors import StorageError
+from tcpa_core.record import FINAL_KINDS, Pulse, TrialResult
 
 Event = dict[str, Any]
 
 MAX_RESTARTS = 3
 """Times that a trial may lose its worker within an epoch before it is taken for the cause."""
+HANG = 2
+"""What an epoch that never ends counts, in restarts."""
 MAX_FAILED_STARTS = 3
 """Workers in a row that may die before they take a trial, while none trains; then the study is
 given up."""
 HALT_S = 15.0
 """How long a halt waits for the end of the epochs; a preempted job is often given 30 s in all."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSpec:
-    """How pack workers are made."""
-
-    study_dir: Path
-    cache_dir: Path | None
-    factory: str
-    """"module:name" of a callable (study_dir, cache_dir, device, max_members) -> worker."""
-    count: int
-    slots: int
-    """Trials that one worker holds at once."""
-    num_cpus: float
-    num_gpus: float
-    env: dict[str, str]
-    """Environment variables of the worker processes, beside what they inherit."""
-
-
-class PackWorker:
-    """Ray actor around a worker of `tcpa_core`: a loop in one thread, commands in another."""
-
-    def __init__(self, spec: WorkerSpec) -> None:
-        os.environ["OMP_NUM_THREADS"] = str(max(1, int(spec.num_cpus)))  # before torch is imported
-        module, _, name = spec.factory.partition(":")
-        device = "cuda" if spec.num_gpus else "cpu"
-        make = getattr(importlib.import_module(module), name)
-        self._worker = make(spec.study_dir, spec.cache_dir, device, spec.slots)
-        self._wake = threading.Event()
-        self._halted = False
-
-    def ready(self) -> None:
-        """Return once the worker is made."""
-
-    def probe(self, trials: Sequence[dict[str, Any]], share: float) -> list[int]:
-        """Best pack sizes for some settings, measured on this worker's device."""
-        sizes: list[int] = self._worker.probe(trials, share)
-        return sizes
-
-    def run(self, dispatcher: Any, worker: int) -> None:
-        """Train until `halt`. Events are handed over before the next epoch, which may be fatal."""
-        while not self._halted:
-            self._wake.clear()
-            events = self._worker.work()
-            if events:
-                ray.get(dispatcher.push.remote(worker, events))
-            elif self._worker.idle:
-                self._wake.wait()
-
-    def command(self, name: str, *args: Any, **kwargs: Any) -> None:
-        """Hand a command ("submit", "extend", "stop", "test") to the worker."""
-        getattr(self._worker, name)(*args, **kwargs)
-        self._wake.set()
-
-    def halt(self) -> None:
-        """Let `run` return at the next epoch boundary; every trial has its checkpoint there."""
-        self._halted = True
-        self._wake.set()
+DEATH_S = 15.0
+"""How long a killed worker is waited for, so that no two have the same trial."""
 
 
 @dataclass(slots=True)
@@ -103,7 +48,7 @@ class _Trial:
     """Set when the trial stands at `until_epoch` or has ended."""
     stopping: bool = False
     restarts: int = 0
-    """Workers lost since its last new epoch."""
+    """Workers lost since its last new epoch; one that hung in its epoch counts `HANG`."""
 
     @property
     def has_ended(self) -> bool:
@@ -111,7 +56,7 @@ class _Trial:
 
     @property
     def is_suspect(self) -> bool:
-        """Lost its worker twice: from now on it runs alone, so that no other fails with it."""
+        """Lost its worker twice: its next epoch is trained alone, which shows who is to blame."""
         return self.restarts > 1
 
 
@@ -120,6 +65,11 @@ class _Worker:
     actor: Any
     trials: set[str] = field(default_factory=set)
     is_ready: bool = False
+    process: str = ""
+    """Id and host, for messages."""
+    hung_in: tuple[str, ...] = ()
+    """Trials of the epoch that did not end, if it is killed for that."""
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Dispatcher:
@@ -139,8 +89,11 @@ class Dispatcher:
         self._news = asyncio.Event()
         self._interrupted = False
         self._fault: str | None = None
+        self._together: int | None = None
+        """Most trials to train together, after workers died of more; None: no limit."""
         self._tests: dict[str, tuple[dict[str, Any], asyncio.Future[Event]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._guards: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Start the workers; they load their libraries while the first trials are sampled."""
@@ -220,6 +173,8 @@ class Dispatcher:
         One that does not come to it in time is killed; its trials keep their last checkpoint.
         """
         self._interrupted = True
+        for guard in self._guards:
+            guard.cancel()
         for state in self._trials.values():
             state.reached.set()
         for worker in list(self._workers.values()):
@@ -239,7 +194,7 @@ class Dispatcher:
             return  # taken for dead; its trials go on elsewhere from their checkpoints
         news = [event for event in events if self._take(event)]
         for event in news:
-            state = self._trials.get(event["trial"])
+            state = self._trials.get(event.get("trial", ""))
             if state and (state.has_ended or state.report.get("epoch", 0) >= state.until_epoch):
                 state.reached.set()
         self._outbox += news
@@ -261,7 +216,10 @@ class Dispatcher:
 
     def _take(self, event: Event) -> bool:
         """Note an event; False if it tells nothing new (a trial taken up tells all its epochs)."""
-        trial, kind = event["trial"], event["kind"]
+        kind = event["kind"]
+        if kind == "notice":
+            return True
+        trial = event["trial"]
         if kind == "tested":
             _, future = self._tests.pop(trial, (None, None))
             if future is not None:
@@ -287,14 +245,18 @@ class Dispatcher:
         return True
 
     def _place(self) -> None:
-        """Give waiting trials to the workers with the most free places, oldest first."""
-        while self._queue and not self._interrupted:
-            trial = self._queue[0]
+        """Give waiting trials to the workers with the most free places, oldest first.
+
+        A worker holds one suspect at a time, so that its end says who was to blame.
+        """
+        for trial in () if self._interrupted else tuple(self._queue):
             state = self._trials[trial]
-            number = self._roomiest(alone=state.is_suspect)
+            number = self._roomiest(for_suspect=state.is_suspect)
+            if number is None and state.is_suspect:
+                continue
             if number is None:
                 return
-            self._queue.popleft()
+            self._queue.remove(trial)
             state.worker = number
             self._workers[number].trials.add(trial)
             self._command(
@@ -304,19 +266,22 @@ class Dispatcher:
                 state.params,
                 state.until_epoch,
                 test_at_end=self._test_at_end,
+                alone=state.is_suspect,
             )
             if state.stopping:
                 self._command(number, "stop", trial)
 
-    def _roomiest(self, *, alone: bool) -> int | None:
-        """The worker with the most free places; one without any trial if `alone`."""
+    def _roomiest(self, *, for_suspect: bool) -> int | None:
+        """The worker with the most free places."""
         free = {}
         for number, worker in self._workers.items():
-            held = [self._trials[trial] for trial in worker.trials]
-            if worker.is_ready and not any(t.is_suspect for t in held) and not (alone and held):
-                free[number] = self._slots - len(held)
+            if worker.is_ready and not (for_suspect and self._suspects(worker)):
+                free[number] = self._slots - len(worker.trials)
         roomiest = max(free, key=lambda n: free[n], default=None)
         return roomiest if roomiest is not None and free[roomiest] > 0 else None
+
+    def _suspects(self, worker: _Worker) -> list[str]:
+        return [trial for trial in worker.trials if self._trials[trial].is_suspect]
 
     def _send_tests(self) -> None:
         ready = [number for number, worker in self._workers.items() if worker.is_ready]
@@ -338,17 +303,23 @@ class Dispatcher:
 
         self._spawn(check())
 
-    def _spawn(self, coroutine: Any) -> None:
+    def _send_limit(self) -> None:
+        for number, worker in self._workers.items():
+            if worker.is_ready:
+                self._command(number, "limit", self._together)
+
+    def _spawn(self, coroutine: Any, tasks: set[asyncio.Task[None]] | None = None) -> None:
+        tasks = self._tasks if tasks is None else tasks
         task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     def _start_worker(self) -> None:
         spec = self._spec
         actor = ray.remote(PackWorker).options(
             num_cpus=spec.num_cpus,
             num_gpus=spec.num_gpus,
-            max_concurrency=2,
+            max_concurrency=3,
             runtime_env={"env_vars": spec.env} if spec.env else None,
         )
         number = self._num_started
@@ -360,51 +331,129 @@ class Dispatcher:
         """Follow a worker from its start to its end, which only a fault or `interrupt` brings."""
         worker = self._workers[number]
         try:
-            await worker.actor.ready.remote()
+            worker.process = await worker.actor.ready.remote()
             worker.is_ready = True
             self._failed_starts = 0
+            self._spawn(self._guard(number), self._guards)
+            if self._together is not None:
+                self._send_limit()
             self._place()
             self._send_tests()
             await worker.actor.run.remote(ray.get_runtime_context().current_actor, number)
         except RayError as err:
             with contextlib.suppress(RayError):
                 ray.kill(worker.actor)
+            if isinstance(err, StorageError):  # every worker would meet it
+                self._fault = str(err.cause) if isinstance(err, RayTaskError) else str(err)
             self._lose(number, _clause(err))
         else:
-            del self._workers[number]
+            self._workers.pop(number, None)
+
+    async def _guard(self, number: int) -> None:
+        """Kill a worker that shows no sign of life for too long."""
+        worker, watchdog = self._workers[number], Watchdog(self._spec.silence_s)
+        pulse: Pulse | None = Pulse()
+        while not watchdog.hangs(pulse):
+            await asyncio.sleep(watchdog.pause_s)
+            if number not in self._workers:
+                return
+            pulse = await self._feel(worker, max(1.0, watchdog.pause_s))
+        trials = pulse.trials if pulse else ()
+        worker.hung_in = trials or tuple(sorted(worker.trials))
+        what = f"epoch {pulse.epoch}" if pulse and trials else "the work"
+        usual = f"{watchdog.usual_s:.1f} s" if watchdog.usual_s is not None else "not known yet"
+        why = (
+            f"hung: {watchdog.silent_s:.0f} s without a step in {what} of "
+            f"{', '.join(worker.hung_in) or 'no trial'}, {worker.process}; longest epoch {usual}"
+        )
+        ray.kill(worker.actor)
+        with contextlib.suppress(TimeoutError):  # some processes cannot even die
+            await asyncio.wait_for(worker.gone.wait(), DEATH_S)
+        worker.gone.set()
+        self._lose(number, why)
+
+    async def _feel(self, worker: _Worker, timeout_s: float) -> Pulse | None:
+        """The worker's pulse; None: it does not answer, whatever it is doing."""
+        asked = asyncio.ensure_future(asyncio.wrap_future(worker.actor.pulse.remote().future()))
+        done, _ = await asyncio.wait({asked}, timeout=timeout_s)
+        if not done:
+            asked.cancel()
+        return asked.result() if done and not asked.exception() else None
 
     def _lose(self, number: int, why: str) -> None:
         """Replace a worker that is gone; its trials are the first to go on."""
-        worker = self._workers.pop(number)
+        worker = self._workers.get(number)
+        if worker is None:
+            return
+        if worker.hung_in and not worker.gone.is_set():
+            worker.gone.set()  # `_guard` killed it and says why
+            return
+        del self._workers[number]
         if not worker.is_ready:
             self._failed_starts += 1
         if self._failed_starts >= MAX_FAILED_STARTS:
             self._fault = f"{self._failed_starts} workers in a row could not start ({why})"
+        if self._fault:
             self._news.set()
         if self._interrupted or self._fault:
             return
         self._tell_loss(number, why, worker.trials)
+        self._blame(worker, why)
         for trial in sorted(worker.trials, reverse=True):
             state = self._trials[trial]
             state.worker = None
-            state.restarts += 1
             if state.restarts <= MAX_RESTARTS:
                 self._queue.appendleft(trial)
-                continue
-            reason = f"the trial's worker ended {state.restarts} times, last: {why}"
-            result = TrialResult(status="failed", reason=reason).as_dict()
-            event = {"kind": "failed", "trial": trial, **result}
-            self._take(event)
-            self._outbox.append(event)
-            self._news.set()
-            state.reached.set()
+            elif trial in worker.hung_in:
+                self._fail(trial, why)
+            else:
+                self._fail(trial, f"its worker ended {state.restarts} times in one epoch: {why}")
         self._start_worker()
+
+    def _blame(self, worker: _Worker, why: str) -> None:
+        """Count a worker's end against the trials that may have caused it.
+
+        Those of the epoch that hung; else the suspect, whose epoch came first; else all. That a
+        node is gone is no trial's fault.
+        """
+        if "node" in why:
+            return
+        blamed = worker.hung_in or self._suspects(worker) or worker.trials
+        states = [self._trials[trial] for trial in blamed]
+        for state in states:
+            state.restarts += HANG if worker.hung_in else 1
+        if not worker.hung_in and len(states) > 1 and all(s.is_suspect for s in states):
+            self._shrink(len(states))
+
+    def _shrink(self, members: int) -> None:
+        """Train fewer trials together: memory may be what their workers died of."""
+        self._together = max(1, min(members, self._together or members) // 2)
+        self._say(
+            f"two workers ended in the same epoch of {members} trials; from now on at most "
+            f"{self._together} are trained together, in case that memory ran out"
+        )
+        self._send_limit()
+
+    def _fail(self, trial: str, reason: str) -> None:
+        """End a trial that no worker survives."""
+        result = TrialResult(status="failed", reason=reason).as_dict()
+        event = {"kind": "failed", "trial": trial, **result}
+        self._take(event)
+        self._outbox.append(event)
+        self._news.set()
+        self._trials[trial].reached.set()
+        if self._together is not None:  # it was this trial, not too many of them
+            self._together = None
+            self._send_limit()
 
     def _tell_loss(self, number: int, why: str, trials: Collection[str]) -> None:
         """Tell the user in one line."""
         text = f"worker {number} was lost ({why})"
         if trials:
             text += f"; trials {', '.join(sorted(trials))} go on elsewhere from their last epoch"
+        self._say(text, trials)
+
+    def _say(self, text: str, trials: Iterable[str] = ()) -> None:
         self._outbox.append({"kind": "notice", "text": text, "trials": sorted(trials)})
         self._news.set()
 

@@ -25,7 +25,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.balance import Balanced
 from search.cluster import connect, on_interrupt
-from search.dispatcher import Dispatcher, WorkerSpec
+from search.dispatcher import Dispatcher
+from search.pack_worker import WorkerSpec
 from search.past import Past, read_past
 from search.race import Race
 from search.sampler import Design, Planned, Sampled, Source
@@ -211,6 +212,7 @@ class _Run:
             num_cpus=1,
             num_gpus=1 if on_gpu else 0,
             env=dict(WORKER_ENV) if self._placement.address else {},
+            silence_s=self._space.budget.hang_seconds,
         )
         # Beside the driver: with any other node it would be lost, and the driver's run with it.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

@@ -71,3 +71,6 @@ class Budget(Settings):
     hours: float | None = Field(default=None, gt=0.0)
     """Wall time."""
     gpu_hours: float | None = Field(default=None, gt=0.0)
+    hang_seconds: float | None = Field(default=None, gt=0.0)
+    """Longest time without a training step before a worker is taken for hung and replaced; None: 20
+    epochs of its pack, between a minute and an hour."""

@@ -39,6 +39,22 @@ FINAL_KINDS = ("completed", "pruned", "failed", "reused")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """What a worker is doing, as a watchdog asks for it."""
+
+    signs: int = 0
+    """Signs of life so far: steps, evaluated batches, decoded images."""
+    is_idle: bool = True
+    """Between two pieces of work."""
+    trials: tuple[str, ...] = ()
+    """Those whose epoch is being trained."""
+    epoch: int = 0
+    """The latest of these epochs, 1-based."""
+    usual_s: float | None = None
+    """Longest epoch of their pack so far; None: none has ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EpochReport:
     """Measurements of one epoch of one trial. Accuracies are fractions in [0, 1]."""
 

@@ -5,8 +5,9 @@ method calls from any thread, journal-ready events come out of `work`.
 """
 
 import queue
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tcpa_core.pack import (
     load_trial_data,
 )
 from tcpa_core.probe import pack_size, recorded_size
-from tcpa_core.record import Status, TrialResult
+from tcpa_core.record import Pulse, Status, TrialResult
 
 Event = dict[str, Any]
 
@@ -35,6 +36,8 @@ class _Job:
     member: Member
     until_epoch: int
     test_at_end: bool
+    alone: bool
+    """Its next epoch is trained before all others and by itself."""
 
     @property
     def may_train(self) -> bool:
@@ -49,6 +52,8 @@ class _Group:
     jobs: dict[str, _Job] = field(default_factory=dict)
     limit: int | None = None
     """Most members to train together: what a probe found best, or what memory allows."""
+    longest_s: float | None = None
+    """Longest epoch so far."""
 
 
 class Worker:
@@ -73,9 +78,18 @@ class Worker:
         self._data: dict[tuple[Any, ...], TrialData] = {}
         self._groups: dict[tuple[Any, ...], _Group] = {}
         self._turn = 0
+        self._together: int | None = None
+        self._signs = 0
+        self._doing = Pulse()
 
     def submit(
-        self, trial: str, params: Flat, until_epoch: int, *, test_at_end: bool = False
+        self,
+        trial: str,
+        params: Flat,
+        until_epoch: int,
+        *,
+        test_at_end: bool = False,
+        alone: bool = False,
     ) -> None:
         """Take a trial, going on from its last checkpoint if it has one.
 
@@ -84,8 +98,10 @@ class Worker:
             params: All settings by dotted path.
             until_epoch: It may train up to and including this epoch, then waits for `extend`.
             test_at_end: Score the test split when the trial completes.
+            alone: Train its next epoch by itself and before all others: it may be what a worker
+                died of.
         """
-        self._commands.put(("_submit", (trial, params, until_epoch, test_at_end)))
+        self._commands.put(("_submit", (trial, params, until_epoch, test_at_end, alone)))
 
     def extend(self, trial: str, until_epoch: int) -> None:
         """Allow a trial to go on to a later epoch."""
@@ -98,6 +114,14 @@ class Worker:
     def test(self, trial: str, params: Flat) -> None:
         """Score the selected state of a finished trial on the test split ("tested" event)."""
         self._commands.put(("_test", (trial, params)))
+
+    def limit(self, members: int | None) -> None:
+        """Train at most so many trials together; None: as many as a probe found best."""
+        self._commands.put(("_limit", (members,)))
+
+    def pulse(self) -> Pulse:
+        """What is done at the moment; from any thread."""
+        return replace(self._doing, signs=self._signs)
 
     def probe(self, trials: Sequence[Flat], share: float) -> list[int]:
         """Best number of members of a pack for each of some settings (see `tcpa_core.probe`).
@@ -138,12 +162,33 @@ class Worker:
         Returns:
             Events in the order in which they happened; [] when there was nothing to do.
         """
-        events = self._read_commands()
-        ready = [g for g in self._groups.values() if any(j.may_train for j in g.jobs.values())]
-        if ready:
-            self._turn += 1
-            events += self._train(ready[self._turn % len(ready)])
-        return events
+        self._doing = Pulse(is_idle=False)
+        try:
+            events = self._read_commands()
+            chosen = self._choose()
+            if chosen is not None:
+                events += self._train(*chosen)
+            return events
+        finally:
+            self._doing = Pulse()
+
+    def _choose(self) -> tuple[_Group, list[_Job]] | None:
+        """The pack whose turn it is and those of its trials that train, the least trained first."""
+        ready = {
+            id(group): (group, jobs)
+            for group in self._groups.values()
+            if (jobs := [job for job in group.jobs.values() if job.may_train])
+        }
+        for group, jobs in ready.values():
+            for job in jobs:
+                if job.alone:
+                    return group, [job]
+        if not ready:
+            return None
+        self._turn += 1
+        group, jobs = list(ready.values())[self._turn % len(ready)]
+        limits = [n for n in (group.limit, self._together) if n is not None]
+        return group, sorted(jobs, key=lambda job: job.member.epoch)[: min(limits, default=None)]
 
     def _read_commands(self) -> list[Event]:
         events: list[Event] = []
@@ -153,8 +198,19 @@ class Worker:
             except queue.Empty:
                 return events
             events += getattr(self, name)(*args)
+            self._sign()
 
-    def _submit(self, trial: str, params: Flat, until_epoch: int, test_at_end: bool) -> list[Event]:
+    def _sign(self, *_: object) -> None:
+        """Show that work goes on."""
+        self._signs += 1
+
+    def _limit(self, members: int | None) -> list[Event]:
+        self._together = members
+        return []
+
+    def _submit(
+        self, trial: str, params: Flat, until_epoch: int, test_at_end: bool, alone: bool
+    ) -> list[Event]:
         try:
             config = TrialConfig.from_flat(params, place=f"trial {trial}")
             group = self._group(config)
@@ -163,7 +219,7 @@ class Worker:
         except TcpaError as err:
             result = TrialResult(status="failed", reason=str(err), device=self._device)
             return [_event("failed", trial, asdict(result))]
-        job = _Job(member, until_epoch, test_at_end)
+        job = _Job(member, until_epoch, test_at_end, alone)
         group.jobs[trial] = job
         fields = {"device": self._device, "epoch": member.epoch} | ({"note": note} if note else {})
         started = _event("started", trial, fields)
@@ -204,18 +260,26 @@ class Worker:
         loss, accuracy = pack.test([member])[0]
         return [_event("tested", trial, {"test_loss": loss, "test_accuracy": accuracy})]
 
-    def _train(self, group: _Group) -> list[Event]:
-        ready = [job for job in group.jobs.values() if job.may_train]
-        jobs = sorted(ready, key=lambda job: job.member.epoch)[: group.limit]
+    def _train(self, group: _Group, jobs: list[_Job]) -> list[Event]:
+        members = [job.member for job in jobs]
+        self._doing = Pulse(
+            is_idle=False,
+            trials=tuple(member.trial for member in members),
+            epoch=max(member.epoch for member in members) + 1,
+            usual_s=group.longest_s,
+        )
+        started = time.perf_counter()
         try:
-            outcomes = group.pack.run_epoch([job.member for job in jobs])
+            outcomes = group.pack.run_epoch(members)
         except Exception as err:
             if self._device != "cpu" and not is_out_of_memory(err):
                 raise  # a fault of the device may have spoilt it for everybody
             return self._shrink(group, jobs, err)
+        group.longest_s = max(group.longest_s or 0.0, time.perf_counter() - started)
         events = []
         for job, outcome in zip(jobs, outcomes, strict=True):
             trial = job.member.trial
+            job.alone = False
             if isinstance(outcome, Diverged):
                 events.append(self._end(group, trial, "failed", reason=outcome.reason))
             else:
@@ -278,7 +342,7 @@ class Worker:
         """The pack for a configuration, with its backbone and data, built on first use."""
         key = (config.backbone, config.data, config.train.precision, *pack_key(config))
         if key not in self._groups:
-            pack = Pack(*self._backbone_and_data(config))
+            pack = Pack(*self._backbone_and_data(config), on_step=self._sign)
             known = recorded_size(pack, config, cache_dir=self._cache_dir)
             self._groups[key] = _Group(pack, limit=known.members if known else None)
         return self._groups[key]
@@ -290,7 +354,11 @@ class Worker:
         key = (config.backbone, config.data)
         if key not in self._data:
             self._data[key] = load_trial_data(
-                config, backbone, device=self._device, cache_dir=self._cache_dir
+                config,
+                backbone,
+                device=self._device,
+                cache_dir=self._cache_dir,
+                progress=self._sign,
             )
         return backbone, self._data[key]
 

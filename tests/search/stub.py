@@ -9,12 +9,13 @@ import json
 import math
 import os
 import queue
+import signal
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tcpa_core.record import EpochReport, Status, TrialResult
+from tcpa_core.record import EpochReport, Pulse, Status, TrialResult
 
 Event = dict[str, Any]
 
@@ -24,6 +25,7 @@ class _Job:
     params: dict[str, Any]
     until_epoch: int
     test_at_end: bool
+    alone: bool = False
     epoch: int = 0
 
     @property
@@ -48,15 +50,24 @@ class StubWorker:
         self._max_members = max_members
         self._commands: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
         self._jobs: dict[str, _Job] = {}
+        self._together: int | None = None
+        self._longest_s: float | None = None
+        self._doing = Pulse()
         plan = self._study / "stub.json"
         self._plan: dict[str, Any] = json.loads(plan.read_text()) if plan.exists() else {}
         if self._plan.get("broken"):
             raise RuntimeError("the stub was told not to start")
 
     def submit(
-        self, trial: str, params: dict[str, Any], until_epoch: int, *, test_at_end: bool = False
+        self,
+        trial: str,
+        params: dict[str, Any],
+        until_epoch: int,
+        *,
+        test_at_end: bool = False,
+        alone: bool = False,
     ) -> None:
-        self._commands.put(("submit", trial, params, until_epoch, test_at_end))
+        self._commands.put(("submit", trial, params, until_epoch, test_at_end, alone))
 
     def extend(self, trial: str, until_epoch: int) -> None:
         self._commands.put(("extend", trial, until_epoch))
@@ -66,6 +77,12 @@ class StubWorker:
 
     def test(self, trial: str, params: dict[str, Any]) -> None:
         self._commands.put(("test", trial, params))
+
+    def limit(self, members: int | None) -> None:
+        self._together = members
+
+    def pulse(self) -> Pulse:
+        return self._doing
 
     @property
     def free_slots(self) -> int:
@@ -79,10 +96,24 @@ class StubWorker:
         events = self._read_commands()
         assert len(self._jobs) <= self._max_members, "more trials than slots"
         ready = {t: j for t, j in self._jobs.items() if self._may_train(j)}
-        if ready:
+        alone = {t: j for t, j in ready.items() if j.alone}
+        together = dict(list((alone or ready).items())[: 1 if alone else self._together])
+        if together:
+            self._doing = Pulse(
+                signs=self._doing.signs + 1,
+                is_idle=False,
+                trials=tuple(together),
+                epoch=max(job.epoch for job in together.values()) + 1,
+                usual_s=self._longest_s,
+            )
+            started = time.monotonic()
+            self._break_down(together)
             time.sleep(self._plan.get("epoch_s", 0.0))
-        for trial, job in ready.items():
+            self._longest_s = max(self._longest_s or 0.0, time.monotonic() - started)
+        for trial, job in together.items():
+            job.alone = False
             events += self._train(trial, job)
+        self._doing = replace(self._doing, is_idle=True)
         return events
 
     @staticmethod
@@ -143,15 +174,29 @@ class StubWorker:
         )
         return _event("epoch", trial, **asdict(report))
 
+    def _break_down(self, together: dict[str, _Job]) -> None:
+        """Hang or die of a trial, or of more trials at once than fit."""
+        hang = self._plan.get("hang", {})
+        job = together.get(hang.get("trial", ""))
+        if job and job.epoch + 1 == hang["epoch"] and self._counts("hangs", hang.get("times", 99)):
+            if hang.get("deaf"):
+                os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(3600)
+        if len(together) > self._plan.get("fits", math.inf):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _counts(self, what: str, times: int) -> bool:
+        marker = self._study / what
+        count = marker.read_text().count("x") if marker.exists() else 0
+        marker.write_text("x" * (count + 1))
+        return count < times
+
     def _misbehave(self, trial: str, epoch: int, after_saving: bool = False) -> None:
         """Die in the middle of an epoch, as often as told."""
         orders = self._plan.get("die", {})
         if [trial, epoch, after_saving] != [orders.get(k) for k in ("trial", "epoch", "saved")]:
             return
-        marker = self._study / "deaths"
-        deaths = marker.read_text().count("x") if marker.exists() else 0
-        if deaths < orders["times"]:
-            marker.write_text("x" * (deaths + 1))
+        if self._counts("deaths", orders["times"]):
             os._exit(1)
 
     def _end(self, trial: str, status: Status, reason: str = "") -> Event:

@@ -1,0 +1,79 @@
+"""A pack worker as Ray sees it: an actor around a worker of `tcpa_core`."""
+
+import importlib
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from tcpa_core.record import Pulse
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """How pack workers are made."""
+
+    study_dir: Path
+    cache_dir: Path | None
+    factory: str
+    """"module:name" of a callable (study_dir, cache_dir, device, max_members) -> worker."""
+    count: int
+    slots: int
+    """Trials that one worker holds at once."""
+    num_cpus: float
+    num_gpus: float
+    env: dict[str, str]
+    """Environment variables of the worker processes, beside what they inherit."""
+    silence_s: float | None = None
+    """Time without a sign of life after which a worker is taken for hung; None: see `Watchdog`."""
+
+
+class PackWorker:
+    """A loop in one thread, commands in another, and a third that always answers."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, int(spec.num_cpus)))  # before torch is imported
+        module, _, name = spec.factory.partition(":")
+        device = "cuda" if spec.num_gpus else "cpu"
+        make = getattr(importlib.import_module(module), name)
+        self._worker = make(spec.study_dir, spec.cache_dir, device, spec.slots)
+        self._wake = threading.Event()
+        self._halted = False
+
+    def ready(self) -> str:
+        """Say which process this is, once the worker is made."""
+        return f"pid {os.getpid()} on {os.uname().nodename}"
+
+    def probe(self, trials: Sequence[dict[str, Any]], share: float) -> list[int]:
+        """Best pack sizes for some settings, measured on this worker's device."""
+        sizes: list[int] = self._worker.probe(trials, share)
+        return sizes
+
+    def pulse(self) -> Pulse:
+        """What the worker is doing; a worker that hangs shows no new signs of life."""
+        pulse: Pulse = self._worker.pulse()
+        return pulse
+
+    def run(self, dispatcher: Any, worker: int) -> None:
+        """Train until `halt`. Events are handed over before the next epoch, which may be fatal."""
+        while not self._halted:
+            self._wake.clear()
+            events = self._worker.work()
+            if events:
+                ray.get(dispatcher.push.remote(worker, events))
+            elif self._worker.idle:
+                self._wake.wait()
+
+    def command(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """Hand a command ("submit", "extend", "stop", "test", "limit") to the worker."""
+        getattr(self._worker, name)(*args, **kwargs)
+        self._wake.set()
+
+    def halt(self) -> None:
+        """Let `run` return at the next epoch boundary; every trial has its checkpoint there."""
+        self._halted = True
+        self._wake.set()
