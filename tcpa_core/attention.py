@@ -9,11 +9,11 @@ numbers: `dense` spells the formula out, `twin` and `lse` keep no attention map.
 """
 
 # Axes: M members, B samples (1 where all samples share), H heads, S real tokens, R rows (leading
-# real tokens that are computed), P prompt tokens, E head width, D width.
+# real tokens that are computed), P prompt tokens of all pools, E head width, D width.
 # A flat batch axis of length M * B is written N.
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -23,9 +23,6 @@ from torch import Tensor
 
 MaskMode = Literal["post", "pre"]
 Backend = Literal["dense", "twin", "lse"]
-Visible = bool | Tensor
-"""Which prompts of a pool some rows use: all, none, or a boolean (M, B, R, P) tensor."""
-
 FEW_ROWS = 8
 """Up to this many rows the plain formula is the fastest."""
 
@@ -34,13 +31,13 @@ BACKENDS: dict[str, Backend] = {"cpu": "lse", "cuda": "twin"}
 
 
 @dataclass(frozen=True, slots=True)
-class PromptPool:
-    """Prompts of one pool in one block, projected to keys and values."""
+class PromptKeys:
+    """Prompts of one block, projected to keys and values."""
 
     k_MBHPE: Tensor
     v_MBHPE: Tensor
     exists_MP: Tensor | None
-    """False where a member's pool is padded; None: nothing is padded."""
+    """False where a member's prompts are padded; None: nothing is padded."""
 
 
 def default_backend(device: torch.device) -> Backend:
@@ -48,30 +45,36 @@ def default_backend(device: torch.device) -> Backend:
     return BACKENDS.get(device.type, "twin")
 
 
-def prompt_pools(
-    block: Block, prompts_MBPD: Tensor, sizes: Sequence[int], exists_MP: Tensor | None
-) -> list[PromptPool]:
-    """Normalise and project prompts as the block would, and split them into pools.
+def prompt_keys(block: Block, prompts_MBPD: Tensor, exists_MP: Tensor | None) -> PromptKeys:
+    """Normalise and project prompts as the block would.
 
     Args:
         block: Whose norm1 and key and value projections to use.
-        prompts_MBPD: Prompts of all pools, one after the other.
-        sizes: Prompts per pool; their sum is P.
+        prompts_MBPD: Prompts of the block.
         exists_MP: False for padding; None: no padding.
     """
-    members, samples = prompts_MBPD.shape[:2]
+    batch = prompts_MBPD.shape[:2]
     k, v = keys_values(block, block.norm1(prompts_MBPD.flatten(0, 1)))
-    keys = k.unflatten(0, (members, samples)).split(list(sizes), dim=-2)
-    values = v.unflatten(0, (members, samples)).split(list(sizes), dim=-2)
-    exists = [None] * len(sizes) if exists_MP is None else exists_MP.split(list(sizes), dim=-1)
-    return [PromptPool(*parts) for parts in zip(keys, values, exists, strict=True)]
+    return PromptKeys(k.unflatten(0, batch), v.unflatten(0, batch), exists_MP)
+
+
+def join_prompts(first: PromptKeys, second: PromptKeys) -> PromptKeys:
+    """Prompts of two origins in one block."""
+    samples = max(first.k_MBHPE.shape[1], second.k_MBHPE.shape[1])
+    k, v = (
+        torch.cat([t.expand(-1, samples, -1, -1, -1) for t in pair], dim=-2)
+        for pair in ((first.k_MBHPE, second.k_MBHPE), (first.v_MBHPE, second.v_MBHPE))
+    )
+    if first.exists_MP is None and second.exists_MP is None:
+        return PromptKeys(k, v, None)
+    return PromptKeys(k, v, torch.cat([_exists(first), _exists(second)], dim=-1))
 
 
 def prompted_block(
     block: Block,
     tokens_MBSD: Tensor,
-    pools: Sequence[PromptPool],
-    visible: Sequence[Visible],
+    prompts: PromptKeys | None,
+    visible_MBSP: Tensor | None,
     *,
     mode: MaskMode = "post",
     backend: Backend,
@@ -81,8 +84,8 @@ def prompted_block(
 
     Args:
         tokens_MBSD: Residual stream that enters the block.
-        pools: Prompts of this block.
-        visible: Which prompts of each pool the S tokens use.
+        prompts: Prompts of this block; None: no prompts.
+        visible_MBSP: Which prompts each token uses, boolean, M and B may be 1; None: all.
         mode: When hidden prompts are hidden.
         rows: Compute only this many leading tokens; None: all.
 
@@ -98,8 +101,8 @@ def prompted_block(
     h_NSD = block.norm1(x_NSD)
     q = queries(block, h_NSD[:, :rows]).unflatten(0, batch)
     k, v = (t.unflatten(0, batch) for t in keys_values(block, h_NSD))
-    seen = [entry if isinstance(entry, bool) else entry[:, :, :rows] for entry in visible]
-    o_MBHRE = attend(q, k, v, pools, seen, mode=mode, backend=backend)
+    visible = None if visible_MBSP is None else visible_MBSP[:, :, :rows]
+    o_MBHRE = attend(q, k, v, prompts, visible, mode=mode, backend=backend)
     x_NRD = x_NSD[:, :rows] + project(block, o_MBHRE.flatten(0, 1))
     return mlp_residual(block, x_NRD).unflatten(0, batch)
 
@@ -170,8 +173,8 @@ def attend(
     q_MBHRE: Tensor,
     k_MBHSE: Tensor,
     v_MBHSE: Tensor,
-    pools: Sequence[PromptPool],
-    visible: Sequence[Visible],
+    prompts: PromptKeys | None,
+    visible_MBRP: Tensor | None,
     *,
     mode: MaskMode,
     backend: Backend,
@@ -179,66 +182,42 @@ def attend(
     """Mix values of tokens and prompts; every row sees all tokens and the prompts it may use.
 
     Args:
-        visible: One entry per pool. A member's padding is hidden whatever stands here.
+        visible_MBRP: Boolean, M and B may be 1; None: all prompts. Padding is hidden whatever
+            stands here.
 
     Returns:
         (M, B, H, R, E).
     """
-    if mode == "pre":
-        keep = [i for i, entry in enumerate(visible) if entry is not False]
-        pools, visible = [pools[i] for i in keep], [visible[i] for i in keep]
-    if not pools:
+    if prompts is None:
         q, k, v = (t.flatten(0, 1) for t in (q_MBHRE, k_MBHSE, v_MBHSE))
         return F.scaled_dot_product_attention(q, k, v).view_as(q_MBHRE)
-    unmasked = all(entry is True for entry in visible)
-    if backend == "lse" and (unmasked or v_MBHSE.dtype in (torch.bfloat16, torch.float16)):
+    counted = None if prompts.exists_MP is None else prompts.exists_MP[:, None, None]
+    used = visible_MBRP
+    if mode == "pre":
+        counted, used = _both(counted, used), None
+    is_half = v_MBHSE.dtype in (torch.bfloat16, torch.float16)
+    if backend == "lse" and (is_half or visible_MBRP is None):
         backend = "twin"
     if backend == "twin":
-        return _attend_twin(q_MBHRE, k_MBHSE, v_MBHSE, pools, visible, mode)
-    counted, used = _masks(pools, visible, mode)
-    pk = torch.cat([pool.k_MBHPE for pool in pools], dim=-2)
-    pv = torch.cat([pool.v_MBHPE for pool in pools], dim=-2)
+        return _attend_twin(q_MBHRE, k_MBHSE, v_MBHSE, prompts, counted, used)
+    args = (q_MBHRE, k_MBHSE, v_MBHSE, prompts.k_MBHPE, prompts.v_MBHPE, counted, used)
     if backend == "dense" or q_MBHRE.shape[-2] <= FEW_ROWS:
-        return _attend_dense(q_MBHRE, k_MBHSE, v_MBHSE, pk, pv, counted, used)
-    out: Tensor = _LseAttention.apply(q_MBHRE, k_MBHSE, v_MBHSE, pk, pv, counted, used)
+        return _attend_dense(*args)
+    out: Tensor = _LseAttention.apply(*args)
     return out
 
 
-def _masks(
-    pools: Sequence[PromptPool], visible: Sequence[Visible], mode: MaskMode
-) -> tuple[Tensor | None, Tensor | None]:
-    """Columns (M, B, R, P) that enter the denominator, and those whose value is used."""
-    if all(pool.exists_MP is None for pool in pools):
-        exists = None
-    else:
-        exists = torch.cat([_exists(pool) for pool in pools], dim=-1)
-    if all(entry is True for entry in visible):
-        return exists, None
-    shape = torch.broadcast_shapes(
-        *[e.shape[:3] for e in visible if isinstance(e, Tensor)], (1,) * 3
-    )
-    seen = torch.cat(
-        [
-            _column(entry, pool).expand(*shape, -1)
-            for entry, pool in zip(visible, pools, strict=True)
-        ],
-        dim=-1,
-    )
-    return (exists, seen) if mode == "post" else (seen if exists is None else seen & exists, None)
+def _both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return a & b
 
 
-def _exists(pool: PromptPool) -> Tensor:
-    if pool.exists_MP is None:
-        members, size = pool.k_MBHPE.shape[0], pool.k_MBHPE.shape[-2]
-        return torch.ones(members, 1, 1, size, dtype=torch.bool, device=pool.k_MBHPE.device)
-    return pool.exists_MP[:, None, None]
-
-
-def _column(entry: Visible, pool: PromptPool) -> Tensor:
-    if isinstance(entry, Tensor):
-        return entry
-    size = (1, 1, 1, pool.k_MBHPE.shape[-2])
-    return torch.full(size, entry, dtype=torch.bool, device=pool.k_MBHPE.device)
+def _exists(prompts: PromptKeys) -> Tensor:
+    if prompts.exists_MP is not None:
+        return prompts.exists_MP
+    members, size = prompts.k_MBHPE.shape[0], prompts.k_MBHPE.shape[-2]
+    return torch.ones(members, size, dtype=torch.bool, device=prompts.k_MBHPE.device)
 
 
 def _attend_dense(
@@ -266,57 +245,38 @@ def _attend_twin(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    pools: Sequence[PromptPool],
-    visible: Sequence[Visible],
-    mode: MaskMode,
+    prompts: PromptKeys,
+    counted: Tensor | None,
+    used: Tensor | None,
 ) -> Tensor:
-    """Fused attention in which a hidden prompt is replaced by a twin with the same key, value 0.
+    """Fused attention in which a prompt not used is replaced by a twin: the same key, value 0.
 
-    A row sees either the prompt or its twin, so the denominator is that of all prompts while the
-    hidden ones add nothing.
+    A row sees either the prompt or its twin, so the denominator is that of all prompts while those
+    not used add nothing.
     """
-    keys, values = [k], [v]
-    masks: list[Tensor | None] = [None]
-    for pool, entry in zip(pools, visible, strict=True):
-        exists = None if pool.exists_MP is None else pool.exists_MP[:, None, None]
-        if entry is not False:
-            keys.append(pool.k_MBHPE)
-            values.append(pool.v_MBHPE)
-            masks.append(_both(exists, None if entry is True else entry))
-        if entry is not True and mode == "post":
-            keys.append(pool.k_MBHPE)
-            values.append(torch.zeros_like(pool.v_MBHPE))
-            masks.append(_both(exists, None if entry is False else ~entry))
+    pk, pv = prompts.k_MBHPE, prompts.v_MBHPE
+    keys, values, seen = [k, pk], [v, pv], [_both(counted, used)]
+    if used is not None:
+        keys.append(pk)
+        values.append(torch.zeros_like(pv))
+        seen.append(_both(counted, ~used))
     batch = q.shape[:2]
     k_all, v_all = (
         torch.cat([part.expand(*batch, -1, -1, -1) for part in parts], dim=-2).flatten(0, 1)
         for parts in (keys, values)
     )
-    mask = _join(masks, [part.shape[-2] for part in keys], (*batch, q.shape[-2]), q.device)
+    masks = [part.expand(*batch, q.shape[-2], -1) for part in seen if part is not None]
+    mask = None
+    if masks:
+        every = _true(q.device).expand(*batch, q.shape[-2], k.shape[-2])
+        mask = torch.cat([every, *masks], dim=-1).flatten(0, 1).unsqueeze(1)
     out = F.scaled_dot_product_attention(q.flatten(0, 1), k_all, v_all, attn_mask=mask)
     return out.view_as(q)
 
 
-def _both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return a & b
-
-
-def _join(
-    masks: Sequence[Tensor | None],
-    sizes: Sequence[int],
-    shape: tuple[int, ...],
-    device: torch.device,
-) -> Tensor | None:
-    """One boolean mask (N, 1, R, U) over all columns, or None when nothing is masked."""
-    if all(mask is None for mask in masks):
-        return None
-    full = [
-        torch.ones(1, 1, 1, size, dtype=torch.bool, device=device) if mask is None else mask
-        for mask, size in zip(masks, sizes, strict=True)
-    ]
-    return torch.cat([mask.expand(*shape, -1) for mask in full], dim=-1).flatten(0, 1).unsqueeze(1)
+@cache
+def _true(device: torch.device) -> Tensor:
+    return torch.ones((), dtype=torch.bool, device=device)
 
 
 class _LseAttention(torch.autograd.Function):

@@ -19,7 +19,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor
 
-from tcpa_core.attention import PromptPool, keys_values, queries
+from tcpa_core.attention import PromptKeys, keys_values, queries
 from tcpa_core.backbone import TokenLayout
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import Method, Pass, Step
@@ -173,12 +173,12 @@ def _blocks(model: SingleModel, batch: Tensor) -> tuple[list[_Attention], dict[s
     run = Pass(step=Step.evaluation(1), rows=None, backend=pack.backend)
     methods = [m for m in pack.methods.values() if isinstance(m, Method) and m.active]
     states = [method.begin(run) for method in methods]
-    pools = next((s.pools for s in states if getattr(s, "pools", None)), None)
+    prompts = next((s.projected for s in states if getattr(s, "projected", None)), None)
     found = [
         _attention(
             block,
             tokens[0],
-            pools[index] if pools else (),
+            prompts[index] if prompts else None,
             None if visible is None else visible[index, 0],
             hide_before,
             _inserted(model, tokens.shape[2]),
@@ -202,7 +202,7 @@ def _inserted(model: SingleModel, length: int) -> slice:
 def _attention(
     block: Block,
     tokens_BSD: Tensor,
-    pools: Sequence[PromptPool],
+    prompts: PromptKeys | None,
     visible_BSP: Tensor | None,
     hide_before: bool,
     inserted: slice,
@@ -212,8 +212,10 @@ def _attention(
     q_BHSE = queries(block, h_BSD)
     keys, _ = keys_values(block, h_BSD)
     length = keys.shape[-2]
-    beside = [pool.k_MBHPE[0].expand(len(keys), -1, -1, -1) for pool in pools]
-    keys_BHUE = torch.cat([keys, *beside], dim=-2)
+    keys_BHUE = keys
+    if prompts is not None:
+        beside = prompts.k_MBHPE[0].expand(len(keys), -1, -1, -1)
+        keys_BHUE = torch.cat([keys, beside], dim=-2)
     columns = keys_BHUE.shape[-2]
     used = torch.ones(*tokens_BSD.shape[:2], columns, dtype=torch.bool, device=keys.device)
     if visible_BSP is not None:

@@ -139,9 +139,7 @@ class ImageSource:
         side = self._img_size
         images = torch.empty(len(starts), 3, side, side, dtype=torch.uint8)
         for image, start, height, width in zip(images, starts, heights, widths, strict=True):
-            image.copy_(
-                self._pixels.as_strided((3, side, side), (height * width, width, 1), start)
-            )
+            image.copy_(self._pixels.as_strided((3, side, side), (height * width, width, 1), start))
         return images
 
 

@@ -1,13 +1,15 @@
 """Matching tokens to prompt groups by cosine similarity with the groups' keys (TCPA)."""
 
 # Axes: M members, B samples, S tokens, T tokens of one stretch, G groups, K chosen groups,
-# J prompt tokens per group, D width.
+# J prompt tokens per group, P prompt tokens, R stretches, D width.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from tcpa_core.methods.base import padding
 
@@ -89,36 +91,20 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Groups chosen by the tokens of one stretch."""
-
-    chosen: Tensor
-    """Boolean (M, B, T, G)."""
-    ranked: Tensor
-    """Indices (M, B, T, K), best first; -1 behind a member's own K."""
-
-
 class Similarity:
-    """Products of tokens with unit keys; divided by the token's length they are cosines.
+    """Products of tokens with unit keys; divided by the token's length they are cosines."""
 
-    Computed in float32 at least.
+    dots_MBSG: Tensor
+    norms_MBS: Tensor
 
-    Args:
-        tokens_MBSD: What is matched.
-        keys_MGD: Unit keys of all pools.
-    """
-
-    def __init__(self, tokens_MBSD: Tensor, keys_MGD: Tensor) -> None:
+    @classmethod
+    @torch.no_grad()
+    def of(cls, tokens_MBSD: Tensor, keys_MGD: Tensor) -> "Similarity":
+        """Compare all tokens with the keys of all pools."""
         with torch.autocast(tokens_MBSD.device.type, enabled=False):
-            tokens = tokens_MBSD.to(keys_MGD.dtype)
-            dots = torch.bmm(tokens.flatten(1, 2), keys_MGD.mT)
-            self._dots = dots.unflatten(1, tokens.shape[1:3])
-            self._norms = tokens.norm(dim=-1).clamp_min(1e-12)
-
-    def part(self, start: int, stop: int, first: int, count: int) -> tuple[Tensor, Tensor]:
-        """Products (M, B, T, G) and token lengths (M, B, T) of some tokens and groups."""
-        dots = self._dots[:, :, start:stop, first : first + count]
-        return dots, self._norms[:, :, start:stop]
+            dots = torch.bmm(tokens_MBSD.flatten(1, 2), keys_MGD.mT)
+            norms = torch.linalg.vector_norm(tokens_MBSD, dim=-1).clamp_min_(1e-12)
+        return cls(dots.unflatten(1, tokens_MBSD.shape[1:3]), norms)
 
 
 def group_padding(pools: Sequence[Pool], device: torch.device) -> Tensor | None:
@@ -135,34 +121,84 @@ def group_padding(pools: Sequence[Pool], device: torch.device) -> Tensor | None:
     return torch.cat(full, dim=-1)
 
 
-def choose(scores_MBTG: Tensor, exists_MG: Tensor | None, top_k: Sequence[int]) -> Choice:
-    """Take the groups with the highest scores, per token; member m takes top_k[m] of them."""
+def choose(
+    scores_MBTG: Tensor, exists_MG: Tensor | None, top_k: Sequence[int], chosen_MBTG: Tensor
+) -> Tensor:
+    """Take the groups with the highest scores, per token; member m takes top_k[m] of them.
+
+    Args:
+        chosen_MBTG: All False; set to True where a token takes a group.
+
+    Returns:
+        Indices (M, B, T, K), best first; -1 behind a member's own K.
+    """
     if exists_MG is not None:
         scores_MBTG = scores_MBTG.masked_fill(~exists_MG[:, None, None], float("-inf"))
     ranked = scores_MBTG.topk(max(top_k), dim=-1).indices
-    chosen = torch.zeros_like(scores_MBTG, dtype=torch.bool)
     within = padding(top_k, scores_MBTG.device)
     if within is None:
-        return Choice(chosen.scatter_(-1, ranked, True), ranked)
+        chosen_MBTG.scatter_(-1, ranked, True)
+        return ranked
     taken = within[:, None, None].expand_as(ranked)
-    return Choice(chosen.scatter_(-1, ranked, taken), ranked.masked_fill(~taken, -1))
+    chosen_MBTG.scatter_(-1, ranked, taken)
+    return ranked.masked_fill(~taken, -1)
 
 
-def matching_loss(
-    dots_MBTG: Tensor,
-    norms_MBT: Tensor,
-    chosen_MBTG: Tensor,
-    top_k: Sequence[int],
-    *,
-    mean: bool,
-) -> Tensor:
-    """Distance 1 - cosine between tokens and the keys of their groups, per member (M,).
+class MatchingLoss(torch.autograd.Function):
+    """Distance 1 - cosine between tokens and the keys of their groups, per member and stretch.
 
-    Args:
-        mean: Average over tokens and groups, else sum; over the batch always the mean.
+    With g the slope of a stretch times the loss's own gradient, a token x of length |x| gets
+    g (sum_chosen key - x sum_chosen cos / |x|) / |x|, and a key g sum_chosen x / |x|.
     """
-    picked = torch.where(chosen_MBTG, dots_MBTG, dots_MBTG.new_zeros(())).sum(-1)
-    counts = dots_MBTG.new_tensor(list(top_k))
-    distance = counts[:, None, None] - picked / norms_MBT
-    per_token = distance.mean(dim=(1, 2))
-    return per_token / counts if mean else per_token * dots_MBTG.shape[2]
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        tokens_MBSD: Tensor,
+        keys_MGD: Tensor,
+        similarity: Similarity,
+        chosen_MBSG: Tensor,
+        stretches_SR: Tensor,
+        offset_MR: Tensor,
+        slope_MR: Tensor,
+    ) -> Tensor:
+        """Loss (M, R): offset + slope * (sum of the cosines of all chosen pairs).
+
+        Args:
+            tokens_MBSD: What was matched, in the keys' type.
+            keys_MGD: Unit keys of all pools.
+            chosen_MBSG: Boolean.
+            stretches_SR: 1 where a token belongs to a stretch, else 0.
+        """
+        cosines = (similarity.dots_MBSG * chosen_MBSG).sum(-1).div_(similarity.norms_MBS)
+        ctx.save_for_backward(
+            tokens_MBSD,
+            keys_MGD,
+            similarity.norms_MBS,
+            chosen_MBSG,
+            cosines,
+            stretches_SR,
+            slope_MR,
+        )
+        return torch.addcmul(offset_MR, cosines.sum(1) @ stretches_SR, slope_MR)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Any:
+        with torch.autocast(ctx.saved_tensors[0].device.type, enabled=False):
+            return MatchingLoss._backward(ctx, *grads)
+
+    @staticmethod
+    def _backward(ctx: Any, grad_MR: Tensor) -> Any:
+        tokens, keys, norms, chosen, cosines, stretches, slope = ctx.saved_tensors
+        per_token = ((grad_MR * slope) @ stretches.mT)[:, None] / norms
+        weights = (chosen * per_token.unsqueeze(-1)).flatten(1, 2)
+        grad_keys = grad_tokens = None
+        if ctx.needs_input_grad[0]:
+            along = per_token.mul_(cosines).div_(norms).unsqueeze(-1)
+            grad_tokens = torch.baddbmm(
+                (tokens * along).flatten(1, 2), weights, keys, beta=-1
+            ).view_as(tokens)
+        if ctx.needs_input_grad[1]:
+            grad_keys = weights.mT @ tokens.flatten(1, 2)
+        return grad_tokens, grad_keys, *[None] * 5

@@ -15,7 +15,13 @@ from pydantic import Field, model_validator
 from timm.models.vision_transformer import Block
 from torch import Tensor
 
-from tcpa_core.attention import PromptPool, plain_block, prompt_pools, prompted_block
+from tcpa_core.attention import (
+    PromptKeys,
+    join_prompts,
+    plain_block,
+    prompt_keys,
+    prompted_block,
+)
 from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
@@ -106,8 +112,8 @@ class State:
     run: base.Pass
     prompts: Sequence[Tensor]
     """(M, P, D) per block."""
-    pools: list[list[PromptPool]] | None
-    """Keys and values per block if they do not depend on the sample."""
+    projected: Sequence[PromptKeys] = ()
+    """Per block, if they do not depend on the sample."""
 
 
 class PromptTokens(base.Method):
@@ -179,9 +185,9 @@ class PromptTokens(base.Method):
 
     def begin(self, run: base.Pass) -> State:
         """Project the prompts of all blocks unless dropout makes them differ between samples."""
-        state = State(run, self._stored(), None)
-        if self._config.is_deep and not self._drops(run):
-            state.pools = [
+        state = State(run, self._stored())
+        if state.prompts and self._config.is_deep and not self._drops(run):
+            state.projected = [
                 self._project(i, block, 1, state) for i, block in enumerate(self._blocks)
             ]
         return state
@@ -196,17 +202,17 @@ class PromptTokens(base.Method):
         rows = state.run.rows if is_last else None
         if not self._config.is_deep:
             return plain_block(block, tokens_MBSD, exists_MS=self._exists(tokens_MBSD), rows=rows)
-        pools: list[PromptPool] = []
+        samples = tokens_MBSD.shape[1]
+        prompts: PromptKeys | None = None
         if is_last and self._config.pool_prompts:
             tokens_MBSD = self._insert(index, tokens_MBSD, state)
-        else:
-            samples = tokens_MBSD.shape[1]
-            made = state.pools[index] if state.pools else None
-            pools = list(made or self._project(index, block, samples, state))
-        pools += self._more_pools(index, pools[0].k_MBHPE.shape[1] if pools else 1)
-        visible = (True,) * len(pools)
+        elif state.projected:
+            prompts = state.projected[index]
+        elif state.prompts:
+            prompts = self._project(index, block, samples, state)
+        prompts = self._with_more(index, prompts)
         return prompted_block(
-            block, tokens_MBSD, pools, visible, backend=state.run.backend, rows=rows
+            block, tokens_MBSD, prompts, None, backend=state.run.backend, rows=rows
         )
 
     def on_output(self, tokens_MBSD: Tensor, state: State) -> Tensor:
@@ -218,9 +224,15 @@ class PromptTokens(base.Method):
         rest = tokens_MBSD[:, :, start + length :]
         return torch.cat([tokens_MBSD[:, :, :start], rest], dim=2)
 
-    def _more_pools(self, index: int, samples: int) -> list[PromptPool]:
-        """Further keys and values of a block (M, samples, H, P, E), already projected."""
-        return []
+    def _more_keys(self, index: int) -> PromptKeys | None:
+        """Further keys and values of a block, already projected; all samples share them."""
+        return None
+
+    def _with_more(self, index: int, prompts: PromptKeys | None) -> PromptKeys | None:
+        more = self._more_keys(index)
+        if prompts is None or more is None:
+            return more if prompts is None else prompts
+        return join_prompts(prompts, more)
 
     def _drops(self, run: base.Pass) -> bool:
         return run.step.training and any(rate > 0 for rate in self._rates)
@@ -252,12 +264,9 @@ class PromptTokens(base.Method):
             ready = method.on_prompts(ready, self._sizes, index, step)
         return ready
 
-    def _project(self, index: int, block: Block, samples: int, state: State) -> list[PromptPool]:
-        if not state.prompts:
-            return []
+    def _project(self, index: int, block: Block, samples: int, state: State) -> PromptKeys:
         prompts = self._ready(index, samples, state)
-        exists = base.padding(self._sizes, prompts.device)
-        return prompt_pools(block, prompts, [prompts.shape[2]], exists)
+        return prompt_keys(block, prompts, base.padding(self._sizes, prompts.device))
 
     def _insert(self, index: int, tokens_MBSD: Tensor, state: State) -> Tensor:
         """Put a block's prompts among the tokens."""

@@ -30,7 +30,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from tcpa_core.attention import PromptPool
+from tcpa_core.attention import PromptKeys
 from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
@@ -200,14 +200,14 @@ class Method(PromptTokens):
             masks[f"{cls.name()}.is_cut"] = torch.ones(1).to(tokens)
         return Restart(state | masks)
 
-    def _more_pools(self, index: int, samples: int) -> list[PromptPool]:
+    def _more_keys(self, index: int) -> PromptKeys | None:
         if max(self._kv_sizes) == 0:
-            return []
+            return None
         share = self._config.share_kv
         keys = self.kv_prompts if share else self.key_prompts
         values = self.kv_prompts if share else self.value_prompts
-        k, v = (t[:, index, None].expand(-1, samples, -1, -1, -1) for t in (keys, values))
-        return [PromptPool(k, v, base.padding(self._kv_sizes, keys.device))]
+        exists = base.padding(self._kv_sizes, keys.device)
+        return PromptKeys(keys[:, index, None], values[:, index, None], exists)
 
 
 def _importance(

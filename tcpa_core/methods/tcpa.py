@@ -29,26 +29,19 @@ from pydantic import Field, model_validator
 from timm.models.vision_transformer import Block
 from torch import Tensor
 
-from tcpa_core.attention import (
-    MaskMode,
-    PromptPool,
-    Visible,
-    prompt_pools,
-    prompted_block,
-)
+from tcpa_core.attention import MaskMode, PromptKeys, prompt_keys, prompted_block
 from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import _image_prompter, base
 from tcpa_core.methods._matching import (
-    Choice,
+    MatchingLoss,
     Pool,
     Rule,
     Scope,
     Similarity,
     choose,
     group_padding,
-    matching_loss,
 )
 
 Role = Literal["cls", "image", "none"]
@@ -174,12 +167,16 @@ class _State:
     keys: Sequence[Tensor]
     """Unit keys of all pools (M, G, D) per block, in float32 at least."""
     exists_MP: Tensor | None
-    pools: list[list[PromptPool]] | None
-    """Keys and values per block if they do not depend on the sample."""
+    projected: Sequence[PromptKeys] = ()
+    """Per block, if they do not depend on the sample."""
     scopes: Sequence[Scope] = ()
     """Prompts that other methods of the chain change together."""
-    losses: dict[str, list[Tensor]] = field(default_factory=lambda: {"cls": [], "image": []})
-    """Unweighted matching loss (M,) per block."""
+    sums: Sequence[Tensor] = ()
+    """What makes losses of summed cosines, see `MatchingLoss`; made in the first block."""
+    visible: Tensor | None = None
+    """Without matching: which prompts tokens use (1, 1, S, P); made in the first block."""
+    losses: list[Tensor] = field(default_factory=list)
+    """Unweighted matching losses (M, R) per block."""
     seen: dict[str, list[Tensor]] = field(default_factory=dict)
     """Inspection only: statistics per block."""
 
@@ -259,11 +256,11 @@ class Method(base.Method):
         if self._config.match_tokens:
             stacked = [getattr(self, f"{pool.role}_keys") for pool in self._pools]
             keys = F.normalize(torch.cat(stacked, dim=2), dim=-1).unbind(1)
-        state = _State(run, prompts, keys, self._exists(prompts[0].device), None)
+        state = _State(run, prompts, keys, self._exists(prompts[0].device))
         if self.prompt_changers:
             state.scopes = self._scopes(prompts[0].device)
         if not (run.step.training and any(rate > 0 for rate in self._rates)):
-            state.pools = [
+            state.projected = [
                 self._project(i, block, p[:, None], state)
                 for i, (block, p) in enumerate(zip(self._blocks, prompts, strict=True))
             ]
@@ -278,9 +275,9 @@ class Method(base.Method):
 
     def on_block(self, index: int, block: Block, tokens_MBSD: Tensor, state: _State) -> Tensor:
         """Choose prompts for every token, then run the block with them."""
-        visible = self._choose(index, block, tokens_MBSD, state)
-        if state.pools is not None:
-            pools = state.pools[index]
+        visible = self._visible(index, block, tokens_MBSD, state)
+        if state.projected:
+            prompts = state.projected[index]
         else:
             dropped = base.drop_prompts(
                 state.prompts[index],
@@ -292,11 +289,11 @@ class Method(base.Method):
                 "tcpa.prompt_dropout",
                 index,
             )
-            pools = self._project(index, block, dropped, state)
+            prompts = self._project(index, block, dropped, state)
         return prompted_block(
             block,
             tokens_MBSD,
-            pools,
+            prompts,
             visible,
             mode=self._config.mask_mode,
             backend=state.run.backend,
@@ -307,14 +304,14 @@ class Method(base.Method):
         """Weighted matching loss, summed over the blocks (Eq. 14)."""
         for name, values in state.seen.items():
             state.run.stats[f"tcpa.{name}"] = torch.stack(values)
-        total = None
-        for role, losses in state.losses.items():
-            if losses:
-                per_block = torch.stack(losses)
-                state.run.stats[f"tcpa.match_{role}"] = per_block.detach()
-                weighted = per_block.sum(0) * per_block.new_tensor(self._lambdas(role))
-                total = weighted if total is None else total + weighted
-        return total
+        if not state.losses:
+            return None
+        losses_LMR = torch.stack(state.losses)
+        roles = [rule.role for rule in self._judged]
+        for i, role in enumerate(roles):
+            state.run.stats[f"tcpa.match_{role}"] = losses_LMR[..., i].detach()
+        weights = losses_LMR.new_tensor([self._lambdas(role) for role in roles])
+        return (losses_LMR.sum(0) * weights.mT).sum(-1)
 
     def _make_rules(self) -> list[Rule]:
         """Split the sequence into stretches: CLS role, no role, image role."""
@@ -340,45 +337,81 @@ class Method(base.Method):
                 rules.append(Rule(role, start, stop, pools, choice))
         return rules
 
-    def _choose(
+    def _visible(
         self, index: int, block: Block, tokens_MBSD: Tensor, state: _State
-    ) -> list[Visible]:
-        """Which prompts of each pool the tokens use in this block."""
+    ) -> Tensor | None:
+        """Which prompts the tokens use in this block: boolean (M, B, S, P), or None for all."""
         length = tokens_MBSD.shape[2]
-        stops = [length if rule.stop is None else rule.stop for rule in self._rules]
-        choices: list[Choice | None] = [None] * len(self._rules)
         if state.keys:
-            similarity = Similarity(self._match_input(block, tokens_MBSD), state.keys[index])
-            choices = [
-                self._match(index, similarity, rule, stop, state) if rule.top_k else None
-                for rule, stop in zip(self._rules, stops, strict=True)
-            ]
-        counts = [stop - rule.start for rule, stop in zip(self._rules, stops, strict=True)]
-        visible = [self._columns(i, choices, counts) for i in range(len(self._pools))]
+            chosen = self._match(index, self._match_input(block, tokens_MBSD), state)
+            visible: Tensor | None = self._columns(chosen)
+        elif all(all(rule.pools) for rule in self._rules):
+            visible = None
+        else:
+            if state.visible is None:
+                state.visible = self._fixed_columns(length)
+            visible = state.visible
         if state.run.inspect:
-            self._record(visible, choices, tokens_MBSD.shape[:3], state)
+            seen = torch.ones(1, dtype=torch.bool) if visible is None else visible
+            width = sum(pool.width for pool in self._pools)
+            full = seen.to(self._device).expand(*tokens_MBSD.shape[:3], width)
+            state.seen.setdefault("visible", []).append(full)
         return visible
 
     def _match_input(self, block: Block, tokens_MBSD: Tensor) -> Tensor:
         tokens = tokens_MBSD if self._config.match_input == "raw" else block.norm1(tokens_MBSD)
         return tokens.detach() if self._config.detach_tokens else tokens
 
-    def _match(
-        self, index: int, similarity: Similarity, rule: Rule, stop: int, state: _State
-    ) -> Choice:
-        """Choose groups for one stretch and note the matching loss."""
-        pools = [pool for pool, used in zip(self._pools, rule.pools, strict=True) if used]
+    def _match(self, index: int, tokens_MBSD: Tensor, state: _State) -> Tensor:
+        """Choose groups for every token, boolean (M, B, S, G), and note the matching losses."""
+        keys = state.keys[index]
+        tokens_MBSD = tokens_MBSD.to(keys.dtype)
+        similarity = Similarity.of(tokens_MBSD, keys)
+        dots = similarity.dots_MBSG
+        chosen = torch.zeros_like(dots, dtype=torch.bool)
+        for rule in self._rules:
+            if not rule.top_k:
+                continue
+            first, pools = self._groups(rule)
+            last = first + sum(max(pool.groups) for pool in pools)
+            part = (..., slice(rule.start, rule.stop), slice(first, last))
+            scores = dots[part] if self._config.select == "similarity" else -dots[part]
+            exists = group_padding(pools, scores.device)
+            scores = self._randomise(index, scores, exists, rule, state)
+            ranked = choose(scores, exists, rule.top_k, chosen[part])
+            if state.run.inspect:
+                state.seen.setdefault(f"groups_{rule.role}", []).append(ranked)
+        if self._judged:
+            if not state.sums:
+                state.sums = self._sums(dots)
+            with torch.autocast(self._device.type, enabled=False):
+                loss = MatchingLoss.apply(tokens_MBSD, keys, similarity, chosen, *state.sums)
+            state.losses.append(loss)
+        return chosen
+
+    @property
+    def _judged(self) -> list[Rule]:
+        """Stretches with a matching loss."""
+        return [rule for rule in self._rules if rule.top_k and rule.role != "none"]
+
+    def _groups(self, rule: Rule) -> tuple[int, list[Pool]]:
+        """The pools that a stretch uses, and the place of their first group among all."""
         first = 0 if rule.pools[0] else max(self._pools[0].groups)
-        dots, norms = similarity.part(rule.start, stop, first, sum(max(p.groups) for p in pools))
-        scores = dots.detach() if self._config.select == "similarity" else -dots.detach()
-        exists = group_padding(pools, scores.device)
-        scores = self._randomise(index, scores, exists, rule, state)
-        choice = choose(scores, exists, rule.top_k)
-        if rule.role != "none":
-            mean = self._config.loss_reduction != "sum"
-            loss = matching_loss(dots, norms, choice.chosen, rule.top_k, mean=mean)
-            state.losses[rule.role].append(loss)
-        return choice
+        return first, [pool for pool, used in zip(self._pools, rule.pools, strict=True) if used]
+
+    def _sums(self, dots_MBSG: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Stretches (S, R), and offset and slope (M, R) of their losses."""
+        _, samples, length, _ = dots_MBSG.shape
+        is_mean = self._config.loss_reduction != "sum"
+        stretches, offsets, slopes = [], [], []
+        for rule in self._judged:
+            inside = range(length)[rule.start : rule.stop]
+            stretches.append([float(t in inside) for t in range(length)])
+            counts = [len(inside) * k for k in rule.top_k]  # chosen pairs of one sample
+            offsets.append([1.0 if is_mean else float(count) for count in counts])
+            slopes.append([-1.0 / (samples * (count if is_mean else 1)) for count in counts])
+        made = [dots_MBSG.new_tensor(rows).mT for rows in (stretches, offsets, slopes)]
+        return made[0], made[1], made[2]
 
     def _randomise(
         self, index: int, scores: Tensor, exists: Tensor | None, rule: Rule, state: _State
@@ -406,50 +439,26 @@ class Method(base.Method):
             scores[m, :, :, real] = draw
         return scores
 
-    def _columns(self, i: int, choices: Sequence[Choice | None], counts: Sequence[int]) -> Visible:
-        """Which tokens (M, B, S, P) use which prompts of pool i: stretch after stretch."""
-        pool = self._pools[i]
-        if all(rule.pools[i] and c is None for rule, c in zip(self._rules, choices, strict=True)):
-            return True
-        rows = []
-        for rule, choice, count in zip(self._rules, choices, counts, strict=True):
-            if choice is not None and rule.pools[i]:
-                before = sum(
-                    max(p.groups)
-                    for p, used in zip(self._pools[:i], rule.pools, strict=False)
-                    if used
-                )
-                chosen = choice.chosen[..., before : before + max(pool.groups)]
-                rows.append(chosen.repeat_interleave(max(pool.lengths), dim=-1))
-            else:
-                size = (1, 1, count, pool.width)
-                rows.append(torch.full(size, rule.pools[i], device=self._device))
-        batch = torch.broadcast_shapes(*(row.shape[:2] for row in rows))
-        return torch.cat([row.expand(*batch, -1, -1) for row in rows], dim=2)
+    def _columns(self, chosen_MBSG: Tensor) -> Tensor:
+        """Prompts (M, B, S, P) of chosen groups."""
+        lengths = [max(pool.lengths) for pool in self._pools]
+        if max(lengths) == 1:
+            return chosen_MBSG
+        parts = chosen_MBSG.split([max(pool.groups) for pool in self._pools], dim=-1)
+        return torch.cat(
+            [p.repeat_interleave(n, dim=-1) for p, n in zip(parts, lengths, strict=True)], dim=-1
+        )
 
-    def _record(
-        self,
-        visible: Sequence[Visible],
-        choices: Sequence[Choice | None],
-        shape: Sequence[int],
-        state: _State,
-    ) -> None:
-        """Keep the chosen groups and the visible prompt columns (M, B, S, P) of this block."""
-        columns = [
-            entry
-            if isinstance(entry, Tensor)
-            else torch.ones(1, 1, 1, pool.width, dtype=torch.bool)
-            for entry, pool in zip(visible, self._pools, strict=True)
-        ]
-        full = torch.cat([c.to(self._device).expand(*shape, -1) for c in columns], dim=-1)
-        state.seen.setdefault("visible", []).append(full)
-        for rule, choice in zip(self._rules, choices, strict=True):
-            if choice is not None:
-                state.seen.setdefault(f"groups_{rule.role}", []).append(choice.ranked)
+    def _fixed_columns(self, length: int) -> Tensor:
+        """Prompts (1, 1, S, P) that tokens use by their role alone."""
+        widths = [pool.width for pool in self._pools]
+        visible = torch.zeros(1, 1, length, sum(widths), dtype=torch.bool, device=self._device)
+        for rule in self._rules:
+            for columns, used in zip(visible.split(widths, dim=-1), rule.pools, strict=True):
+                columns[:, :, rule.start : rule.stop] = used
+        return visible
 
-    def _project(
-        self, index: int, block: Block, prompts_MBPD: Tensor, state: _State
-    ) -> list[PromptPool]:
+    def _project(self, index: int, block: Block, prompts_MBPD: Tensor, state: _State) -> PromptKeys:
         """Let other methods of the chain change the prompts, then make keys and values of them."""
         changed = [prompts_MBPD[:, :, s.start : s.stop] for s in state.scopes]
         for method in self.prompt_changers:
@@ -458,8 +467,7 @@ class Method(base.Method):
                 for s, part in zip(state.scopes, changed, strict=True)
             ]
         prompts_MBPD = torch.cat(changed, dim=2) if changed else prompts_MBPD
-        widths = [pool.width for pool in self._pools]
-        return prompt_pools(block, prompts_MBPD, widths, state.exists_MP)
+        return prompt_keys(block, prompts_MBPD, state.exists_MP)
 
     def _scopes(self, device: torch.device) -> list[Scope]:
         """All prompts together, or pool by pool."""

@@ -8,10 +8,10 @@ from tcpa_core.attention import (
     FEW_ROWS,
     Backend,
     MaskMode,
-    PromptPool,
-    Visible,
+    PromptKeys,
     attend,
     default_backend,
+    join_prompts,
 )
 
 M, B, H, S, E = 2, 3, 2, 12, 4
@@ -36,11 +36,30 @@ def inputs(samples: int, rows: int = S) -> tuple[list[Tensor], list[Tensor]]:
     return tokens, prompts
 
 
-def pools_of(prompts: list[Tensor], padded: bool) -> list[PromptPool]:
+Visible = bool | Tensor
+"""Which prompts of a pool some rows use: all, none, or a boolean (M, B or 1, R, P) tensor."""
+
+
+def keys_of(prompts: list[Tensor], padded: bool) -> PromptKeys:
     exists = torch.ones(M, SIZES[0], dtype=torch.bool)
     exists[1, 3:] = False
-    first = PromptPool(prompts[0], prompts[1], exists if padded else None)
-    return [first, PromptPool(prompts[2], prompts[3], None)]
+    first = PromptKeys(prompts[0], prompts[1], exists if padded else None)
+    return join_prompts(first, PromptKeys(prompts[2], prompts[3], None))
+
+
+def mask_of(visible: tuple[Visible, ...], rows: int = S) -> Tensor | None:
+    if all(entry is True for entry in visible):
+        return None
+    samples = max(entry.shape[1] if isinstance(entry, Tensor) else 1 for entry in visible)
+    return torch.cat(
+        [
+            entry[:, :, :rows].expand(-1, samples, -1, -1)
+            if isinstance(entry, Tensor)
+            else torch.full((M, samples, rows, size), entry)
+            for entry, size in zip(visible, SIZES, strict=True)
+        ],
+        dim=-1,
+    )
 
 
 def formula(
@@ -93,8 +112,8 @@ def test_backends_equal_the_formula(case: str, mode: MaskMode, samples: int, pad
     expected = formula(tokens, prompts, VISIBLE[case], mode, padded)
     expected_grads = torch.autograd.grad(expected, leaves, weight, materialize_grads=True)
     for backend in ("dense", "twin", "lse"):
-        pools = pools_of(prompts, padded)
-        out = attend(*tokens, pools, VISIBLE[case], mode=mode, backend=backend)
+        both, mask = keys_of(prompts, padded), mask_of(VISIBLE[case])
+        out = attend(tokens[0], tokens[1], tokens[2], both, mask, mode=mode, backend=backend)
         grads = torch.autograd.grad(out, leaves, weight, materialize_grads=True)
         torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
         for ours, reference in zip(grads, expected_grads, strict=True):
@@ -108,8 +127,8 @@ def test_lse_computes_no_token_gradient_that_nobody_wants() -> None:
     weight = draw(M, B, H, S, E, seed=30).detach()
     grads = {}
     for kind, used in (("frozen", frozen), ("trained", tokens)):
-        pools = pools_of(prompts, padded=False)
-        out = attend(*used, pools, visible, mode="post", backend="lse")
+        both = keys_of(prompts, padded=False)
+        out = attend(used[0], used[1], used[2], both, mask_of(visible), mode="post", backend="lse")
         grads[kind] = torch.autograd.grad(out, prompts, weight)
     for a, b in zip(grads["frozen"], grads["trained"], strict=True):
         assert torch.equal(a, b)
@@ -119,20 +138,24 @@ def test_lse_computes_no_token_gradient_that_nobody_wants() -> None:
 def test_few_rows_equal_the_same_rows_among_many(backend: Backend) -> None:
     tokens, prompts = inputs(B)
     visible = VISIBLE["chosen"]
-    pools = pools_of(prompts, padded=True)
-    full = attend(*tokens, pools, visible, mode="post", backend=backend)
-    first: tuple[Visible, ...] = tuple(v[:, :, :2] for v in visible if isinstance(v, Tensor))
+    both = keys_of(prompts, padded=True)
+    full = attend(
+        tokens[0], tokens[1], tokens[2], both, mask_of(visible), mode="post", backend=backend
+    )
     q = tokens[0][:, :, :, :2]
     assert q.shape[3] <= FEW_ROWS < S
-    few = attend(q, *tokens[1:], pools, first, mode="post", backend=backend)
+    few = attend(
+        q, tokens[1], tokens[2], both, mask_of(visible, rows=2), mode="post", backend=backend
+    )
     torch.testing.assert_close(few, full[:, :, :, :2], rtol=1e-12, atol=1e-12)
 
 
 def test_a_post_row_is_a_pre_row_times_the_attention_it_kept() -> None:
     tokens, prompts = inputs(B)
-    pools, visible = pools_of(prompts, padded=False), VISIBLE["chosen"]
+    both, visible = keys_of(prompts, padded=False), VISIBLE["chosen"]
     post, pre = (
-        attend(*tokens, pools, visible, mode=mode, backend="lse") for mode in ("post", "pre")
+        attend(tokens[0], tokens[1], tokens[2], both, mask_of(visible), mode=mode, backend="lse")
+        for mode in ("post", "pre")
     )
     q, k, _ = tokens
     scores = torch.cat([q @ k.mT, q @ prompts[0].mT, q @ prompts[2].mT], -1) / E**0.5

@@ -188,7 +188,7 @@ def test_prompts_of_a_step_are_prepared_once_unless_they_are_dropped() -> None:
         pack = PackModel(backbone, [config], NUM_CLASSES)
         method: Any = pack.methods[config.methods[-1]]
         state = method.begin(pack._pass(training_step([config], [0], [0])))
-        assert state.pools[0][0].k_MBHPE.shape[1] == 1
+        assert state.projected[0].k_MBHPE.shape[1] == 1
 
 
 def test_under_autocast_the_transform_stays_in_float32() -> None:
