@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,13 +22,16 @@ from reports.frames import Frames, frames
 from reports.html import Drawn, write_html
 from reports.journal import load_journal
 from reports.parquet import write_atomic, write_table
-from reports.plots.base import FORMATS, STYLE, save
+from reports.plots.base import DOTS, FORMATS, STYLE, save
 from reports.study import Study
 from reports.text import Reference, frame_markdown, methods_label, number, to_latex, to_markdown
 from reports.wide import wide_latex, wide_markdown, wide_tables
 from tcpa_core import plugins
 
 PLOTS = "reports.plots"
+NEW_POINTS = 0.01
+"""Share of new points with which a running study's figure of thousands of points may wait."""
+Gist = Callable[[pd.DataFrame], pd.DataFrame]
 OPTIMISTIC = (
     "The value of a selected setting is the largest of many noisy ones and therefore optimistic; "
     "confirm it on fresh seeds."
@@ -161,15 +164,20 @@ def select(trials: pd.DataFrame, study: Study) -> Selected | None:
 
 
 def draw_all(found: Frames, folder: Path) -> list[Drawn]:
-    """Draw every figure that belongs to this kind of study."""
+    """Draw every figure that belongs to this kind of study.
+
+    While a study runs, a figure of thousands of points is judged by its `gist`.
+    """
     drawn = []
+    is_running = found.trials["status"].isin(["planned", "running"]).any()
     modules = {name: import_module(f"{PLOTS}.{name}") for name in plugins.names(PLOTS)}
     for name, module in sorted(modules.items(), key=lambda item: item[1].PLACE):
         if found.study.kind not in module.KINDS:
             continue
         path, is_wide = folder / name, getattr(module, "WIDE", False)
         data = module.prepare(found)
-        if not looks_same(data, path):
+        gist = getattr(module, "gist", None) if is_running and len(data) > DOTS else None
+        if not looks_same(data, path, gist):
             with matplotlib.rc_context(STYLE):
                 figure = module.draw(data, found)
             if isinstance(figure, str):
@@ -181,18 +189,28 @@ def draw_all(found: Frames, folder: Path) -> list[Drawn]:
     return drawn
 
 
-def looks_same(data: pd.DataFrame, path: Path) -> bool:
+def looks_same(data: pd.DataFrame, path: Path, gist: Gist | None = None) -> bool:
     """Whether a figure drawn earlier, of the data kept beside it, would look the same.
 
     Numbers may differ by a five-hundredth of their column's range: less than a dot's width.
+
+    Args:
+        gist: The lines and limits of a figure of thousands of points. Given it, a hundredth more
+            points than were drawn do not matter.
     """
     try:
         before = pd.read_parquet(path.with_suffix(".parquet"))
     except (OSError, pa.ArrowException):
         return False
-    if data.empty or before.shape != data.shape or list(before) != list(data):
-        return False
     if not all(path.with_suffix(f".{kind}").is_file() for kind in FORMATS):
+        return False
+    if gist is not None and 0 <= len(data) - len(before) <= NEW_POINTS * len(before):
+        data, before = gist(data), gist(before)
+    return not data.empty and _nearly_equal(data, before)
+
+
+def _nearly_equal(data: pd.DataFrame, before: pd.DataFrame) -> bool:
+    if before.shape != data.shape or list(before) != list(data):
         return False
     for name in data:
         new, old = data[name], before[name]
@@ -240,6 +258,8 @@ def _warnings(trials: pd.DataFrame) -> list[str]:
     found: list[str] = []
     for text in trials["warnings"].unique():
         found += json.loads(text)
+    for text, n in trials["deviation"][trials["deviation"] != ""].value_counts().items():
+        found.append(f"† {n} trials deviate from what they claim: {text}.")
     if "train.selection" in trials and (trials["train.selection"] == "best_test_epoch").any():
         found.append("Some trials selected their epoch on the test split (best_test_epoch).")
     reasons = trials["left_out"][trials["status"] == "completed"]

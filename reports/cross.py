@@ -6,6 +6,7 @@ test is Wilcoxon's, and ranks stand beside the means.
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -58,6 +59,24 @@ def dataset_of(trials: pd.DataFrame) -> pd.Series:
         return name
     folder = trials["data.root"].map(lambda root: PurePath(root).name, na_action="ignore")
     return folder.astype(object).where(folder.notna(), name)
+
+
+def deviations(trials: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """What differs from the claimed protocol and methods, by factor and level; those in full accord
+    are left out."""
+    found: defaultdict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+    for trial in trials[trials["deviation"] != ""].to_dict("records"):
+        levels = [(cell["factor"], cell["level"]) for cell in json.loads(trial["cells"])]
+        for level in (*levels, (METHODS, methods_label(trial.get("methods")))):
+            found[level] |= dict.fromkeys(str(trial["deviation"]).split("; "))
+    return {level: "; ".join(texts) for level, texts in found.items()}
+
+
+def marked(
+    rows: Sequence[Mapping[str, Any]], told: Mapping[tuple[str, str], str]
+) -> list[dict[str, Any]]:
+    """Rows of factors and levels with the column `deviation`."""
+    return [{**row, "deviation": told.get((row["factor"], row["level"]), "")} for row in rows]
 
 
 def score_rows(

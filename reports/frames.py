@@ -95,15 +95,18 @@ def frames(
             arrow["epochs"].set_column(0, "trial", arrow["epochs"]["trial"].dictionary_encode())
         )
     with step("statistics"):
-        rows = ablation.ablation_rows(trials)
+        told = cross.deviations(trials)
+        rows = cross.marked(ablation.ablation_rows(trials), told)
         arrow["ablation"] = table_of(rows, study, "ablation")
         notes += ablation.notes(frame_of(arrow["ablation"]))
-        arrow["scores"] = table_of(cross.score_rows(rows, trials, study), study, "scores")
+        scored = cross.marked(cross.score_rows(rows, trials, study), told)
+        arrow["scores"] = table_of(scored, study, "scores")
         scores = cross.scores_of(frame_of(arrow["scores"]), study)
         ranked = [cross.rank_rows(one) for one in scores]
-        arrow["ranks"] = table_of([row for one, _ in ranked for row in one], study, "ranks")
+        ranks = cross.marked([row for one, _ in ranked for row in one], told)
+        arrow["ranks"] = table_of(ranks, study, "ranks")
         notes += [note for _, note in ranked if note]
-        groups = [row for one in scores for row in cross.group_rows(one)]
+        groups = cross.marked([row for one in scores for row in cross.group_rows(one)], told)
         arrow["groups"] = table_of(groups, study, "groups")
     with step("importance"):
         arrow["importance"], note = _importance(trials, study, earlier)

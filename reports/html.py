@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 REPLAY = "tcpa replay {study} {trial}"
 """The command that runs a trial again."""
 ALWAYS = ("trial", "status", "val_accuracy")
-IF_TOLD = ("test_accuracy", "seed", "best_epoch", "num_trainable", "duration_s", "device", "reason")
+IF_TOLD = ("test_accuracy", "seed", "best_epoch", "num_trainable", "duration_s", "device",
+           "deviation", "reason")  # fmt: skip
 """Shown where they differ between trials."""
 COSTS = ("num_trainable", "flops_per_image", "duration_s", "peak_memory_bytes")
 
@@ -110,7 +111,7 @@ def trial_data(found: Frames, summary: "ReportSummary") -> dict[str, Any]:
         chosen = trials["trial"].isin(summary.selected.trials)
         trials = trials.assign(test_accuracy=trials["test_accuracy"].where(chosen))
     told = [c for c in IF_TOLD if (trials[c].notna() & (trials[c] != "")).any()]
-    rare = ("reason", "test_accuracy")  # shown wherever there is one
+    rare = ("reason", "deviation", "test_accuracy")  # shown wherever there is one
     differ = [c for c in told if c in rare or trials[c].nunique(dropna=False) > 1]
     settings = varied(trials, found.settings)
     head = [*ALWAYS, *(c for c in differ if c == "test_accuracy"), *settings]

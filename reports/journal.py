@@ -25,7 +25,7 @@ from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult, checked_body
 
 EPOCH_FIELDS = tuple(f.name for f in fields(EpochReport) if f.name != "epoch")
 RESULT_FIELDS = tuple(f.name for f in fields(TrialResult))
-IDENTITY_FIELDS = ("params", "digest", "point", "seed", "labels", "origin")
+IDENTITY_FIELDS = ("params", "digest", "point", "seed", "labels", "origin", "deviation")
 EPOCH_SCHEMA = pa.schema(
     [("trial", pa.string()), ("epoch", pa.int64()), *((f, pa.float64()) for f in EPOCH_FIELDS)]
 )

@@ -60,6 +60,7 @@ TRIAL_COLUMNS = (
     Column("peak_memory_bytes", INT, "peak of the process or device", "byte"),
     Column("device", TEXT, "where it ran"),
     Column("warnings", TEXT, "JSON list of sentences that every use of the row has to say"),
+    Column("deviation", TEXT, "what differs from the protocol and methods it claims; empty: none"),
     Column("cells", TEXT, "JSON list of the cells of a design that it counts for"),
     Column("reused_from", TEXT, "study/trial whose result was taken over; empty: trained here"),
 )
@@ -78,6 +79,7 @@ EPOCH_COLUMNS = (
     Column("epoch", INT, "epoch, from 1"),
     *(Column(name, REAL, *_EPOCH_MEANINGS[name]) for name in EPOCH_FIELDS),
 )
+_DEVIATION = Column("deviation", TEXT, "of the level's trials, as in `trials`")
 ABLATION_COLUMNS = (
     Column("factor", TEXT, "what is varied: a setting's path, components, leave_one_out, ..."),
     Column("dataset", TEXT, "data set of a design that runs on several; empty: it has one"),
@@ -106,6 +108,7 @@ ABLATION_COLUMNS = (
     Column("dz", REAL, "paired Cohen's d: difference over the differences' standard deviation"),
     Column("rank_biserial", REAL, "matched-pairs rank-biserial correlation, in [-1, 1]"),
     Column("detectable", REAL, "smallest true difference seen with 80 % power at 5 %", "fraction"),
+    _DEVIATION,
     Column("trials", TEXT, "JSON list of the trials behind the row"),
 )  # fmt: skip
 IMPORTANCE_COLUMNS = (
@@ -129,6 +132,7 @@ SCORE_COLUMNS = (
     Column("mean", REAL, "over the seeds; of methods that of the best setting"),
     Column("low", REAL, "Student's 95 % interval of the mean"),
     Column("high", REAL, "same"),
+    _DEVIATION,
 )
 RANK_COLUMNS = (
     Column("factor", TEXT, "as in `scores`"),
@@ -149,6 +153,7 @@ RANK_COLUMNS = (
     Column("friedman_p", REAL, "Friedman's test that all levels are equal"),
     Column("critical_difference", REAL, "Nemenyi's, of mean ranks at 5 %"),
     Column("not_worse_than", TEXT, "JSON list: levels not told apart by Wilcoxon after Holm"),
+    _DEVIATION,
 )
 GROUP_COLUMNS = (
     Column("factor", TEXT, "as in `scores`"),
@@ -158,6 +163,7 @@ GROUP_COLUMNS = (
     Column("mean", REAL, "over the group's tasks, each a mean over seeds", "fraction"),
     Column("n", INT, "tasks of the group with a value"),
     Column("missing", TEXT, "tasks without one; a group with a gap has no mean"),
+    _DEVIATION,
 )
 COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "trials": TRIAL_COLUMNS,
@@ -244,6 +250,7 @@ def _trial_row(trial: Mapping[str, Any], metric: str) -> dict[str, Any]:
     duration = trial.get("duration_s")
     row["gpu_s"] = None if duration is None else duration if on_gpu else 0.0
     row["warnings"] = json.dumps(trial.get("warnings") or [])
+    row["deviation"] = "; ".join(trial.get("deviation") or [])
     row["cells"] = json.dumps((trial.get("labels") or {}).get("cells") or [])
     row["left_out"] = _left_out(trial, metric)
     return row

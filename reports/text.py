@@ -59,11 +59,25 @@ def ranking(rows: Sequence[Row]) -> dict[str, int]:
     return {k: places[round(v, 12)] for k, v in means.items() if round(v, 12) in places}
 
 
+def with_mark(level: str, deviation: Any) -> str:
+    """A level's name, with a dagger if its trials differ from what they claim."""
+    return f"{level} †" if deviation else level
+
+
+def deviation_notes(deviations: Mapping[str, Any]) -> list[str]:
+    """What the daggers of a table mean, by level."""
+    return [f"† deviation, {level}: {text}." for level, text in deviations.items() if text]
+
+
+def _told(rows: Sequence[Row]) -> list[str]:
+    return deviation_notes({level: val.get("deviation") for level, val, _ in rows})
+
+
 def cells(row: Row) -> dict[str, str]:
     """One level as text."""
     level, val, test = row
     return {
-        "level": level,
+        "level": with_mark(level, val.get("deviation")),
         "n": str(val["n"]),
         "val": mean_text(val),
         "test": mean_text(test),
@@ -93,6 +107,7 @@ def to_markdown(table: pd.DataFrame, references: Sequence[Reference] = ()) -> st
         for one in references:
             name = escape_markdown(f"{one.method} ({one.source})")
             lines.append(f"| *{name}* | | | *{100 * one.accuracy:.2f}* | | | | |")
+        lines += [f"\n{escape_markdown(note)}" for note in _told(rows)]
         parts.append("\n".join(lines))
     return "\n\n".join([*parts, INTERVALS]) + "\n" if parts else ""
 
@@ -124,6 +139,7 @@ def to_latex(table: pd.DataFrame, references: Sequence[Reference] = ()) -> str:
                 + r" \\"
             )
         lines += [r"\bottomrule", r"\end{tabular}"]
+        lines += [rf"\par\noindent{{\footnotesize {escape_tex(note)}}}" for note in _told(rows)]
         parts.append("\n".join(lines))
     head = "% \\usepackage{booktabs,xcolor}\n% " + INTERVALS.replace("%", "percent") + "\n"
     return head + "\n\n\\bigskip\n".join(parts) + "\n" if parts else ""
@@ -196,7 +212,8 @@ _TEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     **{c: f"\\{c}" for c in "&%$#_{}"}, "<": "$<$", ">": "$>$", "±": r"$\pm$", "−": "$-$",
     **{c: f"{{{c}}}" for c in "[]*"},  # after a line's end they would be its arguments
-    "×": r"$\times$", "≤": r"$\le$", "≥": r"$\ge$", "→": r"$\to$", "Δ": r"$\Delta$",
+    "†": r"$^\dagger$", "×": r"$\times$", "≤": r"$\le$", "≥": r"$\ge$", "→": r"$\to$",
+    "Δ": r"$\Delta$",
     "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "λ": r"$\lambda$", "τ": r"$\tau$",
 }  # fmt: skip
 

@@ -100,6 +100,7 @@ def _trial(client: MlflowClient, run: Run, history: Mapping[str, list[Metric]]) 
             "seed": int(tags["tcpa.seed"]),
             "labels": json.loads(tags["tcpa.labels"]),
             "origin": tags["tcpa.origin"],
+            "deviation": json.loads(tags.get("tcpa.deviation", "[]")),
         }
         started = json.loads(tags.get("tcpa.started", "null"))
         result = json.loads(tags.get("tcpa.result", "null"))

@@ -8,6 +8,7 @@ import pandas as pd
 
 from reports.cross import MEAN_OF_GROUPS, MEAN_OF_TASKS, VTAB_GROUPS, Scores
 from reports.text import (
+    deviation_notes,
     escape_markdown,
     escape_tex,
     is_missing,
@@ -15,6 +16,7 @@ from reports.text import (
     signed,
     stars,
     tex_cell,
+    with_mark,
 )
 
 WITH_INTERVALS = 5
@@ -36,6 +38,8 @@ class Wide:
     """Each begins with its level."""
     places: tuple[tuple[int, ...], ...]
     """1 for the best of a column, 2 for the second, else 0; ties share."""
+    notes: tuple[str, ...] = ()
+    """What its daggers mean."""
 
 
 def wide_tables(
@@ -83,11 +87,14 @@ def _wide(scores: Scores, cells: pd.DataFrame, ranks: pd.DataFrame, groups: pd.D
         values["rank"] = [row["mean_rank"] * (-1 if scores.maximize else 1) for row in whole]
     places = [_places(values.get(name, ()), len(levels), scores.maximize) for name in columns]
     unit = " (%)" if scale == 100 else ""
+    deviations = {str(row["level"]): row["deviation"] for row in by_cell.values()}
+    names_of_levels = [with_mark(level, deviations.get(level)) for level in levels]
     return Wide(
         f"{scores.factor}: {scores.metric.replace('_', ' ')}{unit}",
         tuple(columns),
-        tuple(zip(levels, *columns.values(), strict=True)),
+        tuple(zip(names_of_levels, *columns.values(), strict=True)),
         tuple(zip(*places, strict=True)),
+        tuple(deviation_notes(deviations)),
     )
 
 
@@ -143,6 +150,7 @@ def wide_markdown(tables: Sequence[Wide]) -> str:
             marks = [{1: "**{}**", 2: "<u>{}</u>"}.get(place, "{}") for place in places]
             shown = [m.format(escape_markdown(c)) for m, c in zip(marks, cells, strict=True)]
             lines.append(f"| {escape_markdown(level)} | " + " | ".join(shown) + " |")
+        lines += [f"\n{escape_markdown(note)}" for note in one.notes]
         parts.append("\n".join(lines))
     return "\n\n".join([*parts, ABOUT]) + "\n" if parts else ""
 
@@ -167,6 +175,7 @@ def wide_latex(tables: Sequence[Wide]) -> str:
             shown = [m % tex_cell(c) for m, c in zip(marks, cells, strict=True)]
             lines.append(" & ".join([escape_tex(level), *shown]) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}}" + "}" * is_wide]
+        lines += [rf"\par\noindent{{\footnotesize {escape_tex(note)}}}" for note in one.notes]
         parts.append("\n".join(lines))
     head = "% \\usepackage{booktabs,graphicx}\n% " + ABOUT.replace("%", "percent") + "\n"
     return head + "\n\n\\bigskip\n".join(parts) + "\n" if parts else ""

@@ -1,5 +1,6 @@
 """What a study will do, and every check that can fail before a trial starts."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ from tcpa_core.config import BackboneConfig, DataConfig, Flat, TrialConfig
 from tcpa_core.data.base import Dataset, load_dataset
 from tcpa_core.errors import ConfigError
 from tcpa_core.estimate import epoch_seconds
-from tcpa_core.methods.base import method_class
+from tcpa_core.methods.base import deviations, method_class
 from tcpa_core.model import PackModel
+from tcpa_core.protocols.base import load_protocol
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
@@ -46,6 +48,9 @@ class Plan:
     cost: str
     """A sentence on the time it will take."""
     warnings: tuple[str, ...]
+    deviations: tuple[str, ...]
+    """Where trials differ from the protocol and the methods they claim, and what no setting of
+    the protocol reproduces."""
 
     def create(self) -> StudyDir:
         """Make the study folder, once weights of the hub are fetched.
@@ -147,6 +152,7 @@ def plan_space(
         most_epochs=max(config.train.epochs for config in configs),
         cost=cost.describe(space, num_trials, rates),
         warnings=warnings,
+        deviations=_deviations(configs),
     )
 
 
@@ -164,6 +170,8 @@ def show_plan(plan: Plan, console: Console) -> None:
             when = shown.pop("when", "")
             axes.add_row(path, Text(str(shown)), Text(str(when)))
         console.print(axes)
+    for deviation in plan.deviations:
+        console.print(f"deviation: {deviation}", markup=False)
     for warning in plan.warnings:
         console.print(f"warning: {warning}", markup=False)
 
@@ -191,6 +199,16 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
         ("study folder", str(plan.root / plan.name)),
         ("MLflow", without_secrets(plan.tracking_uri)),
     ]
+
+
+def _deviations(configs: list[TrialConfig]) -> tuple[str, ...]:
+    """Deviations of all trials, then what the protocols have that is not reproduced."""
+    counts = Counter(text for config in configs for text in deviations(config))
+    found = [text if n == len(configs) else f"{text}, in some trials" for text, n in counts.items()]
+    for name in dict.fromkeys(config.protocol for config in configs):
+        if name is not None:
+            found += [f"{line} ({name})" for line in load_protocol(name).not_reproduced]
+    return tuple(found)
 
 
 def _measure(params: Flat) -> tuple[float, str]:

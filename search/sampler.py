@@ -28,6 +28,7 @@ from optuna.trial import TrialState
 from spaces.space import Space
 from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.errors import ConfigError
+from tcpa_core.methods.base import deviations
 
 Goal = Literal["maximize", "minimize"]
 
@@ -75,6 +76,7 @@ class Planned:
             "point": self.point,
             "seed": self.config.seed,
             "labels": {"cells": self.cells},
+            "deviation": list(deviations(self.config)),
             "origin": self.origin,
             "draw": self.draw,
         }
@@ -389,5 +391,7 @@ class _OptunaLog:
                 if trial.number not in known:
                     trial.user_attrs = {**trial.user_attrs, "number": trial.number}
                     study.add_trial(trial)
-        except Exception:  # a copy for a viewer must never stop the search
-            logging.getLogger(__name__).warning("optuna.log cannot be written", exc_info=True)
+        except Exception as err:  # a copy for a viewer must never stop the search
+            logging.getLogger(__name__).warning(
+                "%s cannot be written (%s); the search goes on without this copy", path, err
+            )

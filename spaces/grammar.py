@@ -31,6 +31,7 @@ from spaces.relations import Relation
 from spaces.settings import Budget, Objective, SamplerConfig, SchedulerConfig
 from tcpa_core.config import Flat
 from tcpa_core.errors import ConfigError, nearest
+from tcpa_core.protocols.base import fixed_settings, protocol_names
 
 _COMMON = ("name", "base", "objective", "budget")
 _SEARCH = (*_COMMON, "axes", "constraints", "sampler", "scheduler", "seeds", "first_points")
@@ -98,6 +99,7 @@ def read_draft(document: Document, overrides: Mapping[str, Any]) -> Draft:
     places = {path: entry.place for path, entry in {**entries, **specs}.items()}
     ablation = read_ablation(document, base, fixed) if is_ablation else None
     _drop_other_methods(base, axes, ablation, fixed, places)
+    _follow_protocol(base, axes, ablation, places)
     check_axes(axes, base, places)
     return Draft(
         name=_read_name(document),
@@ -189,12 +191,7 @@ def _drop_other_methods(
     Raises:
         ConfigError: A setting of a method that is never chosen, for any other reason.
     """
-    axis = axes.get("methods")
-    chains = list(axis.options) if isinstance(axis, ChoiceAxis) else [base.get("methods")]
-    if ablation is not None:
-        chains += [*ablation.factors.get("methods", ())]
-        chains += [row["methods"] for row in ablation.rows.values() if "methods" in row]
-    chosen = {name for chain in chains for name in chain or default("methods")}
+    chosen = _chosen_methods(base, axes, ablation)
     for path in [p for p in (*base, *axes) if method_of(p) not in (None, *chosen)]:
         if path in fixed or "methods" not in fixed:
             raise ConfigError(
@@ -204,6 +201,38 @@ def _drop_other_methods(
             )
         base.pop(path, None)
         axes.pop(path, None)
+
+
+def _chosen_methods(base: Flat, axes: Mapping[str, Axis], ablation: Ablation | None) -> set[str]:
+    """Methods that are in some trial of the space."""
+    axis = axes.get("methods")
+    chains = list(axis.options) if isinstance(axis, ChoiceAxis) else [base.get("methods")]
+    if ablation is not None:
+        chains += [*ablation.factors.get("methods", ())]
+        chains += [row["methods"] for row in ablation.rows.values() if "methods" in row]
+    return {name for chain in chains for name in chain or default("methods")}
+
+
+def _follow_protocol(
+    base: Flat, axes: Mapping[str, Axis], ablation: Ablation | None, places: dict[str, str]
+) -> None:
+    """Put what the protocol fixes into the base, where the space says nothing itself.
+
+    Raises:
+        ConfigError: There is no such protocol.
+    """
+    name = base.get("protocol")
+    if name is None:
+        return
+    if name not in protocol_names():
+        raise ConfigError(
+            f"protocol: no protocol {name!r} ({places['protocol']})"
+            f"{closed_set(name, protocol_names())}"
+        )
+    for path, value in fixed_settings(name, _chosen_methods(base, axes, ablation)).items():
+        if path not in base and path not in axes:
+            base[path] = value
+            places[path] = f"protocol {name}"
 
 
 def _read_name(document: Document) -> str:

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from tcpa_core import plugins
 from tcpa_core.errors import ConfigError, nearest
+from tcpa_core.protocols.base import fixed_settings
 
 METHODS = "tcpa_core.methods"
 DATASETS = "tcpa_core.data"
@@ -142,6 +143,9 @@ def _as_tuple(value: Any) -> Any:
 
 
 class _Sections(Settings):
+    protocol: str | None = None
+    """Published protocol that the trial claims to follow: it gives every setting that is not named,
+    and what differs from it is recorded as a deviation. A label; the settings decide."""
     backbone: BackboneConfig = BackboneConfig()
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
@@ -190,6 +194,7 @@ class TrialConfig(_Sections):
                 f"methods must be a list of method names, got {raw_methods!r} ({place}); "
                 f"write [{raw_methods}]."
             )
+        _follow_protocol(nested, raw_methods)
         core = {k: v for k, v in nested.items() if k in _Sections.model_fields}
         sections = {k: v for k, v in nested.items() if k not in _Sections.model_fields}
         base = _validate(_Sections, core, "", place)
@@ -248,6 +253,7 @@ class TrialConfig(_Sections):
 
     def _identity(self, data_fingerprint: str, weights_fingerprint: str) -> Flat:
         identity = self.flat()
+        del identity["protocol"]
         identity["data.root"] = data_fingerprint
         identity["backbone.weights"] = weights_fingerprint
         identity["core_version"] = CORE_VERSION
@@ -287,6 +293,17 @@ def _nest(flat: Mapping[str, Any], place: str) -> dict[str, Any]:
         else:
             raise ConfigError(f"no setting {path!r} ({place}){nearest(path, known_paths())}.")
     return nested
+
+
+def _follow_protocol(nested: dict[str, Any], methods: Any) -> None:
+    """Fill in what the protocol says and the trial does not."""
+    name = nested.get("protocol")
+    if not isinstance(name, str):
+        return
+    for path, value in fixed_settings(name, methods).items():
+        section, _, key = path.partition(".")
+        if isinstance(nested.setdefault(section, {}), dict):
+            nested[section].setdefault(key, value)
 
 
 def _refuse_section(name: str, methods: tuple[str, ...], place: str) -> None:

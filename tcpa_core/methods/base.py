@@ -22,6 +22,7 @@ from tcpa_core.attention import Backend, plain_block
 from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import METHODS, Settings, TrialConfig
 from tcpa_core.errors import ConfigError
+from tcpa_core.protocols.base import departures
 from tcpa_core.streams import Stream
 
 MemberState = dict[str, Tensor]
@@ -156,6 +157,12 @@ class Method(nn.Module):
         Raises:
             ConfigError: Saying which setting to change.
         """
+
+    @classmethod
+    def deviations(cls, config: TrialConfig) -> tuple[str, ...]:
+        """Settings with which the method is not what its authors published, each with the reason
+        in brackets; every table says so."""
+        return ()
 
     @classmethod
     def is_replaced(cls, config: TrialConfig) -> bool:
@@ -363,6 +370,15 @@ def check_chain(config: TrialConfig, layout: TokenLayout) -> None:
         )
     for method in chain.values():
         method.check(config, layout)
+
+
+def deviations(config: TrialConfig) -> tuple[str, ...]:
+    """Where a trial differs from what it claims: from its protocol, and from its methods as they
+    were published."""
+    found = departures(config.protocol, config.flat())
+    for name in config.methods:
+        found += method_class(name).deviations(config)
+    return found
 
 
 _SINGLE = {

@@ -92,6 +92,13 @@ class Method(base.Method):
             )
 
     @classmethod
+    def deviations(cls, config: TrialConfig) -> tuple[str, ...]:
+        """Prompts that were not learned on other data sets first."""
+        if config.method_settings[cls.name()].meta_init is not None:
+            return ()
+        return ("damvp.meta_init=null (not all of DAM-VP: no meta-learned start)",)
+
+    @classmethod
     def has_own_logits(cls, config: TrialConfig) -> bool:
         """Head-free: features are the logits."""
         return bool(config.method_settings[cls.name()].output == "head_free")

@@ -108,6 +108,11 @@ class Method(base.Method):
             )
 
     @classmethod
+    def deviations(cls, config: TrialConfig) -> tuple[str, ...]:
+        """Always."""
+        return ("lion.variant=description (re-implemented from its description)",)
+
+    @classmethod
     def params(cls, setup: base.Setup) -> dict[str, base.ParamSpec]:
         """Two layers."""
         inner: int = setup.settings(cls.name()).bottleneck

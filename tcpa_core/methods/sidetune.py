@@ -65,6 +65,11 @@ class Method(base.Method):
         self._img_size = backbone.img_size
 
     @classmethod
+    def deviations(cls, config: TrialConfig) -> tuple[str, ...]:
+        """Always."""
+        return ("sidetune.variant=small_cnn (not the authors' pretrained AlexNet)",)
+
+    @classmethod
     def params(cls, setup: base.Setup) -> dict[str, base.ParamSpec]:
         """Convolutions from kaiming normal, W as PyTorch's Linear; biases and a do not decay."""
         channels = setup.settings(cls.name()).channels

@@ -216,6 +216,14 @@ class Method(base.Method):
         _check_layout(config.backbone.name, layout, config.method_settings[cls.name()])
 
     @classmethod
+    def deviations(cls, config: TrialConfig) -> tuple[str, ...]:
+        """Matching without roles, which the authors do not have."""
+        settings: Config = config.method_settings[cls.name()]
+        if settings.split_roles or not settings.match_tokens:
+            return ()
+        return ("tcpa.split_roles=false (T-only: an extension of this project)",)
+
+    @classmethod
     def params(cls, setup: base.Setup) -> dict[str, base.ParamSpec]:
         """Prompts (L, G, J, D) and, with matching, keys (L, G, D) of each pool."""
         backbone, settings = setup.backbone, setup.settings(cls.name())

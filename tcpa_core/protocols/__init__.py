@@ -1,0 +1,1 @@
+"""Published protocols: how the authors of a method trained and selected."""

@@ -1,0 +1,132 @@
+"""Published protocols: presets of settings, and trials that differ from the one they claim."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spaces.space import Space, load_space
+from tcpa_core.config import TrialConfig, known_paths
+from tcpa_core.errors import ConfigError, PluginError
+from tcpa_core.methods.base import deviations
+from tcpa_core.protocols.base import fixed_settings, load_protocol, protocol_names
+
+METHODS = {
+    "tcpa-hta": ["vfpt", "tcpa"],
+    "vpt-vtab": ["vpt"],
+    "vpt-fgvc": ["vpt"],
+    "vpt-adamw": ["adapter"],
+    "cvpt-vtab": ["cvpt"],
+    "cvpt-fgvc": ["cvpt"],
+    "ssf": ["ssf"],
+    "sa2vp": ["sa2vp"],
+    "vp": ["vp"],
+}
+"""What the authors of each train."""
+
+
+def config(**paths: Any) -> TrialConfig:
+    return TrialConfig.from_flat({key.replace("__", "."): value for key, value in paths.items()})
+
+
+def test_protocols_are_those_we_document(shared: Path) -> None:
+    assert set(protocol_names()) == set(METHODS)
+    text = (shared / "specs" / "methods.md").read_text().split("### 0.4")[1].split("### 0.5")[0]
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert {re.match(r"\| `([a-z0-9-]+)`", line)[1] for line in rows} == set(METHODS)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_protocol_gives_what_a_trial_does_not_name(name: str) -> None:
+    protocol = load_protocol(name)
+    assert set(protocol.settings) <= set(known_paths())
+    assert len(set(protocol.not_reproduced)) == len(protocol.not_reproduced) > 0
+    trial = config(protocol=name, methods=METHODS[name])
+    assert deviations(trial) == ()
+    flat = trial.flat()
+    assert fixed_settings(name, METHODS[name]).items() <= flat.items()
+    assert TrialConfig.from_flat(flat) == trial
+    for path, wanted in protocol.settings.items():  # every value that the authors used is one
+        for value in wanted if isinstance(wanted, tuple) else (wanted,):
+            if path in flat:
+                assert deviations(trial.replace_paths({path: value})) == ()
+
+
+def test_what_differs_is_said_with_the_published_value() -> None:
+    trial = config(
+        protocol="vpt-vtab", methods=["vpt"], data__train_on="train", train__selection="best_val",
+        train__batch_size=32, optim__lr=7.0, vpt__num_prompts=3,
+    )  # fmt: skip
+    assert deviations(trial) == (
+        "data.train_on=train (vpt-vtab: train_and_val)",
+        "train.batch_size=32 (vpt-vtab: 64 or 128)",
+        "train.selection=best_val (vpt-vtab: last_epoch)",
+    )
+    assert deviations(trial.replace_paths({"protocol": None})) == ()
+
+
+def test_a_claim_is_no_part_of_the_identity() -> None:
+    claimed = config(protocol="cvpt-vtab", methods=["cvpt"])
+    plain = claimed.replace_paths({"protocol": None})
+    assert claimed.digest("a", "b") == plain.digest("a", "b")
+    assert claimed.point("a", "b") == plain.point("a", "b")
+
+
+def test_methods_that_are_not_what_was_published_say_so() -> None:
+    assert "no meta-learned start" in deviations(config(methods=["damvp"]))[0]
+    assert deviations(config(methods=["damvp"], damvp__meta_init="x.safetensors")) == ()
+    assert "from its description" in deviations(config(methods=["lion"]))[0]
+    assert "AlexNet" in deviations(config(methods=["sidetune"]))[0]
+    assert "T-only" in deviations(config(methods=["tcpa"], tcpa__split_roles=False))[0]
+    off = config(methods=["tcpa"], tcpa__split_roles=False, tcpa__match_tokens=False)
+    assert deviations(off) == ()
+    pair = config(methods=["damvp", "tcpa"], protocol="tcpa-hta", tcpa__lambda_cls=0.5)
+    assert len(deviations(pair)) == 2
+
+
+def test_sections_of_other_methods_are_left_out() -> None:
+    flat = config(protocol="tcpa-hta", methods=["linear"]).flat()
+    assert not any(path.startswith(("tcpa.", "vfpt.")) for path in flat)
+    nested = TrialConfig.from_flat({"protocol": "ssf", "train": {"epochs": 3}, "methods": ["ssf"]})
+    assert (nested.train.epochs, nested.train.batch_size) == (3, 64)
+
+
+def space(text: str, tmp_path: Path, **overrides: Any) -> Space:
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    return load_space(str(path), {k.replace("__", "."): v for k, v in overrides.items()})
+
+
+SPACE = """
+name: mine
+base: {protocol: cvpt-vtab, train.selection: best_val, data.train_on: train}
+axes:
+  methods: {choice: [[cvpt], [tcpa]]}
+  train.batch_size: {choice: [16, 32]}
+budget: {trials: 4}
+"""
+
+
+def test_a_space_is_resolved_with_its_protocol(tmp_path: Path) -> None:
+    found = space(SPACE, tmp_path)
+    assert found.base["train.drop_path"] == 0.1
+    assert found.base["train.epochs"] == 100
+    assert found.base["train.selection"] == "best_val"
+    assert "train.batch_size" not in found.base
+    assert not any(path.startswith("tcpa.") for path in found.base)
+    assert found.base["cvpt.position"] == 3
+    assert Space.from_dict(found.as_dict(), source=found.source) == found
+    told = {deviations(found.config(corner, seed=0)) for corner in found.corners()}
+    assert {len(one) for one in told} == {2, 3}, "batches of 16 are one more"
+
+
+def test_a_protocol_is_checked_where_it_stands(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no protocol 'cvpt-vtb' \(.*line 3\); closest name"):
+        space(SPACE.replace("cvpt-vtab", "cvpt-vtb"), tmp_path)
+    with pytest.raises(ConfigError, match=r"no protocol 'x' \(--set protocol\)"):
+        space(SPACE, tmp_path, protocol="x")
+    with pytest.raises(PluginError, match=r"no protocol 'vpt_vtb' in .*; closest name: 'vpt_vtab'"):
+        config(protocol="vpt-vtb")
+    named = space(SPACE.replace("protocol: cvpt-vtab, ", ""), tmp_path, protocol="ssf")
+    assert named.base["data.norm_stats"] == "imagenet"
