@@ -63,7 +63,7 @@ def run_plain(folder: Path, trials: int, epochs: int, seed: int) -> float:
     """Run the script and return the best val accuracy."""
     command = [sys.executable, "-m", "benchmarks.plain_search", "--out", str(folder)]
     command += ["--trials", str(trials), "--epochs", str(epochs), "--seed", str(seed)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["errors"] == 0 and found["trials"] == trials, found
     return float(found["best"])
