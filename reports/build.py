@@ -200,8 +200,8 @@ def looks_same(data: pd.DataFrame, path: Path, gist: Gist | None = None) -> bool
     """
     try:
         before = pd.read_parquet(path.with_suffix(".parquet"))
-    except (OSError, pa.ArrowException):
-        return False
+    except (OSError, pa.ArrowException, ValueError, LookupError, TypeError):
+        return False  # none yet, or damaged: drawn anew
     if not all(path.with_suffix(f".{kind}").is_file() for kind in FORMATS):
         return False
     if gist is not None and 0 <= len(data) - len(before) <= NEW_POINTS * len(before):

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.ensemble import RandomForestRegressor
 
 from reports.study import Study
 
@@ -147,6 +146,9 @@ def _tree_variances(
     x: Array, y: Array, wanted: Sequence[int], num_trees: int
 ) -> tuple[Array, Array]:
     """Variance of each tree's marginals (trees, wanted) and of itself (trees,) over x's box."""
+    # takes as long to load as all else together, and a refresh seldom needs it
+    from sklearn.ensemble import RandomForestRegressor
+
     forest = RandomForestRegressor(
         num_trees,
         max_leaf_nodes=LEAVES,

@@ -104,15 +104,15 @@ def _trial(client: MlflowClient, run: Run, history: Mapping[str, list[Metric]]) 
         }
         started = json.loads(tags.get("tcpa.started", "null"))
         result = json.loads(tags.get("tcpa.result", "null"))
-    except (KeyError, ValueError) as err:
+        if started:
+            trial.update(status="running", device=started["device"])
+        if result and not (started and (started["t"] or 0) > (result.get("t") or 0)):
+            trial.update(_result(tags, result, history))
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as err:
         raise RecordError(
             f"MLflow run {run.info.run_id} of trial {trial['trial']!r} lacks a tag of the mirror, "
             f"or it was cut off ({err}); make the report from the journal."
         ) from err
-    if started:
-        trial.update(status="running", device=started["device"])
-    if result and not (started and (started["t"] or 0) > (result.get("t") or 0)):
-        trial.update(_result(tags, result, history))
     return trial
 
 

@@ -9,6 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from reports.frames import Frames
+from reports.importance import first_of
 from reports.plots.base import WIDTH, method_column, name_of
 
 TITLE = "Parallel coordinates"
@@ -32,8 +33,10 @@ def prepare(tables: Frames) -> pd.DataFrame:
         return data
     best = LINES // 10
     # The same trials are chosen again when a few come in.
+    known = used["trial"].isin(first_of(tables.used)["trial"]).to_numpy()[:-best]
     chance = used["trial"][:-best].map(lambda trial: zlib.crc32(trial.encode()))
-    chosen = np.sort(np.argsort(chance.to_numpy(), kind="stable")[: LINES - best])
+    order = np.argsort(np.where(known, chance, np.inf), kind="stable")
+    chosen = np.sort(order[: LINES - best])
     return data.iloc[[*chosen, *range(len(data) - best, len(data))]]
 
 

@@ -51,6 +51,14 @@ def on_front(
     return front
 
 
+def gist(data: pd.DataFrame) -> pd.DataFrame:
+    """Fronts, limits and legend of thousands of points."""
+    is_front = data[[f"front_{cost}" for cost in COSTS]].any(axis=1)
+    limits = data[["value", *COSTS]].quantile([0, 0.02, 1])
+    both = pd.concat([data[is_front], limits]).drop(columns=["trial", "methods"])
+    return both.assign(methods=", ".join(sorted(data["methods"].unique())))
+
+
 def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     """A panel for each cost that differs between trials."""
     costs = [cost for cost in COSTS if data[cost].nunique() > 1]

@@ -1,5 +1,6 @@
 """What figures are made of, and when one is drawn again."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,9 @@ import pandas as pd
 import pytest
 
 import reports
+from reports import build
 from reports.build import looks_same
-from reports.plots import curves, history, pareto, sweeps
+from reports.plots import curves, history, parallel, pareto, sweeps
 from reports.plots.base import FORMATS
 from tests.reports.studies import cell, epoch, final, planned, write
 
@@ -64,3 +66,59 @@ def test_a_figure_is_drawn_again_when_it_would_look_different(tmp_path: Path) ->
     assert not looks_same(data.assign(x=[0.01, 1.0, np.nan]), path)
     assert not looks_same(data.assign(name=["a", "b", "d"]), path)
     assert not looks_same(data.head(2), path)
+
+
+def hunt(folder: Path, values: Sequence[float], *, finished: bool = True) -> Path:
+    """A search of such objectives; its last trial may still run."""
+    events = []
+    for n, value in enumerate(values):
+        events += [planned(n, optim__lr=0.01 * (n % 9 + 1)), epoch(n, 1, value)]
+        events += [final(n, "completed", value, duration_s=1.0 + n % 5, flops_per_image=1e8)]
+    if not finished:
+        events += [planned(len(values)), epoch(len(values), 1, 0.1)]
+    return write(folder, events)
+
+
+VALUES = [0.5 + 0.001 * (n * 7 % 100) for n in range(300)]
+
+
+def test_a_running_study_redraws_many_points_only_for_what_can_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reports.build.DOTS", 100)
+    monkeypatch.setattr("reports.build.plugins.names", lambda package: ("history", "pareto"))
+    monkeypatch.setattr("reports.build.save", lambda figure, path: drawn.append(path.name))
+    drawn: list[str] = []
+
+    def again(name: str, values: Sequence[float], finished: bool = False) -> set[str]:
+        drawn.clear()
+        figures = tmp_path / "figures"
+        build.draw_all(reports.load(hunt(tmp_path / name, values, finished=finished)), figures)
+        for module in drawn:
+            for kind in FORMATS:
+                (figures / f"{module}.{kind}").touch()
+        return set(drawn)
+
+    assert {"history", "pareto"} <= again("first", VALUES)
+    assert not {"history", "pareto"} & again("like", [*VALUES, 0.55])
+    assert {"history", "pareto"} <= again("best", [*VALUES, 0.7]), "a new best is seen"
+    assert {"history", "pareto"} <= again("more", [*VALUES, 0.7, *[0.55] * 9]), "3 % more points"
+    assert {"history", "pareto"} <= again("end", [*VALUES, 0.7, *[0.55] * 10], finished=True)
+
+
+def test_gists_are_lines_and_limits(tmp_path: Path) -> None:
+    found = reports.load(hunt(tmp_path / "g", VALUES))
+    data = history.prepare(found)
+    gist = history.gist(data)
+    assert len(gist) == 200 and gist["best"].iloc[-1] == pytest.approx(0.599)
+    assert [gist["value"].min(), gist["value"].max()] == pytest.approx([0.50198, 0.599])
+    front = pareto.gist(pareto.prepare(found))
+    assert front["front_duration_s"].iloc[0] and front["value"].max() == pytest.approx(0.599)
+
+
+def test_a_few_new_trials_leave_the_parallel_lines_alone(tmp_path: Path) -> None:
+    values = [0.5 + 0.0001 * (n * 7 % 1200) for n in range(1210)]
+    before = parallel.prepare(reports.load(hunt(tmp_path / "a", values)))
+    after = parallel.prepare(reports.load(hunt(tmp_path / "b", [*values, *[0.51] * 10])))
+    assert len(before) == parallel.LINES
+    pd.testing.assert_frame_equal(before, after)
