@@ -6,17 +6,22 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 import ray
 from ray._private import ray_constants
 from ray._private import worker as ray_worker
+from ray.exceptions import RayError
 
 from tcpa_core.allocator import WORKER_ENV
 from tcpa_core.errors import StudyError
+
+LOOK_S = 2.0
+"""Time between two looks at a cluster for nodes that have joined."""
 
 _OBJECT_STORE_BYTES = 100 * 2**20
 """Nothing large travels between processes; Ray's default is a third of the memory."""
@@ -68,6 +73,42 @@ def connect(address: str | None, num_cpus: int) -> Iterator[None]:
         ray.shutdown()
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+class Devices:
+    """Counts the cluster's GPUs or CPUs every two seconds, as long as Ray's head answers.
+
+    In a thread of its own: without a head the question hangs until Ray ends the process.
+
+    Args:
+        resource: "GPU" or "CPU".
+    """
+
+    def __init__(self, resource: str) -> None:
+        self._resource = resource
+        self.count = self._ask()
+        """As of the last answer."""
+        self._answered = time.monotonic()
+        self._ended = threading.Event()
+        threading.Thread(target=self._work, name="devices", daemon=True).start()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last answer."""
+        return time.monotonic() - self._answered
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._ended.set()
+
+    def _work(self) -> None:
+        with suppress(RayError):  # the cluster is gone: `silent_s` tells
+            while not self._ended.wait(LOOK_S):
+                self.count = self._ask()
+                self._answered = time.monotonic()
+
+    def _ask(self) -> int:
+        return int(ray.cluster_resources().get(self._resource, 0.0))
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Studies that are broken on purpose, and what must hold afterwards."""

@@ -1,0 +1,204 @@
+"""One check for every fault: nothing lost, nothing twice, and all records say the same."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from search.sampler import Sampled
+from search.study import StudyDir
+from search.tracking import default_uri
+from spaces.space import Space
+from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult, read_journal
+from tests.search.stub import accuracy
+
+Numbers = dict[str, list[float]]
+"""Validation accuracy after every epoch, by trial digest: what a fault must not change."""
+
+
+@dataclass
+class Audit:
+    """What was found in a study's records."""
+
+    trials: int = 0
+    """Planned."""
+    ended: int = 0
+    lost: int = 0
+    """Planned without an end, or missing from the trials that an undisturbed run has."""
+    repeated: int = 0
+    """Planned or ended twice, or none of the undisturbed run's."""
+    epochs: int = 0
+    epochs_lost: int = 0
+    epochs_repeated: int = 0
+    wrong_numbers: int = 0
+    """Trials whose accuracies differ from those of an undisturbed run."""
+    mlflow: int = 0
+    """Runs and metric points that MLflow lacks, has twice or has otherwise."""
+    statuses: Counter[str] = field(default_factory=Counter)
+    drivers: int = 0
+    """Times that a driver began or took the study up."""
+    restarts: int = 0
+    """Trials taken up by another worker or driver."""
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether everything holds."""
+        return not any(self.faults().values())
+
+    def faults(self) -> dict[str, int]:
+        """The counts that have to be 0."""
+        names = ("lost", "repeated", "epochs_lost", "epochs_repeated", "wrong_numbers", "mlflow")
+        return {name: getattr(self, name) for name in names}
+
+
+def audit(study: StudyDir, expected: Numbers, *, tracking_uri: str | None) -> Audit:
+    """Check the records of a finished study.
+
+    Args:
+        study: Its folder.
+        expected: Of an undisturbed run with the same seed.
+        tracking_uri: MLflow that mirrors it; None: not mirrored.
+
+    Returns:
+        Counts; those of `Audit.faults` are 0 where all is well.
+    """
+    events = list(read_journal(study.journal_path, allow_torn_tail=False))
+    assert [e["n"] for e in events] == list(range(len(events))), "journal numbers have gaps"
+    assert events[-1]["kind"] == "finished", f"the study ended with {events[-1]}"
+    found = Audit(drivers=sum(e["kind"] in ("study", "resumed") for e in events))
+    found.restarts = sum(e["kind"] == "started" and e["epoch"] > 0 for e in events)
+    _audit_trials(found, events, expected)
+    if tracking_uri is not None:
+        mirrored, recorded = mlflow_points(study, tracking_uri), journal_points(events)
+        found.mlflow = ((mirrored - recorded) + (recorded - mirrored)).total()
+    return found
+
+
+def check(study: StudyDir, space: Space) -> Audit:
+    """Check a stub study, mirrored in its own folder, against an undisturbed run.
+
+    Raises:
+        AssertionError: Something was lost, doubled or changed.
+    """
+    root = study.path.parent
+    found = audit(study, stub_numbers(space, root), tracking_uri=default_uri(root))
+    assert found.is_clean, found
+    return found
+
+
+def _audit_trials(found: Audit, events: list[dict[str, Any]], expected: Numbers) -> None:
+    planned = [e for e in events if e["kind"] == "planned"]
+    digests = {e["trial"]: e["digest"] for e in planned}
+    ends = [e for e in events if e["kind"] in FINAL_KINDS]
+    found.trials, found.ended = len(planned), len(ends)
+    found.statuses = Counter(e["status"] for e in ends)
+    found.lost = len(digests.keys() - {e["trial"] for e in ends})
+    found.lost += len(expected.keys() - set(digests.values()))
+    found.repeated = len(planned) - len(set(digests.values()))
+    found.repeated += len(ends) - len({e["trial"] for e in ends})
+    found.repeated += len(set(digests.values()) - expected.keys())
+    curves: dict[str, dict[int, float]] = {trial: {} for trial in digests}
+    for event in events:
+        if event["kind"] == "epoch":
+            curve = curves[event["trial"]]
+            found.epochs_repeated += event["epoch"] in curve
+            curve[event["epoch"]] = event["val_accuracy"]
+            found.epochs += 1
+    for end in ends:
+        curve = curves[end["trial"]]
+        found.epochs_lost += len(set(range(1, end["num_epochs"] + 1)) - curve.keys())
+        found.epochs_repeated += len(curve.keys() - set(range(1, end["num_epochs"] + 1)))
+        values = [curve[number] for number in sorted(curve)]
+        right = expected.get(digests[end["trial"]], [])[: end["num_epochs"]]
+        found.wrong_numbers += not _close(values, right)
+
+
+def _close(found: list[float], right: list[float]) -> bool:
+    """Equal to float32's rounding: packs of other sizes add in another order."""
+    same = len(found) == len(right)
+    return same and all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(found, right, strict=True))
+
+
+def stub_numbers(space: Space, scratch: Path) -> Numbers:
+    """The numbers of an undisturbed run with stub training and a sampler that does not learn."""
+    source = Sampled(space, scratch / "undisturbed.log", "undisturbed")
+    numbers: Numbers = {}
+    while len(numbers) < (space.budget.trials or 0):
+        proposal = source.propose(0)
+        assert proposal is not None
+        params = proposal.config.flat()
+        epochs = range(1, params["train.epochs"] + 1)
+        numbers[proposal.config.digest("none", "none")] = [accuracy(params, e) for e in epochs]
+    source.close()
+    return numbers
+
+
+def numbers_of(study: StudyDir) -> Numbers:
+    """The numbers of a study that nobody disturbed."""
+    curves: dict[str, list[float]] = {}
+    digests = {e["trial"]: e["digest"] for e in study.events() if e["kind"] == "planned"}
+    for event in study.events():
+        if event["kind"] == "epoch":
+            curves.setdefault(digests[event["trial"]], []).append(event["val_accuracy"])
+    return curves
+
+
+Point = tuple[str, str, int, float]
+"""Trial, name, step, value; the state of a run is a point with the name "status"."""
+
+_STATES = {"FINISHED": 1.0, "FAILED": 2.0}
+_PER_EPOCH = [f.name for f in fields(EpochReport) if f.name != "epoch"]
+_FINAL = {f.name: f.name for f in fields(TrialResult)} | {
+    "val_accuracy": "selected_val_accuracy",
+    "val_loss": "selected_val_loss",
+    "duration_s": "total_duration_s",
+}
+
+
+def journal_points(events: list[dict[str, Any]]) -> Counter[Point]:
+    """Every point that MLflow should hold."""
+    points: Counter[Point] = Counter({("", "status", 0, _STATES["FINISHED"]): 1})
+    for event in events:
+        kind, trial = event["kind"], event.get("trial", "")
+        if kind == "epoch":
+            points.update((trial, k, event["epoch"], float(event[k])) for k in _PER_EPOCH)
+        elif kind == "tested" or kind in FINAL_KINDS:
+            points.update(
+                (trial, name, 0, float(event[key]))
+                for key, name in _FINAL.items()
+                if isinstance(event.get(key), int | float)
+            )
+        if kind in FINAL_KINDS:
+            state = "FAILED" if event["status"] == "failed" else "FINISHED"
+            points[trial, "status", 0, _STATES[state]] += 1
+    return points
+
+
+def mlflow_points(study: StudyDir, uri: str) -> Counter[Point]:
+    """Every point that MLflow holds; a trial with two runs has its status twice."""
+    client = MlflowClient(tracking_uri=uri)
+    points: Counter[Point] = Counter()
+    for run in _runs(client, study.name):
+        trial = run.data.tags.get("tcpa.trial", "")
+        points[trial, "status", 0, _STATES.get(run.info.status, 0.0)] += 1
+        for name in run.data.metrics:
+            history = client.get_metric_history(run.info.run_id, name)
+            points.update((trial, name, point.step, point.value) for point in history)
+    return points
+
+
+def _runs(client: MlflowClient, study: str) -> Iterator[Run]:
+    experiment = client.get_experiment_by_name(study)
+    assert experiment is not None, f"MLflow has no experiment {study!r}"
+    token = None
+    while True:
+        page = client.search_runs([experiment.experiment_id], page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

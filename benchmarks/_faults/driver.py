@@ -1,0 +1,21 @@
+"""The `tcpa` command with stub training: every other part of the driver is the real one.
+
+    python -m benchmarks._faults.driver resume STUDY --root ROOT [--address ADDRESS]
+
+How workers are placed stands in `placement.json` of the folder ROOT.
+"""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import search.run
+from search.cli import main
+from search.launch import Placement
+
+if __name__ == "__main__":
+    root = Path(sys.argv[sys.argv.index("--root") + 1])
+    options = json.loads((root / "placement.json").read_text())
+    search.run.Placement = partial(Placement, **options)  # type: ignore[misc, assignment]
+    main()
