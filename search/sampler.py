@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -35,6 +36,12 @@ Goal = Literal["maximize", "minimize"]
 _STATELESS = ("random", "tpe")
 """Samplers that are made anew for every point, so that its number and what is known decide it and
 not how often the driver was started."""
+
+KEPT = 250
+"""Trials that a stateless sampler learns from, at least; at most twice as many. Its cost grows with
+their number: TPE takes 8 ms with 300 trials, 20 with 1,000, 130 with 10,000 (8 parameters)."""
+
+_DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 ASK_AGAIN = 8
 """Suggestions in a row that were all run before; then points are drawn at random."""
@@ -169,6 +176,8 @@ class Sampled:
         self._sampler = make_sampler(space, 0)
         self._study = optuna.create_study(directions=goals, sampler=self._sampler, study_name=name)
         self._num_asked = 0
+        self._num_told = 0
+        """Trials that the study has learnt from."""
         self._first = deque(space.complete(point) for point in space.first_points)
         self._is_finite = space.size() is not None
         self._rest: Iterator[Flat] | None = None
@@ -176,9 +185,9 @@ class Sampled:
         self._pending: deque[tuple[Flat, int, str, optuna.Trial]] = deque()
         self._of: dict[str, optuna.Trial] = {}
         self._twins: dict[str, list[optuna.Trial]] = {}
-        self._open: dict[int, int] = {}
-        self._values: dict[int, list[list[float]]] = {}
-        self._last: dict[int, list[tuple[int, float]]] = {}
+        self._open: dict[optuna.Trial, int] = {}
+        self._values: dict[optuna.Trial, list[list[float]]] = {}
+        self._last: dict[optuna.Trial, list[tuple[int, float]]] = {}
         self._log = _OptunaLog(log, name, goals)
 
     def propose(self, attempt: int) -> Proposal | None:
@@ -196,7 +205,7 @@ class Sampled:
             if asked is None:
                 return None
             point, origin, trial = asked
-            self._open[trial.number] = len(self._space.seeds)
+            self._open[trial] = len(self._space.seeds)
             self._pending.extend(
                 (point, seed, "replicate" if i else origin, trial)
                 for i, seed in enumerate(self._space.seeds)
@@ -222,6 +231,7 @@ class Sampled:
                 self._study.enqueue_trial(self._space.params(point))
         self._num_asked += 1
         trial = self._study.ask()
+        trial.set_user_attr("number", self._num_asked)
         point = self._space.suggest(trial)
         self._note(point)
         return point, origin, trial
@@ -278,7 +288,8 @@ class Sampled:
                 trial = self._study.ask()
                 point = self._space.suggest(trial)
                 self._note(point)
-                self._open[trial.number] = len(self._space.seeds)
+                self._open[trial] = len(self._space.seeds)
+                trial.set_user_attr("number", len(asked) + 1)
                 asked[planned.point] = trial, list(self._space.seeds), point
             trial, seeds, _ = asked[planned.point]
             seeds.remove(planned.config.seed)
@@ -301,28 +312,53 @@ class Sampled:
         finite = [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
         whole = len(finite) == len(values)
         if outcome.get("status") in ("completed", "reused") and whole:
-            self._values.setdefault(trial.number, []).append(finite)
+            self._values.setdefault(trial, []).append(finite)
         elif outcome.get("status") == "pruned" and whole:
             epoch = int(outcome.get("num_epochs") or 1)
-            self._last.setdefault(trial.number, []).append((epoch, finite[0]))
-        self._open[trial.number] -= 1
-        if self._open[trial.number] == 0:
+            self._last.setdefault(trial, []).append((epoch, finite[0]))
+        self._open[trial] -= 1
+        if self._open[trial] == 0:
             self._tell_point(trial)
 
     def _tell_point(self, trial: optuna.Trial) -> None:
-        values = self._values.pop(trial.number, [])
-        last = self._last.pop(trial.number, [])
-        del self._open[trial.number]
+        values = self._values.pop(trial, [])
+        last = self._last.pop(trial, [])
+        del self._open[trial]
         if len(values) == len(self._space.seeds):
             mean = [sum(column) / len(values) for column in zip(*values, strict=True)]
-            told = self._study.tell(trial, mean)
+            told = trial.study.tell(trial, mean)
         elif last and len(self._space.objective) == 1:
             epoch = max(e for e, _ in last)
             trial.report(sum(v for _, v in last) / len(last), epoch)
-            told = self._study.tell(trial, state=TrialState.PRUNED)
+            told = trial.study.tell(trial, state=TrialState.PRUNED)
         else:
-            told = self._study.tell(trial, state=TrialState.FAIL)
+            told = trial.study.tell(trial, state=TrialState.FAIL)
         self._log.add(told)
+        if trial.study is not self._study:
+            self._study.add_trial(told)
+        self._num_told += 1
+        if self._num_told == 2 * KEPT and self._space.sampler.name in _STATELESS:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Go on with a new Optuna study that knows the best and the latest trials only.
+
+        TPE weights trials by their age, so that those left out count least. Trials that run are
+        told to the study that they were asked of, and added to the new one.
+        """
+        done = self._study.get_trials(deepcopy=False, states=_DONE)
+        if len(self._space.objective) > 1:
+            best = self._study.best_trials
+        else:
+            complete = [trial for trial in done if trial.state is TrialState.COMPLETE]
+            sign = -1 if self._space.objective[0].goal == "maximize" else 1
+            best = sorted(complete, key=lambda trial: sign * (trial.value or 0.0))
+        kept = {trial.number for trial in best[: KEPT // 5]}
+        kept |= {trial.number for trial in done[len(kept) - KEPT :]}
+        name, directions = self._study.study_name, self._study.directions
+        self._study = optuna.create_study(directions=directions, study_name=name)
+        self._study.add_trials([trial for trial in done if trial.number in kept])
+        self._num_told = KEPT
 
 
 def _key(point: Flat) -> str:
@@ -363,6 +399,30 @@ def make_sampler(space: Space, number: int, name: str | None = None) -> optuna.s
         return makers[name]()
 
 
+_LOG_CHUNK = 200
+"""Trials that the copy for optuna-dashboard is written with before its memory is freed."""
+
+
+class _Appended(JournalFileBackend):
+    """An Optuna journal of which only the study and what is added is read.
+
+    Optuna keeps every line that it has read, 3 KiB for a trial.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._read = list(islice(super().read_logs(0), 1))
+
+    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:  # type: ignore[override]
+        """Lines of this object from a number on."""
+        return self._read[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write lines to the file."""
+        super().append_logs(logs)
+        self._read += json.loads(json.dumps(logs))
+
+
 class _OptunaLog:
     """Copies finished trials to a journal file in the background; 58 ms each would stall us."""
 
@@ -387,10 +447,15 @@ class _OptunaLog:
                 storage=storage, study_name=name, directions=directions, load_if_exists=True
             )
             known = {t.user_attrs.get("number") for t in study.trials}
+            added = 0
             while (trial := self._queue.get()) is not None:
-                if trial.number not in known:
-                    trial.user_attrs = {**trial.user_attrs, "number": trial.number}
-                    study.add_trial(trial)
+                if trial.user_attrs["number"] in known:
+                    continue
+                if added % _LOG_CHUNK == 0:
+                    storage = JournalStorage(_Appended(str(path)))
+                    study = optuna.load_study(study_name=name, storage=storage)
+                study.add_trial(trial)
+                added += 1
         except Exception as err:  # a copy for a viewer must never stop the search
             logging.getLogger(__name__).warning(
                 "%s cannot be written (%s); the search goes on without this copy", path, err

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ray.tune.result import AUTO_RESULT_KEYS
 from ray.tune.search import Searcher
 
 from search.sampler import LATER, Later, Planned, Source
@@ -102,7 +103,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         del self.jobs[planned.trial]
         if (result or {}).get("interrupted"):
             return
-        outcome = dict(result or {})
+        outcome = {k: v for k, v in (result or {}).items() if k not in AUTO_RESULT_KEYS}
         if error:
             outcome["status"] = "failed"
         elif "status" not in outcome:
@@ -148,6 +149,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         """The thread: tell what has finished, then prepare the next trial, one at a time."""
         try:
             self._source.replay(self._past)
+            self._past = ()
             while True:
                 with self._changed:
                     while not self._finished and not self._is_closed and not self._wants_more():
