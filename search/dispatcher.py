@@ -392,7 +392,10 @@ class Dispatcher:
         if not worker.is_ready:
             self._failed_starts += 1
         if self._failed_starts >= MAX_FAILED_STARTS:
-            self._fault = f"{self._failed_starts} workers in a row could not start ({why})"
+            self._fault = (
+                f"{self._failed_starts} workers in a row could not start ({why}); correct that, "
+                f"then 'tcpa resume {self._spec.study_dir.name}'."
+            )
         if self._fault:
             self._news.set()
         if self._interrupted or self._fault:

@@ -36,7 +36,7 @@ from search.trainable import PackTrial, Slots
 from spaces.space import Space
 from tcpa_core.allocator import WORKER_ENV
 from tcpa_core.config import TrainConfig, TrialConfig
-from tcpa_core.errors import StudyError
+from tcpa_core.errors import StoppedError, StorageError
 from tcpa_core.record import FINAL_KINDS
 
 Listener = Callable[[Mapping[str, Any]], None]
@@ -105,8 +105,8 @@ def run_study(
     Ctrl-C or SIGTERM once ends it in order (trials keep their last checkpoint), twice at once.
 
     Raises:
-        StudyError: Another driver runs it, the folder cannot be written, or no Ray cluster answers
-            at the address.
+        StudyError: Another driver runs it, or no Ray cluster answers at the address.
+        StoppedError: It had to stop: a disk is full, no worker starts, or the cluster is gone.
         RecordError: The journal is damaged.
     """
     placement = placement or Placement()
@@ -121,6 +121,10 @@ def run_study(
             return StudyOutcome(past.counts(), "finished")
         run = _Run(space, study, placement, journal, past, listeners)
         return run.go(filter(None, notices))
+    except OSError as err:
+        if err.errno not in StorageError.ERRNOS:
+            raise
+        raise StorageError.of(Path(err.filename or study.path), err) from err
     finally:
         if journal is not None:
             journal.close()
@@ -435,9 +439,7 @@ class _Run:
                 if events:
                     self._record(*events)
                 if fault is not None:
-                    raise StudyError(
-                        f"{fault}; correct that, then 'tcpa resume {self._study.name}'."
-                    )
+                    raise StoppedError(fault)
             except BaseException as err:  # the main thread raises it
                 self._failure = self._lost_ray(err) if isinstance(err, RayError) else err
                 self._interrupt(f"the driver failed: {err}")
@@ -445,9 +447,9 @@ class _Run:
             if closing and not events:
                 return
 
-    def _lost_ray(self, err: RayError) -> StudyError:
+    def _lost_ray(self, err: RayError) -> StoppedError:
         why = str(err).strip().splitlines()[0]
-        return StudyError(
+        return StoppedError(
             f"the Ray cluster of study {self._study.name!r} does not answer any more ({why}); what "
             f"is recorded is kept: 'tcpa resume {self._study.name}'."
         )

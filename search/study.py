@@ -70,7 +70,9 @@ class Journal:
             lines = [encode_line(event) for event in stamped]
             size = self._file.tell()
             try:
-                self._file.write(b"".join(lines))
+                data = memoryview(b"".join(lines))
+                while data:  # a disk that becomes full takes a part without an error
+                    data = data[self._file.write(data) :]
                 os.fsync(self._file.fileno())
             except OSError as err:
                 with suppress(OSError):  # no half line: what follows would be unreadable

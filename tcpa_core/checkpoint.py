@@ -16,26 +16,33 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from tcpa_core.errors import CheckpointError, DamagedCheckpointError
+from tcpa_core.errors import CheckpointError, DamagedCheckpointError, StorageError
 
 SCHEMA = 3
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
-    """Write tensors and JSON values; the old file stays whole until the new one is on disk."""
+    """Write tensors and JSON values; the old file stays whole until the new one is on disk.
+
+    Raises:
+        StorageError: The disk is full, read-only or gone.
+    """
     contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     text = json.dumps({"schema": SCHEMA, **info}, allow_nan=False)
     data = save(contiguous, metadata={"tcpa": text, "crc": str(_checksum(contiguous, text))})
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as err:
+        raise StorageError.of(path, err) from err
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -16,10 +16,11 @@ TcpaError
         └── StorageError                a disk is full, read-only or gone
 """
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 
 class TcpaError(Exception):
@@ -76,6 +77,11 @@ class StoppedError(StudyError):
 
 class StorageError(StoppedError):
     """A disk is full, read-only or gone: no trial's fault, and nothing recorded is damaged."""
+
+    ERRNOS: ClassVar = frozenset(
+        {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
+    )
+    """What the system says then."""
 
     @classmethod
     def of(cls, path: Path, err: OSError) -> Self:

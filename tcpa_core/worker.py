@@ -13,7 +13,12 @@ from typing import Any
 
 from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.config import BackboneConfig, Flat, TrialConfig
-from tcpa_core.errors import DamagedCheckpointError, OutOfMemoryError, TcpaError
+from tcpa_core.errors import (
+    DamagedCheckpointError,
+    OutOfMemoryError,
+    StorageError,
+    TcpaError,
+)
 from tcpa_core.methods.base import pack_key
 from tcpa_core.pack import (
     Diverged,
@@ -161,6 +166,10 @@ class Worker:
 
         Returns:
             Events in the order in which they happened; [] when there was nothing to do.
+
+        Raises:
+            StorageError: Checkpoints or the image cache cannot be written; every trial would meet
+                it, so that it fails none.
         """
         self._doing = Pulse(is_idle=False)
         try:
@@ -217,6 +226,8 @@ class Worker:
             folder = self._checkpoints / trial
             member, note = self._member(group.pack, folder, trial, config)
         except TcpaError as err:
+            if getattr(err.__cause__, "errno", None) in StorageError.ERRNOS:
+                raise StorageError(f"{err} Then 'tcpa resume'.") from err
             result = TrialResult(status="failed", reason=str(err), device=self._device)
             return [_event("failed", trial, asdict(result))]
         job = _Job(member, until_epoch, test_at_end, alone)

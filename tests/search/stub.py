@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tcpa_core.errors import StorageError
 from tcpa_core.record import EpochReport, Pulse, Status, TrialResult
 
 Event = dict[str, Any]
@@ -148,10 +149,13 @@ class StubWorker:
         if job.params["optim.lr"] > self._plan.get("diverges_above", math.inf):
             return [self._end(trial, "failed", reason="train_loss is nan at epoch 1")]
         saved = self._checkpoint(trial)
-        saved.parent.mkdir(parents=True, exist_ok=True)
         part = saved.with_suffix(".part")
-        part.write_text(json.dumps({"epoch": job.epoch}))
-        part.replace(saved)  # it may be killed at any moment
+        try:
+            saved.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps({"epoch": job.epoch}))
+            part.replace(saved)  # it may be killed at any moment
+        except OSError as err:
+            raise StorageError.of(saved, err) from err
         self._misbehave(trial, job.epoch, after_saving=True)
         events = [self._report(trial, job, job.epoch)]
         if job.epoch >= job.epochs:
