@@ -15,6 +15,7 @@ from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.config import METHODS, BackboneConfig
 from tcpa_core.methods.base import check_chain
 from tcpa_core.model import member_specs
+from tcpa_core.protocols.base import departures, protocol_names
 
 SEARCHES = [name for name in preset_names() if load_space(name).ablation is None]
 
@@ -26,6 +27,7 @@ def test_the_presets_are_those_we_document() -> None:
         "all_methods",
         "autovp_vtab",
         "cvpt_design",
+        "cvpt_fgvc",
         "cvpt_vtab",
         "damvp_vtab",
         "e2vpt_vtab",
@@ -45,6 +47,7 @@ def test_the_presets_are_those_we_document() -> None:
         "vfpt_tcpa_hta",
         "vfpt_vtab",
         "vp_vtab",
+        "vpt_fgvc",
         "vpt_vtab",
     )
 
@@ -122,6 +125,18 @@ def test_every_method_has_a_preset_of_its_own() -> None:
     points = [(space, space.complete(point)) for space in spaces for point in space.first_points]
     chosen = {name for space, point in points for name in space.config(point, seed=0).methods}
     assert chosen == set(plugins.names(METHODS))
+
+
+def test_every_protocol_is_that_of_a_preset() -> None:
+    """What a preset claims it follows but for few settings, and its own comments say which."""
+    claimed = {}
+    for name in preset_names():
+        space = load_space(name)
+        if "protocol" in space.base:
+            config = space.config(space.complete(space.first_points[0]), seed=0)
+            claimed[name] = len(departures(config.protocol, config.flat()))
+    assert {load_space(name).base["protocol"] for name in claimed} == set(protocol_names())
+    assert max(claimed.values()) <= 5
 
 
 def test_component_rows_have_pools_of_one_size() -> None:
