@@ -70,7 +70,7 @@ def main() -> None:
         "train.batch_size": 64,
     }
     started = time.perf_counter()
-    ray.init(include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", include_dashboard=False, log_to_driver=False)
     constants = {"base": base, "cache": str(out / "cache")}
     tuner = tune.Tuner(
         tune.with_resources(objective, {"cpu": 1}),
