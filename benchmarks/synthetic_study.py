@@ -178,6 +178,7 @@ def _plan(
         "seed": seed,
         "labels": {"cells": cells},
         "origin": "design" if kind == "ablation" else "sampler",
+        "draw": {},
     }
     return planned, peak
 
