@@ -5,13 +5,21 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ROOT ?= studies
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test faults lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/tcpa quickstart --root $(ROOT)
 
 test: $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest
+
+# What is promised about failures and scale, measured: an hour at most on two cores.
+faults: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.faults
+	$(BIN)/python -m benchmarks.soak --trials 300 --nodes 3 --minutes 20
+	$(BIN)/python -m benchmarks.hostile
+	$(BIN)/python -m benchmarks.overhead --trials 10000
+	$(BIN)/python -m benchmarks.simulation
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -18,7 +19,7 @@ from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult, read_journal
 from tests.search.stub import accuracy
 
 Numbers = dict[str, list[float]]
-"""Validation accuracy after every epoch, by trial digest: what a fault must not change."""
+"""Validation loss after every epoch, by trial digest: what a fault must not change."""
 
 
 @dataclass
@@ -36,9 +37,11 @@ class Audit:
     epochs_lost: int = 0
     epochs_repeated: int = 0
     wrong_numbers: int = 0
-    """Trials whose accuracies differ from those of an undisturbed run."""
+    """Trials whose losses differ from those of an undisturbed run."""
     mlflow: int = 0
     """Runs and metric points that MLflow lacks, has twice or has otherwise."""
+    parquet: int = 0
+    """Rows of the study's tables that are missing, double or different."""
     statuses: Counter[str] = field(default_factory=Counter)
     drivers: int = 0
     """Times that a driver began or took the study up."""
@@ -52,17 +55,21 @@ class Audit:
 
     def faults(self) -> dict[str, int]:
         """The counts that have to be 0."""
-        names = ("lost", "repeated", "epochs_lost", "epochs_repeated", "wrong_numbers", "mlflow")
-        return {name: getattr(self, name) for name in names}
+        trials = ("lost", "repeated", "wrong_numbers")
+        epochs = ("epochs_lost", "epochs_repeated")
+        return {name: getattr(self, name) for name in (*trials, *epochs, "mlflow", "parquet")}
 
 
-def audit(study: StudyDir, expected: Numbers, *, tracking_uri: str | None) -> Audit:
+def audit(
+    study: StudyDir, expected: Numbers, *, tracking_uri: str | None, tables: bool = False
+) -> Audit:
     """Check the records of a finished study.
 
     Args:
         study: Its folder.
         expected: Of an undisturbed run with the same seed.
         tracking_uri: MLflow that mirrors it; None: not mirrored.
+        tables: Whether its Parquet tables have been made and are to be checked.
 
     Returns:
         Counts; those of `Audit.faults` are 0 where all is well.
@@ -75,7 +82,9 @@ def audit(study: StudyDir, expected: Numbers, *, tracking_uri: str | None) -> Au
     _audit_trials(found, events, expected)
     if tracking_uri is not None:
         mirrored, recorded = mlflow_points(study, tracking_uri), journal_points(events)
-        found.mlflow = ((mirrored - recorded) + (recorded - mirrored)).total()
+        found.mlflow = _differences(mirrored, recorded)
+    if tables:
+        found.parquet = _differences(*_table_rows(study, events))
     return found
 
 
@@ -107,7 +116,7 @@ def _audit_trials(found: Audit, events: list[dict[str, Any]], expected: Numbers)
         if event["kind"] == "epoch":
             curve = curves[event["trial"]]
             found.epochs_repeated += event["epoch"] in curve
-            curve[event["epoch"]] = event["val_accuracy"]
+            curve[event["epoch"]] = event["val_loss"]
             found.epochs += 1
     for end in ends:
         curve = curves[end["trial"]]
@@ -116,6 +125,32 @@ def _audit_trials(found: Audit, events: list[dict[str, Any]], expected: Numbers)
         values = [curve[number] for number in sorted(curve)]
         right = expected.get(digests[end["trial"]], [])[: end["num_epochs"]]
         found.wrong_numbers += not _close(values, right)
+
+
+def _table_rows(
+    study: StudyDir, events: list[dict[str, Any]]
+) -> tuple[Counter[tuple[Any, ...]], Counter[tuple[Any, ...]]]:
+    """Rows of trials.parquet and epochs.parquet, and what the journal says that they are."""
+    rows: Counter[tuple[Any, ...]] = Counter()
+    for name, columns in (
+        ("trials", ["trial", "digest", "status", "val_accuracy"]),
+        ("epochs", ["trial", "epoch", "val_accuracy"]),
+    ):
+        table = pq.read_table(study.path / "tables" / f"{name}.parquet", columns=columns)
+        rows.update(zip(*(table[column].to_pylist() for column in columns), strict=True))
+    digests = {e["trial"]: e["digest"] for e in events if e["kind"] == "planned"}
+    right: Counter[tuple[Any, ...]] = Counter()
+    for event in events:
+        if event["kind"] == "epoch":
+            right[event["trial"], event["epoch"], event["val_accuracy"]] += 1
+        elif event["kind"] in FINAL_KINDS:
+            trial = event["trial"]
+            right[trial, digests[trial], event["status"], event["val_accuracy"]] += 1
+    return rows, right
+
+
+def _differences(found: Counter[Any], right: Counter[Any]) -> int:
+    return ((found - right) + (right - found)).total()
 
 
 def _close(found: list[float], right: list[float]) -> bool:
@@ -133,18 +168,18 @@ def stub_numbers(space: Space, scratch: Path) -> Numbers:
         assert proposal is not None
         params = proposal.config.flat()
         epochs = range(1, params["train.epochs"] + 1)
-        numbers[proposal.config.digest("none", "none")] = [accuracy(params, e) for e in epochs]
+        numbers[proposal.config.digest("none", "none")] = [1 - accuracy(params, e) for e in epochs]
     source.close()
     return numbers
 
 
 def numbers_of(study: StudyDir) -> Numbers:
     """The numbers of a study that nobody disturbed."""
-    curves: dict[str, list[float]] = {}
     digests = {e["trial"]: e["digest"] for e in study.events() if e["kind"] == "planned"}
+    curves: Numbers = {digest: [] for digest in digests.values()}
     for event in study.events():
         if event["kind"] == "epoch":
-            curves.setdefault(digests[event["trial"]], []).append(event["val_accuracy"])
+            curves[digests[event["trial"]]].append(event["val_loss"])
     return curves
 
 

@@ -1,0 +1,229 @@
+"""The fault table: what was broken, what must hold, and what was measured.
+
+Each row is made of tests below tests/faults, which break real processes, files and servers; this
+program runs them and writes down how they ended and what they measured.
+
+    python -m benchmarks.faults
+    python -m benchmarks.faults --only driver node
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from benchmarks.harness import RESULTS, machine
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A row: what is broken, how, and what must hold; `tests` say which tests show it."""
+
+    name: str
+    made: str
+    holds: str
+    tests: tuple[str, ...]
+    """Files, or file::test without parameters, below tests/."""
+
+
+KILLS, CLUSTER = "faults/test_kills.py", "faults/test_cluster.py"
+FAULTS = (
+    Fault(
+        "worker killed in mid-epoch",
+        "kill -9 of the worker process",
+        "its trials, pack neighbours too, go on from their last epoch",
+        (f"{KILLS}::test_a_killed_worker_loses_nothing_and_the_user_is_told",),
+    ),
+    Fault(
+        "node lost; nodes join",
+        "3 nodes, raylet of one killed; then two nodes added",
+        "its trials move; new nodes are used within one trial's length",
+        (f"{CLUSTER}::test_trials_of_a_lost_node_move_and_nodes_that_join_are_used",),
+    ),
+    Fault(
+        "node frozen; head lost",
+        "all processes of a node stopped; then the head killed",
+        "its trials move; the driver says so and ends, resume on a new cluster loses nothing",
+        (
+            f"{CLUSTER}::test_a_frozen_node_is_found_out_and_a_lost_head_is_survived_on_a_new_cluster",
+        ),
+    ),
+    Fault(
+        "driver killed",
+        "kill -9 in mid-epoch, before a checkpoint, between checkpoint and journal line, while "
+        "MLflow is written; then tcpa resume",
+        "set of trials, suggestions and numbers of an undisturbed run; MLflow = journal",
+        (
+            f"{KILLS}::test_a_driver_killed_at_four_points_is_resumed_to_the_numbers_of_an_"
+            "undisturbed_run",
+            f"{KILLS}::test_real_training_gives_the_same_numbers_and_a_nan_fails_its_member_alone",
+        ),
+    ),
+    Fault(
+        "Ctrl-C once; SIGTERM",
+        "signals, while an epoch never ends",
+        "orderly stop within 30 s, resumable",
+        (
+            f"{KILLS}::test_a_signal_ends_a_study_in_order_within_30_s_though_an_epoch_never_ends",
+            "search/test_launch.py::test_ctrl_c_ends_in_order_and_resume_completes",
+        ),
+    ),
+    Fault(
+        "Ctrl-C twice",
+        "signals, while an epoch never ends",
+        "stops at once, resumable",
+        (f"{KILLS}::test_a_second_ctrl_c_ends_at_once_and_the_study_can_be_resumed",),
+    ),
+    Fault(
+        "NaN, exploding loss",
+        "real training, optim.lr = 1e6 in one member",
+        "that member alone fails",
+        (
+            f"{KILLS}::test_real_training_gives_the_same_numbers_and_a_nan_fails_its_member_alone",
+            "tcpa_core/test_pack.py::test_a_diverging_member_fails_alone",
+        ),
+    ),
+    Fault(
+        "MLflow or its database down, slow, answering 500, locked, restarted",
+        "real mlflow server on PostgreSQL, stopped and started; a proxy; sqlite with 8 writers",
+        "training unaffected; afterwards MLflow equals the journal",
+        ("faults/test_tracker.py",),
+    ),
+    Fault(
+        "disk full, read-only",
+        "a small file system as study folder",
+        "said at once, running trials keep their state, resumes when there is room",
+        ("faults/test_disk.py",),
+    ),
+    Fault(
+        "torn or corrupted files",
+        "journal, checkpoint, cache cut and altered at every 100th position",
+        "found by checksum, last good state used, said",
+        ("faults/test_files.py",),
+    ),
+    Fault(
+        "clock jumps, two drivers, stale lock",
+        "faked clock, second driver, dead holder",
+        "the second is refused by name of the first; a stale lock is taken over",
+        ("faults/test_engine.py",),
+    ),
+    Fault(
+        "hang; out of memory",
+        "an epoch that never ends, a worker killed for its memory",
+        "watchdog names the trial, fails it, goes on; fewer members train together",
+        (
+            "faults/test_watchdog.py",
+            "tcpa_core/test_pack.py::test_worker_shrinks_when_memory_is_short",
+        ),
+    ),
+    Fault(
+        "several at once",
+        "random kills of workers, nodes and drivers (short form of the soak)",
+        "0 lost, 0 repeated, MLflow = journal = Parquet",
+        ("faults/test_soak.py",),
+    ),
+    Fault(
+        "hostile input, secrets",
+        "500 hostile inputs, pickles, traversal, markup; passwords in addresses",
+        "only our own errors; nothing runs; no secret is written",
+        ("faults/test_hostile.py", "faults/test_secrets.py"),
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """How one test ended."""
+
+    test: str
+    outcome: str
+    """"passed", "failed" or "skipped: REASON"."""
+    seconds: float
+    measured: dict[str, str]
+
+    def is_of(self, test: str) -> bool:
+        """Whether it is this test, or one of this file."""
+        return self.test == test or self.test.startswith(f"{test}::")
+
+
+def run(tests: Sequence[str]) -> list[Case]:
+    """Run tests in a process of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        options = ["-o", "junit_family=xunit1", f"--junitxml={report}", "-p", "no:randomly"]
+        command = [sys.executable, "-m", "pytest", "-q", *options, *tests]
+        subprocess.run(command, cwd=ROOT, check=False)
+        return [_case(element) for element in ElementTree.parse(report).iter("testcase")]
+
+
+def _case(element: ElementTree.Element) -> Case:
+    skipped = element.find("skipped")
+    failed = element.find("failure") is not None or element.find("error") is not None
+    outcome = "failed" if failed else "passed"
+    if skipped is not None:
+        outcome = f"skipped: {skipped.get('message')}"
+    file = element.get("file", "").removeprefix("tests/")
+    return Case(
+        test=f"{file}::{element.get('name', '').partition('[')[0]}",
+        outcome=outcome,
+        seconds=float(element.get("time", 0)),
+        measured={
+            p.get("name", ""): p.get("value", "") for p in element.findall("properties/property")
+        },
+    )
+
+
+def row(fault: Fault, cases: Sequence[Case]) -> dict[str, str]:
+    """A row of the table; a fault without a test that ran does not hold."""
+    mine = [case for case in cases if any(case.is_of(test) for test in fault.tests)]
+    passed = [c for c in mine if c.outcome == "passed"]
+    failed = [c for c in mine if c.outcome == "failed"]
+    skipped = {c.outcome for c in mine} - {"passed", "failed"}
+    outcome = "holds" if passed and not failed else "does NOT hold"
+    measured = [f"{name} {value}" for case in mine for name, value in case.measured.items()]
+    return {
+        "fault": fault.name,
+        "how it is made": fault.made,
+        "what must hold": fault.holds,
+        "outcome": "; ".join([outcome, *sorted(skipped)]),
+        "tests": f"{len(passed)} of {len(mine)} passed",
+        "measured": "; ".join(measured),
+        "seconds": f"{sum(c.seconds for c in mine):.0f}",
+    }
+
+
+def table(rows: Sequence[dict[str, str]]) -> str:
+    """The rows as Markdown."""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"]
+    lines += ["| " + " | ".join(row.values()) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run the tests of all rows, or of those whose name has one of some words, and print them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="+", default=[""], help="words of the faults' names")
+    options = parser.parse_args()
+    faults = [f for f in FAULTS if any(word in f.name for word in options.only)]
+    names = {f"tests/{test}" for fault in faults for test in fault.tests}
+    present = sorted(name for name in names if (ROOT / name.partition("::")[0]).exists())
+    cases = run(present)
+    rows = [row(fault, cases) for fault in faults]
+    RESULTS.mkdir(exist_ok=True)
+    record = {"machine": machine(), "rows": rows, "cases": [asdict(case) for case in cases]}
+    (RESULTS / "faults.json").write_text(json.dumps(record, indent=1) + "\n")
+    (RESULTS / "faults.md").write_text(table(rows))
+    print(table(rows))
+    if any(not r["outcome"].startswith("holds") for r in rows):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
