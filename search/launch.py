@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Experiment
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
@@ -24,8 +24,8 @@ from ray.tune.search import ConcurrencyLimiter, SearchGenerator
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.balance import Balanced
-from search.cluster import connect, on_interrupt
-from search.dispatcher import Dispatcher
+from search.cluster import Devices, connect, on_interrupt
+from search.dispatcher import HALT_S, Dispatcher
 from search.pack_worker import WorkerSpec
 from search.past import Past, read_past
 from search.race import Race
@@ -43,8 +43,9 @@ Listener = Callable[[Mapping[str, Any]], None]
 """Called with every journal event as it was written, in order, one at a time."""
 
 POLL_S = 0.5
-LOOK_S = 2.0
-"""Time between two looks at a cluster for nodes that have joined."""
+ANSWER_S = 20.0
+"""A head or dispatcher that does not answer in this time is lost. Ray itself ends the process 60 s
+after it has lost its head, without a word of ours."""
 
 SLOTS = 4
 """Trials per worker where nothing was measured."""
@@ -157,11 +158,11 @@ class _Run:
         self._stop_reason = ""
         self._started = time.monotonic()
         self._failure: BaseException | None = None
+        self._is_ray_lost = False
         self._closing = threading.Event()
         self._recording = threading.Lock()
         self._num_gpus = 0.0
         self._num_workers = 0
-        self._looked = 0.0
         self._waited_s = 0.0
 
     def go(self, notices: Iterable[str]) -> StudyOutcome:
@@ -182,6 +183,7 @@ class _Run:
                 self._record({"kind": "resumed"})
             self._record(*({"kind": "notice", "text": text} for text in notices))
             self._num_gpus = ray.cluster_resources().get("GPU", 0.0)
+            self._devices = Devices("GPU" if self._num_gpus else "CPU")
             self._dispatcher = self._start_dispatcher()
             self._started = time.monotonic()
             pump = threading.Thread(target=self._pump, name="events", daemon=True)
@@ -191,10 +193,12 @@ class _Run:
                 self._settle()
                 self._test_selected()
             except RayError as err:
-                self._failure = self._failure or self._lost_ray(err)
+                self._lose_ray(err)
             finally:
-                with suppress(RayError):
-                    ray.get(self._dispatcher.halt.remote())
+                self._devices.close()
+                if not self._is_ray_lost:
+                    with suppress(RayError):
+                        ray.get(self._dispatcher.halt.remote(), timeout=HALT_S + ANSWER_S)
                 self._closing.set()
                 pump.join()
         if self._failure is not None:
@@ -206,7 +210,7 @@ class _Run:
 
     def _start_dispatcher(self) -> Any:
         on_gpu = self._num_gpus > 0
-        self._num_workers = self._placement.workers or max(1, self._num_devices())
+        self._num_workers = self._placement.workers or max(1, self._devices.count)
         spec = WorkerSpec(
             study_dir=self._study.path.resolve(),
             cache_dir=self._placement.cache_dir,
@@ -235,20 +239,13 @@ class _Run:
         """One trial per worker waits, so that a place that falls free is taken at once."""
         return self._num_workers * (self._slots + 1)
 
-    def _num_devices(self) -> int:
-        """GPUs of the cluster, or its CPUs where it has no GPU."""
-        return int(ray.cluster_resources().get("GPU" if self._num_gpus else "CPU", 0.0))
-
     def _use_new_nodes(self, limiter: ConcurrencyLimiter, controller: TuneController) -> None:
         """Start a worker for each device of the nodes that have joined the cluster.
 
         A lost node's workers wait for a place; one that joins in its stead is theirs.
         """
         fixed = self._placement.workers or not self._placement.address
-        if fixed or time.monotonic() - self._looked < LOOK_S:
-            return
-        self._looked = time.monotonic()
-        more = self._num_devices() - self._num_workers
+        more = 0 if fixed else self._devices.count - self._num_workers
         if more > 0:
             self._dispatcher.add_workers.remote(more)
             self._num_workers += more
@@ -435,24 +432,38 @@ class _Run:
             closing = self._closing.is_set()
             try:
                 call = self._dispatcher.next_events.remote(0.0 if closing else POLL_S)
-                events, fault = ray.get(call)
+                events, fault = ray.get(call, timeout=POLL_S + ANSWER_S)
                 if events:
                     self._record(*events)
                 if fault is not None:
                     raise StoppedError(fault)
+                if self._devices.silent_s > ANSWER_S:
+                    raise GetTimeoutError("its head is gone")
+            except RayError as err:
+                self._lose_ray(err)
+                return
             except BaseException as err:  # the main thread raises it
-                self._failure = self._lost_ray(err) if isinstance(err, RayError) else err
+                self._failure = err
                 self._interrupt(f"the driver failed: {err}")
                 return
             if closing and not events:
                 return
 
-    def _lost_ray(self, err: RayError) -> StoppedError:
-        why = str(err).strip().splitlines()[0]
-        return StoppedError(
-            f"the Ray cluster of study {self._study.name!r} does not answer any more ({why}); what "
-            f"is recorded is kept: 'tcpa resume {self._study.name}'."
+    def _lose_ray(self, err: RayError) -> None:
+        """End, because the cluster does not answer. A signal to us may have been one to Ray, too.
+
+        Told at once: the main thread may stand in a call of Ray, which then ends the process.
+        """
+        self._is_ray_lost = True
+        if self._stop_reason:
+            return
+        text = f"the Ray cluster of study {self._study.name!r} does not answer any more"
+        self._record({"kind": "notice", "text": f"{text}; this driver ends"})
+        self._failure = StoppedError(
+            f"{text} ({str(err).strip().splitlines()[0]}); what is recorded is kept: "
+            f"'tcpa resume {self._study.name}'."
         )
+        self._interrupt(text)
 
     def _is_news(self, event: Mapping[str, Any]) -> bool:
         """False for an epoch that an earlier driver recorded: its checkpoint was lost."""
