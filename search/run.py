@@ -21,6 +21,11 @@ from tcpa_core.data.base import load_dataset
 from tcpa_core.errors import StudyError
 from tcpa_core.record import FINAL_KINDS
 
+CLOSE_S = 60.0
+"""How long a finished study waits for a tracker that takes nothing."""
+HURRY_S = 2.0
+"""The same after a fault or a signal: a preempted job is often given 30 s in all."""
+
 
 def run_and_watch(
     study: StudyDir,
@@ -68,12 +73,14 @@ def run_watched(
         for event in study.events():
             watch(event)
             mirror.put(event)
+        patience_s = HURRY_S
         try:
             outcome = run_study(
                 space, study, placement=Placement(address=address), listeners=[watch, mirror.put]
             )
+            patience_s = CLOSE_S if outcome.finished else HURRY_S
         finally:
-            mirrored = mirror.close()
+            mirrored = mirror.close(patience_s)
     if not mirrored:
         console.print(
             f"MLflow did not take everything; complete it with: tcpa sync {study.name}",
