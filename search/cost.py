@@ -55,7 +55,7 @@ def recorded(root: Path) -> Rates:
     """Seconds per epoch of all trials below a studies folder; damaged journals are passed over."""
     found: list[tuple[float, str, Kind, float]] = []
     for path in sorted(root.glob("*/journal.jsonl")):
-        with suppress(RecordError, OSError):
+        with suppress(RecordError, OSError, KeyError):  # KeyError: it lacks lines
             found += _read(path)
     rates = Rates(device=max(found)[1] if found else "cpu")
     for _, device, kind, seconds in found:

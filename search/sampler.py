@@ -28,7 +28,7 @@ from optuna.trial import TrialState
 
 from spaces.space import Space
 from tcpa_core.config import Flat, TrialConfig
-from tcpa_core.errors import ConfigError
+from tcpa_core.errors import ConfigError, RecordError
 from tcpa_core.methods.base import deviations
 
 Goal = Literal["maximize", "minimize"]
@@ -62,16 +62,27 @@ class Planned:
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> "Planned":
-        """Read the journal's "planned" event back."""
-        return cls(
-            trial=event["trial"],
-            config=TrialConfig.from_flat(event["params"], place=f"trial {event['trial']}"),
-            origin=event["origin"],
-            digest=event["digest"],
-            point=event["point"],
-            cells=event["labels"]["cells"],
-            draw=event["draw"],
-        )
+        """Read the journal's "planned" event back.
+
+        Raises:
+            RecordError: It lacks a part.
+            ConfigError: Its settings are none of a trial.
+        """
+        try:
+            return cls(
+                trial=event["trial"],
+                config=TrialConfig.from_flat(event["params"], place=f"trial {event['trial']}"),
+                origin=event["origin"],
+                digest=event["digest"],
+                point=event["point"],
+                cells=event["labels"]["cells"],
+                draw=event["draw"],
+            )
+        except KeyError as err:
+            raise RecordError(
+                f"the 'planned' event of trial {event['trial']} has no {err}; the journal was "
+                "written by another version."
+            ) from err
 
     def event(self) -> dict[str, Any]:
         """The journal's "planned" event."""

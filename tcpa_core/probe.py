@@ -78,9 +78,10 @@ def recorded_size(
     try:
         known = json.loads(_path(pack, config, cache_dir).read_text())
         speeds = {int(size): speed for size, speed in known.pop("images_per_s").items()}
-        return PackSize(images_per_s=speeds, **known)
-    except (OSError, ValueError, KeyError, TypeError):
+        found = PackSize(images_per_s=speeds, **known)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
+    return found if type(found.members) is int and found.members > 0 else None
 
 
 def _probe(pack: Pack, config: TrialConfig, share: float) -> PackSize:

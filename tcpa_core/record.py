@@ -117,11 +117,11 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
                      "peak_memory_bytes"), (int,)),
     **dict.fromkeys(("trial", "digest", "point", "origin", "status", "reason", "device"), (str,)),
     **dict.fromkeys(("params", "labels", "draw"), (dict,)),
-    "t": (float, int), "best_epoch": (int, _NONE), "warnings": (list,),
+    "t": (float, int), "duration_s": (float, int), "best_epoch": (int, _NONE), "warnings": (list,),
 }  # fmt: skip
 """What a field of an event can be, whatever its kind."""
 _NEEDED: Mapping[str, tuple[str, ...]] = {
-    "planned": ("trial", "params", "digest", "point", "seed", "labels", "origin"),
+    "planned": ("trial", "params"),
     "epoch": ("trial", "epoch"),
     **dict.fromkeys(("started", "tested"), ("trial",)),
     **dict.fromkeys(FINAL_KINDS, ("trial", "status")),
@@ -187,7 +187,7 @@ def decode_line(line: bytes, place: str) -> dict[str, Any]:
 
 def _check_fields(event: Mapping[str, Any], place: str) -> None:
     """Refuse an event that lacks a field or has one of another type, whose checksum is right."""
-    for name in _NEEDED.get(event["kind"], ()):
+    for name in ("t", *_NEEDED.get(event["kind"], ())):
         if name not in event:
             raise RecordError(
                 f"{place}: the {event['kind']!r} event has no {name!r}; the journal was written by "
@@ -201,6 +201,9 @@ def _check_fields(event: Mapping[str, Any], place: str) -> None:
                 f"{place}: {name!r} of the {event['kind']!r} event is a {type(value).__name__} "
                 "that cannot be used; the journal was written by another version."
             )
+    cells = event.get("labels", {}).get("cells", [])
+    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+        raise RecordError(f"{place}: 'cells' among the labels must be a list of cells.")
 
 
 def read_journal(path: Path, *, allow_torn_tail: bool = True) -> Iterator[dict[str, Any]]:

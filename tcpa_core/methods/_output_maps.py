@@ -81,7 +81,7 @@ def read_text_features(path: str) -> tuple[Tensor, Tensor, list[str]]:
         with safe_open(Path(path).expanduser(), "pt") as file:
             names = json.loads((file.metadata() or {}).get("classes", "null"))
             source, target = file.get_tensor("source"), file.get_tensor("target")
-    except (OSError, SafetensorError, ValueError) as err:
+    except (OSError, SafetensorError, ValueError, RuntimeError) as err:
         raise WeightsError(
             f"autovp.text_features: {path!r} cannot be read ({err}); give a safetensors file with "
             "tensors 'source' and 'target' and metadata 'classes'."
