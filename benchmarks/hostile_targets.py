@@ -23,7 +23,9 @@ from reports.journal import load_journal
 from reports.study import Study
 from reports.tables import epoch_table, trial_table
 from search import cli
-from search.sampler import Planned, Sampled
+from search.cost import recorded
+from search.past import read_past
+from search.sampler import Sampled
 from search.study import Journal, StudyDir
 from spaces.reader import read_text
 from spaces.space import load_space, parse_override, preset_names
@@ -161,10 +163,9 @@ def _events_of_a_study() -> list[dict[str, Any]]:
 
 
 def _read_all(study: StudyDir) -> None:
-    """As status, resume and report read a journal."""
-    for event in study.events():
-        if event["kind"] == "planned":
-            Planned.from_event(event)
+    """As resume, plan and report read a journal."""
+    read_past(study, study.space())
+    recorded(study.path.parent)
     Journal(study.journal_path).close()
     shutil.rmtree(study.path / "tables", ignore_errors=True)
     records = load_journal(study.path)

@@ -85,13 +85,13 @@ JSON = st.recursive(
 @quick
 @given(st.dictionaries(st.sampled_from(["trial", "epoch", "params", "reason", "x", "text"]), JSON))
 def test_any_event_is_written_and_read_back_or_refused(event: dict[str, Any]) -> None:
-    line = encode_line({"kind": "notice", **event})
+    line = encode_line({"kind": "notice", "t": 0, **event})
     try:
         again = decode_line(line, "journal.jsonl:1")
     except RecordError as err:
         assert str(err).startswith("journal.jsonl:1: ")
     else:
-        assert repr(again) == repr({"kind": "notice", **event})
+        assert repr(again) == repr({"kind": "notice", "t": 0, **event})
 
 
 @quick
@@ -105,7 +105,7 @@ def test_one_changed_byte_of_a_line_is_found(data: st.DataObject) -> None:
 
 
 def test_a_message_with_a_file_name_that_is_no_text_is_written() -> None:
-    event = {"kind": "failed", "trial": "1", "status": "failed"}
+    event = {"kind": "failed", "t": 0, "trial": "1", "status": "failed"}
     line = encode_line({**event, "reason": "a\udce4.png"})
     assert decode_line(line, "x")["reason"] == "a?.png"
 
@@ -114,7 +114,10 @@ def test_a_message_with_a_file_name_that_is_no_text_is_written() -> None:
     ("event", "says"),
     [
         ({"kind": "planned", "trial": "1"}, "has no 'params'"),
+        ({**planned(1), "labels": {"cells": 1}}, "'cells' among the labels must be a list"),
+        ({**planned(1), "labels": {"cells": [1]}}, "'cells' among the labels must be a list"),
         ({"kind": "epoch", "trial": "1"}, "has no 'epoch'"),
+        ({"kind": "finished", "t": None}, "'t' of the 'finished' event is a NoneType"),
         ({"kind": "epoch", "trial": "1", "epoch": "1"}, "'epoch' of .* is a str"),
         ({"kind": "epoch", "trial": "1", "epoch": 10**30}, "'epoch' of .* cannot be used"),
         ({"kind": "failed", "trial": "1", "status": "failed", "reason": 3}, "'reason' of .* a int"),
@@ -123,7 +126,7 @@ def test_a_message_with_a_file_name_that_is_no_text_is_written() -> None:
 )
 def test_a_forged_event_is_refused(event: dict[str, Any], says: str) -> None:
     with pytest.raises(RecordError, match=says):
-        decode_line(encode_line(event), "x")
+        decode_line(encode_line({"t": 0.0, **event}), "x")
 
 
 def forged(body: bytes) -> bytes:
@@ -135,7 +138,7 @@ def forged(body: bytes) -> bytes:
     "value", ["[" * 100_000 + "]" * 100_000, "9" * 5000, '"\\ud800"'], ids=["deep", "long", "half"]
 )
 def test_json_that_no_table_could_hold_is_refused(value: str) -> None:
-    line = forged(b'{"kind":"notice","text":' + value.encode() + b"}")
+    line = forged(b'{"kind":"notice","t":0,"text":' + value.encode() + b"}")
     with pytest.raises(RecordError, match="is no JSON object"):
         decode_line(line, "x")
 
