@@ -2,6 +2,7 @@
 
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -32,16 +33,22 @@ def test_labels_say_what_tells_trials_apart() -> None:
         "a": "VPT, seed=0", "b": "VPT, seed=1"}  # fmt: skip
 
 
+def planned(number: int, cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """The "planned" event of a trial."""
+    return {"kind": "planned", "trial": f"{number:05d}", "params": LINEAR, "digest": "d",
+            "point": "p", "seed": 0, "labels": {"cells": cells}, "origin": "design",
+            "draw": {}}  # fmt: skip
+
+
 def make(root: Path, *cells: str) -> StudyDir:
     """A study with one trial a cell, one epoch each."""
     study = StudyDir.create(root, "s", load_space("quickstart"), {}, "")
     journal = Journal(study.journal_path)
     for n, factor in enumerate(cells):
         cell = {"factor": factor, "level": f"row {n}", "order": n, "baseline": not n}
-        journal.append({"kind": "planned", "trial": f"{n:05d}", "params": LINEAR,
-                        "labels": {"cells": [cell] if factor else []}},
+        journal.append(planned(n, [cell] if factor else []),
                        {"kind": "epoch", "trial": f"{n:05d}", "epoch": 1})  # fmt: skip
-    journal.append({"kind": "planned", "trial": "00009", "params": LINEAR, "labels": {}})
+    journal.append(planned(9, []))
     journal.close()
     return study
 
