@@ -11,13 +11,10 @@ from pydantic.fields import FieldInfo
 
 from spaces.reader import Document, Keys
 from tcpa_core import plugins
-from tcpa_core.config import DATASETS, METHODS, Settings, known_paths
+from tcpa_core.config import DATASETS, METHODS, Settings, file_settings, known_paths
 from tcpa_core.errors import ConfigError, nearest
 
 T = TypeVar("T", bound=Settings)
-
-FILE_PATHS = ("data.root", "backbone.weights")
-"""Settings that name files; relative ones are relative to the space's file."""
 
 
 class Entry(NamedTuple):
@@ -119,7 +116,7 @@ def _adapter(path: str) -> TypeAdapter[Any]:
 def read_setting(path: str, entry: Entry) -> Any:
     """Check a value as `check_value` does, and make a relative file name absolute."""
     value = check_value(path, entry.value, entry.place)
-    if path not in FILE_PATHS or value is None or value == "random":
+    if path not in file_settings() or value is None or value == "random":
         return value
     return os.path.abspath(entry.folder / Path(value).expanduser())
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -22,10 +23,14 @@ from tcpa_core.protocols.base import fixed_settings
 METHODS = "tcpa_core.methods"
 DATASETS = "tcpa_core.data"
 
-CORE_VERSION = 2
+CORE_VERSION = 3
 """Raised whenever a change of code changes the numbers of a trial; part of every digest."""
 
 Flat = dict[str, Any]
+
+IS_FILE: dict[str, Any] = {"is_file": True}
+"""Marks a setting (`json_schema_extra`) that names a file or folder. In a space it is relative to
+the space's own file; in a trial's identity its content stands for it."""
 
 
 class Settings(BaseModel):
@@ -42,7 +47,7 @@ class BackboneConfig(Settings):
 
     name: str = "vit_nano"
     """A timm VisionTransformer by name, or "vit_nano" (shipped with this package)."""
-    weights: str | None = None
+    weights: str | None = Field(default=None, json_schema_extra=IS_FILE)
     """None: shipped or hub weights; a path to .safetensors/.pth/.npz; or "random" (labelled)."""
     img_size: int | None = Field(default=None, ge=1)
     """Input side in pixels; None: the model's own. Position embeddings are resized."""
@@ -56,7 +61,7 @@ class DataConfig(Settings):
 
     name: str = "digits"
     """A file of tcpa_core/data."""
-    root: str | None = None
+    root: str | None = Field(default=None, json_schema_extra=IS_FILE)
     """Folder of the data set; None where the data set needs none."""
     resize: Literal["squash", "short_side"] = "squash"
     """squash: to img_size x img_size, aspect ignored; short_side: to resize_to, then crop."""
@@ -241,7 +246,10 @@ class TrialConfig(_Sections):
     def digest(self, data_fingerprint: str, weights_fingerprint: str) -> str:
         """Identity of the trial: 16 hex digits over everything that changes its result.
 
-        Paths do not enter (`data.root`, `backbone.weights`); what they lead to does.
+        Names of files do not enter; what they lead to does.
+
+        Raises:
+            ConfigError: A file cannot be read.
         """
         return _hash(self._identity(data_fingerprint, weights_fingerprint))
 
@@ -254,6 +262,8 @@ class TrialConfig(_Sections):
     def _identity(self, data_fingerprint: str, weights_fingerprint: str) -> Flat:
         identity = self.flat()
         del identity["protocol"]
+        for path in file_settings() & identity.keys() - {"data.root", "backbone.weights"}:
+            identity[path] = _content(path, identity[path])
         identity["data.root"] = data_fingerprint
         identity["backbone.weights"] = weights_fingerprint
         identity["core_version"] = CORE_VERSION
@@ -280,6 +290,28 @@ def known_paths() -> dict[str, FieldInfo | None]:
         fields = method_config(method).model_fields
         paths |= {f"{method}.{key}": info for key, info in fields.items()}
     return paths
+
+
+@cache
+def file_settings() -> frozenset[str]:
+    """Dotted paths of the settings that name a file or folder."""
+    marks = {
+        path: getattr(field, "json_schema_extra", None) for path, field in known_paths().items()
+    }
+    return frozenset(path for path, mark in marks.items() if mark == IS_FILE)
+
+
+def _content(path: str, name: str | None) -> str | None:
+    """Hash of a file's content; None: there is no file."""
+    if name is None:
+        return None
+    try:
+        with Path(name).expanduser().open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as err:
+        raise ConfigError(
+            f"{path}: {name!r} cannot be read ({err.strerror}); give an existing file."
+        ) from err
 
 
 def _nest(flat: Mapping[str, Any], place: str) -> dict[str, Any]:

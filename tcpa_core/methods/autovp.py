@@ -26,7 +26,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tcpa_core.backbone import Backbone, TokenLayout
-from tcpa_core.config import TrialConfig
+from tcpa_core.config import IS_FILE, TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import _pixels, base
 from tcpa_core.methods._layers import constant, copy_of
@@ -62,7 +62,7 @@ class Config(base.MethodSettings):
     """Source classes per class (freq, iter, semantic)."""
     map_every: int = Field(default=1, ge=1)
     """Epochs between two mappings (iter)."""
-    text_features: str | None = None
+    text_features: str | None = Field(default=None, json_schema_extra=IS_FILE)
     """A safetensors file with CLIP's text features of the class names (semantic): `source` (S, E)
     in the order of the backbone's classifier, `target` (C, E), and in its metadata `classes`, the
     names of the target's rows as a JSON list."""

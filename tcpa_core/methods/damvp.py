@@ -25,7 +25,7 @@ from torch import Tensor
 
 from tcpa_core.attention import plain_block
 from tcpa_core.backbone import Backbone, TokenLayout
-from tcpa_core.config import TrialConfig
+from tcpa_core.config import IS_FILE, TrialConfig
 from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.methods import _pixels, base
 from tcpa_core.methods._layers import copy_of
@@ -55,7 +55,7 @@ class Config(base.MethodSettings):
     """Most clusters; memory grows with them."""
     output: Literal["head", "head_free"] = "head"
     """A trained head, or C features of the backbone as logits: those that vary most on noise."""
-    meta_init: str | None = None
+    meta_init: str | None = Field(default=None, json_schema_extra=IS_FILE)
     """A safetensors file with `prompt` (3, H, H) to start from; None: N(0, 1)."""
     lr_scale: float = Field(default=1.0, gt=0.0)
     """Factor on the learning rate of the prompts; the head keeps optim.lr."""

@@ -130,3 +130,24 @@ def test_a_protocol_is_checked_where_it_stands(tmp_path: Path) -> None:
         config(protocol="vpt-vtb")
     named = space(SPACE.replace("protocol: cvpt-vtab, ", ""), tmp_path, protocol="ssf")
     assert named.base["data.norm_stats"] == "imagenet"
+
+
+def test_the_identity_is_that_of_a_files_content(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a", "b", "c")]
+    for file, text in zip(files, ("one", "one", "two"), strict=True):
+        file.write_text(text)
+    digests = [
+        config(methods=["damvp"], damvp__meta_init=str(file)).digest("", "") for file in files
+    ]
+    assert digests[0] == digests[1] != digests[2]
+    assert config(methods=["damvp"]).digest("", "") not in digests
+    absent = config(methods=["damvp"], damvp__meta_init=str(tmp_path / "d"))
+    with pytest.raises(ConfigError, match=r"damvp.meta_init: '.*d' cannot be read \(No such file"):
+        absent.digest("", "")
+
+
+def test_files_of_a_space_lie_beside_it(tmp_path: Path) -> None:
+    text = SPACE.replace("base: {", "base: {damvp.meta_init: meta.safetensors, ").replace(
+        "[tcpa]", "[damvp]"
+    )
+    assert space(text, tmp_path).base["damvp.meta_init"] == str(tmp_path / "meta.safetensors")
