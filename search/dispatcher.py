@@ -389,7 +389,7 @@ class Dispatcher:
             worker.gone.set()  # `_guard` killed it and says why
             return
         del self._workers[number]
-        if not worker.is_ready:
+        if not worker.is_ready and "node" not in why:
             self._failed_starts += 1
         if self._failed_starts >= MAX_FAILED_STARTS:
             self._fault = (
