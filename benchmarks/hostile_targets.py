@@ -29,7 +29,7 @@ from search.sampler import Sampled
 from search.study import Journal, StudyDir
 from spaces.reader import read_text
 from spaces.space import load_space, parse_override, preset_names
-from tcpa_core.backbone import load_backbone
+from tcpa_core.backbone import _load_file, load_backbone
 from tcpa_core.checkpoint import SCHEMA, _checksum, load_checkpoint, save_checkpoint
 from tcpa_core.config import BackboneConfig, DataConfig, TrialConfig
 from tcpa_core.data._cache import open_or_build
@@ -77,7 +77,7 @@ def _spaces(folder: Path) -> Target:
     files = [PRESETS / f"{name}.yaml" for name in preset_names()]
     small = sorted(files, key=lambda file: file.stat().st_size)[:8]
     seeds = [*inputs.YAML_ATTACKS, *(file.read_bytes() for file in small)]
-    return Target(name="space file (YAML)", weight=14, seeds=seeds, read=read,
+    return Target(name="space file (YAML)", weight=10, seeds=seeds, read=read,
                   change=inputs.mutate_words)  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def _overrides(folder: Path) -> Target:
         "optim.lr=0.1", "methods=[vpt, tcpa]", "data.root=../x", "budget.trials=9", "seeds=3",
         "train.epochs=1e3", "objective.metric=val_loss", "=", "a\nb=[", "\x1b[31m={",
     )  # fmt: skip
-    return Target(name="--set PATH=VALUE", weight=6, seeds=[t.encode() for t in texts], read=read)
+    return Target(name="--set PATH=VALUE", weight=10, seeds=[t.encode() for t in texts], read=read)
 
 
 def _settings(folder: Path) -> Target:
@@ -274,7 +274,7 @@ def _splits(folder: Path) -> Target:
         b'{"a.png": "' + b"9" * 5000 + b'", "b.png": "1"}', b'{"a.png": ' + b"9" * 5000 + b"}",
         b'{"a.png": 1, "a.png": 2}', b'{"../a.png": 1}', b'{"a.png": {"a": {}}}', b"NaN",
     ]  # fmt: skip
-    return Target(name="split files (JSON)", weight=6, seeds=seeds, read=read, change=change)
+    return Target(name="split files (JSON)", weight=8, seeds=seeds, read=read, change=change)
 
 
 def _folders(folder: Path) -> Target:
@@ -344,7 +344,7 @@ def _images(folder: Path) -> Target:
             assert pixels.dtype == np.uint8 and pixels.shape[2] == 3
         return image
 
-    return Target(name="images", weight=24, seeds=inputs.image_seeds(), read=read)
+    return Target(name="images", weight=40, seeds=inputs.image_seeds(), read=read)
 
 
 def _pixels(folder: Path) -> Target:
@@ -381,7 +381,7 @@ def _checkpoints(folder: Path) -> Target:
         return state
 
     seeds = [whole, *inputs.header_attacks()]
-    return Target(name="checkpoint, damaged", weight=8, seeds=seeds, read=read)
+    return Target(name="checkpoint, damaged", weight=10, seeds=seeds, read=read)
 
 
 def _states(folder: Path) -> Target:
@@ -403,11 +403,11 @@ def _states(folder: Path) -> Target:
 
 
 def _weights(folder: Path) -> Target:
-    return _weight_files(folder, "safetensors", 4, inputs.header_attacks())
+    return _weight_files(folder, "safetensors", 5, inputs.header_attacks())
 
 
 def _arrays(folder: Path) -> Target:
-    return _weight_files(folder, "npz", 4, inputs.npz_seeds())
+    return _weight_files(folder, "npz", 5, inputs.npz_seeds())
 
 
 def _torch_files(folder: Path) -> Target:
@@ -426,17 +426,17 @@ def _torch_files(folder: Path) -> Target:
             torch.save(state, buffer, _use_new_zipfile_serialization=is_zip)
             seeds.append(buffer.getvalue())
     return _weight_files(
-        folder, "pth", 4, [*seeds, b"\x80\x02}q\x00.", b"cos\nsystem\n(S'true'\ntR."]
+        folder, "pth", 5, [*seeds, b"\x80\x02}q\x00.", b"cos\nsystem\n(S'true'\ntR."]
     )
 
 
 def _weight_files(folder: Path, suffix: str, weight: int, seeds: Sequence[bytes]) -> Target:
     path = folder / f"weights.{suffix}"
-    cfg = BackboneConfig(name="vit_nano", weights=str(path))
+    vit = load_backbone(BackboneConfig(name="vit_nano")).vit
 
     def read(data: bytes) -> object:
         path.write_bytes(data)
-        return load_backbone(cfg)
+        return _load_file(vit, path, "vit_nano")
 
     return Target(name=f"weights (.{suffix})", weight=weight, seeds=seeds, read=read)
 
