@@ -30,7 +30,7 @@ HANG = 2
 MAX_FAILED_STARTS = 3
 """Workers in a row that may die before they take a trial, while none trains; then the study is
 given up."""
-HALT_S = 15.0
+HALT_S = 10.0
 """How long a halt waits for the end of the epochs; a preempted job is often given 30 s in all."""
 DEATH_S = 15.0
 """How long a killed worker is waited for, so that no two have the same trial."""
