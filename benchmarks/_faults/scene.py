@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
+from unittest.mock import patch
 
 from ray.cluster_utils import Cluster
 
@@ -24,7 +25,19 @@ from spaces.space import Space
 
 ROOT = Path(__file__).parents[2]
 FACTORY = "benchmarks._faults.stub:make_worker"
+PATIENCE_S = 240.0
+"""What is waited for comes in seconds; a busy machine takes longer."""
 PRINTS = {"data": "none", "weights": "none"}
+_ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),  # workers import the stub
+    "OMP_NUM_THREADS": "1",
+    "COLUMNS": "400",
+    "RAY_worker_niceness": "0",  # Ray's 15 starves workers on a machine that does something else
+    # Ray's head asks its nodes every 3 s, waits 10 s and gives one up after 5 times: 65 s.
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_failure_threshold": "4",
+}
 
 
 def make_space(trials: int = 12, epochs: int = 6, **changes: Any) -> Space:
@@ -92,7 +105,7 @@ class Driver:
             stdout=self._log,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "400"},
+            env=os.environ | _ENVIRONMENT,
             start_new_session=True,
         )
 
@@ -119,11 +132,13 @@ class Driver:
         """How many events of each kind this driver wrote."""
         return Counter(event["kind"] for event in self.events())
 
-    def wait_for(self, kind: str, number: int = 1, timeout_s: float = 90.0) -> float:
+    def wait_for(self, kind: str, number: int = 1) -> float:
         """Wait until this driver has written so many events of a kind; the seconds it took."""
-        return self.wait_until(lambda: self.kinds()[kind] >= number, f"{number} {kind}", timeout_s)
+        return self.wait_until(lambda: self.kinds()[kind] >= number, f"{number} {kind}")
 
-    def wait_until(self, holds: Callable[[], bool], what: str, timeout_s: float = 90.0) -> float:
+    def wait_until(
+        self, holds: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S
+    ) -> float:
         """Wait until something holds while the driver runs; the seconds it took.
 
         Raises:
@@ -133,7 +148,7 @@ class Driver:
         while not holds():
             ended = self.process.poll() is not None
             assert not ended or holds(), f"the driver ended before {what}:\n{self.output}"
-            assert time.monotonic() - begun < timeout_s, f"no {what}, driver said:\n{self.output}"
+            assert time.monotonic() - begun < PATIENCE_S, f"no {what}, driver:\n{self.output}"
             time.sleep(0.02)
         return time.monotonic() - begun
 
@@ -141,9 +156,12 @@ class Driver:
         """End it as a power cut does, and wait until everything that it started is gone."""
         self.process.kill()
         self.process.wait()
-        wait_until(lambda: not self.remaining(), "the end of the driver's processes", 60.0)
+        begun = time.monotonic()
+        while left := self.remaining():
+            assert time.monotonic() - begun < PATIENCE_S, f"outlive the driver: {left}"
+            time.sleep(0.05)
 
-    def end(self, number: int, *, group: bool = False, timeout_s: float = 60.0) -> float:
+    def end(self, number: int, *, group: bool = False, timeout_s: float = PATIENCE_S) -> float:
         """Send a signal and wait; the seconds that it took to end.
 
         Args:
@@ -156,7 +174,7 @@ class Driver:
         self.process.wait(timeout_s)
         return time.monotonic() - begun
 
-    def finish(self, timeout_s: float = 240.0) -> int:
+    def finish(self, timeout_s: float = 2 * PATIENCE_S) -> int:
         """Wait for its own end; the exit code."""
         return self.process.wait(timeout_s)
 
@@ -188,12 +206,14 @@ class Nodes:
     """A Ray cluster on this machine: a head without processors, and nodes of one each."""
 
     def __init__(self, count: int) -> None:
-        os.environ["PYTHONPATH"] = str(ROOT)  # inherited by the workers, which import the stub
-        self._cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
-        )
-        self.nodes = [self._cluster.add_node(num_cpus=1) for _ in range(count)]
+        with patch.dict(os.environ, _ENVIRONMENT):
+            self._cluster = Cluster(
+                initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+            )
+        self.nodes: list[Any] = []
         self._frozen: list[int] = []
+        for _ in range(count):
+            self.add()
 
     @property
     def address(self) -> str:
@@ -202,7 +222,8 @@ class Nodes:
 
     def add(self) -> None:
         """A node joins."""
-        self.nodes.append(self._cluster.add_node(num_cpus=1))
+        with patch.dict(os.environ, _ENVIRONMENT):
+            self.nodes.append(self._cluster.add_node(num_cpus=1))
 
     def lose(self, node: Any) -> None:
         """Kill a node: its raylet first, so that nothing on it can say farewell."""
@@ -245,19 +266,6 @@ def cluster(count: int) -> Iterator[Nodes]:
 
 def _raylet_of(node: Any) -> int:
     return int(node.all_processes["raylet"][0].process.pid)
-
-
-def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 60.0) -> float:
-    """Wait until something holds; the seconds it took.
-
-    Raises:
-        AssertionError: The time is over.
-    """
-    begun = time.monotonic()
-    while not holds():
-        assert time.monotonic() - begun < timeout_s, f"{what} did not come in {timeout_s:g} s"
-        time.sleep(0.02)
-    return time.monotonic() - begun
 
 
 class _Stat:

@@ -1,0 +1,91 @@
+"""Nodes that are lost, freeze or join, and a cluster that is gone: Ray's own processes, killed."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks._faults.check import check
+from benchmarks._faults.scene import Driver, cluster, make_space, make_study, order
+
+pytestmark = pytest.mark.integration
+
+Record = Callable[[str, object], None]
+
+EPOCHS, EPOCH_S = 12, 0.8
+TRIAL_S = EPOCHS * EPOCH_S
+"""What a trial takes on a worker that is up."""
+
+
+def used(driver: Driver) -> set[int]:
+    """Numbers of the workers that have taken trials."""
+    return {e["worker"] for e in driver.events() if e["kind"] == "started"}
+
+
+def moved(driver: Driver) -> set[str]:
+    """Trials that went on elsewhere."""
+    return {e["trial"] for e in driver.events() if e["kind"] == "started" and e["epoch"] > 0}
+
+
+def notices(driver: Driver) -> list[str]:
+    """What the user was told; each in one line, once."""
+    found = [e["text"] for e in driver.events() if e["kind"] == "notice"]
+    assert all(driver.output.count(text) == 1 for text in found), driver.output
+    return found
+
+
+def test_trials_of_a_lost_node_move_and_nodes_that_join_are_used(
+    tmp_path: Path, record_property: Record
+) -> None:
+    space = make_space(trials=18, epochs=EPOCHS)
+    study = make_study(tmp_path, space, workers=None, epoch_s=EPOCH_S)
+    with cluster(3) as nodes, Driver(study, nodes.address) as driver:
+        driver.wait_until(lambda: len(used(driver)) == 3, "trials on three nodes")
+        driver.wait_for("epoch", 12)
+        nodes.lose(nodes.nodes[0])
+        begun = time.monotonic()
+        driver.wait_for("notice")
+        record_property("loss noticed after", f"{time.monotonic() - begun:.1f} s")
+        driver.wait_until(lambda: bool(moved(driver)), "trials that go on elsewhere")
+        record_property("its trials go on after", f"{time.monotonic() - begun:.1f} s")
+
+        before = used(driver)
+        nodes.add()  # in its stead
+        nodes.add()  # and one more
+        begun = time.monotonic()
+        driver.wait_until(lambda: len(used(driver) - before) == 2, "trials on both new nodes")
+        took = time.monotonic() - begun
+        record_property("two nodes that joined are used after", f"{took:.1f} s")
+        record_property("length of a trial", f"{TRIAL_S:.1f} s")
+        assert driver.finish() == 0, driver.output
+        told = notices(driver)
+        assert any("was lost (its node" in text for text in told), told
+        assert any("the cluster has grown: 1 more worker" in text for text in told), told
+        assert "raylet" not in driver.output and "Traceback" not in driver.output
+    check(study, space)
+
+
+def test_a_frozen_node_is_found_out_and_a_lost_head_is_survived_on_a_new_cluster(
+    tmp_path: Path, record_property: Record
+) -> None:
+    space = make_space(trials=12, epochs=EPOCHS)
+    study = make_study(tmp_path, space, workers=None, epoch_s=EPOCH_S)
+    with cluster(2) as nodes, Driver(study, nodes.address) as driver:
+        driver.wait_until(lambda: len(used(driver)) == 2, "trials on two nodes")
+        driver.wait_for("epoch", 8)
+        nodes.freeze(nodes.nodes[0])
+        took = driver.wait_until(lambda: bool(moved(driver)), "trials that go on elsewhere")
+        record_property("trials of a frozen node go on after", f"{took:.1f} s")
+        assert any("was lost (its node" in text for text in notices(driver))
+
+        nodes.lose_head()
+        said = "the Ray cluster of study 'faults' does not answer any more"
+        took = driver.wait_until(lambda: said in driver.output, "a word about the head")
+        record_property("lost head said after", f"{took:.1f} s")
+        assert driver.finish(90) != 0
+    order(study)
+    with cluster(1) as nodes, Driver(study, nodes.address) as driver:
+        assert driver.finish() == 0, driver.output
+    found = check(study, space)
+    assert found.drivers == 2
