@@ -1,7 +1,8 @@
 """CVPT: in every block all tokens attend to the block's prompts through a copy of its attention.
 
 Prompts never join the sequence. Neither tokens nor prompts are normalised before the cross
-attention (`ca_norm`), although the copied weights were trained on normalised tokens.
+attention (`ca_norm`), although the copied weights were trained on normalised tokens. The backbone's
+drop path (train.drop_path; the authors' is 0.1) reaches it at positions 2 and 4 only.
 
 Trainable besides the head: L * P * D, and L * (4 D^2 + 4 D) where `weights` are learnable.
 

@@ -7,7 +7,8 @@ N(0, 1); the authors learn them on six other data sets first, so that is not all
 
 Source:
     Huang et al., Diversity-Aware Meta Visual Prompting, CVPR 2023 (DAM-VP). Its head-tuning code
-    sets momentum to 0 by a misspelling and tests stored prompts with the current head; not copied.
+    sets momentum to 0 by a misspelling (optim.momentum does) and gives the head the prompts' rate
+    (lr_scale 1); that it tests stored prompts with the current head is not copied.
 """
 
 # Axes: M members, K clusters, B samples, F features, H image side, C classes.

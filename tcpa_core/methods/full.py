@@ -1,7 +1,8 @@
 """Full fine-tuning: every weight of the backbone is trained.
 
 Trainable besides the head: all of the backbone (85.8 M on a ViT-B/16). The network stays in
-evaluation mode; the authors of VPT train with dropout 0.1 in the embeddings and the MLPs.
+evaluation mode; the authors of VPT train with dropout 0.1 in the embeddings and the MLPs, which
+train.dropout = 0.1 does here.
 
 Source:
     The recipe of Jia et al., Visual Prompt Tuning, ECCV 2022 (KMnP/vpt): AdamW, biases without

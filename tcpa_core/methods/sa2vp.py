@@ -14,7 +14,7 @@ norms and MLPs, F * (S r + D r + D) for the maps, (F - 1) * D for the weights of
 
 Source:
     Pei et al., SA²VP: Spatially Aligned-and-Adapted Visual Prompt, AAAI 2024. The authors also run
-    the frozen backbone's own dropout on both branches; here the backbone stays in evaluation mode.
+    the frozen backbone's own dropout on both branches, which train.dropout = 0.1 does here.
 """
 
 # Axes: M members, B samples (1 where all share), S tokens, R tokens that are computed, D width,
