@@ -4,8 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ROOT ?= studies
+LOWEST ?= build/lowest
+LOWEST_TESTS := tests/test_architecture.py tests/test_bounds.py tests/spaces tests/tcpa_core/test_golden.py \
+  tests/tcpa_core/test_model.py tests/tcpa_core/test_cache.py tests/tcpa_core/test_data_decode.py \
+  tests/tcpa_core/test_checkpoint.py tests/tcpa_core/test_backbone.py tests/reports/test_build.py \
+  tests/search/test_launch.py tests/search/test_study.py tests/faults/test_hostile.py
 
-.PHONY: quickstart test faults lint clean
+.PHONY: quickstart test faults lowest lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/tcpa quickstart --root $(ROOT)
@@ -20,6 +25,13 @@ faults: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.hostile
 	$(BIN)/python -m benchmarks.overhead --trials 10000
 	$(BIN)/python -m benchmarks.simulation
+
+# The lower bounds of pyproject.toml, proven in an environment of the oldest versions (gigabytes).
+lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) scripts/lowest.py > $(LOWEST)/pins.txt
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/pins.txt --editable '.[test]'
+	$(LOWEST)/bin/python -m pytest $(LOWEST_TESTS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
