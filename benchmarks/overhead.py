@@ -6,20 +6,29 @@ trial's start on, so that the start of Ray and of the workers is left out.
 
     python -m benchmarks.overhead --trials 100 1000
     python -m benchmarks.overhead --trials 1000 --mlflow
+    python -m benchmarks.overhead --trials 10000 --mlflow --postgresql
+
+With `--postgresql` MLflow writes to a PostgreSQL that is started for the run.
 """
 
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlflow import MlflowClient
+
 from benchmarks.harness import RESULTS, machine
+from benchmarks.postgresql import PostgreSQL
 from search.cluster import connect
 from search.launch import Placement, run_study
 from search.sampler import Sampled
@@ -28,8 +37,14 @@ from search.tracking import Mirror
 from spaces.space import Space
 from tcpa_core.record import FINAL_KINDS
 
-PAGE_BYTES = 4096
 NUM_AXES = 8
+STATUS_CODE = (
+    "import sys, time; from rich.console import Console; from search.study import StudyDir; "
+    "from search.run import show_status; from pathlib import Path; start = time.perf_counter(); "
+    "show_status(StudyDir.open(Path(sys.argv[1]), sys.argv[2]), Console(stderr=True)); "
+    "print(time.perf_counter() - start)"
+)
+"""What `tcpa status` does after its imports."""
 
 
 @dataclass
@@ -38,16 +53,25 @@ class Watch:
 
     trials: int = 0
     events: int = 0
+    mirror: Mirror | None = None
     cpu_s: list[float] = field(default_factory=list)
+    """Of the whole process, the mirror's thread included."""
+    mirror_cpu_s: list[float] = field(default_factory=list)
     wall_s: list[float] = field(default_factory=list)
-    rss_bytes: list[int] = field(default_factory=list)
+    rss_mib: list[int] = field(default_factory=list)
+    """Resident memory, with the pages of libraries."""
+    own_mib: list[int] = field(default_factory=list)
+    """Resident memory that belongs to this process alone."""
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         self.events += 1
         if (event["kind"] == "started" and not self.cpu_s) or event["kind"] in FINAL_KINDS:
             self.cpu_s.append(time.process_time())
+            self.mirror_cpu_s.append(self.mirror.cpu_s() if self.mirror else 0.0)
             self.wall_s.append(time.perf_counter())
-            self.rss_bytes.append(_rss_bytes())
+            memory = _memory_mib()
+            self.rss_mib.append(memory["VmRSS"])
+            self.own_mib.append(memory["RssAnon"])
 
     def per_trial(self, series: list[float]) -> float:
         return (series[-1] - series[0]) / (len(series) - 1)
@@ -69,28 +93,31 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--mlflow", action="store_true", help="write the MLflow mirror, too")
+    parser.add_argument("--postgresql", action="store_true", help="into PostgreSQL, not sqlite")
     options = parser.parse_args()
     with connect(None, options.workers):
         rows = [measure(trials, options) for trials in options.trials]
     RESULTS.mkdir(exist_ok=True)
+    tracker = ("_postgresql" if options.postgresql else "_sqlite") if options.mlflow else ""
+    path = RESULTS / f"overhead{tracker}.json"
     record = {"machine": machine(), "options": vars(options), "rows": rows}
-    (RESULTS / "overhead.json").write_text(json.dumps(record, indent=1) + "\n")
+    path.write_text(json.dumps(record, indent=1) + "\n")
     text = table(rows)
-    (RESULTS / "overhead.md").write_text(text)
+    path.with_suffix(".md").write_text(text)
     print(text)
 
 
 def measure(trials: int, options: argparse.Namespace) -> dict[str, Any]:
     """One study, and whether its journal is whole."""
     watch, asked = Watch(trials), _timed_proposals()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _tracker(Path(folder), options) as uri:
         root = Path(folder)
         study = StudyDir.create(root, "overhead", _space(trials, options), _PRINTS, "")
         mirror = None
         listeners: list[Callable[[Mapping[str, Any]], None]] = [watch]
-        if options.mlflow:
-            artifacts = root / "artifacts"
-            mirror = Mirror(study.path, f"sqlite:///{root}/mlflow.db", artifact_root=artifacts)
+        if uri:
+            mirror = Mirror(study.path, uri, artifact_root=root / "artifacts", warn=print)
+            watch.mirror = mirror
             listeners.append(mirror.put)
         placement = Placement(
             workers=options.workers,
@@ -99,24 +126,66 @@ def measure(trials: int, options: argparse.Namespace) -> dict[str, Any]:
         )
         outcome = run_study(study.space(), study, placement=placement, listeners=listeners)
         started = time.perf_counter()
+        driver_s = [a - b for a, b in zip(watch.cpu_s, watch.mirror_cpu_s, strict=True)]
         mirrored = mirror.close() if mirror else None
         with_mirror_s = (time.process_time() - watch.cpu_s[0]) / trials
         places = options.workers * options.slots
         return {
             "trials": trials,
-            "driver_ms_per_trial": 1000 * watch.per_trial(watch.cpu_s),
+            "driver_ms_per_trial": 1000 * watch.per_trial(driver_s),
             "driver_ms_with_mirror": 1000 * with_mirror_s,
-            "driver_ms_by_tenth": [1000 * s for s in watch.by_tenth(watch.cpu_s)],
+            "driver_ms_by_tenth": [1000 * s for s in watch.by_tenth(driver_s)],
+            "mirror_ms_by_tenth": [1000 * s for s in watch.by_tenth(watch.mirror_cpu_s)],
             "wall_ms_per_trial": 1000 * watch.per_trial(watch.wall_s),
             "slot_s_per_trial": places * watch.per_trial(watch.wall_s),
             "suggestion_ms_median": 1000 * statistics.median(asked),
             "suggestion_ms_last": 1000 * statistics.median(asked[-20:]),
             "waited_share": outcome.waited_s / (watch.wall_s[-1] - watch.wall_s[0]),
-            "rss_mib_by_tenth": [b // 2**20 for b in watch.rss_bytes[:: max(1, trials // 10)]],
+            "rss_mib_by_tenth": watch.rss_mib[:: max(1, trials // 10)],
+            "own_mib_by_tenth": watch.own_mib[:: max(1, trials // 10)],
             "mirrored": mirrored,
             "mirror_rest_s": time.perf_counter() - started if mirror else None,
+            "status_s": status_s(study),
             **check(study),
+            **(runs_of(uri, study.name) if uri else {}),
         }
+
+
+def status_s(study: StudyDir) -> float:
+    """Seconds that `tcpa status` reads and prints, in a process of its own."""
+    line = [sys.executable, "-c", STATUS_CODE, str(study.path.parent), study.name]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def runs_of(uri: str, name: str) -> dict[str, int]:
+    """What MLflow holds of the study."""
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(name).experiment_id
+    counts: Counter[str] = Counter()
+    trials, token = set(), None
+    while True:
+        page = client.search_runs([experiment], max_results=1000, page_token=token)
+        for run in page:
+            counts[run.info.status] += 1
+            trials.add(run.data.tags.get("tcpa.trial"))
+        token = page.token
+        if not token:
+            break
+    return {"runs": counts.total() - 1, "runs_twice": counts.total() - len(trials),
+            "runs_open": counts["RUNNING"]}  # fmt: skip
+
+
+@contextmanager
+def _tracker(folder: Path, options: argparse.Namespace) -> Iterator[str]:
+    """Address of an empty tracking database; "" where none is wanted."""
+    if not options.mlflow:
+        yield ""
+    elif options.postgresql:
+        with PostgreSQL() as server:
+            yield server.uri
+    else:
+        yield f"sqlite:///{folder}/mlflow.db"
 
 
 def check(study: StudyDir) -> dict[str, int]:
@@ -156,6 +225,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "ended_twice": "{}",
         "duplicates": "{}",
         "mirrored": "{}",
+        "status_s": "{:.2f}",
     }
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for row in rows:
@@ -165,7 +235,12 @@ def table(rows: list[dict[str, Any]]) -> str:
         tenths = ", ".join(f"{ms:.1f}" for ms in row["driver_ms_by_tenth"])
         memory = ", ".join(map(str, row["rss_mib_by_tenth"]))
         lines += ["", f"{row['trials']} trials, driver ms per trial by tenth: {tenths}"]
+        own = ", ".join(map(str, row["own_mib_by_tenth"]))
         lines += [f"{row['trials']} trials, driver MiB by tenth: {memory}"]
+        lines += [f"{row['trials']} trials, of these not shared with others: {own}"]
+        if "runs" in row:
+            counts = ", ".join(f"{key} {row[key]}" for key in ("runs", "runs_twice", "runs_open"))
+            lines += [f"{row['trials']} trials in MLflow: {counts}"]
     return "\n".join(lines) + "\n"
 
 
@@ -206,8 +281,11 @@ def _timed_proposals() -> list[float]:
     return seconds
 
 
-def _rss_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
+def _memory_mib() -> dict[str, int]:
+    """Lines of /proc/self/status that speak of memory."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    pairs = (line.split(":") for line in lines if line.endswith(" kB"))
+    return {name: int(value.split()[0]) // 1024 for name, value in pairs}
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -255,9 +256,17 @@ def sync(study: Study, root: Root = DEFAULT_ROOT, tracking_uri: Uri = None) -> N
     from search.tracking import sync as write_all
 
     folder = StudyDir.open(root, study)
+    driver = folder.driver()
+    if driver is not None:
+        raise StudyError(
+            f"study {study!r} is run by pid {driver.pid} on {driver.host}, which mirrors it; sync "
+            "it when that has ended."
+        )
+    console = Console()
     uri, artifacts = tracking_of(folder, root, tracking_uri)
-    count = write_all(folder.path, uri, artifact_root=artifacts)
-    Console().print(f"MLflow holds all {count} trials of {study}.", markup=False)
+    say = partial(console.print, markup=False)
+    count = write_all(folder.path, uri, artifact_root=artifacts, warn=say)
+    console.print(f"MLflow holds {count} trials of {study}.", markup=False)
 
 
 @app.command()

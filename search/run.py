@@ -72,7 +72,6 @@ def run_watched(
         mirror = Mirror(study.path, uri, artifact_root=artifacts, warn=watch.say)
         for event in study.events():
             watch(event)
-            mirror.put(event)
         patience_s = HURRY_S
         try:
             outcome = run_study(
@@ -83,8 +82,10 @@ def run_watched(
             mirrored = mirror.close(patience_s)
     if not mirrored:
         console.print(
-            f"MLflow did not take everything; complete it with: tcpa sync {study.name}",
+            f"MLflow lacks {mirror.lacking()}; complete it with: "
+            f"tcpa sync {study.name} --root {root}",
             markup=False,
+            soft_wrap=True,
         )
     return outcome
 

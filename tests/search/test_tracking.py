@@ -1,8 +1,8 @@
 """The MLflow mirror: complete, the same after a repeat, and never in the way of a study."""
 
 import json
+import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from search.redact import without_secrets
 from search.study import Journal
-from search.tracking import Mirror, sync, without_secrets
+from search.tracking import Mirror, check_tracker, sync
 from tcpa_core.errors import StudyError
 from tcpa_core.record import read_journal
 
@@ -58,16 +59,37 @@ def events() -> list[dict[str, Any]]:
     return lines
 
 
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.tracking.RETRY_S", 0.1)
+    monkeypatch.setattr("search.tracking.BATCH_S", 0.1)
+
+
 @pytest.fixture
-def study(tmp_path: Path) -> Path:
+def empty(tmp_path: Path) -> Path:
+    """A study before its first event."""
     folder = tmp_path / "small"
     state = folder / "checkpoints" / "00000" / "best.safetensors"
     state.parent.mkdir(parents=True)
     state.write_bytes(b"state")
-    journal = Journal(folder / "journal.jsonl")
-    journal.append(*events())
-    journal.close()
     return folder
+
+
+@pytest.fixture
+def study(empty: Path) -> Path:
+    """A study that has ended."""
+    record(empty, events())
+    return empty
+
+
+def record(study: Path, lines: list[dict[str, Any]], mirror: Mirror | None = None) -> None:
+    """Write events as a driver does."""
+    journal = Journal(study / "journal.jsonl")
+    for line in lines:
+        for event in journal.append(line):
+            if mirror is not None:
+                mirror.put(event)
+    journal.close()
 
 
 @pytest.fixture
@@ -83,6 +105,10 @@ def runs_of(uri: str, study: Path) -> dict[str, Run]:
     runs = {run.data.tags.get("tcpa.trial", ""): run for run in found}
     assert len(runs) == len(found), "a trial has two runs"
     return runs
+
+
+def experiment_exists(uri: str, study: Path) -> bool:
+    return MlflowClient(tracking_uri=uri).get_experiment_by_name(study.name) is not None
 
 
 def points_of(uri: str, study: Path) -> list[tuple[str, str, int, float]]:
@@ -156,35 +182,35 @@ def test_sync_writes_everything_and_a_repeat_changes_nothing(
     assert (tmp_path / "mlartifacts" / "small").is_dir()
 
 
-def test_the_mirror_follows_events_as_they_come(study: Path, uri: str, tmp_path: Path) -> None:
-    mirror = Mirror(study, uri, artifact_root=tmp_path / "mlartifacts")
-    for event in read_journal(study / "journal.jsonl"):
-        mirror.put(event)
+def test_the_mirror_follows_events_as_they_come(empty: Path, uri: str, tmp_path: Path) -> None:
+    mirror = Mirror(empty, uri, artifact_root=tmp_path / "mlartifacts")
+    record(empty, events(), mirror)
     assert mirror.close()
-    check(uri, study)
+    check(uri, empty)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+@pytest.mark.parametrize("by", ["sync", "resume"])
 def test_a_mirror_that_died_is_completed_without_doubles(
-    share: float, study: Path, uri: str, tmp_path: Path
+    by: str, share: float, empty: Path, uri: str, tmp_path: Path
 ) -> None:
-    every = list(read_journal(study / "journal.jsonl"))
-    mirror = Mirror(study, uri, artifact_root=tmp_path / "mlartifacts")
-    for event in every[: int(share * len(every))]:
-        mirror.put(event)
+    cut = int(share * len(events()))
+    artifacts = tmp_path / "mlartifacts"
+    mirror = Mirror(empty, uri, artifact_root=artifacts)
+    record(empty, events()[:cut], mirror)
     assert mirror.close()
-    assert points_of(uri, study) != expected_points()
-    sync(study, uri, artifact_root=tmp_path / "mlartifacts")
-    check(uri, study)
+    assert points_of(uri, empty) != expected_points()
+    assert "RUNNING" not in {run.info.status for run in runs_of(uri, empty).values()}
+    if by == "sync":
+        record(empty, events()[cut:])
+        sync(empty, uri, artifact_root=artifacts)
+    else:
+        mirror = Mirror(empty, uri, artifact_root=artifacts)
+        record(empty, events()[cut:], mirror)
+        assert mirror.close()
+    check(uri, empty)
 
 
-@pytest.fixture
-def short_retries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("search.tracking.RETRY_S", 0.1)
-    yield
-
-
-@pytest.mark.usefixtures("short_retries")
 def test_a_tracker_that_is_down_stops_nothing(study: Path) -> None:
     said: list[str] = []
     mirror = Mirror(study, "http://me:sesame@127.0.0.1:1", warn=said.append)
@@ -195,15 +221,15 @@ def test_a_tracker_that_is_down_stops_nothing(study: Path) -> None:
     begun = time.monotonic()
     assert not mirror.close(timeout_s=8.0)
     assert time.monotonic() - begun < 9.0
+    assert mirror.lacking() == f"{len(events())} events of 3 trials"
     assert len(said) == 1
     assert "does not answer at http://127.0.0.1:1 " in said[0]
     with pytest.raises(StudyError, match="does not answer at 'http://127.0.0.1:1'"):
         sync(study, "http://127.0.0.1:1")
 
 
-@pytest.mark.usefixtures("short_retries")
 def test_the_backlog_is_written_when_the_tracker_returns(
-    study: Path, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty: Path, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
     log_batch = MlflowClient.log_batch
@@ -218,15 +244,99 @@ def test_the_backlog_is_written_when_the_tracker_returns(
 
     monkeypatch.setattr(MlflowClient, "log_batch", flaky)
     said: list[str] = []
-    mirror = Mirror(study, uri, artifact_root=tmp_path / "mlartifacts", warn=said.append)
-    for event in read_journal(study / "journal.jsonl"):
-        mirror.put(event)
+    mirror = Mirror(empty, uri, artifact_root=tmp_path / "mlartifacts", warn=said.append)
+    record(empty, events(), mirror)
     deadline = time.monotonic() + 60
     while said.count("MLflow answers again.") < 1 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert mirror.close()
-    check(uri, study)
+    check(uri, empty)
     assert said[-1] == "MLflow answers again."
+
+
+def test_a_run_that_was_made_twice_is_left_once(
+    empty: Path, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_run = MlflowClient.create_run
+    late: list[tuple[Any, dict[str, Any]]] = []
+
+    def slow(self: MlflowClient, *args: Any, **kwargs: Any) -> Any:
+        if not late and "tcpa.trial" in kwargs["tags"]:
+            late.append((args, kwargs))
+            raise TimeoutError("no answer")
+        return create_run(self, *args, **kwargs)
+
+    terminate = MlflowClient.set_terminated
+
+    def arrive(self: MlflowClient, *args: Any, **kwargs: Any) -> None:
+        if len(late) == 1:  # the server carries the first request out after all
+            late.append(late[0])
+            create_run(self, *late[0][0], **late[0][1])
+        terminate(self, *args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, "create_run", slow)
+    monkeypatch.setattr(MlflowClient, "set_terminated", arrive)
+    mirror = Mirror(empty, uri, artifact_root=tmp_path / "mlartifacts")
+    record(empty, events(), mirror)
+    assert mirror.close()
+    assert len(late) == 2
+    check(uri, empty)
+
+
+def test_a_run_deleted_by_hand_holds_nothing_up(empty: Path, uri: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    cut = [line.get("epoch") for line in events()].index(1)
+    mirror = Mirror(empty, uri, artifact_root=tmp_path / "mlartifacts", warn=said.append)
+    record(empty, events()[:cut], mirror)
+    deadline = time.monotonic() + 60
+    while not experiment_exists(uri, empty) or len(runs_of(uri, empty)) < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    MlflowClient(uri).delete_run(runs_of(uri, empty)["00001"].info.run_id)
+    record(empty, events()[cut:], mirror)
+    assert not mirror.close()
+    assert len(said) == 1 and said[0].startswith("MLflow refuses trial 00001 (")
+    assert mirror.lacking() == "0 events of 1 trials"
+    assert set(runs_of(uri, empty)) == {"", "00000", "00002"}
+    sync(empty, uri)
+    check(uri, empty)
+
+
+def test_two_studies_of_one_name_keep_apart(uri: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    for user in ("one", "two", "two"):
+        folder = tmp_path / user / "small"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "study.yaml").write_text(f"id: {user}{user}{user}\n")
+        if not (folder / "journal.jsonl").exists():
+            record(folder, events())
+        sync(folder, uri, artifact_root=tmp_path / "mlartifacts", warn=said.append)
+    assert said == 2 * ["MLflow has another study of this name; this one is mirrored as "
+                        "'small-twotwotw'."]  # fmt: skip
+    for name in ("small", "small-twotwotw"):
+        runs = runs_of(uri, Path(name))
+        assert set(runs) == {"", "00000", "00001", "00002"}
+        assert {run.info.lifecycle_stage for run in runs.values()} == {"active"}
+
+
+def test_a_damaged_journal_ends_the_mirror_with_a_sentence(empty: Path, uri: str) -> None:
+    record(empty, events()[:6])
+    path = empty / "journal.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"seed":3', b'"seed":4', 1))
+    said: list[str] = []
+    mirror = Mirror(empty, uri, warn=said.append)
+    assert not mirror.close()
+    assert len(said) == 1
+    assert said[0].startswith("MLflow is not kept up to date any more: journal.jsonl:2: ")
+
+
+def test_a_tracker_that_never_answers_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.tracking.ANSWER_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begun = time.monotonic()
+        with pytest.raises(StudyError, match=r"does not answer .*\(nothing in 0 s\)"):
+            check_tracker(f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert time.monotonic() - begun < 5
 
 
 @pytest.mark.parametrize(
