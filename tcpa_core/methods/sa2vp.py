@@ -35,6 +35,7 @@ from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ShapeError
 from tcpa_core.methods import base
+from tcpa_core.noise import has_noise
 
 PROMPT_SHARE = 0.2
 """Share of the loss that the prompt branch has."""
@@ -61,7 +62,7 @@ class _State:
     prompts: Tensor
     """The prompt branch (M, B, S, D)."""
     maps: Tensor
-    """Maps that join later (M, F - 1, S, D)."""
+    """Maps that join later (M, F - 1, B, S, D)."""
     weight: Tensor
     """inter_weight (M, 1, 1, 1)."""
 
@@ -100,6 +101,7 @@ class Method(base.Method):
         self._sizes = [s.inner_dim for s in self.settings]
         self._rates = [s.dropout for s in self.settings]
         self._turns = _turns(self.layout.depth)
+        self._is_noisy = any(has_noise(config) for config in configs)
         self.register_buffer("positions", _positions(backbone), persistent=False)
         near = _near(self.layout).to(backbone.device)
         self.register_buffer("near", near, persistent=False)
@@ -147,16 +149,19 @@ class Method(base.Method):
         maps = self.map_codes @ self.map_weight.mT + self.map_bias[:, :, None]
         weights = [s.inter_weight for s in self.settings]
         weight = maps.new_tensor(weights).view(-1, 1, 1, 1)
-        return _State(run, maps[:, :1] + self.positions, maps[:, 1:], weight)
+        return _State(run, maps[:, :1] + self.positions, maps[:, 1:, None], weight)
 
     def on_tokens(self, tokens_MBSD: Tensor, state: _State) -> Tensor:
-        """Check that there is one prompt per token."""
+        """Check that there is one prompt per token; noise of the backbone is drawn per sample."""
         if tokens_MBSD.shape[2] != len(self.near):
             raise ShapeError(
                 f"sa2vp has {len(self.near)} prompts, one per token of the backbone's own image "
                 f"size, got images of {tokens_MBSD.shape[2]} tokens; load the backbone with "
                 "backbone.img_size of these images."
             )
+        if self._is_noisy and state.run.step.training:
+            state.prompts = state.prompts.expand(-1, tokens_MBSD.shape[1], -1, -1)
+            state.maps = state.maps.expand(-1, -1, tokens_MBSD.shape[1], -1, -1)
         return tokens_MBSD
 
     def on_block(self, index: int, block: Block, tokens_MBSD: Tensor, state: _State) -> Tensor:
@@ -173,7 +178,7 @@ class Method(base.Method):
             return tokens + read
         number = self._turns.index(index)
         if number > 0:
-            fresh = plain_block(block, state.maps[:, number - 1, None], rows=rows)
+            fresh = plain_block(block, state.maps[:, number - 1], rows=rows)
             prompts = prompts + self.map_scale[:, number - 1, None, None] * fresh
         state.prompts = prompts + read
         return tokens

@@ -121,6 +121,22 @@ def test_noise_changes_training_and_only_training(name: str) -> None:
     assert all(getattr(m, "change", None) is None for m in backbone.modules()), "all sites closed"
 
 
+def test_both_branches_of_sa2vp_draw_for_every_sample() -> None:
+    """Equal images read differently only through what is drawn."""
+    backbone = tiny_backbone()
+    config = trial(["sa2vp"], sa2vp__inner_dim=3, sa2vp__dropout=0.0, train__dropout=0.5)
+    pack = PackModel(backbone, [config], NUM_CLASSES)
+    x = images(backbone, samples=1).expand(-1, 2, -1, -1, -1)
+    output = pack(x, checks.step_of([config], "train"))
+    for logits in (output.logits, output.side_logits[0][1]):
+        assert (logits[0, 0] - logits[0, 1]).abs().max() > 1e-6
+    method: Any = pack.methods["sa2vp"]
+    run = pack._pass(checks.step_of([config], "train"))
+    state = method.begin(run)
+    method.on_tokens(backbone.embed(x[0])[None], state)
+    assert state.prompts.shape[1] == 2
+
+
 def test_clusters_are_found_without_noise() -> None:
     backbone = tiny_backbone()
     config = trial(["damvp"], train__dropout=0.5, **CHAINS["damvp"])

@@ -148,7 +148,7 @@ def test_deeper_backbones_with_grids_that_are_not_square(
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(1, 2, 3, 24, 40, generator=generator).double()
     monkeypatch.setattr(checks, "tiny_backbone", lambda kind: backbone)
-    monkeypatch.setattr(checks, "images", lambda backbone, samples: pixels)
+    monkeypatch.setattr(checks, "images", lambda backbone, **sizes: pixels)
     monkeypatch.setattr(PackModel, "_check_images", lambda self, images: None)
     checks.equals_literal("", sa2vp(inner_dim=2, inter_weight=0.5), "train", literal)
 
