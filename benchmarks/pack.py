@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from benchmarks.harness import Row, as_worker, interleave, ratios, write
+from benchmarks.harness import CLOCKS, Row, as_worker, interleave, ratios, write
 from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.config import BackboneConfig, Flat, TrialConfig
 from tcpa_core.data._images import ImageSource
@@ -123,7 +123,7 @@ def compare(
     for size in options.packs:
         alone = [pack.new_member(str(m), biggest[m]) for m in range(size)]
         variants = {"warm sequential": sequential, f"pack of {size}": epoch(size)}
-        times = interleave(variants, rounds=options.rounds)
+        times = interleave(variants, rounds=options.rounds, clock=options.clock)
         per_trial = {name: [s / size for s in seconds] for name, seconds in times.items()}
         off = difference(pack, biggest[:size], 2) if size <= options.check else None
         gain = [a / b for a, b in zip(*times.values(), strict=True)]
@@ -161,6 +161,7 @@ def processes(options: argparse.Namespace) -> list[Row]:
         },
         rounds=options.rounds,
         warmup=0,
+        clock=options.clock,
     )
     per_trial = {
         name: [s / (size if "pack" in name else options.processes) for s in seconds]
@@ -187,6 +188,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5, help="of whole trials")
     parser.add_argument("--trials", type=int, default=16, help="whole trials in one pack")
     parser.add_argument("--processes", type=int, default=2, help="whole trials run one by one")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
@@ -200,7 +202,12 @@ def main() -> None:
             rows += compare("vit_nano", nano, method, batch, options)
     if options.trials:
         rows += processes(options)
-    write("pack", rows, title="Packs: seconds per trial / one trial after another")
+    write(
+        "pack",
+        rows,
+        title="Packs: seconds per trial / one trial after another",
+        extra={"clock": options.clock},
+    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks import literal
 from benchmarks.counts import Counts, counts
-from benchmarks.harness import Row, as_worker, interleave, ratios, write
+from benchmarks.harness import CLOCKS, Row, as_worker, interleave, ratios, write
 from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.config import BackboneConfig, TrialConfig
 from tcpa_core.methods.base import Step
@@ -130,7 +130,7 @@ def compare(
         with _autocast(options):
             off = None if options.dropout or options.bf16 else pair.difference()
             saved, ours = pair.counts(pair.literal), pair.counts(pair.ours)
-            times = interleave(variants, rounds=options.rounds)
+            times = interleave(variants, rounds=options.rounds, clock=options.clock)
         exact[group] = {
             "ops": ours.ops / saved.ops,
             "saved_bytes": ours.saved_bytes / saved.saved_bytes,
@@ -162,6 +162,7 @@ def main() -> None:
     )
     parser.add_argument("--img-size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dropout", type=float, default=0.0, help="on prompts, both sides")
     parser.add_argument("--bf16", action="store_true", help="autocast on both sides")
@@ -176,7 +177,12 @@ def main() -> None:
             found, numbers = compare(vit, batch, options.cases, options)
             rows += found
             exact |= numbers
-    extra = {"img_size": options.img_size, "dropout": options.dropout, "bf16": options.bf16}
+    extra = {
+        "clock": options.clock,
+        "img_size": options.img_size,
+        "dropout": options.dropout,
+        "bf16": options.bf16,
+    }
     write(options.name, rows, title="Training step: ours / literal", extra=extra | {"exact": exact})
 
 
