@@ -1,11 +1,14 @@
 """Hostile input: readers answer in our words, and what is written out stays text."""
 
 import csv
+import io
 import json
+import pickle
 import re
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from benchmarks import hostile
+from benchmarks.hostile_targets import all_targets
 from reports.build import build_report
 from reports.html import write_html
 from reports.journal import load_journal
@@ -42,6 +46,7 @@ from tcpa_core.errors import (
     DataError,
     RecordError,
     StudyError,
+    TcpaError,
     WeightsError,
 )
 from tcpa_core.record import decode_line, encode_line
@@ -63,6 +68,40 @@ def test_500_hostile_inputs_meet_our_errors_only() -> None:
     assert sum(row.inputs for row in rows) >= 500
     assert sum(row.refused for row in rows) > 300
     assert max(row.peak_mib for row in rows) < 1500
+
+
+class Bomb:
+    """A pickle that would leave a trace if anybody opened it."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.trace,))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_reader_runs_what_it_reads(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    objects, torch_file = io.BytesIO(), io.BytesIO()
+    np.savez(objects, a=np.array([Bomb(trace)], dtype=object), allow_pickle=True)
+    torch.save({"head.weight": Bomb(trace)}, torch_file)
+    attacks = [
+        pickle.dumps(Bomb(trace)),
+        objects.getvalue(),
+        torch_file.getvalue(),
+        f"name: !!python/object/apply:os.mknod ['{trace}']\n".encode(),
+        f"name: $(touch {trace})\n".encode(),
+    ]
+    pickle.loads(pickle.dumps(Bomb(trace)))
+    assert trace.exists(), "the bomb works"
+    trace.unlink()
+    (tmp_path / "readers").mkdir()
+    for target in all_targets(tmp_path / "readers"):
+        for attack in attacks:
+            with suppress(TcpaError):
+                target.read(attack)
+            assert not trace.exists(), target.name
 
 
 # What is read
