@@ -264,6 +264,7 @@ class _Run:
             useful = max(1, -(-left // workers))
         else:
             useful = max(SLOTS, (self._space.budget.trials or PROBED_TRIALS) // (4 * workers))
+        useful = min(useful, self._space.budget.pack_size or useful)
         total = useful * workers
         if total < PROBED_TRIALS and useful <= 2 * SLOTS:
             return useful

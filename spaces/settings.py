@@ -74,3 +74,5 @@ class Budget(Settings):
     hang_seconds: float | None = Field(default=None, gt=0.0)
     """Longest time without a training step before a worker is taken for hung and replaced; None: 20
     epochs of its pack, between a minute and an hour."""
+    pack_size: int | None = Field(default=None, ge=1)
+    """Most trials that one worker trains together; None: as many as a measurement finds worth it."""

@@ -328,7 +328,7 @@ class Space(Settings):
                 f"sampler.name 'cmaes' has one objective, got {len(self.objective)} "
                 f"({self._place}); use 'tpe' or 'nsga2'."
             )
-        limits = self.budget.model_dump(exclude_none=True, exclude={"hang_seconds"})
+        limits = self.budget.model_dump(exclude_none=True, exclude={"hang_seconds", "pack_size"})
         if not limits and self.sampler.name != "grid":
             raise ConfigError(
                 f"budget must limit trials, hours or gpu_hours ({self._place}); for example "
