@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import count
 
-import torch
 from torch import Tensor
 
 from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
-from tcpa_core.methods.base import Step, drop, random_bits
+from tcpa_core.methods.base import Step, drop
+
+_DROP_PATH, _DROPOUT = "backbone.drop_path", "backbone.dropout"
+"""Names of the random streams."""
 
 
 def has_noise(config: TrialConfig) -> bool:
@@ -65,16 +67,8 @@ def _drop_path(rates: Sequence[float], step: Step, layer: int, branch: Tensor) -
         return branch
     members = len(rates)
     x = branch if branch.ndim == 4 else branch.unflatten(0, (members, -1))
-    factors = torch.ones(members, x.shape[1], dtype=x.dtype, device=x.device)
-    for m, rate in enumerate(rates):
-        if rate > 0:
-            generator = step.streams[m].generator(
-                "backbone.drop_path", step.steps[m], layer, device=x.device
-            )
-            kept = round((1 - rate) * 65536)
-            bits = random_bits((x.shape[1],), generator)
-            factors[m] = (bits <= kept - 32769).to(x.dtype) * (65536 / kept)
-    return (x * factors.view(members, -1, *[1] * (x.ndim - 2))).view_as(branch)
+    kept = drop(x.new_ones(members, x.shape[1], 1), [1] * members, rates, step, _DROP_PATH, layer)
+    return (x * kept.view(members, -1, *[1] * (x.ndim - 2))).view_as(branch)
 
 
 def _dropout(rates: Sequence[float], step: Step, calls: Iterator[int], x: Tensor) -> Tensor:
@@ -82,6 +76,6 @@ def _dropout(rates: Sequence[float], step: Step, calls: Iterator[int], x: Tensor
     if not any(rates):
         return x
     members = len(rates)
-    by_member = x.view(members, -1, *x.shape[-2:])
+    by_member = x.reshape(members, -1, *x.shape[-2:])
     sizes = [x.shape[-1]] * members
-    return drop(by_member, sizes, rates, step, "backbone.dropout", next(calls)).view_as(x)
+    return drop(by_member, sizes, rates, step, _DROPOUT, next(calls)).view_as(x)
