@@ -29,6 +29,10 @@ class Frames:
     epochs: pd.DataFrame
     ablation: pd.DataFrame
     importance: pd.DataFrame
+    marginals: pd.DataFrame
+    """The objective along each searched setting."""
+    interactions: pd.DataFrame
+    """What two settings explain together but not alone."""
     scores: pd.DataFrame
     """Methods, or levels of a design, on each of several data sets."""
     ranks: pd.DataFrame
@@ -109,7 +113,8 @@ def frames(
         groups = cross.marked([row for one in scores for row in cross.group_rows(one)], told)
         arrow["groups"] = table_of(groups, study, "groups")
     with step("importance"):
-        arrow["importance"], note = _importance(trials, study, earlier)
+        found_now, note = _importance(trials, study, earlier)
+        arrow |= found_now
         notes += [note] if note else []
     found = Frames(
         study=study,
@@ -118,6 +123,8 @@ def frames(
         epochs=epochs,
         ablation=frame_of(arrow["ablation"]),
         importance=frame_of(arrow["importance"]),
+        marginals=frame_of(arrow["marginals"]),
+        interactions=frame_of(arrow["interactions"]),
         scores=frame_of(arrow["scores"]),
         ranks=frame_of(arrow["ranks"]),
         groups=frame_of(arrow["groups"]),
@@ -127,18 +134,25 @@ def frames(
 
 
 _IDENTITY = b"tcpa.importance_of"
+_OF_IMPORTANCE = ("importance", "marginals", "interactions")
 
 
-def _importance(trials: pd.DataFrame, study: Study, earlier: Path | None) -> tuple[pa.Table, str]:
-    """The importance table, and a sentence where it is empty."""
+def _importance(
+    trials: pd.DataFrame, study: Study, earlier: Path | None
+) -> tuple[dict[str, pa.Table], str]:
+    """The tables on importance, and a sentence where they are empty."""
     if study.kind != "search":
-        return table_of([], study, "importance"), ""
+        return {name: table_of([], study, name) for name in _OF_IMPORTANCE}, ""
     identity = importance.identity(trials, study).encode()
-    if earlier is not None and (earlier / "importance.parquet").is_file():
+    if earlier is not None and all((earlier / f"{n}.parquet").is_file() for n in _OF_IMPORTANCE):
         with suppress(RecordError):  # of another version: made anew
-            table = read_table(earlier, "importance")
-            if len(table) and table.schema.metadata.get(_IDENTITY) == identity:
-                return table, ""
-    rows, note = importance.importance_rows(trials, study)
-    table = table_of(rows, study, "importance")
-    return table.replace_schema_metadata({**table.schema.metadata, _IDENTITY: identity}), note
+            tables = {name: read_table(earlier, name) for name in _OF_IMPORTANCE}
+            known = {table.schema.metadata.get(_IDENTITY) for table in tables.values()}
+            if len(tables["importance"]) and known == {identity}:
+                return tables, ""
+    rows, note = importance.importance_tables(trials, study)
+    tables = {}
+    for name in _OF_IMPORTANCE:
+        table = table_of(rows[name], study, name)
+        tables[name] = table.replace_schema_metadata({**table.schema.metadata, _IDENTITY: identity})
+    return tables, note

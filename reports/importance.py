@@ -1,66 +1,114 @@
-"""How much each searched setting mattered, by fANOVA and PED-ANOVA, with bootstrap intervals."""
+"""How much each searched setting mattered, by fANOVA and PED-ANOVA, with bootstrap intervals.
+
+Beside the shares: how the objective runs along each setting (marginals), and what two settings
+explain together but not alone (interactions).
+"""
 
 import json
 import zlib
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from reports.forest import Forest
 from reports.study import Study
+from reports.text import methods_label
 
-VERSION = 1
+VERSION = 2
 """Raised whenever equal trials would give another importance."""
 FEWEST = 10
 """Completed trials below which importance says nothing."""
 TREES = 40
-LEAVES = 64
-DRAWN = 1000
-"""Trials drawn for a tree at most; a smaller bootstrap sample makes the interval wider, not
-narrower."""
 RESAMPLES = 100
 TOP = 0.1
 """Share of the best trials that PED-ANOVA compares with all."""
 BINS = 8
+GRID = 25
+"""Points of a marginal along a number."""
+NULL_TRIALS = 2000
+"""Trials from which the chance of interactions is told."""
+PAIRS = 3
+"""Interactions that are drawn: the largest ones."""
 
 Array = np.ndarray[Any, Any]
+Rows = dict[str, list[dict[str, Any]]]
+"""Rows by table: importance, marginals, interactions."""
 
 
-def importance_rows(trials: pd.DataFrame, study: Study) -> tuple[list[dict[str, Any]], str]:
-    """Rows of IMPORTANCE_COLUMNS, largest first within a method, and a sentence where none.
+def importance_tables(trials: pd.DataFrame, study: Study) -> tuple[Rows, str]:
+    """Rows of the three tables, largest share first, and a sentence where there are none.
 
     A conditional axis is judged on the trials in which it was active, beside the axes that these
     trials have in common; its share is that of the variance among them.
     """
+    rows: Rows = {"importance": [], "marginals": [], "interactions": []}
     objective = study.objectives[0]
     done = trials[trials["left_out"] == ""]
     if len(done) < FEWEST:
-        return [], f"Importance needs {FEWEST} completed trials, there are {len(done)}."
+        return rows, f"Importance needs {FEWEST} completed trials, there are {len(done)}."
     if done[objective.metric].nunique() == 1:
-        return [], f"Importance is not defined: {objective.metric} is the same in all trials."
+        return rows, f"Importance is not defined: {objective.metric} is the same in all trials."
     done = first_of(done)
     axes = [a for a in study.axes if a in done and done[a].nunique() > 1]
     groups: dict[tuple[bool, ...], list[str]] = {}
     for axis in axes:  # axes that are active together share one forest
         groups.setdefault(tuple(done[axis].notna()), []).append(axis)
-    rows = []
     for mask, judged in groups.items():
         active = done[list(mask)]
         columns = [a for a in axes if active[a].notna().all() and active[a].nunique() > 1]
         wanted = [columns.index(a) for a in judged if a in columns]
         if len(active) < FEWEST or not wanted or active[objective.metric].nunique() == 1:
             continue
-        logs = {a for a in columns if study.axes[a].get("log")}
-        x = np.column_stack([_numbers(active[a], a in logs) for a in columns])
-        y = active[objective.metric].to_numpy(float) * (1 if objective.maximize else -1)
-        common = {"metric": objective.metric, "n": len(active)}
-        for method, judge in (("fanova", fanova), ("ped_anova", ped_anova)):
-            for place, share in zip(wanted, judge(x, y, wanted), strict=True):
-                rows.append({"axis": columns[place], "method": method, **common, **share})
-    if not rows:
-        return [], f"No axis was active in {FEWEST} completed trials; importance is left out."
-    return sorted(rows, key=lambda r: (r["method"], -r["importance"])), ""
+        for table, found in _judge(active, columns, wanted, study).items():
+            rows[table] += found
+    if not rows["importance"]:
+        return rows, f"No axis was active in {FEWEST} completed trials; importance is left out."
+    rows["importance"].sort(key=lambda row: (row["method"], -row["importance"]))
+    rows["interactions"].sort(key=lambda row: -row["importance"])
+    for row in rows["interactions"][PAIRS:]:
+        row["grid"] = None
+    return rows, ""
+
+
+def _judge(active: pd.DataFrame, columns: list[str], wanted: list[int], study: Study) -> Rows:
+    """Rows for some axes from the trials in which they were active."""
+    objective = study.objectives[0]
+    logs = {a for a in columns if study.axes[a].get("log")}
+    x = np.column_stack([_numbers(active[a], a in logs) for a in columns])
+    y = active[objective.metric].to_numpy(float)
+    words = {k: _categories(active[a]) for k, a in enumerate(columns)}
+    box = np.stack([x.min(axis=0), x.max(axis=0)])
+    for k, found in words.items():  # every category is as wide as another
+        box[:, k] += (-0.5, 0.5) if found else (0, 0)
+    forest, shadowed = Forest.grow(x, y, box, TREES), _shadowed(x, y, box)
+    common = {"metric": objective.metric, "n": len(active)}
+    gain = y if objective.maximize else -y
+    shares = {"fanova": _shares(forest, shadowed, wanted), "ped_anova": ped_anova(x, gain, wanted)}
+    rows: Rows = {"importance": [], "marginals": [], "interactions": []}
+    for method, judged in shares.items():
+        for k, share in zip(wanted, judged, strict=True):
+            rows["importance"].append({"axis": columns[k], "method": method, **common, **share})
+    grids = [_grid(box[:, k], words[k], columns[k] in logs) for k in range(len(columns))]
+    for k in wanted:
+        places, shown, names = grids[k]
+        drawn = forest.marginal(k, places)
+        low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+        for at, point in enumerate(zip(shown, names, strict=True)):
+            row = {"axis": columns[k], "value": float(point[0]), "label": point[1], **common}
+            rows["marginals"].append(
+                {**row, "mean": float(drawn[:, at].mean()), "low": low[at], "high": high[at]}
+            )
+    pairs = [p for p in combinations(range(len(columns)), 2) if set(p) & set(wanted)]
+    for (a, b), share in zip(pairs, _interactions(forest, x, y, pairs), strict=True):
+        surface = forest.pair_marginal(a, b, grids[a][0], grids[b][0]).round(6).tolist()
+        grid = {"x": grids[a][1], "y": grids[b][1], "x_labels": grids[a][2],
+                "y_labels": grids[b][2], "mean": surface}  # fmt: skip
+        row = {"axis": columns[a], "other": columns[b], "grid": json.dumps(grid)}
+        rows["interactions"].append({**row, **common, **share})
+    return rows
 
 
 def first_of(used: pd.DataFrame) -> pd.DataFrame:
@@ -84,8 +132,8 @@ def fanova(x: Array, y: Array, wanted: Sequence[int]) -> list[dict[str, Any]]:
     """Share of a random forest's variance that one axis alone explains.
 
     Each tree is grown on a bootstrap sample, and its marginals are exact integrals over its leaves;
-    the interval holds 95 % of the trees. Where the objective is shuffled, the same gives the share
-    that chance explains.
+    the interval holds 95 % of the trees. What chance explains is told by shadows: another forest
+    also gets a shuffled copy of every axis, and what it makes of the copy is chance.
 
     Args:
         x: (trials, axes), finite.
@@ -96,19 +144,51 @@ def fanova(x: Array, y: Array, wanted: Sequence[int]) -> list[dict[str, Any]]:
         For each wanted axis importance, low, high, null_high and is_distinct.
 
     Source:
-        F. Hutter, H. Hoos, K. Leyton-Brown: "An efficient approach for assessing hyperparameter
-        importance", ICML 2014, Algorithm 2.
+        See `reports.forest`. Shadows: M. Kursa, W. Rudnicki, "Feature selection with the Boruta
+        package", J. Stat. Softw. 36 (2010), section 2.
     """
-    variances, totals = _tree_variances(x, y, wanted, TREES)
-    shuffled, _ = _tree_variances(x, np.random.default_rng(0).permutation(y), wanted, TREES // 2)
-    shares, null = variances / totals[:, None], shuffled / totals.mean()
-    return [_summary(shares[:, k].mean(), shares[:, k], null[:, k]) for k in range(len(wanted))]
+    box = np.stack([x.min(axis=0), x.max(axis=0)])
+    return _shares(Forest.grow(x, y, box, TREES), _shadowed(x, y, box), wanted)
+
+
+def _shadowed(x: Array, y: Array, box: Array) -> Forest:
+    """A forest over the axes and, behind them, a shuffled copy of each."""
+    random = np.random.default_rng(0)
+    copies = np.column_stack([random.permutation(column) for column in x.T])
+    return Forest.grow(np.hstack([x, copies]), y, np.hstack([box, box]), TREES)
+
+
+def _shares(forest: Forest, shadowed: Forest, wanted: Sequence[int]) -> list[dict[str, Any]]:
+    num_axes = forest.box.shape[1]
+    shares = forest.main_effects(wanted)
+    chance = shadowed.main_effects([k + num_axes for k in wanted])
+    return [_summary(shares[:, k].mean(), shares[:, k], chance[:, k]) for k in range(len(wanted))]
+
+
+def _interactions(
+    forest: Forest, x: Array, y: Array, pairs: Sequence[tuple[int, int]]
+) -> list[dict[str, Any]]:
+    """The same for what two axes explain together but not alone.
+
+    Trees make steps of a slope, which looks like an interaction. So chance is what a forest finds
+    where there is none: in the sum of the marginals, with the residuals shuffled.
+    """
+    if not pairs:
+        return []
+    x, y = x[:NULL_TRIALS], y[:NULL_TRIALS]
+    along = [forest.marginal(k, x[:, k]).mean(axis=0) for k in range(x.shape[1])]
+    additive = np.sum(along, axis=0) - (len(along) - 1) * np.mean(along)
+    residuals = np.random.default_rng(0).permutation(y - additive)
+    null = Forest.grow(x, additive + residuals, forest.box, TREES)
+    shares, chance = forest.interactions(pairs), null.interactions(pairs)
+    return [_summary(shares[:, k].mean(), shares[:, k], chance[:, k]) for k in range(len(pairs))]
 
 
 def ped_anova(x: Array, y: Array, wanted: Sequence[int]) -> list[dict[str, Any]]:
     """How far the best tenth of the trials is from all of them along one axis.
 
-    The Pearson divergence of the two histograms, as a share of its sum over the axes in `x`.
+    The Pearson divergence of the two histograms, as a share of its sum over the axes in `x`. What
+    chance gives is told by shuffling which trials are the best.
 
     Source:
         S. Watanabe, A. Bansal, F. Hutter: "PED-ANOVA: efficiently quantifying hyperparameter
@@ -142,62 +222,6 @@ def _summary(value: float, draws: Array, null: Array) -> dict[str, Any]:
     }
 
 
-def _tree_variances(
-    x: Array, y: Array, wanted: Sequence[int], num_trees: int
-) -> tuple[Array, Array]:
-    """Variance of each tree's marginals (trees, wanted) and of itself (trees,) over x's box."""
-    # takes as long to load as all else together, and a refresh seldom needs it
-    from sklearn.ensemble import RandomForestRegressor
-
-    forest = RandomForestRegressor(
-        num_trees,
-        max_leaf_nodes=LEAVES,
-        max_samples=min(1.0, DRAWN / len(y)),
-        max_features=0.7,
-        random_state=0,
-        n_jobs=1,
-    ).fit(x, y)
-    box = np.stack([x.min(axis=0), x.max(axis=0)])
-    found = [_variances(estimator.tree_, box, wanted) for estimator in forest.estimators_]
-    return np.array([one[:-1] for one in found]), np.array([one[-1] for one in found])
-
-
-def _variances(tree: Any, box: Array, wanted: Sequence[int]) -> list[float]:
-    """Of each wanted marginal, then of the whole tree."""
-    low, high, values = _leaves(tree, box)
-    sizes = (high - low) / (box[1] - box[0])
-    weight = sizes.prod(axis=1)
-    mean = float(weight @ values)
-    found = []
-    for k in wanted:
-        edges = np.unique(np.concatenate([low[:, k], high[:, k]]))
-        middle = (edges[1:] + edges[:-1]) / 2
-        inside = (low[:, k, None] < middle) & (middle < high[:, k, None])
-        others = np.delete(sizes, k, axis=1).prod(axis=1)
-        marginal = (others * values) @ inside
-        share = np.diff(edges) / (box[1, k] - box[0, k])
-        found.append(float(share @ (marginal - mean) ** 2))
-    # A tree of one leaf explains nothing: 0 of 1.
-    return [*found, float(weight @ (values - mean) ** 2) or 1.0]
-
-
-def _leaves(tree: Any, box: Array) -> tuple[Array, Array, Array]:
-    """Lower and upper corners (leaves, axes) and values (leaves,) of a tree's leaves."""
-    left, right, feature, threshold = (
-        tree.children_left, tree.children_right, tree.feature, tree.threshold,
-    )  # fmt: skip
-    low = np.tile(box[0], (tree.node_count, 1))
-    high = np.tile(box[1], (tree.node_count, 1))
-    for node in range(tree.node_count):  # sklearn numbers a node before its children
-        if left[node] < 0:
-            continue
-        for child, bound in ((left[node], high), (right[node], low)):
-            low[child], high[child] = low[node], high[node]
-            bound[child, feature[node]] = threshold[node]
-    leaves = left < 0
-    return low[leaves], high[leaves], tree.value[leaves, 0, 0]
-
-
 def _divergences(bins: Sequence[Array], order: Array, counts: Array) -> Array:
     """Pearson divergence along each axis of the best `TOP` of the counted trials from all."""
     weights = counts[order]
@@ -226,3 +250,19 @@ def _numbers(column: pd.Series, log: bool) -> Array:
         return pd.factorize(column, sort=True)[0].astype(float)
     numbers = column.to_numpy(float)
     return np.log(numbers) if log else numbers
+
+
+def _categories(column: pd.Series) -> list[str]:
+    """Labels of a column's codes in `_numbers`; [] for a number."""
+    if not pd.api.types.is_bool_dtype(column) and pd.api.types.is_numeric_dtype(column):
+        return []
+    return [methods_label(value) for value in pd.factorize(column, sort=True)[1]]
+
+
+def _grid(ends: Array, words: Sequence[str], log: bool) -> tuple[Array, list[float], list[str]]:
+    """Points along an axis: in the forest's measure, as shown, and as words ("" for numbers)."""
+    if words:
+        codes = np.arange(len(words), dtype=float)
+        return codes, codes.tolist(), list(words)
+    places = np.linspace(ends[0], ends[1], GRID)
+    return places, (np.exp(places) if log else places).tolist(), [""] * GRID

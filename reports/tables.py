@@ -118,9 +118,31 @@ IMPORTANCE_COLUMNS = (
     Column("importance", REAL, "share explained by the axis alone", "fraction"),
     Column("low", REAL, "95 % bootstrap interval over trials", "fraction"),
     Column("high", REAL, "same", "fraction"),
-    Column("null_high", REAL, "95 % quantile where the objective is shuffled", "fraction"),
+    Column("null_high", REAL, "95 % quantile of what a shuffled copy of it gets", "fraction"),
     Column("is_distinct", BOOL, "low lies above null_high"),
     Column("n", INT, "completed trials in which the axis was active"),
+)
+MARGINAL_COLUMNS = (
+    Column("axis", TEXT, "searched setting"),
+    Column("value", REAL, "its value; of words their place among the sorted ones"),
+    Column("label", TEXT, "the word; empty: a number"),
+    Column("metric", TEXT, "the objective"),
+    Column("mean", REAL, "objective there, mean over all other settings and the forest's trees"),
+    Column("low", REAL, "95 % of the trees, each grown on a bootstrap sample"),
+    Column("high", REAL, "same"),
+    Column("n", INT, "completed trials in which the axis was active"),
+)
+INTERACTION_COLUMNS = (
+    Column("axis", TEXT, "searched setting"),
+    Column("other", TEXT, "another one, active in the same trials"),
+    Column("metric", TEXT, "the objective that is explained"),
+    Column("importance", REAL, "share explained by both together and neither alone", "fraction"),
+    Column("low", REAL, "95 % bootstrap interval over trials", "fraction"),
+    Column("high", REAL, "same", "fraction"),
+    Column("null_high", REAL, "95 % quantile of what it is where nothing interacts", "fraction"),
+    Column("is_distinct", BOOL, "low lies above null_high"),
+    Column("n", INT, "completed trials in which both were active"),
+    Column("grid", TEXT, "JSON of the largest ones: x, y, their labels, and the mean objective"),
 )
 SCORE_COLUMNS = (
     Column("factor", TEXT, "methods, or the factor of a design that runs on several data sets"),
@@ -170,6 +192,8 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "epochs": EPOCH_COLUMNS,
     "ablation": ABLATION_COLUMNS,
     "importance": IMPORTANCE_COLUMNS,
+    "marginals": MARGINAL_COLUMNS,
+    "interactions": INTERACTION_COLUMNS,
     "scores": SCORE_COLUMNS,
     "ranks": RANK_COLUMNS,
     "groups": GROUP_COLUMNS,

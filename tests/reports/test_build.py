@@ -15,6 +15,7 @@ import reports
 from reports import plots
 from reports.build import build_report
 from reports.journal import load_journal
+from reports.tables import COLUMNS
 from tcpa_core import plugins
 from tcpa_core.errors import RecordError, StudyError
 from tcpa_core.record import encode_line
@@ -120,10 +121,11 @@ def test_every_table_and_figure_is_written_in_every_format(tmp_path: Path) -> No
         events += [final(n, "completed", 0.5 + 0.02 * n, duration_s=1.0 + n)]
     study = write(tmp_path / "whole", events)
     summary = build_report(study)
-    for table in ("trials", "epochs", "ablation", "importance", "scores", "ranks", "groups"):
+    for table in COLUMNS:
         assert (study / "tables" / f"{table}.parquet").is_file()
         assert (study / "tables" / f"{table}.csv").is_file()
-    for figure in ("history", "curves", "pareto", "parallel", "importance", "cost"):
+    for figure in ("history", "curves", "pareto", "parallel", "importance", "cost", "marginals",
+                   "interactions"):  # fmt: skip
         for kind in ("svg", "png", "pdf"):
             assert (study / "report" / "figures" / f"{figure}.{kind}").stat().st_size > 1000
     page = summary.html.read_text()

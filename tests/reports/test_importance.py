@@ -1,10 +1,13 @@
 """Importance of settings on functions whose answer is known."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from reports.importance import fanova, first_of, identity, importance_rows, ped_anova
+from reports.forest import Forest
+from reports.importance import PAIRS, fanova, first_of, identity, importance_tables, ped_anova
 from reports.study import Study
 
 SPACE = {
@@ -48,8 +51,8 @@ def test_shares_of_an_additive_function() -> None:
 
 def test_conditional_axis_is_judged_where_it_was_active() -> None:
     table = trials()
-    rows, note = importance_rows(table, STUDY)
-    found = {(row["axis"], row["method"]): row for row in rows}
+    rows, note = importance_tables(table, STUDY)
+    found = {(row["axis"], row["method"]): row for row in rows["importance"]}
     assert note == "" and found["tcpa.k", "fanova"]["n"] == table["tcpa.k"].notna().sum()
     assert found["methods", "fanova"]["n"] == 300
     assert found["tcpa.k", "fanova"]["is_distinct"]
@@ -58,11 +61,90 @@ def test_conditional_axis_is_judged_where_it_was_active() -> None:
         assert not found["idle", method]["is_distinct"], "told from zero"
 
 
+def boxed(x: np.ndarray, y: np.ndarray, num_trees: int = 20) -> Forest:
+    return Forest.grow(x, y, np.stack([x.min(axis=0), x.max(axis=0)]), num_trees)
+
+
+def test_a_marginal_is_the_mean_over_the_other_axes() -> None:
+    random = np.random.default_rng(2)
+    x = random.random((2000, 2))
+    forest = boxed(x, 2 * x[:, 0] + x[:, 1])  # along the first axis: 2 x + 1/2
+    grid = np.array([0.1, 0.5, 0.9])
+    assert forest.marginal(0, grid).mean(axis=0) == pytest.approx([0.7, 1.5, 2.3], abs=0.1)
+    surface = forest.pair_marginal(0, 1, grid, grid)
+    assert surface == pytest.approx(2 * grid[:, None] + grid, abs=0.15)
+
+
+def test_marginals_of_a_tree_by_brute_force() -> None:
+    """The integrals over leaves are the means of predictions over a fine grid."""
+    random = np.random.default_rng(3)
+    x = random.random((60, 2))
+    x[0], x[1] = 0, 1  # the box is the unit square
+    y = np.where(x[:, 0] > 0.4, x[:, 1], 1.0)
+    forest = boxed(x, y, 1)
+    fine = (np.arange(2000) + 0.5) / 2000
+    by_leaf = forest.pair_marginal(0, 1, fine, fine)
+    total = by_leaf.var()
+    first, second = by_leaf.mean(axis=1), by_leaf.mean(axis=0)
+    assert forest.marginal(0, fine)[0] == pytest.approx(first, abs=2e-3)
+    shares = forest.main_effects([0, 1])[0]
+    assert shares == pytest.approx([first.var() / total, second.var() / total], abs=5e-3)
+    both = (total - first.var() - second.var()) / total
+    assert forest.interactions([(0, 1)])[0, 0] == pytest.approx(both, abs=1e-2)
+
+
+def test_an_interaction_is_told_from_an_additive_function() -> None:
+    random = np.random.default_rng(4)
+    x = random.random((400, 3)) - 0.5
+    rows = pd.DataFrame(x, columns=["a", "b", "c"]).assign(left_out="")
+    space = {"axes": {k: {"float": [-0.5, 0.5]} for k in "abc"}}
+    study = Study({"name": "x", "kind": "search", "space": space})
+    found = {}
+    for name, y in (("product", x[:, 0] * x[:, 1]), ("sum", x[:, 0] + x[:, 1])):
+        tables, _ = importance_tables(rows.assign(val_accuracy=y), study)
+        found[name] = {(r["axis"], r["other"]): r for r in tables["interactions"]}
+    product, sum_ = found["product"]["a", "b"], found["sum"]["a", "b"]
+    assert product["importance"] > 0.5 and product["is_distinct"]
+    assert sum_["importance"] < 0.1 and not sum_["is_distinct"]
+    assert not found["product"]["a", "c"]["is_distinct"]
+    surface = np.array(json.loads(product["grid"])["mean"])
+    half = len(surface) // 2
+    assert surface[:half, :half].mean() > 0.01 > -0.01 > surface[:half, -half:].mean(), "a saddle"
+
+
+def test_tables_have_marginals_in_the_units_of_the_settings() -> None:
+    rows, _ = importance_tables(trials(), STUDY)
+    marginals = pd.DataFrame(rows["marginals"]).set_index("axis")
+    methods = marginals.loc["methods"]
+    assert list(methods["label"]) == ["linear", "tcpa"]
+    assert np.diff(methods["mean"])[0] == pytest.approx(0.05, abs=0.01)
+    lr = marginals.loc["optim.lr"]
+    assert 0.001 <= lr["value"].min() < 0.0015 and (lr["label"] == "").all()
+    assert (lr["low"] <= lr["mean"]).all() and (lr["mean"] <= lr["high"]).all()
+    pairs = {(r["axis"], r["other"]) for r in rows["interactions"]}
+    assert ("methods", "tcpa.k") not in pairs, "never apart: there is nothing to tell"
+    assert sum(row["grid"] is not None for row in rows["interactions"]) == PAIRS
+
+
+def test_categories_weigh_alike_however_they_are_coded() -> None:
+    """The codes of three words are 0, 1, 2; the middle one is not as wide as both others."""
+    random = np.random.default_rng(5)
+    code = random.integers(0, 3, 300)
+    table = pd.DataFrame({
+        "methods": np.array(["a", "b", "c"])[code], "idle": random.random(300), "left_out": "",
+        "val_accuracy": np.array([0.9, 0.3, 0.6])[code],
+    })  # fmt: skip
+    space = {"axes": {"methods": {"choice": ["a", "b", "c"]}, "idle": {"float": [0, 1]}}}
+    rows, _ = importance_tables(table, Study({"name": "x", "kind": "search", "space": space}))
+    along_idle = [r["mean"] for r in rows["marginals"] if r["axis"] == "idle"]
+    assert np.median(along_idle) == pytest.approx(0.6, abs=0.01)
+
+
 def test_little_and_constant_give_sentences() -> None:
     few = trials(9)
-    assert "needs 10 completed trials, there are 9" in importance_rows(few, STUDY)[1]
+    assert "needs 10 completed trials, there are 9" in importance_tables(few, STUDY)[1]
     same = trials(50).assign(val_accuracy=0.5)
-    assert "is the same in all trials" in importance_rows(same, STUDY)[1]
+    assert "is the same in all trials" in importance_tables(same, STUDY)[1]
 
 
 def test_identity_follows_the_trials_it_is_of() -> None:
