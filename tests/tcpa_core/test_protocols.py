@@ -151,3 +151,32 @@ def test_files_of_a_space_lie_beside_it(tmp_path: Path) -> None:
         "[tcpa]", "[damvp]"
     )
     assert space(text, tmp_path).base["damvp.meta_init"] == str(tmp_path / "meta.safetensors")
+
+
+SWITCHES = {
+    "selection": ["train.selection"],
+    "norm_stats": ["data.norm_stats"],
+    "head_init": ["train.head_init"],
+    "backbone_mode": ["train.drop_path", "train.dropout"],
+    "train_fraction": ["data.val_fraction", "data.train_on"],
+    "dist_role": ["tcpa.dist_role"],
+    "cvpt.ca_weights": ["cvpt.weights"],
+    "vpt.adamw_wd0": ["optim.adamw_wd0"],
+    "frac": ["vfpt.fraction"],
+    "dims": ["vfpt.dims"],
+    "segments": ["e2vpt.segments"],
+    "rewind": ["e2vpt.rewind"],
+    "damvp.momentum": ["optim.momentum"],
+    "head_lr": ["damvp.lr_scale"],
+}
+"""Switches of the specification that have another name here."""
+
+
+def test_every_named_deviation_is_a_setting(shared: Path) -> None:
+    text = (shared / "specs" / "methods.md").read_text().split("### 0.6")[1].split("\n---")[0]
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| ")][1:]
+    names = [name.strip() for row in rows for name in row.split(",")]
+    assert len(names) > 30
+    for name in names:
+        for path in SWITCHES.get(name, [name]):
+            assert path in known_paths(), name
