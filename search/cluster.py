@@ -61,7 +61,7 @@ def connect(address: str | None, num_cpus: int) -> Iterator[None]:
                     _temp_dir=scratch,
                     **quiet,
                 )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as err:
+    except Exception as err:  # bare ones, too: "The current node timed out during startup"
         why = str(err).splitlines()[0] if str(err) else type(err).__name__
         hint = "start one with 'ray start --head' or leave it out" if address else "try again"
         raise StudyError(
