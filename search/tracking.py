@@ -64,7 +64,8 @@ def check_tracker(uri: str) -> None:
 
     asking = threading.Thread(target=ask, daemon=True)  # a client may go on trying for an hour
     asking.start()
-    asking.join(ANSWER_S)
+    # a local database may first have to be made, which takes 5 s of the processor
+    asking.join(None if uri.startswith("sqlite:") else ANSWER_S)
     if asking.is_alive():
         failures.append(TimeoutError(f"nothing in {ANSWER_S:.0f} s"))
     if failures:
