@@ -16,7 +16,8 @@ import yaml
 
 from tcpa_core.errors import ConfigError, RecordError
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 100_000
+"""Read in about a second; the longest space shipped has 4,000."""
 MAX_DEPTH = 20
 """Nesting a space needs is 5; the rest is room."""
 
@@ -46,8 +47,35 @@ class Document:
         return self.label
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader without YAML 1.1's surprises; only its scanner, parser and composer are used."""
+class _Refused(yaml.YAMLError):
+    """YAML that is right, but not taken."""
+
+    def __init__(self, line: int, problem: str) -> None:
+        super().__init__(f"line {line}: {problem}")
+
+
+class _Bounded(yaml.SafeLoader):
+    """SafeLoader that looks at each event before it recurses, multiplies or hides a character."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise _Refused(line, f"alias *{event.anchor} is not supported; write the value.")
+        if isinstance(event, yaml.ScalarEvent) and (found := _UNSAFE.search(event.value)):
+            raise _Refused(line, f"character {found[0]!r} is not allowed, not even escaped.")
+        if isinstance(event, yaml.CollectionStartEvent) and self.depth == MAX_DEPTH:
+            raise _Refused(line, f"values are nested more than {MAX_DEPTH} levels deep.")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+class _Loader(_Bounded):
+    """Without YAML 1.1's surprises; only its scanner, parser and composer are used."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
@@ -68,7 +96,7 @@ def read_file(path: Path, label: str, folder: Path) -> Document:
     """Read one YAML file.
 
     Raises:
-        ConfigError: Unreadable, larger than 1 MB, not UTF-8, or refused by `read_text`.
+        ConfigError: Unreadable, larger than 100 kB, not UTF-8, or refused by `read_text`.
     """
     try:
         with path.open("rb") as file:
@@ -100,10 +128,10 @@ def read_text(text: str, label: str, folder: Path) -> Document:
     """
     places: dict[Keys, str] = {}
     try:
-        loader = _Loader(text)
-        _refuse_aliases_and_depth(text, label)
-        node = loader.get_single_node()
+        node = _Loader(text).get_single_node()
         data = None if node is None else _plain(node, (), label, places)
+    except _Refused as err:
+        raise ConfigError(f"{label}, {err}") from err
     except yaml.MarkedYAMLError as err:
         mark = err.problem_mark or err.context_mark
         spot = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -127,35 +155,11 @@ def read_stored(path: Path) -> Any:
         RecordError: Unreadable, not such YAML, with aliases, or more than 20 levels deep.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        _refuse_aliases_and_depth(text, path.name)
-        return json.loads(json.dumps(yaml.safe_load(text), default=str))
+        loaded = _Bounded(path.read_text(encoding="utf-8")).get_single_data()
+        return json.loads(json.dumps(loaded, default=str))
     except (OSError, yaml.YAMLError, ValueError, TypeError, OverflowError) as err:
         why = " ".join(str(err).split())
         raise RecordError(f"{path} is no description of a study: {why}") from err
-
-
-def _refuse_aliases_and_depth(text: str, label: str) -> None:
-    """Look at the event stream first: composing recurses, and aliases multiply."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        line = event.start_mark.line + 1 if event.start_mark else 0
-        if isinstance(event, yaml.AliasEvent):
-            raise ConfigError(
-                f"{label}, line {line}: alias *{event.anchor} is not supported; write the value."
-            )
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        elif isinstance(event, yaml.ScalarEvent) and (found := _UNSAFE.search(event.value)):
-            raise ConfigError(
-                f"{label}, line {line}: character {found[0]!r} is not allowed, not even escaped."
-            )
-        if depth > MAX_DEPTH:
-            raise ConfigError(
-                f"{label}, line {line}: values are nested more than {MAX_DEPTH} levels deep."
-            )
 
 
 def _plain(node: yaml.Node, keys: Keys, label: str, places: dict[Keys, str]) -> Any:

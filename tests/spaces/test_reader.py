@@ -85,7 +85,7 @@ def test_not_utf8_names_byte_and_line(tmp_path: Path) -> None:
 def test_a_large_file_is_refused_without_reading_it_all(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(b"#" * (MAX_BYTES + 1))
-    with pytest.raises(ConfigError, match="a.yaml is larger than 1000000 bytes"):
+    with pytest.raises(ConfigError, match="a.yaml is larger than 100000 bytes"):
         read_file(path, "a.yaml", tmp_path)
 
 
