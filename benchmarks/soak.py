@@ -45,6 +45,7 @@ class Chaos:
         self._random = random.Random(seed)
         self._nodes = nodes
         self.driver = driver
+        self._next: list[str] = []
         self.struck: Counter[str] = Counter()
         self.stop_s = 0.0
         """The longest time from SIGTERM to the end of a driver."""
@@ -62,9 +63,15 @@ class Chaos:
         return True
 
     def strike(self) -> str:
-        """One fault; a driver is spared until it has recorded an epoch, or nothing would go on."""
-        kinds = KINDS if self.driver.kinds()["epoch"] else KINDS[:2]
-        kind = self._random.choice(kinds)
+        """One fault, all kinds equally often.
+
+        A driver is spared until it has recorded an epoch, or nothing would go on.
+        """
+        allowed = KINDS if self.driver.kinds()["epoch"] else KINDS[:2]
+        if not set(self._next) & set(allowed):
+            self._next += self._random.sample(KINDS, len(KINDS))
+        kind = next(kind for kind in self._next if kind in allowed)
+        self._next.remove(kind)
         getattr(self, f"_{kind}")()
         self.struck[kind] += 1
         return kind
