@@ -65,7 +65,9 @@ def deviations(trials: pd.DataFrame) -> dict[tuple[str, str], str]:
     """What differs from the claimed protocol and methods, by factor and level; those in full accord
     are left out."""
     found: defaultdict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-    for trial in trials[trials["deviation"] != ""].to_dict("records"):
+    columns = [name for name in ("deviation", "cells", "methods") if name in trials]
+    told = trials.loc[trials["deviation"] != "", columns].drop_duplicates()
+    for trial in told.to_dict("records"):
         levels = [(cell["factor"], cell["level"]) for cell in json.loads(trial["cells"])]
         for level in (*levels, (METHODS, methods_label(trial.get("methods")))):
             found[level] |= dict.fromkeys(str(trial["deviation"]).split("; "))

@@ -79,14 +79,18 @@ class Config(base.MethodSettings):
         """Whether each class stands for the mean of some source classes."""
         return self.mapping in ("freq", "iter", "semantic")
 
+    @property
+    def names_file(self) -> str | None:
+        """The file of text features, where names are compared."""
+        return self.text_features if self.mapping == "semantic" else None
+
     @model_validator(mode="after")
     def _names_need_features(self) -> Self:
-        if (self.mapping == "semantic") != (self.text_features is not None):
+        if self.mapping == "semantic" and self.text_features is None:
             raise ValueError(
-                f"autovp.text_features belongs to autovp.mapping='semantic', got mapping "
-                f"{self.mapping!r} and text_features {self.text_features!r}; give both or neither: "
-                "class names are compared by CLIP's features of them, which this package cannot "
-                "make"
+                "autovp.mapping='semantic' needs autovp.text_features, got None: class names are "
+                "compared by CLIP's features of them, which this package cannot make; name a file "
+                "of them, or choose another mapping"
             )
         return self
 
@@ -132,12 +136,12 @@ class Method(base.Method):
     def check_classes(cls, config: TrialConfig, class_names: Sequence[str]) -> None:
         """semantic: refuse features of other names than the data set's."""
         settings: Config = config.method_settings[cls.name()]
-        if settings.text_features is not None:
-            found = read_text_features(settings.text_features)[2]
+        if settings.names_file is not None:
+            found = read_text_features(settings.names_file)[2]
             if found != list(class_names):
                 first = next((n for n in class_names if n not in found), "their order")
                 raise ConfigError(
-                    f"autovp.text_features: {settings.text_features!r} must hold the data set's "
+                    f"autovp.text_features: {settings.names_file!r} must hold the data set's "
                     f"{len(class_names)} class names in order, got {len(found)} (differs in: "
                     f"{first}); make it for this data set."
                 )
@@ -154,9 +158,9 @@ class Method(base.Method):
         if not settings.is_map:
             return {}
         need_source_classes(setup, f"autovp.mapping={settings.mapping}", settings.num_map)
-        if settings.text_features is not None:
+        if settings.names_file is not None:
             cls.check_classes(setup.config, data.class_names)
-            source, target, _ = read_text_features(settings.text_features)
+            source, target, _ = read_text_features(settings.names_file)
             return {"source_classes": semantic_map(source, target, settings.num_map)}
         backbone = setup.backbone
         start = torch.zeros(1, 3, backbone.img_size, backbone.img_size, device=backbone.device)
@@ -208,8 +212,8 @@ class Method(base.Method):
             specs["fc_bias"] = base.ParamSpec((classes,), bound)
         if settings.is_map:
             need_source_classes(setup, f"autovp.mapping={settings.mapping}", settings.num_map)
-            if settings.text_features is not None:
-                check_text_features(settings.text_features, setup)
+            if settings.names_file is not None:
+                check_text_features(settings.names_file, setup)
             known = setup.fitted.get("source_classes")
             specs["source_classes"] = base.ParamSpec(
                 (classes, settings.num_map), copy_of(known), trainable=False

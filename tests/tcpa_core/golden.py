@@ -124,14 +124,14 @@ def _settings(
     Args:
         own: Tensors of the method among all tensors of the file.
     """
-    method = hparams["method"].replace("²", "2").lower()
+    method = hparams["method"].replace("²", "2").replace("^", "").lower()
     if method == "plain vit":
         return {"methods": ["linear"]}
     if "tcpa" in method:
         return _tcpa_settings(hparams)
     if "adaptformer" in method:
         return _adaptformer_settings(hparams, own)
-    for word, name in (("e2vpt", "e2vpt"), ("gate", "gated")):
+    for word, name in (("e2vpt", "e2vpt"), ("gat", "gated")):
         if word in method:
             return _settings_by_shape(name, hparams, own)
     if method.startswith("cvpt"):

@@ -276,7 +276,7 @@ def test_a_semantic_map_needs_features_of_these_names(nano: Backbone, names_file
         method_class("autovp").check_classes(config, list("bacde"))
     with pytest.raises(ConfigError, match=r"5 target names, .* have 180 and 7"):
         member_specs(nano, config, 7)
-    with pytest.raises(ConfigError, match=r"got mapping 'semantic' and text_features None"):
+    with pytest.raises(ConfigError, match=r"'semantic' needs autovp.text_features"):
         trial(["autovp"], autovp__mapping="semantic")
     absent = trial(["autovp"], autovp__mapping="semantic", autovp__text_features="nowhere")
     with pytest.raises(WeightsError, match=r"autovp.text_features: 'nowhere' cannot be read"):
