@@ -72,7 +72,7 @@ def write_html(
         references=references,
         wide=wide_tables(found.across, found.scores, found.ranks, found.groups),
         about_wide=ABOUT,
-        groups=found.groups.to_dict("records"),
+        overall=overall(found),
         drawn=[one for one in drawn if one.path],
         sentences=[one.sentence for one in drawn if not one.path and one.sentence],
         num_used=len(found.used),
@@ -99,6 +99,17 @@ def ablation_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
                       "mean": row[1]["mean"], "diff": row[1]["diff"]} for row in rows],
         })  # fmt: skip
     return found
+
+
+def overall(found: Frames) -> list[dict[str, Any]]:
+    """Per factor the level with the highest mean accuracy on val over all data sets."""
+    ranks = found.ranks[found.ranks["metric"] == "val_accuracy"]
+    best = []
+    for factor, rows in ranks.groupby("factor", sort=False):
+        top = rows.loc[rows["mean"].idxmax()]
+        best.append({"factor": factor, "level": top["level"], "n": top["n"], "levels": len(rows),
+                     "mean": f"{100 * top['mean']:.2f}", "rank": top["mean_rank"]})  # fmt: skip
+    return best
 
 
 def trial_data(found: Frames, summary: "ReportSummary") -> dict[str, Any]:

@@ -210,6 +210,28 @@ def test_missing_level_and_no_baseline_are_said(tmp_path: Path) -> None:
     assert "components has no baseline level, so it has no differences." in notes
 
 
+def test_one_seed_has_no_interval_and_the_table_says_so(tmp_path: Path) -> None:
+    summary = build_report(write(tmp_path / "s", components({"A": {0: 0.8}, "B": {0: 0.9}}),
+                                 "ablation"))  # fmt: skip
+    assert "| **90.00 (one seed)** | 85.00 (one seed) | +10.00 | - | - | - |" in (
+        summary.ablation_markdown)  # fmt: skip
+    assert any("one seed shows no spread" in note for note in summary.notes)
+    page = summary.html.read_text()
+    assert "one seed: no interval" in (tmp_path / "s/report/figures/factors.svg").read_text()
+    assert "not tested" in page and "MDD" in page
+
+
+def test_an_ablation_without_a_result_says_so(tmp_path: Path) -> None:
+    rows = {"A": {0: float("nan"), 1: 0.5}, "B": {0: float("nan")}}
+    failed = [planned(9, seed=1, cells=[cell("components", "B", 1)]), final(9, "failed")]
+    summary = build_report(write(tmp_path / "n", components(rows) + failed, "ablation"))
+    assert "components = A lacks seed 0 (no finite val_accuracy)." in summary.notes
+    assert "components = B lacks seed 0 (no finite val_accuracy); seed 1 (failed)." in summary.notes
+    assert "| B | 0 | - | - | - | - | - | - |" in summary.ablation_markdown
+    none = build_report(write(tmp_path / "e", [], "ablation"))
+    assert none.ablation_markdown == "" and "No completed trial yet" in none.html.read_text()
+
+
 def test_ties_share_the_first_place(tmp_path: Path) -> None:
     same = {0: 0.8, 1: 0.82}
     text = build_report(

@@ -116,6 +116,7 @@ def test_a_design_over_datasets(tmp_path: Path) -> None:
     assert line.endswith("| **1.00** |")
     assert "\\textbf{69.00}" in (study / "tables" / "across.tex").read_text()
     page = (study / "report" / "report.html").read_text()
+    assert "components over 2 data sets</dt><dd>highest mean: +R+T, 69.00 %, mean rank 1.00" in page
     assert "components on svhn" in page and "Across data sets, components: val accuracy" in page
 
 
@@ -149,3 +150,22 @@ def test_methods_are_compared_by_their_best_setting_on_each_dataset(tmp_path: Pa
     alone = reports.load(write(tmp_path / "one", events[:6]))
     assert alone.scores.empty and alone.ranks.empty
     assert not any("across" in note for note in alone.notes)
+
+
+def test_a_level_that_a_dataset_lacks_is_named_and_left_out_of_the_means(tmp_path: Path) -> None:
+    gap = {**DESIGN, "cars": {"VPT": [0.3, 0.4], "+R": [0.4, 0.5], "+R+T": []}}
+    study = write(tmp_path / "gap", over_datasets(gap), "ablation")
+    summary = build_report(study)
+    ranks = reports.load(study).ranks
+    assert set(ranks["n"]) == {2} and set(ranks["left_out"]) == {"cars"}
+    lines = (study / "tables" / "across.md").read_text().splitlines()
+    assert next(line for line in lines if line.startswith("| +R+T |")).split(" | ")[3] == "-"
+    assert any("there are 3 on 2" in note for note in summary.notes)
+
+
+def test_one_seed_on_each_dataset_has_no_interval(tmp_path: Path) -> None:
+    single = {d: {row: seeds[:1] for row, seeds in rows.items()} for d, rows in DESIGN.items()}
+    summary = build_report(write(tmp_path / "single", over_datasets(single), "ablation"))
+    text = (tmp_path / "single" / "tables" / "across.md").read_text()
+    assert "| VPT | 50.00 (one seed) |" in text
+    assert any("one seed shows no spread" in note for note in summary.notes)
