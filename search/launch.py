@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import ray
@@ -19,7 +18,6 @@ from ray import tune
 from ray.exceptions import GetTimeoutError, RayError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Experiment
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, SearchGenerator
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -30,12 +28,12 @@ from search.pack_worker import WorkerSpec
 from search.past import Past, read_past
 from search.race import Race
 from search.sampler import Design, Planned, Sampled, Source
+from search.schedule import Controller, Schedule
 from search.searcher import StudySearcher
 from search.study import Journal, StudyDir
 from search.trainable import PackTrial, Slots
 from spaces.space import Space
 from tcpa_core.allocator import WORKER_ENV
-from tcpa_core.config import TrainConfig, TrialConfig
 from tcpa_core.errors import StoppedError, StorageError
 from tcpa_core.record import FINAL_KINDS
 
@@ -51,8 +49,6 @@ SLOTS = 4
 """Trials per worker where nothing was measured."""
 PROBED_TRIALS = 32
 """Trials at once from which a probe of the pack size earns its seconds back."""
-
-_PER_EPOCH = ("val_accuracy", "val_loss")
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -149,6 +145,7 @@ class _Run:
         self._placement = placement
         self._journal = journal
         self._past = past
+        self._schedule = Schedule(space)
         self._listeners = listeners
         self._counts = Counter(past.counts())
         self._last_epochs = {t: e for t, e in past.epochs.items() if t not in past.outcomes}
@@ -269,7 +266,11 @@ class _Run:
         if total < PROBED_TRIALS and useful <= 2 * SLOTS:
             return useful
         share = 1.0 if self._num_gpus else 1 / workers
-        sizes = ray.get(dispatcher.measure.remote(_largest_trials(self._space), share))
+        measured = dispatcher.measure.remote(_largest_trials(self._space), share)
+        while not ray.wait([measured], timeout=POLL_S)[0]:
+            if self._stop_reason:
+                return useful
+        sizes = ray.get(measured)
         return max(1, min(useful, max(sizes, default=SLOTS)))
 
     def _tune(self) -> None:
@@ -287,7 +288,7 @@ class _Run:
             fingerprints=self._study.document()["fingerprints"],
             plan=self._plan,
             stop=lambda trial: self._dispatcher.stop.remote(trial),
-            decisions=self._decisions,
+            decisions=self._schedule.decisions,
             limit=None if self._space.ablation else self._most_trials(),
             past=[(p, self._past.outcomes.get(t)) for t, p in self._past.planned.items()],
             may_start=lambda: not self._is_over_budget(),
@@ -322,9 +323,9 @@ class _Run:
         limiter = ConcurrencyLimiter(searcher, self._concurrency)
         algorithm = SearchGenerator(limiter)
         algorithm.add_configurations([experiment])
-        controller = _Controller(
+        controller = Controller(
             search_alg=algorithm,
-            scheduler=self._scheduler(),
+            scheduler=self._schedule.scheduler(self._past),
             storage=experiment.storage,
             resource_manager_factory=lambda: Slots(self._dispatcher, searcher.jobs),
         )
@@ -335,44 +336,6 @@ class _Run:
                 controller.step()
         finally:
             controller.cleanup()
-
-    def _scheduler(self) -> TrialScheduler:
-        if not self._is_asha():
-            return FIFOScheduler()
-        objective = self._space.objective[0]
-        asha = _Asha(
-            time_attr="epoch",
-            metric=objective.metric,
-            mode="max" if objective.goal == "maximize" else "min",
-            max_t=_most_epochs(self._space),
-            grace_period=self._space.scheduler.grace_epochs,
-            reduction_factor=self._space.scheduler.reduction_factor,
-        )
-        for trial, planned in self._past.planned.items():
-            values = self._past.values.get(trial, {})
-            for epoch in set(self._decisions(planned.config)) & values.keys():
-                asha.remember(trial, epoch, values[epoch])
-        return asha
-
-    def _is_asha(self) -> bool:
-        """Whether trials are stopped early: one objective, known after every epoch."""
-        space = self._space
-        if space.ablation or space.scheduler.name != "asha" or len(space.objective) > 1:
-            return False
-        in_reach = space.scheduler.grace_epochs < _most_epochs(space)
-        return in_reach and space.objective[0].metric in _PER_EPOCH
-
-    def _decisions(self, config: TrialConfig) -> list[int]:
-        """Epochs at which the scheduler may end a trial: ASHA's rungs and the last epoch."""
-        epochs = config.train.epochs
-        scheduler = self._space.scheduler
-        rungs = []
-        if self._is_asha():
-            rung = scheduler.grace_epochs
-            while rung < epochs:
-                rungs.append(rung)
-                rung *= scheduler.reduction_factor
-        return [*rungs, epochs]
 
     def _settle(self) -> None:
         """Wait until the end of every trial is in the journal."""
@@ -473,6 +436,11 @@ class _Run:
         return event["kind"] != "epoch" or event["epoch"] > self._last_epochs.get(event["trial"], 0)
 
     def _record(self, *events: Mapping[str, Any]) -> None:
+        if self._study.lost_to:
+            raise StoppedError(
+                f"another driver has taken the study over, because this one showed no sign of "
+                f"life for too long: {self._study.lost_to}; what is recorded is kept."
+            )
         with self._recording:
             news = [event for event in events if self._is_news(event)]
             for event in self._journal.append(*news):
@@ -481,35 +449,6 @@ class _Run:
                     self._finals[str(event["trial"])] = self._value(event)
                 for listener in self._listeners:
                     listener(event)
-
-
-class _Asha(ASHAScheduler):  # type: ignore[misc]
-    """ASHA that can be told of the trials of an earlier driver."""
-
-    def remember(self, trial: str, epoch: int, value: float) -> None:
-        """Let a value count at its rung."""
-        self._brackets[0].on_result(SimpleNamespace(trial_id=trial), epoch, self._metric_op * value)
-
-
-class _Controller(TuneController):  # type: ignore[misc]
-    """Tune's controller without snapshots and without a memory of what has ended.
-
-    A study is taken up from its journal alone. Tune keeps every trial for its snapshots and its
-    final analysis, 40 KiB each, which are not used here.
-    """
-
-    _trials: list[Any]
-
-    def checkpoint(self, force: bool = False, wait: bool = False) -> None:
-        """Write nothing."""
-
-    def on_step_end(self) -> None:
-        """Forget trials that have ended."""
-        super().on_step_end()
-        if len(self._trials) > 2 * len(self._live_trials) + 100:
-            self._trials = [trial for trial in self._trials if not trial.is_finished()]
-            for ended in (self._stopped_trials, self._failed_trials, self._trials_to_cache):
-                ended.clear()
 
 
 def _largest_trials(space: Space) -> list[dict[str, Any]]:
@@ -526,11 +465,3 @@ def _largest_trials(space: Space) -> list[dict[str, Any]]:
         if key not in found or size > found[key][0]:
             found[key] = (size, flat)
     return [flat for _, flat in found.values()]
-
-
-def _most_epochs(space: Space) -> int:
-    """Epochs of the longest trial that a space can hold."""
-    axis = space.axes.get("train.epochs")
-    if axis is None:
-        return int(space.base.get("train.epochs", TrainConfig().epochs))
-    return int(max(axis.ends()))

@@ -16,6 +16,9 @@ from tcpa_core.config import TrialConfig
 MAX_REPEATS = 10_000
 """Proposals in a row that were all run before; then the space counts as exhausted."""
 
+CLOSE_S = 10.0
+"""Some samplers think for minutes; an orderly end has half a minute in all."""
+
 
 class StudySearcher(Searcher):  # type: ignore[misc]
     """Hands planned trials to Ray Tune and tells their outcomes.
@@ -123,12 +126,16 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         """See `save`."""
 
     def close(self) -> None:
-        """End the thread; what has finished until now is still told."""
+        """End the thread; what has finished until now is still told.
+
+        A suggestion that takes longer than `CLOSE_S` is not waited for.
+        """
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-        self._thread.join()
-        self._source.close()
+        self._thread.join(CLOSE_S)
+        if not self._thread.is_alive():
+            self._source.close()
 
     def _take(self) -> Planned | None:
         """A prepared trial. Waits for it only while no trial runs: Tune would sleep for longer."""

@@ -10,7 +10,8 @@ their own. They join and leave between epochs.
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,15 @@ from tcpa_core.costs import SAMPLES, TrainingCosts, training_costs
 from tcpa_core.data._images import ImageSource
 from tcpa_core.data.base import Progress, load_dataset
 from tcpa_core.errors import CheckpointError
-from tcpa_core.methods.base import FitData, MemberState, Step, Trainer, method_class, pack_key
+from tcpa_core.methods.base import (
+    BatchPart,
+    FitData,
+    MemberState,
+    Step,
+    Trainer,
+    method_class,
+    pack_key,
+)
 from tcpa_core.model import ModelOutput, PackModel, init_member_state
 from tcpa_core.noise import has_noise
 from tcpa_core.optim import Moments, PackOptimizer, lr_at
@@ -138,6 +147,9 @@ class Pack:
         self.backbone = backbone
         self.data = data
         self._on_step = on_step
+        self.parts = 1
+        """Into so many parts each training batch is cut, so that it fits into memory."""
+        self._eval_rows = EVAL_ROWS
         self.device = data.train.labels.device
         self._features: dict[str, Tensor] = {}
         self._counted: dict[Any, TrainingCosts] = {}
@@ -162,11 +174,23 @@ class Pack:
     def run_epoch(self, members: Sequence[Member]) -> list[EpochReport | Diverged]:
         """Train all given members for one epoch and validate them.
 
-        The members advance in place; one that diverges keeps its state from before the epoch.
+        The members advance in place; one that diverges keeps its state from before the epoch, and
+        after an exception all do.
 
         Returns:
             One report per member, in order.
         """
+        before = [replace(member, reports=list(member.reports)) for member in members]
+        try:
+            return self._run_epoch(members)
+        except Exception:
+            for member, old in zip(members, before, strict=True):
+                for name in (f.name for f in fields(Member)):
+                    setattr(member, name, getattr(old, name))
+            self._assembled, self._model, self._optimizer = [], None, None
+            raise
+
+    def _run_epoch(self, members: Sequence[Member]) -> list[EpochReport | Diverged]:
         started = time.perf_counter()
         model, optimizer = self._assemble(members)
         losses, lrs = self._train(members, model, optimizer)
@@ -233,12 +257,24 @@ class Pack:
         step = Step(training=True, epochs=zeros, steps=zeros, streams=streams)
 
         def run() -> None:
-            ce, penalty = self._forward(members, model, indices, step)
-            (ce + penalty).sum().backward()
+            for ce, penalty in self._losses(members, model, indices, step):
+                (ce + penalty).sum().backward()
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
 
         return run
+
+    def largest_batch(self, config: TrialConfig) -> int:
+        """Samples of the largest batch, by halves, whose training step fits; 0: not even one."""
+        size = min(config.train.batch_size, len(self.data.train))
+        while size := size // 2:
+            try:
+                self.trial_step([config.replace_paths({"train.batch_size": size})])()
+                return size
+            except Exception as err:
+                if not is_out_of_memory(err):
+                    raise
+        return 0
 
     def result(
         self,
@@ -265,15 +301,24 @@ class Pack:
             num_trainable=total,
             num_trainable_no_head=without_head,
             flops_per_image=model.flops_per_image(),
-            train_flops_per_image=costs.flops,
-            activation_bytes_per_image=costs.activation_bytes,
+            train_flops_per_image=costs.flops if costs else None,
+            activation_bytes_per_image=costs.activation_bytes if costs else None,
             duration_s=member.duration_s,
             peak_memory_bytes=_peak_memory_bytes(self.device),
             device=str(self.device),
             warnings=list(self.backbone.warnings),
         )
 
-    def _costs(self, model: PackModel) -> TrainingCosts:
+    def _costs(self, model: PackModel) -> TrainingCosts | None:
+        """Costs of a training step of a pack of one; None where it does not fit into memory."""
+        try:
+            return self._counted_costs(model)
+        except Exception as err:
+            if not is_out_of_memory(err):
+                raise
+            return None
+
+    def _counted_costs(self, model: PackModel) -> TrainingCosts:
         """Costs of a training step of a pack of one; counted once per set of shapes."""
         config = model.configs[0]
         shapes = tuple((name, spec.shape) for name, spec in model.member_specs(0).items())
@@ -392,10 +437,14 @@ class Pack:
     def _source_logits(self, member: Member) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits of the backbone's own classifier on the training split, and its labels."""
         model, train = self._build([member]), self.data.train
-        for indices in torch.arange(len(train), device=self.device).split(_EVAL_ROWS):
+
+        def logits(indices: Tensor) -> Tensor:
             with _autocast(member.config, self.device):
-                logits = model.source_logits(train.batch(indices, None)[None], Step.evaluation(1))
-            yield logits[0].float(), train.labels[indices]
+                found = model.source_logits(train.batch(indices, None)[None], Step.evaluation(1))
+            return found[0].float()
+
+        for indices, values in self._by_rows(len(train), 1, logits):
+            yield values, train.labels[indices]
 
     def _gradients(
         self, member: Member, names: Sequence[str], update: bool
@@ -419,12 +468,15 @@ class Pack:
         for i, indices in enumerate(batches):
             at = member.step - len(batches) + i
             step = Step(training=False, epochs=(member.epoch - 1,), steps=(at,), streams=(stream,))
-            loss, penalty = self._forward([member], model, indices, step)
-            grads = torch.autograd.grad(loss.sum(), wanted, retain_graph=update)
-            yield {name: grad[0].detach().clone() for name, grad in zip(names, grads, strict=True)}
+            optimizer.zero_grad()
+            sums = [torch.zeros_like(tensor[0]) for tensor in wanted]
+            for loss, penalty in self._losses([member], model, indices, step):
+                grads = torch.autograd.grad(loss.sum(), wanted, retain_graph=update)
+                sums = [total + grad[0] for total, grad in zip(sums, grads, strict=True)]
+                if update:
+                    (loss + penalty).sum().backward()
+            yield dict(zip(names, sums, strict=True))
             if update:
-                optimizer.zero_grad()
-                (loss + penalty).sum().backward()
                 optimizer.step([lr])
                 model.after_step()
 
@@ -454,33 +506,46 @@ class Pack:
                 steps=[m.step + i for m in members],
                 streams=streams,
             )
-            ce, penalty = self._forward(members, model, indices, step)
             optimizer.zero_grad()
-            (ce + penalty).sum().backward()
+            parts = []
+            for ce, penalty in self._losses(members, model, indices, step):
+                (ce + penalty).sum().backward()
+                parts.append(torch.stack([ce + penalty, ce, penalty]).detach())
             lrs = [
                 lr_at(m.config.optim, start + i, total)
                 for m, start, total in zip(members, done, totals, strict=True)
             ]
             optimizer.step(lrs)
             model.after_step()
-            losses.append(torch.stack([ce + penalty, ce, penalty]).detach())
+            losses.append(torch.stack(parts).sum(0))
         return torch.stack(losses).float().cpu(), lrs
 
-    def _forward(
+    def _losses(
         self, members: Sequence[Member], model: PackModel, indices: Tensor, step: Step
-    ) -> tuple[Tensor, Tensor]:
-        """Classification and method loss of one batch per member, both [M]."""
-        self._on_step()
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Classification and method loss of one batch per member, both [M], part by part.
+
+        The losses of the parts add up to those of the batch, and so do their gradients.
+        """
         indices = indices.to(self.device)
         targets = _targets(members, self.data.train.labels[indices], len(self.data.class_names))
-        if model.features_are_frozen and not _changes_images([m.config for m in members]):
-            out = model.classify(self._frozen_features(model, "train")[indices], step)
-            return _loss(out, targets), out.penalty
-        images = self._images(members, indices, step)
-        _mix(members, images, targets, step)
-        with _autocast(members[0].config, self.device):
-            out = model(images, step)
-        return _loss(out, targets), out.penalty.float()
+        cached = model.features_are_frozen and not _changes_images([m.config for m in members])
+        if cached:
+            inputs = self._frozen_features(model, "train")[indices]
+        else:
+            inputs = self._images(members, indices, step)
+            _mix(members, inputs, targets, step)
+        for part in _parts(indices.shape[1], self.parts):
+            self._on_step()
+            at = replace(step, part=part)
+            rows = part.rows if part else slice(0, indices.shape[1])
+            share = (rows.stop - rows.start) / indices.shape[1]
+            if cached:
+                out = model.classify(inputs[:, rows], at)
+            else:
+                with _autocast(members[0].config, self.device):
+                    out = model(inputs[:, rows], at)
+            yield share * _loss(out, targets[:, rows]), share * out.penalty.float()
 
     def _images(self, members: Sequence[Member], indices: Tensor, step: Step) -> Tensor:
         """Training images [M, B, 3, H, W] at indices [M, B], augmented by each member's stream."""
@@ -513,38 +578,65 @@ class Pack:
     def _logits(
         self, model: PackModel, source: ImageSource, split: str, step: Step
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        everything = torch.arange(len(source), device=self.device)
         if model.features_are_frozen:
+            everything = torch.arange(len(source), device=self.device)
             features = self._frozen_features(model, split)
             yield (
                 everything,
                 model.classify(features.expand(model.num_members, -1, -1), step).logits,
             )
             return
-        for indices in everything.split(max(1, _EVAL_ROWS // model.num_members)):
-            self._on_step()
+
+        def logits(indices: Tensor) -> Tensor:
             images = source.batch(indices, None).expand(model.num_members, -1, -1, -1, -1)
             with _autocast(model.configs[0], self.device):
-                yield indices, model(images, step).logits
+                return model(images, step).logits
+
+        yield from self._by_rows(len(source), model.num_members, logits)
+
+    def _by_rows(
+        self, count: int, members: int, compute: Callable[[Tensor], Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Evaluate samples in turns, in smaller ones from where memory runs out.
+
+        Args:
+            count: Samples.
+            members: That see each sample.
+            compute: Takes indices (n,).
+        """
+        start = 0
+        while start < count:
+            rows = max(1, self._eval_rows // members)
+            indices = torch.arange(start, min(start + rows, count), device=self.device)
+            self._on_step()
+            try:
+                found = compute(indices)
+            except Exception as err:
+                if rows == 1 or not is_out_of_memory(err):
+                    raise
+                self._eval_rows = rows * members // 2
+                continue
+            yield indices, found
+            start += rows
 
     @torch.no_grad()
     def _frozen_features(self, model: PackModel, split: str) -> Tensor:
         """Features [N, D] of a whole split that no method of this pack changes, computed once."""
         if split not in self._features:
             source: ImageSource = getattr(self.data, split)
-            one = Step.evaluation(1)
-            parts = []
-            for indices in torch.arange(len(source), device=self.device).split(_EVAL_ROWS):
-                self._on_step()
+
+            def features(indices: Tensor) -> Tensor:
                 images = source.batch(indices, None)[None]
                 with _autocast(model.configs[0], self.device):
-                    parts.append(model.forward_features(images, one)[0][0].float())
-            self._features[split] = torch.cat(parts)
+                    return model.forward_features(images, Step.evaluation(1))[0][0].float()
+
+            found = [values for _, values in self._by_rows(len(source), 1, features)]
+            self._features[split] = torch.cat(found)
         return self._features[split]
 
 
-_EVAL_ROWS = 256
-"""Images times members in one evaluation batch."""
+EVAL_ROWS = 256
+"""Images times members in one evaluation batch, as long as memory holds them."""
 
 _COUNTERS = (
     "epoch",
@@ -562,6 +654,17 @@ def _autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
     precision = config.train.precision
     use = precision == "bf16" or (precision == "auto" and device.type == "cuda")
     return torch.autocast(device.type, torch.bfloat16, enabled=use)
+
+
+def _parts(size: int, count: int) -> Iterator[BatchPart | None]:
+    """Cut a batch into parts of nearly equal size; None: the whole batch."""
+    if count == 1:
+        yield None
+        return
+    ends = [size * i // count for i in range(count + 1)]
+    for start, stop in pairwise(ends):
+        if stop > start:
+            yield BatchPart(slice(start, stop), size)
 
 
 def _augments(configs: Sequence[TrialConfig]) -> bool:
@@ -636,9 +739,9 @@ def _reseeded(config: TrialConfig) -> TrialConfig:
 
 def is_out_of_memory(err: Exception) -> bool:
     """Whether an error of a training step means that memory ran out."""
-    return isinstance(err, (MemoryError, torch.cuda.OutOfMemoryError)) or "allocate memory" in str(
-        err
-    )
+    told = ("allocate memory", "bad_alloc", "out of memory", "could not create a primitive")
+    known = isinstance(err, (MemoryError, torch.cuda.OutOfMemoryError))
+    return known or any(words in str(err) for words in told)
 
 
 def _peak_memory_bytes(device: torch.device) -> int:

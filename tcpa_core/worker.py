@@ -4,6 +4,7 @@ It keeps backbones, data and packs warm between trials. It knows no platform: co
 method calls from any thread, journal-ready events come out of `work`.
 """
 
+import platform
 import queue
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from tcpa_core.errors import (
     StorageError,
     TcpaError,
 )
-from tcpa_core.methods.base import pack_key
+from tcpa_core.methods.base import pack_key, splits_batch
 from tcpa_core.pack import (
     Diverged,
     Member,
@@ -280,12 +281,15 @@ class Worker:
             usual_s=group.longest_s,
         )
         started = time.perf_counter()
+        fault: Exception | None = None
         try:
             outcomes = group.pack.run_epoch(members)
         except Exception as err:
             if self._device != "cpu" and not is_out_of_memory(err):
                 raise  # a fault of the device may have spoilt it for everybody
-            return self._shrink(group, jobs, err)
+            fault = err.with_traceback(None)  # whose frames hold on to what the epoch needed
+        if fault is not None:
+            return self._shrink(group, jobs, fault)
         group.longest_s = max(group.longest_s or 0.0, time.perf_counter() - started)
         events = []
         for job, outcome in zip(jobs, outcomes, strict=True):
@@ -299,22 +303,41 @@ class Worker:
         return events + self._finish(group)
 
     def _shrink(self, group: _Group, jobs: list[_Job], err: Exception) -> list[Event]:
-        """Train fewer members together from now on; a member that fails alone is the culprit.
+        """After a fault: fewer members together, then a batch in parts; then the culprit fails.
 
         Nobody has lost more than this epoch's try.
         """
+        short = is_out_of_memory(err)
+        trials = [job.member.trial for job in jobs]
         if len(jobs) > 1:
             group.limit = len(jobs) // 2
-            return []
-        member = jobs[0].member
-        size = member.config.train.batch_size
-        if is_out_of_memory(err):
+            text = f"{len(jobs)} trials do not fit into the memory of {self._where} together"
+            text = f"{text}; from now on {group.limit} are trained"
+            return [_notice(text, trials)] if short else []
+        pack, member = group.pack, jobs[0].member
+        size = min(member.config.train.batch_size, len(pack.data.train))
+        if short and pack.parts < size and splits_batch(member.config):
+            pack.parts = min(2 * pack.parts, size)
+            text = (
+                f"a batch of {size} does not fit into the memory of {self._where} (trial "
+                f"{trials[0]}); it is trained in {pack.parts} parts, which changes results by "
+                "rounding only"
+            )
+            return [_notice(text, trials)]
+        if short:
+            fits = pack.largest_batch(member.config)
+            advice = f"a batch of {fits} fits" if fits else "not even one image fits"
             err = OutOfMemoryError(
-                f"one step does not fit into the memory of {self._device} (trial {member.trial}, "
-                f"train.batch_size={size}: {err}); lower train.batch_size or backbone.img_size."
+                f"one step does not fit into the memory of {self._where} (trial {trials[0]}, "
+                f"train.batch_size={member.config.train.batch_size}: {err}); {advice}: lower "
+                f"{'train.batch_size' if fits else 'backbone.img_size'} or the number of prompts."
             )
         reason = f"{type(err).__name__}: {err}"
         return [self._end(group, member.trial, "failed", reason=reason)]
+
+    @property
+    def _where(self) -> str:
+        return f"{self._device} on {platform.node()}"
 
     def _finish(self, group: _Group) -> list[Event]:
         """Complete the jobs of a pack that have trained their last epoch."""
@@ -372,6 +395,10 @@ class Worker:
                 progress=self._sign,
             )
         return backbone, self._data[key]
+
+
+def _notice(text: str, trials: Sequence[str]) -> Event:
+    return {"kind": "notice", "text": text, "trials": list(trials)}
 
 
 def _event(kind: str, trial: str, fields: dict[str, Any]) -> Event:

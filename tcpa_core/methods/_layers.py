@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
-from tcpa_core.methods.base import Step, random_bits
+from tcpa_core.methods.base import Step, sample_bits
 
 Init = Callable[[Tensor, Generator], object]
 """Fills a tensor in place."""
@@ -59,7 +59,7 @@ def drop_factors(
         if rate > 0:
             generator = step.streams[m].generator(purpose, step.steps[m], layer, device=like.device)
             kept = round((1 - rate) * 65536)
-            bits = random_bits((*shape[:-1], sizes[m]), generator)
+            bits = sample_bits((*shape[:-1], sizes[m]), generator, step)
             factors[m, ..., : sizes[m]] = (bits <= kept - 32769).to(like.dtype) * (65536 / kept)
     return factors
 

@@ -59,6 +59,11 @@ class Method(Bottleneck):
     """(M, F), with `head_norm`."""
     _fixed_scale: Tensor
 
+    @classmethod
+    def splits_batch(cls, config: TrialConfig) -> bool:
+        """Not where the head normalises over the batch."""
+        return not config.method_settings[cls.name()].head_norm
+
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__(backbone, configs)
         self._rates = [s.dropout for s in self.settings]

@@ -40,6 +40,15 @@ class MethodSettings(Settings):
         return tuple(getattr(self, name) for name in self.shared)
 
 
+@dataclass(frozen=True, slots=True)
+class BatchPart:
+    """Samples of a batch that memory does not hold as a whole."""
+
+    rows: slice
+    batch: int
+    """Samples of the whole batch."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """Position in training, per member; decides every random draw of a forward pass."""
@@ -50,6 +59,8 @@ class Step:
     steps: Sequence[int]
     """0-based, counted over the whole trial."""
     streams: Sequence[Stream]
+    part: BatchPart | None = None
+    """None: the pass sees the whole batch."""
 
     @classmethod
     def evaluation(cls, members: int) -> Self:
@@ -168,6 +179,15 @@ class Method(nn.Module):
     def is_replaced(cls, config: TrialConfig) -> bool:
         """Whether another method of the chain takes the place of this one's prompts."""
         return any(name in config.methods for name in cls.replaced_by)
+
+    @classmethod
+    def splits_batch(cls, config: TrialConfig) -> bool:
+        """Whether a batch may be trained in parts, their gradients added up.
+
+        Exact where every loss is a mean over the samples or does not depend on them. What samples
+        of a batch share, such as batch norm, forbids it.
+        """
+        return True
 
     @classmethod
     def has_own_logits(cls, config: TrialConfig) -> bool:
@@ -344,6 +364,11 @@ def pack_capacity(config: TrialConfig) -> int | None:
     return 1 if any(method_class(name).trains_backbone for name in config.methods) else None
 
 
+def splits_batch(config: TrialConfig) -> bool:
+    """Whether a batch may be trained in parts: no method of the chain lets its samples meet."""
+    return all(method_class(name).splits_batch(config) for name in config.methods)
+
+
 def check_chain(config: TrialConfig, layout: TokenLayout) -> None:
     """Refuse chains whose methods get in each other's way, and methods the backbone cannot carry.
 
@@ -420,7 +445,7 @@ def drop_prompts(
     for m, rate in enumerate(rates):
         if rate > 0:
             generator = step.streams[m].generator(purpose, step.steps[m], layer, device=device)
-            drawn = random_bits((samples, sizes[m], width), generator)
+            drawn = sample_bits((samples, sizes[m], width), generator, step)
             bits[m, :, slice(None) if exists_MP is None else exists_MP[m]] = drawn
     return _keep(prompts_MPD[:, None], bits, rates)
 
@@ -441,7 +466,8 @@ def drop(
     for m, rate in enumerate(rates):
         if rate > 0:
             generator = step.streams[m].generator(purpose, step.steps[m], layer, device=x.device)
-            bits[m, ..., : sizes[m]] = random_bits((*x.shape[1:-1], sizes[m]), generator)
+            shape = (*x.shape[1:-1], sizes[m])
+            bits[m, ..., : sizes[m]] = sample_bits(shape, generator, step)
     return _keep(x, bits, rates)
 
 
@@ -453,6 +479,13 @@ def _keep(x: Tensor, bits: Tensor, rates: Sequence[float]) -> Tensor:
     column = (-1, *[1] * (x.ndim - 1))
     scaled = x * scale.view(column)
     return torch.where(bits <= limits.view(column), scaled, scaled.new_zeros(()))
+
+
+def sample_bits(shape: tuple[int, ...], generator: Generator, step: Step) -> Tensor:
+    """`random_bits` (B, ...) of the samples of this pass: those they have in the whole batch."""
+    if step.part is None:
+        return random_bits(shape, generator)
+    return random_bits((step.part.batch, *shape[1:]), generator)[step.part.rows]
 
 
 def random_bits(shape: tuple[int, ...], generator: Generator) -> Tensor:

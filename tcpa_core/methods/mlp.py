@@ -47,6 +47,11 @@ class Method(base.Method):
     running_mean: Tensor
     running_var: Tensor
 
+    @classmethod
+    def splits_batch(cls, config: TrialConfig) -> bool:
+        """No: each hidden layer normalises over the batch."""
+        return config.method_settings[cls.name()].num_layers == 1
+
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__(backbone, configs)
         self._hidden = self.settings[0].num_layers - 1

@@ -440,7 +440,9 @@ class Method(base.Method):
                 f"tcpa.random_{rule.role}_groups", step.steps[m], index, device=scores.device
             )
             sizes = [p.groups[m] for p, used in zip(self._pools, rule.pools, strict=True) if used]
-            draw = scores.new_empty(samples, count, sum(sizes)).uniform_(generator=generator)
+            batch = step.part.batch if step.part else samples
+            draw = scores.new_empty(batch, count, sum(sizes)).uniform_(generator=generator)
+            draw = draw[step.part.rows] if step.part else draw
             real: slice | Tensor = slice(0, sizes[0])
             if len(sizes) > 1:
                 real = slice(0, groups) if exists is None else exists[m]

@@ -6,19 +6,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from search import lock as locking
+from search.cluster import connect
+from search.launch import Placement, run_study
 from search.lock import DriverLock
 from search.past import read_past
 from search.study import Journal, StudyDir
 from spaces.space import Space
-from tcpa_core.errors import RecordError, StorageError, StudyError
+from tcpa_core.errors import RecordError, StoppedError, StorageError, StudyError
 from tcpa_core.record import encode_line, read_journal
+from tests.search.conftest import FACTORY
 
 ROOT = Path(__file__).parents[2]
 SPACE = Space.from_dict(
@@ -229,6 +232,30 @@ class TestTwoDrivers:
         finally:
             ended.set()
             looker.join()
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("fast")
+def test_a_driver_that_was_replaced_writes_nothing_more(study: StudyDir) -> None:
+    (study.path / "stub.json").write_text('{"epoch_s": 0.3}')
+    written: list[int] = []
+
+    def replace(event: Mapping[str, Any]) -> None:
+        written.append(event["n"])
+        if event["kind"] == "epoch" and study.lost_to is None:
+            other = "host elsewhere, pid 7, since 2026-01-01T00:00:00+00:00\n"
+            (study.path / "driver.lock").write_text(other)
+            wait_for(lambda: study.lost_to is not None)
+
+    placement = Placement(workers=1, worker_factory=FACTORY)
+    with (
+        connect(None, 1),
+        pytest.raises(StoppedError, match="taken the study over.*elsewhere, pid"),
+    ):
+        run_study(SPACE, study, placement=placement, listeners=[replace])
+    events = list(study.events())
+    assert [e["n"] for e in events] == written
+    assert events[-1]["kind"] in ("epoch", "completed"), "not even that it stopped"
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
