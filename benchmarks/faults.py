@@ -94,7 +94,7 @@ FAULTS = (
         "MLflow or its database down, slow, answering 500, locked, restarted",
         "real mlflow server on PostgreSQL, stopped and started; a proxy; sqlite with 8 writers",
         "training unaffected; afterwards MLflow equals the journal",
-        ("faults/test_tracker.py",),
+        ("faults/test_tracking_faults.py",),
     ),
     Fault(
         "disk full, read-only",
@@ -115,11 +115,17 @@ FAULTS = (
         ("faults/test_engine.py",),
     ),
     Fault(
-        "hang; out of memory",
-        "an epoch that never ends, a worker killed for its memory",
-        "watchdog names the trial, fails it, goes on; fewer members train together",
+        "a trial that hangs",
+        "an epoch that never ends; a worker that does not even answer",
+        "the watchdog names the trial, fails it alone and goes on",
+        ("faults/test_watchdog.py",),
+    ),
+    Fault(
+        "out of memory",
+        "a worker killed for its memory; RLIMIT_AS",
+        "smaller pack, then micro-batches, then failure with the size that fits",
         (
-            "faults/test_watchdog.py",
+            "faults/test_memory.py",
             "tcpa_core/test_pack.py::test_worker_shrinks_when_memory_is_short",
         ),
     ),

@@ -127,8 +127,8 @@ def soak(
     space = make_space(trials, EPOCHS, sampler={"name": "random", "seed": seed})
     epoch_s = 60 * minutes * nodes * SLOTS / (trials * EPOCHS * DISTURBED)
     study = make_study(root, space, workers=None, slots=SLOTS, epoch_s=epoch_s)
-    begun = time.monotonic()
     with cluster(nodes) as running:
+        begun = time.monotonic()
         chaos = Chaos(seed, running, Driver(study, running.address))
         try:
             while chaos.pause(*gap_s):
