@@ -98,9 +98,12 @@ def ablate(
     address: Address = None,
     tracking_uri: Uri = None,
     dry_run: DryRun = False,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Search whose best point is the base.")
+    ] = None,
 ) -> None:
     """Run an ablation: every point of a design with every seed."""
-    _start(Verb.ablate, space, study, root, set_, trials, address, tracking_uri, dry_run)
+    _start(Verb.ablate, space, study, root, set_, trials, address, tracking_uri, dry_run, from_)
 
 
 @app.command()
@@ -340,17 +343,30 @@ def _start(
     address: str | None,
     tracking_uri: str | None,
     dry_run: bool,
+    from_: str | None = None,
 ) -> None:
     from search.plan import show_plan
     from search.run import run_and_watch
 
     console = Console()
-    checked = _plan(space, study, root, set_, trials, tracking_uri, verb.value)
+    winner = _winner(from_, root, console)
+    checked = _plan(space, study, root, set_, trials, tracking_uri, verb.value, winner=winner)
     show_plan(checked, console)
     if not dry_run:
         folder = checked.create()
         uri = checked.tracking_uri
         _exit(run_and_watch(folder, root, console, address=address, tracking_uri=uri))
+
+
+def _winner(study: str | None, root: Path, console: Console) -> tuple[dict[str, Any], str] | None:
+    from search.confirm import chosen_point
+    from search.study import StudyDir
+
+    if study is None:
+        return None
+    settings, how = chosen_point(StudyDir.open(root, study), root)
+    console.print(f"base: the point {how}.", markup=False)
+    return settings, f"--from {study}"
 
 
 def _plan(
@@ -362,6 +378,7 @@ def _plan(
     tracking_uri: str | None,
     kind: str | None,
     probe: bool = False,
+    winner: tuple[dict[str, Any], str] | None = None,
 ) -> Any:
     from search.plan import make_plan
     from spaces.space import parse_override
@@ -375,6 +392,7 @@ def _plan(
             trials=trials,
             tracking_uri=tracking_uri,
             kind=kind,
+            winner=winner,
             probe=probe,
             progress=lambda stage, done, total: status.update(f"{stage}: {done} of {total}"),
         )

@@ -94,11 +94,14 @@ def best_points(study: StudyDir, top: int) -> dict[str, tuple[float, dict[str, A
     """The best completed points of a search: name -> (mean objective, settings that vary).
 
     Raises:
-        StudyError: The study is no search, or fewer than two points are complete.
+        StudyError: The study is no search, or has too few completed points.
     """
     space = study.space()
     if space.ablation:
-        raise StudyError(f"{study.name} is an ablation; 'tcpa confirm' is for searches.")
+        raise StudyError(
+            f"{study.name} is an ablation; only the points of a search can be confirmed, or taken "
+            "as a base."
+        )
     objective = space.objective[0]
     planned: dict[str, Mapping[str, Any]] = {}
     values: dict[str, list[float]] = {}
@@ -112,10 +115,11 @@ def best_points(study: StudyDir, top: int) -> dict[str, tuple[float, dict[str, A
             settings[trial["point"]] = {
                 path: value for path, value in trial["params"].items() if path != "seed"
             }
-    if len(values) < 2:
+    if len(values) < min(top, 2):
+        need = "two are needed to confirm one" if top > 1 else "one is needed"
         raise StudyError(
-            f"{study.name} has {len(values)} completed points, two are needed to confirm one; "
-            f"let it run on: 'tcpa resume {study.name}'."
+            f"{study.name} has {len(values)} completed points, {need}; let it run on: "
+            f"'tcpa resume {study.name}'."
         )
     sign = -1 if objective.goal == "maximize" else 1
     means = {point: sum(found) / len(found) for point, found in values.items()}
@@ -126,6 +130,44 @@ def best_points(study: StudyDir, top: int) -> dict[str, tuple[float, dict[str, A
     for point in ranked:
         best.setdefault(label(settings[point]["methods"]), (means[point], settings[point]))
     return best
+
+
+def chosen_point(study: StudyDir, root: Path) -> tuple[dict[str, Any], str]:
+    """Settings of the point that a search ends with, and how it was chosen.
+
+    It is the winner of the confirmation where that has run to its end, else what was selected.
+
+    Raises:
+        StudyError: The study is no search, or has no completed point.
+    """
+    _, selected = next(iter(best_points(study, 1).values()))
+    name = confirmed_name(study.name)
+    if (root / name / "study.yaml").is_file():
+        confirmed = StudyDir.open(root, name)
+        winner = _winner(confirmed)
+        if winner is not None:
+            return winner, f"confirmed by {name}"
+    return selected, f"selected by {study.name}"
+
+
+def _winner(confirmed: StudyDir) -> dict[str, Any] | None:
+    """The row with the most completed seeds, among those the best mean; None: not finished."""
+    objective = confirmed.space().objective[0]
+    sign = 1 if objective.goal == "maximize" else -1
+    params: dict[str, dict[str, Any]] = {}
+    point_of: dict[str, str] = {}
+    values: dict[str, list[float]] = {}
+    last = ""
+    for event in confirmed.events():
+        last = event["kind"]
+        if last == "planned":
+            point_of[event["trial"]] = event["point"]
+            params[event["point"]] = {k: v for k, v in event["params"].items() if k != "seed"}
+        elif last == "completed" and event.get(objective.metric) is not None:
+            values.setdefault(point_of[event["trial"]], []).append(sign * event[objective.metric])
+    if last != "finished" or not values:
+        return None
+    return params[max(values, key=lambda p: (len(values[p]), sum(values[p]) / len(values[p])))]
 
 
 def confirmation(

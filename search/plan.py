@@ -75,6 +75,7 @@ def make_plan(
     trials: int | None = None,
     tracking_uri: str | None = None,
     kind: str | None = None,
+    winner: tuple[Mapping[str, Any], str] | None = None,
     probe: bool = False,
     progress: Progress | None = None,
 ) -> Plan:
@@ -86,6 +87,7 @@ def make_plan(
         settings: Values by dotted path that replace those of the space.
         trials: Replaces budget.trials.
         kind: "search" or "ablation" where the caller runs only one of them.
+        winner: Settings that replace those of the space's base, and where they come from.
         probe: Train a few steps of every method to tell the cost; otherwise it is told from the
             trials on record below `root`.
         progress: Told of images decoded, as by `load_dataset`.
@@ -96,7 +98,7 @@ def make_plan(
     changes = dict(settings or {})
     if trials is not None:
         changes["budget.trials"] = trials
-    space = load_space(source, changes)
+    space = load_space(source, changes, winner)
     found = "ablation" if space.ablation else "search"
     if kind is not None and kind != found:
         raise ConfigError(

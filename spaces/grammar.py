@@ -72,12 +72,15 @@ class Draft:
     """Settings given by overrides."""
 
 
-def read_draft(document: Document, overrides: Mapping[str, Any]) -> Draft:
+def read_draft(
+    document: Document, overrides: Mapping[str, Any], winner: Mapping[str, Entry] | None = None
+) -> Draft:
     """Read every section.
 
     Args:
         document: The file.
         overrides: `--set` values; a setting goes into the base and removes an axis of its path.
+        winner: Settings that replace those of the base, but may still be varied (`--from`).
 
     Raises:
         ConfigError: The first mistake met, with its place.
@@ -86,7 +89,7 @@ def read_draft(document: Document, overrides: Mapping[str, Any]) -> Draft:
     document, fixed = _apply_overrides(document, overrides)
     is_ablation = "ablation" in document.data
     _check_keys(document, _ABLATION if is_ablation else _SEARCH)
-    entries = flatten(document, "base") | fixed
+    entries = flatten(document, "base") | dict(winner or {}) | fixed
     base = {path: read_setting(path, entry) for path, entry in entries.items()}
     specs = {p: e for p, e in flatten(document, "axes").items() if p not in fixed}
     for path, entry in specs.items():

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from spaces.ablation import Ablation, Cell, DesignPoint
 from spaces.axes import Axis, ChoiceAxis, Suggester, label
-from spaces.check import default, methods
+from spaces.check import Entry, default, methods
 from spaces.grammar import Draft, read_draft
 from spaces.reader import Document, read_file, read_text
 from spaces.relations import parse_relation
@@ -59,8 +59,13 @@ class Space(Settings):
         return cls._build(Document(dict(data), {}, source, Path.cwd()), {})
 
     @classmethod
-    def _build(cls, document: Document, overrides: Mapping[str, Any]) -> Self:
-        draft = read_draft(document, overrides)
+    def _build(
+        cls,
+        document: Document,
+        overrides: Mapping[str, Any],
+        winner: Mapping[str, Entry] | None = None,
+    ) -> Self:
+        draft = read_draft(document, overrides, winner)
         space = cls._of(draft, draft.axes, (), document.label)
         axes = space._active_axes(draft)
         points: list[Flat] = []
@@ -336,7 +341,11 @@ class Space(Settings):
             )
 
 
-def load_space(source: str, overrides: Mapping[str, Any] | None = None) -> Space:
+def load_space(
+    source: str,
+    overrides: Mapping[str, Any] | None = None,
+    winner: tuple[Mapping[str, Any], str] | None = None,
+) -> Space:
     """Read and check a space.
 
     Args:
@@ -344,6 +353,7 @@ def load_space(source: str, overrides: Mapping[str, Any] | None = None) -> Space
         overrides: Values of `--set`: settings of a trial by dotted path, which are fixed (an axis
             of that path is dropped), and study-wide keys such as `budget.trials`. Relative file
             names among them are relative to the current folder.
+        winner: Settings that replace those of the file's base, and where they come from.
 
     Raises:
         ConfigError: The file cannot be read, or any point of the space could not be trained.
@@ -359,7 +369,9 @@ def load_space(source: str, overrides: Mapping[str, Any] | None = None) -> Space
                 f"{', '.join(preset_names())}."
             )
         document = read_file(path, source, path.absolute().parent)
-    return Space._build(document, overrides or {})
+    settings, place = winner or ({}, "")
+    entries = {path: Entry(value, place, Path.cwd()) for path, value in settings.items()}
+    return Space._build(document, overrides or {}, entries)
 
 
 def preset_names() -> tuple[str, ...]:

@@ -19,7 +19,7 @@ OPTIONS = {
     "quickstart": {"--root", "--tracking-uri"},
     "plan": START - {"--address", "--dry-run"} | {"--probe"},
     "search": START,
-    "ablate": START,
+    "ablate": START | {"--from"},
     "resume": {"--root", "--address", "--tracking-uri"},
     "confirm": {"--root", "--top", "--seeds", "--address"},
     "compare": START | {"--seeds"},

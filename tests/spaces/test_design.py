@@ -230,3 +230,21 @@ def test_what_a_dataset_sets_cannot_be_fixed_elsewhere(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="optim.lr is varied by the ablation and cannot be fixed"):
         load_space(str(file), {"optim.lr": 0.3})
     assert len(load_space(str(file), {"train.epochs": 2}).design()) == 4
+
+
+def test_the_winner_of_a_search_is_the_base_of_a_design(tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text(
+        "name: a\nbase: {methods: [tcpa], optim.lr: 0.1}\n"
+        "ablation: {design: one_factor, factors: {tcpa.num_cls_prompts: [4, 8]}}\n"
+    )
+    winner = {"methods": ["tcpa"], N_C: 8, "optim.lr": 0.02}
+    space = load_space(str(file), {"train.epochs": 3}, (winner, "--from best"))
+    first = space.design()[0]
+    assert (first.point, first.cells[0].baseline) == ({N_C: 8}, True)
+    config = space.config(first.point, 0)
+    assert (config.optim.lr, config.train.epochs) == (0.02, 3)
+    with pytest.raises(ConfigError, match="baseline tcpa.num_cls_prompts = 5 is none of its lev"):
+        load_space(str(file), {}, ({"methods": ["tcpa"], N_C: 5}, "--from b"))
+    with pytest.raises(ConfigError, match=r"num_cls_prompts belongs to method 'tcpa'.*never chos"):
+        load_space(str(file), {}, ({"methods": ["vpt"], N_C: 8}, "--from b"))
