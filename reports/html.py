@@ -106,7 +106,7 @@ def overall(found: Frames) -> list[dict[str, Any]]:
     ranks = found.ranks[found.ranks["metric"] == "val_accuracy"]
     best = []
     for factor, rows in ranks.groupby("factor", sort=False):
-        top = rows.loc[rows["mean"].idxmax()]
+        top = max(rows.to_dict("records"), key=lambda row: row["mean"])
         best.append({"factor": factor, "level": top["level"], "n": top["n"], "levels": len(rows),
                      "mean": f"{100 * top['mean']:.2f}", "rank": top["mean_rank"]})  # fmt: skip
     return best
