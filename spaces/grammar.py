@@ -5,7 +5,7 @@ seeds, first_points; for an ablation ablation, objective, budget.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -194,7 +194,7 @@ def _drop_other_methods(
     Raises:
         ConfigError: A setting of a method that is never chosen, for any other reason.
     """
-    chosen = _chosen_methods(base, axes, ablation)
+    chosen = {name for chain in _chains(base, axes, ablation) for name in chain}
     for path in [p for p in (*base, *axes) if method_of(p) not in (None, *chosen)]:
         if path in fixed or "methods" not in fixed:
             raise ConfigError(
@@ -206,20 +206,22 @@ def _drop_other_methods(
         axes.pop(path, None)
 
 
-def _chosen_methods(base: Flat, axes: Mapping[str, Axis], ablation: Ablation | None) -> set[str]:
-    """Methods that are in some trial of the space."""
+def _chains(base: Flat, axes: Mapping[str, Axis], ablation: Ablation | None) -> list[Sequence[str]]:
+    """Method chains that some trial of the space has."""
     axis = axes.get("methods")
     chains = list(axis.options) if isinstance(axis, ChoiceAxis) else [base.get("methods")]
     if ablation is not None:
         chains += [*ablation.factors.get("methods", ())]
         chains += [row["methods"] for row in ablation.rows.values() if "methods" in row]
-    return {name for chain in chains for name in chain or default("methods")}
+    return [chain or default("methods") for chain in chains]
 
 
 def _follow_protocol(
     base: Flat, axes: Mapping[str, Axis], ablation: Ablation | None, places: dict[str, str]
 ) -> None:
     """Put what the protocol fixes into the base, where the space says nothing itself.
+
+    What it fixes for some methods otherwise than for others is left to the trials.
 
     Raises:
         ConfigError: There is no such protocol.
@@ -232,8 +234,10 @@ def _follow_protocol(
             f"protocol: no protocol {name!r} ({places['protocol']})"
             f"{closed_set(name, protocol_names())}"
         )
-    for path, value in fixed_settings(name, _chosen_methods(base, axes, ablation)).items():
-        if path not in base and path not in axes:
+    fixed = [fixed_settings(name, chain) for chain in _chains(base, axes, ablation)]
+    for path, value in [item for one in fixed for item in one.items()]:
+        agreed = all(one.get(path, value) == value for one in fixed)
+        if agreed and path not in base and path not in axes:
             base[path] = value
             places[path] = f"protocol {name}"
 

@@ -7,7 +7,7 @@ and tables repeat. What authors tuned for each data set (rates, decay, sizes) is
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tcpa_core import plugins
@@ -22,6 +22,8 @@ class Protocol:
     settings: Mapping[str, Any]
     """What is fixed, by dotted path. A tuple lists all values that they used; the first is taken
     where a trial names none."""
+    of_methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Further settings of trials with a method, by its name."""
     not_reproduced: tuple[str, ...] = ()
     """What differs here whatever the settings."""
 
@@ -47,11 +49,11 @@ def fixed_settings(name: str, methods: Collection[str]) -> dict[str, Any]:
     Args:
         methods: The trial's; settings of other methods are left out.
     """
-    known = set(plugins.names("tcpa_core.methods")) - set(methods)
+    others = set(plugins.names("tcpa_core.methods")) - set(methods)
     return {
         path: value[0] if isinstance(value, tuple) else value
-        for path, value in load_protocol(name).settings.items()
-        if path.partition(".")[0] not in known
+        for path, value in _settings(name, methods).items()
+        if path.partition(".")[0] not in others
     }
 
 
@@ -65,9 +67,17 @@ def departures(name: str | None, flat: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     return tuple(
         f"{path}={_text(flat[path])} ({name}: {_text(wanted)})"
-        for path, wanted in load_protocol(name).settings.items()
+        for path, wanted in _settings(name, flat["methods"]).items()
         if path in flat and flat[path] not in (wanted if isinstance(wanted, tuple) else (wanted,))
     )
+
+
+def _settings(name: str, methods: Collection[str]) -> dict[str, Any]:
+    protocol = load_protocol(name)
+    found = dict(protocol.settings)
+    for method in methods:
+        found |= protocol.of_methods.get(method, {})
+    return found
 
 
 def _text(value: Any) -> str:

@@ -66,6 +66,14 @@ def test_what_differs_is_said_with_the_published_value() -> None:
     assert deviations(trial.replace_paths({"protocol": None})) == ()
 
 
+def test_a_protocol_may_say_more_of_one_method() -> None:
+    full, bias = (config(protocol="vpt-adamw", methods=[name]) for name in ("full", "bias"))
+    assert (full.train.dropout, bias.train.dropout) == (0.1, 0.0)
+    assert deviations(full) == deviations(bias) == ()
+    silent = full.replace_paths({"train.dropout": 0.0})
+    assert deviations(silent) == ("train.dropout=0 (vpt-adamw: 0.1)",)
+
+
 def test_a_claim_is_no_part_of_the_identity() -> None:
     claimed = config(protocol="cvpt-vtab", methods=["cvpt"])
     plain = claimed.replace_paths({"protocol": None})
@@ -119,6 +127,15 @@ def test_a_space_is_resolved_with_its_protocol(tmp_path: Path) -> None:
     assert Space.from_dict(found.as_dict(), source=found.source) == found
     told = {deviations(found.config(corner, seed=0)) for corner in found.corners()}
     assert {len(one) for one in told} == {2, 3}, "batches of 16 are one more"
+
+
+def test_what_holds_for_one_method_is_left_to_its_trials(tmp_path: Path) -> None:
+    text = SPACE.replace("cvpt-vtab", "vpt-adamw").replace("[cvpt], [tcpa]", "[full], [adapter]")
+    found = space(text, tmp_path)
+    assert "train.dropout" not in found.base
+    assert found.base["adapter.init"] == "zero_zero"
+    rates = {c.methods: c.train.dropout for c in (found.config(p, 0) for p in found.corners())}
+    assert rates == {("full",): 0.1, ("adapter",): 0.0}
 
 
 def test_a_protocol_is_checked_where_it_stands(tmp_path: Path) -> None:
