@@ -32,6 +32,10 @@ MAX_FAILED_STARTS = 3
 given up."""
 HALT_S = 10.0
 """How long a halt waits for the end of the epochs; a preempted job is often given 30 s in all."""
+NODE_LOST = "its node"
+"""How a clause begins that says that a worker was lost with its node (see `_clause`)."""
+PROBE_S = 600.0
+"""A probe of all kinds of packs takes seconds for each, and data may have to be decoded first."""
 DEATH_S = 15.0
 """How long a killed worker is waited for, so that no two have the same trial."""
 
@@ -108,13 +112,17 @@ class Dispatcher:
         """Best pack sizes for some settings, measured on the first worker before any trial.
 
         Returns:
-            One number for each; nothing where the worker died of it.
+            One number for each; nothing where the worker died of it or did not end.
         """
+        actor = self._workers[0].actor
         try:
-            sizes: list[int] = await self._workers[0].actor.probe.remote(trials, share)
+            sizes: list[int] = await asyncio.wait_for(actor.probe.remote(trials, share), PROBE_S)
             return sizes
+        except TimeoutError:
+            ray.kill(actor)
         except RayError:
-            return []
+            pass  # `_watch` replaces it
+        return []
 
     async def allow(self, slots: int) -> None:
         """Let every worker hold this many trials at once."""
@@ -389,7 +397,7 @@ class Dispatcher:
             worker.gone.set()  # `_guard` killed it and says why
             return
         del self._workers[number]
-        if not worker.is_ready and "node" not in why:
+        if not worker.is_ready and not why.startswith(NODE_LOST):
             self._failed_starts += 1
         if self._failed_starts >= MAX_FAILED_STARTS:
             self._fault = (
@@ -419,7 +427,7 @@ class Dispatcher:
         Those of the epoch that hung; else the suspect, whose epoch came first; else all. That a
         node is gone is no trial's fault.
         """
-        if "node" in why:
+        if why.startswith(NODE_LOST):
             return
         blamed = worker.hung_in or self._suspects(worker) or worker.trials
         states = [self._trials[trial] for trial in blamed]

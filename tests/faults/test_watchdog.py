@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from search.cluster import connect
-from search.dispatcher import HALT_S, Dispatcher
+from search.dispatcher import HALT_S, Dispatcher, _Trial, _Worker
 from search.pack_worker import WorkerSpec
 from search.watchdog import FIRST_S, LEAST_S, TIMES, Watchdog
 from tcpa_core.record import Pulse
@@ -218,3 +218,20 @@ def test_a_suspect_is_trained_alone_for_one_epoch_first(tmp_path: Path) -> None:
     worker.submit("c", settings, 1)
     worker.submit("d", settings, 1)
     assert [e["trial"] for e in worker.work() if e["kind"] == "epoch"] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("why", "restarts"),
+    [
+        ("its node has died", 0),
+        ("its node does not answer", 0),
+        ("Task was killed due to the node running low on memory.", 1),
+        ("its worker process has died", 1),
+    ],
+)
+def test_only_a_lost_node_is_nobodys_fault(tmp_path: Path, why: str, restarts: int) -> None:
+    spec = WorkerSpec(tmp_path, None, FACTORY, count=1, slots=1, num_cpus=1, num_gpus=0, env={})
+    dispatcher = Dispatcher(spec, [], False)
+    dispatcher._trials["00000"] = _Trial({}, 3)
+    dispatcher._blame(_Worker(None, {"00000"}), why)
+    assert dispatcher._trials["00000"].restarts == restarts
