@@ -49,6 +49,8 @@ class Study:
         kind = document.get("kind") if isinstance(document, dict) else None
         if kind not in KINDS:
             raise RecordError(f"{path}: kind must be one of {', '.join(KINDS)}, got {kind!r}.")
+        if not _is_space(document.get("space") or {}):
+            raise RecordError(f"{path} is no description of a study: 'space' is none.")
         return cls(document)
 
     @property
@@ -84,3 +86,12 @@ class Study:
         """The leading objective if it is measured each epoch, else val_accuracy."""
         leading = self.objectives[0].metric
         return leading if leading in EPOCH_METRICS else "val_accuracy"
+
+
+def _is_space(space: Any) -> bool:
+    """Whether objective and axes, as far as given, are what a space has."""
+    if not isinstance(space, dict) or not isinstance(space.get("axes") or {}, dict):
+        return False
+    goals = space.get("objective") or []
+    goals = goals if isinstance(goals, list) else [goals]
+    return all(isinstance(goal, dict) and isinstance(goal.get("metric"), str) for goal in goals)
