@@ -77,7 +77,7 @@ def _spaces(folder: Path) -> Target:
     files = [PRESETS / f"{name}.yaml" for name in preset_names()]
     small = sorted(files, key=lambda file: file.stat().st_size)[:8]
     seeds = [*inputs.YAML_ATTACKS, *(file.read_bytes() for file in small)]
-    return Target(name="space file (YAML)", weight=10, seeds=seeds, read=read,
+    return Target(name="space file (YAML)", weight=6, seeds=seeds, read=read,
                   change=inputs.mutate_words)  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def _overrides(folder: Path) -> Target:
         "optim.lr=0.1", "methods=[vpt, tcpa]", "data.root=../x", "budget.trials=9", "seeds=3",
         "train.epochs=1e3", "objective.metric=val_loss", "=", "a\nb=[", "\x1b[31m={",
     )  # fmt: skip
-    return Target(name="--set PATH=VALUE", weight=10, seeds=[t.encode() for t in texts], read=read)
+    return Target(name="--set PATH=VALUE", weight=12, seeds=[t.encode() for t in texts], read=read)
 
 
 def _settings(folder: Path) -> Target:
@@ -106,7 +106,7 @@ def _settings(folder: Path) -> Target:
 
     lines = "\n".join(f"{path}: {json.dumps(value)}" for path, value in trial.items())
     deep = b"a" + b".a" * 50_000 + b": 1\n"
-    return Target(name="trial settings (YAML)", weight=6, seeds=[lines.encode(), deep], read=read,
+    return Target(name="trial settings (YAML)", weight=4, seeds=[lines.encode(), deep], read=read,
                   change=inputs.mutate_words)  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def _descriptions(folder: Path) -> Target:
             _ = described.name, described.objectives, described.axes, described.curve_metric
 
     seeds = [path.read_bytes(), *inputs.YAML_ATTACKS]
-    return Target(name="study.yaml", weight=4, seeds=seeds, read=read, change=inputs.mutate_words)
+    return Target(name="study.yaml", weight=1, seeds=seeds, read=read, change=inputs.mutate_words)
 
 
 def _study(folder: Path, events: Sequence[dict[str, Any]] = ()) -> StudyDir:
@@ -162,21 +162,28 @@ def _events_of_a_study() -> list[dict[str, Any]]:
     return [*events, {"kind": "extended", "trials": 3}, {"kind": "finished"}]
 
 
-def _read_all(study: StudyDir) -> None:
+def _reader_of(study: StudyDir) -> Callable[[], None]:
     """As resume, plan and report read a journal."""
-    read_past(study, study.space())
-    recorded(study.path.parent)
-    Journal(study.journal_path).close()
+    space = study.space()
     shutil.rmtree(study.path / "tables", ignore_errors=True)
-    records = load_journal(study.path)
-    trial_table(records)
-    epoch_table(records)
+    (study.path / "tables").write_text("")  # so that nothing is kept of a journal
+
+    def read() -> None:
+        read_past(study, space)
+        recorded(study.path.parent)
+        Journal(study.journal_path).close()
+        records = load_journal(study.path)
+        trial_table(records)
+        epoch_table(records)
+
+    return read
 
 
 def _journals(folder: Path) -> Target:
     study = _study(folder, _events_of_a_study())
     whole = study.journal_path.read_bytes()
     known = {line for line in whole.split(b"\n") if line}
+    read_all = _reader_of(study)
 
     def read(data: bytes) -> object:
         study.journal_path.write_bytes(data)
@@ -185,20 +192,21 @@ def _journals(folder: Path) -> Target:
         assert all(line in known for line in lines[: len(found)]), (
             "a changed line was taken for whole"
         )
-        return _read_all(study)
+        return read_all()
 
-    return Target(name="journal, damaged", weight=10, seeds=[whole, b"{" * 9_000], read=read)
+    return Target(name="journal, damaged", weight=4, seeds=[whole, b"{" * 9_000], read=read)
 
 
 def _events(folder: Path) -> Target:
     study = _study(folder)
+    read_all = _reader_of(study)
 
     def read(data: bytes) -> object:
         study.journal_path.write_bytes(inputs.sealed(data))
-        return _read_all(study)
+        return read_all()
 
     seeds = [b"\n".join(json.dumps(event).encode() for event in _events_of_a_study())]
-    return Target(name="journal, forged (checksums right)", weight=8, seeds=seeds, read=read,
+    return Target(name="journal, forged (checksums right)", weight=4, seeds=seeds, read=read,
                   change=inputs.mutate_events)  # fmt: skip
 
 
@@ -221,7 +229,7 @@ def _kept_records(folder: Path) -> Target:
         assert found.epochs.equals(truth.epochs), "a damaged copy was taken for whole"
         return found
 
-    return Target(name="kept copy of a journal (Parquet)", weight=5, seeds=[whole], read=read)
+    return Target(name="kept copy of a journal (Parquet)", weight=1, seeds=[whole], read=read)
 
 
 def _lists(folder: Path) -> Target:
@@ -251,7 +259,7 @@ def _lists(folder: Path) -> Target:
         "a.png 0\nb.png 1\n".encode("utf-16"), b"a.png 0\x00\nb.png 1\n",
         b"".join(b"%d.png 0\n" % i for i in range(50_000)),
     ]  # fmt: skip
-    return Target(name="list files", weight=10, seeds=seeds, read=read, change=inputs.mutate_words)
+    return Target(name="list files", weight=4, seeds=seeds, read=read, change=inputs.mutate_words)
 
 
 def _splits(folder: Path) -> Target:
@@ -274,7 +282,7 @@ def _splits(folder: Path) -> Target:
         b'{"a.png": "' + b"9" * 5000 + b'", "b.png": "1"}', b'{"a.png": ' + b"9" * 5000 + b"}",
         b'{"a.png": 1, "a.png": 2}', b'{"../a.png": 1}', b'{"a.png": {"a": {}}}', b"NaN",
     ]  # fmt: skip
-    return Target(name="split files (JSON)", weight=8, seeds=seeds, read=read, change=change)
+    return Target(name="split files (JSON)", weight=10, seeds=seeds, read=read, change=change)
 
 
 def _folders(folder: Path) -> Target:
@@ -302,7 +310,7 @@ def _folders(folder: Path) -> Target:
         *([*whole, ["file", f"train/a/{name}.png"]] for name in inputs.PATHS),
         *([*whole, ["file", f"train/{name}/1.png"]] for name in inputs.PATHS),
     ]  # fmt: skip
-    return Target(name="class folders (names, links)", weight=2,
+    return Target(name="class folders (names, links)", weight=1,
                   seeds=[json.dumps(seed).encode() for seed in seeds], read=read,
                   change=inputs.mutate_json)  # fmt: skip
 
@@ -363,7 +371,7 @@ def _pixels(folder: Path) -> Target:
     flips = [
         bytes((*whole[:at], whole[at] ^ 0x5A, *whole[at + 1 :])) for at in range(0, len(whole), 7)
     ]
-    return Target(name="pixel cache", weight=8, seeds=[whole, *flips], read=read)
+    return Target(name="pixel cache", weight=3, seeds=[whole, *flips], read=read)
 
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.zeros(0, 4), "c": torch.tensor([True])}
@@ -381,7 +389,7 @@ def _checkpoints(folder: Path) -> Target:
         return state
 
     seeds = [whole, *inputs.header_attacks()]
-    return Target(name="checkpoint, damaged", weight=10, seeds=seeds, read=read)
+    return Target(name="checkpoint, damaged", weight=14, seeds=seeds, read=read)
 
 
 def _states(folder: Path) -> Target:
@@ -398,16 +406,16 @@ def _states(folder: Path) -> Target:
     config = TrialConfig.from_flat({"methods": ["linear"], "backbone.name": "vit_nano"}).flat()
     info = {"schema": SCHEMA, "config": config, "classes": ["a", "b"], "epoch": 1, "selected": None}
     seeds = [json.dumps(info).encode(), b"{}", b'{"schema": 2}', b"[" * 5_000, b"9" * 5_000, b"[]"]
-    return Target(name="checkpoint, forged (checksum right)", weight=2, seeds=seeds, read=read,
+    return Target(name="checkpoint, forged (checksum right)", weight=1, seeds=seeds, read=read,
                   change=inputs.mutate_json)  # fmt: skip
 
 
 def _weights(folder: Path) -> Target:
-    return _weight_files(folder, "safetensors", 5, inputs.header_attacks())
+    return _weight_files(folder, "safetensors", 6, inputs.header_attacks())
 
 
 def _arrays(folder: Path) -> Target:
-    return _weight_files(folder, "npz", 5, inputs.npz_seeds())
+    return _weight_files(folder, "npz", 6, inputs.npz_seeds())
 
 
 def _torch_files(folder: Path) -> Target:
@@ -426,7 +434,7 @@ def _torch_files(folder: Path) -> Target:
             torch.save(state, buffer, _use_new_zipfile_serialization=is_zip)
             seeds.append(buffer.getvalue())
     return _weight_files(
-        folder, "pth", 5, [*seeds, b"\x80\x02}q\x00.", b"cos\nsystem\n(S'true'\ntR."]
+        folder, "pth", 6, [*seeds, b"\x80\x02}q\x00.", b"cos\nsystem\n(S'true'\ntR."]
     )
 
 
@@ -460,7 +468,7 @@ def _optuna_logs(folder: Path) -> Target:
         return found
 
     deep = b'{"op_code": ' + b"[" * 9_000
-    return Target(name="optuna.log", weight=2, seeds=[whole, deep, b"\n" * 1000], read=read)
+    return Target(name="optuna.log", weight=1, seeds=[whole, deep, b"\n" * 1000], read=read)
 
 
 def _names(folder: Path) -> Target:
@@ -473,7 +481,7 @@ def _names(folder: Path) -> Target:
         assert path.parent == root and path.name == name and name.isascii()
         return StudyDir.open(root, name)
 
-    return Target(name="names of studies", weight=8, seeds=_named(inputs.PATHS), read=read)
+    return Target(name="names of studies", weight=12, seeds=_named(inputs.PATHS), read=read)
 
 
 def _named(names: Sequence[str]) -> list[bytes]:
@@ -506,4 +514,4 @@ def _commands(folder: Path) -> Target:
             sys.argv = before_argv
         return None
 
-    return Target(name="command lines", weight=3, seeds=_named(inputs.PATHS), read=read)
+    return Target(name="command lines", weight=1, seeds=_named(inputs.PATHS), read=read)

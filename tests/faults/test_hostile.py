@@ -220,8 +220,9 @@ LAUGHS = "a: &a [x, x]\n" + "".join(
 @pytest.mark.parametrize(
     "text",
     [LAUGHS, "schema: 1\nkind: search\nspace: &a {b: *a}\n", "[" * 100_000, "k: 2024-02-30",
+     "schema: 1\nkind: search\nspace: x\n", "schema: 1\nkind: search\nspace: {objective: [1]}\n",
      "k: " + "9" * 5000, "k: !!python/object/apply:os.system ['true']", "? [a]\n: 1\n"],
-    ids=["laughs", "circle", "deep", "date", "long", "tag", "key"],
+    ids=["laughs", "circle", "deep", "date", "space", "goal", "long", "tag", "key"],
 )  # fmt: skip
 def test_a_hostile_description_of_a_study_is_refused(text: str, tmp_path: Path) -> None:
     folder = tmp_path / "studies" / "mine"
