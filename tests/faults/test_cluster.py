@@ -1,13 +1,16 @@
 """Nodes that are lost, freeze or join, and a cluster that is gone: Ray's own processes, killed."""
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import ray
 
 from benchmarks._faults.check import check
 from benchmarks._faults.scene import Driver, cluster, make_space, make_study, order
+from search.cluster import Devices
 
 pytestmark = pytest.mark.integration
 
@@ -89,3 +92,26 @@ def test_a_frozen_node_is_found_out_and_a_lost_head_is_survived_on_a_new_cluster
         assert driver.finish() == 0, driver.output
     found = check(study, space)
     assert found.drivers == 2
+
+
+def test_devices_are_counted_again_and_silence_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, release = iter([2.0, 3.0]), threading.Event()
+
+    def resources() -> dict[str, float]:
+        count = next(counts, None)
+        if count is None:
+            release.wait()  # as without a head
+        return {"CPU": count or 0.0}
+
+    monkeypatch.setattr(ray, "cluster_resources", resources)
+    monkeypatch.setattr("search.cluster.LOOK_S", 0.01)
+    devices = Devices("CPU")
+    assert devices.count == 2
+    until = time.monotonic() + 10
+    while devices.count < 3 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert devices.count == 3
+    time.sleep(0.3)
+    assert devices.silent_s > 0.2
+    devices.close()
+    release.set()
