@@ -206,7 +206,9 @@ def replay(
 @app.command()
 def inspect(
     study: Study,
-    trials: Annotated[list[str], typer.Argument(help="Names of trials, for example 00012 00007.")],
+    trials: Annotated[
+        list[str], typer.Argument(help="Trials, for example 00012 OTHER_STUDY/00007.")
+    ],
     root: Root = DEFAULT_ROOT,
     images: Annotated[int, typer.Option(min=1, help="Val images to look at.")] = 200,
 ) -> None:

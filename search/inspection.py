@@ -27,26 +27,29 @@ def look_into(
     """What `tcpa_core.inspection` finds in each trial, by a label for figures.
 
     Args:
-        trials: Names of trials, on the same data.
+        trials: Names of trials on the same data; OTHER/TRIAL is one of another study beside this.
         images: Val images to look at.
 
     Raises:
         StudyError: The study has no such trial, or it has trained no epoch.
         ConfigError: The attention of a trial's method cannot be told.
     """
-    settings = {trial: stored(study, trial)[0] for trial in dict.fromkeys(trials)}
+    places = {text: _place(study, text) for text in trials}
+    settings = {text: stored(*place)[0] for text, place in places.items()}
+    names = {text: row for text, place in places.items() if (row := row_of(*place))}
     found: dict[str, Mapping[str, Any]] = {}
-    for trial, name in labels(settings, rows(study, settings)).items():
+    for text, name in labels(settings, names).items():
+        owner, trial = places[text]
         try:
             look = inspect_trial(
-                study.path / "checkpoints" / trial / "best.safetensors", images=images
+                owner.path / "checkpoints" / trial / "best.safetensors", images=images
             )
         except CheckpointError as err:
-            console.print(f"trial {trial} is trained again: {err}", markup=False, soft_wrap=True)
+            console.print(f"trial {text} is trained again: {err}", markup=False, soft_wrap=True)
             with tempfile.TemporaryDirectory() as folder:
-                look = inspect_trial(train_again(study, trial, Path(folder)), images=images)
+                look = inspect_trial(train_again(owner, trial, Path(folder)), images=images)
         found[name] = look
-        console.print(f"looked into trial {trial} ({name})", markup=False)
+        console.print(f"looked into trial {text} ({name})", markup=False)
     return found
 
 
@@ -63,16 +66,19 @@ def train_again(study: StudyDir, trial: str, folder: Path) -> Path:
     return folder / "best.safetensors"
 
 
-def rows(study: StudyDir, trials: Mapping[str, Any]) -> dict[str, str]:
-    """Row of each trial, in an ablation that compares rows and not values of settings."""
-    found = {}
+def row_of(study: StudyDir, trial: str) -> str:
+    """Row of a trial in an ablation that compares rows and not values of settings; else ""."""
     for event in study.events():
-        if event["kind"] == "planned" and event["trial"] in trials:
+        if event["kind"] == "planned" and event["trial"] == trial:
             cells = event["labels"].get("cells") or []
-            if len(cells) != 1 or "." in cells[0]["factor"]:
-                return {}
-            found[event["trial"]] = str(cells[0]["level"])
-    return found
+            if len(cells) == 1 and "." not in cells[0]["factor"]:
+                return str(cells[0]["level"])
+    return ""
+
+
+def _place(study: StudyDir, text: str) -> tuple[StudyDir, str]:
+    name, _, trial = text.rpartition("/")
+    return (StudyDir.open(study.path.parent, name) if name else study), trial
 
 
 def labels(settings: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from search.inspection import labels, look_into, rows, train_again
+from search.inspection import labels, look_into, row_of, train_again
 from search.study import Journal, StudyDir
 from spaces.space import load_space
 from tcpa_core.checkpoint import load_checkpoint
@@ -54,10 +54,16 @@ def make(root: Path, *cells: str) -> StudyDir:
 
 
 def test_rows_of_an_ablation_name_its_trials(tmp_path: Path) -> None:
-    names = rows(make(tmp_path / "a", "components", "components"), {"00000": {}, "00001": {}})
-    assert names == {"00000": "row 0", "00001": "row 1"}
-    assert rows(make(tmp_path / "b", "vpt.num_prompts"), {"00000": {}}) == {}
-    assert rows(make(tmp_path / "c", ""), {"00000": {}}) == {}
+    study = make(tmp_path / "a", "components", "vpt.num_prompts", "")
+    assert [row_of(study, trial) for trial in ("00000", "00001", "00002")] == ["row 0", "", ""]
+
+
+def test_trials_of_another_study_stand_beside(tmp_path: Path) -> None:
+    study = make(tmp_path, "components")
+    with pytest.raises(StudyError, match="no study 'other' in .*Studies there: s"):
+        look_into(study, ["00000", "other/00000"], Console(file=StringIO()), images=8)
+    with pytest.raises(StudyError, match="s has no trial '00007'"):
+        look_into(study, ["s/00007"], Console(file=StringIO()), images=8)
 
 
 def test_trials_that_never_trained_are_refused(tmp_path: Path) -> None:
