@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks._faults.check import audit, check, numbers_of
-from benchmarks._faults.scene import Driver, make_space, make_study, order
+from benchmarks._faults.scene import Driver, add_database, make_space, make_study, order
 from search.study import StudyDir
 from search.tracking import default_uri
 
@@ -200,6 +200,7 @@ def test_real_training_gives_the_same_numbers_and_a_nan_fails_its_member_alone(
     for name in ("undisturbed", "killed"):
         root = tmp_path / name
         root.mkdir()
+        add_database(root)
         study = StudyDir(root / "faults")
         studies.append(study)
         tcpa = ["-m", "search.cli"]
