@@ -36,6 +36,8 @@ NODE_LOST = "its node"
 """How a clause begins that says that a worker was lost with its node (see `_clause`)."""
 PROBE_S = 600.0
 """A probe of all kinds of packs takes seconds for each, and data may have to be decoded first."""
+PULSE = "pulse"
+"""The thread of a worker that always answers."""
 DEATH_S = 15.0
 """How long a killed worker is waited for, so that no two have the same trial."""
 
@@ -324,10 +326,10 @@ class Dispatcher:
 
     def _start_worker(self) -> None:
         spec = self._spec
-        actor = ray.remote(PackWorker).options(
+        actor = ray.remote(concurrency_groups={PULSE: 1})(PackWorker).options(
             num_cpus=spec.num_cpus,
             num_gpus=spec.num_gpus,
-            max_concurrency=3,
+            max_concurrency=2,  # one thread trains, one takes commands in their order
             runtime_env={"env_vars": spec.env} if spec.env else None,
         )
         number = self._num_started
@@ -382,11 +384,12 @@ class Dispatcher:
 
     async def _feel(self, worker: _Worker, timeout_s: float) -> Pulse | None:
         """The worker's pulse; None: it does not answer, whatever it is doing."""
-        asked = asyncio.ensure_future(asyncio.wrap_future(worker.actor.pulse.remote().future()))
-        done, _ = await asyncio.wait({asked}, timeout=timeout_s)
-        if not done:
-            asked.cancel()
-        return asked.result() if done and not asked.exception() else None
+        ask = worker.actor.pulse.options(concurrency_group=PULSE).remote
+        try:
+            pulse: Pulse = await asyncio.wait_for(ask(), timeout_s)
+            return pulse
+        except (TimeoutError, RayError):
+            return None
 
     def _lose(self, number: int, why: str) -> None:
         """Replace a worker that is gone; its trials are the first to go on."""
