@@ -121,9 +121,10 @@ def overlays(role: str, looks: Looks) -> Figure | str:
         return f"No trial has maps of the {ROLES[role]}: the backbone has no such token."
     count = min(len(look["images"]) for look in shown.values())
     across = len(shown) + 1
-    title_lines = max(_wrapped(label).count("\n") for label in shown)
-    height = 0.85 * count + 0.25 + 0.12 * title_lines
-    figure = Figure(figsize=(0.85 * across, height), layout="constrained")
+    titles = [_wrapped(label).split("\n") for label in shown]
+    wide = max(0.85, 0.066 * max(len(line) for lines in titles for line in lines))
+    height = wide * count + 0.15 + 0.12 * max(map(len, titles))
+    figure = Figure(figsize=(wide * across, height), layout="constrained")
     panels = figure.subplots(count, across, squeeze=False)
     for row in range(count):
         panels[row][0].imshow(next(iter(shown.values()))["images"][row])
@@ -271,7 +272,7 @@ def by_block(looks: Looks) -> Figure | str:
         axes.set_xticks(_ticks(max(len(look["rank"]) for look in looks.values())))
         axes.set_ylabel(title)
         if name != "rank":
-            axes.set_ylim(top=102)
+            axes.set_ylim(min(90.0, axes.get_ylim()[0]), 102)
     _legend(figure)
     return figure
 
@@ -350,6 +351,8 @@ def _legend(figure: Figure) -> None:
     handles, labels = figure.axes[0].get_legend_handles_labels()
     longest = max(map(len, labels))
     columns = max(1, min(4, int(9 * figure.get_figwidth() / (longest + 6))))
+    lines = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.15 * (lines - 1))
     figure.legend(handles, labels, loc="outside upper left", ncols=columns)
 
 
