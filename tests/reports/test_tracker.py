@@ -11,9 +11,10 @@ from reports.journal import load_journal
 from reports.tracker import load_mlflow
 from search.tracking import sync
 from tcpa_core.errors import StudyError
-from tests.reports.studies import components, epoch, final, planned, write
+from tests.reports.studies import components, epoch, final, over_datasets, planned, write
 
 pytestmark = pytest.mark.integration
+TRIALS = {"search": 18, "ablation": 6, "datasets": 8}
 
 
 def make(folder: Path, kind: str) -> Path:
@@ -21,6 +22,9 @@ def make(folder: Path, kind: str) -> Path:
     if kind == "ablation":
         rows = {"VPT": {0: 0.8, 1: 0.81, 2: 0.805}, "+R": {0: 0.83, 1: 0.82, 2: 0.85}}
         return write(folder, components(rows), kind)
+    if kind == "datasets":
+        rows = {"VPT": [0.8, 0.81], "+R": [0.83, 0.82]}
+        return write(folder, over_datasets({"dtd": rows, "svhn": rows}), "ablation")
     events = [{"kind": "study", "name": folder.name, "study_kind": "search", "source": "x"}]
     for n in range(12):
         method = ["vfpt", "tcpa"] if n % 2 else ["vpt"]
@@ -38,7 +42,7 @@ def make(folder: Path, kind: str) -> Path:
     return write(folder, events)
 
 
-@pytest.mark.parametrize("kind", ["search", "ablation"])
+@pytest.mark.parametrize("kind", ["search", "ablation", "datasets"])
 def test_tables_are_equal_cell_by_cell(kind: str, tmp_path: Path) -> None:
     study = make(tmp_path / kind, kind)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -52,7 +56,7 @@ def test_tables_are_equal_cell_by_cell(kind: str, tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(
             mirrored[name].to_pandas(), table.to_pandas(), check_exact=True, obj=name
         )
-    assert ours.notes == theirs.notes and len(ours.trials) == (18 if kind == "search" else 6)
+    assert ours.notes == theirs.notes and len(ours.trials) == TRIALS[kind]
     again = reports.load(study.name, tracking_uri=uri)
     assert again.trials.equals(theirs.trials)
 
