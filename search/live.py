@@ -43,7 +43,7 @@ class Watch:
         self._total = total
         self._lock = threading.Lock()
         self._state: dict[str, str] = {}
-        self._params: dict[str, Any] = {}
+        self._planned: dict[str, Event] = {}
         self._best: tuple[float, str] | None = None
         self._message = ""
         self._started = time.monotonic()
@@ -91,7 +91,7 @@ class Watch:
         kind, trial = event["kind"], event.get("trial", "")
         if kind == "planned":
             self._state[trial] = "waiting"
-            self._params[trial] = event["params"]
+            self._planned[trial] = event
         elif kind in ("started", "epoch"):
             self._state[trial] = "running"
         elif kind in FINAL_KINDS:
@@ -119,8 +119,10 @@ class Watch:
         if self._best is None:
             return "-"
         score, trial = self._best
-        params = self._params.get(trial, {})
+        params = self._planned[trial]["params"]
         shown = [f"{path}={_short(params[path])}" for path in self._axes if path in params]
+        cells = self._planned[trial].get("labels", {}).get("cells", ())  # of a design
+        shown += [f"{cell['factor']}={cell['level']}" for cell in cells]
         return f"{self._metric} {self._sign * score:.4f} (trial {trial}: {', '.join(shown)})"
 
     def _render(self) -> Group:

@@ -119,3 +119,12 @@ def test_a_message_without_a_terminal_is_one_line() -> None:
     shown, text = watch(terminal=False)
     shown.say("MLflow does not answer at [x].")
     assert text.getvalue() == "MLflow does not answer at [x].\n"
+
+
+def test_the_best_trial_of_a_design_is_named_by_its_levels() -> None:
+    shown, text = watch(terminal=True)
+    labels = {"cells": [{"factor": "components", "level": "+R-TCPA"}]}
+    with shown:
+        shown({**planned("00000"), "labels": labels})
+        shown(final("00000", "completed", 0.5))
+    assert "components=+R-TCPA" in text.getvalue()
