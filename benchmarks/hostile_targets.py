@@ -159,7 +159,8 @@ def _events_of_a_study() -> list[dict[str, Any]]:
             *({"kind": "epoch", "trial": trial, "epoch": e, **MEASURED} for e in (1, 2)),
             {"kind": "completed", "trial": trial, **ENDED},
         ]
-    return [*events, {"kind": "extended", "trials": 3}, {"kind": "finished"}]
+    events += [{"kind": "extended", "trials": 3}, {"kind": "finished"}]
+    return [{"n": n, "t": float(n), **event} for n, event in enumerate(events)]
 
 
 def _reader_of(study: StudyDir) -> Callable[[], None]:
