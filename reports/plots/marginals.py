@@ -13,6 +13,8 @@ PLACE = 6.3
 WIDE = True
 SHOWN = 8
 ACROSS = 4
+FEW = 8
+"""Levels that a panel has room for; more take a row of their own."""
 
 
 def prepare(tables: Frames) -> pd.DataFrame:
@@ -29,22 +31,30 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     """A panel for each setting on a common scale; grey where it is not told from chance."""
     if data.empty:
         return ""
-    names = list(data["axis"].unique())
-    across = min(ACROSS, len(names))
-    down = -(-len(names) // across)
-    figure = Figure(figsize=(2 * WIDTH * across / ACROSS, 1.5 * down + 0.2), layout="constrained")
-    panels = figure.subplots(down, across, sharey=True, squeeze=False)
+    many = data[data["label"] != ""].groupby("axis", sort=False).size() > FEW
+    wide = list(many.index[many])
+    small = [name for name in data["axis"].unique() if name not in wide]
+    across = max(1, min(ACROSS, len(small)))
+    down = len(wide) + -(-len(small) // across)
+    width = 2 * WIDTH * (1 if wide else across / ACROSS)
+    figure = Figure(figsize=(width, 1.5 * down + 0.4 * len(wide) + 0.2), layout="constrained")
+    grid = figure.add_gridspec(down, across)
+    places = [grid[row, :] for row in range(len(wide))]
+    places += [grid[len(wide) + i // across, i % across] for i in range(len(small))]
     metric = tables.study.objectives[0].metric
-    for axes, name in zip(panels.flat, names):  # noqa: B905
+    first: Axes | None = None
+    for name, place in zip([*wide, *small], places, strict=True):
+        axes = figure.add_subplot(place, sharey=first)
+        first = first or axes
         _panel(axes, data[data["axis"] == name], metric)
         axes.set_xlabel(name)
         if tables.study.axes[name].get("log"):
             axes.set_xscale("log")
             log_axis(axes.xaxis)
-    for axes in panels.flat[len(names) :]:
-        axes.remove()
-    for axes in panels[:, 0]:
-        axes.set_ylabel(name_of(metric))
+        if place.colspan.start == 0:
+            axes.set_ylabel(name_of(metric))
+        else:
+            axes.tick_params(labelleft=False)
     return figure
 
 
