@@ -2,6 +2,7 @@
 
 import json
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import matplotlib
@@ -22,6 +24,7 @@ from reports.frames import Frames, frames
 from reports.html import Drawn, write_html
 from reports.journal import load_journal
 from reports.parquet import write_atomic, write_table
+from reports.plots import base
 from reports.plots.base import DOTS, FORMATS, STYLE, save
 from reports.study import Study
 from reports.text import Reference, frame_markdown, methods_label, number, to_latex, to_markdown
@@ -176,6 +179,7 @@ def draw_all(found: Frames, folder: Path) -> list[Drawn]:
             continue
         path, is_wide = folder / name, getattr(module, "WIDE", False)
         data = module.prepare(found)
+        data.attrs["drawn_by"] = _drawn_by(module)
         gist = getattr(module, "gist", None) if is_running and len(data) > DOTS else None
         if not looks_same(data, path, gist):
             with matplotlib.rc_context(STYLE):
@@ -187,6 +191,12 @@ def draw_all(found: Frames, folder: Path) -> list[Drawn]:
             write_atomic(path.with_suffix(".parquet"), data.reset_index(drop=True).to_parquet)
         drawn.append(Drawn(name, module.TITLE, path, "", is_wide))
     return drawn
+
+
+def _drawn_by(module: ModuleType) -> int:
+    """Checksum of the code that draws a figure: what another version drew is drawn again."""
+    sources = (module.__file__, base.__file__)
+    return zlib.crc32(b"".join(Path(str(source)).read_bytes() for source in sources))
 
 
 def looks_same(data: pd.DataFrame, path: Path, gist: Gist | None = None) -> bool:
@@ -202,6 +212,8 @@ def looks_same(data: pd.DataFrame, path: Path, gist: Gist | None = None) -> bool
         before = pd.read_parquet(path.with_suffix(".parquet"))
     except (OSError, pa.ArrowException, ValueError, LookupError, TypeError):
         return False  # none yet, or damaged: drawn anew
+    if before.attrs.get("drawn_by") != data.attrs.get("drawn_by"):
+        return False
     if not all(path.with_suffix(f".{kind}").is_file() for kind in FORMATS):
         return False
     if gist is not None and 0 <= len(data) - len(before) <= NEW_POINTS * len(before):

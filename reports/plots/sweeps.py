@@ -2,6 +2,7 @@
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from reports.frames import Frames
 from reports.plots.base import COLOURS, WIDTH, levels, log_axis
@@ -11,6 +12,11 @@ KINDS = ("ablation",)
 PLACE = 3
 WIDE = True
 SHOWN = 6
+TICKS = 8
+"""Levels up to which each has a tick."""
+PAPER = {"cvpt.position": 3, "cvpt.num_prompts": 200, "vpt.num_prompts": 50}
+"""Best levels of published sweeps. Source: CVPT, ICCV 2025, ablations on VTAB-1k: position 3; CVPT
+rises up to 200 prompts, VPT declines beyond 50. The values of TCPA's pool sweep cannot be read."""
 
 
 def prepare(tables: Frames) -> pd.DataFrame:
@@ -22,7 +28,7 @@ def prepare(tables: Frames) -> pd.DataFrame:
 
 
 def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
-    """A panel for each factor; the baseline's level is ringed."""
+    """A panel for each factor; the baseline's level is ringed, the paper's best one dashed."""
     if data.empty:
         return "No factor has three numeric levels, so there is no sweep to draw."
     factors = list(data["factor"].unique())[:SHOWN]
@@ -39,9 +45,17 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         )  # fmt: skip
         base = rows[rows["is_baseline"]]
         axes.plot(base["x"], 100 * base["mean"], "o", ms=7, mfc="none", mec=COLOURS[1])
+        best = PAPER.get(factor.split(" on ")[0])
+        if best is not None:
+            axes.axvline(best, color="#777777", lw=0.9, ls="--", zorder=0)
+            axes.annotate("paper's best", (best, 1), xycoords=("data", "axes fraction"), fontsize=6,
+                          color="#777777", ha="center", va="bottom")  # fmt: skip
         if rows["x"].min() > 0 and rows["x"].max() / rows["x"].min() >= 20:
             axes.set_xscale("log")
             log_axis(axes.xaxis)
+        if len(rows) <= TICKS:
+            axes.set_xticks(rows["x"], rows["level"])
+            axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(factor)
         axes.set_ylabel("val accuracy (%)")
     for axes in figure.axes[len(factors) :]:

@@ -47,7 +47,9 @@ def test_sweep_and_curves(tmp_path: Path) -> None:
     data = sweeps.prepare(found)
     assert data["x"].tolist() == [1, 10, 100]
     assert data["mean"].tolist() == pytest.approx([0.51, 0.61, 0.71])
-    assert [axes.get_xscale() for axes in sweeps.draw(data, found).axes] == ["log"]  # type: ignore[union-attr]
+    (axes,) = sweeps.draw(data, found).axes  # type: ignore[union-attr]
+    assert axes.get_xscale() == "log"
+    assert list(axes.lines[-1].get_xdata()) == [200, 200], "the paper's best number of prompts"
     lines = curves.prepare(found)
     assert lines["group"].tolist() == ["1", "10", "100"]
     assert lines["mean"].tolist() == pytest.approx([0.51, 0.61, 0.71])
@@ -66,6 +68,10 @@ def test_a_figure_is_drawn_again_when_it_would_look_different(tmp_path: Path) ->
     assert not looks_same(data.assign(x=[0.01, 1.0, np.nan]), path)
     assert not looks_same(data.assign(name=["a", "b", "d"]), path)
     assert not looks_same(data.head(2), path)
+    data.attrs["drawn_by"] = 1
+    assert not looks_same(data, path), "drawn by another version"
+    data.to_parquet(path.with_suffix(".parquet"))
+    assert looks_same(data, path)
 
 
 def hunt(folder: Path, values: Sequence[float], *, finished: bool = True) -> Path:
