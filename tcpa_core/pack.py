@@ -7,6 +7,7 @@ their own. They join and leave between epochs.
 
 # Axes: M members, B batch, C classes, D width.
 
+import math
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -206,6 +207,10 @@ class Pack:
                 outcomes.append(_diverged(member, losses[:, 0, m], int(bad[0])))
                 continue
             total, ce, match = losses[:, :, m].mean(0).tolist()
+            if not math.isfinite(total + val_loss[m]):  # the last step, or the sum of them
+                self._assembled = []
+                outcomes.append(_diverged_after(member, total, val_loss[m]))
+                continue
             member.state = _to_cpu(model.member_state(m))
             member.moments = optimizer.moments(m)
             member.epoch += 1
@@ -759,6 +764,15 @@ def _diverged(member: Member, losses: Tensor, bad: int) -> Diverged:
         f"(trial {member.trial}, seed {member.config.seed}, optim.lr={member.config.optim.lr:g})"
         f"{before}. The checkpoint of epoch {member.epoch} is kept; lower optim.lr or set "
         "optim.clip_norm."
+    )
+
+
+def _diverged_after(member: Member, train_loss: float, val_loss: float) -> Diverged:
+    return Diverged(
+        f"val_loss is {val_loss} and the mean train_loss {train_loss:.3g} after epoch "
+        f"{member.epoch + 1} (trial {member.trial}, seed {member.config.seed}, "
+        f"optim.lr={member.config.optim.lr:g}). The checkpoint of epoch {member.epoch} is kept; "
+        "lower optim.lr or set optim.clip_norm."
     )
 
 

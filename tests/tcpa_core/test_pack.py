@@ -197,6 +197,25 @@ def test_a_diverging_member_fails_alone(images: Path, backbone: Backbone, data: 
         _same(solo, packed)
 
 
+def test_a_member_that_explodes_in_its_last_step_fails_alone(
+    images: Path, backbone: Backbone, data: TrialData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its losses are finite; what is left of it is not, and could not be recorded."""
+    pack = Pack(backbone, data)
+    members = [pack.new_member(f"{i}", _config(images, "vpt", VPT[i])) for i in range(2)]
+    evaluate = Pack._evaluate
+
+    def explode(self: Pack, model: Any, split: str) -> tuple[list[float], list[float]]:
+        loss, accuracy = evaluate(self, model, split)
+        return [loss[0], float("nan")], accuracy
+
+    monkeypatch.setattr(Pack, "_evaluate", explode)
+    good, bad = pack.run_epoch(members)
+    assert isinstance(good, EpochReport) and members[0].epoch == 1
+    assert isinstance(bad, Diverged) and members[1].epoch == 0
+    assert "val_loss is nan" in bad.reason and "after epoch 1 (trial 1" in bad.reason
+
+
 @pytest.mark.parametrize("name", PACKS | ALONE)
 def test_resume_is_bit_exact(
     name: str, images: Path, backbone: Backbone, data: TrialData, tmp_path: Path
