@@ -7,15 +7,14 @@ from their last checkpoint.
 
 import asyncio
 import contextlib
-import re
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
+from search.blame import MAX_RESTARTS, NODE_LOST, PackState, Trial, blame, clause, suspects
 from search.pack_worker import PackWorker, WorkerSpec
 from search.watchdog import Watchdog
 from tcpa_core.errors import StorageError
@@ -23,59 +22,17 @@ from tcpa_core.record import FINAL_KINDS, Pulse, TrialResult
 
 Event = dict[str, Any]
 
-MAX_RESTARTS = 3
-"""Times that a trial may lose its worker within an epoch before it is taken for the cause."""
-HANG = 2
-"""What an epoch that never ends counts, in restarts."""
 MAX_FAILED_STARTS = 3
 """Workers in a row that may die before they take a trial, while none trains; then the study is
 given up."""
 HALT_S = 10.0
 """How long a halt waits for the end of the epochs; a preempted job is often given 30 s in all."""
-NODE_LOST = "its node"
-"""How a clause begins that says that a worker was lost with its node (see `_clause`)."""
 PROBE_S = 600.0
 """A probe of all kinds of packs takes seconds for each, and data may have to be decoded first."""
 PULSE = "pulse"
 """The thread of a worker that always answers."""
 DEATH_S = 15.0
 """How long a killed worker is waited for, so that no two have the same trial."""
-
-
-@dataclass(slots=True)
-class _Trial:
-    params: dict[str, Any]
-    until_epoch: int
-    worker: int | None = None
-    """None: waits for a free place, or has ended."""
-    report: dict[str, Any] = field(default_factory=dict)
-    """Last epoch's fields, or the final ones."""
-    reached: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the trial stands at `until_epoch` or has ended."""
-    stopping: bool = False
-    restarts: int = 0
-    """Workers lost since its last new epoch; one that hung in its epoch counts `HANG`."""
-
-    @property
-    def has_ended(self) -> bool:
-        return "status" in self.report
-
-    @property
-    def is_suspect(self) -> bool:
-        """Lost its worker twice: its next epoch is trained alone, which shows who is to blame."""
-        return self.restarts > 1
-
-
-@dataclass(slots=True)
-class _Worker:
-    actor: Any
-    trials: set[str] = field(default_factory=set)
-    is_ready: bool = False
-    process: str = ""
-    """Id and host, for messages."""
-    hung_in: tuple[str, ...] = ()
-    """Trials of the epoch that did not end, if it is killed for that."""
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Dispatcher:
@@ -86,10 +43,10 @@ class Dispatcher:
         self._slots = spec.slots
         self._reported = {"epoch", "num_epochs", "status", *metrics}
         self._test_at_end = test_at_end
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, PackState] = {}
         self._num_started = 0
         self._failed_starts = 0
-        self._trials: dict[str, _Trial] = {}
+        self._trials: dict[str, Trial] = {}
         self._queue: deque[str] = deque()
         self._outbox: list[Event] = []
         self._news = asyncio.Event()
@@ -145,7 +102,7 @@ class Dispatcher:
         """
         state = self._trials.get(trial)
         if state is None:
-            state = self._trials[trial] = _Trial(params, until_epoch)
+            state = self._trials[trial] = Trial(params, until_epoch)
             self._queue.append(trial)
             self._place()
         elif not state.has_ended:
@@ -285,13 +242,10 @@ class Dispatcher:
         """The worker with the most free places."""
         free = {}
         for number, worker in self._workers.items():
-            if worker.is_ready and not (for_suspect and self._suspects(worker)):
+            if worker.is_ready and not (for_suspect and suspects(worker, self._trials)):
                 free[number] = self._slots - len(worker.trials)
         roomiest = max(free, key=lambda n: free[n], default=None)
         return roomiest if roomiest is not None and free[roomiest] > 0 else None
-
-    def _suspects(self, worker: _Worker) -> list[str]:
-        return [trial for trial in worker.trials if self._trials[trial].is_suspect]
 
     def _send_tests(self) -> None:
         ready = [number for number, worker in self._workers.items() if worker.is_ready]
@@ -334,7 +288,7 @@ class Dispatcher:
         )
         number = self._num_started
         self._num_started += 1
-        self._workers[number] = _Worker(actor.remote(spec))
+        self._workers[number] = PackState(actor.remote(spec))
         self._spawn(self._watch(number))
 
     async def _watch(self, number: int) -> None:
@@ -355,7 +309,7 @@ class Dispatcher:
                 ray.kill(worker.actor)
             if isinstance(err, StorageError):  # every worker would meet it
                 self._fault = str(err.cause) if isinstance(err, RayTaskError) else str(err)
-            self._lose(number, _clause(err))
+            self._lose(number, clause(err))
         else:
             self._workers.pop(number, None)
 
@@ -382,7 +336,7 @@ class Dispatcher:
         worker.gone.set()
         self._lose(number, why)
 
-    async def _feel(self, worker: _Worker, timeout_s: float) -> Pulse | None:
+    async def _feel(self, worker: PackState, timeout_s: float) -> Pulse | None:
         """The worker's pulse; None: it does not answer, whatever it is doing."""
         ask = worker.actor.pulse.options(concurrency_group=PULSE).remote
         try:
@@ -412,7 +366,7 @@ class Dispatcher:
         if self._interrupted or self._fault:
             return
         self._tell_loss(number, why, worker.trials)
-        self._blame(worker, why)
+        self._shrink(blame(worker, self._trials, why))
         for trial in sorted(worker.trials, reverse=True):
             state = self._trials[trial]
             state.worker = None
@@ -424,23 +378,10 @@ class Dispatcher:
                 self._fail(trial, f"its worker ended {state.restarts} times in one epoch: {why}")
         self._start_worker()
 
-    def _blame(self, worker: _Worker, why: str) -> None:
-        """Count a worker's end against the trials that may have caused it.
-
-        Those of the epoch that hung; else the suspect, whose epoch came first; else all. That a
-        node is gone is no trial's fault.
-        """
-        if why.startswith(NODE_LOST):
-            return
-        blamed = worker.hung_in or self._suspects(worker) or worker.trials
-        states = [self._trials[trial] for trial in blamed]
-        for state in states:
-            state.restarts += HANG if worker.hung_in else 1
-        if not worker.hung_in and len(states) > 1 and all(s.is_suspect for s in states):
-            self._shrink(len(states))
-
     def _shrink(self, members: int) -> None:
-        """Train fewer trials together: memory may be what their workers died of."""
+        """Train fewer together where so many may be what two workers died of."""
+        if members < 2:
+            return
         self._together = max(1, min(members, self._together or members) // 2)
         self._say(
             f"two workers ended in the same epoch of {members} trials; from now on at most "
@@ -470,12 +411,3 @@ class Dispatcher:
     def _say(self, text: str, trials: Iterable[str] = ()) -> None:
         self._outbox.append({"kind": "notice", "text": text, "trials": sorted(trials)})
         self._news.set()
-
-
-def _clause(err: RayError) -> str:
-    """What ended a worker, in a clause; Ray says it in a paragraph or in a traceback."""
-    if isinstance(err, ActorUnavailableError):
-        return "its node does not answer"
-    text = str(err).strip()
-    because = None if isinstance(err, RayTaskError) else re.search(r"because (its .+?)[.\n]", text)
-    return because[1] if because else text.splitlines()[-1]

@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from search.redact import hide
 from spaces.reader import read_stored
 from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult
 
@@ -236,7 +237,7 @@ class RunWriter:
 
     def _refuse(self, trial: str, err: Exception) -> None:
         if not self.refused:
-            why = (str(err).splitlines() or [type(err).__name__])[0][:200]
+            why = (hide(str(err), self._uri).splitlines() or [type(err).__name__])[0][:200]
             self._warn(
                 f"MLflow refuses trial {trial} ({why}); it is left out there, and kept in the "
                 "journal."

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import ray
 
+from search.blame import PackState, Trial, blame
 from search.cluster import connect
-from search.dispatcher import HALT_S, Dispatcher, _Trial, _Worker
+from search.dispatcher import HALT_S, Dispatcher
 from search.pack_worker import WorkerSpec
 from search.watchdog import FIRST_S, LEAST_S, TIMES, Watchdog
 from tcpa_core.record import Pulse
@@ -229,9 +230,7 @@ def test_a_suspect_is_trained_alone_for_one_epoch_first(tmp_path: Path) -> None:
         ("its worker process has died", 1),
     ],
 )
-def test_only_a_lost_node_is_nobodys_fault(tmp_path: Path, why: str, restarts: int) -> None:
-    spec = WorkerSpec(tmp_path, None, FACTORY, count=1, slots=1, num_cpus=1, num_gpus=0, env={})
-    dispatcher = Dispatcher(spec, [], False)
-    dispatcher._trials["00000"] = _Trial({}, 3)
-    dispatcher._blame(_Worker(None, {"00000"}), why)
-    assert dispatcher._trials["00000"].restarts == restarts
+def test_only_a_lost_node_is_nobodys_fault(why: str, restarts: int) -> None:
+    trial = Trial({}, 3)
+    assert blame(PackState(None, {"00000"}), {"00000": trial}, why) == 0
+    assert trial.restarts == restarts

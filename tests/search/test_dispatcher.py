@@ -11,7 +11,8 @@ import pytest
 import ray
 from conftest import FACTORY
 
-from search.dispatcher import MAX_RESTARTS, Dispatcher
+from search.blame import MAX_RESTARTS
+from search.dispatcher import Dispatcher
 from search.pack_worker import WorkerSpec
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]

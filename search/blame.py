@@ -1,0 +1,90 @@
+"""Whose fault a worker's end is: of a trial, of too many of them together, or of nobody."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+
+MAX_RESTARTS = 3
+"""Times that a trial may lose its worker within an epoch before it is taken for the cause."""
+HANG = 2
+"""What an epoch that never ends counts, in restarts."""
+NODE_LOST = "its node"
+"""How a clause begins that says that a worker was lost with its node."""
+
+
+@dataclass(slots=True)
+class Trial:
+    """A trial as the dispatcher knows it."""
+
+    params: dict[str, Any]
+    until_epoch: int
+    worker: int | None = None
+    """None: waits for a free place, or has ended."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """Last epoch's fields, or the final ones."""
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the trial stands at `until_epoch` or has ended."""
+    stopping: bool = False
+    restarts: int = 0
+    """Workers lost since its last new epoch; one that hung in its epoch counts `HANG`."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its final event has come."""
+        return "status" in self.report
+
+    @property
+    def is_suspect(self) -> bool:
+        """Lost its worker twice: its next epoch is trained alone, which shows who is to blame."""
+        return self.restarts > 1
+
+
+@dataclass(slots=True)
+class PackState:
+    """A pack worker as the dispatcher knows it."""
+
+    actor: Any
+    trials: set[str] = field(default_factory=set)
+    is_ready: bool = False
+    process: str = ""
+    """Id and host, for messages."""
+    hung_in: tuple[str, ...] = ()
+    """Trials of the epoch that did not end, if it is killed for that."""
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def suspects(worker: PackState, trials: Mapping[str, Trial]) -> list[str]:
+    """The trials of a worker whose next epoch is trained alone."""
+    return [trial for trial in worker.trials if trials[trial].is_suspect]
+
+
+def blame(worker: PackState, trials: Mapping[str, Trial], why: str) -> int:
+    """Count a worker's end against the trials that may have caused it.
+
+    Those of the epoch that hung; else the suspect, whose epoch came first; else all. That a node is
+    gone is no trial's fault.
+
+    Returns:
+        How many trials have lost another worker in the same epoch together: perhaps too many.
+    """
+    if why.startswith(NODE_LOST):
+        return 0
+    names = worker.hung_in or suspects(worker, trials) or worker.trials
+    blamed = [trials[name] for name in names]
+    for trial in blamed:
+        trial.restarts += HANG if worker.hung_in else 1
+    is_repeated = not worker.hung_in and all(trial.is_suspect for trial in blamed)
+    return len(blamed) if is_repeated else 0
+
+
+def clause(err: RayError) -> str:
+    """What ended a worker, in a clause; Ray says it in a paragraph or in a traceback."""
+    if isinstance(err, ActorUnavailableError):
+        return f"{NODE_LOST} does not answer"
+    text = str(err).strip()
+    because = None if isinstance(err, RayTaskError) else re.search(r"because (its .+?)[.\n]", text)
+    return because[1] if because else text.splitlines()[-1]
