@@ -137,7 +137,7 @@ class StudyDir:
                 f"study {name!r} exists already in {root}; continue it with 'tcpa resume {name}' "
                 "or choose another name with --study."
             )
-        parent = next(p for p in (root, *root.absolute().parents) if p.exists())
+        parent = next(p for p in (root, *root.absolute().parents) if os.path.exists(p))
         if not parent.is_dir() or not os.access(parent, os.W_OK):
             raise StudyError(f"--root: {parent} cannot be written; choose a folder of yours.")
         return path
@@ -186,8 +186,9 @@ class StudyDir:
             StudyError: There is none of that name.
         """
         study = cls(root / name)
-        if not _NAME.fullmatch(name) or not (study.path / "study.yaml").is_file():
-            known = [p.parent.name for p in root.glob("*/study.yaml")] if root.is_dir() else []
+        if not _NAME.fullmatch(name) or not os.path.isfile(study.path / "study.yaml"):
+            there = os.path.isdir(root)
+            known = [p.parent.name for p in root.glob("*/study.yaml")] if there else []
             listed = f" Studies there: {', '.join(sorted(known))}." if known else ""
             raise StudyError(f"no study {name!r} in {root}{nearest(name, known)}.{listed}")
         _refuse_link(study.path)

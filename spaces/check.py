@@ -118,7 +118,7 @@ def read_setting(path: str, entry: Entry) -> Any:
     value = check_value(path, entry.value, entry.place)
     if path not in file_settings() or value is None or value == "random":
         return value
-    return os.path.abspath(entry.folder / Path(value).expanduser())
+    return os.path.abspath(entry.folder / os.path.expanduser(value))
 
 
 def check_section(model: type[T], document: Document, *keys: str | int) -> T:

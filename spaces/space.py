@@ -5,6 +5,7 @@ could not be trained. The grammar is in `spaces.grammar`, axes in `spaces.gramma
 designs in `spaces.ablation`.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -362,8 +363,8 @@ def load_space(
         with as_file(_PRESETS / f"{source}.yaml") as path:
             document = read_file(path, f"preset {source!r}", Path.cwd())
     else:
-        path = Path(source).expanduser()
-        if not path.is_file():
+        path = Path(os.path.expanduser(source))
+        if not os.path.isfile(path):
             raise ConfigError(
                 f"no file and no preset {source!r}{nearest(source, preset_names())}. Presets: "
                 f"{', '.join(preset_names())}."

@@ -8,6 +8,7 @@ apart, for methods that map its classes to those of the data (`Backbone.source_l
 # Axes: B samples (all members of a pack flattened), S tokens (T prefix + N image), D width.
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -316,8 +317,8 @@ def _is_hub(cfg: BackboneConfig) -> bool:
 def _weights_path(cfg: BackboneConfig) -> Path:
     if cfg.weights is None:
         return Path(str(files("tcpa_core.weights") / f"{NANO}.safetensors"))
-    path = Path(cfg.weights).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(cfg.weights))
+    if not os.path.isfile(path):
         raise WeightsError(
             f"backbone.weights: no file {cfg.weights!r}; give the path of a .safetensors, .pth or "
             f".npz file of {cfg.name}, or 'random'."

@@ -8,6 +8,7 @@ a trial's method section is only checked where `TrialConfig.from_flat` is called
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -306,11 +307,12 @@ def _content(path: str, name: str | None) -> str | None:
     if name is None:
         return None
     try:
-        with Path(name).expanduser().open("rb") as file:
+        with Path(os.path.expanduser(name)).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as err:
+    except (OSError, ValueError) as err:
+        why = getattr(err, "strerror", err)
         raise ConfigError(
-            f"{path}: {name!r} cannot be read ({err.strerror}); give an existing file."
+            f"{path}: {name!r} cannot be read ({why}); give an existing file."
         ) from err
 
 

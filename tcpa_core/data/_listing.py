@@ -118,9 +118,9 @@ def need_root(cfg: DataConfig) -> Path:
         raise ConfigError(
             f"data.root must name the folder of the data set for data.name={cfg.name!r}, got None."
         )
-    root = Path(cfg.root).expanduser()
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
+    root = Path(os.path.expanduser(cfg.root))
+    if not os.path.isdir(root):  # unlike root.is_dir() without errors on names that cannot be
+        what = "is a file" if os.path.exists(root) else "does not exist"
         raise DataError(
             f"data.root={cfg.root!r} must be a folder, but {root.absolute()} {what}; unpack the "
             f"data set there or correct data.root."

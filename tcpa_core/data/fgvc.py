@@ -10,6 +10,7 @@ Source: file layout of the VPT code, arXiv:2203.12119.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def _sorted_ids(root: Path, rows: dict[str, dict[str, int | str]]) -> list[int |
 
 def _image_root(root: Path, keys: list[str]) -> Path:
     for name in IMAGE_ROOTS:
-        if any((root / name / key).is_file() for key in keys):
+        if any(os.path.isfile(root / name / key) for key in keys):
             return root / name
     raise DataError(
         f"no image of train.json is below {root.absolute()}: looked for {keys[:1]} in "

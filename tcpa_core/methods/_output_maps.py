@@ -7,9 +7,9 @@ Source:
 # Axes: S source classes, C classes, E features of a name.
 
 import json
+import os
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +78,7 @@ def count_predictions(batches: Iterable[tuple[Tensor, Tensor]], num_classes: int
 def read_text_features(path: str) -> tuple[Tensor, Tensor, list[str]]:
     """Features of source and target names, and the target names."""
     try:
-        with safe_open(Path(path).expanduser(), "pt") as file:
+        with safe_open(os.path.expanduser(path), "pt") as file:
             names = json.loads((file.metadata() or {}).get("classes", "null"))
             source, target = file.get_tensor("source"), file.get_tensor("target")
     except (OSError, SafetensorError, ValueError, RuntimeError) as err:

@@ -13,8 +13,8 @@ Source:
 
 # Axes: M members, K clusters, B samples, F features, H image side, C classes.
 
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -249,7 +249,7 @@ def _from_meta(
         WeightsError: The file cannot be read or holds no such prompt.
     """
     try:
-        prompt = load_file(Path(path).expanduser()).get("prompt")
+        prompt = load_file(os.path.expanduser(path)).get("prompt")
     except (OSError, SafetensorError) as err:
         raise WeightsError(
             f"damvp.meta_init: {path!r} cannot be read ({err}); give a safetensors file."
