@@ -34,6 +34,7 @@ from reports.text import escape_markdown, escape_tex, frame_markdown
 from search import cli
 from search.study import StudyDir
 from spaces.reader import read_text
+from spaces.space import load_space
 from tcpa_core.backbone import load_backbone
 from tcpa_core.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.config import BackboneConfig, DataConfig
@@ -295,6 +296,20 @@ def test_a_name_in_a_split_file_cannot_leave_or_break_paths(name: str, tmp_path:
     for split in ("train", "val", "test"):
         (tmp_path / f"{split}.json").write_text(f'{{"{name}": 1}}')
     with pytest.raises(DataError, match="image path must be relative"):
+        dataset_fingerprint(DataConfig(name="fgvc", root=str(tmp_path)), cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["~nobody_here/x", "a" * 5000, "a\0b", "a/" * 3000])
+def test_a_name_that_no_file_can_have_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no file and no preset"):
+        load_space(name)
+    with pytest.raises(DataError, match=r"data\.root=.* must be a folder"):
+        dataset_fingerprint(DataConfig(name="folder", root=name), cache_dir=tmp_path)
+    with pytest.raises(WeightsError, match=r"backbone\.weights: no file"):
+        load_backbone(BackboneConfig(name="vit_nano", weights=name))
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.json").write_text(json.dumps({f"{'a' * 5000}.png": 1}))
+    with pytest.raises(DataError, match="no image of train.json"):
         dataset_fingerprint(DataConfig(name="fgvc", root=str(tmp_path)), cache_dir=tmp_path)
 
 
