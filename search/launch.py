@@ -181,29 +181,38 @@ class _Run:
             self._record(*({"kind": "notice", "text": text} for text in notices))
             self._num_gpus = ray.cluster_resources().get("GPU", 0.0)
             self._devices = Devices("GPU" if self._num_gpus else "CPU")
-            self._dispatcher = self._start_dispatcher()
-            self._started = time.monotonic()
-            pump = threading.Thread(target=self._pump, name="events", daemon=True)
-            pump.start()
             try:
-                self._tune()
-                self._settle()
-                self._test_selected()
+                self._dispatcher = self._start_dispatcher()
             except RayError as err:
                 self._lose_ray(err)
+            else:
+                self._work()
             finally:
                 self._devices.close()
-                if not self._is_ray_lost:
-                    with suppress(RayError):
-                        ray.get(self._dispatcher.halt.remote(), timeout=HALT_S + ANSWER_S)
-                self._closing.set()
-                pump.join()
         if self._failure is not None:
             raise self._failure
         self._record({"kind": "stopped", "reason": self._stop_reason} if self._stop_reason
                      else {"kind": "finished"})  # fmt: skip
         reason = self._stop_reason or "finished"
         return StudyOutcome(dict(self._counts), reason, self._waited_s)
+
+    def _work(self) -> None:
+        """Run the trials, while a thread records what becomes of them."""
+        self._started = time.monotonic()
+        pump = threading.Thread(target=self._pump, name="events", daemon=True)
+        pump.start()
+        try:
+            self._tune()
+            self._settle()
+            self._test_selected()
+        except RayError as err:
+            self._lose_ray(err)
+        finally:
+            if not self._is_ray_lost:
+                with suppress(RayError):
+                    ray.get(self._dispatcher.halt.remote(), timeout=HALT_S + ANSWER_S)
+            self._closing.set()
+            pump.join()
 
     def _start_dispatcher(self) -> Any:
         on_gpu = self._num_gpus > 0

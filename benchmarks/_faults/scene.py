@@ -102,6 +102,14 @@ def order(study: StudyDir, **orders: Any) -> None:
     (study.path / "stub.json").write_text(json.dumps(orders))
 
 
+def slowness() -> float:
+    """How much longer work takes here and now than on an idle processor; at least 1."""
+    wall, used = time.monotonic(), time.process_time()
+    while time.process_time() - used < 0.3:
+        pass
+    return max(1.0, (time.monotonic() - wall) / 0.3)
+
+
 class Driver:
     """`tcpa resume STUDY` as a process of its own, with its output in a file.
 
