@@ -19,6 +19,8 @@ TITLE = "Pareto fronts"
 KINDS = ("search", "ablation")
 PLACE = 8
 WIDE = True
+NAMES = 6
+"""Methods in a line of the legend."""
 COSTS = {
     "num_trainable": "trainable parameters",
     "flops_per_image": "FLOPs per image",
@@ -65,9 +67,10 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     if len(data) < 2 or not costs:
         return "A Pareto front needs two completed trials whose costs differ."
     metric = tables.study.objectives[0].metric
-    figure = Figure(figsize=(2 * WIDTH, 2.2), layout="constrained")
-    panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
     looks = groups_of(sorted(data["methods"].unique()))
+    height = 2.1 + 0.17 * -(-len(looks) // NAMES)
+    figure = Figure(figsize=(2 * WIDTH, height), layout="constrained")
+    panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
     for axes, cost in zip(panels, costs, strict=True):
         for name, (colour, marker) in looks.items():
             rows = data[data["methods"] == name]
@@ -86,5 +89,6 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     if high > low:
         panels[0].set_ylim(low - 0.1 * (high - low), high + 0.08 * (high - low))
     panels[0].set_ylabel(name_of(metric))
-    panels[-1].legend(markerscale=1.5)
+    entries = panels[0].get_legend_handles_labels()
+    figure.legend(*entries, loc="outside upper left", ncols=NAMES, markerscale=1.5)
     return figure
