@@ -72,6 +72,11 @@ class Watch:
             memory = _memory_mib()
             self.rss_mib.append(memory["VmRSS"])
             self.own_mib.append(memory["RssAnon"])
+            if len(self.cpu_s) % max(1, self.trials // 10) == 0:
+                each, mirror = (1000 * self.per_trial(s) for s in (self.cpu_s, self.mirror_cpu_s))
+                line = f"{len(self.cpu_s)} trials: {each:.1f} ms each, {mirror:.1f} in the mirror; "
+                line += f"{self.rss_mib[-1]} MiB, {self.own_mib[-1]} of its own"
+                print(line, file=sys.stderr, flush=True)
 
     def per_trial(self, series: list[float]) -> float:
         return (series[-1] - series[0]) / (len(series) - 1)
@@ -112,7 +117,8 @@ def measure(trials: int, options: argparse.Namespace) -> dict[str, Any]:
     watch, asked = Watch(trials), _timed_proposals()
     with tempfile.TemporaryDirectory() as folder, _tracker(Path(folder), options) as uri:
         root = Path(folder)
-        study = StudyDir.create(root, "overhead", _space(trials, options), _PRINTS, "")
+        space = overhead_space(trials, options.epochs, options.sampler, options.scheduler)
+        study = StudyDir.create(root, "overhead", space, _PRINTS, "")
         mirror = None
         listeners: list[Callable[[Mapping[str, Any]], None]] = [watch]
         if uri:
@@ -244,7 +250,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _space(trials: int, options: argparse.Namespace) -> Space:
+def overhead_space(trials: int, epochs: int, sampler: str, scheduler: str) -> Space:
     """Eight axes, as many as a search of several methods has."""
     names = ["optim.weight_decay", "optim.momentum", "optim.warmup_fraction", "data.val_fraction"]
     names += ["train.label_smoothing", "train.mixup_alpha", "train.mixup_prob"]
@@ -252,10 +258,10 @@ def _space(trials: int, options: argparse.Namespace) -> Space:
     return Space.from_dict(
         {
             "name": "overhead",
-            "base": {"methods": ["linear"], "train.epochs": options.epochs},
+            "base": {"methods": ["linear"], "train.epochs": epochs},
             "axes": {"optim.lr": {"float": [1e-4, 1e-1], "log": True}, **axes},
-            "sampler": {"name": options.sampler},
-            "scheduler": {"name": options.scheduler},
+            "sampler": {"name": sampler},
+            "scheduler": {"name": scheduler},
             "budget": {"trials": trials},
         }
     )

@@ -1,6 +1,5 @@
 """The `tcpa` command: parse, call one function, print. Heavy parts load on first use."""
 
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -278,20 +277,22 @@ def sync(study: Study, root: Root = DEFAULT_ROOT, tracking_uri: Uri = None) -> N
 def dashboard(
     root: Root = DEFAULT_ROOT,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; one that others reach demands a password.")
+    ] = "127.0.0.1",
 ) -> None:
     """Open the MLflow pages of a studies folder on http://127.0.0.1:PORT until Ctrl-C."""
     database = root / "mlflow.db"
     if not database.is_file():
         raise StudyError(f"no MLflow database {database}; run a study with this --root first.")
     from search.run import run_pages
+    from search.serving import is_open, opening, serve, server_command
 
-    address = f"http://127.0.0.1:{port}"
+    server_command(database, host, port)  # refuses before anything is said
+    address = f"http://{host}:{port}"
     lines = [f"MLflow: {address}  (Ctrl-C ends it)", *run_pages(database, address)]
-    print("\n".join(lines), flush=True)
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    server = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    stores = ["--backend-store-uri", f"sqlite:///{database.resolve()}"]
-    os.execv(sys.executable, [*server, *stores, "--workers", "1"])
+    print("\n".join(lines + [opening(host, port)] * is_open(host)), flush=True)
+    serve(database, host, port)
 
 
 @app.command()

@@ -5,6 +5,7 @@ writes to MLflow. What is not mirrored yet waits on the disk and not in memory.
 """
 
 import logging
+import math
 import os
 import random
 import threading
@@ -108,6 +109,10 @@ class Mirror:
         self._number = 0
         """Events in it."""
         self._writer: RunWriter | None = None
+        self.num_trials = 0
+        """Trials that MLflow holds."""
+        self.damage: RecordError | None = None
+        """Why the journal cannot be read on."""
         self._news = threading.Event()
         self._closing = threading.Event()
         self._is_down = False
@@ -119,24 +124,25 @@ class Mirror:
         self._acknowledged = event["n"]
         self._news.set()
 
-    def close(self, timeout_s: float = 60.0) -> bool:
+    def close(self, timeout_s: float = 60.0, total_s: float | None = None) -> bool:
         """Write what is left.
 
         Args:
-            timeout_s: Time after which a tracker that takes nothing is given up, and a fifth of
-                the time after which a slow one is.
+            timeout_s: Time after which a tracker that takes nothing is given up.
+            total_s: Time after which a slow one is; None: five times as long.
 
         Returns:
             False when the tracker did not take everything; `sync` completes it later.
         """
         self._closing.set()
         self._news.set()
-        end = time.monotonic() + 5 * timeout_s
+        end = time.monotonic() + (5 * timeout_s if total_s is None else total_s)
         before = None
         while self._thread.is_alive() and time.monotonic() < end and before != self._progress():
             before = self._progress()
             self._thread.join(timeout_s)
-        return not self._thread.is_alive() and not self._is_down and not self._refused()
+        is_whole = not (self._thread.is_alive() or self._is_down or self.damage)
+        return is_whole and not self._refused()
 
     def cpu_s(self) -> float:
         """CPU time that the mirror has cost until now; 0 once it has ended."""
@@ -167,7 +173,7 @@ class Mirror:
                 events, offset = self._read()
             except RecordError as err:
                 self._warn(f"MLflow is not kept up to date any more: {err}")
-                self._is_down = True
+                self.damage = err
                 return
             try:
                 self._write(events, again=retries > 0, is_last=closing and len(events) < CHUNK)
@@ -181,6 +187,7 @@ class Mirror:
                 continue
             retries = 0
             self._offset, self._number = offset, self._number + len(events)
+            self.num_trials += sum(event["kind"] == "planned" for event in events)
             self._say_up()
             if len(events) < CHUNK:
                 if closing:
@@ -253,23 +260,16 @@ def sync(
         RecordError: The journal is damaged.
     """
     check_tracker(uri)
-    lines = enumerate(read_journal(study_dir / "journal.jsonl"))
-    numbered = ({**event, "n": n} for n, event in lines)
-    trials = 0
-    try:
-        writer = RunWriter(study_dir, uri, artifact_root, is_new=False, warn=warn)
-        while chunk := list(islice(numbered, CHUNK)):
-            writer.write(chunk)
-            trials += sum(event["kind"] == "planned" for event in chunk)
-        writer.finish()
-    except RecordError:
-        raise
-    except Exception as err:  # whatever the store's driver raises
+    mirror = Mirror(study_dir, uri, artifact_root=artifact_root, warn=warn)
+    is_whole = mirror.close(total_s=math.inf)
+    if mirror.damage is not None:
+        raise mirror.damage
+    if not is_whole:
         raise StudyError(
-            f"MLflow does not answer any more at {without_secrets(uri)} ({_why(err, uri)}); what "
-            "it took is kept: run 'tcpa sync' again."
-        ) from err
-    return trials - len(writer.refused)
+            f"MLflow lacks {mirror.lacking()} at {without_secrets(uri)}; what it took is kept: run "
+            "'tcpa sync' again."
+        )
+    return mirror.num_trials
 
 
 def _why(err: Exception, uri: str) -> str:

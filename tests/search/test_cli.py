@@ -30,7 +30,7 @@ OPTIONS = {
     "status": {"--root"},
     "report": {"--root", "--live", "--every"},
     "sync": {"--root", "--tracking-uri"},
-    "dashboard": {"--root", "--port"},
+    "dashboard": {"--root", "--port", "--host"},
     "doctor": {"--root", "--address", "--tracking-uri"},
     "data": {"--root"},
     "backbones": set(),
