@@ -178,7 +178,7 @@ def draw_all(found: Frames, folder: Path) -> list[Drawn]:
         if found.study.kind not in module.KINDS:
             continue
         path, is_wide = folder / name, getattr(module, "WIDE", False)
-        data = module.prepare(found)
+        data = module.prepare(found).copy(deep=False)
         data.attrs["drawn_by"] = _drawn_by(module)
         gist = getattr(module, "gist", None) if is_running and len(data) > DOTS else None
         if not looks_same(data, path, gist):

@@ -45,14 +45,14 @@ def prepare(tables: Frames) -> pd.DataFrame:
 
 
 def gist(data: pd.DataFrame) -> pd.DataFrame:
-    """Lines, limits and legend of thousands of points, at 200 places."""
-    places = np.linspace(0, len(data) - 1, 200).round().astype(int)
+    """Lines, limits and legend of thousands of points: where the best so far changes, and ends."""
+    steps = data[data["best"].notna() & data["best"].ne(data["best"].shift())]
     low, high = data["value"].quantile([0.02, 1])
     return pd.DataFrame(
         {
-            "best": data["best"].to_numpy()[places],
-            "regret": data["regret"].to_numpy()[places],
-            "value": np.linspace(low, high, 200),
+            "at": [*(steps["number"] / data["number"].max()), 0.0, 1.0],
+            "value": [*steps["best"], low, high],
+            "regret": [*steps["regret"], np.nan, np.nan],
             "methods": ", ".join(sorted(data["methods"].unique())),
         }
     )
