@@ -5,7 +5,7 @@ import ipaddress
 import os
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,7 +32,7 @@ def serve(database: Path, host: str, port: int) -> NoReturn:
     os.execve(sys.executable, line, {**os.environ, **variables})
 
 
-def server_command(database: Path, host: str, port: int) -> tuple[Sequence[str], Mapping[str, str]]:
+def server_command(database: Path, host: str, port: int) -> tuple[list[str], Mapping[str, str]]:
     """The command line of the server, free of secrets, and what its environment needs.
 
     Raises:

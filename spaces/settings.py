@@ -75,4 +75,4 @@ class Budget(Settings):
     """Longest time without a training step before a worker is taken for hung and replaced; None: 20
     epochs of its pack, between a minute and an hour."""
     pack_size: int | None = Field(default=None, ge=1)
-    """Most trials that one worker trains together; None: as many as a measurement finds worth it."""
+    """Most trials that a worker trains together; None: as many as a measurement finds worth it."""
