@@ -164,7 +164,7 @@ def run(tests: Sequence[str]) -> list[Case]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         options = ["-o", "junit_family=xunit1", f"--junitxml={report}", "-p", "no:randomly"]
-        command = [sys.executable, "-m", "pytest", "-q", *options, *tests]
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "", *options, *tests]
         subprocess.run(command, cwd=ROOT, check=False)
         return [_case(element) for element in ElementTree.parse(report).iter("testcase")]
 

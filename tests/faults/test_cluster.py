@@ -12,7 +12,7 @@ from benchmarks._faults.check import check
 from benchmarks._faults.scene import Driver, cluster, make_space, make_study, order
 from search.cluster import Devices
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
 Record = Callable[[str, object], None]
 

@@ -15,7 +15,7 @@ from benchmarks._faults.scene import Driver, add_database, make_space, make_stud
 from search.study import StudyDir
 from search.tracking import default_uri
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
 Record = Callable[[str, object], None]
 

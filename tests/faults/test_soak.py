@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.soak import soak
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
 
 def test_a_minute_of_random_faults_loses_and_repeats_nothing(

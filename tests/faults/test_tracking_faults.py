@@ -20,7 +20,7 @@ from search.tracking import Mirror, sync
 from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult, read_journal
 from tests.faults.servers import MlflowServer, Mood, Proxy
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
 TRIALS, EPOCHS = 9, 3
 NO_POSTGRESQL = "PostgreSQL (Debian's package postgresql) or psycopg is not installed"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tcpa_core.checkpoint import load_checkpoint, save_checkpoint
-from tcpa_core.errors import CheckpointError
+from tcpa_core.errors import CheckpointError, StorageError
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_failed_write_keeps_the_old_file(saved: Path, monkeypatch: pytest.Monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tcpa_core.checkpoint.os.fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match="No space left"):
         save_checkpoint(saved, {"a": torch.zeros(1)}, {"epoch": 4})
     assert load_checkpoint(saved)[1]["epoch"] == 3
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]
