@@ -197,7 +197,7 @@ def limited(folder: Path, settings: dict[str, Any], trials: int, extra: int) -> 
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("settings", "trials", "extra", "says", "ends"),
     [

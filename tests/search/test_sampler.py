@@ -221,7 +221,7 @@ def test_design_is_run_in_its_order_with_its_cells(tmp_path: Path) -> None:
     ]
     assert {p.origin for p in driver.planned} == {"design"}
     assert driver.planned[0].cells == [
-        {"factor": "optim.lr", "level": "0.01", "order": 0, "baseline": True}
+        {"factor": "optim.lr", "level": "0.01", "order": 0, "baseline": True, "dataset": ""}
     ]
 
 

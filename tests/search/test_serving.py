@@ -1,5 +1,6 @@
 """MLflow's pages: loopback as they are, open addresses only with a password."""
 
+import base64
 import importlib.util
 import os
 import urllib.error
@@ -63,9 +64,12 @@ def test_an_open_server_lets_nobody_in_without_a_password(
     server.line, server.variables = line, {**os.environ, **variables}
     server.start()
     try:
+        asked = f"{server.uri}/api/2.0/mlflow/experiments/get?experiment_id=1"
         with pytest.raises(urllib.error.HTTPError, match="401"):
-            urllib.request.urlopen(f"{server.uri}/api/2.0/mlflow/experiments/get?experiment_id=1")
-        forged = urllib.request.Request(f"{server.uri}/version", headers={"Host": "evil.example"})
+            urllib.request.urlopen(asked)
+        pair = base64.b64encode(f"admin:{WORD}".encode()).decode()
+        headers = {"Host": "evil.example", "Authorization": f"Basic {pair}"}
+        forged = urllib.request.Request(asked, headers=headers)
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(forged)
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
