@@ -13,6 +13,14 @@ from typing import Any
 from tcpa_core import plugins
 
 PROTOCOLS = "tcpa_core.protocols"
+FINE_GRAINED: Mapping[str, Any] = {
+    "data.resize": "short_side",
+    "data.resize_to": None,
+    "data.random_crop": True,
+    "data.flip": True,
+    "data.train_on": "train",
+}
+"""Images of the fine-grained data sets as VPT prepares them, and CVPT after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

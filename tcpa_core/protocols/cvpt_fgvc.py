@@ -4,17 +4,13 @@ Source:
     Lingyun0419/CVPT: the training script.
 """
 
-from tcpa_core.protocols.base import Protocol
+from tcpa_core.protocols.base import FINE_GRAINED, Protocol
 from tcpa_core.protocols.cvpt_vtab import PROTOCOL as VTAB
 
 PROTOCOL = Protocol(
     settings={
         **VTAB.settings,
-        "data.resize": "short_side",
-        "data.resize_to": None,
-        "data.random_crop": True,
-        "data.flip": True,
-        "data.train_on": "train",
+        **FINE_GRAINED,
     },
     not_reproduced=tuple(line for line in VTAB.not_reproduced if not line.startswith("test is")),
 )
