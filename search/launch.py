@@ -44,6 +44,8 @@ POLL_S = 0.5
 ANSWER_S = 20.0
 """A head or dispatcher that does not answer in this time is lost. Ray itself ends the process 60 s
 after it has lost its head, without a word of ours."""
+LAST_ANSWER_S = 8.0
+"""The same after a signal to stop: it may have ended Ray, and who sent it often waits 30 s."""
 
 SLOTS = 4
 """Trials per worker where nothing was measured."""
@@ -210,7 +212,7 @@ class _Run:
         finally:
             if not self._is_ray_lost:
                 with suppress(RayError):
-                    ray.get(self._dispatcher.halt.remote(), timeout=HALT_S + ANSWER_S)
+                    self._answer(self._dispatcher.halt.remote(), HALT_S)
             self._closing.set()
             pump.join()
 
@@ -405,7 +407,7 @@ class _Run:
             closing = self._closing.is_set()
             try:
                 call = self._dispatcher.next_events.remote(0.0 if closing else POLL_S)
-                events, fault = ray.get(call, timeout=POLL_S + ANSWER_S)
+                events, fault = self._answer(call, POLL_S)
                 if events:
                     self._record(*events)
                 if fault is not None:
@@ -421,6 +423,19 @@ class _Run:
                 return
             if closing and not events:
                 return
+
+    def _answer(self, call: Any, takes_s: float) -> Any:
+        """What the dispatcher answers to a call that may take so long.
+
+        Raises:
+            GetTimeoutError: It does not.
+        """
+        begun = time.monotonic()
+        while not ray.wait([call], timeout=POLL_S)[0]:
+            patience = LAST_ANSWER_S if self._stop_reason else ANSWER_S
+            if self._is_ray_lost or time.monotonic() - begun > takes_s + patience:
+                raise GetTimeoutError("its dispatcher does not answer")
+        return ray.get(call)
 
     def _lose_ray(self, err: RayError) -> None:
         """End, because the cluster does not answer. A signal to us may have been one to Ray, too.

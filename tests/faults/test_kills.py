@@ -4,6 +4,7 @@ import os
 import signal
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,25 @@ from benchmarks._faults.check import audit, check, numbers_of
 from benchmarks._faults.scene import Driver, add_database, make_space, make_study, order, slowness
 from search.study import StudyDir
 from search.tracking import default_uri
+from tcpa_core.record import FINAL_KINDS
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
 Record = Callable[[str, object], None]
+
+
+def all_in_the_midst(driver: Driver) -> bool:
+    """Whether two workers have trials, each with a checkpoint and some epochs to go."""
+    worker: dict[str, int] = {}
+    epochs: Counter[str] = Counter()
+    for event in driver.events():
+        if event["kind"] == "started":
+            worker[event["trial"]] = event["worker"]
+        elif event["kind"] == "epoch":
+            epochs[event["trial"]] += 1
+        elif event["kind"] in FINAL_KINDS:
+            del worker[event["trial"]]
+    return len(set(worker.values())) == 2 and all(1 <= epochs[trial] <= 3 for trial in worker)
 
 
 def test_a_killed_worker_loses_nothing_and_the_user_is_told(
@@ -26,7 +42,7 @@ def test_a_killed_worker_loses_nothing_and_the_user_is_told(
     space = make_space(trials=8)
     study = make_study(tmp_path, space, epoch_s=0.4)
     with Driver(study) as driver:
-        driver.wait_for("epoch", 6)
+        driver.wait_until(lambda: all_in_the_midst(driver), "two workers with trials in the midst")
         victim = driver.workers()[0]
         before = driver.kinds()["started"]
         os.kill(victim, signal.SIGKILL)

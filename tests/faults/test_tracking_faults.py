@@ -288,7 +288,10 @@ def test_sqlite_with_eight_writers_beside_us(study: Study, tmp_path: Path) -> No
 
 
 def _write(path: Path, number: int, stop: Any) -> None:
-    """Write to a database of MLflow's in short transactions, as another study's driver would."""
+    """Write to a database of MLflow's in short transactions, as the drivers of other studies do.
+
+    Eight of them hold the lock for more than half of the time.
+    """
     database = sqlite3.connect(path, timeout=120, isolation_level=None)
     count = 0
     while not stop.is_set():
@@ -298,8 +301,9 @@ def _write(path: Path, number: int, stop: Any) -> None:
             "INSERT INTO experiment_tags (key, value, experiment_id) VALUES (?, 'x', 1)",
             (f"{number}-{count}",),
         )
-        time.sleep(0.02)
+        time.sleep(0.01)
         database.execute("COMMIT")
+        time.sleep(0.1)
     database.close()
 
 
