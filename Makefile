@@ -16,7 +16,8 @@ quickstart: $(VENV)/.installed
 	$(BIN)/tcpa quickstart --root $(ROOT)
 
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/faults
+	$(BIN)/python -m benchmarks.faults --short
 
 # What is promised about failures and scale, measured: an hour at most on two cores.
 faults: $(VENV)/.installed-dev

@@ -25,7 +25,6 @@ from reports.tables import epoch_table, trial_table
 from search import cli
 from search.cost import recorded
 from search.past import read_past
-from search.sampler import Sampled
 from search.study import Journal, StudyDir
 from spaces.reader import read_text
 from spaces.space import load_space, parse_override, preset_names
@@ -60,7 +59,7 @@ def all_targets(folder: Path) -> Iterator[Target]:
     for make in (
         _spaces, _overrides, _settings, _descriptions, _journals, _events, _kept_records, _lists,
         _splits, _folders, _images, _pixels, _checkpoints, _states, _weights, _arrays, _torch_files,
-        _optuna_logs, _names, _commands,
+        _names, _commands,
     ):  # fmt: skip
         own = folder / make.__name__
         own.mkdir()
@@ -448,28 +447,6 @@ def _weight_files(folder: Path, suffix: str, weight: int, seeds: Sequence[bytes]
         return _load_file(vit, path, "vit_nano")
 
     return Target(name=f"weights (.{suffix})", weight=weight, seeds=seeds, read=read)
-
-
-def _optuna_logs(folder: Path) -> Target:
-    """What is in optuna.log, a copy for viewers, never stops a search."""
-    (folder / "space.yaml").write_text(
-        "name: s\nbudget: {trials: 4}\naxes: {optim.lr: {float: [1e-3, 1e-1]}}\n"
-    )
-    space = load_space(str(folder / "space.yaml"))
-    Sampled(space, folder / "first.log", "mine").close()
-    whole = (folder / "first.log").read_bytes()
-    path = folder / "optuna.log"
-
-    def read(data: bytes) -> object:
-        path.write_bytes(data)
-        source = Sampled(space, path, "mine")
-        found = source.propose(0)
-        source.close()
-        assert found is not None
-        return found
-
-    deep = b'{"op_code": ' + b"[" * 9_000
-    return Target(name="optuna.log", weight=1, seeds=[whole, deep, b"\n" * 1000], read=read)
 
 
 def _names(folder: Path) -> Target:

@@ -27,6 +27,7 @@ from ray.tune.search import Searcher
 
 from benchmarks.harness import RESULTS, machine
 from benchmarks.overhead import overhead_space
+from search.optuna_log import OptunaLog
 from search.sampler import Sampled
 from search.searcher import StudySearcher
 from search.study import Journal
@@ -169,7 +170,7 @@ def _figures(
 def _searcher(trials: int, folder: Path, journal: Journal, places: int) -> StudySearcher:
     space = overhead_space(trials, EPOCHS, "tpe", "asha")
     return StudySearcher(
-        Sampled(space, folder / "optuna.log", "simulation"),
+        Sampled(space, "simulation", OptunaLog(folder / "optuna.log", space, ["simulation"])),
         fingerprints={"data": "none", "weights": "none"},
         plan=lambda planned: journal.append(planned.event()),
         stop=lambda trial: None,

@@ -63,18 +63,26 @@ class Chaos:
         return True
 
     def strike(self) -> str:
-        """One fault, all kinds equally often.
+        """One fault, all kinds equally often; "" when the study has finished meanwhile.
 
         A driver is spared until it has recorded an epoch, or nothing would go on.
         """
-        allowed = KINDS if self.driver.kinds()["epoch"] else KINDS[:2]
-        if not set(self._next) & set(allowed):
-            self._next += self._random.sample(KINDS, len(KINDS))
-        kind = next(kind for kind in self._next if kind in allowed)
-        self._next.remove(kind)
+        if not self._next:
+            self._next = self._random.sample(KINDS, len(KINDS))
+        kind = self._next.pop()
+        if kind in ("driver", "stop") and not self._goes_on():
+            return ""
         getattr(self, f"_{kind}")()
         self.struck[kind] += 1
         return kind
+
+    def _goes_on(self) -> bool:
+        """Wait until the driver has recorded an epoch; False when it has ended before."""
+        while self.driver.process.poll() is None:
+            if self.driver.kinds()["epoch"]:
+                return True
+            time.sleep(0.1)
+        return False
 
     def _worker(self) -> None:
         workers = sorted(pid for node in self._nodes.nodes for pid in self._nodes.workers(node))
@@ -138,7 +146,7 @@ def soak(
         finally:
             chaos.driver.clear()
     build_report(study.path)
-    found = audit(study, stub_numbers(space, root), tracking_uri=default_uri(root), tables=True)
+    found = audit(study, stub_numbers(space), tracking_uri=default_uri(root), tables=True)
     return _row(seed, time.monotonic() - begun, chaos, found)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.optuna_log import OptunaLog
 from search.sampler import Planned, Proposal, Sampled
 from spaces.axes import label
 from spaces.space import Space
@@ -39,9 +40,11 @@ class Balanced:
 
     def __init__(self, space: Space, log: Path, name: str) -> None:
         self._share = space.trials_per_method()
+        spaces = {f"{name}/{chain}": one for chain, one in space.per_method().items()}
+        copy = OptunaLog(log, space, list(spaces))
         self._methods = {
-            chain: _Method(Sampled(one, log, f"{name}/{chain}"))
-            for chain, one in space.per_method().items()
+            study.removeprefix(f"{name}/"): _Method(Sampled(one, study, copy))
+            for study, one in spaces.items()
         }
 
     def propose(self, attempt: int) -> Proposal | None:

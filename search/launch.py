@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from search.balance import Balanced
 from search.cluster import Devices, connect, on_interrupt
 from search.dispatcher import HALT_S, Dispatcher
+from search.optuna_log import OptunaLog
 from search.pack_worker import WorkerSpec
 from search.past import Past, read_past
 from search.race import Race
@@ -293,7 +294,8 @@ class _Run:
         elif self._space.sampler.per:
             source = Balanced(self._space, log, self._study.name)
         else:
-            source = Sampled(self._space, log, self._study.name)
+            name = self._study.name
+            source = Sampled(self._space, name, OptunaLog(log, self._space, [name]))
         searcher = StudySearcher(
             source,
             fingerprints=self._study.document()["fingerprints"],

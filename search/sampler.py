@@ -8,24 +8,18 @@ a copy for optuna-dashboard is written to a journal file beside it.
 import hashlib
 import importlib.util
 import json
-import logging
 import math
-import queue
-import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import islice
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from search.optuna_log import OptunaLog
 from spaces.space import Space
 from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.errors import ConfigError, RecordError
@@ -178,9 +172,14 @@ class Sampled:
     """Points suggested by Optuna; every point is run with all seeds of the space.
 
     Used by one thread at a time.
+
+    Args:
+        space: Its axes, sampler and first points.
+        name: Of the Optuna study.
+        log: Gets a copy of the finished points under that name.
     """
 
-    def __init__(self, space: Space, log: Path, name: str) -> None:
+    def __init__(self, space: Space, name: str, log: OptunaLog | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
         goals: list[Goal] = [objective.goal for objective in space.objective]
@@ -199,7 +198,7 @@ class Sampled:
         self._open: dict[optuna.Trial, int] = {}
         self._values: dict[optuna.Trial, list[list[float]]] = {}
         self._last: dict[optuna.Trial, list[tuple[int, float]]] = {}
-        self._log = _OptunaLog(log, name, goals)
+        self._log = log
 
     def propose(self, attempt: int) -> Proposal | None:
         """The next configuration: another seed of the current point, or a new point.
@@ -316,7 +315,8 @@ class Sampled:
 
     def close(self) -> None:
         """Finish writing the copy for optuna-dashboard."""
-        self._log.close()
+        if self._log is not None:
+            self._log.close()
 
     def _learn(self, trial: optuna.Trial, outcome: Mapping[str, Any]) -> None:
         values = [outcome.get(o.metric) for o in self._space.objective]
@@ -344,7 +344,8 @@ class Sampled:
             told = trial.study.tell(trial, state=TrialState.PRUNED)
         else:
             told = trial.study.tell(trial, state=TrialState.FAIL)
-        self._log.add(told)
+        if self._log is not None:
+            self._log.add(self._study.study_name, told)
         if trial.study is not self._study:
             self._study.add_trial(told)
         self._num_told += 1
@@ -408,66 +409,3 @@ def make_sampler(space: Space, number: int, name: str | None = None) -> optuna.s
         )
     with warnings.catch_warnings(action="ignore"):  # QMC calls itself experimental
         return makers[name]()
-
-
-_LOG_CHUNK = 200
-"""Trials that the copy for optuna-dashboard is written with before its memory is freed."""
-
-
-class _Appended(JournalFileBackend):
-    """An Optuna journal of which only the study and what is added is read.
-
-    Optuna keeps every line that it has read, 3 KiB for a trial.
-    """
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self._read = list(islice(super().read_logs(0), 1))
-
-    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:  # type: ignore[override]
-        """Lines of this object from a number on."""
-        return self._read[log_number_from:]
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write lines to the file."""
-        super().append_logs(logs)
-        self._read += json.loads(json.dumps(logs))
-
-
-class _OptunaLog:
-    """Copies finished trials to a journal file in the background; 58 ms each would stall us."""
-
-    def __init__(self, path: Path, name: str, directions: Sequence[Goal]) -> None:
-        self._queue: queue.Queue[optuna.trial.FrozenTrial | None] = queue.Queue()
-        self._args = (path, name, directions)
-        self._thread = threading.Thread(target=self._write, name="optuna-log", daemon=True)
-        self._thread.start()
-
-    def add(self, trial: optuna.trial.FrozenTrial) -> None:
-        self._queue.put(trial)
-
-    def close(self) -> None:
-        self._queue.put(None)
-        self._thread.join(timeout=30)
-
-    def _write(self) -> None:
-        path, name, directions = self._args
-        try:
-            storage = JournalStorage(JournalFileBackend(str(path)))
-            study = optuna.create_study(
-                storage=storage, study_name=name, directions=directions, load_if_exists=True
-            )
-            known = {t.user_attrs.get("number") for t in study.trials}
-            added = 0
-            while (trial := self._queue.get()) is not None:
-                if trial.user_attrs["number"] in known:
-                    continue
-                if added % _LOG_CHUNK == 0:
-                    storage = JournalStorage(_Appended(str(path)))
-                    study = optuna.load_study(study_name=name, storage=storage)
-                study.add_trial(trial)
-                added += 1
-        except Exception as err:  # a copy for a viewer must never stop the search
-            logging.getLogger(__name__).warning(
-                "%s cannot be written (%s); the search goes on without this copy", path, err
-            )

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.faults import FAULTS
+
 ROOT = Path(__file__).parents[1]
 OURS = ("tcpa_core", "spaces", "search", "reports")
 STDLIB = sys.stdlib_module_names
@@ -86,10 +88,14 @@ def test_light_modules_do_not_load_torch(module: str) -> None:
     _run(f"import sys, {module}\nassert 'torch' not in sys.modules")
 
 
-def test_nothing_reads_pickles() -> None:
-    for package in OURS:
-        for path in (ROOT / package).rglob("*.py"):
-            text = path.read_text()
-            assert "import pickle" not in text and "yaml.load(" not in text, path
-            for call in text.split("torch.load(")[1:]:
-                assert "weights_only=True" in call.split("\n\n")[0], path
+def test_every_test_of_faults_is_in_a_row_of_the_fault_table() -> None:
+    folder = Path(__file__).parent / "faults"
+    found = {
+        f"faults/{path.name}::{node.name}"
+        for path in folder.glob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+    listed = {test for fault in FAULTS for test in fault.tests}
+    missing = {test for test in found if not {test, test.partition("::")[0]} & listed}
+    assert found and not missing

@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -95,7 +94,7 @@ def check(study: StudyDir, space: Space) -> Audit:
         AssertionError: Something was lost, doubled or changed.
     """
     root = study.path.parent
-    found = audit(study, stub_numbers(space, root), tracking_uri=default_uri(root))
+    found = audit(study, stub_numbers(space), tracking_uri=default_uri(root))
     assert found.is_clean, found
     return found
 
@@ -159,9 +158,9 @@ def _close(found: list[float], right: list[float]) -> bool:
     return same and all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(found, right, strict=True))
 
 
-def stub_numbers(space: Space, scratch: Path) -> Numbers:
+def stub_numbers(space: Space) -> Numbers:
     """The numbers of an undisturbed run with stub training and a sampler that does not learn."""
-    source = Sampled(space, scratch / "undisturbed.log", "undisturbed")
+    source = Sampled(space, "undisturbed")
     numbers: Numbers = {}
     while len(numbers) < (space.budget.trials or 0):
         proposal = source.propose(0)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 from unittest.mock import patch
 
+import ray
 from mlflow import MlflowClient
 from ray.cluster_utils import Cluster
 
@@ -234,6 +235,8 @@ class Nodes:
     """A Ray cluster on this machine: a head without processors, and nodes of one each."""
 
     def __init__(self, count: int) -> None:
+        if ray.is_initialized():  # the nodes would take its address for theirs
+            raise RuntimeError("this process has a Ray connection already; close it first")
         with patch.dict(os.environ, _ENVIRONMENT):
             self._cluster = Cluster(
                 initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
@@ -266,6 +269,7 @@ class Nodes:
 
     def lose_head(self) -> None:
         """Kill the head, and with it the cluster."""
+        self._let_go()
         head = self._cluster.head_node
         head.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
 
@@ -275,11 +279,16 @@ class Nodes:
 
     def close(self) -> None:
         """End every process of the cluster."""
+        self._let_go()
         for node in [*self._cluster.worker_nodes, self._cluster.head_node]:
             node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
         for pid in self._frozen:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def _let_go(self) -> None:
+        """Close the connection to the head, which would end this process a minute after it."""
+        self._cluster.global_state.disconnect()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from benchmarks._faults.check import check
 from benchmarks._faults.scene import Driver, cluster, make_space, make_study, order
 from search.cluster import Devices
 
-pytestmark = [pytest.mark.integration, pytest.mark.faults]
+pytestmark = pytest.mark.integration
 
 Record = Callable[[str, object], None]
 
@@ -38,6 +38,7 @@ def notices(driver: Driver) -> list[str]:
     return found
 
 
+@pytest.mark.faults
 def test_trials_of_a_lost_node_move_and_nodes_that_join_are_used(
     tmp_path: Path, record_property: Record
 ) -> None:
@@ -69,6 +70,7 @@ def test_trials_of_a_lost_node_move_and_nodes_that_join_are_used(
     check(study, space)
 
 
+@pytest.mark.faults
 def test_a_frozen_node_is_found_out_and_a_lost_head_is_survived_on_a_new_cluster(
     tmp_path: Path, record_property: Record
 ) -> None:

@@ -1,6 +1,5 @@
 """Files that are torn, altered or hostile: found out, said, and never quietly wrong."""
 
-import ast
 import json
 import pickle
 from collections.abc import Callable, Iterator
@@ -20,8 +19,6 @@ from tcpa_core.errors import CheckpointError, RecordError, StudyError, TcpaError
 from tcpa_core.record import read_journal
 from tcpa_core.worker import Worker
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("tcpa_core", "spaces", "search", "reports")
 EVERY = 100
 """Distance of the positions that are damaged."""
 
@@ -180,32 +177,6 @@ def test_a_pickle_is_not_run_as_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         load_checkpoint(path)
     assert not trace.exists()
-
-
-def calls(tree: ast.AST) -> Iterator[tuple[str, list[str]]]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), [keyword.arg or "" for keyword in node.keywords]
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_our_code_loads_nothing_that_can_run(package: str) -> None:
-    for path in (ROOT / package).rglob("*.py"):
-        tree = ast.parse(path.read_text())
-        for node in ast.walk(tree):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            tops = {name.split(".")[0] for name in names}
-            assert not tops & {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}, path
-        for name, keywords in calls(tree):
-            assert name not in ("eval", "exec", "os.system", "yaml.load", "pickle.load"), path
-            if name == "torch.load":
-                assert "weights_only" in keywords, path
-            if name == "np.load":
-                assert "allow_pickle" in keywords, path
 
 
 @pytest.mark.parametrize("name", ["..", "../other", "a/b", "/etc", "", "A", "a" * 65, "a\nb", "."])

@@ -17,7 +17,7 @@ from search.study import StudyDir
 from search.tracking import default_uri
 from tcpa_core.record import FINAL_KINDS
 
-pytestmark = [pytest.mark.integration, pytest.mark.faults]
+pytestmark = pytest.mark.integration
 
 Record = Callable[[str, object], None]
 
@@ -125,6 +125,7 @@ POINTS = (
 )
 
 
+@pytest.mark.faults
 def test_a_driver_killed_at_four_points_is_resumed_to_the_numbers_of_an_undisturbed_run(
     tmp_path: Path, record_property: Record
 ) -> None:
@@ -143,6 +144,7 @@ def test_a_driver_killed_at_four_points_is_resumed_to_the_numbers_of_an_undistur
     record_property("trials taken up", found.restarts)
 
 
+@pytest.mark.faults
 def test_a_signal_ends_a_study_in_order_within_30_s_though_an_epoch_never_ends(
     tmp_path: Path, record_property: Record
 ) -> None:
@@ -170,6 +172,7 @@ def test_a_signal_ends_a_study_in_order_within_30_s_though_an_epoch_never_ends(
     check(study, space)
 
 
+@pytest.mark.faults
 def test_a_second_ctrl_c_ends_at_once_and_the_study_can_be_resumed(
     tmp_path: Path, record_property: Record
 ) -> None:
@@ -207,6 +210,7 @@ ablation:
 """
 
 
+@pytest.mark.faults
 def test_real_training_gives_the_same_numbers_and_a_nan_fails_its_member_alone(
     tmp_path: Path, record_property: Record
 ) -> None:

@@ -20,7 +20,7 @@ from search.tracking import Mirror, sync
 from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult, read_journal
 from tests.faults.servers import MlflowServer, Mood, Proxy
 
-pytestmark = [pytest.mark.integration, pytest.mark.faults]
+pytestmark = pytest.mark.integration
 
 TRIALS, EPOCHS = 9, 3
 NO_POSTGRESQL = "PostgreSQL (Debian's package postgresql) or psycopg is not installed"
@@ -212,6 +212,7 @@ def test_a_server_that_stops_and_starts(
     study.check(store)
 
 
+@pytest.mark.faults
 @pytest.mark.usefixtures("experiment")
 @pytest.mark.parametrize("mood", ["error", "error_after", "swallow", "slow"])
 def test_a_server_that_is_broken_or_slow_for_a_while(
@@ -233,6 +234,7 @@ def test_a_server_that_is_broken_or_slow_for_a_while(
     assert not study.said or study.said[-1] == "MLflow answers again."
 
 
+@pytest.mark.faults
 @pytest.mark.usefixtures("experiment")
 def test_the_end_does_not_wait_for_a_server_that_is_silent(
     study: Study, server: tuple[MlflowServer, str]
@@ -263,6 +265,7 @@ def test_postgresql_restarts_under_load(study: Study, postgresql: PostgreSQL) ->
     study.check(postgresql.uri)
 
 
+@pytest.mark.faults
 def test_sqlite_with_eight_writers_beside_us(study: Study, tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     store = f"sqlite:///{path}"

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from search.balance import Balanced
 from search.sampler import Planned, Proposal
@@ -60,6 +62,15 @@ def test_every_method_gets_the_same_number_of_trials(tmp_path: Path) -> None:
     done = run(Balanced(space, tmp_path / "log", "s"), SECONDS, 100)
     assert count(done) == {"linear": 4, "vpt": 4, "vpt+tcpa": 4}
     assert all(p.config.flat().get("vpt.num_prompts") in (5, 10) for p in done[1::3])
+
+
+def test_the_copy_for_the_dashboard_has_a_study_for_each_method(tmp_path: Path) -> None:
+    done = run(Balanced(methods_space(budget={"trials": 14}), tmp_path / "log", "s"), SECONDS, 100)
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "log")))
+    trials = {
+        s.study_name: len(storage.get_all_trials(s._study_id)) for s in storage.get_all_studies()
+    }
+    assert trials == {f"s/{method}": number for method, number in count(done).items()}
 
 
 def test_replicates_stay_whole(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from search.optuna_log import OptunaLog
 from search.sampler import Design, Planned, Sampled, make_sampler
 from search.searcher import StudySearcher
 from spaces.space import Space
@@ -26,7 +27,9 @@ class Driver:
 
     def __init__(self, space: Space, folder: Path, **options: Any) -> None:
         self.source: Sampled | Design = (
-            Design(space) if space.ablation else Sampled(space, folder / "optuna.log", "stubs")
+            Design(space)
+            if space.ablation
+            else Sampled(space, "stubs", OptunaLog(folder / "optuna.log", space, ["stubs"]))
         )
         self.planned: list[Planned] = []
         self.stopped: list[str] = []
@@ -270,9 +273,12 @@ def test_resumed_point_gets_its_missing_seeds(tmp_path: Path) -> None:
     resumed.searcher.close()
 
 
-def test_copy_for_the_dashboard_opens_and_is_complete(tmp_path: Path) -> None:
+def test_copy_for_the_dashboard_is_complete_whatever_was_there(tmp_path: Path) -> None:
     space = make_space()
     past = run_some(Driver(space, tmp_path), 5)
+    whole = (tmp_path / "optuna.log").read_bytes()
+    (tmp_path / "optuna.log").write_bytes(whole[: len(whole) // 2] + b"\0torn\n")
+    (tmp_path / "optuna.log.lock").symlink_to("a dead driver's")
     Driver(space, tmp_path, past=past).run()
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "optuna.log")))
     study = optuna.load_study(study_name="stubs", storage=storage)
