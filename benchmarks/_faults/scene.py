@@ -212,7 +212,7 @@ class Driver:
         found = [_stat(pid) for pid in _pids()]
         alive = [s for s in found if s and s.session == self.process.pid and s.state != "Z"]
         lines = [_command(s.pid) for s in alive if s.pid != self.process.pid]
-        return [line for line in lines if line and "Agent" not in line]
+        return [line for line in lines if line and "agent" not in line.lower()]
 
     def workers(self) -> list[int]:
         """Process ids of the pack workers of its own Ray."""

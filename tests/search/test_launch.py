@@ -228,7 +228,7 @@ class Driver:
         """What it has started and still runs; Ray's own agents notice its end a little later."""
         command = ["ps", "-s", str(self.process.pid), "-o", "args="]
         listed = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
-        return [line for line in listed if "Agent" not in line and "<defunct>" not in line]
+        return [line for line in listed if "agent" not in line.lower() and "<defunct>" not in line]
 
 
 def slow_space(**changes: Any) -> Space:
