@@ -48,11 +48,11 @@ def make_study(tmp_path: Path) -> Callable[..., StudyDir]:
     return make
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    """One local cluster with two cores; starting it takes longer than most tests.
+    """One local cluster with two cores for a file; starting it takes longer than most tests.
 
-    Gone when this folder's tests are: a process that has one cannot start nodes of another.
+    Not for longer: a process that has one cannot start the nodes of another.
     """
     if str(ROOT) not in sys.path:  # workers take over the driver's path and need the stub
         sys.path.insert(0, str(ROOT))
