@@ -40,11 +40,10 @@ class Balanced:
 
     def __init__(self, space: Space, log: Path, name: str) -> None:
         self._share = space.trials_per_method()
-        spaces = {f"{name}/{chain}": one for chain, one in space.per_method().items()}
-        copy = OptunaLog(log, space, list(spaces))
+        spaces = space.per_method()
+        copy = OptunaLog(log, space, [f"{name}/{chain}" for chain in spaces])
         self._methods = {
-            study.removeprefix(f"{name}/"): _Method(Sampled(one, study, copy))
-            for study, one in spaces.items()
+            chain: _Method(Sampled(one, f"{name}/{chain}", copy)) for chain, one in spaces.items()
         }
 
     def propose(self, attempt: int) -> Proposal | None:

@@ -99,3 +99,4 @@ def test_every_test_of_faults_is_in_a_row_of_the_fault_table() -> None:
     listed = {test for fault in FAULTS for test in fault.tests}
     missing = {test for test in found if not {test, test.partition("::")[0]} & listed}
     assert found and not missing
+    assert {test for test in listed if test.startswith("faults/") and "::" in test} <= found
