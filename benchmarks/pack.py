@@ -25,12 +25,24 @@ from tcpa_core.record import EpochReport
 
 SOLO = """
 import json, sys, torch
-from tcpa_core.train import run_trial
+from tcpa_core.backbone import load_backbone
+from tcpa_core.config import TrialConfig
+from tcpa_core.pack import Pack, load_trial_data
 torch.set_num_threads(int(sys.argv[2]))
-result = run_trial(json.loads(sys.argv[1]), device=sys.argv[3])
-assert result.status == "completed", result.reason
+config = TrialConfig.from_flat(json.loads(sys.argv[1]))
+backbone = load_backbone(config.backbone, device=sys.argv[3])
+data = load_trial_data(config, backbone, device=sys.argv[3])
+data.train.labels = data.train.labels[: int(sys.argv[4])]
+data.val.labels = data.val.labels[: int(sys.argv[4])]
+data.test.labels = data.test.labels[: int(sys.argv[4])]
+pack = Pack(backbone, data)
+member = pack.new_member("solo", config)
+while not member.is_done:
+    pack.run_epoch([member])
+pack.test([member])
 """
-"""What a process that trains one trial runs."""
+"""What a process that trains and tests one trial runs."""
+IMAGES = "training images of whole trials; none: no whole trials"
 
 
 def load_tiny(device: str) -> Backbone:
@@ -135,29 +147,40 @@ def compare(
     return rows
 
 
-def processes(options: argparse.Namespace) -> list[Row]:
-    """Whole trials on vit_nano, start-up included: one process each, warm, and packed."""
+def processes(images: int, options: argparse.Namespace) -> list[Row]:
+    """Whole trials on vit_nano, start-up included: one process each, warm, and packed.
+
+    Args:
+        images: Training images, and at most as many to validate and to test.
+    """
     cache = {"data.name": "digits", "train.batch_size": 16, "train.epochs": options.epochs}
     size = options.trials
     flats = [settings("vpt", m, cache) for m in range(size)]
     configs = [TrialConfig.from_flat(flat) for flat in flats]
     backbone = load_backbone(BackboneConfig(), device=options.device)
-    data = load_trial_data(configs[0], backbone, device=options.device)
+    data = shortened(load_trial_data(configs[0], backbone, device=options.device), images, images)
+
+    def whole(configs: Sequence[TrialConfig]) -> None:
+        pack = Pack(backbone, data)
+        members = [pack.new_member(str(m), config) for m, config in enumerate(configs)]
+        while not members[0].is_done:
+            pack.run_epoch(members)
+        pack.test(members)
 
     def spawn() -> None:
         for flat in flats[: options.processes]:
-            command = [sys.executable, "-c", SOLO, json.dumps(flat)]
-            subprocess.run([*command, str(options.threads), options.device], check=True)
+            command = [sys.executable, "-c", SOLO, json.dumps(flat), str(options.threads)]
+            subprocess.run([*command, options.device, str(images)], check=True)
 
     def warm() -> None:
         for config in configs[: options.processes]:
-            train(Pack(backbone, data), [config], options.epochs)
+            whole([config])
 
     times = interleave(
         {
             "process per trial": spawn,
             "warm sequential": warm,
-            f"pack of {size}": lambda: train(Pack(backbone, data), configs, options.epochs),
+            f"pack of {size}": lambda: whole(configs),
         },
         rounds=options.rounds,
         warmup=0,
@@ -167,7 +190,7 @@ def processes(options: argparse.Namespace) -> list[Row]:
         name: [s / (size if "pack" in name else options.processes) for s in seconds]
         for name, seconds in times.items()
     }
-    group = f"vit_nano, vpt, batch 16, whole trials of {options.epochs} epochs"
+    group = f"vit_nano, vpt, batch 16, {len(data.train)} images, trials of {options.epochs} epochs"
     rows = ratios(group, per_trial, "process per trial")[1:]
     for row in rows:
         print(f"{group}, {row.variant}: {1 / row.ratio:.2f}x the trials per hour", flush=True)
@@ -185,6 +208,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help="training steps per timed epoch")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--check", type=int, default=16, help="compare packs up to this size")
+    parser.add_argument("--images", nargs="*", type=int, default=[64, 256, 1078], help=IMAGES)
     parser.add_argument("--epochs", type=int, default=5, help="of whole trials")
     parser.add_argument("--trials", type=int, default=16, help="whole trials in one pack")
     parser.add_argument("--processes", type=int, default=2, help="whole trials run one by one")
@@ -200,8 +224,8 @@ def main() -> None:
         for batch in options.nano_batches:
             nano = load_backbone(BackboneConfig(), device=options.device)
             rows += compare("vit_nano", nano, method, batch, options)
-    if options.trials:
-        rows += processes(options)
+    for images in options.images:
+        rows += processes(images, options)
     write(
         "pack",
         rows,
