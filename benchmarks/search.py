@@ -8,6 +8,7 @@ and core, as its libraries' documentation shows. The two run in turn, once per s
 import argparse
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.harness import ratios, write
+from benchmarks.harness import Row, ratios, write
 from search.study import StudyDir
 
 SPACE = {
@@ -69,30 +70,43 @@ def run_plain(folder: Path, trials: int, epochs: int, seed: int) -> float:
     return float(found["best"])
 
 
-def main() -> None:
-    """Measure and write results/search.json, .md and .png."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--trials", type=int, default=64)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    options = parser.parse_args()
+def compare(epochs: int, options: argparse.Namespace) -> tuple[list[Row], dict[str, float]]:
+    """Ratios of the wall time, and trials per hour, of searches of at most so many epochs."""
     times: dict[str, list[float]] = {"plain script": [], "tcpa search": []}
     best: dict[str, list[float]] = {name: [] for name in times}
     for seed in options.seeds:
         for name, run in (("plain script", run_plain), ("tcpa search", run_ours)):
             folder = Path(tempfile.mkdtemp(prefix="tcpa-bench-"))
             started = time.perf_counter()
-            best[name].append(run(folder, options.trials, options.epochs, seed))
+            best[name].append(run(folder, options.trials, epochs, seed))
             times[name].append(time.perf_counter() - started)
             shutil.rmtree(folder)
-            print(f"seed {seed}, {name}: {times[name][-1]:.1f} s, best {best[name][-1]:.4f}")
-    group = f"{options.trials} trials of at most {options.epochs} epochs, digits, vit_nano"
+            took = f"{times[name][-1]:.1f} s, best {best[name][-1]:.4f}"
+            print(f"{epochs} epochs, seed {seed}, {name}: {took}", flush=True)
+    group = f"{options.trials} trials of at most {epochs} epochs, digits, vit_nano"
     notes = "; ".join(
         f"{name}: best {', '.join(f'{value:.3f}' for value in values)}"
         for name, values in best.items()
     )
-    rows = ratios(group, times, "plain script", notes)
-    hours = {name: options.trials * 3600 / min(seconds) for name, seconds in times.items()}
+    hours = {
+        f"{name}, {epochs} epochs": options.trials * 3600 / statistics.median(seconds)
+        for name, seconds in times.items()
+    }
+    return ratios(group, times, "plain script", notes), hours
+
+
+def main() -> None:
+    """Measure and write results/search.json, .md and .png."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--trials", type=int, default=64)
+    parser.add_argument("--epochs", nargs="+", type=int, default=[2, 3], help="of a trial")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    options = parser.parse_args()
+    rows, hours = [], {}
+    for epochs in options.epochs:
+        found, rates = compare(epochs, options)
+        rows += found
+        hours |= rates
     write("search", rows, title="A whole search", extra={"trials_per_hour": hours})
 
 
