@@ -1,5 +1,6 @@
 """The command's surface: verbs, options, exit codes, speed of help, and what is written."""
 
+import resource
 import subprocess
 import sys
 import time
@@ -73,18 +74,19 @@ def test_help_loads_nothing_heavy() -> None:
         "heavy = {'torch', 'ray', 'mlflow', 'optuna', 'pandas', 'matplotlib', 'timm'}\n"
         "print('loaded', sorted(heavy & sys.modules.keys()))"
     )
-    fastest = float("inf")
+    cheapest = float("inf")
     for _ in range(2):  # the first run may compile
-        begun = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
         )
-        fastest = min(fastest, time.monotonic() - begun)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cheapest = min(cheapest, after.ru_utime - before.ru_utime)
         assert done.returncode == 0, done.stderr
         assert done.stdout.endswith("loaded []\n")
         for verb in OPTIONS:
             assert verb in done.stdout
-    assert fastest < 1.5
+    assert cheapest < 1.5, "CPU seconds, which other work on the machine does not add to"
 
 
 @pytest.mark.parametrize("line", [["plan", "quickstart"], ["search", "quickstart", "--dry-run"],
