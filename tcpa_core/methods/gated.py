@@ -66,6 +66,12 @@ class Method(PromptTokens):
         )
         return specs
 
+    def begin(self, run: base.Pass) -> State:
+        """Bring the temperatures back into their range, as the authors do before every pass."""
+        with torch.no_grad():
+            self.temperatures.clamp_(COLDEST, HOTTEST)
+        return super().begin(run)
+
     def on_block(self, index: int, block: Block, tokens_MBSD: Tensor, state: State) -> Tensor:
         """Run the block at its temperature, then let the gate mix the prompts."""
         is_last = index == self.layout.depth - 1
@@ -78,11 +84,6 @@ class Method(PromptTokens):
         prompts = gate * out[:, :, place] + (1 - gate) * tokens_MBSD[:, :, place]
         parts = [out[:, :, : place.start], prompts.to(out.dtype), out[:, :, place.stop :]]
         return torch.cat(parts, dim=2)
-
-    @torch.no_grad()
-    def after_step(self) -> None:
-        """Keep the temperatures in their range."""
-        self.temperatures.clamp_(COLDEST, HOTTEST)
 
     def _run(self, index: int, block: Block, tokens_MBSD: Tensor, rows: int | None) -> Tensor:
         batch = tokens_MBSD.shape[:2]

@@ -110,6 +110,9 @@ def load(name: str, dtype: torch.dtype) -> Golden:
 
 def _is_mae(hparams: dict[str, Any]) -> bool:
     """Whether features are the mean over patches and prompts, then normalised."""
+    method = hparams["method"].lower()
+    if "moco" in method or "mae" in method:
+        return "mae" in method
     pools = [str(v) for k, v in hparams.items() if "pool" in k or "classifier" in k]
     if any("mean" in pool.lower() or "average" in pool.lower() for pool in pools):
         return True

@@ -138,7 +138,8 @@ def test_temperatures_stay_in_range_and_scalars_do_not_decay() -> None:
     pack = PackModel(tiny_backbone(), [gated()], NUM_CLASSES)
     method: Any = pack.methods["gated"]
     method.temperatures.data[0] = torch.tensor([-3.0, 30.0])
-    pack.after_step()
+    with torch.no_grad():
+        pack(images(tiny_backbone()), EVAL)
     assert method.temperatures[0].tolist() == [0.01, 10.0]
     config = trial(["gated"], optim__weight_decay=0.5)
     optimizer = PackOptimizer(pack.stacked(), [config.optim], [{}], [pack.member_specs(0)], [0])
