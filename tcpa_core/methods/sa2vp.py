@@ -49,7 +49,7 @@ class Config(base.MethodSettings):
     inter_weight: float = Field(default=0.1, ge=0.0)
     """Weight of what one branch reads from the other; 0 leaves the base branch as it is."""
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
-    """Dropout behind the cross attention and inside the MLPs."""
+    """Dropout behind the cross attention, inside the MLPs and behind them."""
 
     def pack_key(self) -> tuple[Any, ...]:
         """Whether there is a prompt branch."""
@@ -97,6 +97,7 @@ class Method(base.Method):
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__(backbone, configs)
         self._read = backbone.read
+        self._drop_embedding = backbone.vit.pos_drop.forward
         self._linear = sum(p.numel() for p in backbone.blocks[0].parameters() if p.ndim == 2)
         self._sizes = [s.inner_dim for s in self.settings]
         self._rates = [s.dropout for s in self.settings]
@@ -160,7 +161,8 @@ class Method(base.Method):
                 "backbone.img_size of these images."
             )
         if self._is_noisy and state.run.step.training:
-            state.prompts = state.prompts.expand(-1, tokens_MBSD.shape[1], -1, -1)
+            prompts = state.prompts.expand(-1, tokens_MBSD.shape[1], -1, -1)
+            state.prompts = self._drop_embedding(prompts)
             state.maps = state.maps.expand(-1, -1, tokens_MBSD.shape[1], -1, -1)
         return tokens_MBSD
 
@@ -216,7 +218,9 @@ class Method(base.Method):
         hidden = base.drop(hidden, self._sizes, self._rates, step, "sa2vp.mlp_dropout", index)
         bias = self.up_bias[:, index, None]
         out = torch.baddbmm(bias, hidden.flatten(1, 2), self.up_weight[:, index].mT)
-        return out.unflatten(1, x.shape[1:3])
+        out = out.unflatten(1, x.shape[1:3])
+        width = [self.layout.embed_dim] * len(out)
+        return base.drop(out, width, self._rates, step, "sa2vp.output_dropout", index)
 
 
 def _turns(depth: int) -> list[int]:

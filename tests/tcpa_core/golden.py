@@ -111,6 +111,8 @@ def load(name: str, dtype: torch.dtype) -> Golden:
 def _is_mae(hparams: dict[str, Any]) -> bool:
     """Whether features are the mean over patches and prompts, then normalised."""
     method = hparams["method"].lower()
+    if any(key.startswith("fc_norm.") for key in hparams["backbone_keys"]):
+        return True
     if "moco" in method or "mae" in method:
         return "mae" in method
     pools = [str(v) for k, v in hparams.items() if "pool" in k or "classifier" in k]
@@ -165,7 +167,7 @@ def _settings_by_shape(
 ) -> dict[str, Any]:
     """E2VPT and gated prompts: the tensors say what there is. Masks come from the code of the
     authors, whose segments are interleaved."""
-    kinds = {_kind(key): tensor for key, tensor in own.items()}
+    kinds = _by_kind(own)
     settings = {
         "methods": [method],
         f"{method}.num_prompts": kinds["prompts"].shape[-2] if "prompts" in kinds else 0,
@@ -176,7 +178,7 @@ def _settings_by_shape(
         settings["e2vpt.num_kv_prompts"] = found[0].shape[-2] if found else 0
         settings["e2vpt.share_kv"] = "value_prompts" not in kinds
         if "segment_mask" in kinds:
-            trained = [key for key in hparams["trainable_keys"] if "mask" in key.lower()]
+            trained = [key for key in hparams["trainable_keys"] if _kind(key).endswith("mask")]
             settings |= {
                 "e2vpt.prune_epoch": 1,
                 "e2vpt.token_prune": 50,
@@ -212,22 +214,37 @@ def _scales(hparams: dict[str, Any]) -> list[float]:
 
 def _kind(key: str) -> str:
     """Our name of a tensor of E2VPT or gated prompts, by what its name in the file says."""
-    words = {
-        "gate": "gates",
-        "gamma": "gates",
-        "temp": "temperatures",
-        "tau": "temperatures",
-        "value": "value_prompts",
-        "key": "key_prompts",
-        "kv": "kv_prompts",
-    }
-    if "mask" in key.lower():
-        parts = ("segment", "piece")
-        return "segment_mask" if any(part in key.lower() for part in parts) else "token_mask"
-    found = [name for word, name in words.items() if word in key.lower()]
-    if "kv" in key.lower() and len(found) > 1:
-        found.remove("kv_prompts")  # kv_prompts.key, kv_prompts.value
-    return found[0] if found else "prompts"
+    low, parts = key.lower(), re.findall("[a-z]+", key.lower())
+    if any(word in low for word in ("segment", "piece", "chunk", "zeta")):
+        return "segment_mask"
+    if "mask" in low or "rho" in parts:
+        return "token_mask"
+    if "gate" in low or "gamma" in low:
+        return "gates"
+    if "temp" in low or "tau" in low:
+        return "temperatures"
+    is_key = "key" in low or "k" in parts
+    is_value = "value" in low or "v" in parts
+    if is_key != is_value:
+        return "key_prompts" if is_key else "value_prompts"
+    return "kv_prompts" if is_key or "kv" in low or "vk" in low else "prompts"
+
+
+def _by_kind(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by `_kind`; several of one kind are those of the blocks in order, the first block's
+    prompts before the deep ones."""
+    groups: dict[str, list[str]] = {}
+    for key in tensors:
+        groups.setdefault(_kind(key), []).append(key)
+    out = {}
+    for kind, keys in groups.items():
+        keys.sort(key=lambda k: ("deep" in k.lower(), [int(n) for n in re.findall("[0-9]+", k)]))
+        found = [tensors[key] for key in keys]
+        if kind == "prompts" and len(found) > 1:
+            out[kind] = torch.cat([t if t.ndim == 3 else t[None] for t in found])
+        else:
+            out[kind] = torch.stack(found) if len(found) > 1 else found[0]
+    return out
 
 
 def _fourier_settings(hparams: dict[str, Any]) -> dict[str, Any]:
@@ -266,7 +283,7 @@ def _tcpa_settings(hparams: dict[str, Any]) -> dict[str, Any]:
         settings |= {
             f"tcpa.lambda_{role}": hparams["match_loss_weight_lambda"] for role in ("cls", "image")
         }
-    if hparams["fourier"]:
+    if hparams.get("fourier", "vfpt" in hparams["method"].lower()):
         settings |= _fourier_settings(hparams) | {"methods": ["vfpt", "tcpa"]}
     return settings
 
@@ -316,9 +333,10 @@ def _rename(tensors: dict[str, Tensor], config: TrialConfig) -> dict[str, Tensor
 
 def _reshape(method: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of E2VPT and gated prompts in our shapes; what is not the head is the method's."""
-    out = {}
-    for key, value in tensors.items():
-        kind = key if key in OUR_NAMES else f"{method}.{_kind(key)}"
+    out = {key: value for key, value in tensors.items() if key in OUR_NAMES}
+    own = {key: value for key, value in tensors.items() if key not in OUR_NAMES}
+    for name, value in _by_kind(own).items():
+        kind = f"{method}.{name}"
         if kind in ("gated.gates", "gated.temperatures", "e2vpt.token_mask"):
             value = value.flatten()
         elif kind == "gated.prompts":

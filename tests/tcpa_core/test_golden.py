@@ -15,9 +15,9 @@ LIMITS = {torch.float64: 1e-9, torch.float32: 1e-4}
 BACKENDS: tuple[Backend, ...] = ("dense", "twin", "lse")
 
 
-def assert_near(ours: Tensor, reference: Tensor, what: str) -> None:
-    """Relative to the largest reference value, with a floor of 1e-6."""
-    limit = LIMITS[ours.dtype] * max(float(reference.abs().max()), 1e-6)
+def assert_near(ours: Tensor, reference: Tensor, what: str, floor: float = 1e-6) -> None:
+    """Relative to the largest reference value, or the floor."""
+    limit = LIMITS[ours.dtype] * max(float(reference.abs().max()), floor)
     error = float((ours.detach() - reference).abs().max())
     assert error <= limit, f"{what}: off by {error:.2e}, allowed {limit:.2e}"
 
@@ -62,7 +62,11 @@ def test_results_and_gradients_are_the_authors(
     for key, reference in expected.items():
         grad = pack.stacked()[key].grad
         assert grad is not None, key
-        assert_near(grad[0], reference, f"gradient of {key}")
+        floor = 1e-6
+        if key == "e2vpt.token_mask" and dtype == torch.float32:
+            # The first norm undoes a prompt's scale: in float32 rounding is all that is left.
+            floor = float(expected["e2vpt.segment_mask"].abs().max())
+        assert_near(grad[0], reference, f"gradient of {key}", floor)
 
 
 @need_files

@@ -12,7 +12,7 @@ from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import MemberState, Step, pack_key, random_bits
 from tcpa_core.model import PackModel
-from tcpa_core.noise import has_noise
+from tcpa_core.noise import has_noise, noisy
 
 
 def kept(shape: tuple[int, ...], rate: float, step: Step, name: str, layer: int) -> Tensor:
@@ -131,10 +131,13 @@ def test_both_branches_of_sa2vp_draw_for_every_sample() -> None:
     for logits in (output.logits, output.side_logits[0][1]):
         assert (logits[0, 0] - logits[0, 1]).abs().max() > 1e-6
     method: Any = pack.methods["sa2vp"]
-    run = pack._pass(checks.step_of([config], "train"))
-    state = method.begin(run)
-    method.on_tokens(backbone.embed(x[0])[None], state)
+    step = checks.step_of([config], "train")
+    state = method.begin(pack._pass(step))
+    with noisy(backbone, [config], step):
+        method.on_tokens(backbone.embed(x[0])[None], state)
     assert state.prompts.shape[1] == 2
+    dropped = (state.prompts == 0).double().mean()
+    assert 0.4 < dropped < 0.6, "behind the position embeddings, as in the base branch"
 
 
 def test_clusters_are_found_without_noise() -> None:

@@ -108,7 +108,8 @@ def _cross(settings, layout, own, layer, block, query, other, step):  # type: ig
     hidden = normal @ own["down_weight"][layer].T + own["down_bias"][layer]
     hidden = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
     hidden = _drop(hidden, settings.dropout, step, "sa2vp.mlp_dropout", layer)
-    return hidden @ own["up_weight"][layer].T + own["up_bias"][layer]
+    out = hidden @ own["up_weight"][layer].T + own["up_bias"][layer]
+    return _drop(out, settings.dropout, step, "sa2vp.output_dropout", layer)
 
 
 def _drop(x: Tensor, rate: float, step: Step, name: str, layer: int) -> Tensor:
