@@ -73,10 +73,11 @@ def _stat_all(listing: Listing, root: Path) -> dict[str, list[int]]:
     """Size and times of all files of the listing."""
     stats: dict[str, list[int]] = {}
     missing: list[str] = []
+    folder = os.fspath(root)
     for split in listing.splits.values():
         for index, key in enumerate(split.keys):
             try:
-                info = os.stat(root / key)
+                info = os.stat(os.path.join(folder, key))
             except (OSError, ValueError):  # ValueError: a name that no file can have
                 info = None
             if info is not None and stat.S_ISREG(info.st_mode):

@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -134,7 +134,7 @@ def check_suffix(key: str, place: str, where: str) -> None:
     Raises:
         DataError: Its suffix is not one of `SUFFIXES`.
     """
-    if PurePosixPath(key).suffix.lower() not in SUFFIXES:
+    if os.path.splitext(key)[1].lower() not in SUFFIXES:
         raise DataError(
             f"{place}: {key!r} does not end like an image (below {where}). Accepted: "
             f"{', '.join(SUFFIXES)}."
@@ -148,14 +148,14 @@ def relative_key(text: str, place: str) -> str:
         DataError: The path is empty, absolute or leaves the data set's folder, or has control
             characters or halves of a pair of code units, which no file name needs.
     """
-    path = PurePosixPath(text)
-    odd = any(unicodedata.category(c) in ("Cc", "Cs") for c in text)
-    if path.is_absolute() or ".." in path.parts or odd or not path.parts:
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    odd = not text.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in text)
+    if text.startswith("/") or ".." in parts or odd or not parts:
         raise DataError(
             f"{place}: image path must be relative and stay inside the data set's folder, got "
             f"{text!r}; write it relative to that folder, without '..' and control characters."
         )
-    return str(path)
+    return "/".join(parts)
 
 
 def read_text(path: Path) -> str:
