@@ -87,12 +87,18 @@ def test_a_frozen_node_is_found_out_and_a_lost_head_is_survived_on_a_new_cluster
         begun = time.monotonic()
         nodes.lose_head()
         said = "the Ray cluster of study 'faults' does not answer any more"
-        driver.wait_until(lambda: said in driver.output, "a word about the head")
+        driver.wait_until(
+            lambda: said in driver.output or driver.process.poll() is not None,
+            "a word about the head",
+        )
         record_property("lost head said after", f"{time.monotonic() - begun:.1f} s")
         assert driver.finish(90) != 0
+        has_spoken = said in driver.output
     order(study)
     with cluster(1) as nodes, Driver(study, nodes.address) as driver:
         assert driver.finish() == 0, driver.output
+        # Where Ray has ended the driver before it could speak, the next one says so.
+        assert has_spoken or "took over from a driver that ended" in driver.output
     found = check(study, space)
     assert found.drivers == 2
 

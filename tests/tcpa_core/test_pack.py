@@ -43,7 +43,9 @@ E2VPT = [
     for m in range(2)
 ]  # fmt: skip
 GATED = [{"gated.num_prompts": 4 - m, "gated.gate_init": 1.0 + m, "seed": m} for m in range(2)]
-SA2VP = [{"sa2vp.inner_dim": 4 + m, "sa2vp.inter_weight": 0.1 + 0.1 * m, "seed": m} for m in range(2)]
+SA2VP = [
+    {"sa2vp.inner_dim": 4 + m, "sa2vp.inter_weight": 0.1 + 0.1 * m, "seed": m} for m in range(2)
+]
 LION = [{"lion.bottleneck": 8 - m, "lion.prune": 0.2 * m, "seed": m} for m in range(2)]
 VP = [{"vp.prompt_size": 3, "seed": 17}, {"vp.prompt_size": 6, "vp.lr_scale": 5.0, "seed": 18}]
 VP_PATCH = [{**extra, "vp.kind": "random_patch"} for extra in VP]
