@@ -202,7 +202,7 @@ def limited(folder: Path, settings: dict[str, Any], trials: int, extra: int) -> 
     ("settings", "trials", "extra", "says", "ends"),
     [
         ({"methods": ["vpt"], "train.batch_size": 128}, 3, 170, "3 trials do not fit", "completed"),
-        ({"methods": ["vpt"], "train.batch_size": 512}, 1, 40, "it is trained in", "completed"),
+        ({"methods": ["vpt"], "train.batch_size": 512}, 1, 64, "it is trained in", "completed"),
         (
             {"methods": ["adaptformer"], "adaptformer.head_norm": True, "train.batch_size": 512},
             1, 60, "a batch of 128 fits: lower train.batch_size", "failed",
