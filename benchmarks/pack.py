@@ -32,9 +32,8 @@ torch.set_num_threads(int(sys.argv[2]))
 config = TrialConfig.from_flat(json.loads(sys.argv[1]))
 backbone = load_backbone(config.backbone, device=sys.argv[3])
 data = load_trial_data(config, backbone, device=sys.argv[3])
-data.train.labels = data.train.labels[: int(sys.argv[4])]
-data.val.labels = data.val.labels[: int(sys.argv[4])]
-data.test.labels = data.test.labels[: int(sys.argv[4])]
+for source in (data.train, data.val, data.test):
+    source.labels = source.labels[: int(sys.argv[4])]
 pack = Pack(backbone, data)
 member = pack.new_member("solo", config)
 while not member.is_done:
