@@ -12,14 +12,18 @@ numbers: `dense` spells the formula out, `twin` and `lse` keep no attention map.
 # real tokens that are computed), P prompt tokens of all pools, E head width, D width.
 # A flat batch axis of length M * B is written N.
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import Block
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import Block
 
 MaskMode = Literal["post", "pre"]
 Backend = Literal["dense", "twin", "lse"]

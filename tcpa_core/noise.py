@@ -7,16 +7,21 @@ Every draw is from the member's own stream, so that its neighbours change nothin
 
 # Axes: M members, B samples, N = M * B.
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import Step, drop
+
+if TYPE_CHECKING:
+    from tcpa_core.backbone import Backbone
 
 _DROP_PATH, _DROPOUT = "backbone.drop_path", "backbone.dropout"
 """Names of the random streams."""

@@ -88,6 +88,17 @@ def test_light_modules_do_not_load_torch(module: str) -> None:
     _run(f"import sys, {module}\nassert 'torch' not in sys.modules")
 
 
+def test_the_settings_of_all_methods_do_not_load_timm() -> None:
+    """It takes as long to load as torch; the driver of a study checks settings, no backbone."""
+    _run(
+        "import sys, search.launch, search.run\n"
+        "from tcpa_core import plugins\n"
+        "from tcpa_core.methods.base import method_class\n"
+        "for name in plugins.names('tcpa_core.methods'): method_class(name)\n"
+        "assert 'timm' not in sys.modules\n"
+    )
+
+
 def test_every_test_of_faults_is_in_a_row_of_the_fault_table() -> None:
     folder = Path(__file__).parent / "faults"
     found = {

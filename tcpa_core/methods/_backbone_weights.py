@@ -4,15 +4,19 @@ The shared backbone is never touched: `weights` puts the copies in the place of 
 duration of a pass. Nothing below the lowest trained weight keeps a graph.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Generator, Tensor, nn
 
-from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
+
+if TYPE_CHECKING:
+    from tcpa_core.backbone import Backbone, TokenLayout
 
 
 class BackboneWeights(base.Method):

@@ -5,16 +5,20 @@ Trainable besides the head: L * (2 D h + h + D) with bottleneck h.
 
 # Axes: M members, L blocks, D width, K bottleneck.
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
 from tcpa_core.methods._layers import Init, constant
 from tcpa_core.methods._tuned_blocks import TunedBlocks
+
+if TYPE_CHECKING:
+    from tcpa_core.backbone import Backbone
 
 
 class BottleneckSettings(base.MethodSettings):

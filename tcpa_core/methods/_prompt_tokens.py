@@ -6,13 +6,14 @@ values only. Shallow prompts are inserted once and run through all blocks as tok
 
 # Axes: M members, B samples (1 where all share), S tokens, P prompt tokens, D width, L blocks.
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
-from timm.models.vision_transformer import Block
 from torch import Tensor
 
 from tcpa_core.attention import (
@@ -22,10 +23,14 @@ from tcpa_core.attention import (
     prompt_keys,
     prompted_block,
 )
-from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import Block
+
+    from tcpa_core.backbone import Backbone, TokenLayout
 
 
 class PromptSettings(base.MethodSettings):

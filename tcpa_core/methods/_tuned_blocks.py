@@ -6,19 +6,23 @@ its attention norm stay in place; methods step in behind a layer or beside the M
 
 # Axes: M members, B samples, S tokens, R rows (leading tokens that are computed), D width, N = M B.
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch.nn.functional as F
-from timm.layers import Mlp
-from timm.models.vision_transformer import Block
 from torch import Tensor
 
 from tcpa_core.attention import heads
-from tcpa_core.backbone import Backbone
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import Block
+
+    from tcpa_core.backbone import Backbone
 
 Layer = Literal["norm1", "q", "k", "v", "o", "norm2", "fc1", "fc2", "mlp"]
 """A place behind which a method can step in; mlp is the whole MLP, before its layer scale."""
@@ -91,7 +95,7 @@ class TunedBlocks(base.Method):
 
     def _mlp(self, index: int, block: Block, h_MBRD: Tensor, state: State) -> Tensor:
         mlp = block.mlp
-        if type(mlp) is not Mlp:  # `require_mlp` keeps methods away that step in behind its layers
+        if not _is_plain(mlp):  # `require_mlp` keeps methods away that step in behind its layers
             return mlp(h_MBRD)
         hidden = self.behind("fc1", h_MBRD, mlp.fc1(h_MBRD), index, state)
         hidden = mlp.norm(mlp.drop1(mlp.act(hidden)))
@@ -104,7 +108,7 @@ def block_sizes(backbone: Backbone) -> dict[str, tuple[int, int]]:
     inner = block.attn.qkv.weight.shape[0] // 3
     sizes = {name: (width, inner) for name in ("q", "k", "v")} | {"o": (inner, width)}
     sizes |= {"norm1": (width, width), "norm2": (width, width)}
-    if type(block.mlp) is Mlp:
+    if _is_plain(block.mlp):
         hidden = block.mlp.fc1.weight.shape[0]
         sizes |= {"fc1": (width, hidden), "fc2": (hidden, width)}
     return sizes
@@ -117,7 +121,7 @@ def require_mlp(backbone: Backbone, setting: str) -> None:
         ConfigError: Naming the setting.
     """
     for index, block in enumerate(backbone.blocks):
-        if type(block.mlp) is not Mlp:
+        if not _is_plain(block.mlp):
             raise ConfigError(
                 f"{setting} needs an MLP of two linear layers, got {type(block.mlp).__name__} in "
                 f"block {index}; choose another backbone or method."
@@ -135,3 +139,9 @@ def _projections(block: Block, h_MBSD: Tensor, rows: int | None) -> tuple[Tensor
     q = F.linear(h_MBSD[:, :, :rows], qkv.weight[:width], biases[0])
     k, v = F.linear(h_MBSD, qkv.weight[width:], biases[1]).chunk(2, dim=-1)
     return q, k, v
+
+
+def _is_plain(mlp: object) -> bool:
+    from timm.layers import Mlp  # it was loaded with the backbone
+
+    return type(mlp) is Mlp

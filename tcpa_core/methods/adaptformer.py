@@ -13,19 +13,23 @@ Source:
 
 # Axes: M members, B samples, R rows that are computed, D width, K bottleneck, F features.
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
 from tcpa_core.methods._bottleneck import Bottleneck, BottleneckSettings
 from tcpa_core.methods._layers import Init, batch_norm, constant, drop_factors, member_linear
 from tcpa_core.methods._tuned_blocks import State
+
+if TYPE_CHECKING:
+    from tcpa_core.backbone import Backbone
 
 
 class Config(BottleneckSettings):

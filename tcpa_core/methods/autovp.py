@@ -17,15 +17,16 @@ Source:
 
 # Axes: M members, B samples, H image side, C classes, S source classes.
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import IS_FILE, TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import _pixels, base
@@ -39,6 +40,9 @@ from tcpa_core.methods._output_maps import (
 )
 from tcpa_core.methods.damvp import frozen_features
 from tcpa_core.methods.vp import need_source_classes
+
+if TYPE_CHECKING:
+    from tcpa_core.backbone import Backbone, TokenLayout
 
 BASE_SHARE = 128 / 224
 """Side of the image at scale 1, as a share of the input."""

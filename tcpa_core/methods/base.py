@@ -7,23 +7,28 @@ with zeros at the end of the other axes, so a method has to ignore the padding.
 
 # Axes: M members, B samples, S tokens, P prompt tokens, D width.
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from inspect import getattr_static
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
-from timm.models.vision_transformer import Block
 from torch import Generator, Tensor, nn
 
 from tcpa_core import plugins
 from tcpa_core.attention import Backend, plain_block
-from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import METHODS, Settings, TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.protocols.base import departures
 from tcpa_core.streams import Stream
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import Block
+
+    from tcpa_core.backbone import Backbone, TokenLayout
 
 MemberState = dict[str, Tensor]
 """Tensors of one member without padding, by full name ("tcpa.cls_prompts")."""
@@ -287,7 +292,7 @@ class Method(nn.Module):
         """Bring tensors back into their range after an optimiser step."""
 
     @classmethod
-    def after_epoch(cls, trainer: "Trainer") -> "Restart | None":
+    def after_epoch(cls, trainer: Trainer) -> Restart | None:
         """Look at one member between two epochs; a two-stage method starts its second stage here.
 
         Returns:
@@ -296,7 +301,7 @@ class Method(nn.Module):
         return None
 
     @classmethod
-    def refresh(cls, trainer: "Trainer") -> MemberState:
+    def refresh(cls, trainer: Trainer) -> MemberState:
         """New values of tensors that follow the training without being trained (label maps).
 
         Asked after each epoch; training goes on with them as if nothing had happened.

@@ -8,12 +8,16 @@ Source:
     2022 (KMnP/vpt), which has TinyTL's biases but not its residual branches.
 """
 
-from typing import Any
+from __future__ import annotations
 
-from tcpa_core.backbone import Backbone
+from typing import TYPE_CHECKING, Any
+
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
 from tcpa_core.methods._backbone_weights import BackboneWeights
+
+if TYPE_CHECKING:
+    from tcpa_core.backbone import Backbone
 
 
 class Config(base.MethodSettings):

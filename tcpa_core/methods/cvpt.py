@@ -13,21 +13,26 @@ Source:
 # Axes: M members, B samples (1 where all share), S tokens, R rows that are computed, P prompt
 # tokens, H heads, E head width, A = H * E, D width, L blocks.
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from timm.models.vision_transformer import Block
 from torch import Generator, Tensor, nn
 
 from tcpa_core.attention import mlp_residual, plain_block, self_attention
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
 from tcpa_core.streams import Stream
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import Block
+
+    from tcpa_core.backbone import Backbone
 
 Init = Callable[[Tensor, Generator], object]
 _WEIGHTS = ("qkv_weight", "qkv_bias", "proj_weight", "proj_bias")

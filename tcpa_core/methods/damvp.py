@@ -13,9 +13,11 @@ Source:
 
 # Axes: M members, K clusters, B samples, F features, H image side, C classes.
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -25,11 +27,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tcpa_core.attention import plain_block
-from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import IS_FILE, TrialConfig
 from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.methods import _pixels, base
 from tcpa_core.methods._layers import copy_of
+
+if TYPE_CHECKING:
+    from tcpa_core.backbone import Backbone, TokenLayout
 
 THRESHOLDS = {
     "vit_base_patch16_224.augreg_in21k": 10.0,

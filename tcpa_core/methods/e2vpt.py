@@ -23,21 +23,25 @@ Source:
 # Axes: M members, P prompt tokens, K key-value prompts, H heads, E head width, G segments, D width,
 # L blocks.
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from tcpa_core.attention import PromptKeys
-from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
 from tcpa_core.methods._layers import constant
 from tcpa_core.methods._prompt_tokens import PromptSettings, PromptTokens
 from tcpa_core.methods.base import ParamSpec, Restart, Step, Trainer
+
+if TYPE_CHECKING:
+    from tcpa_core.backbone import Backbone, TokenLayout
 
 _MASKS = ("token_mask", "segment_mask")
 

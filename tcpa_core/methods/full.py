@@ -9,11 +9,15 @@ Source:
     weight decay.
 """
 
-from typing import Any
+from __future__ import annotations
 
-from tcpa_core.backbone import Backbone
+from typing import TYPE_CHECKING, Any
+
 from tcpa_core.methods import base
 from tcpa_core.methods._backbone_weights import BackboneWeights
+
+if TYPE_CHECKING:
+    from tcpa_core.backbone import Backbone
 
 
 class Config(base.MethodSettings):

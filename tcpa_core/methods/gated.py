@@ -14,16 +14,20 @@ Source:
 
 # Axes: M members, B samples, S tokens (prompts among them), P prompt tokens, D width, L blocks.
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import Block
 from torch import Tensor
 
 from tcpa_core.attention import keys_values, mlp_residual, project, queries
 from tcpa_core.methods import base
 from tcpa_core.methods._prompt_tokens import PromptSettings, PromptTokens, State
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import Block
 
 COLDEST, HOTTEST = 0.01, 10.0
 """Range of the temperatures."""

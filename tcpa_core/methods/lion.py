@@ -17,19 +17,23 @@ Source:
 
 # Axes: M members, B samples, T tokens, D width, r inner width; 2: before and behind the backbone.
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
+
+if TYPE_CHECKING:
+    from tcpa_core.backbone import Backbone, TokenLayout
 
 LARGEST_SCALE = 0.9
 _MATRICES = ("state_weight", "input_weight", "up_weight")

@@ -14,14 +14,15 @@ Source:
 
 # Axes: M members, B samples, S tokens, I inputs, O outputs, K rank.
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
 from tcpa_core.methods._layers import constant, member_linear
@@ -32,6 +33,9 @@ from tcpa_core.methods._tuned_blocks import (
     block_sizes,
     require_mlp,
 )
+
+if TYPE_CHECKING:
+    from tcpa_core.backbone import Backbone
 
 _TARGETS = ("q", "k", "v", "o", "fc1", "fc2")
 

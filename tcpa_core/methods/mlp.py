@@ -13,16 +13,21 @@ Source:
 
 # Axes: M members, B samples, D width, F features (one or two times D), H readouts (heads).
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
 from tcpa_core.methods._layers import batch_norm, constant, drop_factors, member_linear, normal
+
+if TYPE_CHECKING:
+    from tcpa_core.backbone import Backbone
 
 
 class Config(base.MethodSettings):

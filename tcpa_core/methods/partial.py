@@ -8,15 +8,19 @@ Source:
     part of their name, so that block 1 would also match block 11; here they are found by index.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
 from tcpa_core.methods._backbone_weights import BackboneWeights
+
+if TYPE_CHECKING:
+    from tcpa_core.backbone import Backbone, TokenLayout
 
 
 class Config(base.MethodSettings):

@@ -20,22 +20,27 @@ Source:
 # Axes: M members, B samples (1 where all share), S tokens, R tokens that are computed, D width,
 # r inner width, F maps, L blocks.
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from timm.models.vision_transformer import Block
 from torch import Generator, Tensor, nn
 
 from tcpa_core.attention import keys_values, plain_block, queries
-from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ShapeError
 from tcpa_core.methods import base
 from tcpa_core.noise import has_noise
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import Block
+
+    from tcpa_core.backbone import Backbone, TokenLayout
 
 PROMPT_SHARE = 0.2
 """Share of the loss that the prompt branch has."""

@@ -15,18 +15,22 @@ Source:
 
 # Axes: M members, B samples, C channels, F features.
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
 from tcpa_core.methods._layers import constant, member_linear, normal
+
+if TYPE_CHECKING:
+    from tcpa_core.backbone import Backbone
 
 _STAGES = 4
 

@@ -15,13 +15,15 @@ Source:
 
 # Axes: M members, B samples, S tokens, D width, F features.
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
 from tcpa_core.methods._layers import normal
@@ -32,6 +34,9 @@ from tcpa_core.methods._tuned_blocks import (
     block_sizes,
     require_mlp,
 )
+
+if TYPE_CHECKING:
+    from tcpa_core.backbone import Backbone
 
 _LAYERS = ("norm1", "qkv", "o", "norm2", "fc1", "fc2")
 _MODULES = {

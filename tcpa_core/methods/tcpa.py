@@ -19,18 +19,18 @@ Source:
 # Axes: M members, B samples, S tokens, T tokens of one role, G groups of a pool, J prompt tokens
 # per group, K chosen groups, P prompt tokens of all pools, D width, L blocks.
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
-from timm.models.vision_transformer import Block
 from torch import Tensor
 
 from tcpa_core.attention import MaskMode, PromptKeys, prompt_keys, prompted_block
-from tcpa_core.backbone import Backbone, TokenLayout
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import _image_prompter, base
@@ -43,6 +43,11 @@ from tcpa_core.methods._matching import (
     choose,
     group_padding,
 )
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import Block
+
+    from tcpa_core.backbone import Backbone, TokenLayout
 
 Role = Literal["cls", "image", "none"]
 
@@ -128,7 +133,7 @@ class Config(base.MethodSettings):
         return filled
 
     @model_validator(mode="after")
-    def _check_prompter(self) -> "Config":
+    def _check_prompter(self) -> Config:
         if self.image_prompter and not (self.num_cls_prompts or self.num_image_prompts):
             raise ValueError(
                 "tcpa.image_prompter needs prompts, got tcpa.num_cls_prompts = "
@@ -137,7 +142,7 @@ class Config(base.MethodSettings):
         return self
 
     @model_validator(mode="after")
-    def _check_top_k(self) -> "Config":
+    def _check_top_k(self) -> Config:
         if not self.match_tokens:
             return self
         sizes = {"cls": self.num_cls_prompts, "image": self.num_image_prompts}

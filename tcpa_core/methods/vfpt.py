@@ -15,19 +15,23 @@ Source:
 
 # Axes: M members, P prompt tokens, D width.
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods._prompt_tokens import PromptTokens, SequenceSettings
 from tcpa_core.methods.base import Step
 from tcpa_core.streams import Stream
+
+if TYPE_CHECKING:
+    from tcpa_core.backbone import Backbone
 
 
 class Config(SequenceSettings):
@@ -49,7 +53,7 @@ class Config(SequenceSettings):
     from the first on. Shallow prompts are those of the first block."""
 
     @model_validator(mode="after")
-    def _check_random(self) -> "Config":
+    def _check_random(self) -> Config:
         if self.location == "random" and self.dims == "sequence":
             raise ValueError(
                 "vfpt.dims must be 'all' or 'hidden' with vfpt.location='random', got 'sequence': "
