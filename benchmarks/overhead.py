@@ -152,6 +152,7 @@ def measure(trials: int, options: argparse.Namespace) -> dict[str, Any]:
             "mirrored": mirrored,
             "mirror_rest_s": time.perf_counter() - started if mirror else None,
             "status_s": status_s(study),
+            "report_s": report_s(study),
             **check(study),
             **(runs_of(uri, study.name) if uri else {}),
         }
@@ -162,6 +163,15 @@ def status_s(study: StudyDir) -> float:
     line = [sys.executable, "-c", STATUS_CODE, str(study.path.parent), study.name]
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     return float(done.stdout)
+
+
+def report_s(study: StudyDir) -> float:
+    """Seconds of `tcpa report` in a process of its own, imports included."""
+    script = "from search.cli import app; app()"
+    line = [sys.executable, "-c", script, "report", study.name, "--root", str(study.path.parent)]
+    started = time.perf_counter()
+    subprocess.run(line, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - started
 
 
 def runs_of(uri: str, name: str) -> dict[str, int]:
@@ -232,6 +242,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "duplicates": "{}",
         "mirrored": "{}",
         "status_s": "{:.2f}",
+        "report_s": "{:.0f}",
     }
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for row in rows:
