@@ -188,7 +188,7 @@ def test_a_worker_names_what_it_trains_and_shows_signs_of_life(tmp_path: Path) -
         pulses.append(worker.pulse())
 
     worker._sign = look  # type: ignore[method-assign]
-    settings = {"methods": ["vpt"], "train.epochs": 2, "train.batch_size": 512}
+    settings = {"methods": ["linear"], "train.epochs": 2, "train.batch_size": 512}
     for trial in ("a", "b"):
         worker.submit(trial, settings, 2)
     while not worker.idle:
