@@ -128,7 +128,8 @@ class Driver:
         stub = ["-m", "benchmarks._faults.driver", "resume", study.name, "--root", root]
         line = [sys.executable, *(command or stub), *(["--address", address] if address else [])]
         self._log = tempfile.NamedTemporaryFile(dir=root, suffix=".driver", delete=False)
-        self._size = study.journal_path.stat().st_size if study.journal_path.exists() else 0
+        journal = study.journal_path.read_bytes() if study.journal_path.exists() else b""
+        self._size = journal.rfind(b"\n") + 1  # what a killed driver left of a line is cut off
         self.process = subprocess.Popen(
             line,
             stdout=self._log,

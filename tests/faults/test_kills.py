@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from benchmarks._faults.check import audit, check, numbers_of
 from benchmarks._faults.scene import Driver, add_database, make_space, make_study, order, slowness
 from search.study import StudyDir
 from search.tracking import default_uri
+from tcpa_core.errors import StudyError
 from tcpa_core.record import FINAL_KINDS
 
 pytestmark = pytest.mark.integration
@@ -144,6 +146,17 @@ def test_a_driver_killed_at_four_points_is_resumed_to_the_numbers_of_an_undistur
     record_property("trials taken up", found.restarts)
 
 
+def check_orderly_end(driver: Driver, name: str) -> dict[str, Any]:
+    """The last event of a driver that a signal has ended."""
+    assert driver.process.returncode == 1
+    last = list(driver.events())[-1]
+    assert last["kind"] == "stopped" and name in last["reason"], last
+    assert "Traceback" not in driver.output
+    assert f"interrupted by {name}" in driver.output
+    assert "Continue with: tcpa resume faults" in driver.output
+    return last
+
+
 @pytest.mark.faults
 def test_a_signal_ends_a_study_in_order_within_30_s_though_an_epoch_never_ends(
     tmp_path: Path, record_property: Record
@@ -157,13 +170,8 @@ def test_a_signal_ends_a_study_in_order_within_30_s_though_an_epoch_never_ends(
             driver.wait_until((study.path / "held").exists, "the held epoch")
             slow, begun = slowness(), time.time()
             took = driver.end(signal.Signals[name], group=True)
-            assert driver.process.returncode == 1
-            last = list(driver.events())[-1]
-            assert last["kind"] == "stopped" and name in last["reason"], last
+            last = check_orderly_end(driver, name)
             assert last["t"] - begun < 30 * slow, driver.output
-            assert "Traceback" not in driver.output
-            assert f"interrupted by {name}" in driver.output
-            assert "Continue with: tcpa resume faults" in driver.output
         record_property(f"{name}: stopped after", f"{last['t'] - begun:.1f} s")
         record_property(f"{name}: process ended after", f"{took:.1f} s")
     order(study)
@@ -172,25 +180,32 @@ def test_a_signal_ends_a_study_in_order_within_30_s_though_an_epoch_never_ends(
     check(study, space)
 
 
-@pytest.mark.faults
-def test_a_second_ctrl_c_ends_at_once_and_the_study_can_be_resumed(
+def test_a_signal_ends_a_study_in_order_and_a_second_one_at_once(
     tmp_path: Path, record_property: Record
 ) -> None:
-    space = make_space(trials=6)
-    study = make_study(tmp_path, space)
+    space = make_space(trials=12)
+    study = make_study(tmp_path, space, epoch_s=0.3)
+    with Driver(study) as driver:
+        driver.wait_for("completed", 2)
+        with pytest.raises(StudyError, match=f"another driver: .*pid {driver.process.pid}"):
+            study.lock()
+        took = driver.end(signal.SIGINT, group=True)
+        check_orderly_end(driver, "SIGINT")
+        assert took < 30 * slowness()
+    record_property("SIGINT: ended after", f"{took:.1f} s")
     hold_next_trial(study, saved=False)
     with Driver(study) as driver:
         driver.wait_until((study.path / "held").exists, "the held epoch")
         driver.process.send_signal(signal.SIGINT)
         time.sleep(0.5)
         assert driver.process.poll() is None
-        took = driver.end(signal.SIGINT, timeout_s=10)
+        took = driver.end(signal.SIGINT, timeout_s=10 * slowness())
         assert took < 5 * slowness() and driver.process.returncode == -signal.SIGINT
+    record_property("second SIGINT: ended after", f"{took:.1f} s")
     order(study)
     with Driver(study) as driver:
         assert driver.finish() == 0, driver.output
-    check(study, space)
-    record_property("ended after", f"{took:.1f} s")
+    assert check(study, space).drivers == 3
 
 
 REAL = """

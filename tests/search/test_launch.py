@@ -1,22 +1,16 @@
 """Whole studies: Ray and Optuna are real, the training is a stub."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, make_space, run_stubs
+from conftest import make_space, run_stubs
 
+from benchmarks._faults import scene
 from search.study import StudyDir
-from spaces.space import Space
 from tcpa_core.errors import StudyError
 from tcpa_core.record import FINAL_KINDS
 
@@ -186,110 +180,16 @@ class TestOneDriver:
         assert after <= before
 
 
-class Driver:
-    """`run_study` in a process of its own, as `tcpa search` does it."""
-
-    CODE = (
-        "import sys; sys.path[:0] = [{root!r}, {here!r}]\n"
-        "from pathlib import Path\n"
-        "from conftest import run_stubs\n"
-        "from search.study import StudyDir\n"
-        "study = StudyDir.open(Path({folder!r}), 'stubs')\n"
-        "outcome = run_stubs(study.space(), study)\n"
-        "print('outcome:', outcome.reason)\n"
-    )
-
-    def __init__(self, study: StudyDir) -> None:
-        self.study = study
-        here = str(Path(__file__).parent)
-        code = self.CODE.format(root=str(ROOT), here=here, folder=str(study.path.parent))
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def wait_for(self, kind: str, number: int) -> None:
-        """Wait until the journal has this many events of a kind."""
-        until = time.monotonic() + 90
-        while time.monotonic() < until:
-            text = self.study.journal_path
-            if text.exists() and text.read_text().count(f'"kind":"{kind}"') >= number:
-                return
-            assert self.process.poll() is None, self.process.communicate()
-            time.sleep(0.02)
-        raise AssertionError(f"no {number} events {kind!r} within 90 s")
-
-    def signal_all(self, number: int) -> None:
-        """As a terminal does: to the driver and everything that it has started."""
-        os.killpg(self.process.pid, number)
-
-    def remaining(self) -> list[str]:
-        """What it has started and still runs; Ray's own agents notice its end a little later."""
-        command = ["ps", "-s", str(self.process.pid), "-o", "args="]
-        listed = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
-        return [line for line in listed if "agent" not in line.lower() and "<defunct>" not in line]
-
-
-def slow_space(**changes: Any) -> Space:
-    return make_space(sampler={"name": "tpe"}, budget={"trials": 12}, **changes)
-
-
-def test_ctrl_c_ends_in_order_and_resume_completes(make_study: MakeStudy) -> None:
-    study = make_study(slow_space(), epoch_s=0.3)
-    driver = Driver(study)
-    driver.wait_for("completed", 2)
-    with pytest.raises(StudyError, match=f"another driver: .*pid {driver.process.pid}"):
-        run_stubs(study.space(), study)
-    sent = time.monotonic()
-    driver.signal_all(signal.SIGINT)
-    out, err = driver.process.communicate(timeout=60)
-    assert "outcome: interrupted by SIGINT" in out, err
-    assert time.monotonic() - sent < 30
-    assert "Traceback" not in err and "Traceback" not in out
-    events = list(study.events())
-    assert events[-1]["kind"] == "stopped" and "SIGINT" in events[-1]["reason"]
-    assert not any(e["kind"] in ("failed", "pruned") for e in events)
-    (study.path / "stub.json").write_text(json.dumps({}))
-    outcome = run_stubs(study.space(), study)
-    assert outcome.finished
-    assert check_whole(study) == {"completed": 12}
-    epochs = [(e["trial"], e["epoch"]) for e in study.events() if e["kind"] == "epoch"]
-    assert len(epochs) == len(set(epochs)), "no epoch was trained twice"
-    assert len(epochs) == 12 * 6, "no epoch was lost"
-    assert [e["kind"] for e in study.events()].count("resumed") == 1
-
-
-def test_first_sigterm_waits_for_the_epoch_and_the_second_leaves_at_once(
-    make_study: MakeStudy,
-) -> None:
-    study = make_study(slow_space(), epoch_s=6.0)
-    driver = Driver(study)
-    driver.wait_for("started", 2)
-    time.sleep(0.5)
-    driver.process.send_signal(signal.SIGTERM)
-    time.sleep(1.0)
-    assert driver.process.poll() is None, driver.process.communicate()
-    driver.process.send_signal(signal.SIGTERM)
-    driver.process.communicate(timeout=5)
-    assert driver.process.returncode == -signal.SIGTERM
-
-
-def test_killed_driver_loses_and_repeats_no_trial(make_study: MakeStudy) -> None:
+def test_killed_driver_loses_and_repeats_no_trial(tmp_path: Path) -> None:
     asha = {"name": "asha", "grace_epochs": 2}
-    study = make_study(slow_space(scheduler=asha), epoch_s=0.2)
-    driver = Driver(study)
-    driver.wait_for("epoch", 12)
-    driver.process.kill()
-    driver.process.communicate(timeout=20)
+    space = scene.make_space(trials=12, sampler={"name": "tpe"}, scheduler=asha)
+    study = scene.make_study(tmp_path, space, slots=3, epoch_s=0.2)
+    with scene.Driver(study) as driver:
+        driver.wait_for("epoch", 12)
+        driver.kill()
     planned = [e["digest"] for e in study.events() if e["kind"] == "planned"]
-    until = time.monotonic() + 60
-    while driver.remaining() and time.monotonic() < until:
-        time.sleep(0.2)
-    assert not driver.remaining(), "processes outlive the driver"
-    run_stubs(study.space(), study)
+    scene.order(study)
+    run_stubs(space, study)
     assert sum(check_whole(study).values()) == 12
     again = [e["digest"] for e in study.events() if e["kind"] == "planned"]
     assert again[: len(planned)] == planned
