@@ -175,7 +175,7 @@ def run(tests: Iterable[str], *, short: bool) -> list[Case]:
     ordered = sorted(tests)
     if short:
         half = len(ordered) // 2
-        parts = [ordered[:half], ordered[half:]]
+        parts = [part for part in (ordered[:half], ordered[half:]) if part]
     else:
         parts = [list(some) for _, some in groupby(ordered, lambda test: test.partition("::")[0])]
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -195,6 +195,8 @@ def _run(tests: Sequence[str], *, short: bool) -> tuple[str, list[Case]]:
         marks = ["-m", "not faults" if short else ""]
         command = [sys.executable, "-m", "pytest", *marks, *options, *tests]
         done = subprocess.run(command, cwd=ROOT, stdout=PIPE, stderr=STDOUT, text=True)
+        if not report.exists():
+            raise RuntimeError(f"pytest ended with {done.returncode}:\n{done.stdout}")
         return done.stdout, [
             _case(element) for element in ElementTree.parse(report).iter("testcase")
         ]
