@@ -66,7 +66,8 @@ def run_watched(
     """Run what is left of a study with a live table and the MLflow mirror."""
     space = study.space()
     uri, artifacts = tracking_of(study, root, tracking_uri)
-    check_tracker(uri)
+    if artifacts is None or (root / "mlflow.db").exists():
+        check_tracker(uri)  # the mirror makes a new local database while Ray starts
     total = len(space.design()) if space.ablation else space.budget.trials
     with Watch(study.name, space, total, console) as watch:
         mirror = Mirror(study.path, uri, artifact_root=artifacts, warn=watch.say)

@@ -53,8 +53,7 @@ def check_tracker(uri: str) -> None:
     Raises:
         StudyError: It does not, or the address is of no known kind.
     """
-    logging.getLogger("alembic").setLevel(logging.ERROR)
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it logs the traces of its errors
+    _quieten()
     failures: list[Exception] = []
 
     def ask() -> None:
@@ -116,6 +115,7 @@ class Mirror:
         self._news = threading.Event()
         self._closing = threading.Event()
         self._is_down = False
+        _quieten()
         self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
         self._thread.start()
 
@@ -270,6 +270,12 @@ def sync(
             "'tcpa sync' again."
         )
     return mirror.num_trials
+
+
+def _quieten() -> None:
+    """MLflow logs every table it makes, and the traces of its errors."""
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
 
 
 def _why(err: Exception, uri: str) -> str:
