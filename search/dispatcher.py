@@ -322,8 +322,8 @@ class Dispatcher:
             if number not in self._workers:
                 return
             pulse = await self._feel(worker, max(1.0, watchdog.pause_s))
-        trials = tuple(sorted(pulse.trials)) if pulse else ()
-        worker.hung_in = trials or tuple(sorted(worker.trials))
+        trials = pulse.trials if pulse else ()
+        worker.hung_in = tuple(sorted(trials or worker.trials))
         what = f"epoch {pulse.epoch}" if pulse and trials else "the work"
         usual = f"{watchdog.usual_s:.1f} s" if watchdog.usual_s is not None else "not known yet"
         why = (

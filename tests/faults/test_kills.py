@@ -180,8 +180,9 @@ def test_a_signal_ends_a_study_in_order_within_30_s_though_an_epoch_never_ends(
     check(study, space)
 
 
+@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.faults)])
 def test_a_signal_ends_a_study_in_order_and_a_second_one_at_once(
-    tmp_path: Path, record_property: Record
+    name: str, tmp_path: Path, record_property: Record
 ) -> None:
     space = make_space(trials=12)
     study = make_study(tmp_path, space, epoch_s=0.3)
@@ -189,19 +190,19 @@ def test_a_signal_ends_a_study_in_order_and_a_second_one_at_once(
         driver.wait_for("completed", 2)
         with pytest.raises(StudyError, match=f"another driver: .*pid {driver.process.pid}"):
             study.lock()
-        took = driver.end(signal.SIGINT, group=True)
-        check_orderly_end(driver, "SIGINT")
+        took = driver.end(signal.Signals[name], group=True)
+        check_orderly_end(driver, name)
         assert took < 30 * slowness()
-    record_property("SIGINT: ended after", f"{took:.1f} s")
+    record_property(f"{name}: ended after", f"{took:.1f} s")
     hold_next_trial(study, saved=False)
     with Driver(study) as driver:
         driver.wait_until((study.path / "held").exists, "the held epoch")
-        driver.process.send_signal(signal.SIGINT)
+        driver.process.send_signal(signal.Signals[name])
         time.sleep(0.5)
         assert driver.process.poll() is None
-        took = driver.end(signal.SIGINT, timeout_s=10 * slowness())
-        assert took < 5 * slowness() and driver.process.returncode == -signal.SIGINT
-    record_property("second SIGINT: ended after", f"{took:.1f} s")
+        took = driver.end(signal.Signals[name], timeout_s=10 * slowness())
+        assert took < 5 * slowness() and driver.process.returncode == -signal.Signals[name]
+    record_property(f"second {name}: ended after", f"{took:.1f} s")
     order(study)
     with Driver(study) as driver:
         assert driver.finish() == 0, driver.output
