@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ROOT ?= studies
-POSTGRESQL := $(if $(wildcard /usr/lib/postgresql/*/bin/initdb),--postgresql)
+POSTGRESQL = $(shell $(BIN)/python -c "from benchmarks.postgresql import PostgreSQL; print('--postgresql' * PostgreSQL.is_installed())")
 LOWEST ?= build/lowest
 LOWEST_TESTS := tests/test_architecture.py tests/test_bounds.py tests/spaces tests/tcpa_core/test_golden.py \
   tests/tcpa_core/test_model.py tests/tcpa_core/test_cache.py tests/tcpa_core/test_data_decode.py \

@@ -167,8 +167,8 @@ def status_s(study: StudyDir) -> float:
 
 def report_s(study: StudyDir) -> float:
     """Seconds of `tcpa report` in a process of its own, imports included."""
-    script = "from search.cli import app; app()"
-    line = [sys.executable, "-c", script, "report", study.name, "--root", str(study.path.parent)]
+    line = [sys.executable, "-m", "search.cli", "report", study.name]
+    line += ["--root", str(study.path.parent)]
     started = time.perf_counter()
     subprocess.run(line, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - started

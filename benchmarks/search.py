@@ -48,10 +48,9 @@ def run_ours(folder: Path, trials: int, epochs: int, seed: int) -> float:
     }
     path = folder / "bench.yaml"
     path.write_text(yaml.safe_dump(space))
-    script = "from search.cli import app; app()"
     arguments = ["search", str(path), "--root", str(folder / "studies")]
     subprocess.run(
-        [sys.executable, "-c", script, *arguments], check=True, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "search.cli", *arguments], check=True, stdout=subprocess.DEVNULL
     )
     events = list(StudyDir.open(folder / "studies", "bench").events())
     best: float = max(e["val_accuracy"] for e in events if e["kind"] == "epoch")

@@ -92,7 +92,7 @@ def test_arguments_with_a_secret_move_to_the_environment() -> None:
 
 @pytest.mark.integration
 def test_the_process_list_of_a_command_shows_no_secret(tmp_path: Path) -> None:
-    uri = "http://me:sesame@127.0.0.1:1/x"
+    uri = "http://me:sesame@127.0.0.1:1/x?sslpassword=geheim"
     command = [sys.executable, "-m", "search.cli", "plan", "quickstart", "--tracking-uri", uri]
     process = subprocess.Popen(
         [*command, "--root", str(tmp_path)], cwd=ROOT, text=True,
