@@ -15,7 +15,7 @@ from rich.text import Text
 from search.cluster import connect
 from search.redact import with_secrets, without_secrets
 from search.study import versions
-from search.tracking import check_tracker, default_uri
+from search.tracking import check_tracker, database_of, default_uri
 from tcpa_core.data._cache import cache_root
 from tcpa_core.errors import StudyError, TcpaError
 
@@ -91,7 +91,7 @@ def _tracker(root: Path, uri: str | None) -> str:
     if uri is not None:
         check_tracker(with_secrets(uri))
         return f"answers at {without_secrets(uri)}"
-    database = root / "mlflow.db"
+    database = database_of(root)
     if not database.is_file():
         return f"{database} is made by the first study"
     check_tracker(default_uri(root))

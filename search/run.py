@@ -15,7 +15,7 @@ from search.launch import Placement, StudyOutcome, run_study
 from search.live import Watch
 from search.redact import with_secrets
 from search.study import StudyDir
-from search.tracking import Mirror, check_tracker, default_uri
+from search.tracking import Mirror, check_tracker, database_of, default_uri
 from tcpa_core.config import DataConfig
 from tcpa_core.data.base import load_dataset
 from tcpa_core.errors import StudyError
@@ -66,7 +66,7 @@ def run_watched(
     """Run what is left of a study with a live table and the MLflow mirror."""
     space = study.space()
     uri, artifacts = tracking_of(study, root, tracking_uri)
-    if artifacts is None or (root / "mlflow.db").exists():
+    if artifacts is None or database_of(root).exists():
         check_tracker(uri)  # the mirror makes a new local database while Ray starts
     total = len(space.design()) if space.ablation else space.budget.trials
     with Watch(study.name, space, total, console) as watch:

@@ -42,9 +42,14 @@ LAST_TRIES = 3
 Event = Mapping[str, Any]
 
 
-def default_uri(root: Path) -> str:
+def database_of(root: Path) -> Path:
     """The tracking database of a studies folder."""
-    return f"sqlite:///{root.resolve()}/mlflow.db"
+    return root / "mlflow.db"
+
+
+def default_uri(root: Path) -> str:
+    """Its address."""
+    return f"sqlite:///{database_of(root.resolve())}"
 
 
 def check_tracker(uri: str) -> None:
