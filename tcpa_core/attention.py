@@ -5,7 +5,7 @@ would compute is thrown away. They are keys and values only, which leaves result
 
 A token may be kept from using a prompt. "post" hides the prompt after the softmax without
 rescaling: it still weighs in the denominator. "pre" hides it before. Three backends give the same
-numbers: `dense` spells the formula out, `twin` and `lse` keep no attention map.
+numbers: `dense` spells the formula out and keeps the attention map, `twin` and `lse` keep none.
 """
 
 # Axes: M members, B samples (1 where all samples share), H heads, S real tokens, R rows (leading
@@ -14,6 +14,7 @@ numbers: `dense` spells the formula out, `twin` and `lse` keep no attention map.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
 MaskMode = Literal["post", "pre"]
 Backend = Literal["dense", "twin", "lse"]
 FEW_ROWS = 8
-"""Up to this many rows the plain formula is the fastest."""
-
-BACKENDS: dict[str, Backend] = {"cpu": "lse", "cuda": "twin"}
-"""Fastest backend by kind of device; others take "twin"."""
+FEW_KEYS = 192
+"""On a CPU the spelled-out formula is the fastest up to so many rows, and up to so many keys of
+tokens and prompts together: the attention map is then small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,6 @@ class PromptKeys:
     v_MBHPE: Tensor
     exists_MP: Tensor | None
     """False where a member's prompts are padded; None: nothing is padded."""
-
-
-def default_backend(device: torch.device) -> Backend:
-    """The fastest exact backend on a kind of device."""
-    return BACKENDS.get(device.type, "twin")
 
 
 def prompt_keys(block: Block, prompts_MBPD: Tensor, exists_MP: Tensor | None) -> PromptKeys:
@@ -81,7 +76,7 @@ def prompted_block(
     visible_MBSP: Tensor | None,
     *,
     mode: MaskMode = "post",
-    backend: Backend,
+    backend: Backend | None,
     rows: int | None = None,
 ) -> Tensor:
     """Run one block with prompts as extra keys and values.
@@ -91,6 +86,7 @@ def prompted_block(
         prompts: Prompts of this block; None: no prompts.
         visible_MBSP: Which prompts each token uses, boolean, M and B may be 1; None: all.
         mode: When hidden prompts are hidden.
+        backend: None: the fastest for the device and the shapes.
         rows: Compute only this many leading tokens; None: all.
 
     Returns:
@@ -136,7 +132,7 @@ def self_attention(
     """Self-attention branch of a block for the first `rows` tokens, layer scale included."""
     q = queries(block, h_NSD[:, :rows])
     k, v = keys_values(block, h_NSD)
-    return project(block, F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+    return project(block, mix(q, k, v, mask))
 
 
 def mlp_residual(block: Block, x_NRD: Tensor) -> Tensor:
@@ -181,34 +177,48 @@ def attend(
     visible_MBRP: Tensor | None,
     *,
     mode: MaskMode,
-    backend: Backend,
+    backend: Backend | None,
 ) -> Tensor:
     """Mix values of tokens and prompts; every row sees all tokens and the prompts it may use.
 
     Args:
         visible_MBRP: Boolean, M and B may be 1; None: all prompts. Padding is hidden whatever
             stands here.
+        backend: None: the fastest for the device and the shapes.
 
     Returns:
         (M, B, H, R, E).
     """
     if prompts is None:
-        q, k, v = (t.flatten(0, 1) for t in (q_MBHRE, k_MBHSE, v_MBHSE))
-        return F.scaled_dot_product_attention(q, k, v).view_as(q_MBHRE)
+        return mix(*(t.flatten(0, 1) for t in (q_MBHRE, k_MBHSE, v_MBHSE))).view_as(q_MBHRE)
     counted = None if prompts.exists_MP is None else prompts.exists_MP[:, None, None]
     used = visible_MBRP
     if mode == "pre":
         counted, used = _both(counted, used), None
-    is_half = v_MBHSE.dtype in (torch.bfloat16, torch.float16)
-    if backend == "lse" and (is_half or visible_MBRP is None):
-        backend = "twin"
-    if backend == "twin":
-        return _attend_twin(q_MBHRE, k_MBHSE, v_MBHSE, prompts, counted, used)
-    args = (q_MBHRE, k_MBHSE, v_MBHSE, prompts.k_MBHPE, prompts.v_MBHPE, counted, used)
-    if backend == "dense" or q_MBHRE.shape[-2] <= FEW_ROWS:
-        return _attend_dense(*args)
-    out: Tensor = _LseAttention.apply(*args)
+    if backend is None and _is_small(q_MBHRE, k_MBHSE.shape[-2] + prompts.k_MBHPE.shape[-2]):
+        backend = "dense"
+    if backend == "dense":
+        return _attend_dense(q_MBHRE, k_MBHSE, v_MBHSE, prompts, counted, used)
+    is_full = q_MBHRE.dtype in (torch.float32, torch.float64)
+    if backend != "twin" and q_MBHRE.device.type == "cpu" and is_full and visible_MBRP is not None:
+        keys, values = prompts.k_MBHPE, prompts.v_MBHPE
+        out: Tensor = _LseAttention.apply(q_MBHRE, k_MBHSE, v_MBHSE, keys, values, counted, used)
+        return out
+    return _attend_twin(q_MBHRE, k_MBHSE, v_MBHSE, prompts, counted, used)
+
+
+def mix(q_NHRE: Tensor, k_NHSE: Tensor, v_NHSE: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention (N, H, R, E) without prompts; `mask` is boolean, False where nothing is seen."""
+    if not _is_small(q_NHRE, k_NHSE.shape[-2]):
+        return F.scaled_dot_product_attention(q_NHRE, k_NHSE, v_NHSE, attn_mask=mask)
+    out: Tensor = _DenseAttention.apply(q_NHRE, k_NHSE, v_NHSE, mask, None)
     return out
+
+
+def _is_small(q: Tensor, keys: int) -> bool:
+    """Whether spelling the formula out is the fastest."""
+    is_full = q.dtype in (torch.float32, torch.float64)
+    return q.device.type == "cpu" and is_full and (q.shape[-2] <= FEW_ROWS or keys <= FEW_KEYS)
 
 
 def _both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -228,21 +238,21 @@ def _attend_dense(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    pk: Tensor,
-    pv: Tensor,
+    prompts: PromptKeys,
     counted: Tensor | None,
     used: Tensor | None,
 ) -> Tensor:
-    """Spell out softmax over tokens and prompts, then switch off the columns not used."""
-    scale = q.shape[-1] ** -0.5
-    token_scores, prompt_scores = (q @ k.mT) * scale, _times(q, pk.mT) * scale
-    if counted is not None:
-        prompt_scores = prompt_scores.masked_fill(~counted.unsqueeze(2), float("-inf"))
-    weights = torch.cat([token_scores, prompt_scores], dim=-1).softmax(-1)
-    on_tokens, on_prompts = weights.split([k.shape[-2], pk.shape[-2]], dim=-1)
-    if used is not None:
-        on_prompts = on_prompts.masked_fill(~used.unsqueeze(2), 0.0)
-    return on_tokens.to(v.dtype) @ v + _times(on_prompts.to(v.dtype), pv)
+    """Softmax over tokens and prompts, then the columns not used are switched off."""
+    k_all, v_all = _joined([k, prompts.k_MBHPE], q), _joined([v, prompts.v_MBHPE], q)
+    masks = [None if mask is None else mask.unsqueeze(2) for mask in (counted, used)]
+    out: Tensor = _DenseAttention.apply(q, k_all, v_all, *masks)
+    return out
+
+
+def _joined(parts: Sequence[Tensor], q_MBHRE: Tensor) -> Tensor:
+    """Keys or values of tokens and prompts, one after the other, for every sample."""
+    batch = q_MBHRE.shape[:2]
+    return torch.cat([part.expand(*batch, -1, -1, -1) for part in parts], dim=-2)
 
 
 def _attend_twin(
@@ -265,10 +275,7 @@ def _attend_twin(
         values.append(torch.zeros_like(pv))
         seen.append(_both(counted, ~used))
     batch = q.shape[:2]
-    k_all, v_all = (
-        torch.cat([part.expand(*batch, -1, -1, -1) for part in parts], dim=-2).flatten(0, 1)
-        for parts in (keys, values)
-    )
+    k_all, v_all = (_joined(parts, q).flatten(0, 1) for parts in (keys, values))
     masks = [part.expand(*batch, q.shape[-2], -1) for part in seen if part is not None]
     mask = None
     if masks:
@@ -281,6 +288,65 @@ def _attend_twin(
 @cache
 def _true(device: torch.device) -> Tensor:
     return torch.ones((), dtype=torch.bool, device=device)
+
+
+class _DenseAttention(torch.autograd.Function):
+    """The formula with its gradient, on batched products without a copy too many.
+
+    q is (..., R, E), k and v are (..., S, E). The masks hold for the last columns and broadcast
+    over the rest: `counted` is False for those not in the softmax, `used` for those switched off
+    behind it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, counted: Tensor | None, used: Tensor | None
+    ) -> Tensor:
+        flat_q, flat_k, flat_v = (t.reshape(-1, *t.shape[-2:]) for t in (q, k, v))
+        scores = _product(flat_q, flat_k.mT, q.shape[-1] ** -0.5)
+        if counted is not None:
+            columns = scores.view(*q.shape[:-1], -1)[..., -counted.shape[-1] :]
+            columns.masked_fill_(~counted, float("-inf"))
+        weights = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32))
+        ctx.save_for_backward(flat_q, flat_k, flat_v, weights, used)
+        kept = _switched(weights, used, q.shape).to(v.dtype)
+        return torch.bmm(kept, flat_v).view(*q.shape[:-1], v.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (grad,) = grads
+        q, k, v, weights, used = ctx.saved_tensors
+        shape, scale = grad.shape, q.shape[-1] ** -0.5
+        flat = grad.reshape(-1, *shape[-2:])
+        grad_v = torch.bmm(_switched(weights, used, shape).to(v.dtype).mT, flat)
+        grad_kept = _switched(torch.bmm(flat, v.mT).to(weights.dtype), used, shape)
+        grad_scores = torch.ops.aten._softmax_backward_data(
+            grad_kept, weights, -1, weights.dtype
+        ).to(q.dtype)
+        grad_q = _product(grad_scores, k, scale) if ctx.needs_input_grad[0] else None
+        grad_k = _product(grad_scores.mT, q, scale)
+        return (
+            None if grad_q is None else grad_q.view(*shape[:-1], -1),
+            grad_k.view(*shape[:-2], *grad_k.shape[-2:]),
+            grad_v.view(*shape[:-2], *grad_v.shape[-2:]),
+            None,
+            None,
+        )
+
+
+def _switched(weights: Tensor, used: Tensor | None, shape: Sequence[int]) -> Tensor:
+    """Weights (N, R, S) with 0 in the last columns where these are not used."""
+    if used is None:
+        return weights
+    kept = weights.clone()
+    kept.view(*shape[:-1], -1)[..., -used.shape[-1] :].mul_(used)
+    return kept
+
+
+def _product(x: Tensor, y: Tensor, scale: float) -> Tensor:
+    """scale * x @ y of batches of matrices."""
+    ignored = x.new_empty(()).expand(len(x), x.shape[1], y.shape[2])
+    return torch.baddbmm(ignored, x, y, beta=0, alpha=scale)
 
 
 class _LseAttention(torch.autograd.Function):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.func import functional_call
 
-from tcpa_core.attention import Backend, default_backend, plain_block
+from tcpa_core.attention import Backend, plain_block
 from tcpa_core.backbone import Backbone, Change, load_backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import CheckpointError, ConfigError, ShapeError
@@ -137,7 +137,7 @@ class PackModel(nn.Module):
         configs: One per member, with equal `pack_key`.
         num_classes: Classes of the data set.
         states: Trainable tensors of each member; None draws them from the members' seeds.
-        backend: How prompts are attended to; None: the fastest for the device.
+        backend: How prompts are attended to; None: the fastest for the device and the shapes.
 
     Raises:
         ConfigError: The members cannot share a pack, or the methods cannot be chained or do not
@@ -159,7 +159,7 @@ class PackModel(nn.Module):
         self.backbone = backbone
         self.configs = list(configs)
         self.num_classes = num_classes
-        self.backend = backend or default_backend(backbone.device)
+        self.backend = backend
         for config in configs:
             check_chain(config, backbone.layout)
         self.methods = nn.ModuleDict(

@@ -80,7 +80,7 @@ class Pass:
     step: Step
     rows: int | None
     """Leading tokens of the last block that are read; None: all have to be computed."""
-    backend: Backend
+    backend: Backend | None
     inspect: bool = False
     """Keep selections and masks of every block in `stats`."""
     stats: dict[str, Tensor] = field(default_factory=dict)

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from tcpa_core.attention import mlp_residual, plain_block, self_attention
+from tcpa_core.attention import mix, mlp_residual, plain_block, self_attention
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
 from tcpa_core.streams import Stream
@@ -234,7 +234,7 @@ class Method(base.Method):
         mask = None
         if exists_MP is not None:
             mask = exists_MP.repeat_interleave(samples, 0)[:, None, None]
-        out = F.scaled_dot_product_attention(q_MBHRE.flatten(0, 1), k, v, attn_mask=mask)
+        out = mix(q_MBHRE.flatten(0, 1), k, v, mask)
         mixed = out.transpose(1, 2).flatten(2).unflatten(0, (members, samples))
         return _linear(mixed, weights, "proj")
 

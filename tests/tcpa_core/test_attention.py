@@ -2,16 +2,18 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tcpa_core.attention import (
+    FEW_KEYS,
     FEW_ROWS,
     Backend,
     MaskMode,
     PromptKeys,
     attend,
-    default_backend,
     join_prompts,
+    mix,
 )
 
 M, B, H, S, E = 2, 3, 2, 12, 4
@@ -111,7 +113,8 @@ def test_backends_equal_the_formula(case: str, mode: MaskMode, samples: int, pad
     leaves = [*tokens, *prompts]
     expected = formula(tokens, prompts, VISIBLE[case], mode, padded)
     expected_grads = torch.autograd.grad(expected, leaves, weight, materialize_grads=True)
-    for backend in ("dense", "twin", "lse"):
+    backends: tuple[Backend | None, ...] = (None, "dense", "twin", "lse")
+    for backend in backends:
         both, mask = keys_of(prompts, padded), mask_of(VISIBLE[case])
         out = attend(tokens[0], tokens[1], tokens[2], both, mask, mode=mode, backend=backend)
         grads = torch.autograd.grad(out, leaves, weight, materialize_grads=True)
@@ -134,8 +137,8 @@ def test_lse_computes_no_token_gradient_that_nobody_wants() -> None:
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("backend", ["dense", "twin", "lse"])
-def test_few_rows_equal_the_same_rows_among_many(backend: Backend) -> None:
+@pytest.mark.parametrize("backend", [None, "dense", "twin", "lse"])
+def test_few_rows_equal_the_same_rows_among_many(backend: Backend | None) -> None:
     tokens, prompts = inputs(B)
     visible = VISIBLE["chosen"]
     both = keys_of(prompts, padded=True)
@@ -165,7 +168,33 @@ def test_a_post_row_is_a_pre_row_times_the_attention_it_kept() -> None:
     torch.testing.assert_close(post, rho * pre, rtol=1e-12, atol=1e-12)
 
 
-def test_every_kind_of_device_has_a_default() -> None:
-    assert default_backend(torch.device("cpu")) in ("twin", "lse")
-    assert default_backend(torch.device("cuda")) == "twin"
-    assert default_backend(torch.device("meta")) == "twin"
+@pytest.mark.parametrize(
+    ("rows", "keys", "keeps_a_map"),
+    [
+        (FEW_KEYS, FEW_KEYS, True),
+        (FEW_ROWS, 3 * FEW_KEYS, True),
+        (FEW_ROWS + 1, FEW_KEYS + 1, False),
+    ],
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_only_small_attention_keeps_its_map(
+    rows: int, keys: int, keeps_a_map: bool, masked: bool
+) -> None:
+    """And what is fastest for the shapes changes no number, without prompts either."""
+    q, k, v = (draw(1, 2, 2, n, E, seed=i) for i, n in enumerate((rows, keys - 3, keys - 3)))
+    prompts = PromptKeys(draw(1, 1, 2, 3, E, seed=3), draw(1, 1, 2, 3, E, seed=4), None)
+    visible = draw_mask(1, 1, rows, 3, seed=5) if masked else None
+    kept: list[int] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        found = attend(q, k, v, prompts, visible, mode="post", backend=None)
+    assert (2 * 2 * rows * keys in kept) is keeps_a_map
+    other = attend(q, k, v, prompts, visible, mode="post", backend="twin")
+    torch.testing.assert_close(found, other, rtol=1e-12, atol=1e-12)
+    alone = mix(q[0], k[0], v[0])
+    expected = F.scaled_dot_product_attention(q[0], k[0], v[0])
+    torch.testing.assert_close(alone, expected, rtol=1e-12, atol=1e-12)
