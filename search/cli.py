@@ -1,8 +1,11 @@
 """The `tcpa` command: parse, call one function, print. Heavy parts load on first use."""
 
+import atexit
+import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -67,9 +70,7 @@ def plan(
     ] = False,
 ) -> None:
     """Check a space and say what it would run and cost."""
-    from search.plan import show_plan
-
-    show_plan(_plan(space, study, root, set_, trials, tracking_uri, None, probe), Console())
+    _show(_requested(space, set_, trials), study, root, tracking_uri, Console(), probe=probe)
 
 
 @app.command()
@@ -151,12 +152,12 @@ def compare(
     """Search each method with the same budget, then train its best point on fresh seeds."""
     from search.confirm import compare as run_both
     from search.confirm import confirmed_name
-    from search.plan import show_plan
 
     console = Console()
     fair = ["sampler.per=methods", "scheduler.name=none", *(set_ or [])]
-    checked = _plan(space, study, root, fair, trials, tracking_uri, Verb.search.value)
-    show_plan(checked, console)
+    checked = _show(
+        _requested(space, fair, trials, Verb.search), study, root, tracking_uri, console
+    )
     methods = len(checked.space.per_method())
     console.print(f"then {methods} methods x {seeds} fresh seeds: {methods * seeds} trials.")
     if not dry_run:
@@ -348,57 +349,84 @@ def _start(
     dry_run: bool,
     from_: str | None = None,
 ) -> None:
-    from search.plan import show_plan
-    from search.run import run_and_watch
-
     console = Console()
-    winner = _winner(from_, root, console)
-    checked = _plan(space, study, root, set_, trials, tracking_uri, verb.value, winner=winner)
-    show_plan(checked, console)
-    if not dry_run:
-        folder = checked.create()
+    asked = _requested(space, set_, trials, verb, _winner(from_, root, console))
+    if dry_run:
+        _show(asked, study, root, tracking_uri, console)
+        return
+    from search.cluster import connect
+    from search.crew import Placement, start_crew
+    from search.imports import importing
+    from search.study import StudyDir
+
+    name = _name(study, asked)
+    StudyDir.check_free(root, name)
+    with ExitStack() as stack:
+        with importing("search.plan", "search.run"):
+            stack.enter_context(connect(address, os.cpu_count() or 1))
+            crew = start_crew(asked, root / name, Placement(address=address))
+        from search.run import run_and_watch
+
+        checked = _show(asked, study, root, tracking_uri, console)
         uri = checked.tracking_uri
-        _exit(run_and_watch(folder, root, console, address=address, tracking_uri=uri))
+        code = run_and_watch(
+            checked.create(), root, console, address=address, tracking_uri=uri, crew=crew
+        )
+    _exit(code)
 
 
 def _winner(study: str | None, root: Path, console: Console) -> tuple[dict[str, Any], str] | None:
+    if study is None:
+        return None
     from search.confirm import chosen_point
     from search.study import StudyDir
 
-    if study is None:
-        return None
     settings, how = chosen_point(StudyDir.open(root, study), root)
     console.print(f"base: the point {how}.", markup=False)
     return settings, f"--from {study}"
 
 
-def _plan(
+def _requested(
     space: str,
-    study: str | None,
-    root: Path,
     set_: list[str] | None,
     trials: int | None,
-    tracking_uri: str | None,
-    kind: str | None,
-    probe: bool = False,
+    verb: Verb | None = None,
     winner: tuple[dict[str, Any], str] | None = None,
 ) -> Any:
-    from search.plan import make_plan
+    from search.request import requested_space
     from spaces.space import parse_override
 
+    settings = dict(parse_override(text) for text in set_ or [])
+    return requested_space(space, settings, trials=trials, kind=verb, winner=winner)
+
+
+def _show(
+    space: Any,
+    study: str | None,
+    root: Path,
+    tracking_uri: str | None,
+    console: Console,
+    *,
+    probe: bool = False,
+) -> Any:
+    """Check a space, show its plan and return it."""
+    from search.plan import plan_space, show_plan
+
     with Console(stderr=True).status("checking weights and data") as status:
-        return make_plan(
+        plan = plan_space(
             space,
-            study=study,
-            root=root,
-            settings=dict(parse_override(text) for text in set_ or []),
-            trials=trials,
+            _name(study, space),
+            root,
             tracking_uri=tracking_uri,
-            kind=kind,
-            winner=winner,
             probe=probe,
             progress=lambda stage, done, total: status.update(f"{stage}: {done} of {total}"),
         )
+    show_plan(plan, console)
+    return plan
+
+
+def _name(study: str | None, space: Any) -> str:
+    return str(space.name) if study is None else study
 
 
 def _exit(code: int) -> None:
@@ -431,5 +459,22 @@ def main(run: Callable[..., Any] = app) -> None:
     sys.exit(code if isinstance(code, int) else DONE)
 
 
+def entry() -> None:
+    """Run `main` as a process, and end it without freeing object by object what it holds.
+
+    With torch, Ray and MLflow loaded, that takes Python two seconds.
+    """
+    code: Any = DONE
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    atexit._run_exitfuncs()
+    with suppress(OSError):  # nobody reads on
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    main()
+    entry()

@@ -67,16 +67,21 @@ class Dispatcher:
         for _ in range(count):
             self._start_worker()
 
-    async def measure(self, trials: Sequence[dict[str, Any]], share: float) -> list[int]:
-        """Best pack sizes for some settings, measured on the first worker before any trial.
+    async def measure(
+        self, trials: Sequence[dict[str, Any]], share: float
+    ) -> list[dict[int, float]]:
+        """Speeds of packs for some settings, measured on the first worker before any trial.
 
         Returns:
-            One number for each; nothing where the worker died of it or did not end.
+            As of `tcpa_core.worker.Worker.probe`; nothing where the worker died of it or did not
+            end.
         """
         actor = self._workers[0].actor
         try:
-            sizes: list[int] = await asyncio.wait_for(actor.probe.remote(trials, share), PROBE_S)
-            return sizes
+            speeds: list[dict[int, float]] = await asyncio.wait_for(
+                actor.probe.remote(trials, share), PROBE_S
+            )
+            return speeds
         except TimeoutError:
             ray.kill(actor)
         except RayError:

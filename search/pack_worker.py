@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from search.imports import without_gc
 from tcpa_core.record import Pulse
 
 
@@ -39,7 +40,8 @@ class PackWorker:
         os.environ["OMP_NUM_THREADS"] = str(max(1, int(spec.num_cpus)))  # before torch is imported
         module, _, name = spec.factory.partition(":")
         device = "cuda" if spec.num_gpus else "cpu"
-        make = getattr(importlib.import_module(module), name)
+        with without_gc():
+            make = getattr(importlib.import_module(module), name)
         self._worker = make(spec.study_dir, spec.cache_dir, device, spec.slots)
         self._wake = threading.Event()
         self._halted = False
@@ -48,10 +50,10 @@ class PackWorker:
         """Say which process this is, once the worker is made."""
         return f"pid {os.getpid()} on {os.uname().nodename}"
 
-    def probe(self, trials: Sequence[dict[str, Any]], share: float) -> list[int]:
-        """Best pack sizes for some settings, measured on this worker's device."""
-        sizes: list[int] = self._worker.probe(trials, share)
-        return sizes
+    def probe(self, trials: Sequence[dict[str, Any]], share: float) -> list[dict[int, float]]:
+        """Speeds of packs by their size for some settings, measured on this worker's device."""
+        speeds: list[dict[int, float]] = self._worker.probe(trials, share)
+        return speeds
 
     def pulse(self) -> Pulse:
         """What the worker is doing; a worker that hangs shows no new signs of life."""

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,11 +13,10 @@ from search import cost
 from search.redact import with_secrets, without_secrets
 from search.study import StudyDir
 from search.tracking import check_tracker, default_uri
-from spaces.space import Space, load_space
+from spaces.space import Space
 from tcpa_core.backbone import Backbone, load_backbone, weights_fingerprint
 from tcpa_core.config import BackboneConfig, DataConfig, Flat, TrialConfig
 from tcpa_core.data.base import Dataset, load_dataset
-from tcpa_core.errors import ConfigError
 from tcpa_core.estimate import epoch_seconds
 from tcpa_core.methods.base import deviations, method_class
 from tcpa_core.model import PackModel
@@ -26,9 +24,6 @@ from tcpa_core.protocols.base import load_protocol
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
-
-KINDS = {"search": "ablate", "ablation": "search"}
-"""Kind of a space file, and the verb that runs the other kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,60 +61,6 @@ class Plan:
         return StudyDir.create(self.root, self.name, self.space, self.fingerprints, uri)
 
 
-def make_plan(
-    source: str,
-    *,
-    study: str | None = None,
-    root: Path = Path("studies"),
-    settings: Mapping[str, Any] | None = None,
-    trials: int | None = None,
-    tracking_uri: str | None = None,
-    kind: str | None = None,
-    winner: tuple[Mapping[str, Any], str] | None = None,
-    probe: bool = False,
-    progress: Progress | None = None,
-) -> Plan:
-    """Resolve a space and check it, its data, its weights, the folder and the tracker.
-
-    Args:
-        source: YAML file or preset.
-        study: Name of the study; None: that of the space.
-        settings: Values by dotted path that replace those of the space.
-        trials: Replaces budget.trials.
-        kind: "search" or "ablation" where the caller runs only one of them.
-        winner: Settings that replace those of the space's base, and where they come from.
-        probe: Train a few steps of every method to tell the cost; otherwise it is told from the
-            trials on record below `root`.
-        progress: Told of images decoded, as by `load_dataset`.
-
-    Raises:
-        TcpaError: Something is wrong; nothing was started or written.
-    """
-    changes = dict(settings or {})
-    if trials is not None:
-        changes["budget.trials"] = trials
-    space = load_space(source, changes, winner)
-    found = "ablation" if space.ablation else "search"
-    if kind is not None and kind != found:
-        raise ConfigError(
-            f"{source} is {'an ablation' if space.ablation else 'a search'}; "
-            f"run it with 'tcpa {KINDS[kind]} {source}'."
-        )
-    if space.ablation and trials is not None:
-        raise ConfigError(
-            f"--trials limits a search, got {trials} for an ablation; it runs every point of its "
-            "design with every seed, so leave --trials out."
-        )
-    return plan_space(
-        space,
-        space.name if study is None else study,
-        root,
-        tracking_uri=tracking_uri,
-        probe=probe,
-        progress=progress,
-    )
-
-
 def plan_space(
     space: Space,
     name: str,
@@ -129,7 +70,13 @@ def plan_space(
     probe: bool = False,
     progress: Progress | None = None,
 ) -> Plan:
-    """Check a resolved space as `make_plan` does.
+    """Check a space, its data, its weights, the folder and the tracker.
+
+    Args:
+        name: Of the study.
+        probe: Train a few steps of every method to tell the cost; otherwise it is told from the
+            trials on record below `root`.
+        progress: Told of images decoded, as by `load_dataset`.
 
     Raises:
         TcpaError: Something is wrong; nothing was started or written.

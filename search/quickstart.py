@@ -8,7 +8,8 @@ from rich.markdown import Markdown
 
 from reports.build import ReportSummary, build_report
 from search.cluster import connect
-from search.plan import make_plan, show_plan
+from search.plan import plan_space, show_plan
+from search.request import requested_space
 from search.run import run_watched
 from search.study import StudyDir
 
@@ -38,9 +39,8 @@ def _run_both(root: Path, tracking_uri: str | None, console: Console) -> int:
         if (root / name).exists():
             study = StudyDir.open(root, name)
         else:
-            plan = make_plan(
-                preset, study=name, root=root, settings=settings, tracking_uri=tracking_uri
-            )
+            space = requested_space(preset, settings)
+            plan = plan_space(space, name, root, tracking_uri=tracking_uri)
             show_plan(plan, console)
             study = plan.create()
         outcome = run_watched(study, root, console, tracking_uri=tracking_uri)

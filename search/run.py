@@ -11,7 +11,8 @@ from pathlib import Path
 from mlflow import MlflowClient
 from rich.console import Console
 
-from search.launch import Placement, StudyOutcome, run_study
+from search.crew import Crew, Placement
+from search.launch import StudyOutcome, run_study
 from search.live import Watch
 from search.redact import with_secrets
 from search.study import StudyDir
@@ -34,13 +35,16 @@ def run_and_watch(
     *,
     address: str | None = None,
     tracking_uri: str | None = None,
+    crew: Crew | None = None,
 ) -> int:
     """Run what is left of a study and show it.
 
     Returns:
         The exit code: 0 done, 1 with failed trials or interrupted.
     """
-    outcome = run_watched(study, root, console, address=address, tracking_uri=tracking_uri)
+    outcome = run_watched(
+        study, root, console, address=address, tracking_uri=tracking_uri, crew=crew
+    )
     return sum_up(study, root, outcome, console)
 
 
@@ -62,8 +66,13 @@ def run_watched(
     *,
     address: str | None = None,
     tracking_uri: str | None = None,
+    crew: Crew | None = None,
 ) -> StudyOutcome:
-    """Run what is left of a study with a live table and the MLflow mirror."""
+    """Run what is left of a study with a live table and the MLflow mirror.
+
+    Args:
+        crew: Started for this study; None: start one.
+    """
     space = study.space()
     uri, artifacts = tracking_of(study, root, tracking_uri)
     if artifacts is None or database_of(root).exists():
@@ -76,7 +85,11 @@ def run_watched(
         patience_s = HURRY_S
         try:
             outcome = run_study(
-                space, study, placement=Placement(address=address), listeners=[watch, mirror.put]
+                space,
+                study,
+                placement=Placement(address=address),
+                crew=crew,
+                listeners=[watch, mirror.put],
             )
             patience_s = CLOSE_S if outcome.finished else HURRY_S
         finally:

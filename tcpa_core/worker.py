@@ -129,21 +129,25 @@ class Worker:
         """What is done at the moment; from any thread."""
         return replace(self._doing, signs=self._signs)
 
-    def probe(self, trials: Sequence[Flat], share: float) -> list[int]:
-        """Best number of members of a pack for each of some settings (see `tcpa_core.probe`).
+    def probe(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
+        """Measure packs of some settings (see `tcpa_core.probe`).
 
         Args:
             trials: Settings by dotted path.
             share: Share of the machine's memory that this worker may count on.
+
+        Returns:
+            For each, images per second by number of members, up to the best number; {} where only
+            a pack of one is possible.
         """
-        sizes = []
+        speeds = []
         for flat in trials:
             config = TrialConfig.from_flat(flat)
             group = self._group(config)
             found = pack_size(group.pack, config, cache_dir=self._cache_dir, share=share)
             group.limit = found.members
-            sizes.append(found.members)
-        return sizes
+            speeds.append({n: v for n, v in found.images_per_s.items() if n <= found.members})
+        return speeds
 
     @property
     def num_members(self) -> int:

@@ -99,6 +99,17 @@ def test_the_settings_of_all_methods_do_not_load_timm() -> None:
     )
 
 
+def test_a_wrong_space_is_refused_before_anything_heavy_is_loaded() -> None:
+    _run(
+        "import sys, search.cli, search.request\n"
+        "from tcpa_core.errors import ConfigError\n"
+        "try: search.request.requested_space('no_such_space')\n"
+        "except ConfigError: pass\n"
+        "else: raise AssertionError\n"
+        "assert not {'torch', 'ray', 'mlflow', 'optuna'} & set(sys.modules)\n"
+    )
+
+
 def test_every_test_of_faults_is_in_a_row_of_the_fault_table() -> None:
     folder = Path(__file__).parent / "faults"
     found = {

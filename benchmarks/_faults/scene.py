@@ -71,8 +71,8 @@ def make_study(
     Args:
         root: Folder of the study and of its MLflow database.
         space: What it runs.
-        workers: As `search.launch.Placement`.
-        slots: As `search.launch.Placement`.
+        workers: As `search.crew.Placement`.
+        slots: As `search.crew.Placement`.
         orders: What the stub does wrong, see `tests.search.stub` and `benchmarks._faults.stub`.
     """
     root.mkdir(parents=True, exist_ok=True)

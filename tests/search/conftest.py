@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from search.cluster import connect
-from search.launch import Placement, StudyOutcome, run_study
+from search.crew import Placement
+from search.launch import StudyOutcome, run_study
 from search.study import StudyDir
 from spaces.space import Space
 

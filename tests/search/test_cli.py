@@ -89,6 +89,20 @@ def test_help_loads_nothing_heavy() -> None:
     assert cheapest < 1.5, "CPU seconds, which other work on the machine does not add to"
 
 
+@pytest.mark.parametrize(("option", "code"), [("--help", 0), ("--nothing", 2)])
+def test_a_process_ends_with_its_code_and_all_that_it_said(option: str, code: int) -> None:
+    script = (
+        f"import atexit, sys; sys.argv = ['tcpa', {option!r}]\n"
+        "from search import cli\n"
+        "atexit.register(print, 'last words', end='')\n"
+        "cli.entry()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == code
+    assert done.stdout.endswith("last words")
+    assert ("No such option" in done.stderr) is (code == 2)
+
+
 @pytest.mark.parametrize("line", [["plan", "quickstart"], ["search", "quickstart", "--dry-run"],
                                   ["ablate", "tcpa_components", "--dry-run"]])  # fmt: skip
 def test_planning_writes_nothing(

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from search.plan import make_plan, show_plan
+from search.plan import Plan, plan_space, show_plan
+from search.request import requested_space
 from tcpa_core.errors import ConfigError, StudyError, WeightsError
 
 HEAD = "name: small\nbase: {methods: [linear], train.epochs: 3}\n"
@@ -19,6 +20,13 @@ GRID = HEAD + "axes: {optim.lr: {choice: [0.1, 0.2, 0.3]}}\n"
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TCPA_CACHE", str(tmp_path / "cache"))
+
+
+def make_plan(
+    source: str, *, root: Path, settings: dict[str, Any] | None = None, **options: Any
+) -> Plan:
+    space = requested_space(source, settings)
+    return plan_space(space, space.name, root, **options)
 
 
 def write(tmp_path: Path, text: str) -> str:
@@ -53,13 +61,9 @@ def test_trials_and_points_are_counted(
 
 
 def test_options_replace_what_the_space_says(tmp_path: Path) -> None:
-    plan = make_plan(
-        write(tmp_path, GRID + "budget: {trials: 9}\n"),
-        study="other",
-        root=tmp_path,
-        settings={"optim.weight_decay": 0.5, "train.epochs": 5},
-        trials=2,
-    )
+    source = write(tmp_path, GRID + "budget: {trials: 9}\n")
+    settings = {"optim.weight_decay": 0.5, "train.epochs": 5}
+    plan = plan_space(requested_space(source, settings, trials=2), "other", tmp_path)
     assert (plan.name, plan.num_trials, plan.most_epochs) == ("other", 2, 5)
     assert plan.space.base["optim.weight_decay"] == 0.5
 

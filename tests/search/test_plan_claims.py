@@ -10,7 +10,8 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
-from search.plan import Plan, make_plan, show_plan
+from search.plan import Plan, plan_space, show_plan
+from search.request import requested_space
 from search.sampler import Planned
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
@@ -43,7 +44,7 @@ def plan_of(text: str, tmp_path: Path, **settings: Any) -> Plan:
     path = tmp_path / "space.yaml"
     path.write_text(text)
     changes = {key.replace("__", "."): value for key, value in settings.items()}
-    return make_plan(str(path), root=tmp_path / "studies", settings=changes)
+    return plan_space(requested_space(str(path), changes), "mapped", tmp_path / "studies")
 
 
 def test_deviations_are_told_before_anything_runs(tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""The space that a command asks for: cheap checks, before anything heavy is loaded."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from spaces.space import Space, load_space
+from tcpa_core.errors import ConfigError
+
+KINDS = {"search": "ablate", "ablation": "search"}
+"""Kind of a space file, and the verb that runs the other kind."""
+
+
+def requested_space(
+    source: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    trials: int | None = None,
+    kind: str | None = None,
+    winner: tuple[Mapping[str, Any], str] | None = None,
+) -> Space:
+    """Read a space as a command wants it.
+
+    Args:
+        source: YAML file or preset.
+        settings: Values by dotted path that replace those of the space.
+        trials: Replaces budget.trials.
+        kind: "search" or "ablation" where the caller runs only one of them.
+        winner: Settings that replace those of the space's base, and where they come from.
+
+    Raises:
+        ConfigError: It cannot be read, is of the other kind, or has points that cannot be trained.
+    """
+    changes = dict(settings or {})
+    if trials is not None:
+        changes["budget.trials"] = trials
+    space = load_space(source, changes, winner)
+    found = "ablation" if space.ablation else "search"
+    if kind is not None and kind != found:
+        raise ConfigError(
+            f"{source} is {'an ablation' if space.ablation else 'a search'}; "
+            f"run it with 'tcpa {KINDS[kind]} {source}'."
+        )
+    if space.ablation and trials is not None:
+        raise ConfigError(
+            f"--trials limits a search, got {trials} for an ablation; it runs every point of its "
+            "design with every seed, so leave --trials out."
+        )
+    return space
