@@ -30,8 +30,7 @@ from mlflow import MlflowClient
 from benchmarks.harness import RESULTS, machine
 from benchmarks.postgresql import PostgreSQL
 from search.cluster import connect
-from search.crew import Placement
-from search.launch import run_study
+from search.launch import Placement, run_study
 from search.sampler import Sampled
 from search.study import StudyDir
 from search.tracking import Mirror

@@ -283,7 +283,9 @@ def dashboard(
     ] = "127.0.0.1",
 ) -> None:
     """Open the MLflow pages of a studies folder on http://127.0.0.1:PORT until Ctrl-C."""
-    database = root / "mlflow.db"
+    from search.study import database_of
+
+    database = database_of(root)
     if not database.is_file():
         raise StudyError(f"no MLflow database {database}; run a study with this --root first.")
     from search.run import run_pages
@@ -351,27 +353,19 @@ def _start(
 ) -> None:
     console = Console()
     asked = _requested(space, set_, trials, verb, _winner(from_, root, console))
+    checked = _show(asked, study, root, tracking_uri, console)
     if dry_run:
-        _show(asked, study, root, tracking_uri, console)
         return
     from search.cluster import connect
-    from search.crew import Placement, start_crew
     from search.imports import importing
-    from search.study import StudyDir
 
-    name = _name(study, asked)
-    StudyDir.check_free(root, name)
     with ExitStack() as stack:
-        with importing("search.plan", "search.run"):
+        with importing("search.run"):
             stack.enter_context(connect(address, os.cpu_count() or 1))
-            crew = start_crew(asked, root / name, Placement(address=address))
         from search.run import run_and_watch
 
-        checked = _show(asked, study, root, tracking_uri, console)
         uri = checked.tracking_uri
-        code = run_and_watch(
-            checked.create(), root, console, address=address, tracking_uri=uri, crew=crew
-        )
+        code = run_and_watch(checked.create(), root, console, address=address, tracking_uri=uri)
     _exit(code)
 
 
@@ -410,12 +404,15 @@ def _show(
     probe: bool = False,
 ) -> Any:
     """Check a space, show its plan and return it."""
-    from search.plan import plan_space, show_plan
+    from search.imports import without_gc
+
+    with without_gc():
+        from search.plan import plan_space, show_plan
 
     with Console(stderr=True).status("checking weights and data") as status:
         plan = plan_space(
             space,
-            _name(study, space),
+            space.name if study is None else study,
             root,
             tracking_uri=tracking_uri,
             probe=probe,
@@ -423,10 +420,6 @@ def _show(
         )
     show_plan(plan, console)
     return plan
-
-
-def _name(study: str | None, space: Any) -> str:
-    return str(space.name) if study is None else study
 
 
 def _exit(code: int) -> None:

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from search.cluster import connect
 from search.redact import with_secrets, without_secrets
-from search.study import versions
-from search.tracking import check_tracker, database_of, default_uri
+from search.study import database_of, default_uri, versions
+from search.tracking import check_tracker
 from tcpa_core.data._cache import cache_root
 from tcpa_core.errors import StudyError, TcpaError
 

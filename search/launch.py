@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Experiment
 from ray.tune.search import ConcurrencyLimiter, SearchGenerator
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.balance import Balanced
 from search.cluster import Devices, connect, on_interrupt
-from search.crew import SLOTS, Crew, Placement, start_crew, tests_all
-from search.dispatcher import HALT_S
+from search.dispatcher import HALT_S, Dispatcher
 from search.optuna_log import OptunaLog
+from search.pack_worker import WorkerSpec
 from search.past import Past, read_past
 from search.race import Race
 from search.sampler import Design, Planned, Sampled, Source
@@ -33,6 +34,7 @@ from search.searcher import StudySearcher
 from search.study import Journal, StudyDir
 from search.trainable import PackTrial, Slots
 from spaces.space import Space
+from tcpa_core.allocator import WORKER_ENV
 from tcpa_core.errors import StoppedError, StorageError
 from tcpa_core.record import FINAL_KINDS
 
@@ -46,6 +48,8 @@ after it has lost its head, without a word of ours."""
 LAST_ANSWER_S = 8.0
 """The same after a signal to stop: it may have ended Ray, and who sent it often waits 30 s."""
 
+SLOTS = 4
+"""Trials per worker where nothing was measured."""
 IN_TURN = 2
 """Trials per worker where packs gain nothing."""
 WORTH = 0.05
@@ -60,6 +64,20 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where trials run; changes no result."""
+
+    address: str | None = None
+    """Ray cluster; None starts one on this machine."""
+    workers: int | None = None
+    """Pack workers; None: one per GPU, or one per CPU where there is no GPU."""
+    slots: int | None = None
+    """Trials that one worker holds at once; None: as many as pay (see `_measured_slots`)."""
+    cache_dir: Path | None = None
+    worker_factory: str = "tcpa_core.worker:Worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +102,9 @@ def run_study(
     study: StudyDir,
     *,
     placement: Placement | None = None,
-    crew: Crew | None = None,
     listeners: Sequence[Listener] = (),
 ) -> StudyOutcome:
     """Run what is left of a study: all of it if it is new.
-
-    Args:
-        crew: Started for this study with this placement; None: start one.
-        listeners: Told of every event.
 
     Ctrl-C or SIGTERM once ends it in order (trials keep their last checkpoint), twice at once.
 
@@ -110,7 +123,7 @@ def run_study(
         past = read_past(study, space)
         if past.is_finished:
             return StudyOutcome(past.counts(), "finished")
-        run = _Run(space, study, placement, crew, journal, past, listeners)
+        run = _Run(space, study, placement, journal, past, listeners)
         return run.go(filter(None, notices))
     except OSError as err:
         if err.errno not in StorageError.ERRNOS:
@@ -130,7 +143,6 @@ class _Run:
         space: Space,
         study: StudyDir,
         placement: Placement,
-        crew: Crew | None,
         journal: Journal,
         past: Past,
         listeners: Sequence[Listener],
@@ -153,7 +165,8 @@ class _Run:
         self._is_ray_lost = False
         self._closing = threading.Event()
         self._recording = threading.Lock()
-        self._hired = crew
+        self._num_gpus = 0.0
+        self._num_workers = 0
         self._waited_s = 0.0
 
     def go(self, notices: Iterable[str]) -> StudyOutcome:
@@ -173,17 +186,16 @@ class _Run:
             else:
                 self._record({"kind": "resumed"})
             self._record(*({"kind": "notice", "text": text} for text in notices))
+            self._num_gpus = ray.cluster_resources().get("GPU", 0.0)
+            self._devices = Devices("GPU" if self._num_gpus else "CPU")
             try:
-                self._crew = self._hired or start_crew(
-                    self._space, self._study.path, self._placement
-                )
-                self._dispatcher = self._crew.dispatcher
-                with closing(Devices(self._crew.resource)) as self._devices:
-                    self._slots = self._placement.slots or self._measured_slots()
-                    ray.get(self._dispatcher.allow.remote(self._slots))
-                    self._work()
+                self._dispatcher = self._start_dispatcher()
             except RayError as err:
                 self._lose_ray(err)
+            else:
+                self._work()
+            finally:
+                self._devices.close()
         if self._failure is not None:
             raise self._failure
         self._record({"kind": "stopped", "reason": self._stop_reason} if self._stop_reason
@@ -209,10 +221,36 @@ class _Run:
             self._closing.set()
             pump.join()
 
+    def _start_dispatcher(self) -> Any:
+        on_gpu = self._num_gpus > 0
+        self._num_workers = self._placement.workers or max(1, self._devices.count)
+        spec = WorkerSpec(
+            study_dir=self._study.path.resolve(),
+            cache_dir=self._placement.cache_dir,
+            factory=self._placement.worker_factory,
+            count=self._num_workers,
+            slots=self._placement.slots or SLOTS,
+            num_cpus=1,
+            num_gpus=1 if on_gpu else 0,
+            env=dict(WORKER_ENV) if self._placement.address else {},
+            silence_s=self._space.budget.hang_seconds,
+        )
+        # Beside the driver: with any other node it would be lost, and the driver's run with it.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(Dispatcher).options(
+            num_cpus=0, max_concurrency=10_000, scheduling_strategy=here
+        )
+        metrics = ["duration_s", *(objective.metric for objective in self._space.objective)]
+        dispatcher = actor.remote(spec, metrics, self._tests_all())
+        ray.get(dispatcher.start.remote())
+        self._slots = self._placement.slots or self._measured_slots(dispatcher, spec.count)
+        ray.get(dispatcher.allow.remote(self._slots))
+        return dispatcher
+
     @property
     def _concurrency(self) -> int:
         """One trial per worker waits, so that a place that falls free is taken at once."""
-        return self._crew.num_workers * (self._slots + 1)
+        return self._num_workers * (self._slots + 1)
 
     def _use_new_nodes(self, limiter: ConcurrencyLimiter, controller: TuneController) -> None:
         """Start a worker for each device of the nodes that have joined the cluster.
@@ -220,21 +258,20 @@ class _Run:
         A lost node's workers wait for a place; one that joins in its stead is theirs.
         """
         fixed = self._placement.workers or not self._placement.address
-        more = 0 if fixed else self._devices.count - self._crew.num_workers
+        more = 0 if fixed else self._devices.count - self._num_workers
         if more > 0:
             self._dispatcher.add_workers.remote(more)
-            self._crew.num_workers += more
+            self._num_workers += more
             limiter.set_max_concurrency(self._concurrency)
             controller.update_max_pending_trials(self._concurrency)
             self._record({"kind": "notice", "text": f"the cluster has grown: {more} more workers"})
 
-    def _measured_slots(self) -> int:
+    def _measured_slots(self, dispatcher: Any, workers: int) -> int:
         """Trials per worker: what the probe says, as far as the study's length makes use of it.
 
         A design is spread evenly. A sampler learns from finished trials, so a search keeps at least
         four rounds. Studies too short to earn the probe back take `SLOTS`.
         """
-        workers = self._crew.num_workers
         if self._space.ablation:
             left = len(self._space.design()) - len(self._past.outcomes)
             useful = max(1, -(-left // workers))
@@ -244,8 +281,8 @@ class _Run:
         useful = min(useful, self._space.budget.pack_size or useful)
         if useful == 1 or (left < PROBED_TRIALS and useful <= 2 * SLOTS):
             return useful
-        share = 1.0 if self._crew.num_gpus else 1 / workers
-        measured = self._dispatcher.measure.remote(_largest_trials(self._space), share)
+        share = 1.0 if self._num_gpus else 1 / workers
+        measured = dispatcher.measure.remote(_largest_trials(self._space), share)
         while not ray.wait([measured], timeout=POLL_S)[0]:
             if self._stop_reason:
                 return useful
@@ -324,7 +361,7 @@ class _Run:
 
     def _test_selected(self) -> None:
         """Read the test split once, for the configuration that the search selected."""
-        if self._stop_reason or tests_all(self._space):
+        if self._stop_reason or self._tests_all():
             return
         selected = set(self._selected()) - self._past.tested
         for event in self._study.events() if selected else ():
@@ -333,6 +370,10 @@ class _Run:
             tested = self._dispatcher.test.remote(event["trial"], event["params"])
             while not self._stop_reason and not ray.wait([tested], timeout=POLL_S)[0]:
                 pass
+
+    def _tests_all(self) -> bool:
+        """Whether every trial reads the test split when it completes: rows of a table do."""
+        return self._space.ablation is not None and self._space.ablation.test == "all"
 
     def _selected(self) -> list[str]:
         """The completed trials of the best point, by the mean over its seeds."""
@@ -359,7 +400,7 @@ class _Run:
         budget = self._space.budget
         hours = self._past.hours + (time.monotonic() - self._started) / 3600
         spent = budget.hours is not None and hours >= budget.hours
-        on_gpus = hours * (self._crew.num_gpus or 1)  # without a GPU, the machine counts as one
+        on_gpus = hours * (self._num_gpus or 1)  # without a GPU, the machine counts as one
         spent |= budget.gpu_hours is not None and on_gpus >= budget.gpu_hours
         return spent or bool(self._stop_reason)
 

@@ -11,8 +11,7 @@ from rich.text import Text
 
 from search import cost
 from search.redact import with_secrets, without_secrets
-from search.study import StudyDir
-from search.tracking import check_tracker, default_uri
+from search.study import StudyDir, default_uri
 from spaces.space import Space
 from tcpa_core.backbone import Backbone, load_backbone, weights_fingerprint
 from tcpa_core.config import BackboneConfig, DataConfig, Flat, TrialConfig
@@ -86,6 +85,8 @@ def plan_space(
     fingerprints, warnings = _check_parts(configs, progress)
     uri = default_uri(root) if tracking_uri is None else with_secrets(tracking_uri)
     if tracking_uri is not None:
+        from search.tracking import check_tracker  # loads MLflow
+
         check_tracker(uri)
     size = space.size()
     num_trials = _num_trials(space, size)

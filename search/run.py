@@ -11,12 +11,11 @@ from pathlib import Path
 from mlflow import MlflowClient
 from rich.console import Console
 
-from search.crew import Crew, Placement
-from search.launch import StudyOutcome, run_study
+from search.launch import Placement, StudyOutcome, run_study
 from search.live import Watch
 from search.redact import with_secrets
-from search.study import StudyDir
-from search.tracking import Mirror, check_tracker, database_of, default_uri
+from search.study import StudyDir, database_of, default_uri
+from search.tracking import Mirror, check_tracker
 from tcpa_core.config import DataConfig
 from tcpa_core.data.base import load_dataset
 from tcpa_core.errors import StudyError
@@ -35,16 +34,13 @@ def run_and_watch(
     *,
     address: str | None = None,
     tracking_uri: str | None = None,
-    crew: Crew | None = None,
 ) -> int:
     """Run what is left of a study and show it.
 
     Returns:
         The exit code: 0 done, 1 with failed trials or interrupted.
     """
-    outcome = run_watched(
-        study, root, console, address=address, tracking_uri=tracking_uri, crew=crew
-    )
+    outcome = run_watched(study, root, console, address=address, tracking_uri=tracking_uri)
     return sum_up(study, root, outcome, console)
 
 
@@ -66,13 +62,8 @@ def run_watched(
     *,
     address: str | None = None,
     tracking_uri: str | None = None,
-    crew: Crew | None = None,
 ) -> StudyOutcome:
-    """Run what is left of a study with a live table and the MLflow mirror.
-
-    Args:
-        crew: Started for this study; None: start one.
-    """
+    """Run what is left of a study with a live table and the MLflow mirror."""
     space = study.space()
     uri, artifacts = tracking_of(study, root, tracking_uri)
     if artifacts is None or database_of(root).exists():
@@ -85,11 +76,7 @@ def run_watched(
         patience_s = HURRY_S
         try:
             outcome = run_study(
-                space,
-                study,
-                placement=Placement(address=address),
-                crew=crew,
-                listeners=[watch, mirror.put],
+                space, study, placement=Placement(address=address), listeners=[watch, mirror.put]
             )
             patience_s = CLOSE_S if outcome.finished else HURRY_S
         finally:

@@ -29,6 +29,16 @@ _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _PACKAGES = ("tcpa-search", "torch", "timm", "torchvision", "ray", "optuna", "mlflow", "numpy")
 
 
+def database_of(root: Path) -> Path:
+    """The tracking database of a studies folder."""
+    return root / "mlflow.db"
+
+
+def default_uri(root: Path) -> str:
+    """Its address."""
+    return f"sqlite:///{database_of(root.resolve())}"
+
+
 class Journal:
     """Append-only record of a study; a line is on disk before `append` returns.
 

@@ -42,16 +42,6 @@ LAST_TRIES = 3
 Event = Mapping[str, Any]
 
 
-def database_of(root: Path) -> Path:
-    """The tracking database of a studies folder."""
-    return root / "mlflow.db"
-
-
-def default_uri(root: Path) -> str:
-    """Its address."""
-    return f"sqlite:///{database_of(root.resolve())}"
-
-
 def check_tracker(uri: str) -> None:
     """Make sure that a tracking server or database answers.
 

@@ -11,8 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from search.sampler import Sampled
-from search.study import StudyDir
-from search.tracking import default_uri
+from search.study import StudyDir, default_uri
 from spaces.space import Space
 from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult, read_journal
 from tests.search.stub import accuracy

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import search.run
 from search.cli import main
-from search.crew import Placement
+from search.launch import Placement
 
 if __name__ == "__main__":
     root = Path(sys.argv[sys.argv.index("--root") + 1])

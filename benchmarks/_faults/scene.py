@@ -25,8 +25,7 @@ import ray
 from mlflow import MlflowClient
 from ray.cluster_utils import Cluster
 
-from search.study import StudyDir
-from search.tracking import default_uri
+from search.study import StudyDir, default_uri
 from spaces.space import Space
 
 ROOT = Path(__file__).parents[2]
@@ -71,8 +70,8 @@ def make_study(
     Args:
         root: Folder of the study and of its MLflow database.
         space: What it runs.
-        workers: As `search.crew.Placement`.
-        slots: As `search.crew.Placement`.
+        workers: As `search.launch.Placement`.
+        slots: As `search.launch.Placement`.
         orders: What the stub does wrong, see `tests.search.stub` and `benchmarks._faults.stub`.
     """
     root.mkdir(parents=True, exist_ok=True)

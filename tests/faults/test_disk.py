@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from search.cluster import connect
-from search.crew import Placement
-from search.launch import Listener, StudyOutcome, run_study
+from search.launch import Listener, Placement, StudyOutcome, run_study
 from search.study import Journal, StudyDir
 from spaces.space import Space
 from tcpa_core.errors import StoppedError, StorageError

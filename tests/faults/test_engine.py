@@ -14,8 +14,7 @@ import pytest
 
 from search import lock as locking
 from search.cluster import connect
-from search.crew import Placement
-from search.launch import run_study
+from search.launch import Placement, run_study
 from search.lock import DriverLock
 from search.past import read_past
 from search.study import Journal, StudyDir

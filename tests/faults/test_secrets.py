@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from search import plan as planning
 from search.plan import plan_space
 from search.redact import hide, move_out_of_arguments, with_secrets, without_secrets
 from search.run import tracking_of
@@ -68,7 +67,7 @@ def test_an_error_of_the_client_is_told_without_secrets(monkeypatch: pytest.Monk
 def test_a_study_folder_holds_no_secret_and_the_environment_completes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "check_tracker", lambda uri: None)
+    monkeypatch.setattr("search.tracking.check_tracker", lambda uri: None)
     plan = plan_space(load_space("quickstart"), "mine", tmp_path, tracking_uri=URI)
     study = plan.create()
     for path in study.path.rglob("*"):

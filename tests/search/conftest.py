@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from search.cluster import connect
-from search.crew import Placement
-from search.launch import StudyOutcome, run_study
+from search.launch import Placement, StudyOutcome, run_study
 from search.study import StudyDir
 from spaces.space import Space
 

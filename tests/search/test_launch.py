@@ -86,8 +86,7 @@ class TestOneDriver:
         heard: list[dict[str, Any]] = []
         space = make_space(budget={"trials": 3})
         study = make_study(space)
-        from search.crew import Placement
-        from search.launch import run_study
+        from search.launch import Placement, run_study
 
         run_study(
             space,
@@ -159,8 +158,7 @@ class TestOneDriver:
     def test_error_of_a_listener_is_raised_and_the_study_can_go_on(
         self, make_study: MakeStudy
     ) -> None:
-        from search.crew import Placement
-        from search.launch import run_study
+        from search.launch import Placement, run_study
 
         def fail(event: Any) -> None:
             if event["kind"] == "completed":

@@ -9,23 +9,26 @@ from conftest import make_space
 from search.launch import IN_TURN, _Run, worth_slots
 
 
-def run_of(monkeypatch: pytest.MonkeyPatch, asked: list[object], **budget: int) -> Any:
-    """A run on two workers whose measurement is interrupted."""
+def run_of(monkeypatch: pytest.MonkeyPatch, **budget: int) -> Any:
+    """A run whose measurement is interrupted."""
     monkeypatch.setattr("ray.wait", lambda *_, **__: ([], []))
     return SimpleNamespace(
         _space=make_space(budget=budget),
-        _crew=SimpleNamespace(num_workers=2, num_gpus=0),
-        _dispatcher=SimpleNamespace(measure=SimpleNamespace(remote=lambda *_: asked.append(_))),
+        _num_gpus=0,
         _stop_reason="interrupted",
     )
+
+
+def dispatcher_of(asked: list[object]) -> Any:
+    return SimpleNamespace(measure=SimpleNamespace(remote=lambda *args: asked.append(args)))
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_user_may_cap_what_a_measurement_would_find(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = run_of(monkeypatch, [], trials=80, pack_size=size)
-    assert _Run._measured_slots(run) == size
+    run = run_of(monkeypatch, trials=80, pack_size=size)
+    assert _Run._measured_slots(run, dispatcher_of([]), workers=2) == size
 
 
 @pytest.mark.parametrize(("trials", "is_measured"), [(31, False), (32, True)])
@@ -33,7 +36,8 @@ def test_a_short_search_measures_nothing(
     trials: int, is_measured: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
-    assert _Run._measured_slots(run_of(monkeypatch, asked, trials=trials)) == 4
+    run = run_of(monkeypatch, trials=trials)
+    assert _Run._measured_slots(run, dispatcher_of(asked), workers=2) == 4
     assert bool(asked) is is_measured
 
 

@@ -131,7 +131,7 @@ def test_images_are_decoded_once_and_varied_data_is_joined(tmp_path: Path) -> No
 def test_what_is_shown_names_the_axes_and_hides_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.plan.check_tracker", lambda uri: None)
+    monkeypatch.setattr("search.tracking.check_tracker", lambda uri: None)
     plan = make_plan("quickstart", root=tmp_path, tracking_uri="http://me:sesame@host:5000")
     text = io.StringIO()
     show_plan(plan, Console(file=text, width=140))
