@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -356,16 +356,17 @@ def _start(
     checked = _show(asked, study, root, tracking_uri, console)
     if dry_run:
         return
+    folder = checked.create()
     from search.cluster import connect
-    from search.imports import importing
+    from search.imports import import_meanwhile
 
-    with ExitStack() as stack:
-        with importing("search.run"):
-            stack.enter_context(connect(address, os.cpu_count() or 1))
+    imports = import_meanwhile("search.run")
+    with connect(address, os.cpu_count() or 1):
+        imports.join()
         from search.run import run_and_watch
 
         uri = checked.tracking_uri
-        code = run_and_watch(checked.create(), root, console, address=address, tracking_uri=uri)
+        code = run_and_watch(folder, root, console, address=address, tracking_uri=uri)
     _exit(code)
 
 

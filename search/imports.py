@@ -19,19 +19,14 @@ def without_gc() -> Iterator[None]:
             gc.enable()
 
 
-@contextmanager
-def importing(*modules: str) -> Iterator[None]:
+def import_meanwhile(*modules: str) -> threading.Thread:
     """Import in a thread what will be needed, while this one starts what is mostly waited for."""
 
     def load() -> None:
-        with suppress(ImportError):  # whoever uses the module says so
+        with without_gc(), suppress(ImportError):  # whoever uses the module says so
             for module in modules:
                 importlib.import_module(module)
 
     thread = threading.Thread(target=load, name="imports", daemon=True)
-    with without_gc():
-        thread.start()
-        try:
-            yield
-        finally:
-            thread.join()
+    thread.start()
+    return thread
