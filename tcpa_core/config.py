@@ -24,7 +24,7 @@ from tcpa_core.protocols.base import fixed_settings
 METHODS = "tcpa_core.methods"
 DATASETS = "tcpa_core.data"
 
-CORE_VERSION = 3
+CORE_VERSION = 4
 """Raised whenever a change of code changes the numbers of a trial; part of every digest."""
 
 Flat = dict[str, Any]

@@ -27,12 +27,12 @@ class TrainingCosts:
     """Kept from the forward for the backward pass; weights are not counted."""
 
 
-def training_costs(model: PackModel, inputs: Tensor, *, features: bool) -> TrainingCosts:
+def training_costs(model: PackModel, inputs: Tensor, *, cached: bool) -> TrainingCosts:
     """Count one step of a pack of one.
 
     Args:
-        inputs: Images (1, SAMPLES, 3, H, W), or features (1, SAMPLES, F).
-        features: What `inputs` are: trials on cached features never run the backbone.
+        inputs: SAMPLES images, or what the model's `forward_frozen` makes of them.
+        cached: Whether they are the latter: such trials run the trained part only.
     """
     step = Step(training=True, epochs=(0,), steps=(0,), streams=(Stream(model.configs[0].seed),))
     owned = {
@@ -48,7 +48,7 @@ def training_costs(model: PackModel, inputs: Tensor, *, features: bool) -> Train
 
     with FlopCounterMode(display=False) as counter, torch.enable_grad():
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            output = model.classify(inputs, step) if features else model(inputs, step)
+            output = model.forward_trained(inputs, step) if cached else model(inputs, step)
             loss = _loss(output)
         torch.autograd.grad(loss, list(model.stacked().values()), allow_unused=True)
     return TrainingCosts(counter.get_total_flops() / SAMPLES, sum(kept.values()) / SAMPLES)

@@ -7,7 +7,7 @@ depend on its neighbours.
 
 # Axes: M members, B samples, S tokens, D width, F features, C classes.
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,9 +181,18 @@ class PackModel(nn.Module):
         return len(self.configs)
 
     @property
+    def first_block(self) -> int:
+        """First block that depends on a trainable tensor, or the depth if the features do not.
+
+        What enters it, or the features, can be cached.
+        """
+        depth = self.backbone.layout.depth
+        return min((m.first_block for m in self._chain() if m.active), default=depth)
+
+    @property
     def features_are_frozen(self) -> bool:
-        """Whether features depend on no trainable tensor, so that they can be cached."""
-        return not any(method.active and method.changes_features for method in self._chain())
+        """Whether features depend on no trainable tensor."""
+        return self.first_block == self.backbone.layout.depth
 
     def stacked(self) -> dict[str, nn.Parameter]:
         """Trainable tensors (M, ...) by full name, padded with zeros."""
@@ -255,6 +264,34 @@ class PackModel(nn.Module):
         run = self._pass(step)
         return self._features(images, step, self._begin(run), None)
 
+    def forward_frozen(self, images: Tensor) -> Tensor:
+        """The part of a pass that depends on no trainable tensor, for `forward_trained`.
+
+        Args:
+            images: (1, B, 3, height, width), for all members.
+
+        Returns:
+            Features (1, B, F), or the tokens (1, B, S, D) that enter `first_block`.
+        """
+        if self.features_are_frozen:
+            return self.forward_features(images, Step.evaluation(1))[0]
+        tokens = self.backbone.embed(images.flatten(0, 1))
+        for block in self.backbone.blocks[: self.first_block]:
+            tokens = plain_block(block, tokens[None])[0]
+        return tokens[None]
+
+    def forward_trained(self, inputs: Tensor, step: Step) -> ModelOutput:
+        """Classify what `forward_frozen` returns, (M, B, ...)."""
+        if self.features_are_frozen:
+            with torch.autocast(inputs.device.type, enabled=False):  # no backbone to save time in
+                return self.classify(inputs, step)
+        run = self._pass(step)
+        active = self._begin(run)
+        features = self._with_weights(
+            active, lambda: self._blocks(inputs, self.first_block, active, None)
+        )
+        return self._output(features, features.new_zeros(self.num_members), run, active)
+
     def forward_blocks(self, images: Tensor, step: Step) -> Inspection:
         """Run a pass that computes and keeps everything."""
         run = Pass(step=step, rows=None, backend=self.backend, inspect=True)
@@ -297,15 +334,20 @@ class PackModel(nn.Module):
         self, images: Tensor, step: Step, active: Active, kept: list[Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         self._check_images(images)
+        found: tuple[Tensor, Tensor] = self._with_weights(
+            active, lambda: self._run(images, step, active, kept)
+        )
+        return found
+
+    def _with_weights(self, active: Active, compute: Callable[[], Any]) -> Any:
+        """Compute while the methods' weights stand in the place of the backbone's."""
         replaced: dict[str, Tensor] = {}
         for method, state in active:
             replaced |= method.weights(state)
         if not replaced:
-            return self._run(images, step, active, kept)
-        body = _Body(self)
-        weights = {f"model.backbone.{name}": weight for name, weight in replaced.items()}
-        found: tuple[Tensor, Tensor] = functional_call(body, weights, (images, step, active, kept))
-        return found
+            return compute()
+        weights = {f"backbone.{name}": weight for name, weight in replaced.items()}
+        return functional_call(_Body(self.backbone, compute), weights, ())
 
     def _run(
         self, images: Tensor, step: Step, active: Active, kept: list[Tensor] | None
@@ -328,13 +370,22 @@ class PackModel(nn.Module):
             tokens = method.on_tokens(tokens, state)
         if kept is not None:
             kept.append(tokens)
+        return self._blocks(tokens, 0, active, kept)
+
+    def _blocks(
+        self, tokens: Tensor, first: int, active: Active, kept: list[Tensor] | None
+    ) -> Tensor:
+        """Features (M, B, F) of the tokens that enter a block."""
+        batch = tokens.shape[:2]
         runners = [pair for pair in active if overrides(pair[0], "on_block")]
-        for index, block in enumerate(self.backbone.blocks):
+        last = self.backbone.layout.depth - 1
+        for index, block in list(enumerate(self.backbone.blocks))[first:]:
             if runners:
                 method, state = runners[0]
                 tokens = method.on_block(index, block, tokens, state)
             else:
-                tokens = plain_block(block, tokens)
+                rows = self.backbone.rows_read if index == last and kept is None else None
+                tokens = plain_block(block, tokens, rows=rows)
             if kept is not None:
                 kept.append(tokens)
         for method, state in active:
@@ -416,16 +467,15 @@ class PackModel(nn.Module):
 
 
 class _Body(nn.Module):
-    """Runs a pack's network as a module, so that weights can be replaced for one call."""
+    """A computation with the backbone as a module, whose weights can be replaced for one call."""
 
-    def __init__(self, model: PackModel) -> None:
+    def __init__(self, backbone: Backbone, compute: Callable[[], Any]) -> None:
         super().__init__()
-        self.model = model
+        self.backbone = backbone
+        self._compute = compute
 
-    def forward(
-        self, images: Tensor, step: Step, active: Active, kept: list[Tensor] | None
-    ) -> tuple[Tensor, Tensor]:
-        return self.model._run(images, step, active, kept)
+    def forward(self) -> Any:
+        return self._compute()
 
 
 class SingleModel(nn.Module):

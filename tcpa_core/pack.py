@@ -8,6 +8,7 @@ their own. They join and leave between epochs.
 # Axes: M members, B batch, C classes, D width.
 
 import math
+import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -152,7 +153,8 @@ class Pack:
         """Into so many parts each training batch is cut, so that it fits into memory."""
         self._eval_rows = EVAL_ROWS
         self.device = data.train.labels.device
-        self._features: dict[str, Tensor] = {}
+        self._kept: dict[str, tuple[int, Tensor]] = {}
+        """By split: the first block that is trained, and what enters it."""
         self._counted: dict[Any, TrainingCosts] = {}
         self._assembled: list[Member] = []
         self._model: PackModel | None = None
@@ -329,13 +331,13 @@ class Pack:
         shapes = tuple((name, spec.shape) for name, spec in model.member_specs(0).items())
         key = (*pack_key(config), shapes, tuple(config.method_settings.values()))
         if key not in self._counted:
-            cached = model.features_are_frozen and not _changes_images([config])
+            cached = self._is_cached(model, "train")
             if cached:
-                inputs = self._frozen_features(model, "train")[:SAMPLES][None]
+                inputs = self._frozen(model, "train")[:SAMPLES][None]
             else:
                 inputs = self.data.train.batch(torch.arange(SAMPLES), None)[None]
             with _autocast(config, self.device):
-                self._counted[key] = training_costs(model, inputs, features=cached)
+                self._counted[key] = training_costs(model, inputs, cached=cached)
         return self._counted[key]
 
     def save(self, member: Member, folder: Path) -> None:
@@ -534,9 +536,9 @@ class Pack:
         """
         indices = indices.to(self.device)
         targets = _targets(members, self.data.train.labels[indices], len(self.data.class_names))
-        cached = model.features_are_frozen and not _changes_images([m.config for m in members])
+        cached = self._is_cached(model, "train")
         if cached:
-            inputs = self._frozen_features(model, "train")[indices]
+            inputs = self._frozen(model, "train")[indices]
         else:
             inputs = self._images(members, indices, step)
             _mix(members, inputs, targets, step)
@@ -545,11 +547,9 @@ class Pack:
             at = replace(step, part=part)
             rows = part.rows if part else slice(0, indices.shape[1])
             share = (rows.stop - rows.start) / indices.shape[1]
-            if cached:
-                out = model.classify(inputs[:, rows], at)
-            else:
-                with _autocast(members[0].config, self.device):
-                    out = model(inputs[:, rows], at)
+            run = model.forward_trained if cached else model
+            with _autocast(members[0].config, self.device):
+                out = run(inputs[:, rows], at)
             yield share * _loss(out, targets[:, rows]), share * out.penalty.float()
 
     def _images(self, members: Sequence[Member], indices: Tensor, step: Step) -> Tensor:
@@ -585,17 +585,20 @@ class Pack:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         if model.features_are_frozen:
             everything = torch.arange(len(source), device=self.device)
-            features = self._frozen_features(model, split)
+            features = self._frozen(model, split)
             yield (
                 everything,
                 model.classify(features.expand(model.num_members, -1, -1), step).logits,
             )
             return
 
+        kept = self._frozen(model, split) if self._is_cached(model, split) else None
+
         def logits(indices: Tensor) -> Tensor:
-            images = source.batch(indices, None).expand(model.num_members, -1, -1, -1, -1)
+            inputs = (source.batch(indices, None) if kept is None else kept[indices])[None]
+            inputs = inputs.expand(model.num_members, *[-1] * (inputs.ndim - 1))
             with _autocast(model.configs[0], self.device):
-                return model(images, step).logits
+                return (model if kept is None else model.forward_trained)(inputs, step).logits
 
         yield from self._by_rows(len(source), model.num_members, logits)
 
@@ -624,22 +627,44 @@ class Pack:
             yield indices, found
             start += rows
 
+    def _is_cached(self, model: PackModel, split: str) -> bool:
+        """Whether what none of a pack's methods changes of a split is computed once and kept.
+
+        Features always, tokens of a block where there is memory; not of the test split, which is
+        read once.
+        """
+        if model.first_block == 0 or (split == "train" and _changes_images(model.configs)):
+            return False
+        if model.features_are_frozen or self._level(split) == model.first_block:
+            return True
+        layout = self.backbone.layout
+        tokens = len(getattr(self.data, split)) * (layout.num_prefix + layout.num_image)
+        size = tokens * layout.embed_dim * self.backbone.dtype.itemsize
+        return split != "test" and size <= TOKENS_SHARE * free_bytes(self.device)
+
+    def _level(self, split: str) -> int | None:
+        """The block for which a split is kept."""
+        return self._kept[split][0] if split in self._kept else None
+
     @torch.no_grad()
-    def _frozen_features(self, model: PackModel, split: str) -> Tensor:
-        """Features [N, D] of a whole split that no method of this pack changes, computed once."""
-        if split not in self._features:
+    def _frozen(self, model: PackModel, split: str) -> Tensor:
+        """What `PackModel.forward_frozen` makes of a whole split, (N, ...), computed once."""
+        if self._level(split) != model.first_block:
+            self._kept.pop(split, None)
             source: ImageSource = getattr(self.data, split)
 
-            def features(indices: Tensor) -> Tensor:
+            def frozen(indices: Tensor) -> Tensor:
                 images = source.batch(indices, None)[None]
                 with _autocast(model.configs[0], self.device):
-                    return model.forward_features(images, Step.evaluation(1))[0][0].float()
+                    return model.forward_frozen(images)[0].to(self.backbone.dtype)
 
-            found = [values for _, values in self._by_rows(len(source), 1, features)]
-            self._features[split] = torch.cat(found)
-        return self._features[split]
+            found = [values for _, values in self._by_rows(len(source), 1, frozen)]
+            self._kept[split] = model.first_block, torch.cat(found)
+        return self._kept[split][1]
 
 
+TOKENS_SHARE = 0.1
+"""Share of the free memory that the tokens of a split may fill."""
 EVAL_ROWS = 256
 """Images times members in one evaluation batch, as long as memory holds them."""
 
@@ -653,6 +678,13 @@ _COUNTERS = (
     "duration_s",
 )
 _SELECTED_FIELDS = ("epoch", "val_accuracy", "val_loss", "test_accuracy")
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory of a device that nobody uses."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _autocast(config: TrialConfig, device: torch.device) -> torch.autocast:

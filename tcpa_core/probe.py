@@ -21,7 +21,7 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.data._cache import cache_root
 from tcpa_core.errors import OutOfMemoryError
 from tcpa_core.methods.base import pack_capacity, pack_key
-from tcpa_core.pack import Pack, is_out_of_memory
+from tcpa_core.pack import Pack, free_bytes, is_out_of_memory
 
 WORTH = 0.05
 """Gain in speed that makes a doubling of the pack worth its memory."""
@@ -85,7 +85,7 @@ def recorded_size(
 
 
 def _probe(pack: Pack, config: TrialConfig, share: float) -> PackSize:
-    free = _free_bytes(pack.device) * share * MEMORY_SHARE
+    free = free_bytes(pack.device) * share * MEMORY_SHARE
     start, best, size = _used_bytes(pack.device), 1, 1
     speeds: dict[int, float] = {}
     growth = 0
@@ -141,12 +141,6 @@ def _path(pack: Pack, config: TrialConfig, cache_dir: Path | None) -> Path:
     ]
     key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     return cache_root(cache_dir) / "packs" / f"{key}.json"
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _used_bytes(device: torch.device) -> int:

@@ -223,6 +223,11 @@ class Method(nn.Module):
         """False: the backbone's features depend on nothing of this method and can be cached."""
         return True
 
+    @property
+    def first_block(self) -> int:
+        """First block that this method changes, or the depth: what enters it can be cached."""
+        return 0 if self.changes_features else self.layout.depth
+
     def extra_flops(self, m: int) -> float:
         """Forward FLOPs per image that member m adds to the backbone's (negative if it saves).
 

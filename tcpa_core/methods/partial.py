@@ -45,6 +45,11 @@ class Method(BackboneWeights):
                 "[full]."
             )
 
+    @property
+    def first_block(self) -> int:
+        """The first block trained."""
+        return self.layout.depth - int(self.settings[0].num_blocks)
+
     @classmethod
     def trained(cls, backbone: Backbone, settings: Any) -> list[str]:
         """Weights of the last blocks and of the norm behind them."""

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.config import BackboneConfig, TrialConfig
+from tcpa_core.data._images import ImageSource
 from tcpa_core.pack import Diverged, Member, Pack, TrialData, load_trial_data
 from tcpa_core.record import EpochReport
 from tcpa_core.train import load_trained, run_trial
@@ -75,7 +76,6 @@ PACKS = {
     "lora": LORA,
     "adaptformer": ADAPTFORMER,
     "tcpa": TCPA,
-    "tcpa prompter": PROMPTER,
     "vpt": VPT,
     "vpt shallow": SHALLOW,
     "cvpt": CVPT,
@@ -153,6 +153,23 @@ def test_members_equal_their_solo_runs(
     name: str, images: Path, backbone: Backbone, data: TrialData
 ) -> None:
     configs = [_config(images, name, settings) for settings in PACKS[name]]
+    _check_members_equal_their_solo_runs(configs, backbone, data)
+
+
+def test_members_with_image_prompters_equal_their_solo_runs(
+    images: Path, data: TrialData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float64: through the pixels, one rounding in float32 may change which prompts match."""
+    batch = ImageSource.batch
+    monkeypatch.setattr(ImageSource, "batch", lambda *args: batch(*args).double())
+    backbone = load_backbone(BackboneConfig(name="vit_nano", weights="random")).double()
+    configs = [_config(images, "tcpa", settings) for settings in PROMPTER]
+    _check_members_equal_their_solo_runs(configs, backbone, data)
+
+
+def _check_members_equal_their_solo_runs(
+    configs: list[TrialConfig], backbone: Backbone, data: TrialData
+) -> None:
     pack = Pack(backbone, data)
     together = _run(pack, [pack.new_member(str(i), c) for i, c in enumerate(configs)], 3)
     for i, config in enumerate(configs):
@@ -162,6 +179,69 @@ def test_members_equal_their_solo_runs(
         ):
             assert isinstance(solo[0], EpochReport)
             _same(solo[0], packed[i])
+
+
+def _partial(images: Path, **settings: Any) -> TrialConfig:
+    return _config(images, "partial", {"partial.num_blocks": 2, "seed": 3, **settings})
+
+
+def _runs_of_the_first_block(backbone: Backbone, pack: Pack, config: TrialConfig) -> list[int]:
+    """Samples that the lowest block sees in each of three epochs, and in the test."""
+    seen: list[int] = []
+    hook = backbone.blocks[0].register_forward_hook(lambda _, x, y: seen.append(len(x[0])))
+    counts = []
+    member = pack.new_member("x", config)
+    try:
+        for work in (*[lambda: pack.run_epoch([member])] * 3, lambda: pack.test([member])):
+            work()
+            counts.append(sum(seen))
+            seen.clear()
+    finally:
+        hook.remove()
+    return counts
+
+
+def test_frozen_blocks_see_every_image_once(
+    images: Path, backbone: Backbone, data: TrialData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below the first trained block, where images and backbone do not change and memory is left."""
+    train, val, test = 36, 12, 12
+    pack = Pack(backbone, data)
+    assert _runs_of_the_first_block(backbone, pack, _partial(images)) == [train + val, 0, 0, test]
+    again = [train + val, 0, 0, test]  # tokens of another block take the place of the first
+    assert (
+        _runs_of_the_first_block(backbone, pack, _partial(images, **{"partial.num_blocks": 3}))
+        == again
+    )
+    noisy = _partial(images, **{"train.drop_path": 0.2})
+    assert _runs_of_the_first_block(backbone, Pack(backbone, data), noisy) == [
+        train + val, train, train, test,
+    ]  # fmt: skip
+    monkeypatch.setattr("tcpa_core.pack.free_bytes", lambda device: 10_000)
+    full = [train + val] * 3 + [test]
+    assert _runs_of_the_first_block(backbone, Pack(backbone, data), _partial(images)) == full
+
+
+@pytest.mark.parametrize("num_blocks", [1, 4])
+def test_kept_tokens_change_nothing(
+    num_blocks: int,
+    images: Path,
+    backbone: Backbone,
+    data: TrialData,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = _partial(images, **{"partial.num_blocks": num_blocks})
+    reports, tested = [], []
+    for free in (10_000, 10**12):
+        monkeypatch.setattr("tcpa_core.pack.free_bytes", lambda device, free=free: free)
+        pack = Pack(backbone, data)
+        member = pack.new_member("x", config)
+        reports.append([epoch[0] for epoch in _run(pack, [member], 3)])
+        tested.append(pack.test([member])[0])
+    for without, kept in zip(*reports, strict=True):
+        assert isinstance(without, EpochReport)
+        _same(without, kept)
+    assert tested[0] == pytest.approx(tested[1], rel=1e-5)
 
 
 def test_members_join_and_leave(images: Path, backbone: Backbone, data: TrialData) -> None:

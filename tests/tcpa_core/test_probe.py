@@ -76,7 +76,7 @@ def test_memory_bounds_it(pack: Pack, tmp_path: Path, monkeypatch: pytest.Monkey
     assert pack_size(pack, config(), cache_dir=tmp_path).members == 4
     used = iter([0, 100, 220, 440])
     monkeypatch.setattr(tcpa_core.probe, "_used_bytes", lambda device: next(used))
-    monkeypatch.setattr(tcpa_core.probe, "_free_bytes", lambda device: 500)
+    monkeypatch.setattr(tcpa_core.probe, "free_bytes", lambda device: 500)
     found = pack_size(pack, config(), cache_dir=tmp_path / "other")
     assert found.members == 2, "four members need 440 of the 400 bytes that may be used"
 
