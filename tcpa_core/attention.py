@@ -195,30 +195,34 @@ def attend(
     used = visible_MBRP
     if mode == "pre":
         counted, used = _both(counted, used), None
-    if backend is None and _is_small(q_MBHRE, k_MBHSE.shape[-2] + prompts.k_MBHPE.shape[-2]):
+    keys = k_MBHSE.shape[-2] + prompts.k_MBHPE.shape[-2]
+    if backend is None and _is_small(q_MBHRE, v_MBHSE, keys):
         backend = "dense"
     if backend == "dense":
         return _attend_dense(q_MBHRE, k_MBHSE, v_MBHSE, prompts, counted, used)
-    is_full = q_MBHRE.dtype in (torch.float32, torch.float64)
-    if backend != "twin" and q_MBHRE.device.type == "cpu" and is_full and visible_MBRP is not None:
-        keys, values = prompts.k_MBHPE, prompts.v_MBHPE
-        out: Tensor = _LseAttention.apply(q_MBHRE, k_MBHSE, v_MBHSE, keys, values, counted, used)
+    if backend != "twin" and _is_plain(v_MBHSE) and visible_MBRP is not None:
+        pk, pv = prompts.k_MBHPE, prompts.v_MBHPE
+        out: Tensor = _LseAttention.apply(q_MBHRE, k_MBHSE, v_MBHSE, pk, pv, counted, used)
         return out
     return _attend_twin(q_MBHRE, k_MBHSE, v_MBHSE, prompts, counted, used)
 
 
 def mix(q_NHRE: Tensor, k_NHSE: Tensor, v_NHSE: Tensor, mask: Tensor | None = None) -> Tensor:
     """Attention (N, H, R, E) without prompts; `mask` is boolean, False where nothing is seen."""
-    if not _is_small(q_NHRE, k_NHSE.shape[-2]):
+    if not _is_small(q_NHRE, v_NHSE, k_NHSE.shape[-2]):
         return F.scaled_dot_product_attention(q_NHRE, k_NHSE, v_NHSE, attn_mask=mask)
     out: Tensor = _DenseAttention.apply(q_NHRE, k_NHSE, v_NHSE, mask, None)
     return out
 
 
-def _is_small(q: Tensor, keys: int) -> bool:
+def _is_small(q: Tensor, v: Tensor, keys: int) -> bool:
     """Whether spelling the formula out is the fastest."""
-    is_full = q.dtype in (torch.float32, torch.float64)
-    return q.device.type == "cpu" and is_full and (q.shape[-2] <= FEW_ROWS or keys <= FEW_KEYS)
+    return _is_plain(v) and (q.shape[-2] <= FEW_ROWS or keys <= FEW_KEYS)
+
+
+def _is_plain(v: Tensor) -> bool:
+    """On a CPU, in full precision: autocast leaves a normalised query in float32, no value."""
+    return v.device.type == "cpu" and v.dtype in (torch.float32, torch.float64)
 
 
 def _both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -245,7 +249,7 @@ def _attend_dense(
     """Softmax over tokens and prompts, then the columns not used are switched off."""
     k_all, v_all = _joined([k, prompts.k_MBHPE], q), _joined([v, prompts.v_MBHPE], q)
     masks = [None if mask is None else mask.unsqueeze(2) for mask in (counted, used)]
-    out: Tensor = _DenseAttention.apply(q, k_all, v_all, *masks)
+    out: Tensor = _DenseAttention.apply(q.to(v_all.dtype), k_all.to(v_all.dtype), v_all, *masks)
     return out
 
 
@@ -302,15 +306,16 @@ class _DenseAttention(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, counted: Tensor | None, used: Tensor | None
     ) -> Tensor:
-        flat_q, flat_k, flat_v = (t.reshape(-1, *t.shape[-2:]) for t in (q, k, v))
-        scores = _product(flat_q, flat_k.mT, q.shape[-1] ** -0.5)
-        if counted is not None:
-            columns = scores.view(*q.shape[:-1], -1)[..., -counted.shape[-1] :]
-            columns.masked_fill_(~counted, float("-inf"))
-        weights = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32))
-        ctx.save_for_backward(flat_q, flat_k, flat_v, weights, used)
-        kept = _switched(weights, used, q.shape).to(v.dtype)
-        return torch.bmm(kept, flat_v).view(*q.shape[:-1], v.shape[-1])
+        with torch.autocast(q.device.type, enabled=False):  # as the backward pass, which has none
+            flat_q, flat_k, flat_v = (t.reshape(-1, *t.shape[-2:]) for t in (q, k, v))
+            scores = _product(flat_q, flat_k.mT, q.shape[-1] ** -0.5)
+            if counted is not None:
+                columns = scores.view(*q.shape[:-1], -1)[..., -counted.shape[-1] :]
+                columns.masked_fill_(~counted, float("-inf"))
+            weights = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32))
+            ctx.save_for_backward(flat_q, flat_k, flat_v, weights, used)
+            kept = _switched(weights, used, q.shape).to(v.dtype)
+            return torch.bmm(kept, flat_v).view(*q.shape[:-1], v.shape[-1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

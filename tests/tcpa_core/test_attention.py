@@ -198,3 +198,25 @@ def test_only_small_attention_keeps_its_map(
     alone = mix(q[0], k[0], v[0])
     expected = F.scaled_dot_product_attention(q[0], k[0], v[0])
     torch.testing.assert_close(alone, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", [None, "dense"])
+@pytest.mark.parametrize("kinds", ["hf", "hh", "ff"])
+def test_autocast_may_leave_some_of_them_in_float32(backend: Backend | None, kinds: str) -> None:
+    """Values stand first; queries and keys come from a norm in some models."""
+    dtypes = [torch.bfloat16 if kind == "h" else torch.float32 for kind in kinds]
+    v, q, k, pk, pv = (
+        draw(1, 2, 2, n, E, seed=i).detach().to(dtypes[kind]).requires_grad_()
+        for i, (n, kind) in enumerate(((S, 0), (S, 1), (S, 1), (3, 1), (3, 0)))
+    )
+    visible = draw_mask(1, 2, S, 3, seed=9)
+    leaves = [q, k, v, pk, pv]
+    results = []
+    for full in (False, True):
+        used = [t.detach().float().requires_grad_() for t in leaves] if full else leaves
+        with torch.autocast("cpu", torch.bfloat16, enabled=not full):
+            prompts = PromptKeys(used[3], used[4], None)
+            out = attend(*used[:3], prompts, visible, mode="post", backend=backend)
+        results.append([out, *torch.autograd.grad(out.float().square().sum(), used)])
+    for half, exact in zip(*results, strict=True):
+        torch.testing.assert_close(half.float(), exact, rtol=0.05, atol=0.05)
