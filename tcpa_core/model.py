@@ -379,12 +379,15 @@ class PackModel(nn.Module):
         batch = tokens.shape[:2]
         runners = [pair for pair in active if overrides(pair[0], "on_block")]
         last = self.backbone.layout.depth - 1
+        # Elsewhere features are to the bit those of timm, which computes all tokens.
+        changed = any(overrides(m, hook) for m, _ in active for hook in ("weights", "on_images"))
+        read = self.backbone.rows_read if changed and kept is None else None
         for index, block in list(enumerate(self.backbone.blocks))[first:]:
             if runners:
                 method, state = runners[0]
                 tokens = method.on_block(index, block, tokens, state)
             else:
-                rows = self.backbone.rows_read if index == last and kept is None else None
+                rows = read if index == last else None
                 tokens = plain_block(block, tokens, rows=rows)
             if kept is not None:
                 kept.append(tokens)
