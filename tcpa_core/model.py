@@ -378,16 +378,17 @@ class PackModel(nn.Module):
         """Features (M, B, F) of the tokens that enter a block."""
         batch = tokens.shape[:2]
         runners = [pair for pair in active if overrides(pair[0], "on_block")]
-        last = self.backbone.layout.depth - 1
-        # Elsewhere features are to the bit those of timm, which computes all tokens.
-        changed = any(overrides(m, hook) for m, _ in active for hook in ("weights", "on_images"))
-        read = self.backbone.rows_read if changed and kept is None else None
+        depth = self.backbone.layout.depth
+        # A network that may start as timm's does so to the bit, and that computes all tokens.
+        never_starts_so = any(overrides(method, "on_images") for method, _ in active)
+        never_starts_so |= 0 < self.first_block < depth
+        read = self.backbone.rows_read if never_starts_so and kept is None else None
         for index, block in list(enumerate(self.backbone.blocks))[first:]:
             if runners:
                 method, state = runners[0]
                 tokens = method.on_block(index, block, tokens, state)
             else:
-                rows = read if index == last else None
+                rows = read if index == depth - 1 else None
                 tokens = plain_block(block, tokens, rows=rows)
             if kept is not None:
                 kept.append(tokens)
