@@ -331,12 +331,12 @@ class Pack:
         shapes = tuple((name, spec.shape) for name, spec in model.member_specs(0).items())
         key = (*pack_key(config), shapes, tuple(config.method_settings.values()))
         if key not in self._counted:
-            cached = self._is_cached(model, "train")
-            if cached:
-                inputs = self._frozen(model, "train")[:SAMPLES][None]
-            else:
-                inputs = self.data.train.batch(torch.arange(SAMPLES), None)[None]
+            cached = model.first_block > 0 and not _changes_images([config])
+            inputs = self.data.train.batch(torch.arange(SAMPLES), None)[None]
             with _autocast(config, self.device):
+                if cached:
+                    with torch.no_grad():
+                        inputs = model.forward_frozen(inputs).to(self.backbone.dtype)
                 self._counted[key] = training_costs(model, inputs, cached=cached)
         return self._counted[key]
 

@@ -231,17 +231,19 @@ def test_kept_tokens_change_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = _partial(images, **{"partial.num_blocks": num_blocks})
-    reports, tested = [], []
+    reports, tested, costs = [], [], []
     for free in (10_000, 10**12):
         monkeypatch.setattr("tcpa_core.pack.free_bytes", lambda device, free=free: free)
         pack = Pack(backbone, data)
         member = pack.new_member("x", config)
         reports.append([epoch[0] for epoch in _run(pack, [member], 3)])
         tested.append(pack.test([member])[0])
+        costs.append(pack.result(member, "completed").train_flops_per_image)
     for without, kept in zip(*reports, strict=True):
         assert isinstance(without, EpochReport)
         _same(without, kept)
     assert tested[0] == pytest.approx(tested[1], rel=1e-5)
+    assert costs[0] == costs[1], "the table of a study does not depend on a worker's memory"
 
 
 def test_members_join_and_leave(images: Path, backbone: Backbone, data: TrialData) -> None:
