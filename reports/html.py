@@ -17,7 +17,7 @@ from reports.frames import Frames
 from reports.parquet import write_atomic
 from reports.plots.base import method_column
 from reports.tables import TRIAL_COLUMNS, varied
-from reports.text import INTERVALS, Reference, cells, methods_label, ranking, shown, stars
+from reports.text import INTERVALS, Reference, caption, cells, methods_label, ranking, shown, stars
 from reports.wide import ABOUT, wide_tables
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def write_html(
         ablation=ablation_rows(found.ablation),
         intervals=INTERVALS,
         references=references,
+        published=caption(references),
         wide=wide_tables(found.across, found.scores, found.ranks, found.groups),
         about_wide=ABOUT,
         overall=overall(found),

@@ -26,6 +26,34 @@ class Reference:
     source: str
     accuracy: float
     caveat: str = ""
+    benchmark: str = ""
+    backbone: str = ""
+    selection: str = ""
+
+    @property
+    def label(self) -> str:
+        """The row's name, with all that a reader has to know before comparing."""
+        parts = (self.source, self.benchmark, self.backbone, self.selection, self.caveat)
+        return f"{self.method} ({'; '.join(part for part in parts if part)})"
+
+
+def caption(references: Sequence[Reference]) -> str:
+    """What the published rows of a table are; empty if it has none."""
+    if not references:
+        return ""
+    benchmarks, backbones, selections = (
+        ", ".join(dict.fromkeys(getattr(one, name) for one in references))
+        for name in ("benchmark", "backbone", "selection")
+    )
+    text = (
+        f"Published rows are others' test accuracies (benchmark {benchmarks}; {backbones}; "
+        f"{selections}), not results of this study."
+    )
+    caveats: dict[str, list[str]] = {}
+    for one in references:
+        if one.caveat:
+            caveats.setdefault(one.caveat, []).append(one.method)
+    return " ".join([text, *(f"{', '.join(who)}: {what}." for what, who in caveats.items())])
 
 
 def methods_label(value: Any) -> str:
@@ -105,8 +133,9 @@ def to_markdown(table: pd.DataFrame, references: Sequence[Reference] = ()) -> st
                 f"| {at['detectable']} |"
             )
         for one in references:
-            name = escape_markdown(f"{one.method} ({one.source})")
+            name = escape_markdown(one.label)
             lines.append(f"| *{name}* | | | *{100 * one.accuracy:.2f}* | | | | |")
+        lines += [f"\n{escape_markdown(text)}"] if (text := caption(references)) else []
         lines += [f"\n{escape_markdown(note)}" for note in _told(rows)]
         parts.append("\n".join(lines))
     return "\n\n".join([*parts, INTERVALS]) + "\n" if parts else ""
@@ -139,7 +168,8 @@ def to_latex(table: pd.DataFrame, references: Sequence[Reference] = ()) -> str:
                 + r" \\"
             )
         lines += [r"\bottomrule", r"\end{tabular}"]
-        lines += [rf"\par\noindent{{\footnotesize {escape_tex(note)}}}" for note in _told(rows)]
+        notes = [*filter(None, [caption(references)]), *_told(rows)]
+        lines += [rf"\par\noindent{{\footnotesize {escape_tex(note)}}}" for note in notes]
         parts.append("\n".join(lines))
     head = "% \\usepackage{booktabs,xcolor}\n% " + INTERVALS.replace("%", "percent") + "\n"
     return head + "\n\n\\bigskip\n".join(parts) + "\n" if parts else ""
