@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from studies import components, write
 
 from reports.build import build_report
 from reports.frames import load
+from tests.reports.studies import components, write
 
 TOLD = ["train.selection=best_val (vpt-vtab: last_epoch)", "data.train_on=train (x: y)"]
 VALUES = {"VPT": {0: 0.7, 1: 0.72}, "TCPA": {0: 0.8, 1: 0.81}}

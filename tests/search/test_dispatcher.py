@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import ray
-from conftest import FACTORY
 
 from search.blame import MAX_RESTARTS
 from search.dispatcher import Dispatcher
 from search.pack_worker import WorkerSpec
+from tests.search.conftest import FACTORY
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
 

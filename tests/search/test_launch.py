@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_space, run_stubs
 
 from benchmarks._faults import scene
 from search.study import StudyDir
 from tcpa_core.errors import StudyError
 from tcpa_core.record import FINAL_KINDS
+from tests.search.conftest import make_space, run_stubs
 
 pytestmark = pytest.mark.integration
 

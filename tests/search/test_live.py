@@ -4,10 +4,10 @@ import io
 from typing import Any
 
 import pytest
-from conftest import make_space
 from rich.console import Console
 
 from search.live import Watch
+from tests.search.conftest import make_space
 
 
 def planned(trial: str, lr: float = 0.1) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import make_space
 
 from search.launch import IN_TURN, _Run, worth_slots
+from tests.search.conftest import make_space
 
 
 def run_of(monkeypatch: pytest.MonkeyPatch, **budget: int) -> Any:

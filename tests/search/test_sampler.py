@@ -7,7 +7,6 @@ from typing import Any
 
 import optuna
 import pytest
-from conftest import SPACE, make_space
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -18,6 +17,7 @@ from search.sampler import Design, Planned, Sampled, make_sampler
 from search.searcher import StudySearcher
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
+from tests.search.conftest import SPACE, make_space
 
 TINY = {"optim.lr": {"choice": [0.001, 0.01, 0.1]}, "optim.momentum": {"choice": [0.0, 0.9]}}
 

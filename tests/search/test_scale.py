@@ -7,7 +7,8 @@ import argparse
 import sys
 
 import pytest
-from conftest import ROOT
+
+from tests.search.conftest import ROOT
 
 sys.path.insert(0, str(ROOT))
 from benchmarks.overhead import measure  # noqa: E402

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import make_space
 
 from search.study import Journal, StudyDir
 from tcpa_core.errors import RecordError, StudyError
 from tcpa_core.record import read_journal
+from tests.search.conftest import make_space
 
 PRINTS = {"data": "d", "weights": "w"}
 

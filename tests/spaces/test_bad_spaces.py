@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from bad_spaces import BAD_SPACES
 
 from spaces.space import load_space
 from tcpa_core.errors import ConfigError
+from tests.spaces.bad_spaces import BAD_SPACES
 
 
 @pytest.mark.parametrize(

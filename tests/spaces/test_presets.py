@@ -6,7 +6,6 @@ from importlib.resources import files
 import optuna
 import pytest
 import torch
-from trials import RandomTrial
 
 from spaces.axes import ChoiceAxis
 from spaces.space import Space, load_space, preset_names
@@ -16,6 +15,7 @@ from tcpa_core.config import METHODS, BackboneConfig
 from tcpa_core.methods.base import check_chain
 from tcpa_core.model import member_specs
 from tcpa_core.protocols.base import departures, protocol_names
+from tests.spaces.trials import RandomTrial
 
 SEARCHES = [name for name in preset_names() if load_space(name).ablation is None]
 

@@ -9,11 +9,11 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from trials import RandomTrial
 
 from spaces.reader import Document
 from spaces.space import Space, load_space, parse_override
 from tcpa_core.errors import ConfigError, TcpaError
+from tests.spaces.trials import RandomTrial
 
 EXAMPLE = """\
 name: tcpa_cifar                      # default study name: [a-z0-9_-], 1-64

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from trials import RandomTrial
 
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
+from tests.spaces.trials import RandomTrial
 
 N_C, N_I, K_C, K_I = (
     "tcpa.num_cls_prompts",

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import timm
 import torch
-from tiny import NUM_CLASSES, images, tiny_backbone, training_step
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,6 +13,7 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import FitData, MemberState, Step
 from tcpa_core.model import ModelOutput, PackModel, build_model, init_member_state, member_specs
 from tcpa_core.streams import Stream
+from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, training_step
 
 Literal = Callable[[Backbone, TrialConfig, MemberState, Tensor, Step], Tensor]
 """Slow reference: the loss of one trial on images (B, 3, height, width), see `loss_of`."""

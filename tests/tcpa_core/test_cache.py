@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_layouts import make, picture
 
 from tcpa_core.data import _hashes
 from tcpa_core.data._cache import ImageStore, cache_root, open_or_build
 from tcpa_core.data._parallel import ordered_map
 from tcpa_core.data.base import dataset_fingerprint, load_dataset
 from tcpa_core.errors import DataError
+from tests.tcpa_core.data_layouts import make, picture
 
 SHAPES = [(4, 5), (1, 1), (7, 2)]
 IMAGES = [

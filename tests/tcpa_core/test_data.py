@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_layouts import LAYOUTS, make, picture
 
 from tcpa_core import plugins
 from tcpa_core.config import DATASETS, DataConfig
@@ -16,6 +15,7 @@ from tcpa_core.data import digits
 from tcpa_core.data._images import ImageSource
 from tcpa_core.data.base import SPLITS, dataset_fingerprint, load_dataset
 from tcpa_core.errors import PluginError
+from tests.tcpa_core.data_layouts import LAYOUTS, make, picture
 
 KINDS = plugins.names(DATASETS)
 

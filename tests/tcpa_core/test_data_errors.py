@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from data_layouts import make, picture
 from PIL import Image
 
 from tcpa_core.config import DataConfig, TrialConfig
 from tcpa_core.data.base import load_dataset, split_off
 from tcpa_core.errors import ConfigError, DataError
+from tests.tcpa_core.data_layouts import make, picture
 
 Change = Callable[[Path], object]
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from data_layouts import make
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -11,6 +10,7 @@ from tcpa_core.config import DataConfig
 from tcpa_core.data._images import ImageSource
 from tcpa_core.data.base import Split, load_dataset
 from tcpa_core.errors import ShapeError
+from tests.tcpa_core.data_layouts import make
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = [(14, 23), (19, 11), (11, 11), (40, 13), (12, 12)]  # of the ragged images, height, width

@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
-import checks
 import pytest
-from tiny import trial
 
 from tcpa_core import plugins
 from tcpa_core.config import METHODS
+from tests.tcpa_core import checks
+from tests.tcpa_core.tiny import trial
 
 TEXT = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
 PARAGRAPHS = dict(re.findall(r"^\*\*`(\w+)`\*\*: (.*?)(?:\n\n|\Z)", TEXT, re.S | re.M))

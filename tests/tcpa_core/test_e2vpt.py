@@ -3,13 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import checks
 import numpy as np
-import oracle
 import pytest
 import torch
-from checks import close
-from tiny import KINDS, NUM_CLASSES, images, tiny_backbone, trial
 from torch import Tensor
 
 from tcpa_core.attention import Backend
@@ -25,6 +21,9 @@ from tcpa_core.optim import lr_at
 from tcpa_core.pack import Pack, TrialData
 from tcpa_core.record import EpochReport
 from tcpa_core.streams import Stream
+from tests.tcpa_core import checks, oracle
+from tests.tcpa_core.checks import close
+from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, trial
 
 EVAL = Step.evaluation(1)
 PRUNING = {"prune_epoch": 2, "token_prune": 50, "segment_prune": 50}

@@ -1,7 +1,5 @@
 """The authors' numbers, through the public classes."""
 
-import golden
-import oracle
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +7,7 @@ from torch import Tensor
 from tcpa_core.attention import Backend
 from tcpa_core.methods.base import Step
 from tcpa_core.model import PackModel
+from tests.tcpa_core import golden, oracle
 
 NAMES = golden.file_names()
 LIMITS = {torch.float64: 1e-9, torch.float32: 1e-4}

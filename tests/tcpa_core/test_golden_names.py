@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import golden
 import numpy as np
 import pytest
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from tcpa_core.methods.base import Step
 from tcpa_core.model import PackModel
+from tests.tcpa_core import golden
 
 L, D, H, E, S, P, K, CLASSES = 2, 32, 4, 8, 17, 3, 2, 5
 GEOMETRY = {"img_size": 32, "patch_size": 8, "embed_dim": D, "depth": L, "num_heads": H,

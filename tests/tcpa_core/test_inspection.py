@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import NUM_CLASSES, images, tiny_backbone, trial
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -27,6 +25,8 @@ from tcpa_core.inspection import (
 )
 from tcpa_core.methods.base import Step
 from tcpa_core.model import SingleModel, build_model
+from tests.tcpa_core import oracle
+from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, trial
 
 SMALL = dict(tcpa__num_cls_prompts=3, tcpa__num_image_prompts=4, tcpa__top_k_cls=1,
              tcpa__top_k_image=2)  # fmt: skip

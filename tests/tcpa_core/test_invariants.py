@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import oracle
 import pytest
 import timm
 import torch
-from tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
 from torch import Tensor
 
 from tcpa_core.backbone import Backbone
@@ -14,6 +12,8 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import Step
 from tcpa_core.model import PackModel, build_model, init_member_state, member_specs
+from tests.tcpa_core import oracle
+from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
 
 EVAL = Step.evaluation(1)
 

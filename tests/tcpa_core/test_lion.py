@@ -2,11 +2,8 @@
 
 from typing import Any
 
-import checks
 import pytest
 import torch
-from checks import close
-from tiny import KINDS, NUM_CLASSES, images, tiny_backbone, trial
 from torch import Tensor
 
 from tcpa_core.backbone import Backbone
@@ -14,6 +11,9 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import MemberState, Step
 from tcpa_core.model import PackModel, init_member_state
+from tests.tcpa_core import checks
+from tests.tcpa_core.checks import close
+from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, trial
 
 EVAL = Step.evaluation(1)
 EXACT = {"tolerance": 1e-14, "max_steps": 200}

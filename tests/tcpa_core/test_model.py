@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import NUM_CLASSES, images, tiny_backbone, training_step, trial
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -13,6 +12,7 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import CheckpointError, ConfigError, ShapeError
 from tcpa_core.methods.base import Step, pack_key
 from tcpa_core.model import ModelOutput, PackModel, build_model, init_member_state
+from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, training_step, trial
 
 EVAL = Step.evaluation(1)
 

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import checks
 import pytest
 import torch
-from tiny import NUM_CLASSES, images, tiny_backbone, trial
 from torch import Tensor
 
 from tcpa_core.backbone import Backbone
@@ -13,6 +11,8 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import MemberState, Step, pack_key, random_bits
 from tcpa_core.model import PackModel
 from tcpa_core.noise import has_noise, noisy
+from tests.tcpa_core import checks
+from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, trial
 
 
 def kept(shape: tuple[int, ...], rate: float, step: Step, name: str, layer: int) -> Tensor:

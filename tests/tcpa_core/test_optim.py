@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import trial
 from torch import nn
 
 from tcpa_core.config import OptimConfig
 from tcpa_core.methods.base import ParamSpec, pack_key
 from tcpa_core.optim import PackOptimizer, lr_at
+from tests.tcpa_core.tiny import trial
 
 SHAPES = [{"w": (3, 4), "b": (3,)}, {"w": (2, 4), "b": (2,)}]
 """Two members of different size; the second is padded."""

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import checks
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
 from torch import Tensor
 from torch.func import functional_call
 
@@ -16,6 +14,8 @@ from tcpa_core.errors import ConfigError
 from tcpa_core.methods import ssf
 from tcpa_core.methods.base import MemberState, Step, random_bits
 from tcpa_core.model import PackModel, build_model, init_member_state
+from tests.tcpa_core import checks
+from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
 
 EVAL = Step.evaluation(1)
 

@@ -6,10 +6,8 @@ that are written from the definition of the filters.
 
 from typing import Any
 
-import checks
 import pytest
 import torch
-from tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
 from torch import Tensor
 
 from tcpa_core.backbone import Backbone
@@ -17,6 +15,8 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.methods import damvp
 from tcpa_core.methods.base import MemberState, Step
 from tcpa_core.model import PackModel
+from tests.tcpa_core import checks
+from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
 
 EVAL = Step.evaluation(1)
 

@@ -2,12 +2,9 @@
 
 from typing import Any
 
-import checks
 import pytest
 import torch
-from checks import close
 from timm.models.vision_transformer import VisionTransformer
-from tiny import GEOMETRY, KINDS, NUM_CLASSES, images, tiny_backbone, trial
 from torch import Tensor
 
 from tcpa_core.backbone import Backbone
@@ -16,6 +13,9 @@ from tcpa_core.errors import ShapeError
 from tcpa_core.methods.base import MemberState, Step, random_bits
 from tcpa_core.model import PackModel, init_member_state
 from tcpa_core.pack import _loss
+from tests.tcpa_core import checks
+from tests.tcpa_core.checks import close
+from tests.tcpa_core.tiny import GEOMETRY, KINDS, NUM_CLASSES, images, tiny_backbone, trial
 
 EVAL = Step.evaluation(1)
 

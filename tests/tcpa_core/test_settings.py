@@ -17,7 +17,6 @@ from typing import Any, Literal, Union, get_args, get_origin
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import NUM_CLASSES, images, tiny_backbone
 from torch import Tensor
 
 from tcpa_core import plugins
@@ -25,6 +24,7 @@ from tcpa_core.backbone import Backbone
 from tcpa_core.config import METHODS, OptimConfig, TrainConfig, TrialConfig, method_config
 from tcpa_core.errors import NonFiniteLossError
 from tcpa_core.pack import Diverged, Pack, TrialData
+from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone
 
 Flat = dict[str, Any]
 FILES = Path(mkdtemp(prefix="tcpa-settings-"))

@@ -2,12 +2,8 @@
 
 from typing import Any
 
-import checks
-import oracle
 import pytest
 import torch
-from checks import close
-from tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
 from torch import Tensor
 
 from tcpa_core.backbone import Backbone
@@ -15,6 +11,9 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import MemberState, Step
 from tcpa_core.model import PackModel, build_model, init_member_state
+from tests.tcpa_core import checks, oracle
+from tests.tcpa_core.checks import close
+from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
 
 EVAL = Step.evaluation(1)
 POOLS: dict[str, Any] = {
