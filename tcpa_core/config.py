@@ -27,6 +27,10 @@ DATASETS = "tcpa_core.data"
 CORE_VERSION = 4
 """Raised whenever a change of code changes the numbers of a trial; part of every digest."""
 
+ADDED: Mapping[str, Any] = {"data.antialias": True, "train.drop_last": False}
+"""Settings younger than CORE_VERSION, with what trials did before: such trials keep their digests,
+so that a study that was begun without these settings goes on."""
+
 Flat = dict[str, Any]
 
 IS_FILE: dict[str, Any] = {"is_file": True}
@@ -67,8 +71,12 @@ class DataConfig(Settings):
     resize: Literal["squash", "short_side"] = "squash"
     """squash: to img_size x img_size, aspect ignored; short_side: to resize_to, then crop."""
     resize_to: int | None = Field(default=None, ge=1)
-    """Short side in pixels before the crop; None: round(img_size * 256 / 224)."""
+    """Short side in pixels before the crop; None: img_size * 256 / 224, rounded down as the
+    authors' programs do: 256 for 224, 438 for 384, 512 for 448."""
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    antialias: bool = True
+    """Average over all pixels that one pixel of a smaller picture covers; false: take the nearest
+    ones only, as TensorFlow's resize does, which VPT's authors use on VTAB-1k."""
     random_crop: bool = False
     """Train on random img_size crops (short_side only); evaluation always crops the centre."""
     flip: bool = False
@@ -82,6 +90,10 @@ class DataConfig(Settings):
     train_on: Literal["train", "train_and_val"] = "train"
     """train_and_val: val is trained on as well, as some authors do in their final runs. It is
     still scored, but says nothing, and so must not select the epoch."""
+
+    def short_side(self, img_size: int) -> int:
+        """Short side before the crop, in pixels."""
+        return img_size * 256 // 224 if self.resize_to is None else self.resize_to
 
     @model_validator(mode="after")
     def _crops_need_room(self) -> Self:
@@ -124,6 +136,9 @@ class TrainConfig(Settings):
 
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=64, ge=1)
+    drop_last: bool = False
+    """Leave the last batch of an epoch out where it is smaller than the others; a split of less
+    than one batch is trained on all the same."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     mixup_alpha: float = Field(default=0.0, ge=0.0)
     """Beta(alpha, alpha) mixing of image pairs; 0 switches it off."""
@@ -261,8 +276,11 @@ class TrialConfig(_Sections):
         return _hash(identity)
 
     def _identity(self, data_fingerprint: str, weights_fingerprint: str) -> Flat:
-        identity = self.flat()
+        identity = {k: v for k, v in self.flat().items() if k not in ADDED or v != ADDED[k]}
         del identity["protocol"]
+        size = self.backbone.img_size
+        if self.data.resize == "short_side" and size and size * 256 // 224 != round(size * 8 / 7):
+            identity["data.resize_to"] = self.data.short_side(size)  # was rounded to nearest before
         for path in file_settings() & identity.keys() - {"data.root", "backbone.weights"}:
             identity[path] = _content(path, identity[path])
         identity["data.root"] = data_fingerprint

@@ -238,7 +238,7 @@ class Pack:
                 val_accuracy=val_accuracy[m],
                 lr=lrs[m],
                 duration_s=seconds,
-                images_per_s=len(self.data.train) / seconds,
+                images_per_s=_epoch_images(len(self.data.train), member.config) / seconds,
             )
             member.reports.append(report)
             outcomes.append(report)
@@ -469,7 +469,7 @@ class Pack:
         order = torch.randperm(
             len(self.data.train), generator=stream.generator("order", member.epoch - 1)
         )
-        batches = order[None].split(member.config.train.batch_size, dim=1)
+        batches = _batches(order[None], member.config)
         total = (member.config.train.epochs - member.stage_epoch) * len(batches)
         lr = lr_at(member.config.optim, member.step - member.stage_step - 1, total)
         for i, indices in enumerate(batches):
@@ -502,7 +502,7 @@ class Pack:
                 for m, s in zip(members, streams, strict=True)
             ]
         )
-        batches = orders.split(members[0].config.train.batch_size, dim=1)
+        batches = _batches(orders, members[0].config)
         done = [m.step - m.stage_step for m in members]
         totals = [(m.config.train.epochs - m.stage_epoch) * len(batches) for m in members]
         losses, lrs = [], [0.0] * len(members)
@@ -691,6 +691,18 @@ def _autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
     precision = config.train.precision
     use = precision == "bf16" or (precision == "auto" and device.type == "cuda")
     return torch.autocast(device.type, torch.bfloat16, enabled=use)
+
+
+def _epoch_images(count: int, config: TrialConfig) -> int:
+    """Images that an epoch trains on: all, or those of its whole batches (`train.drop_last`)."""
+    rest = count % config.train.batch_size
+    return count - rest if config.train.drop_last and rest < count else count
+
+
+def _batches(orders_MN: Tensor, config: TrialConfig) -> Sequence[Tensor]:
+    """The images of an epoch, batch by batch."""
+    used = orders_MN[:, : _epoch_images(orders_MN.shape[1], config)]
+    return used.split(config.train.batch_size, dim=1)
 
 
 def _parts(size: int, count: int) -> Iterator[BatchPart | None]:

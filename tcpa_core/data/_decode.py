@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import PIL
+import torch
+import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError, features
 
 from tcpa_core.config import DataConfig
@@ -35,6 +37,7 @@ class ResizeRule:
     side: int
     """Both sides (squash) or the shorter one (short_side), in pixels."""
     interpolation: Literal["bicubic", "bilinear"]
+    antialias: bool = True
 
     @classmethod
     def of(cls, cfg: DataConfig, img_size: int) -> "ResizeRule":
@@ -44,17 +47,18 @@ class ResizeRule:
             ConfigError: data.resize_to is smaller than the crop.
         """
         if cfg.resize == "squash":
-            return cls("squash", img_size, cfg.interpolation)
-        side = round(img_size * 256 / 224) if cfg.resize_to is None else cfg.resize_to
+            return cls("squash", img_size, cfg.interpolation, cfg.antialias)
+        side = cfg.short_side(img_size)
         if side < img_size:
             raise ConfigError(
                 f"data.resize_to must be >= the image size {img_size}, from which the crop is cut, "
-                f"got {side}; raise it or leave it out for {round(img_size * 256 / 224)}."
+                f"got {side}; raise it or leave it out for {img_size * 256 // 224}."
             )
-        return cls("short_side", side, cfg.interpolation)
+        return cls("short_side", side, cfg.interpolation, cfg.antialias)
 
     def __str__(self) -> str:
-        return f"{self.resize} {self.side} {self.interpolation}"
+        text = f"{self.resize} {self.side} {self.interpolation}"
+        return text if self.antialias else f"{text} aliased"
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height after the resize; torchvision's rounding (the long side is cut off)."""
@@ -80,9 +84,24 @@ class ResizeRule:
                 f"{size[1]}, more than {MAX_PIXELS:,} pixels; crop the file or set "
                 f"data.resize=squash."
             )
-        if image.size != size:
-            image = image.resize(size, _FILTERS[self.interpolation])
-        return np.asarray(image)
+        if image.size == size:
+            return np.asarray(image)
+        if self.antialias:
+            return np.asarray(image.resize(size, _FILTERS[self.interpolation]))
+        return self._sample(np.array(image), size)
+
+    def _sample(
+        self, pixels: npt.NDArray[np.uint8], size: tuple[int, int]
+    ) -> npt.NDArray[np.uint8]:
+        """Resize by the nearest pixels alone, which Pillow cannot."""
+        channels = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
+        resized = F.interpolate(
+            channels, size[::-1], mode=self.interpolation, align_corners=False, antialias=False
+        )
+        found: npt.NDArray[np.uint8] = (
+            resized[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
+        )
+        return found
 
 
 def decode(data: bytes, place: str) -> Image.Image:

@@ -366,7 +366,8 @@ def pack_key(config: TrialConfig) -> tuple[Any, ...]:
     parts = [(name, *s.pack_key()) for name, s in config.method_settings.items()]
     if config.train.dropout > 0:  # draws cover all tokens: with padding they would be others
         parts += list(config.method_settings.items())
-    return (config.methods, config.train.batch_size, config.optim.rule, *parts)
+    batches = config.train.batch_size, config.train.drop_last
+    return (config.methods, *batches, config.optim.rule, *parts)
 
 
 def pack_capacity(config: TrialConfig) -> int | None:

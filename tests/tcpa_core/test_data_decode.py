@@ -117,6 +117,31 @@ class TestResize:
         np.testing.assert_array_equal(rule.apply(image, "x"), expected)
 
 
-@pytest.mark.parametrize(("img_size", "side"), [(224, 256), (384, 439), (448, 512), (32, 37)])
-def test_short_side_follows_the_image_size(img_size, side):
+@pytest.mark.parametrize(("img_size", "side"), [(224, 256), (384, 438), (448, 512), (32, 36)])
+def test_short_side_is_that_of_the_authors_programs(img_size, side):
     assert ResizeRule.of(DataConfig(resize="short_side"), img_size).side == side
+
+
+@pytest.mark.parametrize("size", [(30, 20), (20, 30), (5, 7), (100, 33), (16, 9)])
+def test_without_antialiasing_only_the_nearest_pixels_count(size):
+    """Half-pixel centres, clamped at the edges, as TensorFlow's resize takes them."""
+    noise = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    rule = ResizeRule.of(DataConfig(interpolation="bilinear", antialias=False), 16)
+    ours = rule.apply(Image.fromarray(noise), "x").astype(float)
+    for y, x in [(0, 0), (3, 11), (8, 8), (15, 15), (0, 15)]:
+        at_y, at_x = ((i + 0.5) * n / 16 - 0.5 for i, n in ((y, size[1]), (x, size[0])))
+        expected = np.zeros(3)
+        for i in (int(np.floor(at_y)), int(np.floor(at_y)) + 1):
+            for j in (int(np.floor(at_x)), int(np.floor(at_x)) + 1):
+                share = (1 - abs(at_y - i)) * (1 - abs(at_x - j))
+                inside = np.clip(i, 0, size[1] - 1), np.clip(j, 0, size[0] - 1)
+                expected += share * noise[inside]
+        assert np.abs(ours[y, x] - expected).max() <= 0.501
+
+
+def test_pixels_of_other_rules_are_kept_apart():
+    rules = {
+        str(ResizeRule.of(DataConfig(interpolation="bilinear", antialias=how), 16))
+        for how in (True, False)
+    }
+    assert rules == {"squash 16 bilinear", "squash 16 bilinear aliased"}, "the first as ever"

@@ -78,6 +78,7 @@ PACKS = {
     "tcpa": TCPA,
     "vpt": VPT,
     "vpt shallow": SHALLOW,
+    "vpt whole batches": [{**extra, "train.drop_last": True} for extra in VPT],
     "cvpt": CVPT,
     "vfpt": FOURIER,
     "vfpt tcpa": PAIR,
@@ -261,6 +262,33 @@ def test_members_join_and_leave(images: Path, backbone: Backbone, data: TrialDat
             (solo,) = alone.run_epoch([member])
             assert isinstance(solo, EpochReport)
             _same(solo, packed)
+
+
+@pytest.mark.parametrize(
+    ("drop_last", "batch_size", "sizes"),
+    [(False, 8, [8, 8, 8, 8, 4]), (True, 8, [8, 8, 8, 8]), (True, 12, [12] * 3), (True, 50, [36])],
+)
+def test_the_last_small_batch_is_left_out_where_asked(
+    drop_last: bool,
+    batch_size: int,
+    sizes: list[int],
+    images: Path,
+    backbone: Backbone,
+    data: TrialData,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[int] = []
+    batch = ImageSource.batch
+    monkeypatch.setattr(
+        ImageSource, "batch", lambda s, i, g=None: seen.append(len(i)) or batch(s, i, g)
+    )
+    settings = {"train.drop_last": drop_last, "train.batch_size": batch_size, "data.flip": True}
+    pack = Pack(backbone, data)
+    member = pack.new_member("x", _config(images, "vpt", settings))
+    (report,) = pack.run_epoch([member])
+    assert isinstance(report, EpochReport)
+    assert seen[: len(sizes)] == sizes and member.step == len(sizes)
+    assert round(report.images_per_s * report.duration_s) == sum(sizes)
 
 
 def test_a_diverging_member_fails_alone(images: Path, backbone: Backbone, data: TrialData) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from spaces.space import Space, load_space
-from tcpa_core.config import TrialConfig, known_paths
+from tcpa_core.config import ADDED, TrialConfig, known_paths
 from tcpa_core.errors import ConfigError, PluginError
 from tcpa_core.methods.base import deviations
 from tcpa_core.protocols.base import fixed_settings, load_protocol, protocol_names
@@ -79,6 +79,18 @@ def test_a_claim_is_no_part_of_the_identity() -> None:
     plain = claimed.replace_paths({"protocol": None})
     assert claimed.digest("a", "b") == plain.digest("a", "b")
     assert claimed.point("a", "b") == plain.point("a", "b")
+
+
+def test_settings_that_came_later_change_no_digest_of_before() -> None:
+    """A study begun without them goes on: its trials are known by their digests."""
+    assert config().digest("a", "b") == "fba7e58035bbd082"
+    for path, before in ADDED.items():
+        same, other = (config().replace_paths({path: v}) for v in (before, not before))
+        assert same.digest("a", "b") == config().digest("a", "b") != other.digest("a", "b")
+    large = {"data.resize": "short_side", "backbone.img_size": 384}  # 439 pixels before, now 438
+    assert TrialConfig.from_flat(large).digest("a", "b") != "6295fef489747080"
+    small = TrialConfig.from_flat({**large, "backbone.img_size": 224, "methods": ["vpt"]})
+    assert small.digest("a", "b") == "100219d5c42b3c4d"
 
 
 def test_methods_that_are_not_what_was_published_say_so() -> None:
