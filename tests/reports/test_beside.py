@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studies import cell, components, epoch, final, planned, write
 
 from reports.beside import references_for
 from reports.build import build_report
 from reports.frames import Frames, load
 from reports.text import to_latex, to_markdown
+from tests.reports.studies import cell, components, epoch, final, planned, write
 
 AS_PUBLISHED = {
     "backbone.name": "vit_base_patch16_224.augreg_in21k", "data.name": "vtab1k",
