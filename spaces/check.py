@@ -13,6 +13,7 @@ from spaces.reader import Document, Keys
 from tcpa_core import plugins
 from tcpa_core.config import DATASETS, METHODS, Settings, file_settings, known_paths
 from tcpa_core.errors import ConfigError, nearest
+from tcpa_core.hints import nearest_setting
 
 T = TypeVar("T", bound=Settings)
 
@@ -73,7 +74,7 @@ def check_path(path: str, place: str) -> None:
             f"seed is a replicate, not a setting to choose ({place}); list seeds under 'seeds'."
         )
     if path not in paths():
-        raise ConfigError(f"no setting {path!r} ({place}){nearest(path, paths())}.")
+        raise ConfigError(f"no setting {path!r} ({place}){nearest_setting(path, paths())}.")
 
 
 def check_value(path: str, value: Any, place: str) -> Any:

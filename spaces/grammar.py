@@ -30,7 +30,8 @@ from spaces.reader import Document, Keys
 from spaces.relations import Relation
 from spaces.settings import Budget, Objective, SamplerConfig, SchedulerConfig
 from tcpa_core.config import Flat
-from tcpa_core.errors import ConfigError, nearest
+from tcpa_core.errors import ConfigError
+from tcpa_core.hints import nearest_setting
 from tcpa_core.protocols.base import fixed_settings, protocol_names
 
 _COMMON = ("name", "base", "objective", "budget")
@@ -164,7 +165,7 @@ def _apply_overrides(
             places[keys] = place
             continue
         if path not in paths() and path != "seed":
-            near = nearest(path, [*paths(), *_STUDY_KEYS])
+            near = nearest_setting(path, [*paths(), *_STUDY_KEYS])
             raise ConfigError(f"no setting {path!r} ({place}){near}.")
         check_path(path, place)
         fixed[path] = Entry(value, place, Path.cwd())

@@ -22,6 +22,7 @@ class Objective(Settings):
     """One measured value and the direction in which it gets better."""
 
     metric: Metric = "val_accuracy"
+    """Of the selected epoch, on val; or a count of the trained model."""
     goal: Literal["maximize", "minimize"] = "maximize"
     """Follows from the metric if left out."""
 
@@ -48,6 +49,7 @@ class SamplerConfig(Settings):
     """Who proposes the next point."""
 
     name: Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2", "grid"] = "tpe"
+    """Optuna's sampler of that name; grid: every point of the axes, which then need an end."""
     seed: int = Field(default=0, ge=0)
     """Of the proposals only; trials have their own seeds."""
     per: Literal["methods"] | None = None
@@ -58,6 +60,7 @@ class SchedulerConfig(Settings):
     """Who stops trials early."""
 
     name: Literal["asha", "none"] = "asha"
+    """asha: at each rung the worse trials are stopped; none: all trials train to their end."""
     grace_epochs: int = Field(default=1, ge=1)
     """No trial is stopped before it has trained this many epochs."""
     reduction_factor: int = Field(default=3, ge=2)
@@ -68,9 +71,11 @@ class Budget(Settings):
     """When a study ends: on whichever comes first. None: no such limit."""
 
     trials: int | None = Field(default=None, ge=1)
+    """Trials of a search, replicates counted; a design has its own number."""
     hours: float | None = Field(default=None, gt=0.0)
     """Wall time."""
     gpu_hours: float | None = Field(default=None, gt=0.0)
+    """Hours of the study times the GPUs that it holds."""
     hang_seconds: float | None = Field(default=None, gt=0.0)
     """Longest time without a training step before a worker is taken for hung and replaced; None: 20
     epochs of its pack, between a minute and an hour."""

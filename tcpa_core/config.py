@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from tcpa_core import plugins
 from tcpa_core.errors import ConfigError, nearest
+from tcpa_core.hints import nearest_setting
 from tcpa_core.protocols.base import fixed_settings
 
 METHODS = "tcpa_core.methods"
@@ -74,6 +75,7 @@ class DataConfig(Settings):
     """Short side in pixels before the crop; None: img_size * 256 / 224, rounded down as the
     authors' programs do: 256 for 224, 438 for 384, 512 for 448."""
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    """Filter of the resize."""
     antialias: bool = True
     """Average over all pixels that one pixel of a smaller picture covers; false: take the nearest
     ones only, as TensorFlow's resize does, which VPT's authors use on VTAB-1k."""
@@ -110,6 +112,7 @@ class OptimConfig(Settings):
     """Optimiser and learning-rate schedule."""
 
     name: Literal["adamw", "sgd"] = "adamw"
+    """Optimiser; sgd has momentum."""
     lr: float = Field(default=1e-3, gt=0.0)
     """Peak learning rate, reached at the end of the warm-up; not scaled by the batch size."""
     weight_decay: float = Field(default=0.01, ge=0.0)
@@ -119,6 +122,7 @@ class OptimConfig(Settings):
     warmup_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Share of all steps with a linear warm-up; 0 switches it off."""
     schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate behind the warm-up: down to 0 along a half cosine, or unchanged."""
     clip_norm: float | None = Field(default=None, gt=0.0)
     """Largest gradient norm of one trial's trainable tensors; None: no clipping."""
     adamw_wd0: Literal["adamw", "sgd"] = "adamw"
@@ -135,11 +139,14 @@ class TrainConfig(Settings):
     """Length, batches, regularisation and selection."""
 
     epochs: int = Field(default=20, ge=1)
+    """Passes over the training split."""
     batch_size: int = Field(default=64, ge=1)
+    """Training images per step."""
     drop_last: bool = False
     """Leave the last batch of an epoch out where it is smaller than the others; a split of less
     than one batch is trained on all the same."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of each target that is spread evenly over all classes."""
     mixup_alpha: float = Field(default=0.0, ge=0.0)
     """Beta(alpha, alpha) mixing of image pairs; 0 switches it off."""
     mixup_prob: float = Field(default=0.5, ge=0.0, le=1.0)
@@ -149,6 +156,8 @@ class TrainConfig(Settings):
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many epochs without a better val accuracy; None: never."""
     head_init: Literal["torch_default", "vpt", "trunc02"] = "torch_default"
+    """Start of the head: as torch's Linear (TCPA, CVPT), VPT's authors', or N(0, 0.02²) cut at 2
+    (SA²VP)."""
     drop_path: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of samples that skip a branch of the backbone's last block in training; it rises from
     0 at the first block. Several authors train the frozen network so, with 0.1 or 0.2."""
@@ -174,7 +183,9 @@ class _Sections(Settings):
     methods: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (
         "linear",
     )
+    """Chain of tuning methods, applied together."""
     seed: int = Field(default=0, ge=0)
+    """Initial values, batch order and augmentation; a space lists its replicates as `seeds`."""
 
     @model_validator(mode="after")
     def _val_must_be_unseen(self) -> Self:
@@ -296,19 +307,25 @@ def method_config(name: str) -> type[Settings]:
     return config
 
 
+def sections() -> dict[str, type[Settings]]:
+    """Classes of the settings that every trial has, by section; "": those outside a section."""
+    fields = {name: field.annotation for name, field in _Sections.model_fields.items()}
+    return {"": _Sections} | {
+        name: kind
+        for name, kind in fields.items()
+        if isinstance(kind, type) and issubclass(kind, Settings)
+    }
+
+
 def known_paths() -> dict[str, FieldInfo | None]:
     """Every dotted path that a trial can have, over all methods; `methods` and `seed` included."""
-    paths: dict[str, FieldInfo | None] = {}
-    for name, field in _Sections.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, Settings):
-            paths |= {f"{name}.{key}": info for key, info in section.model_fields.items()}
-        else:
-            paths[name] = field
-    for method in plugins.names(METHODS):
-        fields = method_config(method).model_fields
-        paths |= {f"{method}.{key}": info for key, info in fields.items()}
-    return paths
+    every = sections() | {method: method_config(method) for method in plugins.names(METHODS)}
+    return {
+        f"{section}.{key}" if section else key: field
+        for section, model in every.items()
+        for key, field in model.model_fields.items()
+        if section or key not in every
+    }
 
 
 @cache
@@ -343,7 +360,8 @@ def _nest(flat: Mapping[str, Any], place: str) -> dict[str, Any]:
         elif isinstance(nested.setdefault(section, {}), dict) and "." not in key:
             nested[section][key] = value
         else:
-            raise ConfigError(f"no setting {path!r} ({place}){nearest(path, known_paths())}.")
+            near = nearest_setting(path, known_paths())
+            raise ConfigError(f"no setting {path!r} ({place}){near}.")
     return nested
 
 
@@ -384,7 +402,7 @@ def _explain(err: ValidationError, model: type[Settings], section: str, place: s
     path = ".".join([*([section] if section else []), *(str(p) for p in problem["loc"])])
     got = problem["input"]
     if problem["type"] == "extra_forbidden":
-        return f"no setting {path!r} ({place}){nearest(path, known_paths())}."
+        return f"no setting {path!r} ({place}){nearest_setting(path, known_paths())}."
     if problem["type"] == "value_error":  # our own model validators name the path themselves
         return f"{problem['ctx']['error']} ({place})"
     message = problem["msg"][0].lower() + problem["msg"][1:]
