@@ -27,8 +27,10 @@ from reports.parquet import write_atomic, write_table
 from reports.plots import base
 from reports.plots.base import DOTS, FORMATS, STYLE, save
 from reports.study import Study
+from reports.tables import replicates
 from reports.text import Reference, frame_markdown, methods_label, number, to_latex, to_markdown
 from reports.wide import wide_latex, wide_markdown, wide_tables
+from spaces.selection import rank
 from tcpa_core import plugins
 
 PLOTS = "reports.plots"
@@ -52,6 +54,8 @@ class Selected:
     metric: str
     value: float
     """Mean of the objective over the replicates."""
+    note: str
+    """What its choice passed over; "": nothing."""
     val_accuracy: float | None
     test_accuracy: float | None
 
@@ -125,7 +129,7 @@ def build_report(study_dir: Path) -> ReportSummary:
             references, about = references_for(found)
             notes = [*found.notes, *_warnings(found.trials), *about]
             if selected:
-                notes.append(OPTIMISTIC)
+                notes += [OPTIMISTIC, *filter(None, [selected.note])]
             markdown = _write_texts(found, references, folder)
         with timed("figures"):
             drawn = draw_all(found, study_dir / "report" / "figures")
@@ -146,21 +150,21 @@ def build_report(study_dir: Path) -> ReportSummary:
 
 
 def select(trials: pd.DataFrame, study: Study) -> Selected | None:
-    """The best point on the leading objective; a point's value is the mean over its seeds."""
+    """What the study selected (`spaces.selection`), with what its replicates measured."""
     objective = study.objectives[0]
-    done = trials[trials["left_out"] == ""]
-    if done.empty:
+    ranking = rank(replicates(trials, objective.metric), objective, study.seeds)
+    best = ranking.selected
+    if best is None:
         return None
-    means = done.groupby("point", sort=False)[objective.metric].mean()
-    point = means.idxmax() if objective.maximize else means.idxmin()
-    rows = done[done["point"] == point]
+    rows = trials[trials["trial"].isin(best.trials)]
     first = rows.iloc[0]
     settings = {a: first[a] for a in study.axes if a in rows and pd.notna(first[a])}
     return Selected(
-        trials=tuple(rows["trial"]),
+        trials=best.trials,
         settings=settings,
         metric=objective.metric,
-        value=float(means.max() if objective.maximize else means.min()),
+        value=best.value,
+        note=ranking.note,
         val_accuracy=_mean(rows["val_accuracy"]),
         test_accuracy=_mean(rows["test_accuracy"]),
     )

@@ -19,7 +19,9 @@ from scipy import stats as scipy_stats
 
 from reports.stats import compare_paired, holm, summarise
 from reports.study import Study
+from reports.tables import replicates
 from reports.text import methods_label
+from spaces.selection import rank
 
 VTAB_GROUPS: Mapping[str, tuple[str, ...]] = {
     "natural": (
@@ -98,15 +100,16 @@ def score_rows(
 
 def _method_rows(trials: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
     objective = study.objectives[0]
-    used = trials[trials["left_out"] == ""]
-    if used.empty or "methods" not in used:
+    if trials.empty or "methods" not in trials:
         return []
-    names = used["methods"].map(methods_label)
+    names = trials["methods"].map(methods_label)
     rows = []
-    for (level, dataset), part in used.groupby([names, dataset_of(used)], sort=False):
-        means = part.groupby("point", sort=False)[objective.metric].mean()
-        best = means.idxmax() if objective.maximize else means.idxmin()
-        found = summarise(part[part["point"] == best][objective.metric].astype(float).tolist())
+    for (level, dataset), part in trials.groupby([names, dataset_of(trials)], sort=False):
+        best = rank(replicates(part, objective.metric), objective, study.seeds).selected
+        if best is None:
+            continue
+        chosen = part[part["trial"].isin(best.trials)]
+        found = summarise(chosen[objective.metric].astype(float).tolist())
         rows.append({"factor": METHODS, "level": level, "dataset": dataset, "is_baseline": False,
                      "metric": objective.metric, **asdict(found)})  # fmt: skip
     return rows

@@ -6,22 +6,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from spaces.reader import read_stored
+from spaces.settings import Objective
 from tcpa_core.errors import RecordError, StudyError
 
 KINDS = ("search", "ablation")
 EPOCH_METRICS = ("val_accuracy", "val_loss", "train_loss")
 """Metrics with a value per epoch, for learning curves."""
-
-
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """One metric and the direction in which it gets better."""
-
-    metric: str
-    maximize: bool
-
-    def better(self, value: float, other: float) -> bool:
-        return value > other if self.maximize else value < other
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +60,17 @@ class Study:
     @property
     def objectives(self) -> tuple[Objective, ...]:
         """What the study optimises, the leading one first; val_accuracy if it says nothing."""
-        raw = self.space.get("objective") or {"metric": "val_accuracy"}
-        return tuple(
-            Objective(str(one["metric"]), one.get("goal", "maximize") == "maximize")
-            for one in ([raw] if isinstance(raw, Mapping) else raw)
-        )
+        return _objectives(self.space)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Those that every point of a search is to have; () if the study does not say."""
+        return tuple(self.space.get("seeds") or ())
+
+    @property
+    def races(self) -> bool:
+        """Whether the rows of an ablation were dropped once they were clearly worse."""
+        return bool((self.space.get("ablation") or {}).get("race"))
 
     @property
     def axes(self) -> Mapping[str, Mapping[str, Any]]:
@@ -88,10 +84,20 @@ class Study:
         return leading if leading in EPOCH_METRICS else "val_accuracy"
 
 
+def _objectives(space: Mapping[str, Any]) -> tuple[Objective, ...]:
+    raw = space.get("objective") or {}
+    return tuple(Objective.model_validate(one) for one in (raw if isinstance(raw, list) else [raw]))
+
+
 def _is_space(space: Any) -> bool:
-    """Whether objective and axes, as far as given, are what a space has."""
-    if not isinstance(space, dict) or not isinstance(space.get("axes") or {}, dict):
+    """Whether the parts that reports read, as far as given, are what a space has."""
+    if not isinstance(space, dict):
         return False
-    goals = space.get("objective") or []
-    goals = goals if isinstance(goals, list) else [goals]
-    return all(isinstance(goal, dict) and isinstance(goal.get("metric"), str) for goal in goals)
+    mappings = (space.get("axes") or {}, space.get("ablation") or {})
+    seeds = space.get("seeds") or []
+    if not all(isinstance(part, dict) for part in mappings) or not isinstance(seeds, list):
+        return False
+    try:
+        return bool(_objectives(space)) and all(type(seed) is int for seed in seeds)
+    except (ValueError, TypeError, AttributeError):
+        return False

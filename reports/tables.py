@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from reports.journal import EPOCH_FIELDS, Records
 from reports.study import Study
+from spaces.selection import Replicate
 
 SCHEMA_VERSION = 3
 """Raised whenever a column changes its name, type or meaning."""
@@ -261,6 +262,17 @@ def settings_of(table: pa.Table) -> tuple[str, ...]:
 def varied(trials: pd.DataFrame, settings: Sequence[str]) -> list[str]:
     """Settings that differ between trials; absent in some counts as different."""
     return [path for path in settings if trials[path].nunique(dropna=False) > 1]
+
+
+def replicates(trials: pd.DataFrame, metric: str) -> list[Replicate]:
+    """What the selection of a point needs of each trial; trials as in `trials`."""
+    is_done = trials["status"] == "completed"
+    values = trials[metric].where(is_done).astype(float)
+    columns = (trials["trial"], trials["point"].fillna(trials["trial"]), trials["seed"].fillna(0))
+    return [
+        Replicate(str(trial), str(point), int(seed), None if value != value else value)
+        for trial, point, seed, value in zip(*columns, values, strict=True)
+    ]
 
 
 def counts(trials: pd.DataFrame) -> dict[str, int]:

@@ -8,6 +8,7 @@ Of a comparison of methods (`sampler.per`) the best point of each method is conf
 row is an answer, so each gets all seeds and its test split is read.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from rich.console import Console
 from rich.table import Table
 
 from search.plan import Plan, plan_space, show_plan
-from search.race import contenders, looks
-from search.run import run_and_watch, run_watched, sum_up
+from search.run import run_watched, sum_up
 from search.study import StudyDir
 from spaces.axes import label
+from spaces.selection import Results, has_completed
+from spaces.settings import sign_of
 from spaces.space import Space
+from spaces.verdict import Verdict, decide
 from tcpa_core.errors import StudyError
+from tcpa_core.record import FINAL_KINDS
 
 
 def confirm(
@@ -62,9 +66,10 @@ def confirm(
         plan = plan_space(space, name, root, tracking_uri=uri)
         show_plan(plan, console)
         folder = plan.create()
-    code = run_and_watch(folder, root, console, address=address)
-    if not code:
-        _show(folder, best, study.space().objective[0].metric, console)
+    outcome = run_watched(folder, root, console, address=address)
+    code = sum_up(folder, root, outcome, console)
+    if outcome.finished:
+        _show(folder, best, console)
     return code
 
 
@@ -102,40 +107,31 @@ def best_points(study: StudyDir, top: int) -> dict[str, tuple[float, dict[str, A
             f"{study.name} is an ablation; only the points of a search can be confirmed, or taken "
             "as a base."
         )
-    objective = space.objective[0]
-    planned: dict[str, Mapping[str, Any]] = {}
-    values: dict[str, list[float]] = {}
+    results = Results.of(space)
     settings: dict[str, dict[str, Any]] = {}
     for event in study.events():
+        results.take(event)
         if event["kind"] == "planned":
-            planned[event["trial"]] = event
-        elif event["kind"] == "completed" and event.get(objective.metric) is not None:
-            trial = planned[event["trial"]]
-            values.setdefault(trial["point"], []).append(event[objective.metric])
-            settings[trial["point"]] = {
-                path: value for path, value in trial["params"].items() if path != "seed"
-            }
-    if len(values) < min(top, 2):
+            settings.setdefault(event["point"], _without_seed(event["params"]))
+    ranking = results.ranking()
+    if len(ranking.points) < min(top, 2):
         need = "two are needed to confirm one" if top > 1 else "one is needed"
         raise StudyError(
-            f"{study.name} has {len(values)} completed points, {need}; let it run on: "
+            f"{study.name} has {len(ranking.points)} completed points, {need}; let it run on: "
             f"'tcpa resume {study.name}'."
         )
-    sign = -1 if objective.goal == "maximize" else 1
-    means = {point: sum(found) / len(found) for point, found in values.items()}
-    ranked = sorted(means, key=lambda point: sign * means[point])
     if not space.sampler.per:
-        return {f"point {i}": (means[p], settings[p]) for i, p in enumerate(ranked[:top], start=1)}
-    best: dict[str, tuple[float, dict[str, Any]]] = {}
-    for point in ranked:
-        best.setdefault(label(settings[point]["methods"]), (means[point], settings[point]))
-    return best
+        chosen = {f"point {i}": one for i, one in enumerate(ranking.points[:top], start=1)}
+    else:
+        chosen = results.best_of(lambda point: label(settings[point]["methods"]))
+    return {row: (one.value, settings[one.point]) for row, one in chosen.items()}
 
 
 def chosen_point(study: StudyDir, root: Path) -> tuple[dict[str, Any], str]:
     """Settings of the point that a search ends with, and how it was chosen.
 
-    It is the winner of the confirmation where that has run to its end, else what was selected.
+    Where a confirmation has run to its end, it is the row that this selects: its winner, or, where
+    it could not decide, the row with the best mean.
 
     Raises:
         StudyError: The study is no search, or has no completed point.
@@ -143,31 +139,15 @@ def chosen_point(study: StudyDir, root: Path) -> tuple[dict[str, Any], str]:
     _, selected = next(iter(best_points(study, 1).values()))
     name = confirmed_name(study.name)
     if (root / name / "study.yaml").is_file():
-        confirmed = StudyDir.open(root, name)
-        winner = _winner(confirmed)
-        if winner is not None:
-            return winner, f"confirmed by {name}"
+        rows = _Rows(StudyDir.open(root, name))
+        best = rows.results.ranking().selected
+        if rows.has_ended and best is not None:
+            verdict = rows.verdict()
+            how = f"that leads in {name} ({str(verdict).rstrip('.')})"
+            if verdict.winner:
+                how = f"confirmed by {name}"
+            return rows.settings[best.point], how
     return selected, f"selected by {study.name}"
-
-
-def _winner(confirmed: StudyDir) -> dict[str, Any] | None:
-    """The row with the most completed seeds, among those the best mean; None: not finished."""
-    objective = confirmed.space().objective[0]
-    sign = 1 if objective.goal == "maximize" else -1
-    params: dict[str, dict[str, Any]] = {}
-    point_of: dict[str, str] = {}
-    values: dict[str, list[float]] = {}
-    last = ""
-    for event in confirmed.events():
-        last = event["kind"]
-        if last == "planned":
-            point_of[event["trial"]] = event["point"]
-            params[event["point"]] = {k: v for k, v in event["params"].items() if k != "seed"}
-        elif last == "completed" and event.get(objective.metric) is not None:
-            values.setdefault(point_of[event["trial"]], []).append(sign * event[objective.metric])
-    if last != "finished" or not values:
-        return None
-    return params[max(values, key=lambda p: (len(values[p]), sum(values[p]) / len(values[p])))]
 
 
 def confirmation(
@@ -193,50 +173,74 @@ def confirmation(
     return Space.from_dict(document, source=f"confirmation of {study.name}")
 
 
+class _Rows:
+    """The rows of a confirmation, from its journal."""
+
+    def __init__(self, folder: StudyDir) -> None:
+        self.results = Results.of(folder.space())
+        self.settings: dict[str, dict[str, Any]] = {}
+        """By point."""
+        self.values: dict[str, dict[int, float | None]] = {}
+        """Objective by row and seed; None: the trial gave none."""
+        self.tested: dict[str, dict[int, float]] = {}
+        """Test accuracy by row and seed."""
+        self.has_ended = False
+        self._folder = folder
+        of: dict[str, tuple[str, int]] = {}
+        for event in folder.events():
+            self.results.take(event)
+            kind, trial = event["kind"], event.get("trial", "")
+            self.has_ended = kind == "finished"
+            if kind == "planned":
+                cells, point = event["labels"]["cells"], event["point"]
+                of[trial] = cells[0]["level"] if cells else point, event["params"]["seed"]
+                self.settings[point] = _without_seed(event["params"])
+            elif trial in of:
+                self._note(*of[trial], event)
+
+    def _note(self, row: str, seed: int, event: Mapping[str, Any]) -> None:
+        found = self.values.setdefault(row, {})
+        if event["kind"] in FINAL_KINDS:
+            found[seed] = event.get(self.results.objective.metric) if has_completed(event) else None
+        if event.get("test_accuracy") is not None:
+            self.tested.setdefault(row, {})[seed] = event["test_accuracy"]
+
+    def verdict(self) -> Verdict:
+        """Who won."""
+        return _verdict(self._folder, self.values)
+
+
+def _verdict(folder: StudyDir, values: Mapping[str, Mapping[int, float | None]]) -> Verdict:
+    """Which row won, or what is missing to say so."""
+    space = folder.space()
+    sign = sign_of(space.objective[0].goal)
+    signed = {
+        row: {seed: None if value is None else sign * value for seed, value in found.items()}
+        for row, found in values.items()
+    }
+    races = space.ablation is not None and space.ablation.race
+    return decide(signed, space.seeds, races=races)
+
+
 def _show(
-    folder: StudyDir,
-    best: Mapping[str, tuple[float, dict[str, Any]]],
-    metric: str,
-    console: Console,
+    folder: StudyDir, best: Mapping[str, tuple[float, dict[str, Any]]], console: Console
 ) -> None:
     """The value the search saw beside the confirmed one, and whether the race is decided."""
-    of: dict[str, tuple[str, int]] = {}
-    values: dict[str, dict[int, float]] = {}
-    tested: dict[str, list[float]] = {}
-    for event in folder.events():
-        if event["kind"] == "planned":
-            of[event["trial"]] = event["labels"]["cells"][0]["level"], event["seed"]
-        elif event["kind"] in ("completed", "tested"):
-            row, seed = of[event["trial"]]
-            if event["kind"] == "completed":
-                values.setdefault(row, {})[seed] = event[metric]
-            if event.get("test_accuracy") is not None:
-                tested.setdefault(row, []).append(event["test_accuracy"])
+    rows = _Rows(folder)
+    metric, sign = rows.results.objective.metric, rows.results.objective.sign
     table = Table("", f"{metric} in the search", "confirmed", "n", "optimism", "test accuracy")
-    for row, found in values.items():
-        mean, seen = sum(found.values()) / len(found), best[row][0]
-        test = tested.get(row)
+    for row, found in rows.values.items():
+        known = [value for value in found.values() if value is not None and math.isfinite(value)]
+        cells = ["", "0", ""]
+        if known:
+            mean = math.fsum(known) / len(known)
+            cells = [f"{mean:.4f}", str(len(known)), f"{sign * (best[row][0] - mean):+.4f}"]
+        test = rows.tested.get(row, {}).values()
         shown = f"{sum(test) / len(test):.4f}" if test else ""
-        table.add_row(
-            row, f"{seen:.4f}", f"{mean:.4f}", str(len(found)), f"{seen - mean:+.4f}", shown
-        )
+        table.add_row(row, f"{best[row][0]:.4f}", *cells, shown)
     console.print(table)
-    console.print(_verdict(folder, values), markup=False, soft_wrap=True)
+    console.print(str(rows.verdict()), markup=False, soft_wrap=True)
 
 
-def _verdict(folder: StudyDir, values: Mapping[str, Mapping[int, float]]) -> str:
-    """Which row won, or between which the seeds could not decide."""
-    space = folder.space()
-    sign = 1 if space.objective[0].goal == "maximize" else -1
-    signed = {row: {s: sign * v for s, v in found.items()} for row, found in values.items()}
-    num = max(map(len, values.values()))
-    races = space.ablation is not None and space.ablation.race
-    left = contenders(signed, space.seeds[:num], looks(len(space.seeds)) if races else 1)
-    if not left:
-        return "no row has a value for every seed, so none is called the winner."
-    if len(left) > 1:
-        return (
-            f"not decided after {num} seeds: {', '.join(left)} cannot be told apart; "
-            f"{left[0]} has the best mean."
-        )
-    return f"{left[0]} wins: the others are worse beyond what {num} seeds can differ by chance."
+def _without_seed(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: value for path, value in params.items() if path != "seed"}

@@ -156,9 +156,8 @@ class _Run:
         self._listeners = listeners
         self._counts = Counter(past.counts())
         self._last_epochs = {t: e for t, e in past.epochs.items() if t not in past.outcomes}
-        self._points = {trial: planned.point for trial, planned in past.planned.items()}
-        self._metric = space.objective[0].metric
-        self._finals = {trial: self._value(final) for trial, final in past.outcomes.items()}
+        self._open = past.planned.keys() - past.outcomes.keys()
+        """Trials that have not ended."""
         self._stop_reason = ""
         self._started = time.monotonic()
         self._failure: BaseException | None = None
@@ -320,7 +319,7 @@ class _Run:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _plan(self, planned: Planned) -> None:
-        self._points[planned.trial] = planned.point
+        self._open.add(planned.trial)
         self._record(planned.event())
 
     def _most_trials(self) -> int | None:
@@ -356,16 +355,17 @@ class _Run:
 
     def _settle(self) -> None:
         """Wait until the end of every trial is in the journal."""
-        while not self._stop_reason and self._points.keys() - self._finals.keys():
+        while not self._stop_reason and self._open:
             time.sleep(0.05)
 
     def _test_selected(self) -> None:
         """Read the test split once, for the configuration that the search selected."""
         if self._stop_reason or self._tests_all():
             return
-        selected = set(self._selected()) - self._past.tested
-        for event in self._study.events() if selected else ():
-            if event["kind"] != "planned" or event["trial"] not in selected:
+        selected = self._past.results.ranking().selected
+        wanted = set(selected.trials if selected else ()) - self._past.tested
+        for event in self._study.events() if wanted else ():
+            if event["kind"] != "planned" or event["trial"] not in wanted:
                 continue
             tested = self._dispatcher.test.remote(event["trial"], event["params"])
             while not self._stop_reason and not ray.wait([tested], timeout=POLL_S)[0]:
@@ -374,26 +374,6 @@ class _Run:
     def _tests_all(self) -> bool:
         """Whether every trial reads the test split when it completes: rows of a table do."""
         return self._space.ablation is not None and self._space.ablation.test == "all"
-
-    def _selected(self) -> list[str]:
-        """The completed trials of the best point, by the mean over its seeds."""
-        trials: dict[str, list[str]] = {}
-        for trial, value in self._finals.items():
-            if value is not None:
-                trials.setdefault(self._points[trial], []).append(trial)
-        if not trials:
-            return []
-        sign = 1 if self._space.objective[0].goal == "maximize" else -1
-
-        def score(point: str) -> tuple[int, float]:
-            values = [self._finals[trial] or 0.0 for trial in trials[point]]
-            return len(values), sign * sum(values) / len(values)
-
-        return trials[max(trials, key=score)]
-
-    def _value(self, final: Mapping[str, Any]) -> float | None:
-        """First objective of a completed trial."""
-        return final.get(self._metric) if final["status"] == "completed" else None
 
     def _is_over_budget(self) -> bool:
         """True when no new trial may start. Time of earlier drivers counts."""
@@ -474,9 +454,10 @@ class _Run:
         with self._recording:
             news = [event for event in events if self._is_news(event)]
             for event in self._journal.append(*news):
+                self._past.results.take(event)
                 if event["kind"] in FINAL_KINDS:
                     self._counts[str(event["status"])] += 1
-                    self._finals[str(event["trial"])] = self._value(event)
+                    self._open.discard(str(event["trial"]))
                 for listener in self._listeners:
                     listener(event)
 

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from spaces.selection import Results
 from spaces.space import Space
 from tcpa_core.record import FINAL_KINDS
 
@@ -38,13 +39,12 @@ class Watch:
         self._console = console or Console(file=sys.stdout)
         self._title = title
         self._metric = space.objective[0].metric
-        self._sign = 1 if space.objective[0].goal == "maximize" else -1
         self._axes = list(space.axes)
         self._total = total
         self._lock = threading.Lock()
         self._state: dict[str, str] = {}
         self._planned: dict[str, Event] = {}
-        self._best: tuple[float, str] | None = None
+        self._results = Results.of(space)
         self._message = ""
         self._started = time.monotonic()
         self._new_finals = 0
@@ -88,6 +88,7 @@ class Watch:
             self._print_plain(event)
 
     def _update(self, event: Event) -> None:
+        self._results.take(event)
         kind, trial = event["kind"], event.get("trial", "")
         if kind == "planned":
             self._state[trial] = "waiting"
@@ -98,10 +99,6 @@ class Watch:
             self._state[trial] = event["status"]
             self._new_finals += 1
             self._bar.update(self._task, advance=1)
-            value = event.get(self._metric)
-            if event["status"] == "completed" and value is not None:
-                best = (self._sign * value, trial)
-                self._best = best if self._best is None else max(self._best, best)
             if event["status"] == "failed":
                 self._message = f"trial {trial} failed: {event['reason']}"
         elif kind == "notice":
@@ -116,14 +113,15 @@ class Watch:
         return f"{self._new_finals / hours:.0f} trials/h" if self._new_finals else "-"
 
     def _best_line(self) -> str:
-        if self._best is None:
+        best = self._results.ranking().selected
+        if best is None:
             return "-"
-        score, trial = self._best
-        params = self._planned[trial]["params"]
+        planned = self._planned[best.trials[0]]
+        params = planned["params"]
         shown = [f"{path}={_short(params[path])}" for path in self._axes if path in params]
-        cells = self._planned[trial].get("labels", {}).get("cells", ())  # of a design
+        cells = planned.get("labels", {}).get("cells", ())  # of a design
         shown += [f"{cell['factor']}={cell['level']}" for cell in cells]
-        return f"{self._metric} {self._sign * score:.4f} (trial {trial}: {', '.join(shown)})"
+        return f"{self._metric} {best.text(', '.join(shown))}"
 
     def _render(self) -> Group:
         with self._lock:

@@ -7,6 +7,7 @@ from typing import Any
 
 from search.sampler import Planned
 from search.study import StudyDir
+from spaces.selection import Results
 from spaces.space import Space
 from tcpa_core.record import FINAL_KINDS
 
@@ -18,6 +19,8 @@ _BETWEEN_DRIVERS = ("study", "resumed", "extended")
 class Past:
     """A study up to now."""
 
+    results: Results
+    """Its points as they stand."""
     planned: dict[str, Planned] = field(default_factory=dict)
     outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
     values: dict[str, dict[int, float]] = field(default_factory=dict)
@@ -41,12 +44,13 @@ def read_past(study: StudyDir, space: Space) -> Past:
     Raises:
         RecordError: It is damaged.
     """
-    past = Past()
+    past = Past(Results.of(space))
     metric = space.objective[0].metric
     before: Mapping[str, Any] = {}
     for event in study.events():
         past.is_empty = False
         kind = event["kind"]
+        past.results.take(event)
         past.is_finished = kind == "finished"
         if before and kind not in _BETWEEN_DRIVERS:
             # A clock that is set back takes nothing away.

@@ -16,6 +16,7 @@ from search.live import Watch
 from search.redact import with_secrets
 from search.study import StudyDir, database_of, default_uri
 from search.tracking import Mirror, check_tracker
+from spaces.selection import Results
 from tcpa_core.config import DataConfig
 from tcpa_core.data.base import load_dataset
 from tcpa_core.errors import StudyError
@@ -98,31 +99,29 @@ def tracking_of(study: StudyDir, root: Path, uri: str | None) -> tuple[str, Path
 
 
 def show_status(study: StudyDir, console: Console) -> None:
-    """Print counts, the best trial and the last failure."""
+    """Print counts, the selected point and the last failure."""
     state: dict[str, str] = {}
-    best: tuple[float, str] | None = None
-    objective = study.space().objective[0]
-    sign = 1 if objective.goal == "maximize" else -1
+    results = Results.of(study.space())
     failure, last = "", "planned"
     for event in study.events():
         last = event["kind"]
+        results.take(event)
         if last == "planned":
             state[event["trial"]] = "waiting"
         elif last in ("started", "epoch"):
             state[event["trial"]] = "running"
         elif last in FINAL_KINDS:
             state[event["trial"]] = event["status"]
-            value = event.get(objective.metric)
-            if event["status"] == "completed" and value is not None:
-                best = max(filter(None, [best, (sign * value, event["trial"])]))
             if event["status"] == "failed":
                 failure = f"{event['trial']}: {event['reason']}"
     counts = ", ".join(f"{n} {name}" for name, n in sorted(Counter(state.values()).items()))
     console.print(f"{study.name}: {counts or 'no trial yet'}; last event: {last}.", markup=False)
-    if best:
-        console.print(
-            f"best {objective.metric} {sign * best[0]:.4f} (trial {best[1]})", markup=False
-        )
+    ranking = results.ranking()
+    if ranking.selected:
+        best = f"best {results.objective.metric} {ranking.selected.text()}"
+        console.print(best, markup=False, soft_wrap=True)
+        if ranking.note:
+            console.print(ranking.note, markup=False, soft_wrap=True)
     if failure:
         console.print(f"last failure, trial {failure}", markup=False)
 

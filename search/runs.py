@@ -20,7 +20,9 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from search.redact import hide
+from search.study import StudyDir
 from spaces.reader import read_stored
+from spaces.selection import Results
 from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult
 
 MAX_VALUE = 6000
@@ -96,6 +98,7 @@ class RunWriter:
         self._is_unsure = False
         """A call failed, and may have been carried out all the same."""
         self._last_kind = ""
+        self._results = _results_of(study_dir)
         self.refused: set[str] = set()
         """Trials that MLflow does not take."""
         self.num_written = 0
@@ -114,6 +117,8 @@ class RunWriter:
         groups: dict[str, list[Event]] = {}
         for event in events:
             self._last_kind = event["kind"]
+            if self._results:
+                self._results.take(event)
             trial = event.get("trial")
             if trial is None or trial in self.refused:
                 continue
@@ -138,8 +143,19 @@ class RunWriter:
             self._client.set_terminated(run.id, "KILLED")
         if self._is_unsure:
             self._look_around()
+        self._mark_selected()
         is_whole = self._last_kind == "finished"
         self._client.set_terminated(self._parent, "FINISHED" if is_whole else "KILLED")
+
+    def _mark_selected(self) -> None:
+        """Say in the study's own run which point is selected."""
+        best = self._results.ranking().selected if self._results else None
+        if self._results and best:
+            found = f"{self._results.objective.metric} {best.text()}"
+            tags = {"tcpa.selected": ", ".join(best.trials), "tcpa.selected_value": found}
+            self._client.log_batch(
+                self._parent, tags=[RunTag(key, value[:MAX_TAG]) for key, value in tags.items()]
+            )
 
     def _write_trial(self, trial: str, group: Sequence[Event], again: bool) -> None:
         planned = next((event for event in group if event["kind"] == "planned"), None)
@@ -328,6 +344,15 @@ class RunWriter:
 def _belongs(found: Experiment, identity: str) -> bool:
     known = found.tags.get("tcpa.study_id", "")
     return not known or not identity or known == identity
+
+
+def _results_of(study_dir: Path) -> Results | None:
+    """Where the points of a study stand; None: its folder does not say what it searches."""
+    path = study_dir / "study.yaml"
+    document = read_stored(path) if path.is_file() else None
+    if not isinstance(document, dict) or "space" not in document:
+        return None
+    return Results.of(StudyDir(study_dir).space())
 
 
 def _known(run: Run) -> _Run:

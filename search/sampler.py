@@ -14,18 +14,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import optuna
 from optuna.trial import TrialState
 
 from search.optuna_log import OptunaLog
+from spaces.selection import has_completed
+from spaces.settings import Goal
 from spaces.space import Space
 from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.errors import ConfigError, RecordError
 from tcpa_core.methods.base import deviations
-
-Goal = Literal["maximize", "minimize"]
 
 _STATELESS = ("random", "tpe")
 """Samplers that are made anew for every point, so that its number and what is known decide it and
@@ -322,7 +322,7 @@ class Sampled:
         values = [outcome.get(o.metric) for o in self._space.objective]
         finite = [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
         whole = len(finite) == len(values)
-        if outcome.get("status") in ("completed", "reused") and whole:
+        if has_completed(outcome) and whole:
             self._values.setdefault(trial, []).append(finite)
         elif outcome.get("status") == "pruned" and whole:
             epoch = int(outcome.get("num_epochs") or 1)
@@ -363,8 +363,8 @@ class Sampled:
             best = self._study.best_trials
         else:
             complete = [trial for trial in done if trial.state is TrialState.COMPLETE]
-            sign = -1 if self._space.objective[0].goal == "maximize" else 1
-            best = sorted(complete, key=lambda trial: sign * (trial.value or 0.0))
+            sign = self._space.objective[0].sign
+            best = sorted(complete, key=lambda trial: -sign * (trial.value or 0.0))
         kept = {trial.number for trial in best[: KEPT // 5]}
         kept |= {trial.number for trial in done[len(kept) - KEPT :]}
         name, directions = self._study.study_name, self._study.directions

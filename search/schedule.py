@@ -40,7 +40,7 @@ class Schedule:
         asha = _Asha(
             time_attr="epoch",
             metric=objective.metric,
-            mode="max" if objective.goal == "maximize" else "min",
+            mode="max" if objective.maximize else "min",
             max_t=self._most_epochs,
             grace_period=self._space.scheduler.grace_epochs,
             reduction_factor=self._space.scheduler.reduction_factor,

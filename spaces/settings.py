@@ -17,14 +17,35 @@ Metric = Literal[
     "duration_s",
 ]
 
+Goal = Literal["maximize", "minimize"]
+
+
+def sign_of(goal: Goal) -> int:
+    """1 where larger is better, else -1."""
+    return 1 if goal == "maximize" else -1
+
 
 class Objective(Settings):
     """One measured value and the direction in which it gets better."""
 
     metric: Metric = "val_accuracy"
     """Of the selected epoch, on val; or a count of the trained model."""
-    goal: Literal["maximize", "minimize"] = "maximize"
+    goal: Goal = "maximize"
     """Follows from the metric if left out."""
+
+    @property
+    def sign(self) -> int:
+        """1 where larger is better, else -1: `sign * value` is to be large."""
+        return sign_of(self.goal)
+
+    @property
+    def maximize(self) -> bool:
+        """Whether larger is better."""
+        return self.sign > 0
+
+    def better(self, value: float, other: float) -> bool:
+        """Whether a value beats another one; equal ones do not."""
+        return self.sign * value > self.sign * other
 
     @model_validator(mode="before")
     @classmethod

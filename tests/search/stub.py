@@ -9,6 +9,7 @@ import json
 import math
 import os
 import queue
+import random
 import signal
 import time
 from dataclasses import asdict, dataclass, replace
@@ -34,10 +35,16 @@ class _Job:
         return int(self.params["train.epochs"])
 
 
-def accuracy(params: dict[str, Any], epoch: int) -> float:
-    """Best at a learning rate of 0.01, rising with the epochs, in [0, 1]."""
+def accuracy(params: dict[str, Any], epoch: int, noise: float = 0.0) -> float:
+    """Best at a learning rate of 0.01, rising with the epochs, in [0, 1].
+
+    Args:
+        noise: Standard deviation between seeds, which differs from point to point.
+    """
     distance = abs(math.log10(params["optim.lr"]) + 2)
-    return max(0.0, 1 - 0.3 * distance) * (1 - math.exp(-epoch)) - 0.001 * params["seed"]
+    draw = random.Random(f"{params['optim.lr']:.12g}/{params['seed']}")
+    best = max(0.0, 1 - 0.3 * distance) + noise * draw.gauss(0, 1)
+    return best * (1 - math.exp(-epoch)) - 0.001 * params["seed"]
 
 
 class StubWorker:
@@ -139,7 +146,7 @@ class StubWorker:
             elif name == "stop" and trial in self._jobs:
                 events.append(self._end(trial, "pruned"))
             elif name == "test":
-                value = accuracy(rest[0], rest[0]["train.epochs"])
+                value = self._accuracy(rest[0], rest[0]["train.epochs"])
                 events.append(_event("tested", trial, test_loss=1 - value, test_accuracy=value))
         return events
 
@@ -162,9 +169,11 @@ class StubWorker:
             events.append(self._end(trial, "completed"))
         return events
 
-    @staticmethod
-    def _report(trial: str, job: _Job, epoch: int) -> Event:
-        value = accuracy(job.params, epoch)
+    def _accuracy(self, params: dict[str, Any], epoch: int) -> float:
+        return accuracy(params, epoch, self._plan.get("noise", 0.0))
+
+    def _report(self, trial: str, job: _Job, epoch: int) -> Event:
+        value = self._accuracy(job.params, epoch)
         report = EpochReport(
             epoch=epoch,
             train_loss=1 - value,
@@ -205,7 +214,7 @@ class StubWorker:
 
     def _end(self, trial: str, status: Status, reason: str = "") -> Event:
         job = self._jobs.pop(trial)
-        value = accuracy(job.params, job.epoch)
+        value = self._accuracy(job.params, job.epoch)
         measured = status != "failed" and job.epoch > 0
         result = TrialResult(
             status=status,

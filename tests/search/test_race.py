@@ -1,16 +1,17 @@
 """Races: who gets a further seed, who is out, and that a resumed race goes on as it began."""
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from scipy import stats
 
-from search.race import FIRST_SEEDS, Race, contenders, looks, paired_p
+from search.race import Race
 from search.sampler import LATER, Planned, Proposal
 from search.study import StudyDir
 from spaces.space import Space
+from spaces.verdict import FIRST_SEEDS
 from tests.search.conftest import make_space, run_stubs
 
 MakeStudy = Callable[..., StudyDir]
@@ -44,21 +45,6 @@ def drive(race: Race, value: Callable[[str, int], float | None], limit: int = 10
 
 def planned_of(proposal: Proposal) -> Planned:
     return Planned("00000", proposal.config, "design", "d", "p", proposal.cells)
-
-
-@pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 21])
-def test_the_paired_test_agrees_with_scipy(n: int) -> None:
-    draw = random.Random(n)
-    first = [draw.gauss(0.5, 0.1) for _ in range(n)]
-    for shift in (0.0, 0.05, 0.3):
-        second = [draw.gauss(0.5 - shift, 0.1) for _ in range(n)]
-        assert paired_p(first, second) == pytest.approx(stats.ttest_rel(first, second).pvalue)
-
-
-def test_equal_rows_and_constant_differences() -> None:
-    assert paired_p([0.5, 0.6], [0.5, 0.6]) == 1.0
-    assert paired_p([0.5, 0.75, 0.25], [0.25, 0.5, 0.0]) == 0.0
-    assert paired_p([0.5], [0.1]) == 1.0
 
 
 def test_a_clear_loser_gets_no_further_seed() -> None:
@@ -96,31 +82,27 @@ def test_a_further_seed_waits_for_the_seeds_before_it() -> None:
     assert isinstance(race.propose(0), Proposal)
 
 
-def test_dropping_the_best_row_is_rare() -> None:
-    """At most 5 % of races drop a row that is as good as any, however often they are looked at."""
-    draw, wrong, races = random.Random(2), 0, 400
-    for _ in range(races):
-        values = {row: {s: draw.gauss(0, 1) for s in range(8)} for row in "abcd"}
-        wrong += any(
-            "a" not in contenders(values, range(n), looks(8)) for n in range(FIRST_SEEDS, 9)
-        )
-    assert wrong / races <= 0.05
+def test_differences_that_are_all_equal_decide_nothing() -> None:
+    """Three images of a hundred, with every seed: no spread to compare them with."""
+    means = {"good": 0.93, "near": 0.93, "bad": 0.90}
+    asked = drive(Race(race_space()), lambda row, seed: means[row] - 0.01 * (seed % 2))
+    assert len(asked) == 6 * len(ROWS)
 
 
 @pytest.mark.integration
 def test_a_race_over_workers_and_its_resume(local_ray: None, make_study: MakeStudy) -> None:
-    study = make_study(race_space())
+    study = make_study(race_space(), noise=0.01)
     assert run_stubs(study.space(), study).finished
     events = list(study.events())
     planned = [(e["labels"]["cells"][0]["level"], e["seed"]) for e in events
                if e["kind"] == "planned"]  # fmt: skip
-    # The stub's differences between rows are the same with every seed: decided at the first look.
-    assert sorted(planned) == sorted((row, seed) for row in ROWS for seed in range(FIRST_SEEDS))
+    asked = Counter(row for row, _ in planned)
+    assert asked["bad"] == FIRST_SEEDS < asked["good"], asked
     lrs = {e["trial"]: e["params"]["optim.lr"] for e in events if e["kind"] == "planned"}
     tested = [lrs[e["trial"]] for e in events if e["kind"] == "tested"]
-    assert tested == [1e-2] * FIRST_SEEDS
+    assert len(set(tested)) == 1 and len(tested) == asked["good"]
 
-    cut = make_study(race_space(), name="cut")
+    cut = make_study(race_space(), name="cut", noise=0.01)
     kept = next(i for i, e in enumerate(events) if e["kind"] == "completed" and i > 25)
     lines = study.journal_path.read_bytes().splitlines(keepends=True)
     cut.journal_path.write_bytes(b"".join(lines[: kept + 1]))
