@@ -218,7 +218,7 @@ class StudyDir:
 
     def space(self) -> Space:
         """The space as it was resolved when the study was made."""
-        return Space.from_dict(self.document()["space"], source=f"study {self.name}")
+        return Space.from_stored(self.document()["space"], source=f"study {self.name}")
 
     def extend(self, trials: int) -> None:
         """Allow a search more trials; 'tcpa resume' then goes on.

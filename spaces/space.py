@@ -21,8 +21,10 @@ from spaces.reader import Document, read_file, read_text
 from spaces.relations import parse_relation
 from spaces.settings import Budget, Objective, SamplerConfig, SchedulerConfig
 from spaces.walk import Walk
-from tcpa_core.config import Flat, Settings, TrialConfig
+from tcpa_core import plugins
+from tcpa_core.config import METHODS, Flat, Settings, TrialConfig
 from tcpa_core.errors import ConfigError, nearest
+from tcpa_core.protocols.base import load_protocol, protocol_names
 
 MAX_DESIGN_TRIALS = 10_000
 
@@ -58,6 +60,25 @@ class Space(Settings):
             ConfigError: As `load_space`.
         """
         return cls._build(Document(dict(data), {}, source, Path.cwd()), {})
+
+    @classmethod
+    def from_stored(cls, data: Mapping[str, Any], source: str) -> Self:
+        """Build the space of a study on disk.
+
+        What its protocol has come to fix since the study was made stays what it was: the default.
+
+        Raises:
+            ConfigError: As `load_space`.
+        """
+        base, axes = dict(data.get("base") or {}), data.get("axes") or {}
+        name = base.get("protocol")
+        if name in protocol_names():
+            protocol, chosen = load_protocol(name), plugins.names(METHODS)
+            left = {path for facts in protocol.of_methods.values() for path in facts}
+            for path in protocol.facts.keys() - base.keys() - axes.keys() - left:
+                if path.partition(".")[0] not in chosen:
+                    base[path] = default(path)
+        return cls.from_dict({**data, "base": base}, source)
 
     @classmethod
     def _build(

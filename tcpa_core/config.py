@@ -219,7 +219,7 @@ class TrialConfig(_Sections):
         Raises:
             ConfigError: Unknown path, wrong type, out of range, or settings that contradict.
         """
-        nested = _nest(flat, place)
+        nested = _nest(_as_recorded(flat), place)
         raw_methods = nested.get("methods", ("linear",))
         if isinstance(raw_methods, str):
             raise ConfigError(
@@ -363,6 +363,24 @@ def _nest(flat: Mapping[str, Any], place: str) -> dict[str, Any]:
             near = nearest_setting(path, known_paths())
             raise ConfigError(f"no setting {path!r} ({place}){near}.")
     return nested
+
+
+@cache
+def _core_paths() -> frozenset[str]:
+    """Dotted paths of the settings that every trial has."""
+    return frozenset(
+        f"{name}.{key}"
+        for name, field in _Sections.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
+        for key in field.annotation.model_fields
+    )
+
+
+def _as_recorded(flat: Mapping[str, Any]) -> Mapping[str, Any]:
+    """All settings of a trial, as a record from before `ADDED` has them: they did not exist then,
+    so the protocol does not fill them in."""
+    absent = _core_paths() - flat.keys()
+    return {**ADDED, **flat} if absent and absent <= ADDED.keys() else flat
 
 
 def _follow_protocol(nested: dict[str, Any], methods: Any) -> None:

@@ -3,37 +3,59 @@
 A protocol is one public file of this folder: `tcpa_hta.py` is the protocol "tcpa-hta" and exports
 `PROTOCOL`. A space or trial that says `protocol: tcpa-hta` takes the protocol's value for every
 setting that it does not name itself; what it names otherwise is a deviation, which plans, records
-and tables repeat. What authors tuned for each data set (rates, decay, sizes) is not fixed.
+and tables repeat. What authors tuned for each data set (rates, decay, sizes) is not fixed. Every
+value names file and line of the authors' program that it was read from.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tcpa_core import plugins
 
 PROTOCOLS = "tcpa_core.protocols"
-FINE_GRAINED: Mapping[str, Any] = {
-    "data.resize": "short_side",
-    "data.resize_to": None,
-    "data.random_crop": True,
-    "data.flip": True,
-    "data.train_on": "train",
+
+
+class Fact(NamedTuple):
+    """The published value of a setting."""
+
+    value: Any
+    """A tuple lists all values that the authors used; the first is taken where a trial names
+    none."""
+    where: str
+    """File and line of their program, for example "src/data/transforms.py:23"."""
+
+
+FINE_GRAINED: Mapping[str, Fact] = {
+    "data.resize": Fact("short_side", "src/data/transforms.py:23"),
+    "data.resize_to": Fact(None, "src/data/transforms.py:15"),
+    "data.interpolation": Fact("bilinear", "src/data/transforms.py:23"),
+    "data.antialias": Fact(True, "src/data/transforms.py:23"),
+    "data.random_crop": Fact(True, "src/data/transforms.py:24"),
+    "data.flip": Fact(True, "src/data/transforms.py:25"),
+    "data.norm_stats": Fact("imagenet", "src/data/transforms.py:9"),
+    "train.drop_last": Fact(False, "src/data/loader.py:58"),
 }
-"""Images of the fine-grained data sets as VPT prepares them, and CVPT after it."""
+"""Images of the fine-grained data sets as VPT prepares them, and CVPT, which has the same files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
     """How the authors of a method trained and selected."""
 
-    settings: Mapping[str, Any]
-    """What is fixed, by dotted path. A tuple lists all values that they used; the first is taken
-    where a trial names none."""
-    of_methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Further settings of trials with a method, by its name."""
-    not_reproduced: tuple[str, ...] = ()
-    """What differs here whatever the settings."""
+    program: str
+    """Repository and commit of the authors' program."""
+    facts: Mapping[str, Fact]
+    """What is fixed, by dotted path."""
+    of_methods: Mapping[str, Mapping[str, Fact]] = field(default_factory=dict)
+    """Further facts of trials with a method, by its name."""
+    not_reproduced: Mapping[str, str] = field(default_factory=dict)
+    """What differs here whatever the settings, in words, and where the program says it."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The values of `facts`."""
+        return {path: fact.value for path, fact in self.facts.items()}
 
 
 def protocol_names() -> tuple[str, ...]:
@@ -82,9 +104,9 @@ def departures(name: str | None, flat: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _settings(name: str, methods: Collection[str]) -> dict[str, Any]:
     protocol = load_protocol(name)
-    found = dict(protocol.settings)
+    found = protocol.settings
     for method in methods:
-        found |= protocol.of_methods.get(method, {})
+        found |= {path: fact.value for path, fact in protocol.of_methods.get(method, {}).items()}
     return found
 
 

@@ -7,7 +7,7 @@ import optuna
 import pytest
 import torch
 
-from spaces.axes import ChoiceAxis
+from spaces.axes import ChoiceAxis, FloatAxis
 from spaces.space import Space, load_space, preset_names
 from tcpa_core import plugins
 from tcpa_core.backbone import Backbone, load_backbone
@@ -153,3 +153,38 @@ def test_pools_keep_half_of_each_pool_in_use() -> None:
         flat = space.config(point.point, point.seed).flat()
         assert flat["tcpa.top_k_image"] * 2 == flat["tcpa.num_image_prompts"]
         assert flat["tcpa.top_k_cls"] == flat["tcpa.num_cls_prompts"] // 2
+
+
+@pytest.mark.parametrize("name", ["adapter_vtab", "adaptformer_vtab", "lora_vtab", "ssf_vtab"])
+def test_figures_of_another_recipe_say_so(name: str) -> None:
+    """V-PETL augments 12 of its 19 tasks, which these presets do not."""
+    text = (files("spaces.presets") / f"{name}.yaml").read_text()
+    said = " ".join(line.strip("# ") for line in text.split("\nname:")[0].splitlines())
+    assert "12 of the 19 tasks with RandAugment" in said and "mirroring" in said
+    space = load_space(name)
+    config = space.config(space.complete(space.first_points[0]), seed=0)
+    assert not config.data.flip and config.train.label_smoothing == 0.0
+
+
+def test_tcpa_on_vtab_smooths_labels_with_mixup_alone() -> None:
+    """The authors' smoothing is that of timm's Mixup; without it they take the plain loss."""
+    space = load_space("tcpa_vtab")
+    for seed in range(20):
+        train = space.config(space.suggest(RandomTrial(seed)), seed=0).train
+        assert train.label_smoothing == (0.1 if train.mixup_alpha else 0.0)
+    assert space.base["data.antialias"] is False and space.base["data.interpolation"] == "bilinear"
+
+
+@pytest.mark.parametrize(
+    ("name", "batch_size", "base_rates"),
+    [("vpt_fgvc", 128, (0.1, 50)), ("vpt_vtab", 64, (0.05, 50)), ("vfpt_vtab", 64, (0.05, 50)),
+     ("e2vpt_vtab", 64, (0.05, 50)), ("sidetune_vtab", 64, (0.05, 50)),
+     ("linear_vtab", 1024, (0.05, 50)), ("mlp_vtab", 1024, (0.05, 50))],
+)  # fmt: skip
+def test_rates_are_the_authors_grid_at_our_batch_size(
+    name: str, batch_size: int, base_rates: tuple[float, float]
+) -> None:
+    """VPT's programs, prompt and linear: tune_fgvc.py:152 and :115, tune_vtab.py:246 and :229."""
+    axis = load_space(name).axes["optim.lr"]
+    assert isinstance(axis, FloatAxis)
+    assert (axis.low, axis.high) == pytest.approx([r * batch_size / 256 for r in base_rates])

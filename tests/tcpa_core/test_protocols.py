@@ -53,6 +53,76 @@ def test_a_protocol_gives_what_a_trial_does_not_name(name: str) -> None:
                 assert deviations(trial.replace_paths({path: value})) == ()
 
 
+CITATION = re.compile(r"[A-Za-z0-9_./-]+\.(py|yaml|sh|ipynb|md):[1-9][0-9]*")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_value_names_where_it_was_read(name: str) -> None:
+    protocol = load_protocol(name)
+    assert re.fullmatch(r"[\w-]+/[\w.-]+ @ [0-9a-f]{12}", protocol.program)
+    facts = [
+        *protocol.facts.values(),
+        *(f for m in protocol.of_methods.values() for f in m.values()),
+    ]
+    for where in [*(fact.where for fact in facts), *protocol.not_reproduced.values()]:
+        assert CITATION.fullmatch(where), where
+
+
+PREPARED = ("data.resize", "data.interpolation", "data.antialias", "data.random_crop", "data.flip",
+            "data.norm_stats", "train.drop_last")  # fmt: skip
+FACTS: dict[str, tuple[Any, ...]] = {
+    "tcpa-hta": ("short_side", "bilinear", True, True, True, "imagenet", False),
+    "vpt-vtab": ("squash", "bilinear", False, False, False, "imagenet", False),
+    "vpt-fgvc": ("short_side", "bilinear", True, True, True, "imagenet", False),
+    "vpt-adamw": (None, "bilinear", (True, False), None, None, "imagenet", False),
+    "cvpt-vtab": ("squash", "bicubic", True, False, False, "imagenet", True),
+    "cvpt-fgvc": ("short_side", "bilinear", True, True, True, "imagenet", False),
+    "ssf": ("squash", "bicubic", True, False, False, "half", True),
+    "sa2vp": (None, "bilinear", True, None, None, "half", True),
+    "vp": (None, None, None, False, False, ("imagenet", "checkpoint"), False),
+}
+"""How each prepares images and whether its loader drops the last small batch; None: not fixed."""
+
+TRAINED = ("optim.name", "optim.warmup_fraction", "train.epochs", "train.batch_size",
+           "train.label_smoothing", "train.mixup_alpha", "train.selection", "train.head_init",
+           "train.drop_path", "train.dropout", "data.train_on")  # fmt: skip
+RECIPES: dict[str, tuple[Any, ...]] = {
+    "tcpa-hta": ("adamw", 0.2, 100, 128, 0.1, 0.8, "best_test_epoch", "torch_default", 0.0, 0.0,
+                 "train"),
+    "vpt-vtab": ("sgd", 0.1, 100, (64, 128), 0.0, 0.0, "last_epoch", "vpt", 0.0, 0.0,
+                 "train_and_val"),
+    "vpt-fgvc": ("sgd", 0.1, 100, 128, 0.0, 0.0, "last_epoch", "vpt", 0.0, 0.0, "train"),
+    "vpt-adamw": ("adamw", 0.05, 100, 384, 0.0, 0.0, "last_epoch", "vpt", 0.0, 0.0, None),
+    "cvpt-vtab": ("adamw", 0.1, 100, 32, 0.0, 0.0, "best_test_epoch", "torch_default", 0.1, 0.0,
+                  "train_and_val"),
+    "cvpt-fgvc": ("adamw", 0.1, 100, 32, 0.0, 0.0, "best_test_epoch", "torch_default", 0.1, 0.0,
+                  "train"),
+    "ssf": ("adamw", 0.1, 100, 64, 0.0, 0.0, "best_test_epoch", "trunc02", None, 0.0,
+            "train_and_val"),
+    "sa2vp": ("adamw", 0.1, 100, (64, 40, 128), 0.0, 0.0,
+              ("best_val", "last_epoch", "best_test_epoch"), "trunc02", 0.0, 0.1, None),
+    "vp": ("sgd", None, 1000, (128, 256), 0.0, 0.0, ("best_val", "best_test_epoch"), None, 0.0, 0.0,
+           None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_protocols_say_what_the_authors_did(name: str) -> None:
+    """Read a second time from the authors' programs, apart from the protocol files."""
+    settings = load_protocol(name).settings
+    assert tuple(settings.get(path) for path in PREPARED) == FACTS[name]
+    assert tuple(settings.get(path) for path in TRAINED) == RECIPES[name]
+
+
+def test_what_is_not_reproduced_is_said_of_those_it_holds_for() -> None:
+    said = {name: " ".join(load_protocol(name).not_reproduced) for name in METHODS}
+    assert {name for name in METHODS if "42, 44, 82, 100 and 800" in said[name]} == {"vpt-vtab"}
+    assert "theirs have none" in said["vpt-fgvc"]
+    assert {name for name in METHODS if "every tenth" in said[name]} == {"cvpt-vtab"}
+    assert not any("last batch" in text for text in said.values()), "train.drop_last says it"
+    assert {name for name in METHODS if "fp16" in said[name]} == {"tcpa-hta", "ssf", "sa2vp"}
+
+
 def test_what_differs_is_said_with_the_published_value() -> None:
     trial = config(
         protocol="vpt-vtab", methods=["vpt"], data__train_on="train", train__selection="best_val",
@@ -158,7 +228,7 @@ def test_a_protocol_is_checked_where_it_stands(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match=r"no protocol 'vpt_vtb' in .*; closest name: 'vpt_vtab'"):
         config(protocol="vpt-vtb")
     named = space(SPACE.replace("protocol: cvpt-vtab, ", ""), tmp_path, protocol="ssf")
-    assert named.base["data.norm_stats"] == "imagenet"
+    assert named.base["data.norm_stats"] == "half"
 
 
 def test_the_identity_is_that_of_a_files_content(tmp_path: Path) -> None:
@@ -209,3 +279,29 @@ def test_every_named_deviation_is_a_setting(shared: Path) -> None:
     for name in names:
         for path in SWITCHES.get(name, [name]):
             assert path in known_paths(), name
+
+
+@pytest.mark.parametrize("name", ["vpt-vtab", "cvpt-vtab", "ssf"])
+def test_a_recorded_trial_stays_what_it_was(name: str) -> None:
+    """A record of all settings from before some existed: the protocol does not fill them in."""
+    now = config(protocol=name, methods=METHODS[name])
+    changed = {path: now.flat()[path] for path in ADDED if now.flat()[path] != ADDED[path]}
+    assert changed, "the protocol fixes one of them"
+    recorded = {path: value for path, value in now.flat().items() if path not in ADDED}
+    before = TrialConfig.from_flat(recorded)
+    assert {path: before.flat()[path] for path in ADDED} == ADDED
+    assert len(deviations(before)) == len(changed)
+    assert before.digest("", "") != now.digest("", "")
+
+
+def test_a_study_on_disk_does_not_follow_what_its_protocol_learnt_since(tmp_path: Path) -> None:
+    found = space(SPACE, tmp_path)
+    stored = found.as_dict()
+    assert Space.from_stored(stored, found.source) == found
+    for path in ("train.drop_last", "data.antialias", "data.interpolation"):
+        del stored["base"][path]
+    before = Space.from_stored(stored, found.source)
+    assert (found.base["train.drop_last"], before.base["train.drop_last"]) == (True, False)
+    trial = before.config(next(iter(before.corners())), seed=0)
+    assert (trial.data.antialias, trial.data.interpolation) == (True, "bicubic")
+    assert "train.drop_last=false (cvpt-vtab: true)" in deviations(trial)
