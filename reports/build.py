@@ -27,10 +27,8 @@ from reports.parquet import write_atomic, write_table
 from reports.plots import base
 from reports.plots.base import DOTS, FORMATS, STYLE, save
 from reports.study import Study
-from reports.tables import replicates
 from reports.text import Reference, frame_markdown, methods_label, number, to_latex, to_markdown
 from reports.wide import wide_latex, wide_markdown, wide_tables
-from spaces.selection import rank
 from tcpa_core import plugins
 
 PLOTS = "reports.plots"
@@ -125,11 +123,12 @@ def build_report(study_dir: Path) -> ReportSummary:
     with ThreadPoolExecutor(1) as beside:  # Arrow writes without holding up the drawing
         writing = beside.submit(_write_tables, arrow, folder)
         with timed("statistics"):
-            selected = None if found.study.kind == "ablation" else select(found.trials, found.study)
+            selected = select(found.trials, found.study) if found.study.selects else None
             references, about = references_for(found)
             notes = [*found.notes, *_warnings(found.trials), *about]
             if selected:
-                notes += [OPTIMISTIC, *filter(None, [selected.note])]
+                notes += [OPTIMISTIC] if found.study.kind == "search" else []
+                notes += filter(None, [selected.note])
             markdown = _write_texts(found, references, folder)
         with timed("figures"):
             drawn = draw_all(found, study_dir / "report" / "figures")
@@ -151,20 +150,20 @@ def build_report(study_dir: Path) -> ReportSummary:
 
 def select(trials: pd.DataFrame, study: Study) -> Selected | None:
     """What the study selected (`spaces.selection`), with what its replicates measured."""
-    objective = study.objectives[0]
-    ranking = rank(replicates(trials, objective.metric), objective, study.seeds)
-    best = ranking.selected
+    ranked = tables.ranking(trials, study)
+    best = ranked.selected
     if best is None:
         return None
     rows = trials[trials["trial"].isin(best.trials)]
     first = rows.iloc[0]
     settings = {a: first[a] for a in study.axes if a in rows and pd.notna(first[a])}
+    settings |= {cell["factor"]: cell["level"] for cell in json.loads(first["cells"])}
     return Selected(
         trials=best.trials,
         settings=settings,
-        metric=objective.metric,
+        metric=study.objectives[0].metric,
         value=best.value,
-        note=ranking.note,
+        note=ranked.note,
         val_accuracy=_mean(rows["val_accuracy"]),
         test_accuracy=_mean(rows["test_accuracy"]),
     )

@@ -19,9 +19,8 @@ from scipy import stats as scipy_stats
 
 from reports.stats import compare_paired, holm, summarise
 from reports.study import Study
-from reports.tables import replicates
+from reports.tables import ranking
 from reports.text import methods_label
-from spaces.selection import rank
 
 VTAB_GROUPS: Mapping[str, tuple[str, ...]] = {
     "natural": (
@@ -105,7 +104,7 @@ def _method_rows(trials: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
     names = trials["methods"].map(methods_label)
     rows = []
     for (level, dataset), part in trials.groupby([names, dataset_of(trials)], sort=False):
-        best = rank(replicates(part, objective.metric), objective, study.seeds).selected
+        best = ranking(part, study).selected
         if best is None:
             continue
         chosen = part[part["trial"].isin(best.trials)]

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from reports import ablation, cross, importance
+from reports import ablation, cross, importance, race
 from reports.journal import Records, load_journal
 from reports.parquet import read_table
 from reports.reference import load_reference
@@ -101,6 +101,8 @@ def frames(
     with step("statistics"):
         told = cross.deviations(trials)
         rows = cross.marked(ablation.ablation_rows(trials), told)
+        if study.races:
+            rows, notes = race.untested(rows), [*notes, race.verdict(trials, study)]
         arrow["ablation"] = table_of(rows, study, "ablation")
         notes += ablation.notes(frame_of(arrow["ablation"]))
         scored = cross.marked(cross.score_rows(rows, trials, study), told)
@@ -128,7 +130,7 @@ def frames(
         scores=frame_of(arrow["scores"]),
         ranks=frame_of(arrow["ranks"]),
         groups=frame_of(arrow["groups"]),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(dict.fromkeys(filter(None, notes))),
     )
     return found, arrow
 

@@ -64,13 +64,22 @@ class Study:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Those that every point of a search is to have; () if the study does not say."""
-        return tuple(self.space.get("seeds") or ())
+        """Those that every point is to have, or has at most in a race; () if it does not say."""
+        return tuple(_seeds(self.space))
 
     @property
     def races(self) -> bool:
         """Whether the rows of an ablation were dropped once they were clearly worse."""
-        return bool((self.space.get("ablation") or {}).get("race"))
+        return bool(self._ablation.get("race"))
+
+    @property
+    def _ablation(self) -> Mapping[str, Any]:
+        return self.space.get("ablation") or {}
+
+    @property
+    def selects(self) -> bool:
+        """Whether one point is selected, and alone read on test; else every row is an answer."""
+        return self.kind == "search" or self._ablation.get("test") == "winner"
 
     @property
     def axes(self) -> Mapping[str, Mapping[str, Any]]:
@@ -89,15 +98,17 @@ def _objectives(space: Mapping[str, Any]) -> tuple[Objective, ...]:
     return tuple(Objective.model_validate(one) for one in (raw if isinstance(raw, list) else [raw]))
 
 
+def _seeds(space: Mapping[str, Any]) -> list[int]:
+    return list((space.get("ablation") or space).get("seeds") or [])
+
+
 def _is_space(space: Any) -> bool:
     """Whether the parts that reports read, as far as given, are what a space has."""
     if not isinstance(space, dict):
         return False
-    mappings = (space.get("axes") or {}, space.get("ablation") or {})
-    seeds = space.get("seeds") or []
-    if not all(isinstance(part, dict) for part in mappings) or not isinstance(seeds, list):
+    if not all(isinstance(space.get(key) or {}, dict) for key in ("axes", "ablation")):
         return False
     try:
-        return bool(_objectives(space)) and all(type(seed) is int for seed in seeds)
+        return bool(_objectives(space)) and all(type(seed) is int for seed in _seeds(space))
     except (ValueError, TypeError, AttributeError):
         return False

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from reports.journal import EPOCH_FIELDS, Records
 from reports.study import Study
-from spaces.selection import Replicate
+from spaces.selection import Ranking, Replicate, rank
 
 SCHEMA_VERSION = 3
 """Raised whenever a column changes its name, type or meaning."""
@@ -262,6 +262,13 @@ def settings_of(table: pa.Table) -> tuple[str, ...]:
 def varied(trials: pd.DataFrame, settings: Sequence[str]) -> list[str]:
     """Settings that differ between trials; absent in some counts as different."""
     return [path for path in settings if trials[path].nunique(dropna=False) > 1]
+
+
+def ranking(trials: pd.DataFrame, study: Study) -> Ranking:
+    """The points of trials by the one rule for the selected one; trials as in `trials`."""
+    objective = study.objectives[0]
+    seeds = () if study.races else study.seeds  # rows that were dropped lack seeds by design
+    return rank(replicates(trials, objective.metric), objective, seeds)
 
 
 def replicates(trials: pd.DataFrame, metric: str) -> list[Replicate]:

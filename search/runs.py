@@ -347,12 +347,14 @@ def _belongs(found: Experiment, identity: str) -> bool:
 
 
 def _results_of(study_dir: Path) -> Results | None:
-    """Where the points of a study stand; None: its folder does not say what it searches."""
+    """Where the points of a study stand; None: it selects none, or does not say what it is."""
     path = study_dir / "study.yaml"
     document = read_stored(path) if path.is_file() else None
     if not isinstance(document, dict) or "space" not in document:
         return None
-    return Results.of(StudyDir(study_dir).space())
+    space = StudyDir(study_dir).space()
+    selects = space.ablation is None or space.ablation.test == "winner"
+    return Results.of(space) if selects else None
 
 
 def _known(run: Run) -> _Run:
