@@ -89,7 +89,7 @@ def frames(
         timed: Called with a step's name; its result is entered while the step runs.
     """
     step = timed or (lambda name: nullcontext())
-    study, notes = records.study, list(records.notes)
+    study, notes = records.study, [*records.notes, *records.study.data_notes()]
     with step("tables"):
         trials_arrow = trial_table(records)
         trials = frame_of(trials_arrow)

@@ -1,6 +1,6 @@
 """What a study's `study.yaml` says about itself: its name, its space, and what it optimises."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -80,6 +80,36 @@ class Study:
     def selects(self) -> bool:
         """Whether one point is selected, and alone read on test; else every row is an answer."""
         return self.kind == "search" or self._ablation.get("test") == "winner"
+
+    @property
+    def data(self) -> Sequence[Mapping[str, Any]]:
+        """What was in each data set when the study was made; () in records of older versions."""
+        found = self.document.get("data")
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else ()
+
+    def data_of(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The data set that a trial with these settings uses; {} where it is not recorded."""
+        for one in self.data:
+            settings = one.get("settings") or {}
+            if all(params.get(path) == value for path, value in settings.items()):
+                return one
+        return {}
+
+    def data_notes(self) -> list[str]:
+        """Sentences on the data that every report of the study has to say."""
+        notes = [
+            f"data {one.get('name')}: {note}" for one in self.data for note in one.get("notes", ())
+        ]
+        for change in self.document.get("accepted_changes") or ():
+            recorded, found = change["recorded"], change["found"]
+            parts = [
+                f"{name} ({old} recorded, {found[name]} found)" for name, old in recorded.items()
+            ]
+            notes.append(
+                f"Went on at {change['at']} although of study {change['study']!r} had changed: "
+                f"{'; '.join(parts)}."
+            )
+        return notes
 
     @property
     def axes(self) -> Mapping[str, Mapping[str, Any]]:

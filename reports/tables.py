@@ -61,6 +61,10 @@ TRIAL_COLUMNS = (
     Column("peak_memory_bytes", INT, "peak of the process or device", "byte"),
     Column("device", TEXT, "where it ran"),
     Column("warnings", TEXT, "JSON list of sentences that every use of the row has to say"),
+    Column("val_in_train", INT, "val images whose bytes are also a train image's"),
+    Column("test_in_train", INT, "test images whose bytes are also a train image's"),
+    Column("test_in_val", INT, "test images whose bytes are also a val image's"),
+    Column("two_labels", INT, "pictures of the data set that stand under two or more labels"),
     Column("deviation", TEXT, "what differs from the protocol and methods it claims; empty: none"),
     Column("cells", TEXT, "JSON list of the cells of a design that it counts for"),
     Column("reused_from", TEXT, "study/trial whose result was taken over; empty: trained here"),
@@ -208,8 +212,7 @@ def trial_table(records: Records) -> pa.Table:
     After TRIAL_COLUMNS, each setting is a column by dotted path: null where it is not set or not
     part of the trial. A column is bool, int, float or text; a list is JSON text.
     """
-    metric = records.study.objectives[0].metric
-    rows = [_trial_row(trial, metric) for trial in records.trials]
+    rows = [_trial_row(trial, records.study) for trial in records.trials]
     arrays = [pa.array([row.get(c.name) for row in rows], c.dtype) for c in TRIAL_COLUMNS]
     schema = [column.arrow() for column in TRIAL_COLUMNS]
     # A dict keeps the order in which the settings were met; "seed" is a column of its own.
@@ -287,15 +290,21 @@ def counts(trials: pd.DataFrame) -> dict[str, int]:
     return {str(k): int(v) for k, v in trials["status"].value_counts().sort_index().items()}
 
 
-def _trial_row(trial: Mapping[str, Any], metric: str) -> dict[str, Any]:
+def _trial_row(trial: Mapping[str, Any], study: Study) -> dict[str, Any]:
     row = dict(trial)
+    data = study.data_of(trial["params"] or {})
+    shared = data.get("shared") or {}
+    row["val_in_train"] = shared.get("train/val")
+    row["test_in_train"] = shared.get("train/test")
+    row["test_in_val"] = shared.get("val/test")
+    row["two_labels"] = data.get("two_labels")
     on_gpu = (trial.get("device") or "").startswith("cuda")
     duration = trial.get("duration_s")
     row["gpu_s"] = None if duration is None else duration if on_gpu else 0.0
     row["warnings"] = json.dumps(trial.get("warnings") or [])
     row["deviation"] = "; ".join(trial.get("deviation") or [])
     row["cells"] = json.dumps((trial.get("labels") or {}).get("cells") or [])
-    row["left_out"] = _left_out(trial, metric)
+    row["left_out"] = _left_out(trial, study.objectives[0].metric)
     return row
 
 

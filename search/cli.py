@@ -38,6 +38,12 @@ Trials = Annotated[int | None, typer.Option("--trials", help="Most trials.")]
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default: local.")]
 Uri = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow; default: ROOT/mlflow.db.")]
 Seeds = Annotated[int, typer.Option(min=2, help="Most fresh seeds for each point.")]
+Accept = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changed-data", help="Go on although data or weights are not those recorded."
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")]
 DEFAULT_ROOT = Path("studies")
 
@@ -101,21 +107,34 @@ def ablate(
     from_: Annotated[
         str | None, typer.Option("--from", help="Search whose best point is the base.")
     ] = None,
+    accept: Accept = False,
 ) -> None:
     """Run an ablation: every point of a design with every seed."""
-    _start(Verb.ablate, space, study, root, set_, trials, address, tracking_uri, dry_run, from_)
+    _start(
+        Verb.ablate, space, study, root, set_, trials, address, tracking_uri, dry_run, from_, accept
+    )
 
 
 @app.command()
 def resume(
-    study: Study, root: Root = DEFAULT_ROOT, address: Address = None, tracking_uri: Uri = None
+    study: Study,
+    root: Root = DEFAULT_ROOT,
+    address: Address = None,
+    tracking_uri: Uri = None,
+    accept: Accept = False,
 ) -> None:
     """Take an interrupted study up where it stopped."""
+    from search.identity import check_unchanged
     from search.run import run_and_watch
     from search.study import StudyDir
 
     folder = StudyDir.open(root, study)
-    _exit(run_and_watch(folder, root, Console(), address=address, tracking_uri=tracking_uri))
+    change = check_unchanged(folder, accept=accept)
+    _exit(
+        run_and_watch(
+            folder, root, Console(), address=address, tracking_uri=tracking_uri, change=change
+        )
+    )
 
 
 @app.command()
@@ -125,6 +144,7 @@ def confirm(
     top: Annotated[int, typer.Option(min=2, help="Best points to confirm.")] = 3,
     seeds: Seeds = 5,
     address: Address = None,
+    accept: Accept = False,
 ) -> None:
     """Let the best points of a search race on fresh seeds, and test the winner."""
     from search.confirm import confirm as run
@@ -133,7 +153,7 @@ def confirm(
 
     console = Console()
     folder = StudyDir.open(root, study)
-    code = run(folder, root, console, top=top, seeds=seeds, address=address)
+    code = run(folder, root, console, top=top, seeds=seeds, address=address, accept=accept)
     _report_confirmed(root / confirmed_name(study), code, console)
 
 
@@ -171,14 +191,17 @@ def extend(
     trials: Annotated[int, typer.Option("--trials", min=1, help="Trials to add.")],
     root: Root = DEFAULT_ROOT,
     address: Address = None,
+    accept: Accept = False,
 ) -> None:
     """Give a search more trials and go on with it."""
+    from search.identity import check_unchanged
     from search.run import run_and_watch
     from search.study import StudyDir
 
     folder = StudyDir.open(root, study)
+    change = check_unchanged(folder, accept=accept)
     folder.extend(trials)
-    _exit(run_and_watch(folder, root, Console(), address=address))
+    _exit(run_and_watch(folder, root, Console(), address=address, change=change))
 
 
 @app.command()
@@ -195,12 +218,13 @@ def replay(
     study: Study,
     trial: Annotated[str, typer.Argument(help="Name of the trial, for example 00012.")],
     root: Root = DEFAULT_ROOT,
+    accept: Accept = False,
 ) -> None:
     """Run a stored trial again and say whether the numbers agree."""
     from search.replay import replay as run_again
     from search.study import StudyDir
 
-    _exit(run_again(StudyDir.open(root, study), trial, Console()))
+    _exit(run_again(StudyDir.open(root, study), trial, Console(), accept=accept))
 
 
 @app.command()
@@ -211,6 +235,7 @@ def inspect(
     ],
     root: Root = DEFAULT_ROOT,
     images: Annotated[int, typer.Option(min=1, help="Val images to look at.")] = 200,
+    accept: Accept = False,
 ) -> None:
     """Draw what trained trials attend to: maps, prompts used, kept mass, rank, t-SNE."""
     from reports.inspection import write_inspection
@@ -218,7 +243,7 @@ def inspect(
     from search.study import StudyDir
 
     folder, console = StudyDir.open(root, study), Console()
-    looks = look_into(folder, trials, console, images=images)
+    looks = look_into(folder, trials, console, images=images, accept=accept)
     for line in write_inspection(looks, folder.path):
         console.print(line, markup=False, soft_wrap=True)
 
@@ -310,11 +335,18 @@ def doctor(root: Root = DEFAULT_ROOT, address: Address = None, tracking_uri: Uri
 def data(
     name: Annotated[str, typer.Argument(help="Kind of data set, for example vtab1k.")],
     root: Annotated[str | None, typer.Option("--root", help="Folder of the data set.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="data.PATH=value; may be repeated.")
+    ] = None,
 ) -> None:
     """Check a data set and say what is in it."""
     from search.run import show_data
+    from spaces.space import parse_override
+    from tcpa_core.config import TrialConfig
 
-    show_data(name, root, Console())
+    settings = dict(parse_override(text) for text in set_ or [])
+    config = TrialConfig.from_flat({"data.name": name, "data.root": root} | settings)
+    show_data(config.data, Console())
 
 
 @app.command()
@@ -367,9 +399,11 @@ def _start(
     tracking_uri: str | None,
     dry_run: bool,
     from_: str | None = None,
+    accept: bool = False,
 ) -> None:
     console = Console()
-    asked = _requested(space, set_, trials, verb, _winner(from_, root, console))
+    winner, change = _winner(from_, root, console, accept)
+    asked = _requested(space, set_, trials, verb, winner)
     checked = _show(asked, study, root, tracking_uri, console)
     if dry_run:
         return
@@ -383,19 +417,27 @@ def _start(
         from search.run import run_and_watch
 
         uri = checked.tracking_uri
-        code = run_and_watch(folder, root, console, address=address, tracking_uri=uri)
+        code = run_and_watch(
+            folder, root, console, address=address, tracking_uri=uri, change=change
+        )
     _exit(code)
 
 
-def _winner(study: str | None, root: Path, console: Console) -> tuple[dict[str, Any], str] | None:
+def _winner(
+    study: str | None, root: Path, console: Console, accept: bool
+) -> tuple[tuple[dict[str, Any], str] | None, Any]:
+    """Settings that a search ends with and whence, and what has changed since it was made."""
     if study is None:
-        return None
+        return None, None
     from search.confirm import chosen_point
+    from search.identity import check_unchanged
     from search.study import StudyDir
 
-    settings, how = chosen_point(StudyDir.open(root, study), root)
+    folder = StudyDir.open(root, study)
+    settings, how = chosen_point(folder, root)
+    change = check_unchanged(folder, accept=accept, reads=False)
     console.print(f"base: the point {how}.", markup=False)
-    return settings, f"--from {study}"
+    return (settings, f"--from {study}"), change
 
 
 def _requested(

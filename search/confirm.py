@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from search.identity import check_unchanged
 from search.plan import Plan, plan_space, show_plan
 from search.run import run_watched, sum_up
 from search.study import StudyDir
@@ -36,6 +37,7 @@ def confirm(
     top: int,
     seeds: int,
     address: str | None = None,
+    accept: bool = False,
 ) -> int:
     """Run the confirmation of a search, or go on with one that was interrupted.
 
@@ -43,12 +45,14 @@ def confirm(
         top: Points to confirm, at least 2; a comparison of methods takes one of each.
         seeds: Most fresh seeds for each; the fewer, the clearer the winner (see `search.race`).
 
+        accept: Go on with other data or weights than were recorded.
+
     Returns:
         The exit code: 0 done, 1 with failed trials or interrupted.
 
     Raises:
         StudyError: The study is no search or has completed too few points, or was confirmed with
-            other points or seeds.
+            other points or seeds, or its data or weights have changed.
     """
     name = confirmed_name(study.name)
     best = best_points(study, top)
@@ -61,12 +65,14 @@ def confirm(
                 f"{root / name} confirms other points or seeds than asked for now; rename or "
                 "remove that folder to confirm anew."
             )
+        change = check_unchanged(folder, accept=accept)
     else:
+        change = check_unchanged(study, accept=accept)
         uri = study.document()["tracking_uri"] or None
         plan = plan_space(space, name, root, tracking_uri=uri)
         show_plan(plan, console)
         folder = plan.create()
-    outcome = run_watched(folder, root, console, address=address)
+    outcome = run_watched(folder, root, console, address=address, change=change)
     code = sum_up(folder, root, outcome, console)
     if outcome.finished:
         _show(folder, best, console)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from search.identity import check_unchanged
 from search.replay import Enough, stored
 from search.study import StudyDir
 from spaces.axes import label
@@ -22,20 +23,32 @@ MOST = 2
 
 
 def look_into(
-    study: StudyDir, trials: Sequence[str], console: Console, *, images: int
+    study: StudyDir,
+    trials: Sequence[str],
+    console: Console,
+    *,
+    images: int,
+    accept: bool = False,
 ) -> dict[str, Mapping[str, Any]]:
     """What `tcpa_core.inspection` finds in each trial, by a label for figures.
 
     Args:
         trials: Names of trials on the same data; OTHER/TRIAL is one of another study beside this.
         images: Val images to look at.
+        accept: Go on with other data or weights than were recorded.
 
     Raises:
-        StudyError: The study has no such trial, or it has trained no epoch.
+        StudyError: The study has no such trial, or it has trained no epoch, or its data or weights
+            have changed.
         ConfigError: The attention of a trial's method cannot be told.
     """
     places = {text: _place(study, text) for text in trials}
     settings = {text: stored(*place)[0] for text, place in places.items()}
+    for text, (owner, _) in places.items():
+        config = TrialConfig.from_flat(settings[text])
+        change = check_unchanged(owner, accept=accept, trials=[config])
+        if change:
+            console.print(f"{change}; accepted.", markup=False, soft_wrap=True)
     names = {text: row for text, place in places.items() if (row := row_of(*place))}
     found: dict[str, Mapping[str, Any]] = {}
     for text, name in labels(settings, names).items():

@@ -103,10 +103,14 @@ def run_study(
     *,
     placement: Placement | None = None,
     listeners: Sequence[Listener] = (),
+    notices: Sequence[str] = (),
 ) -> StudyOutcome:
     """Run what is left of a study: all of it if it is new.
 
     Ctrl-C or SIGTERM once ends it in order (trials keep their last checkpoint), twice at once.
+
+    Args:
+        notices: Sentences for the journal on what the study goes on with.
 
     Raises:
         StudyError: Another driver runs it, or no Ray cluster answers at the address.
@@ -114,7 +118,7 @@ def run_study(
         RecordError: The journal is damaged.
     """
     placement = placement or Placement()
-    notices = [study.lock()]
+    notices = [study.lock(), *notices]
     journal = None
     try:
         journal = Journal(study.journal_path)

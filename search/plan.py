@@ -1,7 +1,7 @@
 """What a study will do, and every check that can fail before a trial starts."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from search import cost
+from search.identity import configs_of, joined
 from search.redact import with_secrets, without_secrets
 from search.study import StudyDir, default_uri
 from spaces.space import Space
 from tcpa_core.backbone import Backbone, load_backbone, weights_fingerprint
 from tcpa_core.config import BackboneConfig, DataConfig, Flat, TrialConfig
-from tcpa_core.data.base import Dataset, load_dataset
+from tcpa_core.data.base import Dataset, DataSummary, load_dataset
 from tcpa_core.estimate import epoch_seconds
 from tcpa_core.methods.base import deviations, method_class
 from tcpa_core.model import PackModel
@@ -23,6 +24,9 @@ from tcpa_core.protocols.base import load_protocol
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
+
+LISTING = ("data.name", "data.root", "data.val_fraction", "data.split_seed", "data.group")
+"""Settings that choose the images of the splits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,8 @@ class Plan:
     root: Path
     tracking_uri: str
     fingerprints: Mapping[str, str]
+    data: Mapping[DataConfig, DataSummary]
+    """What is in each data set."""
     num_trials: int | None
     """None: the budget is in hours only."""
     num_points: int | None
@@ -53,11 +59,16 @@ class Plan:
             WeightsError: The hub does not answer.
             StudyError: The folder cannot be written.
         """
-        for config in dict.fromkeys(config.backbone for config in _configs(self.space)):
+        for config in dict.fromkeys(config.backbone for config in configs_of(self.space)):
             if _from_hub(config):
                 load_backbone(config)
         uri = without_secrets(self.tracking_uri)
-        return StudyDir.create(self.root, self.name, self.space, self.fingerprints, uri)
+        data = [
+            summary.as_dict() | {"settings": {path: flat[path] for path in LISTING}}
+            for config, summary in self.data.items()
+            for flat in [{f"data.{key}": value for key, value in config.model_dump().items()}]
+        ]
+        return StudyDir.create(self.root, self.name, self.space, self.fingerprints, uri, data)
 
 
 def plan_space(
@@ -81,8 +92,8 @@ def plan_space(
         TcpaError: Something is wrong; nothing was started or written.
     """
     StudyDir.check_free(root, name)
-    configs = _configs(space)
-    fingerprints, warnings = _check_parts(configs, progress)
+    configs = configs_of(space)
+    backbones, data = _check_parts(configs, progress)
     uri = default_uri(root) if tracking_uri is None else with_secrets(tracking_uri)
     if tracking_uri is not None:
         from search.tracking import check_tracker  # loads MLflow
@@ -96,12 +107,16 @@ def plan_space(
         name=name,
         root=root,
         tracking_uri=uri,
-        fingerprints=fingerprints,
+        fingerprints={
+            "data": joined(summary.fingerprint for summary in data.values()),
+            "weights": joined(weights_fingerprint(config) for config in backbones),
+        },
+        data=data,
         num_trials=num_trials,
         num_points=size,
         most_epochs=max(config.train.epochs for config in configs),
         cost=cost.describe(space, num_trials, rates),
-        warnings=warnings,
+        warnings=_warnings(backbones.values(), data.values()),
         deviations=_deviations(configs),
     )
 
@@ -144,7 +159,7 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
         ("seeds", ", ".join(map(str, space.seeds))),
         ("budget", ", ".join(f"{k} {v}" for k, v in budget.items()) or "the whole design"),
         ("cost", plan.cost),
-        ("data", plan.fingerprints["data"][:16]),
+        *(("data", _about(summary)) for summary in plan.data.values()),
         ("weights", plan.fingerprints["weights"]),
         ("study folder", str(plan.root / plan.name)),
         ("MLflow", without_secrets(plan.tracking_uri)),
@@ -169,12 +184,6 @@ def _measure(params: Flat) -> tuple[float, str]:
     return epoch_seconds(config)
 
 
-def _configs(space: Space) -> list[TrialConfig]:
-    if space.ablation:
-        return [space.config(point.point, point.seed) for point in space.design()]
-    return [space.config(point, space.seeds[0]) for point in space.corners()]
-
-
 def _num_trials(space: Space, size: int | None) -> int | None:
     if space.ablation:
         return len(space.design())
@@ -189,13 +198,8 @@ def _num_trials(space: Space, size: int | None) -> int | None:
 
 def _check_parts(
     configs: list[TrialConfig], progress: Progress | None
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Decode the data, load the weights and fit the methods to them, before a trial has to.
-
-    Returns:
-        Identities of data and weights (a space that varies them gets all of them joined), and
-        what the backbones warn of.
-    """
+) -> tuple[dict[BackboneConfig, Backbone], dict[DataConfig, DataSummary]]:
+    """Decode the data, load the weights and fit the methods to them, before a trial has to."""
     backbones: dict[BackboneConfig, Backbone] = {}
     data: dict[tuple[DataConfig, int], Dataset] = {}
     for config in configs:
@@ -208,12 +212,21 @@ def _check_parts(
         PackModel(backbone, [config], data[source].num_classes)
         for name in config.methods:
             method_class(name).check_classes(config, data[source].class_names)
-    prints = {
-        "data": dict.fromkeys(dataset.fingerprint for dataset in data.values()),
-        "weights": dict.fromkeys(weights_fingerprint(config) for config in backbones),
-    }
-    warnings = dict.fromkeys(line for backbone in backbones.values() for line in backbone.warnings)
-    return {name: "+".join(found) for name, found in prints.items()}, tuple(warnings)
+    return backbones, {config: found.summary for (config, _), found in data.items()}
+
+
+def _warnings(backbones: Iterable[Backbone], data: Iterable[DataSummary]) -> tuple[str, ...]:
+    """What weights and data ask every user to know, each sentence once."""
+    lines = [line for backbone in backbones for line in backbone.warnings]
+    lines += [line for summary in data for line in summary.warnings()]
+    return tuple(dict.fromkeys(lines))
+
+
+def _about(summary: DataSummary) -> str:
+    sizes = ", ".join(f"{n:,} {split}" for split, n in summary.sizes.items())
+    return (
+        f"{summary.name}: {len(summary.class_names)} classes, {sizes} ({summary.fingerprint[:16]})"
+    )
 
 
 def _backbone(config: BackboneConfig) -> Backbone:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from search.identity import check_unchanged
 from search.study import StudyDir
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import StudyError
@@ -18,16 +19,30 @@ TOLERANCE = 1e-4
 _COMPARED = ("train_loss", "val_loss", "val_accuracy")
 
 
-def replay(study: StudyDir, trial: str, console: Console, *, device: str | None = None) -> int:
+def replay(
+    study: StudyDir,
+    trial: str,
+    console: Console,
+    *,
+    device: str | None = None,
+    accept: bool = False,
+) -> int:
     """Train a trial from its stored settings, outside the study, and compare every epoch.
+
+    Args:
+        accept: Go on with other data or weights than were recorded.
 
     Returns:
         0 when all numbers agree, 1 when they do not.
 
     Raises:
-        StudyError: The study has no such trial, or it has trained no epoch.
+        StudyError: The study has no such trial, or it has trained no epoch, or its data or weights
+            have changed.
     """
     params, epochs = stored(study, trial)
+    change = check_unchanged(study, accept=accept, trials=[TrialConfig.from_flat(params)])
+    if change:
+        console.print(f"{change}; accepted.", markup=False, soft_wrap=True)
     found = _Comparison(epochs, console)
     with suppress(Enough):
         run_trial(TrialConfig.from_flat(params), on_epoch=found.compare, device=device)

@@ -6,11 +6,15 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from mlflow import MlflowClient
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from search.identity import Change
 from search.launch import Placement, StudyOutcome, run_study
 from search.live import Watch
 from search.redact import with_secrets
@@ -35,13 +39,19 @@ def run_and_watch(
     *,
     address: str | None = None,
     tracking_uri: str | None = None,
+    change: Change | None = None,
 ) -> int:
     """Run what is left of a study and show it.
+
+    Args:
+        change: Other data or weights than were recorded, with which the user goes on.
 
     Returns:
         The exit code: 0 done, 1 with failed trials or interrupted.
     """
-    outcome = run_watched(study, root, console, address=address, tracking_uri=tracking_uri)
+    outcome = run_watched(
+        study, root, console, address=address, tracking_uri=tracking_uri, change=change
+    )
     return sum_up(study, root, outcome, console)
 
 
@@ -63,9 +73,12 @@ def run_watched(
     *,
     address: str | None = None,
     tracking_uri: str | None = None,
+    change: Change | None = None,
 ) -> StudyOutcome:
     """Run what is left of a study with a live table and the MLflow mirror."""
     space = study.space()
+    if change:
+        study.accept_change(asdict(change))
     uri, artifacts = tracking_of(study, root, tracking_uri)
     if artifacts is None or database_of(root).exists():
         check_tracker(uri)  # the mirror makes a new local database while Ray starts
@@ -77,7 +90,11 @@ def run_watched(
         patience_s = HURRY_S
         try:
             outcome = run_study(
-                space, study, placement=Placement(address=address), listeners=[watch, mirror.put]
+                space,
+                study,
+                placement=Placement(address=address),
+                listeners=[watch, mirror.put],
+                notices=[f"{change}; accepted."] if change else [],
             )
             patience_s = CLOSE_S if outcome.finished else HURRY_S
         finally:
@@ -178,9 +195,34 @@ def follow(study: StudyDir, build: Callable[[], str], console: Console, every_s:
             time.sleep(every_s)
 
 
-def show_data(name: str, root: str | None, console: Console) -> None:
+FEW = 20
+"""Classes that are all listed; of more, the smallest ones."""
+SMALLEST = 10
+
+
+def show_data(config: DataConfig, console: Console) -> None:
     """Decode a data set at a small size, so that every image is checked, and describe it."""
-    dataset = load_dataset(DataConfig(name=name, root=root), 32)
-    console.print(f"{name}: {dataset.num_classes} classes, {dataset.fingerprint}", markup=False)
-    for split, images in dataset.splits.items():
-        console.print(f"  {split}: {len(images)} images", markup=False)
+    summary = load_dataset(config, 32).summary
+    names, counts = summary.class_names, summary.counts
+    console.print(
+        f"{summary.name}: {len(names)} classes, {summary.fingerprint}", markup=False, soft_wrap=True
+    )
+    for split, found in counts.items():
+        low, middle, high = min(found), sorted(found)[len(found) // 2], max(found)
+        each = f"{low}" if low == high else f"{low} to {high}, median {middle},"
+        console.print(f"  {split}: {sum(found):,} images, {each} a class", markup=False)
+    total = [sum(of) for of in zip(*counts.values(), strict=True)]
+    shown = list(range(len(names)))
+    if len(names) > FEW:
+        shown = sorted(shown, key=lambda c: total[c])[:SMALLEST]
+        console.print(f"the {SMALLEST} smallest of {len(names)} classes:")
+    table = Table("class", *counts)
+    for c in shown:
+        table.add_row(Text(_printable(names[c])), *(str(found[c]) for found in counts.values()))
+    console.print(table)
+    for warning in summary.warnings():
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else ascii(name)

@@ -154,13 +154,20 @@ class StudyDir:
 
     @classmethod
     def create(
-        cls, root: Path, name: str, space: Space, fingerprints: Mapping[str, str], tracking_uri: str
+        cls,
+        root: Path,
+        name: str,
+        space: Space,
+        fingerprints: Mapping[str, str],
+        tracking_uri: str,
+        data: Sequence[Mapping[str, Any]] = (),
     ) -> Self:
         """Make the folder with its study.yaml.
 
         Args:
             fingerprints: Identities of data and weights.
             tracking_uri: Where MLflow mirrors it; without secrets.
+            data: What is in each data set (`DataSummary.as_dict`), and the settings that choose it.
 
         Raises:
             StudyError: As `check_free`, or the disk is full.
@@ -175,6 +182,7 @@ class StudyDir:
             "git": _git_state(),
             "space": space.as_dict(),
             "fingerprints": dict(fingerprints),
+            "data": list(data),
             "tracking_uri": tracking_uri,
         }
         try:
@@ -219,6 +227,34 @@ class StudyDir:
     def space(self) -> Space:
         """The space as it was resolved when the study was made."""
         return Space.from_stored(self.document()["space"], source=f"study {self.name}")
+
+    def fingerprints(self) -> dict[str, str]:
+        """Identities of the data and weights that the study goes on with: the last accepted."""
+        document = self.document()
+        found: dict[str, str] = dict(document["fingerprints"])
+        for change in document.get("accepted_changes", ()):
+            found |= change["found"] if change["study"] == self.name else {}
+        return found
+
+    def accept_change(self, change: Mapping[str, Any]) -> None:
+        """Record that the study goes on with other data or weights.
+
+        Trials keep the identity that the study gives them, so that a design is not begun anew.
+
+        Args:
+            change: What differed, as `search.identity.Change` has it; of this study, or of the one
+                that it was made from.
+        """
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        self.lock()
+        try:
+            document = self.document()
+            document.setdefault("accepted_changes", []).append({"at": at, **change})
+            self._write_document(document)
+        except OSError as err:
+            raise StorageError.of(self.path, err) from err
+        finally:
+            self.unlock()
 
     def extend(self, trials: int) -> None:
         """Allow a search more trials; 'tcpa resume' then goes on.

@@ -9,12 +9,21 @@ a trial's method section is only checked where `TrialConfig.from_flat` is called
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from tcpa_core import plugins
@@ -28,7 +37,11 @@ DATASETS = "tcpa_core.data"
 CORE_VERSION = 4
 """Raised whenever a change of code changes the numbers of a trial; part of every digest."""
 
-ADDED: Mapping[str, Any] = {"data.antialias": True, "train.drop_last": False}
+ADDED: Mapping[str, Any] = {
+    "data.antialias": True,
+    "data.group": None,
+    "train.drop_last": False,
+}
 """Settings younger than CORE_VERSION, with what trials did before: such trials keep their digests,
 so that a study that was begun without these settings goes on."""
 
@@ -89,6 +102,11 @@ class DataConfig(Settings):
     """Share of train split off as val, per class, where the data set has no val split."""
     split_seed: int = Field(default=0, ge=0)
     """Seed of that split; not the trial's seed, so that replicates share the split."""
+    group: str | None = None
+    r"""Regular expression that finds, in an image's path below data.root, the track, patient or
+    scene it belongs to (its first group, or the whole match): such images stay together in that
+    split. GTSRB: `\d+/\d+(?=_)`. Where the data set has its own val, groups that it tears are
+    only counted."""
     train_on: Literal["train", "train_and_val"] = "train"
     """train_and_val: val is trained on as well, as some authors do in their final runs. It is
     still scored, but says nothing, and so must not select the epoch."""
@@ -96,6 +114,18 @@ class DataConfig(Settings):
     def short_side(self, img_size: int) -> int:
         """Short side before the crop, in pixels."""
         return img_size * 256 // 224 if self.resize_to is None else self.resize_to
+
+    @field_validator("group")
+    @classmethod
+    def _group_is_an_expression(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except (re.error, RecursionError, OverflowError) as err:
+            raise ValueError(
+                f"data.group must be a regular expression, got {value!r} ({err}); write for "
+                "example 'patient_[0-9]+'"
+            ) from err
+        return value
 
     @model_validator(mode="after")
     def _crops_need_room(self) -> Self:

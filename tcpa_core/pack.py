@@ -54,6 +54,8 @@ class TrialData:
     test: ImageSource
     class_names: tuple[str, ...]
     fingerprint: str
+    warnings: tuple[str, ...] = ()
+    """Sentences that every use of the data has to say."""
 
 
 def load_trial_data(
@@ -71,7 +73,12 @@ def load_trial_data(
         name: ImageSource(data.splits[name], config.data, backbone.img_size, mean, std, device)
         for name in ("train", "val", "test")
     }
-    return TrialData(**sources, class_names=tuple(data.class_names), fingerprint=data.fingerprint)
+    return TrialData(
+        **sources,
+        class_names=tuple(data.class_names),
+        fingerprint=data.fingerprint,
+        warnings=tuple(data.summary.warnings()),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +320,7 @@ class Pack:
             duration_s=member.duration_s,
             peak_memory_bytes=_peak_memory_bytes(self.device),
             device=str(self.device),
-            warnings=list(self.backbone.warnings),
+            warnings=[*self.backbone.warnings, *self.data.warnings],
         )
 
     def _costs(self, model: PackModel) -> TrainingCosts | None:

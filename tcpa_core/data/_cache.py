@@ -4,7 +4,8 @@ One file per split, named by what it contains; nothing in it depends on labels, 
 set's name. Layout, little-endian:
 
     pixels   uint8, image after image; each as three planes (red, green, blue), row by row
-    table    int64 [n, 3]: height, width, CRC-32 of the image's bytes
+    table    int64 [n, 6]: height, width, CRC-32 of the image's bytes, lowest and highest value,
+             1 where every pixel has the same colour
     footer   JSON: schema, key, count, table_crc
     end      uint64 length of the footer, then 8 bytes MAGIC
 
@@ -18,7 +19,7 @@ import struct
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,7 +31,8 @@ import numpy.typing as npt
 from tcpa_core.data._parallel import ordered_map
 from tcpa_core.errors import DataError
 
-SCHEMA = 2
+SCHEMA = 3
+_COLUMNS = 6
 MAGIC = b"TCPAPIX\n"
 _END = struct.Struct("<Q8s")
 
@@ -49,6 +51,11 @@ class ImageStore:
     """Position of each image's first byte in `pixels` [n]."""
     heights: npt.NDArray[np.int64]
     widths: npt.NDArray[np.int64]
+    lows: npt.NDArray[np.int64]
+    """Lowest value of each image [n]."""
+    highs: npt.NDArray[np.int64]
+    flat: npt.NDArray[np.bool_]
+    """Every pixel has the same colour [n]."""
 
     def __len__(self) -> int:
         return len(self.heights)
@@ -59,6 +66,14 @@ class ImageStore:
         start = int(self.offsets[index])
         planes = self.pixels[start : start + height * width * 3].reshape(3, height, width)
         return planes.transpose(1, 2, 0)
+
+
+class BrokenImages(DataError):
+    """Images of a split that cannot be decoded: why, by their number."""
+
+    def __init__(self, found: Mapping[int, str]) -> None:
+        super().__init__(next(iter(found.values())))
+        self.found = found
 
 
 def cache_root(cache_dir: Path | None = None) -> Path:
@@ -90,7 +105,8 @@ def open_or_build(
         stage: What is being done, for `progress`.
 
     Raises:
-        DataError: An image cannot be decoded, or the folder cannot be written.
+        BrokenImages: Images cannot be decoded; all of them are named.
+        DataError: The folder cannot be written.
     """
     path = folder / f"{key}.pixels"
     with using(folder):
@@ -167,17 +183,28 @@ def _build(
     progress: Progress | None,
     stage: str,
 ) -> None:
-    def checked(index: int) -> tuple[Pixels, int]:
-        planes = np.ascontiguousarray(decode(index).transpose(2, 0, 1))
-        return planes, _crc(planes)
+    def checked(index: int) -> tuple[Pixels, list[int]] | str:
+        try:
+            planes = np.ascontiguousarray(decode(index).transpose(2, 0, 1))
+        except DataError as err:
+            return str(err)
+        lows, highs = planes.min(axis=(1, 2)), planes.max(axis=(1, 2))
+        about = [_crc(planes), int(lows.min()), int(highs.max()), int((lows == highs).all())]
+        return planes, [*planes.shape[1:], *about]
 
-    table = np.zeros((count, 3), "<i8")
+    table = np.zeros((count, _COLUMNS), "<i8")
+    broken: dict[int, str] = {}
     with _temporary(path) as (temp, file):
-        for index, (planes, crc) in enumerate(ordered_map(checked, range(count))):
-            file.write(planes.data)
-            table[index] = (*planes.shape[1:], crc)
+        for index, done in enumerate(ordered_map(checked, range(count))):
+            if isinstance(done, str):
+                broken[index] = done
+            elif not broken:
+                planes, table[index] = done
+                file.write(planes.data)
             if progress:
                 progress(stage, index + 1, count)
+        if broken:
+            raise BrokenImages(broken)
         footer = {"schema": SCHEMA, "key": key, "count": count, "table_crc": zlib.crc32(table.data)}
         text = json.dumps(footer).encode()
         file.write(table.tobytes() + text + _END.pack(len(text), MAGIC))
@@ -218,16 +245,16 @@ def _checked(file: "np.memmap[tuple[int], np.dtype[np.uint8]]", key: str, count:
         raise ValueError("it is too short")
     length, magic = _END.unpack(file[-_END.size :].tobytes())
     table_end = len(file) - _END.size - length
-    table_start = table_end - count * 3 * 8
+    table_start = table_end - count * _COLUMNS * 8
     if magic != MAGIC or table_start < 0:
         raise ValueError("its end is missing")
     footer = json.loads(file[table_end : -_END.size].tobytes())
-    table = np.frombuffer(file[table_start:table_end].tobytes(), "<i8").reshape(count, 3)
+    table = np.frombuffer(file[table_start:table_end].tobytes(), "<i8").reshape(count, _COLUMNS)
     expected = {"schema": SCHEMA, "key": key, "count": count, "table_crc": zlib.crc32(table.data)}
     if footer != expected:
         raise ValueError("its footer does not describe it")
     pixels = np.asarray(file[:table_start])
-    heights, widths, crcs = (np.ascontiguousarray(column) for column in table.T)
+    heights, widths, crcs, lows, highs, flat = (np.ascontiguousarray(column) for column in table.T)
     bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(heights * widths * 3)])
     if bounds[-1] != table_start:
         raise ValueError("its pixels are not complete")
@@ -235,4 +262,4 @@ def _checked(file: "np.memmap[tuple[int], np.dtype[np.uint8]]", key: str, count:
     for index, crc in enumerate(ordered_map(_crc, parts)):
         if crc != crcs[index]:
             raise ValueError(f"the checksum of image {index} differs")
-    return ImageStore(pixels, bounds[:-1], heights, widths)
+    return ImageStore(pixels, bounds[:-1], heights, widths, lows, highs, flat.astype(bool))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tcpa_core.data._cache import Progress, using, write_atomic
+from tcpa_core.data._classes import NAMED
 from tcpa_core.data._listing import Listing
 from tcpa_core.data._parallel import ordered_map
 from tcpa_core.errors import DataError
@@ -86,9 +87,11 @@ def _stat_all(listing: Listing, root: Path) -> dict[str, list[int]]:
                 missing.append(f"{key} ({split.place(index)})")
     if missing:
         total = len(stats) + len(missing)
+        more = f" and {len(missing) - NAMED:,} more" if len(missing) > NAMED else ""
         raise DataError(
-            f"{len(missing)} of {total} listed images are missing below {root.absolute()}; first: "
-            f"{missing[0]}. Unpack the data set again or correct data.root; no image is skipped."
+            f"{len(missing)} of {total} listed images are missing below {root.absolute()}: "
+            f"{', '.join(missing[:NAMED])}{more}. Unpack the data set again or correct data.root; "
+            "no image is skipped."
         )
     return stats
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tcpa_core.config import DataConfig
+from tcpa_core.data._classes import check_classes
 from tcpa_core.errors import ConfigError, DataError
 
 SPLITS = ("train", "val", "test")
@@ -47,7 +49,8 @@ class Listing:
 
     Raises:
         DataError: A split is missing or empty, a label has no class, an image is named twice, a
-            suffix is not one of `SUFFIXES`, or there are fewer than two classes.
+            suffix is not one of `SUFFIXES`, there are fewer than two classes, or the splits cannot
+            mean the same classes (`check_classes`).
     """
 
     root: Path | None
@@ -57,6 +60,10 @@ class Listing:
     """What the number of classes was read from, for messages."""
     splits: Mapping[str, SplitListing]
     """One entry for each name in `SPLITS`."""
+    drawn: bool = False
+    """Val was split off from train here (`draw_val`), and not by the data set."""
+    notes: tuple[str, ...] = ()
+    """What its reader found odd but not wrong, as sentences."""
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
@@ -70,6 +77,14 @@ class Listing:
         for name in SPLITS:
             self._check_split(name)
         self._check_overlap()
+        check_classes(self.class_names, self.counts, self.where)
+
+    @property
+    def counts(self) -> dict[str, tuple[int, ...]]:
+        """Images of each class, by split."""
+        found = {name: Counter(self.splits[name].labels) for name in SPLITS}
+        classes = range(len(self.class_names))
+        return {name: tuple(of[c] for c in classes) for name, of in found.items()}
 
     @property
     def where(self) -> str:
@@ -85,10 +100,12 @@ class Listing:
             )
         for index, (key, label) in enumerate(zip(split.keys, split.labels, strict=True)):
             if not 0 <= label < len(self.class_names):
+                is_one_based = label == len(self.class_names) and 0 not in split.labels
+                hint = " It seems to count from 1; subtract 1." if is_one_based else ""
                 raise DataError(
                     f"{split.place(index)}: label of {key!r} must be in 0.."
                     f"{len(self.class_names) - 1} ({len(self.class_names)} classes by "
-                    f"{self.class_source}), got {label} (below {self.where})."
+                    f"{self.class_source}), got {label} (below {self.where}).{hint}"
                 )
             if split.images is None:
                 check_suffix(key, split.place(index), self.where)
@@ -186,6 +203,87 @@ def read_text(path: Path) -> str:
         raise DataError(f"list {path} cannot be read: {err.strerror}; check its rights.") from err
 
 
+def draw_val(keys: Sequence[str], labels: Sequence[int], cfg: DataConfig) -> list[int]:
+    """Choose the images that become val where a data set has no val split.
+
+    Of each class `data.val_fraction`, by a hash of the names and `data.split_seed`. With
+    `data.group` whole groups are chosen, so that the shares are met as closely as their sizes
+    allow; train keeps an image of every class.
+
+    Args:
+        keys: Names of the images of train.
+        labels: Their classes.
+
+    Returns:
+        Positions of the chosen images, ascending.
+
+    Raises:
+        DataError: `data.group` does not match a name, or leaves no group to choose.
+    """
+    seed = f"val {cfg.split_seed}"
+    if cfg.group is not None:
+        return _choose_groups(group_keys(keys, cfg.group), labels, cfg.val_fraction, seed)
+    members: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        members.setdefault(label, []).append(index)
+    chosen = []
+    for of_class in members.values():
+        _, val = split_off([keys[i] for i in of_class], cfg.val_fraction, seed)
+        chosen += [of_class[i] for i in val]
+    return sorted(chosen)
+
+
+def group_keys(keys: Sequence[str], expression: str) -> list[str]:
+    """What `data.group` finds in each name: its first group, or the whole match.
+
+    Raises:
+        DataError: It does not match a name, which is shown.
+    """
+    pattern = re.compile(expression)
+    found = []
+    for key in keys:
+        match = pattern.search(key)
+        group = None if match is None else match[1 if pattern.groups else 0]
+        if group is None:
+            raise DataError(
+                f"data.group={expression!r} does not match {key!r}; it must find the track, "
+                "patient or scene in every image's path below the data set's folder."
+            )
+        found.append(group)
+    return found
+
+
+def _choose_groups(
+    groups: Sequence[str], labels: Sequence[int], fraction: float, seed: str
+) -> list[int]:
+    """Images of the groups that bring every class closest to its share, in the order of a hash."""
+    sizes: dict[str, Counter[int]] = {}
+    for group, label in zip(groups, labels, strict=True):
+        sizes.setdefault(group, Counter())[label] += 1
+    total = Counter(labels)
+    wanted = {c: min(max(1, round(fraction * n)), n - 1) for c, n in total.items()}
+    val: Counter[int] = Counter()
+    chosen = set()
+    ordered = sorted(sizes, key=lambda group: _rank(seed, group))
+    for group in ordered:
+        size = sizes[group]
+        gain = sum(abs(wanted[c] - val[c]) - abs(wanted[c] - val[c] - n) for c, n in size.items())
+        if gain > 0 and all(val[c] + n < total[c] for c, n in size.items()):
+            chosen.add(group)
+            val += size
+    for group in sorted(ordered, key=lambda group: sizes[group].total()):
+        size = sizes[group]  # a class of few large groups: its smallest one, though it is too large
+        if any(not val[c] for c in size) and all(val[c] + n < total[c] for c, n in size.items()):
+            chosen.add(group)
+            val += size
+    if not chosen:
+        raise DataError(
+            f"data.group finds {len(sizes)} groups, none of which can be val without leaving train "
+            "without a class; correct the expression or add a val split."
+        )
+    return [i for i, group in enumerate(groups) if group in chosen]
+
+
 def split_off(keys: Sequence[str], fraction: float, seed: str) -> tuple[list[int], list[int]]:
     """Divide images of one class by a hash of their names.
 
@@ -200,8 +298,10 @@ def split_off(keys: Sequence[str], fraction: float, seed: str) -> tuple[list[int
     Returns:
         Positions of the first and of the second part, each ascending.
     """
-    order = sorted(
-        range(len(keys)), key=lambda i: hashlib.sha256(os.fsencode(f"{seed}/{keys[i]}")).digest()
-    )
+    order = sorted(range(len(keys)), key=lambda i: _rank(seed, keys[i]))
     count = min(max(1, round(fraction * len(keys))), len(keys) - 1)
     return sorted(order[count:]), sorted(order[:count])
+
+
+def _rank(seed: str, name: str) -> bytes:
+    return hashlib.sha256(os.fsencode(f"{seed}/{name}")).digest()

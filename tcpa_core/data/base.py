@@ -5,9 +5,10 @@ A new kind of data set is one public file in this folder, `<name>.py`, which exp
     def read(cfg: DataConfig) -> Listing
 
 It reads lists and folder names, not images: which image is in which split and class. `Listing`
-checks itself (labels, overlaps, suffixes, empty splits); hashing, decoding, caching and
-augmentation are the same for all. `need_root`, `read_text`, `relative_key`, `check_suffix` and
-`split_off` do what several layouts need. Errors are `DataError`s that name the file and line.
+checks itself (labels, overlaps, suffixes, empty splits, classes across splits); hashing, decoding,
+caching, augmentation and what `DataSummary` says are the same for all. `need_root`, `read_text`,
+`relative_key`, `check_suffix` and `draw_val` do what several layouts need. Errors are `DataError`s
+that name the file and line.
 """
 
 import hashlib
@@ -25,12 +26,14 @@ from tcpa_core import plugins
 from tcpa_core.config import DATASETS, DataConfig
 from tcpa_core.data._cache import (
     SCHEMA,
+    BrokenImages,
     ImageStore,
     Pixels,
     Progress,
     cache_root,
     open_or_build,
 )
+from tcpa_core.data._classes import NAMED, other_spelling
 from tcpa_core.data._decode import DECODER, ResizeRule, decode
 from tcpa_core.data._hashes import content_hashes, read_image, sha256
 from tcpa_core.data._listing import (
@@ -39,16 +42,19 @@ from tcpa_core.data._listing import (
     Listing,
     SplitListing,
     check_suffix,
+    draw_val,
     need_root,
     read_text,
     relative_key,
     split_off,
 )
+from tcpa_core.data._summary import DataSummary, summarise
 from tcpa_core.errors import DataError
 
 __all__ = [
     "SPLITS",
     "SUFFIXES",
+    "DataSummary",
     "Dataset",
     "ImageStore",
     "Listing",
@@ -57,8 +63,11 @@ __all__ = [
     "SplitListing",
     "check_suffix",
     "dataset_fingerprint",
+    "dataset_summary",
+    "draw_val",
     "load_dataset",
     "need_root",
+    "other_spelling",
     "read_text",
     "relative_key",
     "split_off",
@@ -93,6 +102,7 @@ class Dataset:
     fingerprint: str
     """Hash of names, labels and contents of all images and of the class names."""
     img_size: int
+    summary: DataSummary
 
 
 def load_dataset(
@@ -118,28 +128,64 @@ def load_dataset(
     cache = cache_root(cache_dir)
     listing = _read(cfg)
     hashes = content_hashes(listing, cache, progress)
-    splits = {}
+    splits: dict[str, Split] = {}
+    broken: dict[str, str] = {}
     for name in SPLITS:
         both = name == "train" and cfg.train_on == "train_and_val"
         parts = ("train", "val") if both else (name,)
         keys = tuple(key for part in parts for key in listing.splits[part].keys)
-        images = open_or_build(
-            cache / "pixels",
-            _store_key(tuple(h for part in parts for h in hashes[part]), rule),
-            len(keys),
-            partial(_decode_one, listing, parts, hashes, rule),
-            progress,
-            f"decode {' and '.join(parts)}",
-        )
+        try:
+            images = open_or_build(
+                cache / "pixels",
+                _store_key(tuple(h for part in parts for h in hashes[part]), rule),
+                len(keys),
+                partial(_decode_one, listing, parts, hashes, rule),
+                progress,
+                f"decode {' and '.join(parts)}",
+            )
+        except BrokenImages as err:
+            broken |= {keys[index]: why for index, why in err.found.items()}
+            continue
         labels = [label for part in parts for label in listing.splits[part].labels]
         splits[name] = Split(images=images, labels=np.array(labels, np.int64), paths=keys)
+    if broken:
+        raise _broken_error(broken)
+    fingerprint = _fingerprint(listing, hashes)
+    decoded = {name: (split.paths, split.images) for name, split in splits.items()}
     return Dataset(
         name=cfg.name,
         num_classes=len(listing.class_names),
         class_names=listing.class_names,
         splits=splits,
-        fingerprint=_fingerprint(listing, hashes),
+        fingerprint=fingerprint,
         img_size=img_size,
+        summary=summarise(cfg, listing, hashes, fingerprint, decoded),
+    )
+
+
+def dataset_summary(
+    cfg: DataConfig, *, cache_dir: Path | None = None, progress: Progress | None = None
+) -> DataSummary:
+    """Counts, fingerprint and notes of a data set; no image is decoded, so pixels are not judged.
+
+    Raises:
+        ConfigError: No data set kind of that name, or data.root is needed or must be absent.
+        DataError: A list, folder or image is missing or unreadable.
+    """
+    listing = _read(cfg)
+    hashes = content_hashes(listing, cache_root(cache_dir), progress)
+    return summarise(cfg, listing, hashes, _fingerprint(listing, hashes))
+
+
+def _broken_error(broken: Mapping[str, str]) -> DataError:
+    """One error for all images that cannot be decoded."""
+    first, *others = broken
+    if not others:
+        return DataError(broken[first])
+    more = f" and {len(others) - NAMED + 1:,} more" if len(others) >= NAMED else ""
+    return DataError(
+        f"{len(broken):,} images cannot be decoded: {', '.join([first, *others[: NAMED - 1]])}"
+        f"{more}. {broken[first]}"
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from tcpa_core.config import DataConfig
-from tcpa_core.data.base import Listing, SplitListing, split_off
+from tcpa_core.data.base import Listing, SplitListing, draw_val, split_off
 from tcpa_core.errors import ConfigError
 
 TEST_FRACTION = 0.25
@@ -31,29 +31,32 @@ def read(cfg: DataConfig) -> Listing:
     values, labels = load_digits(return_X_y=True)
     grey = np.rint(values * (255 / MAX_VALUE)).astype(np.uint8).reshape(-1, 8, 8, 1)
     rgb = np.repeat(grey, 3, axis=3)
-    parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+    parts: dict[str, list[int]] = {"train": [], "test": []}
     for label in range(10):
         indices = np.flatnonzero(labels == label).tolist()
-        rest, test = _divide(indices, TEST_FRACTION, "digits test")
-        train, val = _divide(rest, cfg.val_fraction, f"val {cfg.split_seed}")
-        for name, part in (("train", train), ("val", val), ("test", test)):
-            parts[name] += part
+        rest, test = split_off(_names(indices), TEST_FRACTION, "digits test")
+        parts["train"] += [indices[i] for i in rest]
+        parts["test"] += [indices[i] for i in test]
+    known = parts["train"]
+    val = set(draw_val(_names(known), labels[known].tolist(), cfg))
+    parts["val"] = [index for i, index in enumerate(known) if i in val]
+    parts["train"] = [index for i, index in enumerate(known) if i not in val]
     return Listing(
         root=None,
         class_names=tuple("0123456789"),
         class_source="scikit-learn",
         splits={
             name: SplitListing(
-                keys=tuple(f"{i:04d}" for i in part),
+                keys=tuple(_names(part)),
                 labels=tuple(labels[part].tolist()),
                 source="scikit-learn digits",
                 images=rgb[part],
             )
             for name, part in parts.items()
         },
+        drawn=True,
     )
 
 
-def _divide(indices: list[int], fraction: float, seed: str) -> tuple[list[int], list[int]]:
-    first, second = split_off([f"{i:04d}" for i in indices], fraction, seed)
-    return [indices[i] for i in first], [indices[i] for i in second]
+def _names(indices: list[int]) -> list[str]:
+    return [f"{i:04d}" for i in indices]

@@ -3,7 +3,7 @@
 `data.root` holds the three folders. The class index is the rank of the sorted folder name; all
 splits must have the same class folders, none of them empty. Images may lie deeper inside a class
 folder. Where val/ is absent, `data.val_fraction` of each class of train is taken for it, drawn with
-`data.split_seed`.
+`data.split_seed`, in whole groups where `data.group` finds them.
 
 Hidden files and folders (".DS_Store") and the marks of desktops (Thumbs.db, desktop.ini) are passed
 over. ImageFolder also passes over every other file that does not end like an image; here that is an
@@ -24,8 +24,9 @@ from tcpa_core.data.base import (
     Listing,
     SplitListing,
     check_suffix,
+    draw_val,
     need_root,
-    split_off,
+    other_spelling,
 )
 from tcpa_core.errors import DataError
 
@@ -51,7 +52,8 @@ def read(cfg: DataConfig) -> Listing:
     train = found["train"]
     for name, classes in found.items():
         _check_same_classes(root, name, train, classes)
-    if "val" not in found:
+    drawn = "val" not in found
+    if drawn:
         found |= _split_train(root, train, cfg)
     names = tuple(train)
     return Listing(
@@ -66,6 +68,7 @@ def read(cfg: DataConfig) -> Listing:
             )
             for split, classes in found.items()
         },
+        drawn=drawn,
     )
 
 
@@ -134,8 +137,8 @@ def _check_same_classes(root: Path, split: str, train: Classes, classes: Classes
     if lacking or extra:
         raise DataError(
             f"class folders of {split}/ differ from those of train/ below {root.absolute()}: "
-            f"{len(lacking)} lacking {lacking[:3]}, {len(extra)} more {extra[:3]}; all splits must "
-            f"have the same classes."
+            f"{len(lacking)} lacking {lacking[:3]}, {len(extra)} more {extra[:3]}"
+            f"{other_spelling(lacking, extra)}; all splits must have the same classes."
         )
     empty = next((name for name, keys in classes.items() if not keys), None)
     if empty is not None:
@@ -146,14 +149,16 @@ def _check_same_classes(root: Path, split: str, train: Classes, classes: Classes
 
 
 def _split_train(root: Path, train: Classes, cfg: DataConfig) -> dict[str, Classes]:
-    parts: dict[str, Classes] = {"train": {}, "val": {}}
-    for name, keys in train.items():
-        if len(keys) < 2:
-            raise DataError(
-                f"class folder {root / 'train' / name} has one image, too few to split val off; "
-                f"add images or a val/ folder."
-            )
-        rest, val = split_off(keys, cfg.val_fraction, f"val {cfg.split_seed}")
-        parts["train"][name] = [keys[i] for i in rest]
-        parts["val"][name] = [keys[i] for i in val]
-    return parts
+    lone = next((name for name, keys in train.items() if len(keys) < 2), None)
+    if lone is not None:
+        raise DataError(
+            f"class folder {root / 'train' / lone} has one image, too few to split val off; "
+            f"add images or a val/ folder."
+        )
+    keys = [key for of_class in train.values() for key in of_class]
+    labels = [label for label, of_class in enumerate(train.values()) for _ in of_class]
+    val = {keys[i] for i in draw_val(keys, labels, cfg)}
+    return {
+        "train": {name: [k for k in found if k not in val] for name, found in train.items()},
+        "val": {name: [k for k in found if k in val] for name, found in train.items()},
+    }

@@ -6,11 +6,13 @@ train800val200.txt, the union of the first two for a final run, is only looked a
 
 The number of classes is the number of lines of classes.txt; without that file it is that of the
 VTAB task which the folder is named after; without such a name it is the highest class in all lists.
+Lists that differ in length or classes from that task are read as they are, with a note.
 
 Source: X. Zhai et al., arXiv:1910.04867; file layout and folder names as in the NOAH and CVPT code.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from tcpa_core.config import DataConfig
@@ -21,28 +23,28 @@ LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
 UNION = "train800val200.txt"
 CLASSES = "classes.txt"
 
-NUM_CLASSES = {
-    "caltech101": 102,
-    "cifar": 100,
-    "clevr_count": 8,
-    "clevr_dist": 6,
-    "diabetic_retinopathy": 5,
-    "dmlab": 6,
-    "dsprites_loc": 16,
-    "dsprites_ori": 16,
-    "dtd": 47,
-    "eurosat": 10,
-    "kitti": 4,
-    "oxford_flowers102": 102,
-    "oxford_iiit_pet": 37,
-    "patch_camelyon": 2,
-    "resisc45": 45,
-    "smallnorb_azi": 18,
-    "smallnorb_ele": 9,
-    "sun397": 397,
-    "svhn": 10,
+TASKS = {
+    "caltech101": (102, 6084),
+    "cifar": (100, 10000),
+    "clevr_count": (8, 15000),
+    "clevr_dist": (6, 15000),
+    "diabetic_retinopathy": (5, 42670),
+    "dmlab": (6, 22735),
+    "dsprites_loc": (16, 73728),
+    "dsprites_ori": (16, 73728),
+    "dtd": (47, 1880),
+    "eurosat": (10, 5400),
+    "kitti": (4, 711),
+    "oxford_flowers102": (102, 6149),
+    "oxford_iiit_pet": (37, 3669),
+    "patch_camelyon": (2, 32768),
+    "resisc45": (45, 6300),
+    "smallnorb_azi": (18, 12150),
+    "smallnorb_ele": (9, 12150),
+    "sun397": (397, 21750),
+    "svhn": (10, 26032),
 }
-"""Classes of the 19 tasks, by folder name."""
+"""Classes and test images of the 19 tasks, by folder name; each has 800 for train, 200 for val."""
 
 _LINE = re.compile(r"(?P<path>.*\S)\s+(?P<label>\d{1,9})", re.ASCII)
 
@@ -61,7 +63,33 @@ def read(cfg: DataConfig) -> Listing:
     if (root / UNION).exists():
         lists.append(_read_list(root / UNION))
     class_names, class_source = _classes(root, lists)
-    return Listing(root=root, class_names=class_names, class_source=class_source, splits=splits)
+    return Listing(
+        root=root,
+        class_names=class_names,
+        class_source=class_source,
+        splits=splits,
+        notes=_notes(root.resolve().name, splits, len(class_names)),
+    )
+
+
+def _notes(task: str, splits: Mapping[str, SplitListing], num_classes: int) -> tuple[str, ...]:
+    """Where lists differ from the VTAB task that their folder is named after."""
+    if task not in TASKS:
+        return ()
+    classes, test = TASKS[task]
+    sizes = {name: len(split.keys) for name, split in splits.items()}
+    whole = {"train": 800, "val": 200, "test": test}
+    notes = [
+        f"{LISTS[name]} names {sizes[name]:,} images, VTAB's {task} has {n:,}."
+        for name, n in whole.items()
+        if sizes[name] != n
+    ]
+    used = len({label for split in splits.values() for label in split.labels})
+    if num_classes != classes:
+        notes.append(f"{CLASSES} names {num_classes} classes, VTAB's {task} has {classes}.")
+    elif used != classes:
+        notes.append(f"the lists use {used} classes, VTAB's {task} has {classes}.")
+    return tuple(notes)
 
 
 def _check_is_task(root: Path) -> None:
@@ -103,8 +131,8 @@ def _classes(root: Path, lists: list[SplitListing]) -> tuple[tuple[str, ...], st
             )
         return names, CLASSES
     task = root.resolve().name
-    if task in NUM_CLASSES:
-        return tuple(map(str, range(NUM_CLASSES[task]))), f"VTAB task {task!r}"
+    if task in TASKS:
+        return tuple(map(str, range(TASKS[task][0]))), f"VTAB task {task!r}"
     highest = max((label for split in lists for label in split.labels), default=-1)
     total = sum(len(split.labels) for split in lists)
     if highest >= total:

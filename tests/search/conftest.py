@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,17 @@ def make_space(**changes: Any) -> Space:
     return Space.from_dict(merged)
 
 
+PRINTS = {"data": "d", "weights": "w"}
+
+
 @pytest.fixture
 def make_study(tmp_path: Path) -> Callable[..., StudyDir]:
     """Create a study; keyword arguments tell the stub what to do wrong."""
 
-    def make(space: Space, name: str = "stubs", **orders: Any) -> StudyDir:
-        study = StudyDir.create(tmp_path, name, space, {"data": "d", "weights": "w"}, "")
+    def make(
+        space: Space, name: str = "stubs", prints: Mapping[str, str] = PRINTS, **orders: Any
+    ) -> StudyDir:
+        study = StudyDir.create(tmp_path, name, space, prints, "")
         (study.path / "stub.json").write_text(json.dumps(orders))
         return study
 

@@ -16,24 +16,26 @@ from search.study import Journal, StudyDir
 from spaces.space import load_space
 
 START = {"--study", "--root", "--set", "--trials", "--address", "--tracking-uri", "--dry-run"}
+ACCEPT = "--accept-changed-data"
 OPTIONS = {
     "quickstart": {"--root", "--tracking-uri"},
     "plan": START - {"--address", "--dry-run"} | {"--probe"},
     "search": START,
-    "ablate": START | {"--from"},
-    "resume": {"--root", "--address", "--tracking-uri"},
-    "confirm": {"--root", "--top", "--seeds", "--address"},
+    "ablate": START | {"--from", ACCEPT},
+    "resume": {"--root", "--address", "--tracking-uri", ACCEPT},
+    "confirm": {"--root", "--top", "--seeds", "--address", ACCEPT},
     "compare": START | {"--seeds"},
-    "extend": {"--root", "--trials", "--address"},
+    "extend": {"--root", "--trials", "--address", ACCEPT},
     "stop": {"--root"},
-    "replay": {"--root"},
-    "inspect": {"--root", "--images"},
+    "replay": {"--root", ACCEPT},
+    "inspect": {"--root", "--images", ACCEPT},
     "status": {"--root"},
     "report": {"--root", "--live", "--every"},
     "sync": {"--root", "--tracking-uri"},
     "dashboard": {"--root", "--port", "--host"},
     "doctor": {"--root", "--address", "--tracking-uri"},
-    "data": {"--root"},
+    "data": {"--root", "--set"},
+    "settings": {"--markdown"},
     "backbones": set(),
 }
 """What scripts rely on: a verb or an option that disappears breaks them."""
@@ -176,7 +178,9 @@ def test_backbones_and_data_are_listed(tcpa: Callable[..., tuple[int, str]]) -> 
     code, out = tcpa("data", "digits")
     assert code == 0
     assert out.startswith("digits: 10 classes, ")
-    assert [line.split(":")[0].strip() for line in out.splitlines()[1:]] == ["train", "val", "test"]
+    lines = out.splitlines()
+    assert [line.split(":")[0].strip() for line in lines[1:4]] == ["train", "val", "test"]
+    assert [cell.strip() for cell in lines[-2].split("│")[1:-1]] == ["9", "108", "27", "45"]
 
 
 @pytest.mark.integration

@@ -1,0 +1,194 @@
+"""What is in a data set, and what its user should know before believing a number measured on it."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+from tcpa_core.config import DataConfig
+from tcpa_core.data._cache import ImageStore
+from tcpa_core.data._classes import class_notes, listed
+from tcpa_core.data._listing import SPLITS, Listing, group_keys
+
+Hashes = Mapping[str, Sequence[str]]
+"""SHA-256 of every image's content, by split."""
+
+Decoded = tuple[Sequence[str], ImageStore]
+"""Names and pixels of the images that a split is trained or scored on."""
+
+DARK = 128
+"""Values of 256; a split whose pictures use fewer of them was likely not scaled to 8 bits."""
+_FRAME = re.compile(r"(?P<track>.*[^/_-])[_-]\d+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSummary:
+    """Counts of a data set and the sentences that every use of it has to say."""
+
+    name: str
+    """The kind, and the folder's name where it has one."""
+    fingerprint: str
+    class_names: tuple[str, ...]
+    counts: Mapping[str, tuple[int, ...]]
+    """Images of each class, by split."""
+    shared: Mapping[str, int]
+    """Images of the second split whose bytes are also in the first: {"train/test": 6}."""
+    two_labels: int
+    """Distinct pictures that stand under more than one class."""
+    notes: tuple[str, ...]
+    """None of them is an error."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Images by split."""
+        return {split: sum(found) for split, found in self.counts.items()}
+
+    def warnings(self) -> list[str]:
+        """The notes, each with the data set's name."""
+        return [f"data {self.name}: {note}" for note in self.notes]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a record; classes are only counted."""
+        found = asdict(self)
+        del found["class_names"], found["counts"]
+        return found | {"classes": len(self.class_names), "images": self.sizes}
+
+
+def summarise(
+    cfg: DataConfig,
+    listing: Listing,
+    hashes: Hashes,
+    fingerprint: str,
+    decoded: Mapping[str, Decoded] | None = None,
+) -> DataSummary:
+    """Count a data set and look for what makes its numbers doubtful.
+
+    Args:
+        decoded: None: pixels are not judged.
+
+    Raises:
+        DataError: `data.group` does not match an image.
+    """
+    counts = listing.counts
+    shared = {
+        f"{first}/{second}": sum(one in known for one in hashes[second])
+        for first, second in combinations(SPLITS, 2)
+        for known in [set(hashes[first])]
+    }
+    under_two = _under_two_labels(listing, hashes)
+    notes = [
+        *listing.notes,
+        *class_notes(listing.class_names, counts),
+        *_shared_notes(listing, hashes, shared),
+        *([_two_labels_note(listing, under_two)] if under_two else []),
+        *_group_notes(cfg, listing),
+        *(_pixel_notes(decoded) if decoded else []),
+    ]
+    folder = f" {listing.root.resolve().name}" if listing.root else ""
+    if folder.lower() in (" images", " jpg") and listing.root:  # of the layout, not the data set's
+        folder = f" {listing.root.resolve().parent.name}"
+    return DataSummary(
+        name=cfg.name + folder,
+        fingerprint=fingerprint,
+        class_names=listing.class_names,
+        counts=counts,
+        shared=shared,
+        two_labels=len(under_two),
+        notes=tuple(notes),
+    )
+
+
+def _shared_notes(listing: Listing, hashes: Hashes, shared: Mapping[str, int]) -> Iterator[str]:
+    for pair, count in shared.items():
+        if count:
+            first, second = pair.split("/")
+            keys = dict(zip(hashes[first], listing.splits[first].keys, strict=True))
+            rows = zip(hashes[second], listing.splits[second].keys, strict=True)
+            copy, original = next((key, keys[one]) for one, key in rows if one in keys)
+            yield (
+                f"{count:,} of {len(hashes[second]):,} {second} images are also in {first}, byte "
+                f"for byte (first: {copy!r} is {original!r})."
+            )
+
+
+def _under_two_labels(listing: Listing, hashes: Hashes) -> list[list[tuple[str, int]]]:
+    """Of every picture with more than one label: the first image of each."""
+    found: dict[str, dict[int, str]] = {}
+    for name, split in listing.splits.items():
+        for one, key, label in zip(hashes[name], split.keys, split.labels, strict=True):
+            found.setdefault(one, {}).setdefault(label, key)
+    return [[(k, c) for c, k in of.items()] for of in found.values() if len(of) > 1]
+
+
+def _two_labels_note(listing: Listing, found: Sequence[Sequence[tuple[str, int]]]) -> str:
+    first = " and ".join(f"{key!r} ({listing.class_names[c]})" for key, c in found[0][:2])
+    return (
+        f"{len(found):,} pictures stand under two or more labels, byte for byte (first: {first})."
+    )
+
+
+def _group_notes(cfg: DataConfig, listing: Listing) -> Iterator[str]:
+    """Groups in two splits, as far as these can be told."""
+    if cfg.group is None:
+        if listing.drawn:
+            yield from _track_hint(listing)
+        return
+    groups = {name: group_keys(split.keys, cfg.group) for name, split in listing.splits.items()}
+    for first, second in combinations(SPLITS, 2):
+        known = set(groups[first])
+        torn = sum(group in known for group in groups[second])
+        if torn:
+            yield (
+                f"{torn:,} of {len(groups[second]):,} {second} images belong to a group of {first} "
+                f"(data.group={cfg.group!r}); the data set itself tears them apart."
+            )
+
+
+def _track_hint(listing: Listing) -> Iterator[str]:
+    """Whether val was drawn image by image from what its names show to be frames of tracks."""
+    rows = [
+        (listing.splits[name].labels[i], _FRAME.fullmatch(key.rpartition(".")[0]), name)
+        for name in ("train", "val")
+        for i, key in enumerate(listing.splits[name].keys)
+    ]
+    if not all(match for _, match, _ in rows):
+        return
+    tracks = Counter(match["track"] for _, match, _ in rows if match)
+    classes = len({label for label, _, _ in rows})
+    if len(tracks) < 2 * classes or len(rows) < 3 * len(tracks):
+        return
+    known = {match["track"] for _, match, name in rows if match and name == "train"}
+    val = [match["track"] for _, match, name in rows if match and name == "val"]
+    torn = sum(track in known for track in val)
+    if torn:
+        yield (
+            f"names look like frames of {len(tracks):,} tracks ({next(iter(tracks))!r}), and "
+            f"{torn:,} of {len(val):,} val images have frames of their track in train; data.group "
+            "keeps a track in one split, for example '(.*)_[0-9]+'."
+        )
+
+
+def _pixel_notes(decoded: Mapping[str, Decoded]) -> Iterator[str]:
+    flat = dict.fromkeys(
+        key
+        for keys, store in decoded.values()
+        for key, is_flat in zip(keys, store.flat, strict=True)
+        if is_flat
+    )
+    if flat:
+        yield f"{len(flat):,} pictures are of one colour throughout: {listed(flat)}."
+    ranges = {
+        split: (int(store.lows.min()), int(store.highs.max()))
+        for split, (_, store) in decoded.items()
+        if not store.flat.all()
+    }
+    narrow = [
+        f"{low} to {high} in {split}" for split, (low, high) in ranges.items() if high - low < DARK
+    ]
+    if narrow:
+        yield (
+            f"of the values 0 to 255 pictures use only {', '.join(narrow)}; scale the files to the "
+            "whole range (16-bit files of a 12-bit sensor look so)."
+        )
