@@ -112,8 +112,8 @@ def _check_spelling(class_names: Sequence[str], used: Mapping[str, set[int]], wh
         ]
         more = f"; and {len(apart) - NAMED:,} more" if len(apart) > NAMED else ""
         raise DataError(
-            f"classes are spelt differently in the splits below {where}: {'; '.join(pairs)}{more}. "
-            "Write a class in one way in all splits."
+            f"classes are spelt differently in the splits: {'; '.join(pairs)}{more} (below "
+            f"{where}). Write a class in one way in all splits."
         )
 
 

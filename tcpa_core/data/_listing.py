@@ -233,17 +233,21 @@ def draw_val(keys: Sequence[str], labels: Sequence[int], cfg: DataConfig) -> lis
     return sorted(chosen)
 
 
+def group_of(key: str, expression: str) -> str | None:
+    """What `data.group` finds in a name: its first group, or the whole match; None: nothing."""
+    match = re.search(expression, key)
+    return None if match is None else match[1 if match.re.groups else 0]
+
+
 def group_keys(keys: Sequence[str], expression: str) -> list[str]:
-    """What `data.group` finds in each name: its first group, or the whole match.
+    """The group of each image.
 
     Raises:
-        DataError: It does not match a name, which is shown.
+        DataError: The expression finds nothing in a name, which is shown.
     """
-    pattern = re.compile(expression)
     found = []
     for key in keys:
-        match = pattern.search(key)
-        group = None if match is None else match[1 if pattern.groups else 0]
+        group = group_of(key, expression)
         if group is None:
             raise DataError(
                 f"data.group={expression!r} does not match {key!r}; it must find the track, "

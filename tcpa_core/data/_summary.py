@@ -10,7 +10,7 @@ from typing import Any
 from tcpa_core.config import DataConfig
 from tcpa_core.data._cache import ImageStore
 from tcpa_core.data._classes import class_notes, listed
-from tcpa_core.data._listing import SPLITS, Listing, group_keys
+from tcpa_core.data._listing import SPLITS, Listing, group_keys, group_of
 
 Hashes = Mapping[str, Sequence[str]]
 """SHA-256 of every image's content, by split."""
@@ -135,9 +135,13 @@ def _group_notes(cfg: DataConfig, listing: Listing) -> Iterator[str]:
         if listing.drawn:
             yield from _track_hint(listing)
         return
-    groups = {name: group_keys(split.keys, cfg.group) for name, split in listing.splits.items()}
+    keys = {name: split.keys for name, split in listing.splits.items()}
+    groups: dict[str, Sequence[str | None]] = {
+        name: group_keys(keys[name], cfg.group) for name in ("train", "val")
+    }
+    groups["test"] = [group_of(key, cfg.group) for key in keys["test"]]  # may be named otherwise
     for first, second in combinations(SPLITS, 2):
-        known = set(groups[first])
+        known = set(groups[first]) - {None}
         torn = sum(group in known for group in groups[second])
         if torn:
             yield (

@@ -12,7 +12,7 @@ Source: X. Zhai et al., arXiv:1910.04867; file layout and folder names as in the
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from tcpa_core.config import DataConfig
@@ -68,23 +68,22 @@ def read(cfg: DataConfig) -> Listing:
         class_names=class_names,
         class_source=class_source,
         splits=splits,
-        notes=_notes(root.resolve().name, splits, len(class_names)),
+        notes=_notes(root.resolve().name, lists, len(class_names)),
     )
 
 
-def _notes(task: str, splits: Mapping[str, SplitListing], num_classes: int) -> tuple[str, ...]:
+def _notes(task: str, lists: Sequence[SplitListing], num_classes: int) -> tuple[str, ...]:
     """Where lists differ from the VTAB task that their folder is named after."""
     if task not in TASKS:
         return ()
     classes, test = TASKS[task]
-    sizes = {name: len(split.keys) for name, split in splits.items()}
-    whole = {"train": 800, "val": 200, "test": test}
+    whole = dict(zip((*LISTS.values(), UNION), (800, 200, test, 1000), strict=True))
     notes = [
-        f"{LISTS[name]} names {sizes[name]:,} images, VTAB's {task} has {n:,}."
-        for name, n in whole.items()
-        if sizes[name] != n
+        f"{one.source} names {len(one.keys):,} images, VTAB's {task} has {whole[one.source]:,}."
+        for one in lists
+        if len(one.keys) != whole[one.source]
     ]
-    used = len({label for split in splits.values() for label in split.labels})
+    used = len({label for one in lists for label in one.labels})
     if num_classes != classes:
         notes.append(f"{CLASSES} names {num_classes} classes, VTAB's {task} has {classes}.")
     elif used != classes:
