@@ -106,8 +106,8 @@ class Study:
                 f"{name} ({old} recorded, {found[name]} found)" for name, old in recorded.items()
             ]
             notes.append(
-                f"Went on at {change['at']} although of study {change['study']!r} had changed: "
-                f"{'; '.join(parts)}."
+                f"Went on at {change['at']} with other {' and '.join(recorded)} than study "
+                f"{change['study']!r} recorded: {'; '.join(parts)}."
             )
         return notes
 
