@@ -56,10 +56,8 @@ def test_accepted_changes_are_said(tmp_path: Path) -> None:
     prints = {"recorded": {"data": "old"}, "found": {"data": "new"}}
     change = {"at": "2026-01-02", "study": "s", **prints}
     summary = build_report(study(tmp_path / "s", accepted_changes=[change]))
-    note = (
-        "Went on at 2026-01-02 although of study 's' had changed: data (old recorded, new found)."
-    )
-    assert note in summary.notes
+    note = "Went on at 2026-01-02 with other data than study 's' recorded: data (old recorded, "
+    assert f"{note}new found)." in summary.notes
 
 
 @pytest.mark.parametrize("older", [{}, {"data": []}, {"data": "none"}])
