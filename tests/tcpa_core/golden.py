@@ -15,6 +15,7 @@ from torch import Tensor
 from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import MemberState
+from tests.tcpa_core.stored import Choices, read
 
 OUR_NAMES = {
     "prompts.cls": "tcpa.cls_prompts",
@@ -47,6 +48,8 @@ class Golden:
     state: MemberState
     cross_attention: dict[str, Tensor]
     """CVPT: weights stacked over the blocks, by our names."""
+    choices: Choices
+    """What the authors' program drew, where the file holds it."""
 
     @property
     def at_end(self) -> bool:
@@ -98,14 +101,16 @@ def load(name: str, dtype: torch.dtype) -> Golden:
         {re.sub("^(fc_)?norm[.]", last_norm, key): tensors[key].float() for key in keys}
     )
     own = {key: tensors[key] for key in hparams["method_param_keys"]}
-    config = TrialConfig.from_flat(_settings(hparams, tensors, own))
+    settings = _settings(hparams, tensors, own)
+    choices = read(tensors, hparams, TrialConfig.from_flat(settings).flat())
+    config = TrialConfig.from_flat(settings | choices.settings)
     cross = _stack_cross_attention(tensors, geometry["depth"])
     named = {k: v for k, v in own.items() if not k.startswith("cross_attn")}
     heads = {k: tensors[k] for k in ("head.weight", "head.bias")}
     state = _complete(_rename(named | heads, config), config)
     if cross and config.method_settings["cvpt"].weights.endswith("learnable"):
         state |= cross
-    return Golden(tensors, Backbone(vit).to(dtype), config, state, cross)
+    return Golden(tensors, Backbone(vit).to(dtype), config, state, cross, choices)
 
 
 def _is_mae(hparams: dict[str, Any]) -> bool:

@@ -97,9 +97,14 @@ def _drop(prompts: Tensor, rate: float, batch: int, step: Step, name: str, layer
     if not step.training or rate == 0:
         return expanded
     generator = step.streams[0].generator(name, step.steps[0], layer)
-    kept = round((1 - rate) * 65536)  # of the 65,536 values of a random 16-bit number
+    share = share_kept(rate)
     numbers = random_bits(tuple(expanded.shape), generator).int() + 32768
-    return expanded * (numbers < kept) / (kept / 65536)
+    return expanded * (numbers < share * 65536) / share
+
+
+def share_kept(rate: float) -> float:
+    """What dropout keeps, in steps of the 65,536 values of a random 16-bit number."""
+    return round((1 - rate) * 65536) / 65536
 
 
 def fourier(config: TrialConfig, prompts: Tensor, layer: int, depth: int) -> Tensor:
@@ -233,7 +238,7 @@ def _random_scores(config, sizes, token_roles, batch, step, layer, dtype):  # ty
     if not (step.training and step.epochs[0] < limit):
         return {}
     scores = {}
-    for role in ("cls", "none", "image"):
+    for role in dict.fromkeys(token_roles):
         groups = sizes.get(role, 0) if settings.split_roles else sum(sizes.values())
         shape = (batch, token_roles.count(role), groups)
         purpose = f"tcpa.random_{role}_groups"

@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from tcpa_core.attention import Backend
-from tcpa_core.methods.base import Step
 from tcpa_core.model import PackModel
 from tests.tcpa_core import golden, oracle
 
@@ -50,7 +49,8 @@ def test_results_and_gradients_are_the_authors(
 ) -> None:
     case = golden.load(name, dtype)
     pack = build(case, backend)
-    output = pack(case.arrays["x"][None], Step.evaluation(1))
+    with case.choices.fed():
+        output = pack(case.arrays["x"][None], case.choices.step)
     ce = case.loss(output.logits[0])
     (ce + output.penalty[0]).backward()
     assert_near(output.logits[0], case.arrays["out.logits"], "logits")
@@ -72,7 +72,8 @@ def test_results_and_gradients_are_the_authors(
 @pytest.mark.parametrize(("name", "backend"), CASES)
 def test_tokens_after_every_block_are_the_authors(name: str, backend: Backend) -> None:
     case = golden.load(name, torch.float64)
-    seen = build(case, backend).forward_blocks(case.arrays["x"][None], Step.evaluation(1))
+    with case.choices.fed():
+        seen = build(case, backend).forward_blocks(case.arrays["x"][None], case.choices.step)
     num_image = case.backbone.layout.num_image
     for i, block in enumerate(seen.blocks):
         tokens, extra = block[0], block.shape[2] - 1 - num_image
@@ -91,7 +92,8 @@ def test_tokens_after_every_block_are_the_authors(name: str, backend: Backend) -
 def test_tcpa_selection_masks_and_losses_are_the_authors(name: str) -> None:
     case = golden.load(name, torch.float64)
     pack = build(case, "lse")
-    stats = pack.forward_blocks(case.arrays["x"][None], Step.evaluation(1)).output.stats
+    with case.choices.fed():
+        stats = pack.forward_blocks(case.arrays["x"][None], case.choices.step).output.stats
     visible = stats["tcpa.visible"][:, 0]
     ones = torch.ones_like(visible[..., :1])
     image_ones = ones.expand(*visible.shape[:3], visible.shape[2] - 1)
@@ -119,7 +121,8 @@ def test_the_literal_reference_gives_the_authors_numbers(name: str) -> None:
     if case.config.methods[-1] not in oracle.RUN_BLOCKS:
         pytest.skip(f"{case.config.methods[-1]} has its literal reference in its own test file")
     state = case.state | case.cross_attention
-    result = oracle.run(case.backbone, case.config, state, case.arrays["x"], Step.evaluation(1))
+    with case.choices.fed():
+        result = oracle.run(case.backbone, case.config, state, case.arrays["x"], case.choices.step)
     assert_near(result.logits, case.arrays["out.logits"], "logits")
     assert_near(
         case.loss(result.logits) + result.penalty, case.arrays["out.total_loss"], "total_loss"
