@@ -155,8 +155,10 @@ def test_settings_that_came_later_change_no_digest_of_before() -> None:
     """A study begun without them goes on: its trials are known by their digests."""
     assert config().digest("a", "b") == "fba7e58035bbd082"
     for path, before in ADDED.items():
-        same, other = (config().replace_paths({path: v}) for v in (before, not before))
-        assert same.digest("a", "b") == config().digest("a", "b") != other.digest("a", "b")
+        assert config().replace_paths({path: before}).digest("a", "b") == "fba7e58035bbd082"
+        if isinstance(before, bool):
+            other = config().replace_paths({path: not before})
+            assert other.digest("a", "b") != "fba7e58035bbd082"
     large = {"data.resize": "short_side", "backbone.img_size": 384}  # 439 pixels before, now 438
     assert TrialConfig.from_flat(large).digest("a", "b") != "6295fef489747080"
     small = TrialConfig.from_flat({**large, "backbone.img_size": 224, "methods": ["vpt"]})
