@@ -249,9 +249,10 @@ def _write_tables(arrow: Mapping[str, pa.Table], folder: Path) -> None:
 def _write_texts(found: Frames, references: tuple[Reference, ...], folder: Path) -> str:
     """Markdown and LaTeX of the tables that a paper prints; the ablation's Markdown is returned."""
     texts = {}
-    markdown = to_markdown(found.ablation, references)
+    markdown = to_markdown(found.ablation, found.effects, references)
     if markdown:
-        texts = {"ablation.md": markdown, "ablation.tex": to_latex(found.ablation, references)}
+        latex = to_latex(found.ablation, found.effects, references)
+        texts = {"ablation.md": markdown, "ablation.tex": latex}
     wide = wide_tables(found.across, found.scores, found.ranks, found.groups)
     if wide:
         texts |= {"across.md": wide_markdown(wide), "across.tex": wide_latex(wide)}

@@ -1,7 +1,7 @@
 """Across data sets: means, differences and ranks of methods or levels, and the groups of VTAB.
 
-Replicates are data sets here, each with the mean over its seeds. They have no common scale, so the
-test is Wilcoxon's, and ranks stand beside the means.
+Replicates are data sets here, each with the mean over its seeds and the difference paired by its
+seeds. They have no common scale, so the test is Wilcoxon's, and ranks stand beside the means.
 """
 
 import json
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from reports.stats import compare_paired, holm, summarise
+from reports.stats import ERROR, compare_paired, holm, paired_p, summarise
 from reports.study import Study
 from reports.tables import ranking
 from reports.text import methods_label
@@ -35,7 +35,6 @@ VTAB_GROUPS: Mapping[str, tuple[str, ...]] = {
 """Tasks of VTAB-1k by their usual folder names. Source: arXiv:1910.04867, section 3."""
 MEAN_OF_TASKS = "mean of 19 tasks"
 MEAN_OF_GROUPS = "mean of groups"
-FAMILY_ERROR = 0.05
 METHODS = "methods"
 """Factor under which method chains are compared in a study whose design has no data sets."""
 
@@ -51,6 +50,15 @@ class Scores:
     baseline: str
     """The level that others are compared with; "": there is none."""
     maximize: bool
+    differences: pd.DataFrame | None = None
+    """Of the same shape, to the baseline and paired by seed; None: those of `table`."""
+
+    def whole(self) -> pd.DataFrame:
+        """The data sets on which all levels have a mean, and a difference to the baseline."""
+        lacks = self.table.isna().any()
+        if self.differences is not None and self.baseline:
+            lacks |= self.differences.drop(index=self.baseline).isna().any()
+        return self.table.loc[:, ~lacks]
 
 
 def dataset_of(trials: pd.DataFrame) -> pd.Series:
@@ -126,7 +134,9 @@ def scores_of(rows: pd.DataFrame, study: Study) -> list[Scores]:
             first = part["level"][part["is_baseline"].astype(bool)]
             baseline = "" if first.empty else str(first.iloc[0])
             maximize = objective.maximize or metric != objective.metric
-            found.append(Scores(str(factor), str(metric), table, baseline, maximize))
+            paired = part.pivot(index="level", columns="dataset", values="diff").astype(float)
+            differences = paired.reindex_like(table) if baseline else None
+            found.append(Scores(str(factor), str(metric), table, baseline, maximize, differences))
     return found
 
 
@@ -137,14 +147,14 @@ def rank_rows(scores: Scores) -> tuple[list[dict[str, Any]], str]:
         J. Demsar, "Statistical comparisons of classifiers over multiple data sets", JMLR 7 (2006);
         pairs by Wilcoxon-Holm: A. Benavoli et al., JMLR 17 (2016).
     """
-    whole = scores.table.dropna(axis="columns")
+    whole = scores.whole()
     levels, n = list(whole.index), whole.shape[1]
     if n < 2 or len(levels) < 2:
         return [], (
             f"Ranks of {scores.factor} across data sets need 2 levels on 2 data sets that all of "
             f"them have, there are {len(levels)} on {n}."
         )
-    values = whole.to_numpy(float)
+    values = whole.to_numpy(float).round(12)  # equal but for rounding is a tie
     ranks = scipy_stats.rankdata(-values if scores.maximize else values, axis=0).mean(axis=1)
     common: dict[str, Any] = {
         "factor": scores.factor,
@@ -168,17 +178,22 @@ def rank_rows(scores: Scores) -> tuple[list[dict[str, Any]], str]:
         row = {"level": level, "is_baseline": level == scores.baseline,
                "mean": float(values[i].mean()), "mean_rank": float(ranks[i])}  # fmt: skip
         row["not_worse_than"] = None if same is None else json.dumps(same[i])
-        rows.append({**common, **row, **_difference(whole, level, scores.baseline)})
-    for row, adjusted in zip(rows, holm([row.get("p") for row in rows]), strict=True):
-        row["p_holm"] = adjusted
+        rows.append({**common, **row, **_difference(scores, whole, level)})
+    p_values = [row.get("p") for row in rows]
+    for row, adjusted in zip(rows, holm(p_values), strict=True):
+        row |= {"p_holm": adjusted, "family": sum(p is not None for p in p_values)}
     return rows, note
 
 
-def _difference(table: pd.DataFrame, level: str, baseline: str) -> dict[str, Any]:
-    """A level against the baseline, paired by data set."""
-    if level == baseline or baseline not in table.index:
+def _difference(scores: Scores, whole: pd.DataFrame, level: str) -> dict[str, Any]:
+    """A level against the baseline: the differences within each data set."""
+    if level == scores.baseline or scores.baseline not in whole.index:
         return {}
-    found = compare_paired(table.loc[level].to_dict(), table.loc[baseline].to_dict(), "wilcoxon")
+    paired = scores.differences
+    if paired is None:
+        paired = whole - whole.loc[scores.baseline]
+    differences: dict[Any, float] = paired[whole.columns].loc[level].to_dict()
+    found = compare_paired(differences, dict.fromkeys(differences, 0.0), "wilcoxon")
     return {"diff": found.diff, "diff_low": found.low, "diff_high": found.high, "p": found.p,
             "interval": found.interval, "rank_biserial": found.rank_biserial}  # fmt: skip
 
@@ -186,10 +201,10 @@ def _difference(table: pd.DataFrame, level: str, baseline: str) -> dict[str, Any
 def _not_told_apart(levels: Sequence[str], values: Any) -> list[list[str]]:
     """For each level the others that Wilcoxon, after Holm over all pairs, does not tell apart."""
     pairs = list(combinations(range(len(levels)), 2))
-    adjusted = holm([_wilcoxon(values[i] - values[j]) for i, j in pairs])
+    adjusted = holm([paired_p(values[i] - values[j], "wilcoxon") for i, j in pairs])
     same: list[list[str]] = [[] for _ in levels]
     for (i, j), p in zip(pairs, adjusted, strict=True):
-        if p is None or p >= FAMILY_ERROR:
+        if p is None or p >= ERROR:
             same[i].append(levels[j])
             same[j].append(levels[i])
     return same
@@ -208,7 +223,7 @@ def friedman_p(values: Any) -> float:
 
 def critical_difference(num_methods: int, num_datasets: int) -> float:
     """Nemenyi: mean ranks that differ by more differ at 5 % (Demsar 2006, section 3.2.2)."""
-    quantile = scipy_stats.studentized_range.ppf(1 - FAMILY_ERROR, num_methods, np.inf)
+    quantile = scipy_stats.studentized_range.ppf(1 - ERROR, num_methods, np.inf)
     return float(
         quantile / math.sqrt(2) * math.sqrt(num_methods * (num_methods + 1) / (6 * num_datasets))
     )
@@ -238,9 +253,3 @@ def group_rows(scores: Scores) -> list[dict[str, Any]]:
         mean = sum(three) / len(three) if whole else None
         rows.append({**rows[-1], "group": MEAN_OF_GROUPS, "mean": mean})
     return [{"factor": scores.factor, "metric": scores.metric, **row} for row in rows]
-
-
-def _wilcoxon(differences: Any) -> float | None:
-    if not np.any(differences):
-        return None  # equal everywhere: nothing to test
-    return float(scipy_stats.wilcoxon(differences).pvalue)

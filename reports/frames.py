@@ -28,6 +28,8 @@ class Frames:
     trials: pd.DataFrame
     epochs: pd.DataFrame
     ablation: pd.DataFrame
+    effects: pd.DataFrame
+    """Interactions of a factorial's factors."""
     importance: pd.DataFrame
     marginals: pd.DataFrame
     """The objective along each searched setting."""
@@ -100,10 +102,12 @@ def frames(
         )
     with step("statistics"):
         told = cross.deviations(trials)
-        rows = cross.marked(ablation.ablation_rows(trials), told)
+        levels, effects = ablation.ablation_tables(trials)
+        rows = cross.marked(levels, told)
         if study.races:
             rows, notes = race.untested(rows), [*notes, race.verdict(trials, study)]
         arrow["ablation"] = table_of(rows, study, "ablation")
+        arrow["effects"] = table_of(effects, study, "effects")
         notes += ablation.notes(frame_of(arrow["ablation"]))
         scored = cross.marked(cross.score_rows(rows, trials, study), told)
         arrow["scores"] = table_of(scored, study, "scores")
@@ -124,6 +128,7 @@ def frames(
         trials=trials,
         epochs=epochs,
         ablation=frame_of(arrow["ablation"]),
+        effects=frame_of(arrow["effects"]),
         importance=frame_of(arrow["importance"]),
         marginals=frame_of(arrow["marginals"]),
         interactions=frame_of(arrow["interactions"]),

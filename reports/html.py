@@ -17,7 +17,20 @@ from reports.frames import Frames
 from reports.parquet import write_atomic
 from reports.plots.base import method_column
 from reports.tables import TRIAL_COLUMNS, varied
-from reports.text import INTERVALS, Reference, caption, cells, methods_label, ranking, shown, stars
+from reports.text import (
+    INTERACTIONS,
+    INTERVALS,
+    Reference,
+    adjusted_head,
+    caption,
+    cells,
+    effect_tables,
+    methods_label,
+    ranking,
+    shown,
+    stars,
+    told,
+)
 from reports.wide import ABOUT, wide_tables
 
 if TYPE_CHECKING:
@@ -68,6 +81,8 @@ def write_html(
         study=found.study,
         objective=found.study.objectives[0],
         ablation=ablation_rows(found.ablation),
+        effects=effect_tables(found.effects),
+        about_effects=INTERACTIONS,
         intervals=INTERVALS,
         references=references,
         published=caption(references),
@@ -96,6 +111,8 @@ def ablation_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
         places = ranking(rows)
         found.append({
             "factor": factor,
+            "adjusted": adjusted_head([val for _, val, _ in rows]),
+            "told": told(rows),
             "rows": [{**cells(row), "place": places.get(row[0], 0), "stars": stars(row[1]),
                       "mean": row[1]["mean"], "diff": row[1]["diff"]} for row in rows],
         })  # fmt: skip

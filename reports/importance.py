@@ -17,19 +17,19 @@ from reports.forest import Forest
 from reports.study import Study
 from reports.text import methods_label
 
-VERSION = 2
+VERSION = 3
 """Raised whenever equal trials would give another importance."""
 FEWEST = 10
-"""Completed trials below which importance says nothing."""
+"""Completed points below which importance says nothing."""
 TREES = 40
 RESAMPLES = 100
 TOP = 0.1
-"""Share of the best trials that PED-ANOVA compares with all."""
+"""Share of the best points that PED-ANOVA compares with all."""
 BINS = 8
 GRID = 25
 """Points of a marginal along a number."""
-NULL_TRIALS = 2000
-"""Trials from which the chance of interactions is told."""
+NULL_POINTS = 2000
+"""Points from which the chance of interactions is told."""
 PAIRS = 3
 """Interactions that are drawn: the largest ones."""
 
@@ -41,16 +41,17 @@ Rows = dict[str, list[dict[str, Any]]]
 def importance_tables(trials: pd.DataFrame, study: Study) -> tuple[Rows, str]:
     """Rows of the three tables, largest share first, and a sentence where there are none.
 
-    A conditional axis is judged on the trials in which it was active, beside the axes that these
-    trials have in common; its share is that of the variance among them.
+    Replicates are averaged first: they are one point, however often its noise was drawn. A
+    conditional axis is judged on the points in which it was active, beside the axes that these
+    points have in common; its share is that of the variance among them.
     """
     rows: Rows = {"importance": [], "marginals": [], "interactions": []}
     objective = study.objectives[0]
-    done = trials[trials["left_out"] == ""]
+    done = points_of(trials, objective.metric)
     if len(done) < FEWEST:
-        return rows, f"Importance needs {FEWEST} completed trials, there are {len(done)}."
+        return rows, f"Importance needs {FEWEST} completed points, there are {len(done)}."
     if done[objective.metric].nunique() == 1:
-        return rows, f"Importance is not defined: {objective.metric} is the same in all trials."
+        return rows, f"Importance is not defined: {objective.metric} is the same in all points."
     done = first_of(done)
     axes = [a for a in study.axes if a in done and done[a].nunique() > 1]
     groups: dict[tuple[bool, ...], list[str]] = {}
@@ -65,7 +66,7 @@ def importance_tables(trials: pd.DataFrame, study: Study) -> tuple[Rows, str]:
         for table, found in _judge(active, columns, wanted, study).items():
             rows[table] += found
     if not rows["importance"]:
-        return rows, f"No axis was active in {FEWEST} completed trials; importance is left out."
+        return rows, f"No axis was active in {FEWEST} completed points; importance is left out."
     rows["importance"].sort(key=lambda row: (row["method"], -row["importance"]))
     rows["interactions"].sort(key=lambda row: -row["importance"])
     for row in rows["interactions"][PAIRS:]:
@@ -74,7 +75,7 @@ def importance_tables(trials: pd.DataFrame, study: Study) -> tuple[Rows, str]:
 
 
 def _judge(active: pd.DataFrame, columns: list[str], wanted: list[int], study: Study) -> Rows:
-    """Rows for some axes from the trials in which they were active."""
+    """Rows for some axes from the points in which they were active."""
     objective = study.objectives[0]
     logs = {a for a in columns if study.axes[a].get("log")}
     x = np.column_stack([_numbers(active[a], a in logs) for a in columns])
@@ -86,7 +87,10 @@ def _judge(active: pd.DataFrame, columns: list[str], wanted: list[int], study: S
     forest, shadowed = Forest.grow(x, y, box, TREES), _shadowed(x, y, box)
     common = {"metric": objective.metric, "n": len(active)}
     gain = y if objective.maximize else -y
-    shares = {"fanova": _shares(forest, shadowed, wanted), "ped_anova": ped_anova(x, gain, wanted)}
+    shares = {
+        "fanova": _shares(forest, shadowed, wanted),
+        "ped_anova": ped_anova(x, gain, wanted, np.arange(len(x))),
+    }
     rows: Rows = {"importance": [], "marginals": [], "interactions": []}
     for method, judged in shares.items():
         for k, share in zip(wanted, judged, strict=True):
@@ -111,24 +115,34 @@ def _judge(active: pd.DataFrame, columns: list[str], wanted: list[int], study: S
     return rows
 
 
-def first_of(used: pd.DataFrame) -> pd.DataFrame:
-    """The first used trials, of thousands a whole number of hundreds.
+def points_of(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Used trials with their replicates averaged: one row per point, in the order planned."""
+    used = trials[trials["left_out"] == ""]
+    first = used.drop_duplicates("point")
+    means = used.groupby("point", sort=False)[metric].mean()
+    return first.assign(**{metric: means.reindex(first["point"]).to_numpy()})
 
-    So a few new trials among many leave the importance as it was, and `n` says how many it is of.
+
+def first_of(used: pd.DataFrame) -> pd.DataFrame:
+    """The first used trials or points, of thousands a whole number of hundreds.
+
+    So a few new ones among many leave the importance as it was, and `n` says how many it is of.
     """
     return used.head(len(used) // 100 * 100) if len(used) >= 1000 else used
 
 
 def identity(trials: pd.DataFrame, study: Study) -> str:
     """Checksum of all that the importance depends on."""
-    done = first_of(trials[trials["left_out"] == ""])
+    done = first_of(points_of(trials, study.objectives[0].metric))
     columns = [c for c in (*study.axes, study.objectives[0].metric) if c in done]
     rows = pd.util.hash_pandas_object(done[columns], index=False).to_numpy()
     about = json.dumps([VERSION, list(columns), study.document.get("space")], sort_keys=True)
     return f"{zlib.crc32(rows.tobytes(), zlib.crc32(about.encode())):08x}-{len(done)}"
 
 
-def fanova(x: Array, y: Array, wanted: Sequence[int]) -> list[dict[str, Any]]:
+def fanova(
+    x: Array, y: Array, wanted: Sequence[int], points: Array | None = None
+) -> list[dict[str, Any]]:
     """Share of a random forest's variance that one axis alone explains.
 
     Each tree is grown on a bootstrap sample, and its marginals are exact integrals over its leaves;
@@ -136,9 +150,10 @@ def fanova(x: Array, y: Array, wanted: Sequence[int]) -> list[dict[str, Any]]:
     also gets a shuffled copy of every axis, and what it makes of the copy is chance.
 
     Args:
-        x: (trials, axes), finite.
-        y: (trials,), not constant.
+        x: (rows, axes), finite.
+        y: (rows,), not constant.
         wanted: Axes to judge.
+        points: Which point each row is a replicate of (rows,); None: equal rows of `x` are one.
 
     Returns:
         For each wanted axis importance, low, high, null_high and is_distinct.
@@ -147,8 +162,22 @@ def fanova(x: Array, y: Array, wanted: Sequence[int]) -> list[dict[str, Any]]:
         See `reports.forest`. Shadows: M. Kursa, W. Rudnicki, "Feature selection with the Boruta
         package", J. Stat. Softw. 36 (2010), section 2.
     """
+    x, y = _averaged(x, y, points)
     box = np.stack([x.min(axis=0), x.max(axis=0)])
     return _shares(Forest.grow(x, y, box, TREES), _shadowed(x, y, box), wanted)
+
+
+def _averaged(x: Array, y: Array, points: Array | None) -> tuple[Array, Array]:
+    """One row for each point, in the order met, with the mean of its replicates.
+
+    Replicates share their settings, so as rows of their own they would make chance look like a
+    pattern in as many trials.
+    """
+    keys = x if points is None else points[:, None]
+    _, first, code = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    means = np.bincount(code.ravel(), y) / np.bincount(code.ravel())
+    order = np.argsort(first)
+    return x[first[order]], means[order]
 
 
 def _shadowed(x: Array, y: Array, box: Array) -> Forest:
@@ -175,7 +204,7 @@ def _interactions(
     """
     if not pairs:
         return []
-    x, y = x[:NULL_TRIALS], y[:NULL_TRIALS]
+    x, y = x[:NULL_POINTS], y[:NULL_POINTS]
     along = [forest.marginal(k, x[:, k]).mean(axis=0) for k in range(x.shape[1])]
     additive = np.sum(along, axis=0) - (len(along) - 1) * np.mean(along)
     residuals = np.random.default_rng(0).permutation(y - additive)
@@ -184,8 +213,10 @@ def _interactions(
     return [_summary(shares[:, k].mean(), shares[:, k], chance[:, k]) for k in range(len(pairs))]
 
 
-def ped_anova(x: Array, y: Array, wanted: Sequence[int]) -> list[dict[str, Any]]:
-    """How far the best tenth of the trials is from all of them along one axis.
+def ped_anova(
+    x: Array, y: Array, wanted: Sequence[int], points: Array | None = None
+) -> list[dict[str, Any]]:
+    """How far the best tenth of the points is from all of them along one axis; as `fanova`.
 
     The Pearson divergence of the two histograms, as a share of its sum over the axes in `x`. What
     chance gives is told by shuffling which trials are the best.
@@ -194,6 +225,7 @@ def ped_anova(x: Array, y: Array, wanted: Sequence[int]) -> list[dict[str, Any]]
         S. Watanabe, A. Bansal, F. Hutter: "PED-ANOVA: efficiently quantifying hyperparameter
         importance in arbitrary subspaces", IJCAI 2023, Eq. 16 with the whole space as subspace.
     """
+    x, y = _averaged(x, y, points)
     random = np.random.default_rng(0)
     bins = [_bins(x[:, k]) for k in range(x.shape[1])]
     order = np.argsort(-y, kind="stable")
@@ -223,7 +255,7 @@ def _summary(value: float, draws: Array, null: Array) -> dict[str, Any]:
 
 
 def _divergences(bins: Sequence[Array], order: Array, counts: Array) -> Array:
-    """Pearson divergence along each axis of the best `TOP` of the counted trials from all."""
+    """Pearson divergence along each axis of the best `TOP` of the counted points from all."""
     weights = counts[order]
     best = np.zeros(len(order))
     best[order] = weights * (np.cumsum(weights) <= max(1.0, TOP * weights.sum()))

@@ -6,8 +6,8 @@ gives both the same initial values, batches and augmentation, so their noise is 
 """
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -20,12 +20,14 @@ POWER = 0.8
 """Chance of seeing the detectable difference."""
 FEW = 3
 """With fewer replicates an interval is too wide to say much; tables warn."""
-BCA_FROM = 10
-"""Pairs from which the bootstrap of the mean difference covers 95 +- 1.5 %; with fewer it covers
-less (five seeds: 90 %), so their interval is Student's."""
 MEDIAN_FROM = 20
-"""Values from which the bootstrap of the median does; with fewer, medians have no interval."""
+"""Values from which the bootstrap of the median covers 95 +- 1.5 %; with fewer, medians have no
+interval."""
 RESAMPLES = 2000
+ERROR = 1 - LEVEL
+"""Chance of calling different what is not, of every test."""
+EQUAL = 1e-12
+"""Values that differ by less, or by less than this share of them, are equal but for rounding."""
 
 Test = Literal["paired t", "wilcoxon"]
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -47,21 +49,29 @@ class Summary:
     """BCa bootstrap interval of the median; needs MEDIAN_FROM values."""
     median_high: float | None = None
 
+    def moved(self, by: float) -> "Summary":
+        """The same with every value moved."""
+        places = ("mean", "low", "high", "median", "median_low", "median_high")
+        values = {name: getattr(self, name) for name in places}
+        return replace(self, **{name: v + by for name, v in values.items() if v is not None})
+
 
 @dataclass(frozen=True, slots=True)
 class Paired:
     """Differences of the n replicates that both sides have.
 
-    None: not defined. The mean difference needs n >= 1, its interval n >= 2; test, effect sizes and
-    the detectable difference also need differences that are not all equal.
+    None: not defined. The mean difference needs n >= 1. All others need n >= 2 and differences that
+    are not all equal: where nothing varies, nothing says how far the mean may be off.
     """
 
     n: int
     diff: float | None = None
     low: float | None = None
+    """Interval that excludes 0 where p < 5 %, and only there: the differences that the very test
+    would not reject. None for Wilcoxon's with fewer than six replicates, which rejects nothing."""
     high: float | None = None
     interval: str = ""
-    """ "bca" from BCA_FROM pairs, else "student"; "" where there is none."""
+    """ "student" or "wilcoxon", as the test; "" where there is none."""
     test: str = ""
     p: float | None = None
     """Two-sided."""
@@ -76,6 +86,8 @@ class Paired:
 def summarise(values: Sequence[float]) -> Summary:
     """Mean with Student's 95 % interval, median with the BCa bootstrap's.
 
+    Equal values have no interval: one of width 0 would claim that no other value can occur.
+
     Args:
         values: Finite numbers, one per replicate.
     """
@@ -86,21 +98,32 @@ def summarise(values: Sequence[float]) -> Summary:
     if n == 1:
         return Summary(1, mean, median=median)
     std = float(np.std(values, ddof=1))
+    if all_equal(values):
+        return Summary(n, mean, std, median=median)
     margin = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * std / math.sqrt(n)
     low, high = bca_interval(values, np.median) if n >= MEDIAN_FROM else (None, None)
+    if low == high:  # more than half of the values are the same
+        low = high = None
     return Summary(n, mean, std, mean - margin, mean + margin, median, low, high)
 
 
+def all_equal(values: Sequence[float] | Array) -> bool:
+    """Whether values are the same but for rounding."""
+    x = np.asarray(values, dtype=float)
+    return bool(np.ptp(x) <= EQUAL * max(1.0, float(np.abs(x).max())))
+
+
 def compare_paired(
-    values: Mapping[Hashable, float],
-    baseline: Mapping[Hashable, float],
+    values: Mapping[Any, float],
+    baseline: Mapping[Any, float],
     test: Test = "paired t",
 ) -> Paired:
     """Compare two settings by the replicates they share.
 
     The test is a matter of the design, fixed before the numbers are seen: the paired t test where
     replicates are seeds of one task (a rank test on five seeds cannot go below p = 0.06), Wilcoxon
-    where they are datasets, whose differences have no common scale.
+    where they are datasets, whose differences have no common scale. The interval is the test's own,
+    so the two never disagree about zero.
 
     Args:
         values: Replicate -> finite value.
@@ -113,24 +136,65 @@ def compare_paired(
     shared = [key for key in values if key in baseline]
     differences = np.array([values[key] - baseline[key] for key in shared], dtype=float)
     mean = summarise(differences.tolist())
-    if mean.n < 2 or mean.mean is None or mean.std is None:
+    p = paired_p(differences, test)
+    if p is None or mean.mean is None or mean.std is None:
         return Paired(mean.n, mean.mean)
     low, high, interval = mean.low, mean.high, "student"
-    if mean.n >= BCA_FROM:
-        (low, high), interval = bca_interval(differences, np.mean), "bca"
-    # Differences that are equal but for rounding have no spread to test against.
-    scale = max(abs(values[key]) for key in shared)
-    if mean.std <= 1e-12 * max(scale, 1e-300):
-        return Paired(mean.n, mean.mean, low, high, interval)
     if test == "wilcoxon":
-        p = float(stats.wilcoxon(differences, zero_method="wilcox").pvalue)
-    else:
-        t = mean.mean / (mean.std / math.sqrt(mean.n))
-        p = float(2 * stats.t.sf(abs(t), mean.n - 1))
+        low, high, interval = *rank_interval(differences, p), "wilcoxon"
     return Paired(
-        mean.n, mean.mean, low, high, interval, test, p, mean.mean / mean.std,
-        rank_biserial(differences), detectable_effect(mean.n) * mean.std,
+        mean.n, mean.mean, low, high, "" if low is None else interval, test, p,
+        mean.mean / mean.std, rank_biserial(differences), detectable_effect(mean.n) * mean.std,
     )  # fmt: skip
+
+
+def paired_p(differences: Array, test: Test) -> float | None:
+    """Two-sided p that the differences are about 0; None for fewer than two or all equal ones."""
+    n = len(differences)
+    if n < 2 or all_equal(differences):
+        return None
+    if test == "wilcoxon":
+        rounded = np.round(differences, 12)  # equal but for rounding is a tie
+        return float(stats.wilcoxon(rounded, zero_method="wilcox").pvalue)
+    t = differences.mean() / (differences.std(ddof=1) / math.sqrt(n))
+    return float(2 * stats.t.sf(abs(t), n - 1))
+
+
+def rank_interval(differences: Array, p: float) -> tuple[float | None, float | None]:
+    """Shifts that Wilcoxon's signed ranks would not reject, and the mean.
+
+    The ends are two of the means of two differences (Walsh averages). Ties and zeros change the
+    test's p a little and not these, so there p has the last word about 0. A mean that few large
+    differences pull out of the interval is taken into it.
+
+    Args:
+        p: Of the differences themselves.
+
+    Source:
+        Hollander, Wolfe, Chicken, Nonparametric Statistical Methods (2014), section 3.3.
+    """
+    rejected = _rejected_rank_sum(len(differences))
+    if rejected < 0:
+        return None, None
+    first, second = np.triu_indices(len(differences))
+    walsh = np.sort(np.round((differences[first] + differences[second]) / 2, 12))
+    low, high = walsh[rejected], walsh[-1 - rejected]
+    if p < ERROR and low <= 0 <= high:
+        if rank_biserial(differences) > 0:
+            low = walsh[walsh > 0][0]
+        else:
+            high = walsh[walsh < 0][-1]
+    held = [low, high, differences.mean(), *([0.0] if p >= ERROR else [])]
+    return float(min(held)), float(max(held))
+
+
+@lru_cache(maxsize=256)
+def _rejected_rank_sum(n: int) -> int:
+    """Largest rank sum of one sign that a two-sided test at 5 % rejects; -1: it rejects none."""
+    ways = np.ones(1)  # of choosing a sign for each rank, by the sum of the positive ones
+    for rank in range(1, n + 1):
+        ways = np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0))
+    return int((2 * ways.cumsum() / 2.0**n < ERROR).sum()) - 1
 
 
 def bca_interval(

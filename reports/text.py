@@ -6,12 +6,18 @@ from typing import Any
 
 import pandas as pd
 
-from reports.ablation import METRICS, heading
+from reports.ablation import METRICS, PAIRS, TWO_LEVEL, heading
 
 INTERVALS = (
-    "± is half of Student's 95 % interval over seeds; Δ is paired by seed with its 95 % interval; "
-    "p is of the paired t test, after Holm over the factor's levels; * p < 0.05, ** p < 0.01; MDD "
-    "is the smallest true Δ that this design sees with 80 % power."
+    "± is half of Student's 95 % interval over seeds; Δ is paired by seed, with the 95 % interval "
+    "of the paired t test; p is of that test, after Holm over the family that its column names; "
+    "* p < 0.05, ** p < 0.01; MDD is the smallest true Δ that this design sees with 80 % power."
+)
+HINT = "‡"
+"""Marks a difference that depends on another factor."""
+INTERACTIONS = (
+    "An interaction is how much the one factor's change alters the effect of the other's, averaged "
+    "over all other factors, by seed: (both - second) - (first - neither)."
 )
 
 Row = tuple[str, Mapping[str, Any], Mapping[str, Any]]
@@ -97,31 +103,98 @@ def deviation_notes(deviations: Mapping[str, Any]) -> list[str]:
     return [f"† deviation, {level}: {text}." for level, text in deviations.items() if text]
 
 
-def _told(rows: Sequence[Row]) -> list[str]:
-    return deviation_notes({level: val.get("deviation") for level, val, _ in rows})
+def told(rows: Sequence[Row]) -> list[str]:
+    """What the marks of a factor's table mean, and its aliases."""
+    first = rows[0][1]
+    found = deviation_notes({level: val.get("deviation") for level, val, _ in rows})
+    found += [f"{HINT} {first['factor']} {first['hint']}."] if first["hint"] else []
+    return found + ([f"Aliased with {first['aliases']}."] if first["aliases"] else [])
+
+
+def family_name(rows: Sequence[Mapping[Any, Any]]) -> str:
+    """The tests that Holm adjusted together, as '5 two-level factors'; "": there is none."""
+    num_tests, of = int(rows[0]["family"]), rows[0]["family_of"]
+    if not num_tests:
+        return ""
+    name = of if of in (TWO_LEVEL, PAIRS) else "levels"
+    return f"{num_tests} {name.removesuffix('s') if num_tests == 1 else name}"
+
+
+def adjusted_head(rows: Sequence[Mapping[Any, Any]]) -> str:
+    """Head of the column of adjusted p, which names its family."""
+    family = family_name(rows)
+    return f"p (Holm, {family})" if family else "p (Holm)"
+
+
+def _family_note(rows: Sequence[Row]) -> list[str]:
+    family = family_name([val for _, val, _ in rows])
+    return [f"p is adjusted by Holm over {family}."] if family else []
+
+
+def effect_cells(row: Mapping[Any, Any], several: bool) -> tuple[str, ...]:
+    """An interaction as text: name, n, effect, p, d_z, aliases.
+
+    Args:
+        several: A factor has more than two levels, so that levels are named too.
+    """
+    names = [row["factor"], row["other"]]
+    if several:
+        names = [f"{n}={v}" for n, v in zip(names, (row["level"], row["other_level"]), strict=True)]
+    effect = with_interval(row["effect"], row["low"], row["high"], row["n"], row["p"]) + stars(row)
+    return (" × ".join(names), str(row["n"]), effect, _p(row), signed(row["dz"]), row["aliases"])
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """The interactions of one data set as text."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def effect_tables(effects: pd.DataFrame) -> list[Effects]:
+    """Interactions on val, a table for each data set; aliases where there are any."""
+    found = []
+    val = effects[effects["metric"] == METRICS[0]]
+    for dataset, part in val.groupby("dataset", sort=False):
+        rows = part.to_dict("records")
+        pairs = part[["factor", "other"]].drop_duplicates()
+        texts = [effect_cells(row, len(pairs) < len(part)) for row in rows]
+        heads = ("interaction", "n", "effect on val", adjusted_head(rows), "d_z", "aliased with")
+        num = len(heads) if part["aliases"].any() else len(heads) - 1
+        found.append(
+            Effects(heading("interactions", str(dataset)), heads[:num],
+                    tuple(text[:num] for text in texts))
+        )  # fmt: skip
+    return found
 
 
 def cells(row: Row) -> dict[str, str]:
     """One level as text."""
     level, val, test = row
+    is_base = bool(val["is_baseline"])
     return {
         "level": with_mark(level, val.get("deviation")),
         "n": str(val["n"]),
         "val": mean_text(val),
         "test": mean_text(test),
-        "difference": _difference(val),
+        "difference": _difference(val) + (f" {HINT}" if val["hint"] and not is_base else ""),
         "p": _p(val),
         "effect": signed(val["dz"]),
         "detectable": "-" if is_missing(val["detectable"]) else f"{100 * val['detectable']:.2f}",
     }
 
 
-def to_markdown(table: pd.DataFrame, references: Sequence[Reference] = ()) -> str:
+def to_markdown(
+    table: pd.DataFrame, effects: pd.DataFrame, references: Sequence[Reference] = ()
+) -> str:
     """Every factor as a Markdown table; best bold, second underlined."""
     parts = []
     for factor, rows in shown(table):
         lines = [f"**{escape_markdown(factor)}**", ""]
-        lines += ["| level | n | val | test | Δ val to baseline | p (Holm) | d_z | MDD |"]
+        adjusted = adjusted_head([val for _, val, _ in rows])
+        lines += [f"| level | n | val | test | Δ val to baseline | {adjusted} | d_z | MDD |"]
         lines += ["|---|--:|--:|--:|--:|--:|--:|--:|"]
         places = ranking(rows)
         for row in rows:
@@ -136,12 +209,19 @@ def to_markdown(table: pd.DataFrame, references: Sequence[Reference] = ()) -> st
             name = escape_markdown(one.label)
             lines.append(f"| *{name}* | | | *{100 * one.accuracy:.2f}* | | | | |")
         lines += [f"\n{escape_markdown(text)}"] if (text := caption(references)) else []
-        lines += [f"\n{escape_markdown(note)}" for note in _told(rows)]
+        lines += [f"\n{escape_markdown(note)}" for note in told(rows)]
         parts.append("\n".join(lines))
+    for pairs in effect_tables(effects):
+        lines = [f"**{escape_markdown(pairs.title)}**", "", f"| {' | '.join(pairs.columns)} |"]
+        lines.append("|---|" + "--:|" * 4 + "---|" * (len(pairs.columns) - 5))
+        lines += ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in pairs.rows]
+        parts.append("\n".join([*lines, f"\n{INTERACTIONS}"]))
     return "\n\n".join([*parts, INTERVALS]) + "\n" if parts else ""
 
 
-def to_latex(table: pd.DataFrame, references: Sequence[Reference] = ()) -> str:
+def to_latex(
+    table: pd.DataFrame, effects: pd.DataFrame, references: Sequence[Reference] = ()
+) -> str:
     """Every factor as a booktabs table; needs the packages booktabs and xcolor."""
     parts = []
     for factor, rows in shown(table):
@@ -168,8 +248,15 @@ def to_latex(table: pd.DataFrame, references: Sequence[Reference] = ()) -> str:
                 + r" \\"
             )
         lines += [r"\bottomrule", r"\end{tabular}"]
-        notes = [*filter(None, [caption(references)]), *_told(rows)]
+        notes = [*_family_note(rows), *filter(None, [caption(references)]), *told(rows)]
         lines += [rf"\par\noindent{{\footnotesize {escape_tex(note)}}}" for note in notes]
+        parts.append("\n".join(lines))
+    for pairs in effect_tables(effects):
+        lines = [rf"\noindent\begin{{tabular}}{{@{{}}lrrrr{'l' * (len(pairs.columns) - 5)}@{{}}}}"]
+        lines += [r"\toprule", " & ".join(map(escape_tex, pairs.columns)) + r" \\", r"\midrule"]
+        lines += [" & ".join(map(tex_cell, row)) + r" \\" for row in pairs.rows]
+        lines += [r"\bottomrule", r"\end{tabular}"]
+        lines += [rf"\par\noindent{{\footnotesize {escape_tex(INTERACTIONS)}}}"]
         parts.append("\n".join(lines))
     head = "% \\usepackage{booktabs,xcolor}\n% " + INTERVALS.replace("%", "percent") + "\n"
     return head + "\n\n\\bigskip\n".join(parts) + "\n" if parts else ""
@@ -192,12 +279,12 @@ def number(value: Any) -> str:
 
 
 def mean_text(row: Mapping[Any, Any], scale: float = 100) -> str:
-    """'81.00 ± 2.48', '81.00 (one seed)' or '-'."""
+    """'81.00 ± 2.48', '81.00 (one seed)', '81.00 (all equal)' or '-'."""
     if not row["n"]:
         return "-"
     mean = f"{scale * row['mean']:.2f}"
     if is_missing(row["low"]):
-        return f"{mean} (one seed)"
+        return f"{mean} (one seed)" if row["n"] == 1 else f"{mean} (all equal)"
     return f"{mean} ± {scale * (row['high'] - row['low']) / 2:.2f}"
 
 
@@ -210,15 +297,20 @@ def stars(row: Mapping[Any, Any]) -> str:
 def _difference(row: Mapping[str, Any]) -> str:
     if row["is_baseline"]:
         return "baseline"
-    if is_missing(row["diff"]):
+    return with_interval(row["diff"], row["diff_low"], row["diff_high"], row["n_paired"], row["p"])
+
+
+def with_interval(value: Any, low: Any, high: Any, n: int, p: Any, scale: float = 100) -> str:
+    """'+1.25 [+0.50, +2.00]'; '+1.25 (all equal)' of n > 1 differences that do not vary; or '-'."""
+    if is_missing(value):
         return "-"
-    text = signed(row["diff"], 100)
-    if not is_missing(row["diff_low"]):
-        text += f" [{signed(row['diff_low'], 100)}, {signed(row['diff_high'], 100)}]"
-    return text
+    text = signed(value, scale)
+    if not is_missing(low):
+        return f"{text} [{signed(low, scale)}, {signed(high, scale)}]"
+    return f"{text} (all equal)" if n > 1 and is_missing(p) else text
 
 
-def _p(row: Mapping[str, Any]) -> str:
+def _p(row: Mapping[Any, Any]) -> str:
     p = row["p_holm"]
     return "-" if is_missing(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
@@ -242,7 +334,8 @@ _TEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     **{c: f"\\{c}" for c in "&%$#_{}"}, "<": "$<$", ">": "$>$", "±": r"$\pm$", "−": "$-$",
     **{c: f"{{{c}}}" for c in "[]*"},  # after a line's end they would be its arguments
-    "†": r"$^\dagger$", "×": r"$\times$", "≤": r"$\le$", "≥": r"$\ge$", "→": r"$\to$",
+    "†": r"$^\dagger$", "‡": r"$^\ddagger$",
+    "×": r"$\times$", "≤": r"$\le$", "≥": r"$\ge$", "→": r"$\to$",
     "Δ": r"$\Delta$",
     "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "λ": r"$\lambda$", "τ": r"$\tau$",
 }  # fmt: skip

@@ -13,18 +13,20 @@ from reports.text import (
     escape_tex,
     is_missing,
     mean_text,
-    signed,
     stars,
     tex_cell,
+    with_interval,
     with_mark,
 )
 
 WITH_INTERVALS = 5
 """Data sets up to which a cell has its interval over seeds; more are too wide for a page."""
 ABOUT = (
-    "± is half of Student's 95 % interval over seeds; Δ is the mean difference to the baseline "
-    "over data sets with its 95 % interval; * p < 0.05, ** p < 0.01 by Wilcoxon's signed ranks "
-    "over data sets, after Holm over the levels; rank is the mean over data sets, 1 is best."
+    "± is half of Student's 95 % interval over seeds; Δ is the mean over data sets of the "
+    "differences to the baseline, each paired by seed, from six data sets on with the 95 % "
+    "interval of Wilcoxon's signed ranks (fewer cannot be told apart at 5 %); * p < 0.05, "
+    "** p < 0.01 by that test, after Holm over the levels of the table; rank is the mean over data "
+    "sets, 1 is best."
 )
 
 
@@ -62,7 +64,7 @@ def _wide(scores: Scores, cells: pd.DataFrame, ranks: pd.DataFrame, groups: pd.D
         (row["level"], row["dataset"]): row for row in cells.to_dict("records")
     }
     by_level: dict[Any, Mapping[Any, Any]] = {row["level"]: row for row in ranks.to_dict("records")}
-    with_interval = scores.table.shape[1] <= WITH_INTERVALS
+    is_narrow = scores.table.shape[1] <= WITH_INTERVALS
     scale = 100.0 if scores.metric.endswith("accuracy") else 1.0
     columns: dict[str, list[str]] = {}
     values: dict[str, Sequence[float]] = {}
@@ -70,7 +72,7 @@ def _wide(scores: Scores, cells: pd.DataFrame, ranks: pd.DataFrame, groups: pd.D
     for dataset in map(str, scores.table):
         values[dataset] = list(scores.table[dataset])
         found = [by_cell.get((level, dataset), {"n": 0}) for level in levels]
-        columns[dataset] = [_cell(row, scale, with_interval) for row in found]
+        columns[dataset] = [_cell(row, scale, is_narrow) for row in found]
     names = _group_columns(groups)
     for name in names:
         means = dict(groups[groups["group"] == name][["level", "mean"]].to_numpy(object))
@@ -82,7 +84,7 @@ def _wide(scores: Scores, cells: pd.DataFrame, ranks: pd.DataFrame, groups: pd.D
             values["mean"] = [row["mean"] for row in whole]
             columns["mean"] = [_number(row["mean"], scale) for row in whole]
         if scores.baseline:
-            columns["Δ"] = [_delta(row, scale, with_interval) for row in whole]
+            columns["Δ"] = [_delta(row, scale) for row in whole]
         columns["rank"] = [f"{row['mean_rank']:.2f}" for row in whole]
         values["rank"] = [row["mean_rank"] * (-1 if scores.maximize else 1) for row in whole]
     places = [_places(values.get(name, ()), len(levels), scores.maximize) for name in columns]
@@ -104,10 +106,10 @@ def _group_columns(groups: pd.DataFrame) -> list[str]:
     return [name for name in (*VTAB_GROUPS, MEAN_OF_TASKS, MEAN_OF_GROUPS) if name in known]
 
 
-def _cell(row: Mapping[Any, Any], scale: float, with_interval: bool) -> str:
+def _cell(row: Mapping[Any, Any], scale: float, is_narrow: bool) -> str:
     if not row["n"]:
         return "-"
-    return mean_text(row, scale) if with_interval else _number(row["mean"], scale, 1)
+    return mean_text(row, scale) if is_narrow else _number(row["mean"], scale, 1)
 
 
 def _number(value: Any, scale: float, digits: int = 2) -> str:
@@ -116,14 +118,10 @@ def _number(value: Any, scale: float, digits: int = 2) -> str:
     return f"{scale * value:.{digits}f}" if scale == 100 else f"{value:.4g}"
 
 
-def _delta(row: Mapping[Any, Any], scale: float, with_interval: bool) -> str:
+def _delta(row: Mapping[Any, Any], scale: float) -> str:
     if row["is_baseline"]:
         return "baseline"
-    if is_missing(row["diff"]):
-        return "-"
-    text = signed(row["diff"], scale)
-    if with_interval and not is_missing(row["diff_low"]):
-        text += f" [{signed(row['diff_low'], scale)}, {signed(row['diff_high'], scale)}]"
+    text = with_interval(row["diff"], row["diff_low"], row["diff_high"], row["n"], row["p"], scale)
     return text + stars(row)
 
 

@@ -147,6 +147,8 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
     if space.ablation and space.ablation.race:
         trials = f"at most {trials}: rows that are clearly worse get fewer seeds"
     design = space.ablation.design if space.ablation else f"{space.sampler.name} sampler"
+    fraction, aliases = space.ablation.fraction() if space.ablation else ("", [])
+    design += f": {fraction}" if fraction else ""
     if space.sampler.per:
         design += " for each method, equal budgets"
     scheduler = "none" if space.ablation else space.scheduler.name
@@ -157,6 +159,7 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
         ("distinct points", "not countable" if plan.num_points is None else str(plan.num_points)),
         ("epochs", f"at most {plan.most_epochs} a trial"),
         ("seeds", ", ".join(map(str, space.seeds))),
+        *(("aliases" if n == 0 else "", line) for n, line in enumerate(aliases)),
         ("budget", ", ".join(f"{k} {v}" for k, v in budget.items()) or "the whole design"),
         ("cost", plan.cost),
         *(("data", _about(summary)) for summary in plan.data.values()),

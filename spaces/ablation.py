@@ -5,8 +5,9 @@ one_factor         `factors: {PATH: [LEVELS]}`. The baseline, then each factor's
 full_factorial     `factors` again, every combination. A point is a cell of each of its factors, and
                    of the factor "combination".
 fractional_factorial
-                   `factors` of two levels each, in few points of resolution IV or better: main
-                   effects are mixed neither with each other nor with effects of pairs.
+                   `factors` of two levels each, in `runs` points (a power of two; by default the
+                   fewest of resolution IV or better, where main effects are mixed neither with each
+                   other nor with effects of pairs). See `spaces.fraction`.
 components         `rows: {NAME: {PATH: VALUE}}`: what each row changes in the base; with
                    `cumulative: true` on top of the rows before it.
 leave_one_out      `rows: {NAME: {PATH: VALUE}}`: the settings that take component NAME away. The
@@ -30,6 +31,7 @@ from math import prod
 from typing import Any, Literal
 
 from spaces.axes import label
+from spaces.fraction import alias_lines, fewest_runs, resolution, two_level_runs
 from tcpa_core.config import Flat, Settings
 
 Design = Literal[
@@ -85,6 +87,8 @@ class Ablation(Settings):
     """Row -> changes; the other designs. Already summed up if cumulative."""
     datasets: dict[str, Flat] = {}
     """Name -> settings; empty: the base's data alone."""
+    runs: int | None = None
+    """Points of a fraction; None: the fewest of resolution IV or better."""
     baseline: Flat | str
     """Path -> level, or the name of the baseline row."""
     test: Literal["all", "winner"] = "all"
@@ -114,6 +118,8 @@ class Ablation(Settings):
             out["rows"] = {row: dict(changes) for row, changes in self.rows.items()}
         if self.datasets:
             out["datasets"] = {name: dict(settings) for name, settings in self.datasets.items()}
+        if self.runs is not None:
+            out["runs"] = self.runs
         if self.design not in FROM_BASE:
             out["baseline"] = self.baseline
         if self.test != "all":
@@ -122,13 +128,24 @@ class Ablation(Settings):
             out["race"] = True
         return out
 
+    def fraction(self) -> tuple[str, list[str]]:
+        """Size and resolution of a fraction, and what it cannot tell apart; ("", []) of others."""
+        if self.design != "fractional_factorial":
+            return "", []
+        runs = two_level_runs(len(self.factors), self.runs)
+        all_runs = 2 ** len(self.factors)
+        size = f"{len(runs)} of {all_runs} runs"
+        if len(runs) < all_runs:
+            size += f", resolution {resolution(runs)}"
+        return size, alias_lines(list(self.factors), runs)
+
     def _num_points(self) -> int:
         if self.design == "full_factorial":
             return prod(len(levels) for levels in self.factors.values())
         if self.design == "one_factor":
             return 1 + sum(len(levels) - 1 for levels in self.factors.values())
         if self.design == "fractional_factorial":
-            return len(two_level_runs(len(self.factors)))
+            return self.runs or fewest_runs(len(self.factors))
         return len(self.rows) + (self.design in FROM_BASE)
 
     def _points(self) -> Iterator[tuple[Flat, list[Cell]]]:
@@ -163,7 +180,7 @@ class Ablation(Settings):
             sorted(levels, key=lambda level, path=path: level != reference[path])  # type: ignore[misc]
             for path, levels in self.factors.items()
         ]
-        for run in two_level_runs(len(ordered)):
+        for run in two_level_runs(len(ordered), self.runs):
             yield tuple(levels[high] for levels, high in zip(ordered, run, strict=True))
 
     def _factorial(
@@ -183,28 +200,6 @@ class Ablation(Settings):
     def _level(self, path: str, value: Any) -> Cell:
         order = self.factors[path].index(value)
         return _cell(path, label(value), order, value == self._reference()[path])
-
-
-def two_level_runs(num_factors: int) -> list[tuple[int, ...]]:
-    """Runs of a two-level design of resolution IV or better, 0 for low and 1 for high.
-
-    With k basic columns the others are products of an odd number of them. A product of two or three
-    such columns is then never constant, so no main effect is mixed with another or with a pair's.
-
-    Source:
-        Box and Hunter, The 2^(k-p) fractional factorial designs, Technometrics 3 (1961).
-    """
-    basic = 1
-    while 2 ** (basic - 1) < num_factors:
-        basic += 1
-    words = sorted(
-        (word for word in product((0, 1), repeat=basic) if sum(word) % 2),
-        key=lambda word: (sum(word), [-bit for bit in word]),
-    )[:num_factors]
-    return [
-        tuple(sum(b * w for b, w in zip(bits, word, strict=True)) % 2 for word in words)
-        for bits in product((0, 1), repeat=basic)
-    ]
 
 
 def _cell(factor: str, level: str, order: int, baseline: bool) -> Cell:

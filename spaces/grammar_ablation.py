@@ -6,12 +6,14 @@ from typing import Any
 from spaces.ablation import DESIGNS, FROM_BASE, Ablation
 from spaces.axes import label
 from spaces.check import Entry, closed_set, default, flatten, read_setting
+from spaces.fraction import fewest_runs
 from spaces.reader import Document
 from tcpa_core.config import Flat
 from tcpa_core.errors import ConfigError, nearest
 
 _KEYS = (
-    "design", "baseline", "factors", "rows", "cumulative", "datasets", "seeds", "test", "race",
+    "design", "baseline", "factors", "runs", "rows", "cumulative", "datasets", "seeds", "test",
+    "race",
 )  # fmt: skip
 
 
@@ -55,6 +57,7 @@ def read_ablation(document: Document, base: Flat, fixed: Mapping[str, Entry]) ->
             _check_two_levels(document, factors)
         varied = set(factors)
         parts: Flat = {"factors": factors, "baseline": _factor_baseline(document, factors, base)}
+        parts["runs"] = _read_runs(document, design, len(factors))
     else:
         rows = _read_rows(document, design, cumulative=flags["cumulative"])
         varied = {path for changes in rows.values() for path in changes}
@@ -143,6 +146,25 @@ def _read_factors(document: Document) -> dict[str, tuple[Any, ...]]:
                 raise ConfigError(f"ablation factor {path} lists {level!r} twice ({entry.place}).")
         factors[path] = tuple(levels)
     return factors
+
+
+def _read_runs(document: Document, design: str, num_factors: int) -> int | None:
+    """Size of a fraction, where the file gives one."""
+    runs, place = document.data["ablation"].get("runs"), document.place("ablation", "runs")
+    if runs is None:
+        return None
+    if design != "fractional_factorial":
+        raise ConfigError(
+            f"ablation.runs is for design fractional_factorial, not {design} ({place}); remove it."
+        )
+    possible = [2**k for k in range(1, num_factors + 1) if 2**k > num_factors]
+    if runs not in possible or type(runs) is not int:
+        raise ConfigError(
+            f"ablation.runs of {num_factors} factors must be one of "
+            f"{', '.join(map(str, possible))}, got {runs!r} ({place}); leave it out for "
+            f"{fewest_runs(num_factors)}."
+        )
+    return runs
 
 
 def _check_two_levels(document: Document, factors: Mapping[str, tuple[Any, ...]]) -> None:

@@ -1,4 +1,4 @@
-"""Optimisation history: every trial with a value, the best so far, and the regret."""
+"""Optimisation history: every point with a value, the best so far, and the regret."""
 
 import numpy as np
 import pandas as pd
@@ -22,21 +22,36 @@ PLACE = 1
 
 
 def prepare(tables: Frames) -> pd.DataFrame:
-    """Columns number, value, status, methods, best, regret; trials in the order planned.
+    """Columns number, value, status, methods, best, regret; points in the order planned.
 
-    `best` runs over completed trials; `regret` is its distance from the study's best.
+    A point's value is the mean over its completed replicates, or over what it has where none did.
+    It is "completed" with all of them: `best` runs over such points only, and `regret` is its
+    distance from the study's best.
     """
     objective = tables.study.objectives[0]
-    frame = tables.trials.reset_index(drop=True)
+    trials = tables.trials
+    value = trials[objective.metric].astype(float)
+    value = value.where(np.isfinite(value))
+    is_used = (trials["left_out"] == "").to_numpy()
+    by_point = pd.DataFrame(
+        {
+            "point": trials["point"].fillna(trials["trial"]).to_numpy(),
+            "used": value.where(is_used).to_numpy(),
+            "any": value.to_numpy(),
+            "is_used": is_used,
+            "methods": method_column(trials).to_numpy(),
+        }
+    ).groupby("point", sort=False)
+    data = by_point[["used", "any"]].mean()
     data = pd.DataFrame(
         {
-            "number": frame.index,
-            "value": frame[objective.metric].astype(float),
-            "status": frame["status"],
-            "methods": method_column(frame),
+            "number": np.arange(len(data)),
+            "value": data["used"].fillna(data["any"]).to_numpy(),
+            "status": np.where(by_point["is_used"].all(), "completed", "incomplete"),
+            "methods": by_point["methods"].first().fillna("").to_numpy(),
         }
     )
-    data = data[np.isfinite(data["value"])]
+    data = data[data["value"].notna()]
     done = data["value"].where(data["status"] == "completed")
     data["best"] = (done.cummax() if objective.maximize else done.cummin()).ffill()
     final = done.max() if objective.maximize else done.min()
@@ -59,7 +74,7 @@ def gist(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
-    """Points by method (pruned ones hollow), the running best as a line, the regret below."""
+    """Points by method (incomplete ones hollow), the running best as a line, the regret below."""
     if data.empty:
         return "No trial has a result yet, so there is no history."
     metric = tables.study.objectives[0].metric
@@ -88,5 +103,5 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         bottom.yaxis.set_minor_locator(NullLocator())
         log_axis(bottom.yaxis)
     bottom.set_ylabel("regret")
-    bottom.set_xlabel("trial (hollow: stopped early)")
+    bottom.set_xlabel("point, mean over its seeds (hollow: a seed is missing)")
     return figure

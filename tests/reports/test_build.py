@@ -90,7 +90,7 @@ def test_columns_tell_their_meaning(tmp_path: Path) -> None:
     build_report(study)
     schema = pq.read_schema(study / "tables" / "trials.parquet")
     assert schema.field("val_accuracy").metadata[b"unit"] == b"fraction"
-    assert schema.metadata[b"tcpa.schema_version"] == b"3"
+    assert schema.metadata[b"tcpa.schema_version"] == b"4"
     assert "optim.lr" in schema.names
 
 
@@ -108,7 +108,7 @@ ODD = {
     "constant": (
         [e for n in range(12) for e in (planned(n, optim__lr=0.01 * n + 0.01),
                                         final(n, "completed", 0.5))],
-        "is the same in all trials",
+        "is the same in all points",
     ),
 }  # fmt: skip
 

@@ -31,7 +31,7 @@ def trials(n: int = 300) -> pd.DataFrame:
     return pd.DataFrame({
         "methods": np.where(is_tcpa, '["tcpa"]', '["linear"]'), "optim.lr": lr,
         "tcpa.k": pd.array(np.where(is_tcpa, k, 0), dtype="Int64"), "idle": random.random(n),
-        "val_accuracy": value, "left_out": "",
+        "val_accuracy": value, "left_out": "", "point": [str(k) for k in range(n)],
     }).assign(**{"tcpa.k": lambda t: t["tcpa.k"].mask(~is_tcpa)})  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def test_marginals_of_a_tree_by_brute_force() -> None:
 def test_an_interaction_is_told_from_an_additive_function() -> None:
     random = np.random.default_rng(4)
     x = random.random((400, 3)) - 0.5
-    rows = pd.DataFrame(x, columns=["a", "b", "c"]).assign(left_out="")
+    rows = pd.DataFrame(x, columns=["a", "b", "c"]).assign(left_out="", point=range(400))
     space = {"axes": {k: {"float": [-0.5, 0.5]} for k in "abc"}}
     study = Study({"name": "x", "kind": "search", "space": space})
     found = {}
@@ -132,7 +132,7 @@ def test_categories_weigh_alike_however_they_are_coded() -> None:
     code = random.integers(0, 3, 300)
     table = pd.DataFrame({
         "methods": np.array(["a", "b", "c"])[code], "idle": random.random(300), "left_out": "",
-        "val_accuracy": np.array([0.9, 0.3, 0.6])[code],
+        "point": range(300), "val_accuracy": np.array([0.9, 0.3, 0.6])[code],
     })  # fmt: skip
     space = {"axes": {"methods": {"choice": ["a", "b", "c"]}, "idle": {"float": [0, 1]}}}
     rows, _ = importance_tables(table, Study({"name": "x", "kind": "search", "space": space}))
@@ -142,9 +142,9 @@ def test_categories_weigh_alike_however_they_are_coded() -> None:
 
 def test_little_and_constant_give_sentences() -> None:
     few = trials(9)
-    assert "needs 10 completed trials, there are 9" in importance_tables(few, STUDY)[1]
+    assert "needs 10 completed points, there are 9" in importance_tables(few, STUDY)[1]
     same = trials(50).assign(val_accuracy=0.5)
-    assert "is the same in all trials" in importance_tables(same, STUDY)[1]
+    assert "is the same in all points" in importance_tables(same, STUDY)[1]
 
 
 def test_identity_follows_the_trials_it_is_of() -> None:

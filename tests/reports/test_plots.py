@@ -78,7 +78,7 @@ def hunt(folder: Path, values: Sequence[float], *, finished: bool = True) -> Pat
     """A search of such objectives; its last trial may still run."""
     events = []
     for n, value in enumerate(values):
-        events += [planned(n, optim__lr=0.01 * (n % 9 + 1)), epoch(n, 1, value)]
+        events += [planned(n, optim__lr=0.01 * (n % 9 + 1), idle=n), epoch(n, 1, value)]
         events += [final(n, "completed", value, duration_s=1.0 + n % 5, flops_per_image=1e8)]
     if not finished:
         events += [planned(len(values)), epoch(len(values), 1, 0.1)]

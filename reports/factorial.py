@@ -1,0 +1,130 @@
+"""Contrasts of a factorial design, one value for each seed: level means, interactions of pairs.
+
+A contrast compares runs that differ in the factors in question only, and a seed counts where it has
+all of these runs. A fraction has no such runs: there a contrast is over all runs of a seed, whose
+columns are orthogonal, so that other factors add the same to both sides.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+from spaces.fraction import Effect, Runs, aliases, is_orthogonal, resolution
+
+Run = tuple[str, ...]
+"""A level of each factor."""
+Values = Mapping[tuple[int, Run], float]
+"""Value by seed and run."""
+
+
+@dataclass(frozen=True)
+class Factorial:
+    """Runs of a full or fractional design."""
+
+    factors: tuple[str, ...]
+    levels: tuple[tuple[str, ...], ...]
+    """Of each factor, the baseline first."""
+    runs: tuple[Run, ...]
+    """As planned, replicates not counted."""
+
+    @cached_property
+    def coded(self) -> Runs:
+        """Runs of two-level factors, 1 where a level is not the baseline."""
+        return tuple(
+            tuple(int(level != names[0]) for level, names in zip(run, self.levels, strict=True))
+            for run in self.runs
+        )
+
+    @cached_property
+    def is_fraction(self) -> bool:
+        """Whether the design is a part of all runs that has contrasts of its own."""
+        return (
+            len(self.runs) < prod(map(len, self.levels))
+            and all(len(names) == 2 for names in self.levels)
+            and is_orthogonal(self.coded)
+        )
+
+    @cached_property
+    def aliases(self) -> Mapping[Effect, tuple[Effect, ...]]:
+        """Of a fraction, the aliases of main effects and pairs."""
+        return aliases(self.coded) if self.is_fraction else {}
+
+    @property
+    def resolution(self) -> str:
+        """Roman numeral of a fraction's resolution."""
+        return resolution(self.coded)
+
+    def level_means(self, place: int, values: Values) -> tuple[list[dict[int, float]], str]:
+        """Mean of each level of a factor by seed, and what had to be left out."""
+        blocks, seeds, left_out = self._complete((place,), values)
+        means = [
+            {s: _mean(values, s, [run for block in blocks for run in block if run[place] == level])
+             for s in seeds if any(run[place] == level for block in blocks for run in block)}
+            for level in self.levels[place]
+        ]  # fmt: skip
+        return means, left_out
+
+    def interaction(
+        self, places: tuple[int, int], levels: tuple[str, str], values: Values
+    ) -> dict[int, float]:
+        """How much a level of one factor changes the effect of a level of another, by seed.
+
+        (y11 - y01) - (y10 - y00) with 0 for the baseline, averaged over all other factors.
+        """
+        blocks, seeds, _ = self._complete(places, values)
+        bases = [self.levels[place][0] for place in places]
+        found: dict[int, float] = {}
+        for seed in seeds:
+            means = {}
+            for corner in ((i, j) for i in (0, 1) for j in (0, 1)):
+                at = [levels[k] if high else bases[k] for k, high in enumerate(corner)]
+                runs = [run for block in blocks for run in block
+                        if [run[place] for place in places] == at]  # fmt: skip
+                if runs:
+                    means[corner] = _mean(values, seed, runs)
+            if len(means) == 4:
+                found[seed] = means[1, 1] - means[0, 1] - means[1, 0] + means[0, 0]
+        return found
+
+    def _complete(
+        self, places: tuple[int, ...], values: Values
+    ) -> tuple[list[list[Run]], list[int], str]:
+        """Blocks of runs to compare, and the seeds that have a value for each run of them.
+
+        Seeds that lack a run are left out. Only where fewer than two would be left, the block that
+        most seeds lack is left out instead.
+        """
+        blocks = self._blocks(places, values)
+        seeds = sorted({seed for seed, _ in values})
+        whole = [{s for s in seeds if all((s, run) in values for run in block)} for block in blocks]
+        kept = list(range(len(blocks)))
+        while kept:
+            found = set(seeds).intersection(*(whole[i] for i in kept))
+            if len(found) >= min(2, len(seeds)) or (found and len(kept) == 1):
+                left_out = [f"seed {s}" for s in seeds if s not in found]
+                if len(kept) < len(blocks):
+                    left_out.append(
+                        f"{len(blocks) - len(kept)} of {len(blocks)} combinations of the others"
+                    )
+                return [blocks[i] for i in kept], sorted(found), ", ".join(left_out)
+            kept.remove(min(kept, key=lambda i: len(whole[i])))
+        return [], [], "every seed" if seeds else ""
+
+    def _blocks(self, places: tuple[int, ...], values: Values) -> list[list[Run]]:
+        """Runs that differ in these factors only, with every level that has a value at all."""
+        if self.is_fraction:
+            return [list(self.runs)]
+        met = {(place, run[place]) for _, run in values for place in places}
+        found: defaultdict[Run, list[Run]] = defaultdict(list)
+        for run in self.runs:
+            if all((place, run[place]) in met for place in places):
+                others = tuple(name for k, name in enumerate(run) if k not in places)
+                found[others].append(run)
+        size = prod(sum(at == place for at, _ in met) for place in places)
+        return [block for block in found.values() if len(block) == size]
+
+
+def _mean(values: Values, seed: int, runs: Sequence[Run]) -> float:
+    return sum(values[seed, run] for run in runs) / len(runs)
