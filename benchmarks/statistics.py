@@ -10,11 +10,15 @@ far from what Student's interval supposes and is shown for information.
 import argparse
 import math
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from reports.stats import BCA_FROM, MEDIAN_FROM, bca_interval, compare_paired, holm, summarise
+from reports.factorial import Factorial
+from reports.importance import fanova, ped_anova
+from reports.stats import MEDIAN_FROM, bca_interval, compare_paired, holm, summarise
+from spaces.fraction import two_level_runs
 
 SEEDS = (3, 5, 10, 20)
 LEVELS = 6
@@ -34,15 +38,18 @@ def coverage(random: np.random.Generator, repeats: int) -> Iterator[tuple[str, f
                 f.low <= 0 <= f.high for f in found if f.low is not None and f.high is not None
             )
             yield f"mean, Student, {name}, n = {n}", hits / repeats, repeats
-        for label, statistic, fewest in (
-            ("difference", np.mean, BCA_FROM),
-            ("median", np.median, MEDIAN_FROM),
-        ):
-            for n in (fewest, 25, 40):
-                rows = draw(random, (repeats // 2, n))
-                pairs = [bca_interval(row, statistic, seed) for seed, row in enumerate(rows)]
-                hits = sum(low <= 0 <= high for low, high in pairs)
-                yield f"{label}, BCa, {name}, n = {n}", hits / len(pairs), len(pairs)
+        for n in (MEDIAN_FROM, 25, 40):
+            rows = draw(random, (repeats // 2, n))
+            pairs = [bca_interval(row, np.median, seed) for seed, row in enumerate(rows)]
+            hits = sum(low <= 0 <= high for low, high in pairs)
+            yield f"median, BCa, {name}, n = {n}", hits / len(pairs), len(pairs)
+        for n in (6, 10, 19):
+            rows = draw(random, (repeats // 4, n))
+            ranked = [compare_paired(dict(enumerate(row)), dict.fromkeys(range(n), 0.0), "wilcoxon")
+                      for row in rows]  # fmt: skip
+            hits = sum(one.low <= 0 <= one.high for one in ranked
+                       if one.low is not None and one.high is not None)  # fmt: skip
+            yield f"difference, Wilcoxon, {name}, n = {n}", hits / len(rows), len(rows)
 
 
 def false_positives(random: np.random.Generator, repeats: int) -> Iterator[tuple[str, float, int]]:
@@ -65,6 +72,44 @@ def false_positives(random: np.random.Generator, repeats: int) -> Iterator[tuple
             p_one = compare_paired(dict(enumerate(row)), dict.fromkeys(range(n), 0.0), "wilcoxon").p
             rejected += p_one is not None and p_one < 0.05
         yield f"Wilcoxon over {n} datasets", rejected / repeats, repeats
+    yield from _factorial(random, repeats // 8)
+    yield from _importance(random, repeats // 80)
+
+
+def _factorial(random: np.random.Generator, repeats: int) -> Iterator[tuple[str, float, int]]:
+    """Families of a design of five factors in 16 runs in which no factor does anything."""
+    runs = tuple(tuple(map(str, run)) for run in two_level_runs(5))
+    design = Factorial(tuple("abcde"), (("0", "1"),) * 5, runs)
+    for n in (3, 5):
+        mains = pairs = 0
+        for _ in range(repeats):
+            values = {(s, run): 0.01 * s + random.normal(0, 0.01) for s in range(n) for run in runs}
+            means = [design.level_means(place, values)[0] for place in range(5)]
+            mains += _any_differs([compare_paired(high, low).p for low, high in means])
+            effects = [
+                design.interaction(places, ("1", "1"), values)
+                for places in combinations(range(5), 2)
+            ]
+            pairs += _any_differs([compare_paired(e, dict.fromkeys(e, 0.0)).p for e in effects])
+        yield f"any of 5 two-level factors after Holm, n = {n}", mains / repeats, repeats
+        yield f"any of 10 interactions after Holm, n = {n}", pairs / repeats, repeats
+
+
+def _any_differs(p_values: list[float | None]) -> bool:
+    return any(p is not None and p < 0.05 for p in holm(p_values))
+
+
+def _importance(random: np.random.Generator, repeats: int) -> Iterator[tuple[str, float, int]]:
+    """Axes called distinct that do nothing: three beside one that does, 20 points of 5 seeds."""
+    found = {"fANOVA": 0, "PED-ANOVA": 0}
+    for _ in range(repeats):
+        x = random.random((20, 4))
+        y = 0.05 * np.sin(3 * x[:, 0]) + random.normal(0, 0.01, 20)
+        rows = np.repeat(x, 5, axis=0), np.repeat(y, 5) + random.normal(0, 0.01, 100)
+        for name, judge in (("fANOVA", fanova), ("PED-ANOVA", ped_anova)):
+            found[name] += sum(one["is_distinct"] for one in judge(*rows, [1, 2, 3]))
+    for name, count in found.items():
+        yield f"idle axis by {name}, 20 points of 5 seeds", count / (3 * repeats), 3 * repeats
 
 
 def main() -> None:
