@@ -249,9 +249,9 @@ def _write_tables(arrow: Mapping[str, pa.Table], folder: Path) -> None:
 def _write_texts(found: Frames, references: tuple[Reference, ...], folder: Path) -> str:
     """Markdown and LaTeX of the tables that a paper prints; the ablation's Markdown is returned."""
     texts = {}
-    markdown = to_markdown(found.ablation, found.effects, references)
+    markdown = to_markdown(found.ablation, references, found.effects)
     if markdown:
-        latex = to_latex(found.ablation, found.effects, references)
+        latex = to_latex(found.ablation, references, found.effects)
         texts = {"ablation.md": markdown, "ablation.tex": latex}
     wide = wide_tables(found.across, found.scores, found.ranks, found.groups)
     if wide:

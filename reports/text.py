@@ -153,8 +153,10 @@ class Effects:
     rows: tuple[tuple[str, ...], ...]
 
 
-def effect_tables(effects: pd.DataFrame) -> list[Effects]:
+def effect_tables(effects: pd.DataFrame | None) -> list[Effects]:
     """Interactions on val, a table for each data set; aliases where there are any."""
+    if effects is None:
+        return []
     found = []
     val = effects[effects["metric"] == METRICS[0]]
     for dataset, part in val.groupby("dataset", sort=False):
@@ -187,7 +189,9 @@ def cells(row: Row) -> dict[str, str]:
 
 
 def to_markdown(
-    table: pd.DataFrame, effects: pd.DataFrame, references: Sequence[Reference] = ()
+    table: pd.DataFrame,
+    references: Sequence[Reference] = (),
+    effects: pd.DataFrame | None = None,
 ) -> str:
     """Every factor as a Markdown table; best bold, second underlined."""
     parts = []
@@ -220,7 +224,9 @@ def to_markdown(
 
 
 def to_latex(
-    table: pd.DataFrame, effects: pd.DataFrame, references: Sequence[Reference] = ()
+    table: pd.DataFrame,
+    references: Sequence[Reference] = (),
+    effects: pd.DataFrame | None = None,
 ) -> str:
     """Every factor as a booktabs table; needs the packages booktabs and xcolor."""
     parts = []
