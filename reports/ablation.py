@@ -169,7 +169,7 @@ def _level_notes(row: Trial) -> Iterator[str]:
             f"The mean of {name} is moved by {100 * row['shift']:+.2f}: what the seeds that it "
             "lacks are worth to the other levels."
         )
-    if row["n_paired"] > 1 and pd.isna(row["p"]):
+    if row["n_paired"] > 1 and pd.isna(row["diff_low"]):
         yield (
             f"The differences of {name} to the baseline are equal in all {row['n_paired']} seeds, "
             "so they have neither interval nor test."
