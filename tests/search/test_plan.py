@@ -140,3 +140,18 @@ def test_what_is_shown_names_the_axes_and_hides_secrets(
                  "at most 5 a trial", "fraction_of"):  # fmt: skip
         assert part in shown
     assert "sesame" not in shown
+
+
+def test_a_fraction_tells_its_resolution_and_aliases(tmp_path: Path) -> None:
+    factors = ", ".join(f"{p}: [0.0, 0.1]" for p in ("optim.weight_decay", "train.dropout"))
+    text = HEAD + (
+        "ablation: {design: fractional_factorial, runs: 4, seeds: 1, "
+        f"factors: {{optim.lr: [0.001, 0.2], {factors}}}, "
+        "baseline: {optim.lr: 0.001, optim.weight_decay: 0.0, train.dropout: 0.0}}\n"
+    )
+    plan = make_plan(write(tmp_path, text), root=tmp_path / "studies")
+    console = Console(file=io.StringIO(), width=200)
+    show_plan(plan, console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "4 of 8 runs, resolution III" in shown
+    assert "lr = weight_decay × dropout" in shown and "dropout = lr × weight_decay" in shown
