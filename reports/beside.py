@@ -16,8 +16,8 @@ from reports.frames import Frames
 from reports.reference import BACKBONE, VTAB_TRAIN_IMAGES, load_reference
 from reports.text import Reference
 
-SELECTIONS = {"best_val": "best val epoch", "last_epoch": "last epoch",
-              "best_test_epoch": "best test epoch"}  # fmt: skip
+SELECTIONS = {"best_val": "best val epoch", "best_val_loss": "best val loss epoch",
+              "last_epoch": "last epoch", "best_test_epoch": "best test epoch"}  # fmt: skip
 """Our `train.selection` in the words of reference.csv."""
 
 DATASETS = {

@@ -49,6 +49,8 @@ _STUDY_KEYS = (
 """What `--set` takes beside settings of a trial."""
 
 MAX_SEEDS = 1_000
+BY_LOSS = "best_val_loss"
+"""`train.selection` of a study that optimises val_loss."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,8 @@ def read_draft(
     ablation = read_ablation(document, base, fixed) if is_ablation else None
     _drop_other_methods(base, axes, ablation, fixed, places)
     _follow_protocol(base, axes, ablation, places)
+    objective = _read_objective(document)
+    _follow_objective(objective[0], base, axes, ablation, places)
     check_axes(axes, base, places)
     return Draft(
         name=_read_name(document),
@@ -111,7 +115,7 @@ def read_draft(
         axes=axes,
         relations=tuple(read_constraints(document, axes, base, narrowed=bool(fixed))),
         ablation=ablation,
-        objective=_read_objective(document),
+        objective=objective,
         sampler=check_section(SamplerConfig, document, "sampler"),
         scheduler=_read_scheduler(document, base, axes, is_ablation),
         budget=check_section(Budget, document, "budget"),
@@ -241,6 +245,26 @@ def _follow_protocol(
         if agreed and path not in base and path not in axes:
             base[path] = value
             places[path] = f"protocol {name}"
+
+
+def _follow_objective(
+    leading: Objective,
+    base: Flat,
+    axes: Mapping[str, Axis],
+    ablation: Ablation | None,
+    places: dict[str, str],
+) -> None:
+    """Let trials give the lowest val loss where that is what is optimised.
+
+    A space that itself says which epoch selects is left as it is.
+    """
+    path = "train.selection"
+    said = {*base, *axes}
+    if ablation is not None:
+        said |= {*ablation.factors}.union(*ablation.rows.values(), *ablation.datasets.values())
+    if leading.metric == "val_loss" and path not in said:
+        base[path] = BY_LOSS
+        places[path] = "objective val_loss"
 
 
 def _read_name(document: Document) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Self
 from spaces.ablation import Ablation, Cell, DesignPoint
 from spaces.axes import Axis, ChoiceAxis, Suggester, label
 from spaces.check import Entry, default, methods
-from spaces.grammar import Draft, read_draft
+from spaces.grammar import BY_LOSS, Draft, read_draft
 from spaces.reader import Document, read_file, read_text
 from spaces.relations import parse_relation
 from spaces.settings import Budget, Objective, SamplerConfig, SchedulerConfig
@@ -393,7 +393,14 @@ def load_space(
         document = read_file(path, source, path.absolute().parent)
     settings, place = winner or ({}, "")
     entries = {path: Entry(value, place, Path.cwd()) for path, value in settings.items()}
-    return Space._build(document, overrides or {}, entries)
+    space = Space._build(document, overrides or {}, entries)
+    if space.objective[0].metric == "val_loss" and space.base.get("train.selection") == "best_val":
+        raise ConfigError(
+            "objective val_loss would be the loss of the epoch with the highest val accuracy, as "
+            f"train.selection is 'best_val' ({space._place}); set train.selection to {BY_LOSS!r}, "
+            "which is the default then, or to 'last_epoch'."
+        )
+    return space
 
 
 def preset_names() -> tuple[str, ...]:

@@ -181,10 +181,13 @@ class TrainConfig(Settings):
     """Beta(alpha, alpha) mixing of image pairs; 0 switches it off."""
     mixup_prob: float = Field(default=0.5, ge=0.0, le=1.0)
     """Probability that a batch is mixed."""
-    selection: Literal["best_val", "last_epoch", "best_test_epoch"] = "best_val"
-    """Which epoch's state is tested. best_test_epoch is some authors' rule; labelled."""
+    selection: Literal["best_val", "best_val_loss", "last_epoch", "best_test_epoch"] = "best_val"
+    """Which epoch a trial's values are of, and whose state is tested: that of the highest val
+    accuracy, of the lowest val loss (default of a study whose objective is val_loss), or the last
+    one. best_test_epoch is some authors' rule; labelled."""
     patience: int | None = Field(default=None, ge=1)
-    """Stop after this many epochs without a better val accuracy; None: never."""
+    """Stop after this many epochs without a better val accuracy, or val loss where best_val_loss
+    selects; None: never."""
     head_init: Literal["torch_default", "vpt", "trunc02"] = "torch_default"
     """Start of the head: as torch's Linear (TCPA, CVPT), VPT's authors', or N(0, 0.02²) cut at 2
     (SA²VP)."""
@@ -219,7 +222,8 @@ class _Sections(Settings):
 
     @model_validator(mode="after")
     def _val_must_be_unseen(self) -> Self:
-        selects = self.train.selection == "best_val" or self.train.patience is not None
+        by_val = self.train.selection in ("best_val", "best_val_loss")
+        selects = by_val or self.train.patience is not None
         if self.data.train_on == "train_and_val" and selects:
             raise ValueError(
                 "data.train_on='train_and_val' leaves no val to select by, got train.selection="

@@ -93,11 +93,14 @@ class Selected:
     state: MemberState
 
     def rank(self, rule: str) -> tuple[float, float]:
-        """Sort key of the selection rule; larger is better, ties go to the lower val loss."""
+        """Sort key of the selection rule; larger is better. Epochs of one val accuracy are told
+        apart by their loss, and the other way round."""
         if rule == "last_epoch":
             return (float(self.epoch), 0.0)
         if rule == "best_test_epoch":
             return (self.test_accuracy or 0.0, 0.0)
+        if rule == "best_val_loss":
+            return (-self.val_loss, self.val_accuracy)
         return (self.val_accuracy, -self.val_loss)
 
 
@@ -114,10 +117,11 @@ class Member:
     step: int = 0
     """Optimiser steps made so far."""
     selected: Selected | None = None
-    peak_accuracy: float = -1.0
-    """Highest val accuracy so far."""
+    peak: float | None = None
+    """Highest val accuracy of this stage, or lowest val loss negated where that selects; None: no
+    epoch yet."""
     stale_epochs: int = 0
-    """Epochs since the val accuracy last rose."""
+    """Epochs since the peak."""
     stage_epoch: int = 0
     """Epochs trained before the present stage began; 0 unless a method restarted the member."""
     stage_step: int = 0
@@ -379,6 +383,7 @@ class Pack:
                 "move that folder away to train the trial from its start."
             )
         state = _with_prefix(tensors, "state:")
+        info = {"peak": info.get("peak_accuracy"), **info}  # its name until best_val_loss came
         try:
             selected = info["selected"] and Selected(
                 **info["selected"], state=_with_prefix(tensors, "selected:") or state
@@ -444,7 +449,7 @@ class Pack:
             if restart:
                 member.state, member.moments = restart.state, {}
                 member.stage_epoch, member.stage_step = member.epoch, member.step
-                member.peak_accuracy, member.stale_epochs = -1.0, 0
+                member.peak, member.stale_epochs = None, 0
                 self._assembled = []
 
     @torch.no_grad()
@@ -678,7 +683,7 @@ EVAL_ROWS = 256
 _COUNTERS = (
     "epoch",
     "step",
-    "peak_accuracy",
+    "peak",
     "stale_epochs",
     "stage_epoch",
     "stage_step",
@@ -782,9 +787,10 @@ def _select(member: Member, candidate: Selected) -> None:
     rule, best = member.config.train.selection, member.selected
     if best is None or best.epoch <= member.stage_epoch or candidate.rank(rule) > best.rank(rule):
         member.selected = candidate
-    rose = candidate.val_accuracy > member.peak_accuracy
+    height = -candidate.val_loss if rule == "best_val_loss" else candidate.val_accuracy
+    rose = member.peak is None or height > member.peak
     member.stale_epochs = 0 if rose else member.stale_epochs + 1
-    member.peak_accuracy = max(member.peak_accuracy, candidate.val_accuracy)
+    member.peak = height if rose else member.peak
 
 
 def _reseeded(config: TrialConfig) -> TrialConfig:

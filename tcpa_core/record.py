@@ -85,8 +85,9 @@ class TrialResult:
     num_epochs: int = 0
     """Epochs really trained."""
     val_accuracy: float | None = None
-    """Of the selected epoch."""
+    """Of the selected epoch, see `train.selection`."""
     val_loss: float | None = None
+    """Of the same epoch; the lowest one where best_val_loss selects, as studies of it do."""
     test_accuracy: float | None = None
     """Read once, for the selected epoch; None for pruned trials."""
     test_loss: float | None = None

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from tcpa_core.backbone import Backbone, load_backbone
+from tcpa_core.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.config import BackboneConfig, TrialConfig
 from tcpa_core.data._images import ImageSource
 from tcpa_core.pack import Diverged, Member, Pack, TrialData, load_trial_data
@@ -349,6 +350,68 @@ def test_resume_is_bit_exact(
         assert torch.equal(tensor, resumed.state[key]), key
     assert member.selected is not None and resumed.selected is not None
     assert member.selected.val_accuracy == resumed.selected.val_accuracy
+
+
+VAL = [(0.9, 0.3), (0.5, 0.5), (0.7, 0.6), (0.8, 0.6)]
+"""Loss and accuracy on val by epoch: the loss rises again while the accuracy still does, too."""
+PICKS = {"best_val": 3, "best_val_loss": 2, "last_epoch": 4}
+
+
+@pytest.mark.parametrize("rule", PICKS)
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_a_result_is_of_the_epoch_that_the_rule_selects(
+    rule: str, is_resumed: bool, images: Path, backbone: Backbone, data: TrialData,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    config = _config(images, "linear", {"train.epochs": 4, "train.selection": rule})
+    pack = Pack(backbone, data)
+    member = pack.new_member("t", config)
+    for loss, accuracy in VAL:
+        monkeypatch.setattr(
+            Pack, "_evaluate", lambda *_, val=(loss, accuracy): ([val[0]], [val[1]])
+        )
+        _run(pack, [member], 1)
+        pack.save(member, tmp_path)
+        if is_resumed:
+            pack = Pack(backbone, data)
+            member = pack.restore(tmp_path, "t", config)
+    found = pack.result(member, "completed")
+    assert found.best_epoch == PICKS[rule]
+    assert (found.val_loss, found.val_accuracy) == VAL[PICKS[rule] - 1]
+    _, info = load_checkpoint(tmp_path / "best.safetensors")
+    assert info["selected"]["epoch"] == PICKS[rule]
+    assert info["selected"]["val_loss"] == found.val_loss
+
+
+@pytest.mark.parametrize(("rule", "trained"), [("best_val", 4), ("best_val_loss", 3)])
+def test_patience_watches_what_selects(
+    rule: str, trained: int, images: Path, backbone: Backbone, data: TrialData,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings = {"train.epochs": 9, "train.patience": 1, "train.selection": rule}
+    pack = Pack(backbone, data)
+    member = pack.new_member("t", _config(images, "linear", settings))
+    for loss, accuracy in VAL:
+        if not member.is_done:
+            monkeypatch.setattr(
+                Pack, "_evaluate", lambda *_, val=(loss, accuracy): ([val[0]], [val[1]])
+            )
+            _run(pack, [member], 1)
+    assert member.is_done and member.epoch == trained
+
+
+def test_a_checkpoint_of_an_older_version_is_taken_up(
+    images: Path, backbone: Backbone, data: TrialData, tmp_path: Path
+) -> None:
+    config = _config(images, "linear", {})
+    pack = Pack(backbone, data)
+    member = pack.new_member("t", config)
+    _run(pack, [member], 1)
+    pack.save(member, tmp_path)
+    tensors, info = load_checkpoint(tmp_path / "last.safetensors")
+    info["peak_accuracy"] = info.pop("peak")
+    save_checkpoint(tmp_path / "last.safetensors", tensors, info)
+    assert pack.restore(tmp_path, "t", config).peak == member.peak is not None
 
 
 def test_frozen_weights_stay(images: Path, data: TrialData) -> None:
