@@ -320,20 +320,6 @@ class StudyDir:
         return self._lock.lost_to
 
 
-def _as_run(space: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A stored space with what was the default when it was stored.
-
-    Until train.selection had best_val_loss, trials gave the loss of the epoch of the best accuracy
-    also where the loss was optimised; such a study goes on as it began.
-    """
-    goals = space.get("objective") or {}
-    leading = goals[0] if isinstance(goals, list) and goals else goals
-    says = any("train.selection" in (space.get(key) or {}) for key in ("base", "axes"))
-    if says or not isinstance(leading, dict) or leading.get("metric") != "val_loss":
-        return space
-    return {**space, "base": {**(space.get("base") or {}), "train.selection": "best_val"}}
-
-
 def _refuse_link(path: Path) -> None:
     if path.is_symlink():
         raise StudyError(

@@ -65,13 +65,18 @@ class Space(Settings):
     def from_stored(cls, data: Mapping[str, Any], source: str) -> Self:
         """Build the space of a study on disk.
 
-        What its protocol has come to fix since the study was made stays what it was: the default.
+        What its protocol or objective has come to fix since the study was made stays what it was:
+        the default.
 
         Raises:
             ConfigError: As `load_space`.
         """
         base, axes = dict(data.get("base") or {}), data.get("axes") or {}
-        name = base.get("protocol")
+        name, objective = base.get("protocol"), data.get("objective") or {}
+        leading = objective[0] if isinstance(objective, list) else objective
+        if isinstance(leading, dict) and leading.get("metric") == "val_loss":
+            if "train.selection" not in axes:
+                base.setdefault("train.selection", default("train.selection"))
         if name in protocol_names():
             protocol, chosen = load_protocol(name), plugins.names(METHODS)
             left = {path for facts in protocol.of_methods.values() for path in facts}

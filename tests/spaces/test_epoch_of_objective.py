@@ -52,7 +52,9 @@ def test_an_ablation_of_val_loss_too(tmp_path: Path) -> None:
     ablation = {"name": "a", "base": SPACE["base"], "objective": LOSS, "ablation": design}
     assert rule(space(tmp_path, ablation)) == "best_val_loss"
     design = {"design": "one_factor", "factors": {"train.selection": ["best_val", "last_epoch"]}}
-    assert rule(space(tmp_path, {**ablation, "ablation": design})) == "best_val"
+    found = space(tmp_path, {**ablation, "ablation": design})
+    assert rule(found) == "best_val"
+    assert rule(Space.from_stored(found.as_dict(), "s")) == "best_val"
 
 
 def test_the_most_accurate_epoch_is_refused_for_the_loss(tmp_path: Path) -> None:
