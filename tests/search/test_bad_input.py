@@ -19,9 +19,11 @@ from safetensors.torch import save_file
 from search import cli
 from search.study import StudyDir
 from spaces.space import load_space
+from tcpa_core.backbone import weights_fingerprint
+from tcpa_core.config import BackboneConfig, DataConfig
+from tcpa_core.data.base import dataset_fingerprint
 from tests.spaces.bad_spaces import BAD_SPACES
 
-PRINTS = {"data": "d", "weights": "w"}
 TAKEN = "digits_search"
 NO_TRACKER = "http://127.0.0.1:1"
 
@@ -47,7 +49,11 @@ class Place:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TCPA_CACHE", str(tmp_path / "cache"))
-    StudyDir.create(tmp_path / "studies", TAKEN, load_space("quickstart"), PRINTS, "")
+    prints = {
+        "data": dataset_fingerprint(DataConfig()),
+        "weights": weights_fingerprint(BackboneConfig()),
+    }
+    StudyDir.create(tmp_path / "studies", TAKEN, load_space("quickstart"), prints, "")
     return Place(tmp_path)
 
 
