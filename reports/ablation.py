@@ -279,12 +279,13 @@ def seed_shifts(by_seed: Sequence[Mapping[int, float]]) -> list[float]:
     seeds = sorted({seed for values in by_seed for seed in values})
     if all(len(values) in (0, len(seeds)) for values in by_seed):
         return [0.0] * len(by_seed)
-    cells = [(i, seeds.index(s), v) for i, one in enumerate(by_seed) for s, v in one.items()]
-    columns = np.zeros((len(cells), len(by_seed) + len(seeds)))
-    for row, (i, j, _) in enumerate(cells):
-        columns[row, [i, len(by_seed) + j]] = 1
-    fitted = np.linalg.lstsq(columns, np.array([v for *_, v in cells]), rcond=None)[0]
-    worth = dict(zip(seeds, fitted[len(by_seed) :], strict=True))
+    rows = [[values.get(seed, math.nan) for seed in seeds] for values in by_seed if values]
+    given = np.isfinite(rows).astype(float)
+    # Each level's mean is taken off; what is left of the normal equations is about the seeds.
+    shares = given / given.sum(axis=1, keepdims=True)
+    centred = given * (np.nan_to_num(rows) - (shares * np.nan_to_num(rows)).sum(axis=1)[:, None])
+    normal = np.diag(given.sum(axis=0)) - shares.T @ given
+    worth = dict(zip(seeds, np.linalg.pinv(normal) @ centred.sum(axis=0), strict=True))
     shifts = []
     for i, one in enumerate(by_seed):
         others = {seed for k, values in enumerate(by_seed) if k != i for seed in values}

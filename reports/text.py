@@ -131,17 +131,29 @@ def _family_note(rows: Sequence[Row]) -> list[str]:
     return [f"p is adjusted by Holm over {family}."] if family else []
 
 
+def pair_name(row: Mapping[Any, Any], several: bool) -> str:
+    """'a × b', or with their levels 'a=1 × b=2'."""
+    names = [row["factor"], row["other"]]
+    if several:
+        names = [f"{n}={v}" for n, v in zip(names, (row["level"], row["other_level"]), strict=True)]
+    return " × ".join(names)
+
+
 def effect_cells(row: Mapping[Any, Any], several: bool) -> tuple[str, ...]:
     """An interaction as text: name, n, effect, p, d_z, aliases.
 
     Args:
         several: A factor has more than two levels, so that levels are named too.
     """
-    names = [row["factor"], row["other"]]
-    if several:
-        names = [f"{n}={v}" for n, v in zip(names, (row["level"], row["other_level"]), strict=True)]
     effect = with_interval(row["effect"], row["low"], row["high"], row["n"], row["p"]) + stars(row)
-    return (" × ".join(names), str(row["n"]), effect, _p(row), signed(row["dz"]), row["aliases"])
+    return (
+        pair_name(row, several),
+        str(row["n"]),
+        effect,
+        _p(row),
+        signed(row["dz"]),
+        row["aliases"],
+    )
 
 
 @dataclass(frozen=True, slots=True)

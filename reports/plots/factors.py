@@ -39,7 +39,11 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         axes.plot(100 * row["mean"], place, marker, color=colour, ms=4)
     axes.set_yticks(range(len(data)), labels)
     axes.set_ylim(len(data) - 0.5, -0.5)
-    interval = "95 % interval" if data["low"].notna().any() else "one seed: no interval"
+    interval = (
+        "95 % interval"
+        if data["low"].notna().any()
+        else ("one seed: no interval" if data["n"].max() == 1 else "all seeds equal: no interval")
+    )
     axes.set_xlabel(f"val accuracy (%)\nmean, {interval}")
     return figure
 

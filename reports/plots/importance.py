@@ -32,6 +32,6 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         axes.barh(rows.index, rows["importance"], color=colours, height=0.6)
         for place, row in enumerate(rows.to_dict("records")):
             axes.plot([row["low"], row["high"]], [place, place], color="#444444", lw=1)
-        axes.set_xlabel(f"{label}\n(grey: not told from chance)")
+        axes.set_xlabel(f"{label}\n({rows['n'].max()} points; grey: not told from chance)")
     figure.axes[0].invert_yaxis()
     return figure

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from reports.cross import (
     rank_rows,
 )
 from reports.plots.ranks import joined
-from tests.reports.studies import final, over_datasets, planned, write
+from tests.reports.studies import cell, final, over_datasets, planned, write
 
 
 def test_critical_difference_of_demsar() -> None:
@@ -169,3 +170,65 @@ def test_one_seed_on_each_dataset_has_no_interval(tmp_path: Path) -> None:
     text = (tmp_path / "single" / "tables" / "across.md").read_text()
     assert "| VPT | 50.00 (one seed) |" in text
     assert any("one seed shows no spread" in note for note in summary.notes)
+
+
+def test_differences_are_paired_by_seed_within_each_dataset(tmp_path: Path) -> None:
+    """Seeds differ by ten points, rows by one; a failed seed must not look like a difference."""
+    events: list[dict[str, Any]] = []
+    by = {"VPT": 0.0, "+R": 0.01, "+R+T": 0.02}
+    datasets = [f"d{k}" for k in range(8)]
+    random = np.random.default_rng(0)
+    for k, dataset in enumerate(datasets):
+        for order, (level, more) in enumerate(by.items()):
+            for seed in range(3):
+                n = len(events) // 2
+                at = cell("components", level, order, order == 0) | {"dataset": dataset}
+                events += [planned(n, seed=seed, cells=[at], row=level, data__root=dataset)]
+                lost = (level, seed) in (("+R", k % 3), ("+R+T", 2)) and k < 5
+                value = 0.5 + 0.1 * seed + more + 0.001 * random.standard_normal()
+                status = "failed" if lost else "completed"
+                events += [final(n, status, None if lost else value)]
+    study = write(tmp_path / "unpaired", events, "ablation")
+    found = reports.load(study)
+    rows = found.ablation[found.ablation["metric"] == "val_accuracy"]
+    means = rows.pivot(index="dataset", columns="level", values="mean")
+    assert (means["+R"] - means["VPT"]).tolist() == pytest.approx([0.01] * 8, abs=0.003)
+    ranks = found.ranks[found.ranks["metric"] == "val_accuracy"].set_index("level")
+    oracle = {}
+    for level in ("+R", "+R+T"):
+        diffs = []
+        for dataset in datasets:
+            one = found.trials[found.trials["data.root"] == dataset].set_index(["row", "seed"])
+            values = one["val_accuracy"]
+            pairs = [values[level, s] - values["VPT", s] for s in range(3)]
+            diffs.append(np.nanmean(pairs))
+        oracle[level] = np.array(diffs)
+        row = ranks.loc[level]
+        assert row["diff"] == pytest.approx(oracle[level].mean(), abs=1e-12)
+        assert row["diff"] == pytest.approx(by[level], abs=0.002)
+        assert row["p"] == pytest.approx(stats.wilcoxon(oracle[level]).pvalue)
+        assert row["diff_low"] > 0, "as the test, which rejects"
+        assert row["family"] == 2
+    assert ranks["mean_rank"].tolist() == [3.0, 2.0, 1.0]
+    build_report(study)
+    text = (study / "tables" / "across.md").read_text()
+    line = next(one for one in text.splitlines() if one.startswith("| +R+T |"))
+    assert line.count("**") >= 2 * 9, "best on every data set and on average"
+    assert any("+R on d0 lacks seed 0 (failed)" in note for note in found.notes)
+    assert any("The mean of components = +R on d0 is moved by" in note for note in found.notes)
+
+
+def test_one_failed_seed_of_two_datasets(tmp_path: Path) -> None:
+    rows = {"VPT": [0.6, 0.7, 0.8], "+R": [0.61, 0.71, 0.81]}
+    events = over_datasets({"dtd": rows, "svhn": rows})
+    events = [e for e in events if e["trial"] != "00005"]
+    at = cell("components", "+R", 1) | {"dataset": "dtd"}
+    events += [planned(5, seed=2, cells=[at], row="+R", data__root="dtd"), final(5, "failed")]
+    found = reports.load(write(tmp_path / "u", events, "ablation"))
+    ranks = found.ranks[found.ranks["metric"] == "val_accuracy"].set_index("level")
+    assert ranks.loc["+R", "diff"] == pytest.approx(0.01)
+    assert ranks["mean"].tolist() == pytest.approx([0.7, 0.71])
+    assert ranks["mean_rank"].tolist() == [2.0, 1.0]
+    assert ranks[["diff_low", "p"]].isna().all(axis=None), "equal differences"
+    text = "\n".join(found.notes)
+    assert "+R on svhn to the baseline are equal in all 3 seeds" in text

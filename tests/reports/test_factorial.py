@@ -196,6 +196,7 @@ def test_main_effects_beside_an_interaction_carry_a_hint(
     assert "depends on optim.lr" in hints["train.dropout"]
     assert hints["optim.weight_decay"] == ""
     build_report(study)
+    assert (study / "report" / "figures" / "effects.svg").is_file()
     page = (study / "report" / "report.html").read_text()
     assert "‡ optim.lr depends on train.dropout" in page
 

@@ -153,3 +153,48 @@ def test_identity_follows_the_trials_it_is_of() -> None:
     assert identity(many, STUDY) == identity(many.head(1210), STUDY)
     changed = many.assign(val_accuracy=many["val_accuracy"].where(many.index != 3, 0.1))
     assert identity(many, STUDY) != identity(changed, STUDY)
+
+
+def test_replicates_are_averaged_before_they_are_judged() -> None:
+    """As the same points once; sums in another order may move a tree's split a little."""
+    random = np.random.default_rng(6)
+    x = random.random((40, 3))
+    y = x[:, 0] + random.normal(0, 0.1, 40)
+    noise = random.normal(0, 0.1, (5, 40))
+    replicated = np.tile(x, (5, 1)), (y + noise - noise.mean(axis=0)).ravel()
+    for judge in (fanova, ped_anova):
+        expected, found = judge(x, y, [0, 1, 2]), judge(*replicated, [0, 1, 2])
+        shares = [one["importance"] for one in expected]
+        assert [one["importance"] for one in found] == pytest.approx(shares, abs=0.01)
+        assert [one["is_distinct"] for one in found] == [one["is_distinct"] for one in expected]
+
+
+def test_idle_axes_are_seldom_distinct_however_often_points_are_repeated() -> None:
+    random = np.random.default_rng(0)
+    called = {"fanova": 0, "ped_anova": 0}
+    repeats = {"fanova": 8, "ped_anova": 40}
+    for judge, times in ((fanova, repeats["fanova"]), (ped_anova, repeats["ped_anova"])):
+        for k in range(times):
+            x = random.random((20, 4))
+            real = 0.05 * np.sin(3 * x[:, 0]) if k % 2 else 0.0
+            quality = real + 0.01 * random.standard_normal(20)
+            y = np.repeat(quality, 5) + 0.01 * random.standard_normal(100)
+            found = judge(np.repeat(x, 5, axis=0), y, [1, 2, 3])
+            called[judge.__name__] += sum(one["is_distinct"] for one in found)
+    for name, times in repeats.items():
+        assert called[name] <= 0.05 * 3 * times, name
+
+
+def test_tables_count_points() -> None:
+    table = trials(60)
+    twice = pd.concat([table, table.assign(val_accuracy=table["val_accuracy"] + 0.01)])
+    once, _ = importance_tables(table, STUDY)
+    both, _ = importance_tables(twice, STUDY)
+    counts = {row["axis"]: row["n"] for row in both["importance"]}
+    assert counts == {row["axis"]: row["n"] for row in once["importance"]}
+    assert counts["methods"] == 60
+    shares = {(row["axis"], row["method"]): row["importance"] for row in once["importance"]}
+    for row in both["importance"]:
+        assert row["importance"] == pytest.approx(shares[row["axis"], row["method"]], abs=0.02)
+    few = pd.concat([trials(9)] * 5)
+    assert "needs 10 completed points, there are 9" in importance_tables(few, STUDY)[1]

@@ -34,6 +34,21 @@ def test_history_and_regret(tmp_path: Path) -> None:
     assert data["regret"].tolist() == pytest.approx([0.2, 0.2, 0, 0])
 
 
+def test_history_is_of_points(tmp_path: Path) -> None:
+    """Of three seeds each; one seed's luck is no best, nor is a point whose poor seed failed."""
+    points: list[list[float | None]] = [[0.5, 0.6, 0.7], [0.9, 0.5, 0.55], [0.95, None, 0.9]]
+    events = []
+    for n, (point, seed) in enumerate((p, s) for p in range(3) for s in range(3)):
+        value = points[point][seed]
+        events += [planned(n, seed=seed, optim__lr=0.1 + point)]
+        events += [final(n, "failed" if value is None else "completed", value)]
+    data = history.prepare(reports.load(write(tmp_path / "p", events)))
+    assert data["number"].tolist() == [0, 1, 2]
+    assert data["value"].tolist() == pytest.approx([0.6, 0.65, 0.925])
+    assert data["status"].tolist() == ["completed", "completed", "incomplete"]
+    assert data["best"].tolist() == pytest.approx([0.6, 0.65, 0.65])
+
+
 def test_sweep_and_curves(tmp_path: Path) -> None:
     events, number = [], 0
     for order, level in enumerate([1, 10, 100]):

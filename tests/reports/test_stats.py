@@ -8,6 +8,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
+import reports.stats as stats_module
 from reports.stats import (
     MEDIAN_FROM,
     bca_interval,
@@ -45,10 +46,54 @@ def test_paired_comparison_equals_scipy() -> None:
     assert found.dz == pytest.approx(reference.statistic / 3**0.5)
 
 
-def test_equal_differences_cannot_be_tested() -> None:
-    found = compare_paired({0: 0.3, 1: 0.5}, {0: 0.2, 1: 0.4})
-    assert found.diff == pytest.approx(0.1)
-    assert (found.p, found.dz) == (None, None)
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 25])
+@pytest.mark.parametrize("by", [0.0, 0.01, -0.1])
+def test_equal_differences_have_neither_test_nor_interval(n: int, by: float) -> None:
+    values = {s: 0.3 + 0.07 * s for s in range(n)}
+    for test in ("paired t", "wilcoxon"):
+        found = compare_paired({s: v + by for s, v in values.items()}, values, test)
+        assert found.n == n and found.diff == pytest.approx(by)
+        assert {found.p, found.dz, found.low, found.high, found.detectable} == {None}
+        assert (found.interval, found.test) == ("", "")
+
+
+def test_equal_values_have_no_interval() -> None:
+    for n in (2, 5, 30):
+        found = summarise([0.8] * n)
+        assert (found.n, found.mean, found.std) == (n, pytest.approx(0.8), pytest.approx(0))
+        assert {found.low, found.high, found.median_low, found.median_high} == {None}
+    tied = summarise([0.8] * 29 + [0.9])
+    assert tied.low is not None and tied.median_low is None, "most medians drawn are the same"
+
+
+@pytest.mark.parametrize("test", ["paired t", "wilcoxon"])
+def test_interval_and_test_agree_about_zero(test: stats_module.Test) -> None:
+    """Also where a bootstrap would not: skewed differences, ties, zeros, outliers."""
+    random = np.random.default_rng(5)
+    called = 0
+    for k in range(120):
+        n = int(random.integers(2, 24) if test == "paired t" else random.integers(14, 24))
+        d = random.normal(0.6, 1, n) if k % 2 else random.exponential(1, n) - 0.5
+        d = d.round(1) if k % 3 == 0 else d
+        d[0] += 20 * (k % 5 == 0)
+        found = compare_paired(dict(enumerate(d)), dict.fromkeys(range(n), 0.0), test)
+        assert found.p is not None and found.low is not None and found.high is not None
+        assert (found.p < 0.05) == (found.low > 0 or found.high < 0), d
+        assert found.low <= d.mean() <= found.high
+        called += found.p < 0.05
+    assert 20 < called < 110, "both answers were tried"
+
+
+def test_interval_of_wilcoxon_by_trying_shifts() -> None:
+    d = np.random.default_rng(11).normal(0.4, 1, 15)
+    found = compare_paired(dict(enumerate(d)), dict.fromkeys(range(15), 0.0), "wilcoxon")
+    assert found.low is not None and found.high is not None
+    for end, outside in ((found.low, -1), (found.high, 1)):
+        inside = stats.wilcoxon(d - (end - outside * 1e-6)).pvalue
+        beyond = stats.wilcoxon(d - (end + outside * 1e-6)).pvalue
+        assert beyond < 0.05 <= inside
+    few = compare_paired(dict(enumerate(d[:5])), dict.fromkeys(range(5), 0.0), "wilcoxon")
+    assert few.p is not None and few.p >= 0.05 and few.low is None, "five decide nothing"
 
 
 def test_holm_equals_statsmodels() -> None:

@@ -1,0 +1,50 @@
+"""Interactions of a factorial design's factors with 95 % intervals over seeds."""
+
+import textwrap
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports.ablation import heading
+from reports.frames import Frames
+from reports.plots.base import COLOURS, GREY, new_figure
+from reports.stats import ERROR
+from reports.text import pair_name
+
+TITLE = "Interactions of factors"
+KINDS = ("ablation",)
+PLACE = 1.5
+SHOWN = 30
+LETTERS = 40
+"""Of a pair's name in a line."""
+
+
+def prepare(tables: Frames) -> pd.DataFrame:
+    """The largest interactions on val accuracy, largest first."""
+    table = tables.effects
+    rows = table[(table["metric"] == "val_accuracy") & table["effect"].notna()]
+    return rows.sort_values("effect", key=lambda e: -e.abs(), kind="stable").head(SHOWN)
+
+
+def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
+    """A dot and an interval for each pair; grey where Holm's p does not tell it from 0."""
+    if data.empty:
+        return ""
+    several = bool(data.duplicated(["dataset", "factor", "other"]).any())
+    names = [
+        "\n".join(textwrap.wrap(heading(pair_name(row, several), str(row["dataset"])), LETTERS))
+        for row in data.to_dict("records")
+    ]
+    lines = max(name.count("\n") + 1 for name in names)
+    figure, axes = new_figure(0.75 + (0.12 + 0.12 * lines) * len(data))
+    axes.axvline(0, color="#888888", lw=0.6)
+    for place, row in enumerate(data.to_dict("records")):
+        is_told = pd.notna(row["p_holm"]) and row["p_holm"] < ERROR
+        colour = COLOURS[0] if is_told else GREY
+        if pd.notna(row["low"]):
+            axes.plot([100 * row["low"], 100 * row["high"]], [place, place], color=colour, lw=1.5)
+        axes.plot(100 * row["effect"], place, "o", color=colour, ms=4)
+    axes.set_yticks(range(len(data)), names)
+    axes.set_ylim(len(data) - 0.5, -0.5)
+    axes.set_xlabel("change of the other's effect on val\n(points, 95 % interval; grey: may be 0)")
+    return figure
