@@ -28,7 +28,7 @@ from search.past import read_past
 from search.study import Journal, StudyDir
 from spaces.reader import read_text
 from spaces.space import load_space, parse_override, preset_names
-from tcpa_core.backbone import _load_file, load_backbone
+from tcpa_core.backbone import load_backbone
 from tcpa_core.checkpoint import SCHEMA, _checksum, load_checkpoint, save_checkpoint
 from tcpa_core.config import BackboneConfig, DataConfig, TrialConfig
 from tcpa_core.data._cache import open_or_build
@@ -440,11 +440,11 @@ def _torch_files(folder: Path) -> Target:
 
 def _weight_files(folder: Path, suffix: str, weight: int, seeds: Sequence[bytes]) -> Target:
     path = folder / f"weights.{suffix}"
-    vit = load_backbone(BackboneConfig(name="vit_nano")).vit
+    cfg = BackboneConfig(name="vit_nano", weights=str(path))
 
     def read(data: bytes) -> object:
         path.write_bytes(data)
-        return _load_file(vit, path, "vit_nano")
+        return load_backbone(cfg)
 
     return Target(name=f"weights (.{suffix})", weight=weight, seeds=seeds, read=read)
 

@@ -58,6 +58,12 @@ class Study:
         return self.document.get("space") or {}
 
     @property
+    def preprocessing(self) -> list[Mapping[str, Any]]:
+        """What becomes of images in front of each backbone; [] in studies of older versions."""
+        found = self.document.get("preprocessing") or []
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+    @property
     def objectives(self) -> tuple[Objective, ...]:
         """What the study optimises, the leading one first; val_accuracy if it says nothing."""
         return _objectives(self.space)

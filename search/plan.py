@@ -14,12 +14,13 @@ from search.identity import configs_of, joined
 from search.redact import with_secrets, without_secrets
 from search.study import StudyDir, default_uri
 from spaces.space import Space
-from tcpa_core.backbone import Backbone, load_backbone, weights_fingerprint
+from tcpa_core.backbone import Backbone, check_size, load_backbone, weights_fingerprint
 from tcpa_core.config import BackboneConfig, DataConfig, Flat, TrialConfig
 from tcpa_core.data.base import Dataset, DataSummary, load_dataset
 from tcpa_core.estimate import epoch_seconds
 from tcpa_core.methods.base import deviations, method_class
 from tcpa_core.model import PackModel
+from tcpa_core.preprocessing import Preprocessing
 from tcpa_core.protocols.base import load_protocol
 
 Progress = Callable[[str, int, int], None]
@@ -45,6 +46,8 @@ class Plan:
     num_points: int | None
     """Distinct points of the space; None: not countable."""
     most_epochs: int
+    preprocessing: tuple[tuple[str, Preprocessing], ...]
+    """Backbones by name, and what becomes of images in front of each."""
     cost: str
     """A sentence on the time it will take."""
     warnings: tuple[str, ...]
@@ -68,7 +71,15 @@ class Plan:
             for config, summary in self.data.items()
             for flat in [{f"data.{key}": value for key, value in config.model_dump().items()}]
         ]
-        return StudyDir.create(self.root, self.name, self.space, self.fingerprints, uri, data)
+        return StudyDir.create(
+            self.root,
+            self.name,
+            self.space,
+            self.fingerprints,
+            uri,
+            data,
+            preprocessing=[{"backbone": n, **found.as_dict()} for n, found in self.preprocessing],
+        )
 
 
 def plan_space(
@@ -93,7 +104,8 @@ def plan_space(
     """
     StudyDir.check_free(root, name)
     configs = configs_of(space)
-    backbones, data = _check_parts(configs, progress)
+    backbones, data, preprocessing = _check_parts(configs, progress)
+    _check_sizes(space, backbones)
     uri = default_uri(root) if tracking_uri is None else with_secrets(tracking_uri)
     if tracking_uri is not None:
         from search.tracking import check_tracker  # loads MLflow
@@ -115,6 +127,7 @@ def plan_space(
         num_trials=num_trials,
         num_points=size,
         most_epochs=max(config.train.epochs for config in configs),
+        preprocessing=preprocessing,
         cost=cost.describe(space, num_trials, rates),
         warnings=_warnings(backbones.values(), data.values()),
         deviations=_deviations(configs),
@@ -164,6 +177,7 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
         ("cost", plan.cost),
         *(("data", _about(summary)) for summary in plan.data.values()),
         ("weights", plan.fingerprints["weights"]),
+        *(("images", f"{found} ({name})") for name, found in plan.preprocessing),
         ("study folder", str(plan.root / plan.name)),
         ("MLflow", without_secrets(plan.tracking_uri)),
     ]
@@ -201,21 +215,28 @@ def _num_trials(space: Space, size: int | None) -> int | None:
 
 def _check_parts(
     configs: list[TrialConfig], progress: Progress | None
-) -> tuple[dict[BackboneConfig, Backbone], dict[DataConfig, DataSummary]]:
+) -> tuple[
+    dict[BackboneConfig, Backbone],
+    dict[DataConfig, DataSummary],
+    tuple[tuple[str, Preprocessing], ...],
+]:
     """Decode the data, load the weights and fit the methods to them, before a trial has to."""
     backbones: dict[BackboneConfig, Backbone] = {}
     data: dict[tuple[DataConfig, int], Dataset] = {}
+    preprocessing: dict[tuple[str, Preprocessing], None] = {}
     for config in configs:
         if config.backbone not in backbones:
-            backbones[config.backbone] = _backbone(config.backbone)
+            backbones[config.backbone] = load_backbone(config.backbone, fetch=False)
         backbone = backbones[config.backbone]
+        preprocessing[config.backbone.name, backbone.preprocessing(config.data)] = None
         source = (config.data, backbone.img_size)
         if source not in data:
             data[source] = load_dataset(config.data, backbone.img_size, progress=progress)
         PackModel(backbone, [config], data[source].num_classes)
         for name in config.methods:
             method_class(name).check_classes(config, data[source].class_names)
-    return backbones, {config: found.summary for (config, _), found in data.items()}
+    summaries = {config: found.summary for (config, _), found in data.items()}
+    return backbones, summaries, tuple(preprocessing)
 
 
 def _warnings(backbones: Iterable[Backbone], data: Iterable[DataSummary]) -> tuple[str, ...]:
@@ -232,13 +253,13 @@ def _about(summary: DataSummary) -> str:
     )
 
 
-def _backbone(config: BackboneConfig) -> Backbone:
-    """The backbone; where its weights are the hub's, only its architecture."""
-    if not _from_hub(config):
-        return load_backbone(config)
-    backbone = load_backbone(config.model_copy(update={"weights": "random"}))
-    backbone.warnings.clear()
-    return backbone
+def _check_sizes(space: Space, backbones: Mapping[BackboneConfig, Backbone]) -> None:
+    """Refuse image sizes between the ends of an axis that do not fit a patch."""
+    axis = space.axes.get("backbone.img_size")
+    sizes = (axis.values() if axis else None) or ()
+    for config, backbone in backbones.items():
+        for size in sizes if config.img_size in sizes else ():
+            check_size(backbone.vit, config.name, size)
 
 
 def _from_hub(config: BackboneConfig) -> bool:

@@ -388,6 +388,8 @@ def _tags(group: Iterable[Event]) -> dict[str, str]:
         if event["kind"] == "started":
             about = {"device": event.get("device"), "t": event.get("t")}
             tags["tcpa.started"] = json.dumps(about)
+            if "preprocessing" in event:
+                tags["tcpa.preprocessing"] = json.dumps(event["preprocessing"])[:MAX_TAG]
         elif event["kind"] in FINAL_KINDS:
             kept = ("device", "warnings", "source_study", "source_trial", "t")
             beside = {key: event[key] for key in kept if key in event}

@@ -161,6 +161,8 @@ class StudyDir:
         fingerprints: Mapping[str, str],
         tracking_uri: str,
         data: Sequence[Mapping[str, Any]] = (),
+        *,
+        preprocessing: Sequence[Mapping[str, Any]] = (),
     ) -> Self:
         """Make the folder with its study.yaml.
 
@@ -168,6 +170,7 @@ class StudyDir:
             fingerprints: Identities of data and weights.
             tracking_uri: Where MLflow mirrors it; without secrets.
             data: What is in each data set (`DataSummary.as_dict`), and the settings that choose it.
+            preprocessing: What becomes of images in front of each backbone.
 
         Raises:
             StudyError: As `check_free`, or the disk is full.
@@ -183,6 +186,7 @@ class StudyDir:
             "space": space.as_dict(),
             "fingerprints": dict(fingerprints),
             "data": list(data),
+            "preprocessing": [dict(one) for one in preprocessing],
             "tracking_uri": tracking_uri,
         }
         try:

@@ -192,7 +192,8 @@ def _explain(err: ValidationError, path: str, place: str) -> str:
     """One sentence for the first problem: path, what is possible, value got, place."""
     problem = err.errors()[0]
     if problem["type"] == "value_error":  # our own validators write the sentence themselves
-        return f"{path}: {problem['ctx']['error']} ({place})."
+        text = str(problem["ctx"]["error"]).removeprefix(f"{path} ")
+        return f"{path}: {text} ({place})."
     message = problem["msg"][0].lower() + problem["msg"][1:]
     message = message.replace("input should be", "must be")
     got = problem["input"]

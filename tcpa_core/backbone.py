@@ -8,28 +8,43 @@ apart, for methods that map its classes to those of the data (`Backbone.source_l
 # Axes: B samples (all members of a pack flattened), S tokens (T prefix + N image), D width.
 
 import hashlib
+import math
 import os
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
 import timm
 import torch
-from safetensors.torch import load_file
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import Attention
+from timm.layers import Attention, resample_abs_pos_embed
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from tcpa_core.config import BackboneConfig
-from tcpa_core.errors import ConfigError, WeightsError, nearest
+from tcpa_core.config import BackboneConfig, DataConfig, Triple
+from tcpa_core.errors import ConfigError, WeightsError
+from tcpa_core.preprocessing import (
+    NAMED,
+    NormStats,
+    Preprocessing,
+    stats_beside,
+    stats_of_file,
+    stats_of_name,
+    stats_of_setting,
+)
+from tcpa_core.timm_names import (
+    MODULES,
+    NANO,
+    check_name,
+    check_published,
+    has_projection,
+    is_clip,
+)
+from tcpa_core.weights_file import CLIP, JAX, State, WeightsFile, read_weights, some
 
-NANO = "vit_nano"
 NANO_GEOMETRY = {
     "img_size": 32,
     "patch_size": 8,
@@ -39,8 +54,11 @@ NANO_GEOMETRY = {
     "mlp_ratio": 4,
 }
 
-Triple = tuple[float, float, float]
-State = dict[str, Tensor]
+HEADS = ("head", "head_dist")
+"""Names of classifiers; the second is a distilled model's."""
+AS_TRAINED = "as trained"
+"""Position embeddings that were not resampled."""
+
 Change = Callable[[Tensor], Tensor]
 Classifier = Sequence[tuple[Tensor, Tensor]]
 """Weight and bias of the classifier that came with the weights, one pair per vector it reads;
@@ -99,8 +117,10 @@ class Backbone(nn.Module):
         vit: Model with plain pre-norm blocks; its own classifier is never called.
         fingerprint: Identity of the weights.
         warnings: Sentences every result of this backbone has to carry.
-        stats: Mean and std of the pre-training images; None: those of the model's own settings.
+        stats: Mean and std of the pre-training images, or the error to raise where they are asked
+            for; None: those of the model's own settings.
         classifier: What the model was trained with.
+        positions: How its position embeddings were resampled.
 
     Raises:
         ConfigError: The model or one of its blocks is of a kind that is not supported.
@@ -112,19 +132,17 @@ class Backbone(nn.Module):
         *,
         fingerprint: str = "",
         warnings: tuple[str, ...] = (),
-        stats: tuple[Triple, Triple] | None = None,
+        stats: NormStats | ConfigError | None = None,
         classifier: Classifier = (),
+        positions: str = AS_TRAINED,
     ) -> None:
         super().__init__()
         _check_supported(vit)
         self.vit = vit
         self.fingerprint = fingerprint
         self.warnings = list(warnings)
-        cfg: Mapping[str, Triple] = getattr(vit, "pretrained_cfg", None) or {}
-        self._stats = stats or (
-            cfg.get("mean", IMAGENET_DEFAULT_MEAN),
-            cfg.get("std", IMAGENET_DEFAULT_STD),
-        )
+        self._stats = stats or stats_of_name("", getattr(vit, "pretrained_cfg", None))
+        self._positions = positions
         self.layout = _layout(vit)
         self._classifier = nn.ParameterList(t for pair in classifier for t in pair)
         _open_sites(vit)
@@ -155,13 +173,34 @@ class Backbone(nn.Module):
 
         Args:
             kind: "checkpoint", "imagenet" or "half" (`data.norm_stats`).
+
+        Raises:
+            ConfigError: Nothing tells those of the checkpoint; `backbone.norm_stats` must.
         """
-        known = {
-            "checkpoint": self._stats,
-            "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
-            "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-        }
-        return known[kind]
+        stats = self._norm_stats(kind)
+        return stats.mean, stats.std
+
+    def _norm_stats(self, kind: str) -> NormStats:
+        if kind != "checkpoint":
+            known = NAMED["inception" if kind == "half" else kind]
+            return NormStats(*known, f"data.norm_stats={kind}")
+        if isinstance(self._stats, ConfigError):
+            raise self._stats
+        return self._stats
+
+    def preprocessing(self, data: DataConfig) -> Preprocessing:
+        """What becomes of a data set's images in front of this backbone.
+
+        Raises:
+            ConfigError: As `norm_stats`, or data.resize_to is smaller than the crop.
+        """
+        return Preprocessing.of(
+            self._norm_stats(data.norm_stats),
+            data,
+            img_size=self.img_size,
+            pool=self.layout.pool,
+            positions=self._positions,
+        )
 
     def flops_per_image(self) -> float:
         """Forward FLOPs of one image: matrix products over all tokens of all blocks."""
@@ -240,42 +279,82 @@ class Backbone(nn.Module):
         return self.vit.forward_head(tokens, pre_logits=True)
 
 
-def load_backbone(cfg: BackboneConfig, *, device: str | torch.device = "cpu") -> Backbone:
+def load_backbone(
+    cfg: BackboneConfig,
+    *,
+    device: str | torch.device = "cpu",
+    fetch: bool = True,
+    recorded: bool = False,
+) -> Backbone:
     """Build a backbone with its weights.
 
     Args:
-        cfg: Name, source of weights, image size.
+        cfg: Name, source of weights, image size, mean and std.
         device: Where to put it.
+        fetch: False: random numbers stand for weights of the hub, for plans.
+        recorded: The settings are those of a study that was planned before. Where nothing tells
+            mean and std, they are then those of the name, with a warning, as before the plan asked.
 
     Raises:
         ConfigError: No such model, or one that is not supported.
         WeightsError: The weights cannot be fetched or read, or belong to another model.
     """
-    warnings: tuple[str, ...] = ()
-    classifier: Classifier = ()
-    if cfg.weights == "random":
-        vit = _create(cfg, seed=True)
-        classifier = _random_classifier(vit, cfg.name)
-        warnings = (f"Backbone {cfg.name} has random weights: accuracies mean nothing.",)
-    elif _is_hub(cfg):
-        vit = _create_from_hub(cfg)
-        classifier = _take_classifier(vit)
-    else:
-        with torch.device("meta"):
-            vit = _create(cfg)
-        classifier = _load_file(vit, _weights_path(cfg), cfg.name)
+    is_random = cfg.weights == "random"
+    warnings = [f"Backbone {cfg.name} has random weights: accuracies mean nothing."] * is_random
+    found = _of_hub(cfg, fetch) if is_random or _is_hub(cfg) else _of_file(cfg)
+    vit, classifier, stats = found.vit, found.classifier, found.stats
     if cfg.pool == "avg":
         _pool_by_mean(vit, cfg.name)
         classifier = ()  # it was trained on what the model read before
-    stats = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) if cfg.name == NANO else None
+    if recorded and isinstance(stats, ConfigError):
+        named = stats_of_name(cfg.name, getattr(vit, "pretrained_cfg", None))
+        warnings.append(f"Mean and std are those of {named.source}, which nothing proves: {stats}")
+        stats = named
     backbone = Backbone(
         vit,
         fingerprint=weights_fingerprint(cfg),
-        warnings=warnings,
-        stats=stats,
+        warnings=tuple(warnings),
+        stats=stats_of_setting(cfg) or stats,
         classifier=classifier,
+        positions=found.positions,
     )
     return backbone.to(device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A model with its weights, and what is known of these."""
+
+    vit: VisionTransformer
+    classifier: Classifier
+    stats: NormStats | ConfigError
+    positions: str
+
+
+def _of_hub(cfg: BackboneConfig, fetch: bool) -> _Loaded:
+    """A model with the hub's weights, or random ones in their place."""
+    if _is_hub(cfg):
+        check_name(cfg.name)
+        check_published(cfg.name)
+    if cfg.weights == "random" or not fetch:
+        vit = _create(cfg, seed=True)
+        classifier = _random_classifier(vit, cfg.name)
+    else:
+        vit = _create_from_hub(cfg)
+        classifier = _take_classifier(vit, cfg.name)
+    stats = stats_of_name(cfg.name, getattr(vit, "pretrained_cfg", None))
+    return _Loaded(vit, classifier, stats, _resized_at_hub(vit) if _is_hub(cfg) else AS_TRAINED)
+
+
+def _of_file(cfg: BackboneConfig) -> _Loaded:
+    """A model with the weights of a file."""
+    with torch.device("meta"):
+        vit = _create(cfg)
+    file = read_weights(_weights_path(cfg), vit, cfg.name)
+    positions = _put(file, vit, cfg.name)
+    classifier = _classifier(file, vit, cfg.name)
+    stats = stats_of_file(cfg, file, len(classifier[0][0]) if classifier else 0)
+    return _Loaded(vit, classifier, stats, positions)
 
 
 def weights_fingerprint(cfg: BackboneConfig) -> str:
@@ -291,11 +370,27 @@ def weights_fingerprint(cfg: BackboneConfig) -> str:
     if cfg.weights == "random":
         return f"random:{cfg.name}"
     if _is_hub(cfg):
-        _check_name(cfg.name)
+        check_name(cfg.name)
+        check_published(cfg.name)
         pretrained = timm.get_pretrained_cfg(cfg.name)
         return f"hub:{cfg.name.split('.')[0]}@{pretrained.tag if pretrained else ''}"
-    with _weights_path(cfg).open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+    path = _weights_path(cfg)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return f"sha256:{digest}{_described(path, cfg)}"
+
+
+def _described(path: Path, cfg: BackboneConfig) -> str:
+    """Mark of a description beside the weights that changes how images are normalised."""
+    found = None if cfg.weights is None or cfg.norm_stats else stats_beside(path, cfg.name)
+    if found is None:
+        return ""
+    known = None if cfg.name == NANO else timm.get_pretrained_cfg(cfg.name)
+    usual = stats_of_name(cfg.name, known.to_dict() if known else None)
+    pair = (found.mean, found.std)
+    if pair == (usual.mean, usual.std):
+        return ""
+    return f"-{hashlib.sha256(repr(pair).encode()).hexdigest()[:8]}"
 
 
 def _pool_by_mean(vit: VisionTransformer, name: str) -> None:
@@ -326,16 +421,6 @@ def _weights_path(cfg: BackboneConfig) -> Path:
     return path
 
 
-def _check_name(name: str) -> None:
-    base = name.split(".")[0]
-    if name != NANO and not timm.is_model(base):
-        hint = nearest(base, timm.list_models())
-        raise ConfigError(
-            f"backbone.name must be {NANO!r} or a timm model, got {name!r}{hint}; "
-            "'tcpa backbones' lists them."
-        )
-
-
 def _create(cfg: BackboneConfig, *, seed: bool = False, pretrained: bool = False) -> nn.Module:
     """Build the network, without a classifier unless it is pretrained.
 
@@ -343,16 +428,17 @@ def _create(cfg: BackboneConfig, *, seed: bool = False, pretrained: bool = False
         seed: Make its random weights a fixed set.
         pretrained: Fetch the hub's weights.
     """
-    _check_name(cfg.name)
+    check_name(cfg.name)
     size = {} if cfg.img_size is None else {"img_size": cfg.img_size}
     classes = {} if pretrained else {"num_classes": 0}
     with torch.random.fork_rng(devices=[], enabled=seed):
         if seed:
             torch.manual_seed(int(hashlib.sha256(cfg.name.encode()).hexdigest()[:8], 16))
-        if cfg.name == NANO:
-            return VisionTransformer(**{**NANO_GEOMETRY, **size}, num_classes=0)
         try:
-            vit = timm.create_model(cfg.name, pretrained=pretrained, **classes, **size)
+            if cfg.name == NANO:
+                vit = VisionTransformer(**{**NANO_GEOMETRY, **size}, num_classes=0)
+            else:
+                vit = timm.create_model(cfg.name, pretrained=pretrained, **classes, **size)
         except (TypeError, AssertionError) as err:
             raise ConfigError(
                 f"backbone.name: {cfg.name!r} cannot be built with img_size={cfg.img_size!r} "
@@ -363,6 +449,8 @@ def _create(cfg: BackboneConfig, *, seed: bool = False, pretrained: bool = False
             f"backbone.name: {cfg.name!r} is a {type(vit).__name__}; only timm VisionTransformer "
             "models are supported."
         )
+    if cfg.img_size is not None:
+        check_size(vit, cfg.name, cfg.img_size)
     return vit
 
 
@@ -377,18 +465,35 @@ def _create_from_hub(cfg: BackboneConfig) -> nn.Module:
         ) from err
 
 
-def _take_classifier(vit: VisionTransformer) -> Classifier:
-    """Take the classifier off a model, if it has one."""
+def check_size(vit: VisionTransformer, name: str, size: int) -> None:
+    """Refuse a side of images of which the patches would leave a strip unseen.
+
+    Raises:
+        ConfigError: Naming the two nearest sides. The model's own one is as its makers want it.
+    """
+    own = (getattr(vit, "pretrained_cfg", None) or {}).get("input_size", (0,))[-1]
+    patch = math.lcm(*vit.patch_embed.patch_size)
+    if size != own and size % patch:
+        lower = max(size // patch, 1) * patch
+        raise ConfigError(
+            f"backbone.img_size must be a multiple of the patch of {name!r}, {patch} pixels, got "
+            f"{size}; the nearest are {lower} and {lower + patch}."
+        )
+
+
+def _take_classifier(vit: VisionTransformer, name: str) -> Classifier:
+    """Take the head off a model; it is returned if it is a classifier."""
     heads = [vit.head, *([vit.head_dist] if isinstance(vit, VisionTransformerDistilled) else [])]
     pairs = [(h.weight.detach(), h.bias.detach()) for h in heads if isinstance(h, nn.Linear)]
     vit.reset_classifier(0)
-    return pairs
+    known = timm.get_pretrained_cfg(name)
+    return () if known is not None and has_projection(name, known.tag or "") else pairs
 
 
 def _random_classifier(vit: VisionTransformer, name: str) -> Classifier:
     """A classifier of the shape that the hub's weights of a model have; plans use it for them."""
     known = None if name == NANO else timm.get_pretrained_cfg(name)
-    if known is None or not known.num_classes:
+    if known is None or not known.num_classes or has_projection(name, known.tag or ""):
         return ()
     count = 2 if isinstance(vit, VisionTransformerDistilled) else 1
     generator = torch.Generator().manual_seed(0)
@@ -398,103 +503,100 @@ def _random_classifier(vit: VisionTransformer, name: str) -> Classifier:
         return [(weight, torch.zeros(len(weight))) for weight in weights]
 
 
-def _jax_classifier(state: State) -> Classifier:
-    """The classifier of an official JAX file; with a layer before it, it reads no features."""
-    names = ("head/kernel", "head/bias")
-    if "pre_logits/kernel" in state or not all(name in state for name in names):
-        return ()
-    kernel, bias = (state[name].float() for name in names)
-    return [(kernel.T.contiguous(), bias)]
+def _resized_at_hub(vit: VisionTransformer) -> str:
+    """Whether timm has resampled the position embeddings of the hub's weights."""
+    own = (getattr(vit, "pretrained_cfg", None) or {}).get("input_size")
+    if own is None:
+        return AS_TRAINED
+    grid = tuple(side // p for side, p in zip(own[-2:], vit.patch_embed.patch_size, strict=True))
+    return _resampled(grid, tuple(vit.patch_embed.grid_size))
 
 
-def _load_file(vit: VisionTransformer, path: Path, name: str) -> Classifier:
-    """Put the file's weights into a model that may still be on the meta device.
+def _resampled(before: tuple[int, ...], after: tuple[int, ...]) -> str:
+    if before == after:
+        return AS_TRAINED
+    return f"resampled from {before[0]} x {before[1]} to {after[0]} x {after[1]}"
+
+
+def _put(file: WeightsFile, vit: VisionTransformer, name: str) -> str:
+    """Put a file's weights into a model that may still be on the meta device.
 
     Returns:
-        The file's classifier.
+        How the file's position embeddings were resampled.
+
+    Raises:
+        WeightsError: A tensor is missing, not known, or of another shape.
     """
-    state = _read_state(path)
-    try:
-        if "Transformer/encoder_norm/scale" in state:  # official JAX layout; converted in place
-            vit.to_empty(device="cpu")
-            vit.load_pretrained(str(path))
-            return _jax_classifier(state)
-        state = checkpoint_filter_fn(state, vit, adapt_layer_scale=True)
-    except (
-        AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
-    ) as err:  # fmt: skip
-        raise WeightsError(
-            f"backbone.weights: {path.name} has no layout that fits {name!r} "
-            f"({type(err).__name__}: {err}); first names: {_some(state)}."
-        ) from err
-    heads = ("head", "head_dist")
-    classifier = [
-        (state[f"{head}.weight"].float(), state[f"{head}.bias"].float())
-        for head in heads
-        if f"{head}.weight" in state and f"{head}.bias" in state
-    ]
-    state = {k: v.float() for k, v in state.items() if k.split(".")[0] not in heads}
+    state = {k: v for k, v in file.state.items() if k.split(".")[0] not in HEADS}
     wanted = vit.state_dict()
     missing, foreign = wanted.keys() - state.keys(), state.keys() - wanted.keys()
     if missing or foreign:
         raise WeightsError(
-            f"backbone.weights: {path.name} does not fit {name!r}: {len(missing)} tensors missing "
-            f"({_some(missing)}), {len(foreign)} not known ({_some(foreign)}); choose the file of "
-            "this model or the backbone.name of this file."
+            f"backbone.weights: {file.path.name} does not fit {name!r}: {len(missing)} tensors "
+            f"missing ({some(missing)}), {len(foreign)} not known ({some(foreign)}); choose the "
+            "file of this model or the backbone.name of this file."
         )
-    for key, value in state.items():
-        if value.shape != wanted[key].shape:
+    positions = AS_TRAINED
+    if "pos_embed" in state:
+        state["pos_embed"], positions = _fit_positions(state["pos_embed"], vit, file)
+    shapes = {key: tuple(value.shape) for key, value in wanted.items()}
+    shapes |= _head_shapes(file.state, vit.embed_dim)
+    for key, needed in shapes.items():
+        shape = tuple((state[key] if key in state else file.state[key]).shape)
+        if shape != needed:
             raise WeightsError(
-                f"backbone.weights: {path.name} does not fit {name!r}: {key} has shape "
-                f"{tuple(value.shape)}, the model needs {tuple(wanted[key].shape)}."
+                f"backbone.weights: {file.path.name} does not fit {name!r}: {key} has shape "
+                f"{shape}, the model needs {needed}; choose the file of this model or the "
+                "backbone.name of this file."
             )
-    vit.load_state_dict(state, assign=True)
-    readouts = 2 if isinstance(vit, VisionTransformerDistilled) else 1
-    return classifier if len(classifier) == readouts else ()
+    vit.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
+    return positions
 
 
-def _read_state(path: Path) -> State:
-    """Read tensors by name from .safetensors, .npz, or a torch file without running its code."""
-    try:
-        if zipfile.is_zipfile(path):
-            _refuse_bomb(path)
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return {k: torch.from_numpy(v) for k, v in arrays.items() if v.dtype.kind == "f"}
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        for key in ("model", "state_dict"):
-            state = state.get(key, state)
-        tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
-        return {name.removeprefix("module."): _plain(v) for name, v in tensors.items()}
-    except Exception as err:  # what parsers raise on foreign bytes is of every kind
-        raise WeightsError(
-            f"backbone.weights: {path.name} cannot be read as weights ({type(err).__name__}); "
-            "give a whole .safetensors, .pth (tensors only) or .npz file."
-        ) from err
+def _head_shapes(state: State, width: int) -> dict[str, tuple[int, ...]]:
+    """Shapes that the heads of a file must have to read features of that width."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for head in HEADS:
+        if f"{head}.weight" in state:
+            classes = len(torch.atleast_1d(state[f"{head}.weight"]))
+            shapes[f"{head}.weight"] = (classes, width)
+            if f"{head}.bias" in state:
+                shapes[f"{head}.bias"] = (classes,)
+    return shapes
 
 
-def _refuse_bomb(path: Path) -> None:
-    """Weights hardly shrink: an archive that grows a hundredfold is meant to fill the memory."""
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked > 100 * path.stat().st_size:
-        raise ValueError(f"{unpacked} bytes packed into {path.stat().st_size}")
+def _fit_positions(pos: Tensor, vit: VisionTransformer, file: WeightsFile) -> tuple[Tensor, str]:
+    """Position embeddings for the model's grid, where theirs is another square one."""
+    num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    _, length, width = vit.pos_embed.shape
+    num_image = pos.shape[1] - num_prefix if pos.ndim == 3 else 0
+    side = math.isqrt(max(num_image, 0))
+    if pos.shape[-1] != width or num_image in (0, length - num_prefix) or side**2 != num_image:
+        return pos, AS_TRAINED  # as it must be, or refused by its shape
+    grid = tuple(vit.patch_embed.grid_size)
+    is_jax = file.layout is JAX  # resized as timm does for each kind of file
+    resized = resample_abs_pos_embed(
+        pos,
+        new_size=list(grid),
+        old_size=[side, side],
+        num_prefix_tokens=num_prefix,
+        interpolation="bilinear" if is_jax else "bicubic",
+        antialias=not is_jax,
+    )
+    return resized, _resampled((side, side), grid)
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    """The tensor, if its numbers stand in the file: not sparse, and not a few shown as many."""
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-        raise ValueError(f"a {tensor.layout} tensor on {tensor.device}")
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise ValueError(f"shape {tuple(tensor.shape)} of fewer numbers")
-    return tensor
-
-
-def _some(names: object) -> str:
-    listed = sorted(names)  # type: ignore[call-overload]
-    return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "") if listed else "none"
+def _classifier(file: WeightsFile, vit: VisionTransformer, name: str) -> Classifier:
+    """The file's classifier. A projection is none, nor is a layer that reads no features."""
+    heads = HEADS if isinstance(vit, VisionTransformerDistilled) else HEADS[:1]
+    names = [(f"{head}.weight", f"{head}.bias") for head in heads]
+    state = file.state
+    if file.has_hidden_layer or not all(w in state and b in state for w, b in names):
+        return ()
+    pairs = [(state[w].float(), state[b].float()) for w, b in names]
+    # CLIP's projection has no bias; conversions write zeros
+    is_projection = file.layout is CLIP or (is_clip(name) and not any(b.any() for _, b in pairs))
+    return () if is_projection else pairs
 
 
 def _check_supported(vit: nn.Module) -> None:
@@ -545,8 +647,20 @@ def _layout(vit: VisionTransformer) -> TokenLayout:
 
 
 def backbone_names(pattern: str = "*") -> list[str]:
-    """Names that `backbone.name` can take: vit_nano and timm's plain vision transformers."""
+    """Names that `backbone.name` can take without a file: vit_nano, and timm's plain vision
+    transformers with published weights."""
     filters = pattern if "*" in pattern else f"*{pattern}*"
-    names = timm.list_models(filters, module="vision_transformer")
-    names += timm.list_models(filters, module="deit")
-    return [n for n in (NANO,) if fnmatch(n, filters)] + sorted(names)
+    names = sorted(n for module in MODULES for n in timm.list_models(filters, module=module))
+    return [n for n in (NANO,) if fnmatch(n, filters)] + [n for n in names if _is_usable(n)]
+
+
+@cache
+def _is_usable(name: str) -> bool:
+    """Whether a plan takes a name; told from one block, as all blocks of a model are alike."""
+    try:
+        check_published(name)
+        with torch.device("meta"):
+            _check_supported(timm.create_model(name, num_classes=0, depth=1))
+    except ConfigError:
+        return False
+    return True

@@ -8,6 +8,7 @@ a trial's method section is only checked where `TrialConfig.from_flat` is called
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -38,6 +39,7 @@ CORE_VERSION = 4
 """Raised whenever a change of code changes the numbers of a trial; part of every digest."""
 
 ADDED: Mapping[str, Any] = {
+    "backbone.norm_stats": None,
     "data.antialias": True,
     "data.group": None,
     "train.drop_last": False,
@@ -60,6 +62,38 @@ class Settings(BaseModel):
 
 T = TypeVar("T", bound=Settings)
 
+Triple = tuple[float, float, float]
+"""One number per colour channel."""
+
+
+def norm_stats_value(value: Any) -> Any:
+    """Check a value of `backbone.norm_stats`: names as they are, numbers as tuples of floats.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if value is None or value in ("imagenet", "inception", "clip"):
+        return value
+    try:
+        mean, std = (tuple(map(_number, numbers)) for numbers in value)
+        fits = len(mean) == len(std) == 3
+        fits = fits and all(0 <= m <= 1 for m in mean) and all(0 < s < math.inf for s in std)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            "backbone.norm_stats must be imagenet, inception, clip, or [[mean], [std]] with three "
+            "numbers each for pixels in [0, 1]: means in [0, 1], stds above 0, got "
+            f"{value!r}"
+        )
+    return mean, std
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return float(value)
+
 
 class BackboneConfig(Settings):
     """Which frozen ViT, with which weights, at which image size."""
@@ -69,7 +103,14 @@ class BackboneConfig(Settings):
     weights: str | None = Field(default=None, json_schema_extra=IS_FILE)
     """None: shipped or hub weights; a path to .safetensors/.pth/.npz; or "random" (labelled)."""
     img_size: int | None = Field(default=None, ge=1)
-    """Input side in pixels; None: the model's own. Position embeddings are resized."""
+    """Input side in pixels, a multiple of the patch; None: the model's own. Position embeddings
+    are resized, which the plan states."""
+    norm_stats: Annotated[
+        Literal["imagenet", "inception", "clip"] | tuple[Triple, Triple] | None,
+        BeforeValidator(norm_stats_value),
+    ] = None
+    """Mean and std of the images that the weights were trained on: a name, or [[mean], [std]] for
+    pixels in [0, 1]. None: what the weights say themselves; where they do not, the plan asks."""
     pool: Literal["avg"] | None = None
     """avg: features are the mean of the image tokens, and the model's final norm follows the mean,
     as MAE's are read. None: as the model reads them."""

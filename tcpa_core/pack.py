@@ -28,7 +28,7 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.costs import SAMPLES, TrainingCosts, training_costs
 from tcpa_core.data._images import ImageSource
 from tcpa_core.data.base import Progress, load_dataset
-from tcpa_core.errors import CheckpointError
+from tcpa_core.errors import CheckpointError, ConfigError
 from tcpa_core.methods.base import (
     BatchPart,
     FitData,
@@ -357,6 +357,8 @@ class Pack:
         info = {
             "trial": member.trial,
             "config": member.config.flat(),
+            "weights": self.backbone.fingerprint,
+            "norm_stats": self.backbone.norm_stats(member.config.data.norm_stats),
             "classes": list(self.data.class_names),
             **{k: getattr(member, k) for k in _COUNTERS},
             "selected": best and {k: getattr(best, k) for k in _SELECTED_FIELDS},
@@ -377,7 +379,7 @@ class Pack:
             CheckpointError: The file is missing or damaged, or belongs to other settings.
         """
         tensors, info = load_checkpoint(folder / "last.safetensors")
-        if info.get("config") != config.flat():
+        if not _is_of(info.get("config"), config):
             raise CheckpointError(
                 f"{folder} holds a trial with other settings than trial {trial}; "
                 "move that folder away to train the trial from its start."
@@ -835,6 +837,14 @@ def _diverged_after(member: Member, train_loss: float, val_loss: float) -> Diver
 
 def _to_cpu(state: MemberState) -> MemberState:
     return {name: tensor.to("cpu", copy=True) for name, tensor in state.items()}
+
+
+def _is_of(stored: Any, config: TrialConfig) -> bool:
+    """Whether settings of a checkpoint, maybe of an older version with fewer of them, are these."""
+    try:
+        return TrialConfig.from_flat(stored).flat() == config.flat()
+    except (ConfigError, AttributeError):
+        return False
 
 
 def _with_prefix(tensors: MemberState, prefix: str) -> MemberState:

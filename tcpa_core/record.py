@@ -21,7 +21,7 @@ Status = Literal["completed", "pruned", "failed"]
 EVENT_KINDS = (
     "study",  # first line: name, kind ("search" or "ablation"), source, settings of the study
     "planned",  # trial, params (flat), digest, point, seed, labels, origin
-    "started",  # trial, worker, device
+    "started",  # trial, worker, device, epoch, preprocessing
     "epoch",  # trial, then the fields of EpochReport
     "completed",  # trial, then the fields of TrialResult
     "pruned",  # same

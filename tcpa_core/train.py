@@ -11,6 +11,7 @@ from tcpa_core.checkpoint import load_checkpoint
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import CheckpointError
 from tcpa_core.model import SingleModel, build_model
+from tcpa_core.moved import backbone_of
 from tcpa_core.pack import Diverged, Pack, load_trial_data
 from tcpa_core.record import EpochReport, TrialResult
 
@@ -61,20 +62,28 @@ def run_trial(
     return pack.result(member, "completed", test=pack.test([member])[0])
 
 
-def load_trained(path: Path | str, *, device: str = "cpu") -> SingleModel:
+def load_trained(
+    path: Path | str, *, device: str = "cpu", weights: Path | str | None = None
+) -> SingleModel:
     """Build the model of a trained trial for inference or analysis.
 
     Args:
         path: A best.safetensors of a study's checkpoints folder.
+        device: A torch device.
+        weights: Where the backbone's weights lie now; None: where the trial had them, or below a
+            folder that they may have moved with (see `tcpa_core.moved`).
 
     Raises:
         CheckpointError: The file is damaged or no trained state.
+        WeightsError: The backbone's weights are not found, or are not those of the training.
     """
-    state, info = load_checkpoint(Path(path))
+    path = Path(path)
+    state, info = load_checkpoint(path)
     settings, names = info.get("config"), info.get("classes")
     if not isinstance(settings, dict) or not isinstance(names, list):
         raise CheckpointError(f"{path} lacks the settings or the classes of its trial.")
     config = TrialConfig.from_flat(settings, place=str(path))
-    backbone = load_backbone(config.backbone, device=device)
+    found = backbone_of(path, config.backbone, info, None if weights is None else Path(weights))
+    backbone = load_backbone(found, device=device, recorded=True)
     classes = len(names)
     return build_model(config, num_classes=classes, backbone=backbone, state=state).eval()

@@ -237,7 +237,13 @@ class Worker:
             return [_event("failed", trial, asdict(result))]
         job = _Job(member, until_epoch, test_at_end, alone)
         group.jobs[trial] = job
-        fields = {"device": self._device, "epoch": member.epoch} | ({"note": note} if note else {})
+        fields: dict[str, Any] = {
+            "device": self._device,
+            "epoch": member.epoch,
+            "preprocessing": group.pack.backbone.preprocessing(config.data).as_dict(),
+        }
+        if note:
+            fields["note"] = note
         started = _event("started", trial, fields)
         # What was trained before may not have arrived: its receiver drops what it knows.
         told = [_event("epoch", trial, asdict(report)) for report in member.reports]
@@ -387,7 +393,9 @@ class Worker:
 
     def _backbone_and_data(self, config: TrialConfig) -> tuple[Backbone, TrialData]:
         if config.backbone not in self._backbones:
-            self._backbones[config.backbone] = load_backbone(config.backbone, device=self._device)
+            self._backbones[config.backbone] = load_backbone(
+                config.backbone, device=self._device, recorded=True
+            )
         backbone = self._backbones[config.backbone]
         key = (config.backbone, config.data)
         if key not in self._data:
