@@ -15,7 +15,7 @@ from reports.parquet import read_table
 from reports.reference import load_reference
 from reports.study import Study
 from reports.tables import epoch_table, frame_of, settings_of, table_of, trial_table
-from tcpa_core.errors import RecordError
+from tcpa_core.errors import RecordError, StudyError
 
 
 @dataclass(frozen=True)
@@ -60,22 +60,27 @@ class Frames:
         return load_reference()
 
 
-def load(study: str | Path, tracking_uri: str | None = None) -> Frames:
+def load(
+    study: str | Path, tracking_uri: str | None = None, *, study_id: str | None = None
+) -> Frames:
     """Read a study into pandas frames.
 
     Args:
         study: Its folder; with `tracking_uri` its name.
         tracking_uri: Read the MLflow mirror instead of the journal; the tables are the same.
+        study_id: With `tracking_uri`: `id` in its study.yaml, where several bear the name.
 
     Raises:
-        StudyError: There is no such study.
+        StudyError: There is no such study, or MLflow has several of the name.
         RecordError: The record is damaged.
     """
     if tracking_uri is None:
+        if study_id is not None:
+            raise StudyError("study_id chooses a study in MLflow; give its tracking_uri, too.")
         return frames(load_journal(Path(study)))[0]
     from reports.tracker import load_mlflow
 
-    return frames(load_mlflow(tracking_uri, str(study)))[0]
+    return frames(load_mlflow(tracking_uri, str(study), study_id))[0]
 
 
 def frames(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 from mlflow import MlflowClient
@@ -30,31 +31,28 @@ _WHOLE = {f.name for f in fields(TrialResult) if "int" in str(f.type)}
 _PAGE = 1000
 
 
-def load_mlflow(tracking_uri: str, study: str) -> Records:
+def load_mlflow(tracking_uri: str, study: str, study_id: str | None = None) -> Records:
     """Read a study from MLflow, as `tcpa sync` left it there.
 
     Args:
         tracking_uri: As given to the study.
         study: Its name.
+        study_id: `id` of its study.yaml, where MLflow has several studies of the name.
 
     Raises:
-        StudyError: MLflow has no such study.
+        StudyError: MLflow has no such study, or several.
         RecordError: A run lacks what the mirror writes.
     """
-    client = MlflowClient(tracking_uri=tracking_uri)
-    experiment = client.get_experiment_by_name(study)
-    if experiment is None:
-        raise StudyError(
-            f"MLflow has no study {study!r}; run 'tcpa sync {study}' or correct the name."
-        )
-    runs = _runs(client, experiment.experiment_id)
-    parent = next((run for run in runs if run.data.tags.get("tcpa.kind") == "study"), None)
-    if parent is None:
-        raise RecordError(f"study {study!r} in MLflow has no run of its own; run 'tcpa sync'.")
+    client = MlflowClient(tracking_uri=_existing(tracking_uri))
+    parent = _chosen(client, study, study_id)
     records = Records(_study(client, parent))
     trials: dict[str, dict[str, Any]] = {}
     rows: list[dict[str, Any]] = []
-    of_trials = [run for run in runs if "tcpa.trial" in run.data.tags]
+    of_trials = [
+        run
+        for run in _runs(client, [parent.info.experiment_id])
+        if "tcpa.trial" in run.data.tags and _owner(run) == _owner(parent)
+    ]
     for run in sorted(of_trials, key=lambda run: str(run.data.tags["tcpa.trial"])):
         name = run.data.tags["tcpa.trial"]
         history = {k: client.get_metric_history(run.info.run_id, k) for k in run.data.metrics}
@@ -67,11 +65,50 @@ def load_mlflow(tracking_uri: str, study: str) -> Records:
     return records
 
 
-def _runs(client: MlflowClient, experiment: str) -> list[Run]:
+def _existing(tracking_uri: str) -> str:
+    """The address, unless it is that of a database which MLflow would make now."""
+    scheme, _, rest = tracking_uri.partition(":///")
+    path = rest.partition("?")[0]
+    if scheme.startswith("sqlite") and not (Path(path).exists() or Path(unquote(path)).exists()):
+        raise StudyError(f"MLflow has no study there: {tracking_uri!r} names no existing file.")
+    return tracking_uri
+
+
+def _chosen(client: MlflowClient, study: str, study_id: str | None) -> Run:
+    """The own run of the study of that name, and of that id where several bear the name."""
+    names = {one.experiment_id: one.name for one in client.search_experiments()}
+    found = _runs(client, list(names), "tags.`tcpa.kind` = 'study'")
+    found = [run for run in found if run.data.tags.get("tcpa.study") == study]
+    fitting = [run for run in found if study_id in (None, _owner(run))]
+    if not found:
+        raise StudyError(
+            f"MLflow has no study {study!r}; run 'tcpa sync {study}' or correct the name."
+        )
+    if len(fitting) != 1:
+        listed = "; ".join(_described(run, names[run.info.experiment_id]) for run in found)
+        what = f"none with the id {study_id!r}" if study_id else f"{len(found)} of them"
+        raise StudyError(
+            f"MLflow has {what} under the name {study!r}; choose one by study_id=: {listed}."
+        )
+    return fitting[0]
+
+
+def _described(run: Run, experiment: str) -> str:
+    made = run.data.tags.get("tcpa.created", "by an earlier version")
+    name = repr(_owner(run) or "without an id until 'tcpa sync' has run again")
+    return f"{name} (made {made}, experiment {experiment!r})"
+
+
+def _owner(run: Run) -> str | None:
+    """Id of the study that a run is of; None: an earlier version wrote none."""
+    return run.data.tags.get("tcpa.study_id")
+
+
+def _runs(client: MlflowClient, experiments: list[str], key: str = "") -> list[Run]:
     found: list[Run] = []
     token: str | None = None
     while True:
-        page = client.search_runs([experiment], max_results=_PAGE, page_token=token)
+        page = client.search_runs(experiments, key, max_results=_PAGE, page_token=token)
         found += page
         token = page.token
         if not token:

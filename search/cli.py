@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
+from search.address import local_folder
 from search.redact import hide, restart_without_secrets
 from tcpa_core.errors import ConfigError, StoppedError, StudyError, TcpaError
 
@@ -29,7 +30,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Root = Annotated[Path, typer.Option("--root", help="Folder that holds the studies.")]
+Root = Annotated[
+    Path,
+    typer.Option(
+        "--root", help="Folder that holds the studies.", parser=local_folder, metavar="PATH"
+    ),
+]
 Space = Annotated[str, typer.Argument(help="YAML file, or the name of a preset.")]
 Study = Annotated[str, typer.Argument(help="Name of a study below --root.")]
 Name = Annotated[str | None, typer.Option("--study", help="Name of the study.")]
@@ -176,7 +182,12 @@ def compare(
     console = Console()
     fair = ["sampler.per=methods", "scheduler.name=none", *(set_ or [])]
     checked = _show(
-        _requested(space, fair, trials, Verb.search), study, root, tracking_uri, console
+        _requested(space, fair, trials, Verb.search),
+        study,
+        root,
+        tracking_uri,
+        console,
+        starts=not dry_run,
     )
     methods = len(checked.space.per_method())
     console.print(f"then {methods} methods x {seeds} fresh seeds: {methods * seeds} trials.")
@@ -216,7 +227,7 @@ def stop(study: Study, root: Root = DEFAULT_ROOT) -> None:
 @app.command()
 def replay(
     study: Study,
-    trial: Annotated[str, typer.Argument(help="Name of the trial, for example 00012.")],
+    trial: Annotated[str, typer.Argument(help="Name of the trial: 00012, or 12.")],
     root: Root = DEFAULT_ROOT,
     accept: Accept = False,
 ) -> None:
@@ -230,9 +241,7 @@ def replay(
 @app.command()
 def inspect(
     study: Study,
-    trials: Annotated[
-        list[str], typer.Argument(help="Trials, for example 00012 OTHER_STUDY/00007.")
-    ],
+    trials: Annotated[list[str], typer.Argument(help="Trials, for example 12 OTHER_STUDY/7.")],
     root: Root = DEFAULT_ROOT,
     images: Annotated[int, typer.Option(min=1, help="Val images to look at.")] = 200,
     accept: Accept = False,
@@ -308,7 +317,7 @@ def dashboard(
     ] = "127.0.0.1",
 ) -> None:
     """Open the MLflow pages of a studies folder on http://127.0.0.1:PORT until Ctrl-C."""
-    from search.study import database_of
+    from search.address import database_of
 
     database = database_of(root)
     if not database.is_file():
@@ -344,8 +353,9 @@ def data(
     from spaces.space import parse_override
     from tcpa_core.config import TrialConfig
 
+    folder = None if root is None else str(local_folder(root))
     settings = dict(parse_override(text) for text in set_ or [])
-    config = TrialConfig.from_flat({"data.name": name, "data.root": root} | settings)
+    config = TrialConfig.from_flat({"data.name": name, "data.root": folder} | settings)
     show_data(config.data, Console())
 
 
@@ -404,7 +414,7 @@ def _start(
     console = Console()
     winner, change = _winner(from_, root, console, accept)
     asked = _requested(space, set_, trials, verb, winner)
-    checked = _show(asked, study, root, tracking_uri, console)
+    checked = _show(asked, study, root, tracking_uri, console, starts=not dry_run)
     if dry_run:
         return
     folder = checked.create()
@@ -462,8 +472,9 @@ def _show(
     console: Console,
     *,
     probe: bool = False,
+    starts: bool = False,
 ) -> Any:
-    """Check a space, show its plan and return it."""
+    """Check a space, show its plan and return it; nothing is written unless the study `starts`."""
     from search.imports import without_gc
 
     with without_gc():
@@ -476,6 +487,7 @@ def _show(
             root,
             tracking_uri=tracking_uri,
             probe=probe,
+            keep_images=starts,
             progress=lambda stage, done, total: status.update(f"{stage}: {done} of {total}"),
         )
     show_plan(plan, console)

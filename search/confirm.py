@@ -69,7 +69,7 @@ def confirm(
     else:
         change = check_unchanged(study, accept=accept)
         uri = study.document()["tracking_uri"] or None
-        plan = plan_space(space, name, root, tracking_uri=uri)
+        plan = plan_space(space, name, root, tracking_uri=uri, keep_images=True)
         show_plan(plan, console)
         folder = plan.create()
     outcome = run_watched(folder, root, console, address=address, change=change)

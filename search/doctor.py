@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from search.address import database_of, default_uri, resolved_uri
 from search.cluster import connect
 from search.redact import with_secrets, without_secrets
-from search.study import database_of, default_uri, versions
+from search.study import versions
 from search.tracking import check_tracker
 from tcpa_core.data._cache import cache_root
 from tcpa_core.errors import StudyError, TcpaError
@@ -89,7 +90,7 @@ def _folder(path: Path, option: str) -> str:
 
 def _tracker(root: Path, uri: str | None) -> str:
     if uri is not None:
-        check_tracker(with_secrets(uri))
+        check_tracker(resolved_uri(with_secrets(uri)))
         return f"answers at {without_secrets(uri)}"
     database = database_of(root)
     if not database.is_file():

@@ -99,7 +99,7 @@ def _fingerprints(configs: Iterable[TrialConfig]) -> dict[str, str]:
     data = dict.fromkeys(config.data for config in configs)
     backbones = dict.fromkeys(config.backbone for config in configs)
     return {
-        "data": joined(map(dataset_fingerprint, data)),
+        "data": joined(dataset_fingerprint(config, keep=False) for config in data),
         "weights": joined(map(weights_fingerprint, backbones)),
     }
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from search.identity import check_unchanged
 from search.replay import Enough, stored
-from search.study import StudyDir
+from search.study import StudyDir, named_trial
 from spaces.axes import label
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import CheckpointError
@@ -91,7 +91,7 @@ def row_of(study: StudyDir, trial: str) -> str:
 
 def _place(study: StudyDir, text: str) -> tuple[StudyDir, str]:
     name, _, trial = text.rpartition("/")
-    return (StudyDir.open(study.path.parent, name) if name else study), trial
+    return (StudyDir.open(study.path.parent, name) if name else study), named_trial(trial)
 
 
 def labels(settings: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> dict[str, str]:

@@ -22,6 +22,8 @@ CHUNK = 200
 class OptunaLog:
     """Writes an Optuna journal in the background; 58 ms for each point would stall the search.
 
+    Optuna numbers trials by their end; the user attributes "trial", "point" and "seed" are ours.
+
     Made anew by every driver, which is told all points: what an earlier one left may be torn.
 
     Args:

@@ -10,12 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from search import cost
+from search.address import database_of, local_folder, recorded_uri, resolved_uri
 from search.identity import configs_of, joined
 from search.redact import with_secrets, without_secrets
-from search.study import StudyDir, default_uri
+from search.study import StudyDir
 from spaces.space import Space
 from tcpa_core.backbone import Backbone, check_size, load_backbone, weights_fingerprint
 from tcpa_core.config import BackboneConfig, DataConfig, Flat, TrialConfig
+from tcpa_core.data._cache import cache_root
 from tcpa_core.data.base import Dataset, DataSummary, load_dataset
 from tcpa_core.estimate import epoch_seconds
 from tcpa_core.methods.base import deviations, method_class
@@ -38,6 +40,7 @@ class Plan:
     name: str
     root: Path
     tracking_uri: str
+    """"": the database of `root`."""
     fingerprints: Mapping[str, str]
     data: Mapping[DataConfig, DataSummary]
     """What is in each data set."""
@@ -51,6 +54,8 @@ class Plan:
     cost: str
     """A sentence on the time it will take."""
     warnings: tuple[str, ...]
+    undecoded: tuple[int, int]
+    """Images that the cache lacks, and their size in bytes once they are decoded into it."""
     deviations: tuple[str, ...]
     """Where trials differ from the protocol and the methods they claim, and what no setting of
     the protocol reproduces."""
@@ -89,25 +94,29 @@ def plan_space(
     *,
     tracking_uri: str | None = None,
     probe: bool = False,
+    keep_images: bool = False,
     progress: Progress | None = None,
 ) -> Plan:
-    """Check a space, its data, its weights, the folder and the tracker.
+    """Check a space, its data, its weights, the folder and the tracker; nothing is written.
 
     Args:
         name: Of the study.
         probe: Train a few steps of every method to tell the cost; otherwise it is told from the
             trials on record below `root`.
+        keep_images: Keep what is decoded for the check in the cache: the study starts at once.
         progress: Told of images decoded, as by `load_dataset`.
 
     Raises:
         TcpaError: Something is wrong; nothing was started or written.
     """
+    root = local_folder(root)
     StudyDir.check_free(root, name)
     configs = configs_of(space)
-    backbones, data, preprocessing = _check_parts(configs, progress)
+    backbones, datasets, preprocessing = _check_parts(configs, keep_images, progress)
     _check_sizes(space, backbones)
-    uri = default_uri(root) if tracking_uri is None else with_secrets(tracking_uri)
-    if tracking_uri is not None:
+    data = {config: found.summary for (config, _), found in datasets.items()}
+    uri = recorded_uri(resolved_uri(with_secrets(tracking_uri or "")), root)
+    if uri:
         from search.tracking import check_tracker  # loads MLflow
 
         check_tracker(uri)
@@ -130,6 +139,7 @@ def plan_space(
         preprocessing=preprocessing,
         cost=cost.describe(space, num_trials, rates),
         warnings=_warnings(backbones.values(), data.values()),
+        undecoded=_undecoded(datasets.values()),
         deviations=_deviations(configs),
     )
 
@@ -176,11 +186,19 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
         ("budget", ", ".join(f"{k} {v}" for k, v in budget.items()) or "the whole design"),
         ("cost", plan.cost),
         *(("data", _about(summary)) for summary in plan.data.values()),
+        *_decoding(plan),
         ("weights", plan.fingerprints["weights"]),
         *(("images", f"{found} ({name})") for name, found in plan.preprocessing),
         ("study folder", str(plan.root / plan.name)),
-        ("MLflow", without_secrets(plan.tracking_uri)),
+        ("MLflow", without_secrets(plan.tracking_uri) or str(database_of(plan.root))),
     ]
+
+
+def _decoding(plan: Plan) -> list[tuple[str, str]]:
+    """What the study will decode before its first trial; none where the cache has all of it."""
+    images, size = plan.undecoded
+    text = f"{images:,} images will be decoded into {cache_root()} ({size / 1e6:,.1f} MB)"
+    return [("", text)] if images else []
 
 
 def _deviations(configs: list[TrialConfig]) -> tuple[str, ...]:
@@ -214,10 +232,10 @@ def _num_trials(space: Space, size: int | None) -> int | None:
 
 
 def _check_parts(
-    configs: list[TrialConfig], progress: Progress | None
+    configs: list[TrialConfig], keep_images: bool, progress: Progress | None
 ) -> tuple[
     dict[BackboneConfig, Backbone],
-    dict[DataConfig, DataSummary],
+    dict[tuple[DataConfig, int], Dataset],
     tuple[tuple[str, Preprocessing], ...],
 ]:
     """Decode the data, load the weights and fit the methods to them, before a trial has to."""
@@ -231,12 +249,20 @@ def _check_parts(
         preprocessing[config.backbone.name, backbone.preprocessing(config.data)] = None
         source = (config.data, backbone.img_size)
         if source not in data:
-            data[source] = load_dataset(config.data, backbone.img_size, progress=progress)
+            data[source] = load_dataset(
+                config.data, backbone.img_size, progress=progress, keep=keep_images
+            )
         PackModel(backbone, [config], data[source].num_classes)
         for name in config.methods:
             method_class(name).check_classes(config, data[source].class_names)
-    summaries = {config: found.summary for (config, _), found in data.items()}
-    return backbones, summaries, tuple(preprocessing)
+    return backbones, data, tuple(preprocessing)
+
+
+def _undecoded(data: Iterable[Dataset]) -> tuple[int, int]:
+    """Images that are not in the cache, and their size in bytes."""
+    stores = {split.images for dataset in data for split in dataset.splits.values()}
+    passing = [images for images in stores if not images.is_kept]
+    return sum(map(len, passing)), sum(images.pixels.nbytes for images in passing)
 
 
 def _warnings(backbones: Iterable[Backbone], data: Iterable[DataSummary]) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def _run_both(root: Path, tracking_uri: str | None, console: Console) -> int:
             study = StudyDir.open(root, name)
         else:
             space = requested_space(preset, settings)
-            plan = plan_space(space, name, root, tracking_uri=tracking_uri)
+            plan = plan_space(space, name, root, tracking_uri=tracking_uri, keep_images=True)
             show_plan(plan, console)
             study = plan.create()
         outcome = run_watched(study, root, console, tracking_uri=tracking_uri)

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from search.identity import check_unchanged
-from search.study import StudyDir
+from search.study import StudyDir, named_trial
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import StudyError
 from tcpa_core.record import EpochReport
@@ -90,6 +90,7 @@ def stored(study: StudyDir, trial: str) -> tuple[dict[str, Any], dict[int, dict[
         StudyError: The study has no such trial, or it has trained no epoch.
     """
     params, epochs = None, {}
+    trial = named_trial(trial)
     for event in study.events():
         if event.get("trial") != trial:
             continue

@@ -14,11 +14,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from search.address import (
+    artifacts_of,
+    default_uri,
+    recorded_uri,
+    resolved_uri,
+    sqlite_file,
+    sqlite_uri,
+)
 from search.identity import Change
 from search.launch import Placement, StudyOutcome, run_study
 from search.live import Watch
 from search.redact import with_secrets
-from search.study import StudyDir, database_of, default_uri
+from search.runs import relocate
+from search.study import StudyDir
 from search.tracking import Mirror, check_tracker
 from spaces.selection import Results
 from tcpa_core.config import DataConfig
@@ -80,8 +89,7 @@ def run_watched(
     if change:
         study.accept_change(asdict(change))
     uri, artifacts = tracking_of(study, root, tracking_uri)
-    if artifacts is None or database_of(root).exists():
-        check_tracker(uri)  # the mirror makes a new local database while Ray starts
+    check_tracker(uri)  # the mirror makes a new local database while Ray starts
     total = len(space.design()) if space.ablation else space.budget.trials
     with Watch(study.name, space, total, console) as watch:
         mirror = Mirror(study.path, uri, artifact_root=artifacts, warn=watch.say)
@@ -110,9 +118,11 @@ def run_watched(
 
 
 def tracking_of(study: StudyDir, root: Path, uri: str | None) -> tuple[str, Path | None]:
-    """Tracking address of a study, and where a local one keeps artifacts."""
-    uri = with_secrets(uri or str(study.document()["tracking_uri"]))
-    return uri, root / "mlartifacts" if uri == default_uri(root) else None
+    """Tracking address of a study, and where a database of this machine keeps artifacts."""
+    uri = recorded_uri(resolved_uri(uri or study.document()["tracking_uri"]), root)
+    uri = with_secrets(uri) if uri else default_uri(root)
+    database = sqlite_file(uri)
+    return uri, database and artifacts_of(database)
 
 
 def show_status(study: StudyDir, console: Console) -> None:
@@ -167,7 +177,8 @@ def stop_driver(study: StudyDir, console: Console) -> None:
 
 def run_pages(database: Path, server: str) -> list[str]:
     """Direct links to the runs of each study, since MLflow opens on an overview."""
-    found = MlflowClient(tracking_uri=f"sqlite:///{database.resolve()}").search_experiments()
+    relocate(database)
+    found = MlflowClient(tracking_uri=sqlite_uri(database.resolve())).search_experiments()
     return [
         f"{server}/#/experiments/{one.experiment_id}/runs  {one.name}"
         for one in sorted(found, key=lambda one: int(one.experiment_id))

@@ -6,24 +6,30 @@ its tag `tcpa.n` gives, and is not read again.
 """
 
 import json
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Metric, Param, Run, RunTag
+from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.entities import PagedList
 
+from search.address import artifacts_of, has_tables, sqlite_file
 from search.redact import hide
-from search.study import StudyDir
+from search.study import StudyDir, study_id
 from spaces.reader import read_stored
 from spaces.selection import Results
-from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult
+from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult, read_journal
 
 MAX_VALUE = 6000
 """Characters of a parameter's value."""
@@ -88,6 +94,15 @@ class RunWriter:
         self._uri = uri
         self._warn = warn
         self._client = MlflowClient(tracking_uri=uri)
+        description = study_dir / "study.yaml"
+        loaded = read_stored(description) if description.is_file() else {}
+        document = {"name": study_dir.name, **(loaded if isinstance(loaded, dict) else {})}
+        self._id = study_id(document)
+        self._name, self._created = (str(document.get(key, "")) for key in ("name", "created"))
+        database = sqlite_file(uri)
+        if database is not None:
+            database.parent.mkdir(parents=True, exist_ok=True)
+            relocate(database)
         self._experiment = self._find_experiment(artifact_root)
         self._runs: dict[str, _Run] = {}
         """Runs of trials that have not ended."""
@@ -199,6 +214,7 @@ class RunWriter:
         chain = "+".join(params["methods"])
         all_tags = {
             "tcpa.study": self._study_dir.name,
+            "tcpa.study_id": self._id,
             "tcpa.trial": trial,
             "tcpa.digest": planned["digest"],
             "tcpa.point": planned["point"],
@@ -221,8 +237,7 @@ class RunWriter:
 
     def _find(self, trial: str) -> _Run | None:
         """The run of a trial that this writer does not know."""
-        key = f"tags.`tcpa.trial` = '{trial}'"
-        found = self._client.search_runs([self._experiment], key, max_results=1)
+        found = self._search(f"tags.`tcpa.trial` = '{trial}'", max_results=1)
         return _known(found[0]) if found else None
 
     def _missing(self, run: _Run, metrics: Sequence[Metric]) -> list[Metric]:
@@ -262,24 +277,26 @@ class RunWriter:
 
     def _own_run(self) -> str:
         """The study's own run, which the runs of its trials are children of."""
-        key = "tags.`tcpa.kind` = 'study'"
-        found = self._client.search_runs([self._experiment], key, max_results=1)
+        name = self._study_dir.name
+        tags = {"tcpa.study": name, "tcpa.study_id": self._id, "tcpa.created": self._created,
+                "tcpa.kind": "study"}  # fmt: skip
+        found = self._search("tags.`tcpa.kind` = 'study'", max_results=1)
         if found:
             run = found[0]
-            self._client.update_run(run.info.run_id, status="RUNNING")
+            self._client.update_run(run.info.run_id, status="RUNNING", name=name)
+            self._client.log_batch(run.info.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
         else:
-            name = self._study_dir.name
-            tags = {"tcpa.study": name, "tcpa.kind": "study"}
             run = self._client.create_run(self._experiment, run_name=name, tags=tags)
         description = self._study_dir / "study.yaml"
         if description.is_file():  # for reports made from MLflow
-            self._client.log_artifact(run.info.run_id, str(description))
+            files = get_artifact_repository(run.info.artifact_uri, tracking_uri=self._uri)
+            files.log_artifact(str(description))
         return str(run.info.run_id)
 
     def _look_around(self) -> None:
-        """Learn which runs there are, and delete those that a lost answer left twice."""
+        """Learn which runs of ours there are, and delete those that a lost answer left twice."""
         kept: dict[str, tuple[int, Run]] = {}
-        for run in self._pages():
+        for run in _pages(self._search):
             trial = run.data.tags.get("tcpa.trial")
             if trial is None:
                 if run.data.tags.get("tcpa.kind") == "study" and run.info.run_id != self._parent:
@@ -301,49 +318,100 @@ class RunWriter:
             elif trial not in self._runs:
                 self._runs[trial] = _known(run)
 
-    def _pages(self) -> Iterator[Run]:
-        token = None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment],
-                max_results=PAGE,
-                order_by=["attributes.start_time ASC"],
-                page_token=token,
-            )
-            yield from page
-            token = page.token
-            if not token:
-                return
+    def _search(self, key: str = "", **options: Any) -> PagedList[Run]:
+        """Runs of this study alone, whoever else has runs in its experiment."""
+        ours = f"tags.`tcpa.study_id` = '{self._id}'"
+        key = f"{ours} and {key}" if key else ours
+        return self._client.search_runs([self._experiment], key, **options)
 
     def _find_experiment(self, artifact_root: Path | None) -> str:
-        """The experiment of this study. Another study of its name keeps the plain name."""
-        name, identity = self._study_dir.name, self._identity()
-        found = self._client.get_experiment_by_name(name)
-        if found is not None and not _belongs(found, identity):
-            name = f"{name}-{identity[:8]}"
+        """The experiment of this study, by its full id: its name may be another study's, too."""
+        found = self._experiment_of(self._id) or self._adopted()
+        name = found.name if found else self._free_name()
+        if name != self._study_dir.name and name.startswith(f"{self._study_dir.name}-"):
             self._warn(f"MLflow has another study of this name; this one is mirrored as {name!r}.")
-            found = self._client.get_experiment_by_name(name)
         if found is None:
             location = f"{artifact_root.resolve().as_uri()}/{name}" if artifact_root else None
-            tags = _RUNS_FIRST | ({"tcpa.study_id": identity} if identity else {})
+            tags = {**_RUNS_FIRST, "tcpa.study_id": self._id}
             return str(self._client.create_experiment(name, location, tags))
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
-        if identity and "tcpa.study_id" not in found.tags:
-            self._client.set_experiment_tag(found.experiment_id, "tcpa.study_id", identity)
         return str(found.experiment_id)
 
-    def _identity(self) -> str:
-        """Tells this study from another one of its name; "" if it has no description."""
-        path = self._study_dir / "study.yaml"
-        document = read_stored(path) if path.is_file() else None
-        known = document if isinstance(document, dict) else {}
-        return str(known.get("id", known.get("created", "")))
+    def _experiment_of(self, mark: str) -> Experiment | None:
+        key = f"tags.`tcpa.study_id` = '{mark}'"
+        found = self._client.search_experiments(ViewType.ALL, max_results=1, filter_string=key)
+        return found[0] if found else None
+
+    def _free_name(self) -> str:
+        """The study's name; where another experiment has that, with as much of the id as needed."""
+        name = self._study_dir.name
+        names = (name, f"{name}-{self._id[:8]}", f"{name}-{self._id}")
+        return next(n for n in names if self._client.get_experiment_by_name(n) is None)
+
+    def _adopted(self) -> Experiment | None:
+        """The experiment that an earlier version made for this study; its runs get our id.
+
+        Its mark was the second in which the study was made, and it could be shared by several
+        studies of a name. Ours are the runs of trials planned at the millisecond of our journal.
+        """
+        old = self._experiment_of(self._created) if self._created else None
+        if old is None or not old.name.startswith(self._name):
+            return None
+        journal = self._study_dir / "journal.jsonl"
+        ours = {
+            (event["trial"], event["digest"], _milliseconds(event))
+            for event in (read_journal(journal) if journal.exists() else ())
+            if event["kind"] == "planned"
+        }
+        for run in _pages(partial(self._client.search_runs, [old.experiment_id])):
+            tags = run.data.tags
+            trial = tags.get("tcpa.trial"), tags.get("tcpa.digest"), run.info.start_time
+            if "tcpa.study_id" not in tags and (trial in ours or tags.get("tcpa.kind") == "study"):
+                self._client.set_tag(run.info.run_id, "tcpa.study_id", self._id)
+        self._client.set_experiment_tag(old.experiment_id, "tcpa.study_id", self._id)
+        return old
 
 
-def _belongs(found: Experiment, identity: str) -> bool:
-    known = found.tags.get("tcpa.study_id", "")
-    return not known or not identity or known == identity
+def relocate(database: Path) -> None:
+    """Let a database of this machine find the files of its runs after its folder was moved.
+
+    MLflow records their whole addresses and has no call that changes them. Only those that
+    `RunWriter` gave are changed, where the files have come along or are not where they were.
+    """
+    if not has_tables(database):
+        return
+    here = artifacts_of(database.resolve())
+    with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+        found = connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
+        for (old,) in found:
+            folder = Path(unquote(urlsplit(old or "").path))
+            new = here / folder.name
+            if folder.parent.name != here.name or new == folder or not old.startswith("file:"):
+                continue
+            if folder.exists() and (not new.exists() or folder.samefile(new)):
+                continue
+            uri = new.as_uri()
+            connection.execute(
+                "UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?",
+                (uri, old),
+            )
+            connection.execute(
+                "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?)"
+                " WHERE substr(artifact_uri, 1, ?) = ?",
+                (uri, len(old) + 1, len(old) + 1, f"{old}/"),
+            )
+
+
+def _pages(search: Callable[..., PagedList[Run]]) -> Iterator[Run]:
+    """Runs of a search, the oldest first."""
+    token = None
+    while True:
+        page = search(max_results=PAGE, order_by=["attributes.start_time ASC"], page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _results_of(study_dir: Path) -> Results | None:

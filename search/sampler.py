@@ -260,6 +260,7 @@ class Sampled:
         """Remember which Optuna trial a planned trial belongs to."""
         assert proposal.asked is not None
         self._of[planned.trial] = proposal.asked
+        _name(proposal.asked, planned)
 
     def tell(self, planned: Planned, outcome: Mapping[str, Any]) -> None:
         """Pass a finished trial on; a point with several seeds is told as the mean of its seeds.
@@ -304,6 +305,7 @@ class Sampled:
             trial, seeds, _ = asked[planned.point]
             seeds.remove(planned.config.seed)
             self._of[planned.trial] = trial
+            _name(trial, planned)
         for planned, outcome in past:
             if outcome is not None:
                 self.tell(planned, outcome)
@@ -371,6 +373,14 @@ class Sampled:
         self._study = optuna.create_study(directions=directions, study_name=name)
         self._study.add_trials([trial for trial in done if trial.number in kept])
         self._num_told = KEPT
+
+
+def _name(asked: optuna.Trial, planned: Planned) -> None:
+    """Note our names on an Optuna trial, whose number is another: a point has several seeds."""
+    asked.set_user_attr("point", planned.point)
+    for key, value in (("trial", planned.trial), ("seed", str(planned.config.seed))):
+        before = asked.user_attrs.get(key)
+        asked.set_user_attr(key, f"{before}, {value}" if before else value)
 
 
 def _key(point: Flat) -> str:

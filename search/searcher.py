@@ -10,6 +10,7 @@ from ray.tune.result import AUTO_RESULT_KEYS
 from ray.tune.search import Searcher
 
 from search.sampler import LATER, Later, Planned, Source
+from search.study import trial_name
 from search.trainable import Job
 from tcpa_core.config import TrialConfig
 
@@ -201,7 +202,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 self._source.repeat(digest, proposal, self._outcomes[digest])
                 continue
             planned = Planned(
-                trial=f"{self._number:05d}",
+                trial=trial_name(self._number),
                 config=proposal.config,
                 origin=proposal.origin,
                 digest=digest,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from search.address import sqlite_uri
 from tcpa_core.errors import StudyError
 
 LOOPBACK = "127.0.0.1"
@@ -39,16 +40,17 @@ def server_command(database: Path, host: str, port: int) -> tuple[list[str], Map
         StudyError: As `serve`.
     """
     line = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
-    line += ["--backend-store-uri", f"sqlite:///{database.resolve()}", "--workers", "1"]
+    line += ["--backend-store-uri", sqlite_uri(database.resolve()), "--workers", "1"]
     # without the eight processes for jobs that nobody sends
     variables = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     if is_open(host):
         _demand_authentication(host)
         settings = database.with_name("mlflow_auth.ini")
+        users = sqlite_uri(database.resolve().with_name("mlflow_auth.db"))
         settings.write_text(
             "[mlflow]\n"
             "default_permission = READ\n"
-            f"database_uri = sqlite:///{database.resolve().with_name('mlflow_auth.db')}\n"
+            f"database_uri = {users.replace('%', '%%')}\n"
             "admin_username = admin\n"
             "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n",
             encoding="utf-8",

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from typing import Any, Self
 
 import yaml
 
+from search.address import local_folder, recorded_uri
 from search.lock import Driver, DriverLock
 from spaces.reader import read_stored
 from spaces.space import Space
@@ -26,17 +28,18 @@ from tcpa_core.record import SCHEMA_VERSION, decode_line, encode_line, read_jour
 _DESCRIBED = {"kind": str, "space": dict, "fingerprints": dict, "tracking_uri": str}
 """What study.yaml must say for a driver to go on with the study."""
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
+_ID = re.compile(r"[0-9A-Za-z]{1,64}")
 _PACKAGES = ("tcpa-search", "torch", "timm", "torchvision", "ray", "optuna", "mlflow", "numpy")
 
 
-def database_of(root: Path) -> Path:
-    """The tracking database of a studies folder."""
-    return root / "mlflow.db"
+def trial_name(number: int) -> str:
+    """Name of a study's trial by its place in the plan, from 0."""
+    return f"{number:05d}"
 
 
-def default_uri(root: Path) -> str:
-    """Its address."""
-    return f"sqlite:///{database_of(root.resolve())}"
+def named_trial(text: str) -> str:
+    """The name of a trial that a user may have written as a number, "3" for "00003"."""
+    return trial_name(int(text)) if re.fullmatch("[0-9]{1,18}", text) else text
 
 
 class Journal:
@@ -140,6 +143,7 @@ class StudyDir:
                 f"study name must be 1 to 64 of a-z, 0-9, _ and -, got {name!r}; "
                 "give another one with --study."
             )
+        root = local_folder(root)
         path = root / name
         _refuse_link(path)
         if path.exists():
@@ -168,7 +172,7 @@ class StudyDir:
 
         Args:
             fingerprints: Identities of data and weights.
-            tracking_uri: Where MLflow mirrors it; without secrets.
+            tracking_uri: Where MLflow mirrors it, without secrets; "": the database of `root`.
             data: What is in each data set (`DataSummary.as_dict`), and the settings that choose it.
             preprocessing: What becomes of images in front of each backbone.
 
@@ -179,6 +183,7 @@ class StudyDir:
         document = {
             "schema": SCHEMA_VERSION,
             "name": name,
+            "id": uuid.uuid4().hex,
             "kind": "ablation" if space.ablation else "search",
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": {"python": platform.python_version(), **versions()},
@@ -187,7 +192,7 @@ class StudyDir:
             "fingerprints": dict(fingerprints),
             "data": list(data),
             "preprocessing": [dict(one) for one in preprocessing],
-            "tracking_uri": tracking_uri,
+            "tracking_uri": recorded_uri(tracking_uri, root),
         }
         try:
             study.path.mkdir(parents=True)
@@ -207,6 +212,7 @@ class StudyDir:
         Raises:
             StudyError: There is none of that name.
         """
+        root = local_folder(root)
         study = cls(root / name)
         if not _NAME.fullmatch(name) or not os.path.isfile(study.path / "study.yaml"):
             there = os.path.isdir(root)
@@ -217,7 +223,7 @@ class StudyDir:
         return study
 
     def document(self) -> dict[str, Any]:
-        """study.yaml as plain values."""
+        """study.yaml as plain values, with an "id" also where an earlier version gave none."""
         loaded = read_stored(self.path / "study.yaml")
         if not isinstance(loaded, dict) or loaded.get("schema") != SCHEMA_VERSION:
             raise RecordError(f"{self.path}/study.yaml is no description of a study.")
@@ -226,7 +232,7 @@ class StudyDir:
                 raise RecordError(
                     f"{self.path}/study.yaml is no description of a study: it lacks {name!r}."
                 )
-        return loaded
+        return {**loaded, "id": study_id(loaded)}
 
     def space(self) -> Space:
         """The space as it was resolved when the study was made."""
@@ -322,6 +328,23 @@ class StudyDir:
     def lost_to(self) -> Driver | None:
         """Who took the study from this driver, because it showed no sign of life for too long."""
         return self._lock.lost_to
+
+
+def study_id(document: Mapping[str, Any]) -> str:
+    """What tells a study from every other, whatever their names: 32 hex digits.
+
+    Args:
+        document: Its study.yaml. One that an earlier version wrote without an id has the same one
+            at every look: a hash of all that it says.
+
+    Raises:
+        RecordError: It has one that could not be written by this package.
+    """
+    text = json.dumps(document, sort_keys=True)
+    found = document.get("id") or uuid.uuid5(uuid.NAMESPACE_OID, text).hex
+    if not _ID.fullmatch(str(found)):
+        raise RecordError(f"study.yaml: {found!r} is no id of a study (letters and digits).")
+    return str(found)
 
 
 def _refuse_link(path: Path) -> None:

@@ -17,12 +17,12 @@ from typing import Any
 
 from mlflow import MlflowClient
 
+from search.address import has_tables, sqlite_file
 from search.redact import hide, without_secrets
 from search.runs import RunWriter
 from tcpa_core.errors import RecordError, StudyError
 from tcpa_core.record import decode_line, read_journal
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # a lost answer may have made a run
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
@@ -43,24 +43,27 @@ Event = Mapping[str, Any]
 
 
 def check_tracker(uri: str) -> None:
-    """Make sure that a tracking server or database answers.
+    """Make sure that a tracking server or database answers; nothing is written.
+
+    A database of this machine that MLflow has not made yet is not asked: it would be made.
 
     Raises:
         StudyError: It does not, or the address is of no known kind.
     """
     _quieten()
     failures: list[Exception] = []
+    database = sqlite_file(uri)
 
     def ask() -> None:
         try:
-            MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+            if database is None or has_tables(database):
+                MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
         except Exception as err:  # the client raises whatever its store's driver raises
             failures.append(err)
 
     asking = threading.Thread(target=ask, daemon=True)  # a client may go on trying for an hour
     asking.start()
-    # a local database may first have to be made, which takes 5 s of the processor
-    asking.join(None if uri.startswith("sqlite:") else ANSWER_S)
+    asking.join(None if database else ANSWER_S)
     if asking.is_alive():
         failures.append(TimeoutError(f"nothing in {ANSWER_S:.0f} s"))
     if failures:

@@ -20,6 +20,8 @@ def epoch_seconds(config: TrialConfig) -> tuple[float, str]:
     of a study do. Methods that train on kept features (linear) take less than this says, since
     only their first epoch passes the backbone.
 
+    Nothing is written, not even to the cache of decoded images.
+
     Returns:
         The seconds, divided among the trials that share the device, and "cuda" or "cpu".
 
@@ -32,7 +34,7 @@ def epoch_seconds(config: TrialConfig) -> tuple[float, str]:
         torch.set_num_threads(1)
     try:
         backbone = load_backbone(config.backbone, device=device)
-        pack = Pack(backbone, load_trial_data(config, backbone, device=device))
+        pack = Pack(backbone, load_trial_data(config, backbone, device=device, keep=False))
         speeds = pack_size(pack, config).images_per_s.values()
         speed = max(speeds, default=0.0) or _alone(pack, config)
     finally:

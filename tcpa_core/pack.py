@@ -65,9 +65,12 @@ def load_trial_data(
     device: str = "cpu",
     cache_dir: Path | None = None,
     progress: Progress | None = None,
+    keep: bool = True,
 ) -> TrialData:
     """Load the data set of a trial at the backbone's image size, with its normalisation."""
-    data = load_dataset(config.data, backbone.img_size, cache_dir=cache_dir, progress=progress)
+    data = load_dataset(
+        config.data, backbone.img_size, cache_dir=cache_dir, progress=progress, keep=keep
+    )
     mean, std = backbone.norm_stats(config.data.norm_stats)
     sources = {
         name: ImageSource(data.splits[name], config.data, backbone.img_size, mean, std, device)

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from search.address import default_uri
 from search.sampler import Sampled
-from search.study import StudyDir, default_uri
+from search.study import StudyDir
 from spaces.space import Space
 from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult, read_journal
 from tests.search.stub import accuracy

@@ -25,7 +25,8 @@ import ray
 from mlflow import MlflowClient
 from ray.cluster_utils import Cluster
 
-from search.study import StudyDir, default_uri
+from search.address import default_uri
+from search.study import StudyDir
 from spaces.space import Space
 
 ROOT = Path(__file__).parents[2]

@@ -21,9 +21,11 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import IO
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +42,7 @@ Progress = Callable[[str, int, int], None]
 Pixels = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ImageStore:
     """Resized RGB images of one split, mapped from the cache."""
 
@@ -56,6 +58,8 @@ class ImageStore:
     highs: npt.NDArray[np.int64]
     flat: npt.NDArray[np.bool_]
     """Every pixel has the same colour [n]."""
+    is_kept: bool = True
+    """The cache has them; False: they were decoded for this process alone."""
 
     def __len__(self) -> int:
         return len(self.heights)
@@ -66,6 +70,9 @@ class ImageStore:
         start = int(self.offsets[index])
         planes = self.pixels[start : start + height * width * 3].reshape(3, height, width)
         return planes.transpose(1, 2, 0)
+
+
+_passing: WeakValueDictionary[str, ImageStore] = WeakValueDictionary()
 
 
 class BrokenImages(DataError):
@@ -91,6 +98,8 @@ def open_or_build(
     decode: Callable[[int], Pixels],
     progress: Progress | None,
     stage: str,
+    *,
+    keep: bool = True,
 ) -> ImageStore:
     """Open a cache entry; make it first when it is absent or damaged.
 
@@ -103,6 +112,8 @@ def open_or_build(
         decode: Gives the pixels [height, width, 3] of one image; called from several threads.
         progress: Called with (stage, images done, count) from this thread.
         stage: What is being done, for `progress`.
+        keep: False: an entry that is absent is made in a file without a name, which is gone with
+            the store; the cache folder stays as it is.
 
     Raises:
         BrokenImages: Images cannot be decoded; all of them are named.
@@ -110,14 +121,19 @@ def open_or_build(
     """
     path = folder / f"{key}.pixels"
     with using(folder):
-        store = _open(path, key, count)
+        store = _open(path, key, count, repair=keep)
         if store is not None:
             return store
+        if not keep:
+            return _in_passing(key, count, decode, progress, stage)
         folder.mkdir(parents=True, exist_ok=True)
         with _lock(folder / f"{key}.lock", progress, stage, count):
             store = _open(path, key, count)
             if store is None:
-                _build(path, key, count, decode, progress, stage)
+                with _temporary(path) as (temp, file):
+                    _build(file, key, count, decode, progress, stage)
+                    file.close()
+                    temp.replace(path)
                 store = _open(path, key, count)
     if store is None:
         raise DataError(
@@ -128,14 +144,14 @@ def open_or_build(
 
 
 @contextmanager
-def using(folder: Path) -> Iterator[None]:
+def using(folder: Path, variable: str = "TCPA_CACHE") -> Iterator[None]:
     """Turn a failure to read or write below `folder` into a `DataError` that says what to do."""
     try:
         yield
     except OSError as err:
         raise DataError(
             f"cache folder {folder} cannot be used ({err.strerror or err}); make room or set "
-            f"TCPA_CACHE to a folder with room and write permission."
+            f"{variable} to a folder with room and write permission."
         ) from err
 
 
@@ -175,8 +191,27 @@ def _lock(path: Path, progress: Progress | None, stage: str, count: int) -> Iter
         yield
 
 
+def _in_passing(
+    key: str,
+    count: int,
+    decode: Callable[[int], Pixels],
+    progress: Progress | None,
+    stage: str,
+) -> ImageStore:
+    """The images in a file that has no name and is not kept; the same while somebody holds them."""
+    store = _passing.get(key)
+    if store is not None:
+        return store
+    with using(Path(tempfile.gettempdir()), "TMPDIR"), tempfile.TemporaryFile() as file:
+        _build(file, key, count, decode, progress, stage)
+        file.flush()
+        store = _checked(np.memmap(file, np.uint8, mode="c"), key, count)
+    _passing[key] = store = replace(store, is_kept=False)
+    return store
+
+
 def _build(
-    path: Path,
+    file: IO[bytes],
     key: str,
     count: int,
     decode: Callable[[int], Pixels],
@@ -194,26 +229,27 @@ def _build(
 
     table = np.zeros((count, _COLUMNS), "<i8")
     broken: dict[int, str] = {}
-    with _temporary(path) as (temp, file):
-        for index, done in enumerate(ordered_map(checked, range(count))):
-            if isinstance(done, str):
-                broken[index] = done
-            elif not broken:
-                planes, table[index] = done
-                file.write(planes.data)
-            if progress:
-                progress(stage, index + 1, count)
-        if broken:
-            raise BrokenImages(broken)
-        footer = {"schema": SCHEMA, "key": key, "count": count, "table_crc": zlib.crc32(table.data)}
-        text = json.dumps(footer).encode()
-        file.write(table.tobytes() + text + _END.pack(len(text), MAGIC))
-        file.close()
-        temp.replace(path)
+    for index, done in enumerate(ordered_map(checked, range(count))):
+        if isinstance(done, str):
+            broken[index] = done
+        elif not broken:
+            planes, table[index] = done
+            file.write(planes.data)
+        if progress:
+            progress(stage, index + 1, count)
+    if broken:
+        raise BrokenImages(broken)
+    footer = {"schema": SCHEMA, "key": key, "count": count, "table_crc": zlib.crc32(table.data)}
+    text = json.dumps(footer).encode()
+    file.write(table.tobytes() + text + _END.pack(len(text), MAGIC))
 
 
-def _open(path: Path, key: str, count: int) -> ImageStore | None:
-    """Map an entry and check all of it; None when it is absent, or damaged (then it is removed)."""
+def _open(path: Path, key: str, count: int, *, repair: bool = True) -> ImageStore | None:
+    """Map an entry and check all of it; None when it is absent or damaged.
+
+    Args:
+        repair: Remove a damaged one.
+    """
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -227,7 +263,8 @@ def _open(path: Path, key: str, count: int) -> ImageStore | None:
             RuntimeWarning,
             stacklevel=4,
         )
-        path.unlink(missing_ok=True)
+        if repair:
+            path.unlink(missing_ok=True)
         return None
 
 

@@ -24,7 +24,7 @@ Known = dict[str, list[int | str]]
 
 
 def content_hashes(
-    listing: Listing, cache: Path, progress: Progress | None
+    listing: Listing, cache: Path, progress: Progress | None, *, keep: bool = True
 ) -> dict[str, tuple[str, ...]]:
     """SHA-256 of every image's content, by split, in listing order.
 
@@ -32,12 +32,13 @@ def content_hashes(
         listing: What to hash; images without files are hashed by their pixels.
         cache: Cache folder, for the memory of earlier hashes.
         progress: Called with ("hash images", done, total) when files have to be read.
+        keep: Remember the hashes for the next run.
 
     Raises:
         DataError: Files are missing or cannot be read; the first is named.
     """
     hashes: dict[str, tuple[str, ...]] = {}
-    by_key = _file_hashes(listing, cache, progress) if listing.root else {}
+    by_key = _file_hashes(listing, cache, progress, keep) if listing.root else {}
     for name, split in listing.splits.items():
         if split.images is None:
             hashes[name] = tuple(by_key[key] for key in split.keys)
@@ -51,7 +52,9 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _file_hashes(listing: Listing, cache: Path, progress: Progress | None) -> dict[str, str]:
+def _file_hashes(
+    listing: Listing, cache: Path, progress: Progress | None, keep: bool
+) -> dict[str, str]:
     root = listing.root
     assert root is not None
     stats = _stat_all(listing, root)
@@ -65,7 +68,7 @@ def _file_hashes(listing: Listing, cache: Path, progress: Progress | None) -> di
         known[key] = [*stats[key], digest]
         if progress:
             progress("hash images", done + 1, len(todo))
-    if todo:
+    if todo and keep:
         _remember(memory, known, now)
     return {key: str(known[key][3]) for key in stats}
 

@@ -111,6 +111,7 @@ def load_dataset(
     *,
     cache_dir: Path | None = None,
     progress: Progress | None = None,
+    keep: bool = True,
 ) -> Dataset:
     """Read, decode and resize a data set; from the cache where that was done before.
 
@@ -119,6 +120,7 @@ def load_dataset(
         img_size: Side of the images that trials see, in pixels.
         cache_dir: Where decoded images are kept; None: $TCPA_CACHE or ~/.cache/tcpa.
         progress: Called with (stage, done, total) from the calling thread.
+        keep: False: the cache is read where it has something, and left as it is.
 
     Raises:
         ConfigError: Settings that contradict, or no data set kind of that name.
@@ -127,7 +129,7 @@ def load_dataset(
     rule = ResizeRule.of(cfg, img_size)
     cache = cache_root(cache_dir)
     listing = _read(cfg)
-    hashes = content_hashes(listing, cache, progress)
+    hashes = content_hashes(listing, cache, progress, keep=keep)
     splits: dict[str, Split] = {}
     broken: dict[str, str] = {}
     for name in SPLITS:
@@ -142,6 +144,7 @@ def load_dataset(
                 partial(_decode_one, listing, parts, hashes, rule),
                 progress,
                 f"decode {' and '.join(parts)}",
+                keep=keep,
             )
         except BrokenImages as err:
             broken |= {keys[index]: why for index, why in err.found.items()}
@@ -190,19 +193,24 @@ def _broken_error(broken: Mapping[str, str]) -> DataError:
 
 
 def dataset_fingerprint(
-    cfg: DataConfig, *, cache_dir: Path | None = None, progress: Progress | None = None
+    cfg: DataConfig,
+    *,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+    keep: bool = True,
 ) -> str:
     """Hash of a data set's images, labels, splits and class names; no image is decoded.
 
     Equal to `Dataset.fingerprint`; independent of where the data lies and of the resize. A repeat
-    reads the lists and asks for file times only.
+    reads the lists and asks for file times only, unless what was read was not to be kept.
 
     Raises:
         ConfigError: No data set kind of that name, or data.root is needed or must be absent.
         DataError: A list, folder or image is missing or unreadable.
     """
     listing = _read(cfg)
-    return _fingerprint(listing, content_hashes(listing, cache_root(cache_dir), progress))
+    hashes = content_hashes(listing, cache_root(cache_dir), progress, keep=keep)
+    return _fingerprint(listing, hashes)
 
 
 def _read(cfg: DataConfig) -> Listing:
