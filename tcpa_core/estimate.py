@@ -20,7 +20,7 @@ def epoch_seconds(config: TrialConfig) -> tuple[float, str]:
     of a study do. Methods that train on kept features (linear) take less than this says, since
     only their first epoch passes the backbone.
 
-    Nothing is written, not even to the cache of decoded images.
+    Nothing is written, neither decoded images nor what the probe finds.
 
     Returns:
         The seconds, divided among the trials that share the device, and "cuda" or "cpu".
@@ -35,7 +35,7 @@ def epoch_seconds(config: TrialConfig) -> tuple[float, str]:
     try:
         backbone = load_backbone(config.backbone, device=device)
         pack = Pack(backbone, load_trial_data(config, backbone, device=device, keep=False))
-        speeds = pack_size(pack, config).images_per_s.values()
+        speeds = pack_size(pack, config, keep=False).images_per_s.values()
         speed = max(speeds, default=0.0) or _alone(pack, config)
     finally:
         torch.set_num_threads(threads)

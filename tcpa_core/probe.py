@@ -48,7 +48,12 @@ class PackSize:
 
 
 def pack_size(
-    pack: Pack, config: TrialConfig, *, cache_dir: Path | None = None, share: float = 1.0
+    pack: Pack,
+    config: TrialConfig,
+    *,
+    cache_dir: Path | None = None,
+    share: float = 1.0,
+    keep: bool = True,
 ) -> PackSize:
     """Best number of members for packs of this kind, from the record or a fresh probe.
 
@@ -57,6 +62,7 @@ def pack_size(
         config: One member; the largest that is expected.
         cache_dir: Where the record is kept; None: the user's cache folder.
         share: Share of the device's or machine's memory that is this process's.
+        keep: Record what is found.
 
     Raises:
         OutOfMemoryError: Not even one member fits.
@@ -65,7 +71,8 @@ def pack_size(
     if known is not None:
         return known
     found = _probe(pack, config, share)
-    _remember(_path(pack, config, cache_dir), found)
+    if keep:
+        _remember(_path(pack, config, cache_dir), found)
     return found
 
 

@@ -286,6 +286,32 @@ def test_copy_for_the_dashboard_is_complete_whatever_was_there(tmp_path: Path) -
     assert study.best_value == max(t.value for t in study.trials if t.value is not None)
 
 
+def test_the_copy_bears_our_names_whatever_ended_first(tmp_path: Path) -> None:
+    space = make_space(seeds=[4, 5], budget={"trials": 8})
+    driver = Driver(space, tmp_path, ahead=4)
+    running = [planned for _ in range(4) if (planned := driver.next())]
+    for planned in reversed(running):
+        driver.finish(planned, val_accuracy=planned.config.optim.lr)
+    past = [(p, {"status": "completed", "val_accuracy": p.config.optim.lr}) for p in running]
+    driver.searcher.close()
+    for folder, one in ((tmp_path, None), (tmp_path / "resumed", past)):
+        folder.mkdir(exist_ok=True)
+        if one is not None:
+            Driver(space, folder, past=one).run()
+        storage = JournalStorage(JournalFileBackend(str(folder / "optuna.log")))
+        copied = optuna.load_study(study_name="stubs", storage=storage).trials
+        for trial in copied:
+            names, seeds = trial.user_attrs["trial"].split(", "), trial.user_attrs["seed"]
+            assert (len(names), seeds) == (2, "4, 5")
+            for planned in running:
+                if planned.trial in names:
+                    assert trial.user_attrs["point"] == planned.point
+                    assert trial.params["optim.lr"] == planned.config.optim.lr
+        assert {t for trial in copied for t in trial.user_attrs["trial"].split(", ")} >= {
+            planned.trial for planned in running
+        }
+
+
 def test_sampler_whose_package_is_missing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="'cmaes' needs the package 'cmaes'"):
