@@ -1,6 +1,7 @@
 """From the MLflow mirror of a study to the same records as from its journal."""
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import fields
@@ -43,7 +44,9 @@ def load_mlflow(tracking_uri: str, study: str, study_id: str | None = None) -> R
         StudyError: MLflow has no such study, or several.
         RecordError: A run lacks what the mirror writes.
     """
-    client = MlflowClient(tracking_uri=_existing(tracking_uri))
+    if _is_absent(tracking_uri):  # MLflow would make it
+        raise StudyError(f"MLflow has no study {study!r}: no database lies at {tracking_uri!r}.")
+    client = MlflowClient(tracking_uri=tracking_uri)
     parent = _chosen(client, study, study_id)
     records = Records(_study(client, parent))
     trials: dict[str, dict[str, Any]] = {}
@@ -65,13 +68,11 @@ def load_mlflow(tracking_uri: str, study: str, study_id: str | None = None) -> R
     return records
 
 
-def _existing(tracking_uri: str) -> str:
-    """The address, unless it is that of a database which MLflow would make now."""
+def _is_absent(tracking_uri: str) -> bool:
+    """Whether an address is that of a database file which does not exist."""
     scheme, _, rest = tracking_uri.partition(":///")
     path = rest.partition("?")[0]
-    if scheme.startswith("sqlite") and not (Path(path).exists() or Path(unquote(path)).exists()):
-        raise StudyError(f"MLflow has no study there: {tracking_uri!r} names no existing file.")
-    return tracking_uri
+    return scheme.startswith("sqlite") and not any(map(os.path.exists, (path, unquote(path))))
 
 
 def _chosen(client: MlflowClient, study: str, study_id: str | None) -> Run:
