@@ -58,7 +58,8 @@ def check_unchanged(
     Args:
         accept: Go on all the same.
         trials: Those that are trained or looked at again; None: all that the study may train.
-        reads: The data and weights are needed. False: accepted also where they cannot be read.
+        reads: The data and weights are needed. False: accepted also where they cannot be read, and
+            hashes of pictures are not remembered: a plan may be all that is asked for.
 
     Returns:
         What differs and was accepted; None: nothing.
@@ -71,7 +72,7 @@ def check_unchanged(
     recorded = study.fingerprints()
     configs = configs_of(study.space()) if trials is None else list(trials)
     try:
-        found = _fingerprints(configs)
+        found = _fingerprints(configs, keep=reads)
     except (DataError, WeightsError):
         if reads or not accept:
             raise
@@ -92,14 +93,14 @@ def check_unchanged(
     return change
 
 
-def _fingerprints(configs: Iterable[TrialConfig]) -> dict[str, str]:
+def _fingerprints(configs: Iterable[TrialConfig], keep: bool) -> dict[str, str]:
     from tcpa_core.backbone import weights_fingerprint  # loads timm, which workers wait for
 
     configs = list(configs)
     data = dict.fromkeys(config.data for config in configs)
     backbones = dict.fromkeys(config.backbone for config in configs)
     return {
-        "data": joined(dataset_fingerprint(config, keep=False) for config in data),
+        "data": joined(dataset_fingerprint(config, keep=keep) for config in data),
         "weights": joined(map(weights_fingerprint, backbones)),
     }
 

@@ -29,6 +29,7 @@ from search.redact import hide
 from search.study import StudyDir, study_id
 from spaces.reader import read_stored
 from spaces.selection import Results
+from tcpa_core.errors import TcpaError
 from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult, read_journal
 
 MAX_VALUE = 6000
@@ -416,11 +417,10 @@ def _pages(search: Callable[..., PagedList[Run]]) -> Iterator[Run]:
 
 def _results_of(study_dir: Path) -> Results | None:
     """Where the points of a study stand; None: it selects none, or does not say what it is."""
-    path = study_dir / "study.yaml"
-    document = read_stored(path) if path.is_file() else None
-    if not isinstance(document, dict) or "space" not in document:
+    try:
+        space = StudyDir(study_dir).space()
+    except TcpaError:
         return None
-    space = StudyDir(study_dir).space()
     selects = space.ablation is None or space.ablation.test == "winner"
     return Results.of(space) if selects else None
 

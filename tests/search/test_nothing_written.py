@@ -80,7 +80,7 @@ def test_plan_writes_nothing_and_says_what_would_be_decoded(
     # counted once, although the space reads them in two ways
     stores = [s.images for s in load_dataset(cfg, 32).splits.values()]
     size = sum(images.pixels.nbytes for images in stores) / 1e6
-    assert f"; {sum(map(len, stores)):,} images will be decoded" in shown
+    assert f" {sum(map(len, stores)):,} images will be decoded" in shown
     assert f"({size:,.1f} MB)" in shown
     assert "decoded" not in tcpa(*verbs[0].split()), "the cache has them now"
 
