@@ -132,7 +132,7 @@ def read(
     if settings.get("vfpt.location") == "random" or method == "vfpt":
         readers.append(_read_rows)
     about = {**settings, "method": method, "depth": depth, "hparams": hparams,
-             "batch": len(arrays["x"])}  # fmt: skip
+             "batch": len(arrays["x"]), "tokens": arrays["pos_embed"].shape[1] - 1}  # fmt: skip
     for reader in readers:
         stacked = reader(choices, stacked, about)
     lost = [k for k, v in stacked.items() if SPEAKS_OF_CHANCE.search(k.lower()) and v.numel() > 1]
@@ -215,6 +215,10 @@ def _read_groups(
                 "cls": _scores(whole[:, :, :1], "cls", about),
                 "image": _scores(whole[:, :, 1:], "image", about),
             }
+    for role, count in {"cls": 1, "image": about["tokens"]}.items():
+        groups = about[f"tcpa.num_{role}_prompts"]
+        if tables and groups == about[f"tcpa.top_k_{role}"]:  # all are taken, whatever is drawn
+            tables[role] = torch.zeros(about["depth"], about["batch"], count, groups)
     for role, scores in tables.items():
         choices.draws[f"tcpa.random_{role}_groups"] = lambda layer, s=scores: s[layer]
         choices.settings["tcpa.random_epochs"] = 1
@@ -228,7 +232,7 @@ def _scores(value: Tensor, role: str, about: Mapping[str, Any]) -> Tensor:
     groups, top_k = about[f"tcpa.num_{role}_prompts"], about[f"tcpa.top_k_{role}"]
     table = value.reshape(about["depth"], about["batch"], -1, value.shape[-1])
     is_mask = table.dtype in (torch.bool, torch.uint8) and table.shape[-1] == groups
-    if table.dtype.is_floating_point:
+    if table.dtype.is_floating_point and table.shape[-1] == groups:
         return -table
     if is_mask and bool((table.sum(-1) == top_k).all()):
         return table.double()

@@ -187,6 +187,16 @@ def test_groups_drawn_at_random_are_fed(
     assert (unfed - case.arrays["out.logits"]).abs().max() > 1e-6, "our own draws are others"
 
 
+def test_a_pool_that_is_taken_whole_needs_no_stored_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"tcpa.random_epochs": 1, "tcpa.top_k_cls": 5}
+    made = Made("tcpa", monkeypatch, dropout=False, **settings)
+    indices = made.chosen("image").double()
+    made.write(tmp_path / "a.npz", "tcpa", {"K_c": 5}, **{"random.image": indices})
+    check(tmp_path, monkeypatch)
+
+
 @pytest.mark.parametrize("method", ["vpt", "cvpt", "tcpa"])
 @pytest.mark.parametrize("kind", ["kept", "scaled", "dropped", "by block"])
 def test_masks_of_prompt_dropout_are_fed(
