@@ -391,8 +391,9 @@ def backbones(
 
 def _report_confirmed(folder: Path, code: int, console: Console) -> None:
     from reports.build import build_report
+    from search.study import StudyDir
 
-    if not code:
+    if StudyDir(folder).has_ended:  # also where a trial has failed: the verdict says what it lacks
         summary = build_report(folder)
         console.print(f"Intervals and paired tests: {summary.html}", markup=False, soft_wrap=True)
     _exit(code)

@@ -145,9 +145,10 @@ def chosen_point(study: StudyDir, root: Path) -> tuple[dict[str, Any], str]:
     _, selected = next(iter(best_points(study, 1).values()))
     name = confirmed_name(study.name)
     if (root / name / "study.yaml").is_file():
-        rows = _Rows(StudyDir.open(root, name))
+        confirmed = StudyDir.open(root, name)
+        rows = _Rows(confirmed)
         best = rows.results.ranking().selected
-        if rows.has_ended and best is not None:
+        if confirmed.has_ended and best is not None:
             verdict = rows.verdict()
             how = f"that leads in {name} ({str(verdict).rstrip('.')})"
             if verdict.winner:
@@ -190,13 +191,11 @@ class _Rows:
         """Objective by row and seed; None: the trial gave none."""
         self.tested: dict[str, dict[int, float]] = {}
         """Test accuracy by row and seed."""
-        self.has_ended = False
         self._folder = folder
         of: dict[str, tuple[str, int]] = {}
         for event in folder.events():
             self.results.take(event)
             kind, trial = event["kind"], event.get("trial", "")
-            self.has_ended = kind == "finished"
             if kind == "planned":
                 cells, point = event["labels"]["cells"], event["point"]
                 of[trial] = cells[0]["level"] if cells else point, event["params"]["seed"]

@@ -308,6 +308,14 @@ class StudyDir:
         if self.journal_path.exists():
             yield from read_journal(self.journal_path)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the last event says that nothing is left to run."""
+        last = ""
+        for event in self.events():
+            last = event["kind"]
+        return last == "finished"
+
     def lock(self) -> str:
         """Become the study's only driver until `unlock` or the end of the process.
 

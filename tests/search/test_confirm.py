@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from search.confirm import best_points, confirm, confirmation
+from search.confirm import _show, best_points, confirm, confirmation
 from search.replay import replay
 from search.run import stop_driver
 from search.study import Journal, StudyDir
@@ -97,6 +97,45 @@ def test_one_completed_point_cannot_be_confirmed(make_study: MakeStudy) -> None:
     write_search(study, {"a": 0.5})
     with pytest.raises(StudyError, match="1 completed points, two are needed"):
         best_points(study, 2)
+
+
+def raced(study: StudyDir, values: dict[str, dict[int, float | None]]) -> str:
+    """What is shown of a confirmation with these outcomes; None: the trial failed."""
+    best = {row: (0.99, {"methods": ["linear"], "optim.lr": 0.1 * (i + 1)})
+            for i, row in enumerate(values)}  # fmt: skip
+    space = confirmation(study, "raced", best, 5)
+    folder = StudyDir.create(study.path.parent, "raced", space, {}, "")
+    journal, number = Journal(folder.journal_path), 0
+    for row, found in values.items():
+        for seed, value in found.items():
+            trial, status = f"{number:05d}", "failed" if value is None else "completed"
+            params = {**best[row][1], "seed": seed}
+            planned = {"trial": trial, "params": params, "digest": trial, "point": row}
+            journal.append(
+                {"kind": "planned", **planned, "seed": seed, "origin": "design", "draw": {},
+                 "labels": {"cells": [{"factor": "components", "level": row}]}},
+                {"kind": status, "trial": trial, "status": status, "val_accuracy": value},
+            )  # fmt: skip
+            number += 1
+    journal.append({"kind": "finished"})
+    journal.close()
+    text = io.StringIO()
+    _show(folder, best, Console(file=text, width=300))
+    return text.getvalue()
+
+
+def test_a_failed_seed_of_the_better_row_leaves_it_open(make_study: MakeStudy) -> None:
+    study = make_study(make_space())
+    write_search(study, {"a": 0.5, "b": 0.9})
+    lost: dict[int, float | None] = {1: 0.95, 2: 0.96, 3: None, 4: 0.95, 5: 0.95}
+    whole: dict[int, float | None] = {1: 0.90, 2: 0.91, 3: 0.90, 4: 0.90, 5: 0.91}
+    shown = raced(study, {"point 1": lost, "point 2": whole})
+    assert "wins" not in shown
+    assert (
+        "not decided: point 1 has no value for seed 3 and is better than point 2 over the 4 that "
+        "both have (+0.0475). Of the rows with every seed, point 2 has the best mean"
+    ) in shown
+    assert "+0.0860" in shown, "what the search saw less what fresh seeds say"
 
 
 @pytest.mark.integration

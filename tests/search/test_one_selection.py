@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from rich.console import Console
 
 from reports.build import build_report, select
@@ -18,6 +19,7 @@ from search.live import Watch
 from search.past import read_past
 from search.run import show_status
 from search.study import Journal, StudyDir
+from search.tracking import sync
 from tests.search.conftest import make_space, run_stubs
 
 MakeStudy = Callable[..., StudyDir]
@@ -149,3 +151,20 @@ def test_the_tested_trials_are_those_that_are_reported(
     assert {event["trial"] for event in tested} == set(summary.selected.trials)
     mean = sum(event["test_accuracy"] for event in tested) / len(tested)
     assert summary.selected.test_accuracy == pytest.approx(mean)
+
+
+@pytest.mark.integration
+def test_mlflow_names_the_selected_trials(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study(make_space(seeds=SEEDS))
+    fill(study, {0.1: [0.90, 0.91, 0.92], 0.2: [0.95, "failed", math.nan], 0.3: [0.8, 0.8, 0.8]})
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    sync(study.path, uri, artifact_root=tmp_path / "artifacts")
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(study.name)
+    assert experiment is not None
+    key = "tags.`tcpa.kind` = 'study'"
+    (own,) = client.search_runs([experiment.experiment_id], key)
+    assert own.data.tags["tcpa.selected"] == "00000, 00001, 00002"
+    assert own.data.tags["tcpa.selected_value"] == (
+        "val_accuracy 0.9100 over 3 seeds (trials 00000, 00001, 00002)"
+    )
