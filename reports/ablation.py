@@ -108,8 +108,7 @@ def ablation_tables(trials: pd.DataFrame) -> tuple[list[dict[str, Any]], list[di
     ]
     _adjust(rows)
     _adjust(effects)
-    for effect in effects:
-        _hint(rows, effect)
+    _add_hints(rows, effects)
     return rows, effects
 
 
@@ -263,7 +262,6 @@ def _level_rows(design: _Design, factor: str, metric: str) -> Iterator[dict[str,
             "left_out": left_out,
             "aliases": alias,
             "family_of": TWO_LEVEL if pooled else f"levels of {factor}",
-            "hint": "",
             "trials": json.dumps([trial["trial"] for trial, _ in level.trials]),
             **asdict(stats.summarise(list(found.values())).moved(moved)),
             **{renamed.get(name, name): value for name, value in paired.items()},
@@ -318,23 +316,33 @@ def _pair_rows(design: _Design, metric: str) -> Iterator[dict[str, Any]]:
                 "other": factorial.factors[places[1]],
                 "other_level": levels[1],
                 "aliases": alike_text(alike, short_names(factorial.factors)),
+                "pairs": [
+                    [factorial.factors[place] for place in pair]
+                    for pair in (places, *alike)
+                    if len(pair) == 2
+                ],
                 "family_of": PAIRS,
                 "effect": paired.pop("diff"),
                 **paired,
             }
 
 
-def _hint(rows: Sequence[dict[str, Any]], effect: Mapping[str, Any]) -> None:
-    """Say beside main effects that they depend on each other, if an interaction is not 0."""
-    if effect["p_holm"] is None or effect["p_holm"] >= stats.ERROR:
-        return
-    pair = {effect["factor"], effect["other"]}
+def _add_hints(rows: Sequence[dict[str, Any]], effects: Sequence[Mapping[str, Any]]) -> None:
+    """Say beside main effects that they depend on each other, where an interaction is not 0.
+
+    Of pairs that a fraction cannot tell apart each may be the one.
+    """
+    found: defaultdict[tuple[str, str, str], dict[str, None]] = defaultdict(dict)
+    verb = "depends on"
+    for effect in effects:
+        if effect["p_holm"] is not None and effect["p_holm"] < stats.ERROR:
+            verb = verb if len(effect["pairs"]) == 1 else "may depend on"
+            for pair in effect["pairs"]:
+                for factor, other in (pair, reversed(pair)):
+                    found[effect["dataset"], effect["metric"], factor][other] = None
     for row in rows:
-        if row["factor"] in pair and (row["dataset"], row["metric"]) == (
-            effect["dataset"], effect["metric"]):  # fmt: skip
-            (other,) = pair - {row["factor"]}
-            alias = f" (or {effect['aliases']})" if effect["aliases"] else ""
-            row["hint"] = f"depends on {other}{alias}: see the interactions"
+        others = ", ".join(found[row["dataset"], row["metric"], row["factor"]])
+        row["hint"] = f"{verb} {others} (see the interactions)" if others else ""
 
 
 def _lack(trial: Mapping[Any, Any], metric: str) -> str:

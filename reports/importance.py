@@ -118,9 +118,9 @@ def _judge(active: pd.DataFrame, columns: list[str], wanted: list[int], study: S
 def points_of(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Used trials with their replicates averaged: one row per point, in the order planned."""
     used = trials[trials["left_out"] == ""]
-    first = used.drop_duplicates("point")
-    means = used.groupby("point", sort=False)[metric].mean()
-    return first.assign(**{metric: means.reindex(first["point"]).to_numpy()})
+    point = used["point"].where(used["point"].notna(), used.index)  # an unknown one is its own
+    means = used[metric].groupby(point, sort=False).mean()
+    return used[~point.duplicated()].assign(**{metric: means.to_numpy()})
 
 
 def first_of(used: pd.DataFrame) -> pd.DataFrame:

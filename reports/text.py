@@ -335,7 +335,7 @@ def _p(row: Mapping[Any, Any]) -> str:
 
 def signed(value: Any, scale: float = 1) -> str:
     """'+1.25', '−0.50' with a true minus sign, or '-' where there is none."""
-    return "-" if is_missing(value) else f"{scale * value:+.2f}".replace("-", "−")
+    return "-" if is_missing(value) else f"{round(scale * value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def is_missing(value: Any) -> bool:

@@ -36,7 +36,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         for row in data.to_dict("records")
     ]
     lines = max(name.count("\n") + 1 for name in names)
-    figure, axes = new_figure(0.75 + (0.12 + 0.12 * lines) * len(data))
+    figure, axes = new_figure(0.9 + (0.12 + 0.12 * lines) * len(data))
     axes.axvline(0, color="#888888", lw=0.6)
     for place, row in enumerate(data.to_dict("records")):
         is_told = pd.notna(row["p_holm"]) and row["p_holm"] < ERROR
@@ -46,5 +46,5 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         axes.plot(100 * row["effect"], place, "o", color=colour, ms=4)
     axes.set_yticks(range(len(data)), names)
     axes.set_ylim(len(data) - 0.5, -0.5)
-    axes.set_xlabel("change of the other's effect on val\n(points, 95 % interval; grey: may be 0)")
+    axes.set_xlabel("interaction on val (points)\n95 % interval\ngrey: may be 0")
     return figure

@@ -201,6 +201,18 @@ def test_main_effects_beside_an_interaction_carry_a_hint(
     assert "‡ optim.lr depends on train.dropout" in page
 
 
+def test_pairs_that_share_a_contrast_are_all_hinted_at(tmp_path: Path) -> None:
+    def truth(point: Point) -> float:
+        both = point["optim.lr"] == 0.01 and point["train.dropout"] == 0.1
+        return additive(first(4))(point) + 0.02 * both
+
+    whole = events("fractional_factorial", first(4), truth)
+    found = reports.load(write(tmp_path / "a", whole, "ablation"))
+    hints = val(found.ablation).groupby("factor")["hint"].first()
+    assert hints["optim.lr"].startswith("may depend on") and "train.dropout" in hints["optim.lr"]
+    assert "train.label_smoothing" in hints["optim.weight_decay"]
+
+
 def test_levels_beyond_two_are_compared_with_the_baselines(tmp_path: Path) -> None:
     factors = {"optim.lr": [0.001, 0.01, 0.1], "train.batch_size": [16, 32, 64, 128]}
 
