@@ -11,6 +11,7 @@ row is an answer, so each gets all seeds and its test split is read.
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -91,7 +92,9 @@ def compare(
     outcome = run_watched(study, root, console, address=address, tracking_uri=plan.tracking_uri)
     code = sum_up(study, root, outcome, console)
     if not outcome.finished:
-        console.print(f"and then: tcpa confirm {study.name} --root {root}", markup=False)
+        console.print(
+            f"and then: tcpa confirm {study.name} --root {quote(str(root))}", markup=False
+        )
         return code
     return confirm(study, root, console, top=2, seeds=seeds, address=address)
 

@@ -127,6 +127,17 @@ class DriverLock:
         except BlockingIOError:
             return Driver.read(self._path) or Driver("unknown", 0, "unknown")
 
+    def is_open_in(self, pid: int) -> bool:
+        """Whether a process has the file open; True where the system does not tell."""
+        if not os.path.isdir("/proc/self/fd"):
+            return True
+        with suppress(OSError):  # it has ended, or is another user's
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                with suppress(OSError):  # closed meanwhile
+                    if os.path.samefile(f"/proc/{pid}/fd/{name}", self._path):
+                        return True
+        return False
+
     def _flock(self, file: IO[str]) -> None:
         for _ in range(5):  # `holder` has it for a moment
             try:

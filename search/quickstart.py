@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from shlex import quote
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -65,4 +66,6 @@ def _summarise(
     console.print(Markdown(ablation.ablation_markdown))
     console.print(f"Reports: {search.html}", markup=False, soft_wrap=True)
     console.print(f"         {ablation.html}", markup=False, soft_wrap=True)
-    console.print(f"MLflow:  tcpa dashboard --root {root}", markup=False, soft_wrap=True)
+    console.print(
+        f"MLflow:  tcpa dashboard --root {quote(str(root))}", markup=False, soft_wrap=True
+    )

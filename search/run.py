@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 
 from mlflow import MlflowClient
 from rich.console import Console
@@ -68,10 +69,11 @@ def sum_up(study: StudyDir, root: Path, outcome: StudyOutcome, console: Console)
     """Say how a run ended and what comes next; the exit code as of `run_and_watch`."""
     counts = ", ".join(f"{n} {status}" for status, n in sorted(outcome.counts.items())) or "none"
     console.print(f"{study.name}: trials {counts}; {outcome.reason}.", markup=False)
+    shown = quote(str(root))
     if not outcome.finished:
-        console.print(f"Continue with: tcpa resume {study.name} --root {root}", markup=False)
+        console.print(f"Continue with: tcpa resume {study.name} --root {shown}", markup=False)
         return 1
-    console.print(f"Report: tcpa report {study.name} --root {root}", markup=False)
+    console.print(f"Report: tcpa report {study.name} --root {shown}", markup=False)
     return 1 if outcome.counts.get("failed") else 0
 
 
@@ -110,7 +112,7 @@ def run_watched(
     if not mirrored:
         console.print(
             f"MLflow lacks {mirror.lacking()}; complete it with: "
-            f"tcpa sync {study.name} --root {root}",
+            f"tcpa sync {study.name} --root {quote(str(root))}",
             markup=False,
             soft_wrap=True,
         )
@@ -162,9 +164,10 @@ def stop_driver(study: StudyDir, console: Console) -> None:
     found = study.driver()
     if found is None:
         raise StudyError(f"study {study.name!r} is not running.")
-    if found.host != socket.gethostname():
+    if found.host != socket.gethostname() or not study.is_held_by(found):
         raise StudyError(
-            f"study {study.name!r} is run on {found.host} (pid {found.pid}); run 'tcpa stop' there."
+            f"study {study.name!r} is run on {found.host} (pid {found.pid}), by no process that "
+            "can be seen from here; run 'tcpa stop' there."
         )
     os.kill(found.pid, signal.SIGTERM)
     console.print(

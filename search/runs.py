@@ -77,7 +77,8 @@ class RunWriter:
     Args:
         study_dir: Folder of the study.
         uri: MLflow tracking address.
-        artifact_root: Where a new experiment keeps its artifacts; None: the server decides.
+        artifact_root: Where a new experiment keeps its artifacts; None: beside a database of this
+            machine, or where the server decides.
         is_new: The study has no events from before, so MLflow has no runs of it.
         warn: Called with one line when something of the study is not mirrored as usual.
     """
@@ -104,6 +105,7 @@ class RunWriter:
         if database is not None:
             database.parent.mkdir(parents=True, exist_ok=True)
             relocate(database)
+            artifact_root = artifact_root or artifacts_of(database)
         self._experiment = self._find_experiment(artifact_root)
         self._runs: dict[str, _Run] = {}
         """Runs of trials that have not ended."""

@@ -297,6 +297,10 @@ class StudyDir:
         """The driver that runs the study now; None: nobody does."""
         return self._lock.holder()
 
+    def is_held_by(self, driver: Driver) -> bool:
+        """Whether a process here holds the lock as that driver: other containers count anew."""
+        return self._lock.is_open_in(driver.pid)
+
     def _write_document(self, document: Mapping[str, Any]) -> None:
         text = yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False)
         temporary = self.path / ".study.yaml"

@@ -186,9 +186,16 @@ def test_stopping_names_what_is_wrong(
     study.lock()
     stop_driver(study, Console(file=io.StringIO()))
     assert [pid for pid, _ in told] == [os.getpid()]
-    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
-    with pytest.raises(StudyError, match="run 'tcpa stop' there"):
+    with monkeypatch.context() as here:
+        here.setattr("socket.gethostname", lambda: "elsewhere")
+        with pytest.raises(StudyError, match="run 'tcpa stop' there"):
+            stop_driver(study, Console(file=io.StringIO()))
+    # the number of another container's process, under a host name that both have
+    lock = study.path / "driver.lock"
+    lock.write_text(lock.read_text().replace(f"pid {os.getpid()}", f"pid {os.getppid()}"))
+    with pytest.raises(StudyError, match="by no process that can be seen from here"):
         stop_driver(study, Console(file=io.StringIO()))
+    assert len(told) == 1
     study.unlock()
     assert study.driver() is None
 
