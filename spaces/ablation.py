@@ -31,7 +31,7 @@ from math import prod
 from typing import Any, Literal
 
 from spaces.axes import label
-from spaces.fraction import alias_lines, fewest_runs, resolution, two_level_runs
+from spaces.fraction import Runs, alias_lines, resolution, two_level_runs
 from tcpa_core.config import Flat, Settings
 
 Design = Literal[
@@ -88,7 +88,9 @@ class Ablation(Settings):
     datasets: dict[str, Flat] = {}
     """Name -> settings; empty: the base's data alone."""
     runs: int | None = None
-    """Points of a fraction; None: the fewest of resolution IV or better."""
+    """Points of a fraction; None: the design is none."""
+    is_older: bool = False
+    """Whether a fraction's columns are those of versions that did not record `runs`."""
     baseline: Flat | str
     """Path -> level, or the name of the baseline row."""
     test: Literal["all", "winner"] = "all"
@@ -118,7 +120,7 @@ class Ablation(Settings):
             out["rows"] = {row: dict(changes) for row, changes in self.rows.items()}
         if self.datasets:
             out["datasets"] = {name: dict(settings) for name, settings in self.datasets.items()}
-        if self.runs is not None:
+        if self.runs is not None and not self.is_older:
             out["runs"] = self.runs
         if self.design not in FROM_BASE:
             out["baseline"] = self.baseline
@@ -132,7 +134,7 @@ class Ablation(Settings):
         """Size and resolution of a fraction, and what it cannot tell apart; ("", []) of others."""
         if self.design != "fractional_factorial":
             return "", []
-        runs = two_level_runs(len(self.factors), self.runs)
+        runs = self._runs()
         all_runs = 2 ** len(self.factors)
         size = f"{len(runs)} of {all_runs} runs"
         if len(runs) < all_runs:
@@ -145,7 +147,7 @@ class Ablation(Settings):
         if self.design == "one_factor":
             return 1 + sum(len(levels) - 1 for levels in self.factors.values())
         if self.design == "fractional_factorial":
-            return self.runs or fewest_runs(len(self.factors))
+            return len(self._runs())
         return len(self.rows) + (self.design in FROM_BASE)
 
     def _points(self) -> Iterator[tuple[Flat, list[Cell]]]:
@@ -173,6 +175,9 @@ class Ablation(Settings):
             for level in (v for v in levels if v != reference[path]):
                 yield {**reference, path: level}, [self._level(path, level)]
 
+    def _runs(self) -> Runs:
+        return two_level_runs(len(self.factors), self.runs, first_products=self.is_older)
+
     def _fraction(self) -> Iterator[tuple[Any, ...]]:
         """The baseline's run first: all factors at their baseline level."""
         reference = self._reference()
@@ -180,7 +185,7 @@ class Ablation(Settings):
             sorted(levels, key=lambda level, path=path: level != reference[path])  # type: ignore[misc]
             for path, levels in self.factors.items()
         ]
-        for run in two_level_runs(len(ordered), self.runs):
+        for run in self._runs():
             yield tuple(levels[high] for levels, high in zip(ordered, run, strict=True))
 
     def _factorial(

@@ -35,7 +35,9 @@ def fewest_runs(num_factors: int) -> int:
     return runs
 
 
-def two_level_runs(num_factors: int, num_runs: int | None = None) -> Runs:
+def two_level_runs(
+    num_factors: int, num_runs: int | None = None, *, first_products: bool = False
+) -> Runs:
     """The fraction of least aberration; its first run has all factors low.
 
     That is the one with the fewest aliases between effects of low order: first of all the highest
@@ -43,9 +45,11 @@ def two_level_runs(num_factors: int, num_runs: int | None = None) -> Runs:
 
     Args:
         num_runs: A power of two above the number of factors; None: `fewest_runs`.
+        first_products: Take the first products of an odd number of basic columns instead, as
+            versions did that knew no other fractions. It differs for 5, 9 and 10 factors.
     """
     num_runs = num_runs or fewest_runs(num_factors)
-    columns = _columns(num_factors, num_runs.bit_length() - 1)
+    columns = _columns(num_factors, num_runs.bit_length() - 1, first_products)
     return tuple(tuple(_parity(run & column) for column in columns) for run in _basic(num_runs))
 
 
@@ -124,7 +128,7 @@ def _basic(num_runs: int) -> list[int]:
 
 
 @lru_cache(maxsize=64)
-def _columns(num_factors: int, num_basic: int) -> tuple[int, ...]:
+def _columns(num_factors: int, num_basic: int, first_products: bool) -> tuple[int, ...]:
     """Columns as sets of basic ones (bits): the basic ones, then the best products.
 
     Built one factor after the other, each time from the best few designs of one factor less.
@@ -137,6 +141,10 @@ def _columns(num_factors: int, num_basic: int) -> tuple[int, ...]:
 
     runs = _basic(2**num_basic)
     products = sorted((c for c in range(2**num_basic) if c.bit_count() > 1), key=by_order)
+    basic = tuple(1 << k for k in range(min(num_basic, num_factors)))
+    first = (*basic, *products[: num_factors - len(basic)])
+    if first_products:
+        return first
     best: list[tuple[tuple[int, ...], list[int]]] = [((), [run.bit_count() for run in runs])]
     for size in range(num_basic + 1, num_factors + 1):
         found: dict[tuple[int, ...], tuple[tuple[int, ...], list[int]]] = {}
@@ -145,9 +153,7 @@ def _columns(num_factors: int, num_basic: int) -> tuple[int, ...]:
                 more = [n + _parity(run & column) for n, run in zip(highs, runs, strict=True)]
                 found.setdefault(_word_lengths(more, size), ((*chosen, column), more))
         best = [found[lengths] for lengths in sorted(found)[:_KEPT]]
-    basic = tuple(1 << k for k in range(min(num_basic, num_factors)))
-    # Of equal designs the one of the first products.
-    designs = [(*basic, *added) for added in (products[: len(best[0][0])], best[0][0])]
+    designs = [first, (*basic, *best[0][0])]  # of equal ones the first
     return min(designs, key=lambda columns: _word_lengths(_highs(columns, runs), num_factors))
 
 

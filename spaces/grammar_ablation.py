@@ -149,10 +149,10 @@ def _read_factors(document: Document) -> dict[str, tuple[Any, ...]]:
 
 
 def _read_runs(document: Document, design: str, num_factors: int) -> int | None:
-    """Size of a fraction, where the file gives one."""
+    """Size of a fraction; None of other designs."""
     runs, place = document.data["ablation"].get("runs"), document.place("ablation", "runs")
     if runs is None:
-        return None
+        return fewest_runs(num_factors) if design == "fractional_factorial" else None
     if design != "fractional_factorial":
         raise ConfigError(
             f"ablation.runs is for design fractional_factorial, not {design} ({place}); remove it."

@@ -66,7 +66,7 @@ class Space(Settings):
         """Build the space of a study on disk.
 
         What its protocol or objective has come to fix since the study was made stays what it was:
-        the default.
+        the default. A fraction whose runs were not recorded keeps the columns of that version.
 
         Raises:
             ConfigError: As `load_space`.
@@ -83,7 +83,12 @@ class Space(Settings):
             for path in protocol.facts.keys() - base.keys() - axes.keys() - left:
                 if path.partition(".")[0] not in chosen:
                     base[path] = default(path)
-        return cls.from_dict({**data, "base": base}, source)
+        space = cls.from_dict({**data, "base": base}, source)
+        ablation = space.ablation
+        if ablation is None or ablation.runs is None or "runs" in data["ablation"]:
+            return space
+        older = ablation.model_copy(update={"is_older": True})
+        return space.model_copy(update={"ablation": older})
 
     @classmethod
     def _build(

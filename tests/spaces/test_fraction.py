@@ -119,7 +119,22 @@ def test_a_file_may_say_how_many_runs() -> None:
     assert len(fraction(runs=32).design()) == 32, "the full factorial"
     again = Space.from_dict(fraction(runs=8).as_dict())
     assert again.design() == fraction(runs=8).design()
-    assert "runs" not in fraction().as_dict()["ablation"]
+    assert fraction().as_dict()["ablation"]["runs"] == 16, "stored, so that it stays what it was"
+
+
+def test_a_study_that_did_not_record_its_runs_goes_on_with_its_own() -> None:
+    """Then five factors in 16 runs had E = ABC; points of an interrupted study stay the same."""
+    document = fraction().as_dict()
+    assert Space.from_stored(document, "study x").design() == fraction().design()
+    del document["ablation"]["runs"]
+    older = Space.from_stored(document, "study x")
+    for point in older.design():
+        *basic, last = (value != 0.0 for path, value in point.point.items() if path != "optim.lr")
+        first = point.point["optim.lr"] != 0.001
+        assert last == (first + basic[0] + basic[1]) % 2
+    assert len(older.design()) == older.size() == 16
+    assert older.as_dict() == document
+    assert older.ablation is not None and "resolution IV" in older.ablation.fraction()[0]
 
 
 @pytest.mark.parametrize("runs", [4, 12, 64, True, "8"])
