@@ -43,6 +43,27 @@ def joined(prints: Iterable[str]) -> str:
     return "+".join(dict.fromkeys(prints))
 
 
+def fingerprints_of(configs: Iterable[TrialConfig], *, keep: bool = True) -> dict[str, str]:
+    """Identities of the data and the weights that trials use; no picture is decoded.
+
+    Args:
+        keep: Remember hashes of pictures in the cache.
+
+    Raises:
+        DataError: The data cannot be read.
+        WeightsError: The weights cannot be read.
+    """
+    from tcpa_core.backbone import weights_fingerprint  # loads timm, which workers wait for
+
+    configs = list(configs)
+    data = dict.fromkeys(config.data for config in configs)
+    backbones = dict.fromkeys(config.backbone for config in configs)
+    return {
+        "data": joined(dataset_fingerprint(config, keep=keep) for config in data),
+        "weights": joined(map(weights_fingerprint, backbones)),
+    }
+
+
 def check_unchanged(
     study: StudyDir,
     *,
@@ -72,7 +93,7 @@ def check_unchanged(
     recorded = study.fingerprints()
     configs = configs_of(study.space()) if trials is None else list(trials)
     try:
-        found = _fingerprints(configs, keep=reads)
+        found = fingerprints_of(configs, keep=reads)
     except (DataError, WeightsError):
         if reads or not accept:
             raise
@@ -91,18 +112,6 @@ def check_unchanged(
             "--accept-changed-data, which records the change."
         )
     return change
-
-
-def _fingerprints(configs: Iterable[TrialConfig], keep: bool) -> dict[str, str]:
-    from tcpa_core.backbone import weights_fingerprint  # loads timm, which workers wait for
-
-    configs = list(configs)
-    data = dict.fromkeys(config.data for config in configs)
-    backbones = dict.fromkeys(config.backbone for config in configs)
-    return {
-        "data": joined(dataset_fingerprint(config, keep=keep) for config in data),
-        "weights": joined(map(weights_fingerprint, backbones)),
-    }
 
 
 def _agrees(recorded: str, found: str, *, is_part: bool) -> bool:

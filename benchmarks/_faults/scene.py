@@ -26,6 +26,7 @@ from mlflow import MlflowClient
 from ray.cluster_utils import Cluster
 
 from search.address import default_uri
+from search.identity import configs_of, fingerprints_of
 from search.study import StudyDir
 from spaces.space import Space
 
@@ -33,7 +34,6 @@ ROOT = Path(__file__).parents[2]
 FACTORY = "benchmarks._faults.stub:make_worker"
 PATIENCE_S = 240.0
 """What is waited for comes in seconds; a busy machine takes longer."""
-PRINTS = {"data": "none", "weights": "none"}
 _ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),  # workers import the stub
     "OMP_NUM_THREADS": "1",
@@ -79,7 +79,8 @@ def make_study(
     placement = {"workers": workers, "slots": slots, "worker_factory": FACTORY}
     (root / "placement.json").write_text(json.dumps(placement))
     add_database(root)
-    study = StudyDir.create(root, "faults", space, PRINTS, default_uri(root))
+    prints = fingerprints_of(configs_of(space))
+    study = StudyDir.create(root, "faults", space, prints, default_uri(root))
     order(study, **orders)
     return study
 

@@ -17,11 +17,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from search import cli
+from search.identity import configs_of, fingerprints_of
 from search.study import StudyDir
 from spaces.space import load_space
-from tcpa_core.backbone import weights_fingerprint
-from tcpa_core.config import BackboneConfig, DataConfig
-from tcpa_core.data.base import dataset_fingerprint
 from tests.spaces.bad_spaces import BAD_SPACES
 
 TAKEN = "digits_search"
@@ -49,11 +47,9 @@ class Place:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TCPA_CACHE", str(tmp_path / "cache"))
-    prints = {
-        "data": dataset_fingerprint(DataConfig()),
-        "weights": weights_fingerprint(BackboneConfig()),
-    }
-    StudyDir.create(tmp_path / "studies", TAKEN, load_space("quickstart"), prints, "")
+    space = load_space("quickstart")
+    prints = fingerprints_of(configs_of(space))
+    StudyDir.create(tmp_path / "studies", TAKEN, space, prints, "")
     return Place(tmp_path)
 
 

@@ -10,12 +10,11 @@ import pytest
 from rich.console import Console
 
 from search.confirm import _show, best_points, confirm, confirmation
+from search.identity import fingerprints_of
 from search.replay import replay
 from search.run import stop_driver
 from search.study import Journal, StudyDir
-from tcpa_core.backbone import weights_fingerprint
 from tcpa_core.config import TrialConfig
-from tcpa_core.data.base import dataset_fingerprint
 from tcpa_core.errors import StudyError
 from tcpa_core.train import run_trial
 from tests.search.conftest import make_space, run_stubs
@@ -208,10 +207,7 @@ def test_a_trial_comes_out_again(
     settings = {"methods": ["linear"], "train.epochs": 3, "seed": 1}
     reports: list[dict[str, float]] = []
     config = TrialConfig.from_flat(settings)
-    prints = {
-        "data": dataset_fingerprint(config.data),
-        "weights": weights_fingerprint(config.backbone),
-    }
+    prints = fingerprints_of([config])
     study = make_study(make_space(), prints=prints)
     run_trial(config, on_epoch=lambda report: reports.append(asdict(report)))
     journal = Journal(study.journal_path)
