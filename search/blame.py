@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 MAX_RESTARTS = 3
 """Times that a trial may lose its worker within an epoch before it is taken for the cause."""
@@ -79,6 +79,13 @@ def blame(worker: PackState, trials: Mapping[str, Trial], why: str) -> int:
         trial.restarts += HANG if worker.hung_in else 1
     is_repeated = not worker.hung_in and all(trial.is_suspect for trial in blamed)
     return len(blamed) if is_repeated else 0
+
+
+def is_code_fault(err: RayError) -> bool:
+    """Whether code of an actor raised it; else a process, a node or the cluster was lost."""
+    if isinstance(err, RayTaskError):
+        return not isinstance(err.cause, RayError)
+    return isinstance(err, RayActorError) and err._actor_init_failed
 
 
 def clause(err: RayError) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from search.actors import actor_class
 from search.blame import MAX_RESTARTS, NODE_LOST, PackState, Trial, blame, clause, suspects
 from search.pack_worker import PackWorker, WorkerSpec
 from search.watchdog import Watchdog
@@ -285,7 +286,7 @@ class Dispatcher:
 
     def _start_worker(self) -> None:
         spec = self._spec
-        actor = ray.remote(concurrency_groups={PULSE: 1})(PackWorker).options(
+        actor = actor_class(PackWorker, concurrency_groups={PULSE: 1}).options(
             num_cpus=spec.num_cpus,
             num_gpus=spec.num_gpus,
             max_concurrency=2,  # one thread trains, one takes commands in their order

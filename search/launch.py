@@ -21,7 +21,9 @@ from ray.tune.experiment import Experiment
 from ray.tune.search import ConcurrencyLimiter, SearchGenerator
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search.actors import actor_class
 from search.balance import Balanced
+from search.blame import clause, is_code_fault
 from search.cluster import Devices, connect, on_interrupt
 from search.dispatcher import HALT_S, Dispatcher
 from search.optuna_log import OptunaLog
@@ -240,7 +242,7 @@ class _Run:
         )
         # Beside the driver: with any other node it would be lost, and the driver's run with it.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(Dispatcher).options(
+        actor = actor_class(Dispatcher).options(
             num_cpus=0, max_concurrency=10_000, scheduling_strategy=here
         )
         metrics = ["duration_s", *(objective.metric for objective in self._space.objective)]
@@ -436,10 +438,13 @@ class _Run:
         if self._stop_reason:
             return
         text = f"the Ray cluster of study {self._study.name!r} does not answer any more"
+        why = str(err).strip().splitlines()[0]
+        if is_code_fault(err):
+            text = f"a fault in the code or the installation has ended study {self._study.name!r}"
+            why = clause(err)
         self._record({"kind": "notice", "text": f"{text}; this driver ends"})
         self._failure = StoppedError(
-            f"{text} ({str(err).strip().splitlines()[0]}); what is recorded is kept: "
-            f"'tcpa resume {self._study.name}'."
+            f"{text} ({why}); what is recorded is kept: 'tcpa resume {self._study.name}'."
         )
         self._interrupt(text)
 

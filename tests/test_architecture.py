@@ -17,7 +17,7 @@ CORE = {"torch", "timm", "torchvision", "numpy", "PIL", "safetensors", "pydantic
 MAY_USE = {
     "tcpa_core": CORE,
     "spaces": {"pydantic", "yaml"},
-    "search": {"ray", "optuna", "mlflow", "typer", "rich", "yaml", "pydantic"},
+    "search": {"ray", "optuna", "mlflow", "typer", "rich", "yaml", "pydantic", "tcpa_command"},
     "reports": {
         "pandas", "pyarrow", "mlflow", "scipy", "matplotlib", "jinja2", "numpy", "yaml",
         "markupsafe", "sklearn",

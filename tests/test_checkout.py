@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = {"benchmarks", "reports", "scripts", "search", "spaces", "tcpa_core", "tests"}
-SOURCES = sorted(path for name in OURS for path in (ROOT / name).rglob("*.py"))
+FOLDERS = {"benchmarks", "reports", "scripts", "search", "spaces", "tcpa_core", "tests"}
+SOURCES = sorted(path for name in FOLDERS for path in (ROOT / name).rglob("*.py"))
 
 
 def _top_names(path: Path) -> Iterator[str]:
@@ -28,7 +28,7 @@ def test_no_import_names_a_file_beside_it() -> None:
     The names of modules of ours, less those that an import means wherever it stands.
     """
     beside = {path.stem for path in SOURCES} | {path.parent.name for path in SOURCES}
-    beside -= OURS | sys.stdlib_module_names
+    beside -= FOLDERS | sys.stdlib_module_names
     wrong = {f"{path.relative_to(ROOT)}: {name}" for path in SOURCES for name in _top_names(path)
              if name in beside}  # fmt: skip
     assert len(SOURCES) > 200 and {"tiny", "studies", "stub"} <= beside

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from benchmarks._faults import scene
+from search.dispatcher import Dispatcher
 from search.study import StudyDir
-from tcpa_core.errors import StudyError
+from tcpa_core.errors import StoppedError, StudyError
 from tcpa_core.record import FINAL_KINDS
 from tests.search.conftest import make_space, run_stubs
 
@@ -81,6 +82,19 @@ class TestOneDriver:
         assert counts["failed"] == sum(rate > 0.01 for rate in rates.values()) > 0
         failed = [e for e in study.events() if e["kind"] == "failed"]
         assert all("nan" in e["reason"] for e in failed)
+
+    def test_a_fault_in_the_dispatcher_s_code_is_no_lost_cluster(
+        self, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Broken(Dispatcher):
+            def __init__(self, *_: object) -> None:
+                raise TypeError("one argument too many")
+
+        monkeypatch.setattr("search.launch.Dispatcher", Broken)
+        space = make_space()
+        says = r"fault in the code or the .* 'stubs' \(TypeError: one argument too many\).*resume"
+        with pytest.raises(StoppedError, match=says):
+            run_stubs(space, make_study(space))
 
     def test_listeners_get_what_the_journal_got(self, make_study: MakeStudy) -> None:
         heard: list[dict[str, Any]] = []

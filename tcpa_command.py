@@ -1,0 +1,121 @@
+"""Where the `tcpa` command begins: here it is settled what `import search` means.
+
+`search`, `spaces` and `reports` are names that a user's folder or another distribution may have as
+well. So this module imports nothing of ours before that is clear.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+
+DISTRIBUTION = "tcpa-search"
+NAMES = ("tcpa_command", "tcpa_core", "spaces", "search", "reports")
+"""What the distribution installs."""
+_ADVICE = (
+    f"uninstall that, then install {DISTRIBUTION} again; each in an environment of its own keeps "
+    "both."
+)
+
+
+def prefer_installed(home: str = os.path.dirname(os.path.abspath(__file__))) -> None:
+    """Let imports mean our packages, whatever a script's folder or PYTHONPATH holds.
+
+    Such folders stand before the standard library's; they go behind all others. One that holds a
+    name of ours is left out, because editable installs are asked after all folders.
+
+    Workers run it as well, before they import anything of ours (`search.actors`).
+
+    Args:
+        home: Folder of our packages. On a node that has none there, what is installed is meant.
+    """
+    stdlib = os.path.dirname(os.__file__)
+    first = sys.path.index(stdlib) if stdlib in sys.path else 0
+    before, sys.path[:] = sys.path[:first], sys.path[first:]
+    if os.path.isfile(os.path.join(home, "search", "__init__.py")):
+        if any(_origin(find_spec(name)) != _origin(_in(home, name)) for name in NAMES):
+            sys.path.insert(0, home)
+    ours = {name: _origin(find_spec(name)) for name in NAMES}
+    for folder in before:
+        found = {name: _in(folder, name) for name in NAMES}
+        if all(spec is None or _origin(spec) == ours[name] for name, spec in found.items()):
+            sys.path.append(folder)
+
+
+def installation_fault() -> str | None:
+    """Which file of ours is not ours, whose it is and what to do; None: all is well.
+
+    Another distribution may have a package `spaces`, too. Installed later, it overwrites files of
+    ours or, where ours are not in site-packages, comes first; uninstalled, it takes them along.
+    """
+    home = os.path.dirname(os.path.abspath(__file__))
+    path = sys.path[1:] if sys.path[0] == home else sys.path  # as before `prefer_installed`
+    for name in NAMES[1:]:
+        if not os.path.isfile(ours := os.path.join(home, name, "__init__.py")):
+            return _missing(Path(ours))
+        found = _origin(PathFinder.find_spec(name, path))
+        owner = _owner(Path(found)) if found and found != os.path.realpath(ours) else None
+        if owner:
+            return f"'import {name}' finds {found} of {owner} instead of {ours}; {_ADVICE}"
+    for file, size in _recorded(DISTRIBUTION):
+        if not file.exists():
+            return _missing(file)
+        owner = _owner(file) if file.stat().st_size != size else None
+        if owner:  # else the user's own change
+            return f"{file} of {DISTRIBUTION} was overwritten by {owner}; {_ADVICE}"
+    return None
+
+
+def entry() -> None:
+    """The console script."""
+    prefer_installed()
+    fault = installation_fault()
+    if fault:
+        print(f"error: {fault}", file=sys.stderr)
+        sys.exit(2)
+    from search.cli import entry as run
+
+    run()
+
+
+def _in(folder: str, name: str) -> ModuleSpec | None:
+    return PathFinder.find_spec(name, [folder])
+
+
+def _origin(spec: ModuleSpec | None) -> str:
+    """File of a module; "" for a folder without `__init__.py`."""
+    return os.path.realpath(spec.origin) if spec and spec.origin else ""
+
+
+def _recorded(distribution: str) -> Iterator[tuple[Path, int]]:
+    """Files below our names that a distribution has installed, with their sizes in bytes.
+
+    None of an editable install, and none of one that keeps no record.
+    """
+    for found in metadata.distributions(name=distribution):
+        for file in found.files or ():
+            if file.parts[0].removesuffix(".py") in NAMES and file.size is not None:
+                yield Path(str(file.locate())), file.size
+
+
+def _owner(file: Path) -> str | None:
+    """The other distribution that has installed a file."""
+    for found in metadata.distributions():
+        name = found.metadata["Name"]
+        if name and name != DISTRIBUTION and any(file == path for path, _ in _recorded(name)):
+            return f"the distribution {name!r} {found.version}"
+    return None
+
+
+def _missing(file: Path) -> str:
+    return (
+        f"{file} of {DISTRIBUTION} is missing, as after another distribution with a package "
+        f"{file.parent.name!r} was uninstalled; install {DISTRIBUTION} again."
+    )
+
+
+if __name__ == "__main__":
+    entry()
