@@ -17,6 +17,8 @@ from typer.exceptions import TyperException
 
 from search.address import local_folder
 from search.redact import hide, restart_without_secrets
+from search.usage import Verbs, explain
+from tcpa_core import __version__
 from tcpa_core.errors import ConfigError, StoppedError, StudyError, TcpaError
 
 DONE, FAILURES, WRONG_INPUT = 0, 1, 2
@@ -25,9 +27,9 @@ MAX_SHOWN = 2_000
 
 app = typer.Typer(
     name="tcpa",
-    help="Search and ablation for visual prompt tuning on frozen ViTs.",
-    add_completion=False,
+    cls=Verbs,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 Root = Annotated[
@@ -59,6 +61,19 @@ class Verb(StrEnum):
 
     search = "search"
     ablate = "ablation"
+
+
+@app.callback(invoke_without_command=True)
+def tcpa(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False,
+) -> None:
+    """Search and ablation for visual prompt tuning on frozen ViTs."""
+    if version:
+        print(f"tcpa {__version__}")
+        raise typer.Exit()
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
@@ -266,6 +281,15 @@ def status(study: Study, root: Root = DEFAULT_ROOT) -> None:
     show_status(StudyDir.open(root, study), Console())
 
 
+@app.command(name="list")
+def list_(root: Root = DEFAULT_ROOT) -> None:
+    """List the studies of a folder: state, trials, best point, last event."""
+    from search.overview import study_lines
+
+    for line in study_lines(root):
+        print(_printable(line))
+
+
 @app.command()
 def report(
     study: Study,
@@ -374,6 +398,16 @@ def settings(
         return
     for setting in reference.settings(pattern):
         print(f"{setting.path} = {setting.default}   ({setting.values})\n    {setting.meaning}")
+
+
+@app.command()
+def presets() -> None:
+    """List the spaces that are shipped."""
+    from spaces.space import preset_names, preset_purpose
+
+    width = max(map(len, preset_names()))
+    for name in preset_names():
+        print(f"{name:<{width}}  {preset_purpose(name)}")
 
 
 @app.command()
@@ -499,9 +533,13 @@ def _exit(code: int) -> None:
     raise typer.Exit(code)
 
 
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def _one_line(text: str) -> str:
     """A message for a terminal: what names and values hold cannot move its cursor or flood it."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    shown = _printable(text)
     return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]} ..."
 
 
@@ -509,15 +547,14 @@ def main(run: Callable[..., Any] = app) -> None:
     """Entry point: bad input is one or two sentences on stderr and exit code 2."""
     restart_without_secrets()
     try:
-        code = run(standalone_mode=False)
+        code = run(prog_name="tcpa", standalone_mode=False)
     except TcpaError as err:
         print(f"error: {_one_line(hide(str(err)))}", file=sys.stderr)
         sys.exit(FAILURES if isinstance(err, StoppedError) else WRONG_INPUT)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(FAILURES)
     except TyperException as err:  # how typer reports a wrong option, argument or verb
-        text = err.format_message() if hasattr(err, "format_message") else str(err)
-        print(f"error: {_one_line(text)} 'tcpa --help' lists what there is.", file=sys.stderr)
+        print(f"error: {_one_line(explain(err))}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
     except Exception:  # a defect; its trace may quote addresses
         print(hide(traceback.format_exc()), file=sys.stderr)

@@ -413,6 +413,14 @@ def load_space(
     return space
 
 
+def preset_purpose(name: str) -> str:
+    """What a shipped space is for: the first sentence of its comment, on one line."""
+    comment = [line for line in (_PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+               if line.startswith("#")]  # fmt: skip
+    text = " ".join(line.removeprefix("#").strip() for line in comment)
+    return re.split(r"[.;:] ", text.removeprefix("Purpose: "))[0]
+
+
 def preset_names() -> tuple[str, ...]:
     """Names of the shipped spaces, sorted."""
     found = (item.name for item in _PRESETS.iterdir())

@@ -60,14 +60,17 @@ def nearest_setting(path: str, known: Iterable[str]) -> str:
     (`data.image_size`) come before what is only spelled alike.
     """
     known = list(known)
+    meant = same_meaning(path, known)
+    return f"; closest name: {meant[0]!r}" if meant else nearest(path, known)
+
+
+def same_meaning(path: str, known: Iterable[str]) -> list[str]:
+    """Settings that mean the same as an unknown name, the most probable first."""
     section, _, word = path.lower().replace("-", "_").rpartition(".")
     meant = [name for name in known if word == _word(name) or word in _other_names(name)]
-    if not meant:
-        return nearest(path, known)
-    best = min(
+    return sorted(
         meant, key=lambda n: (n.partition(".")[0] != section, section not in _other_names(n))
     )
-    return f"; closest name: {best!r}"
 
 
 def _word(name: str) -> str:

@@ -103,9 +103,16 @@ def test_a_mistake_in_a_space_is_told_by_plan(
 
 
 LINES: list[tuple[str, str, str]] = [
-    ("no_verb", "", r"Missing command"),
+    ("other_verb", "optimize quickstart", r"No such command 'optimize'; closest name: 'search'"),
     ("unknown_verb", "serch quickstart", r"No such command 'serch'"),
-    ("unknown_option", "plan quickstart --trial 3", r"No such option: --trial .*--trials"),
+    ("unknown_option", "plan quickstart --trial 3", r"No such option: --trial; .*'--trials'"),
+    ("option_of_the_verb", "confirm s --seed 3", r"--seed; .*'--seeds'. 'tcpa confirm --help'"),
+    ("option_is_a_setting", "search s --seed 3", r"'--set seeds=VALUE'. 'tcpa search --help'"),
+    ("option_elsewhere", "search s --batch_size 3", r"'--set train.batch_size=VALUE'"),
+    ("option_underscore", "search s --dry_run", r"closest name: '--dry-run'"),
+    ("option_other_name", "ablate s --n-trials 3", r"closest name: '--trials'"),
+    ("option_other_verb", "resume s --trials 3", r"option of .*extend"),
+    ("no_root", "list --root nowhere", r"--root: there is no folder nowhere"),
     ("no_space", "search", r"(?i)missing argument 'space'"),
     ("no_study", "status", r"(?i)missing argument 'study'"),
     ("two_spaces", "plan quickstart other", r"(?i)unexpected extra argument"),

@@ -1,5 +1,6 @@
 """The command's surface: verbs, options, exit codes, speed of help, and what is written."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 import typer
 
+import tcpa_core
 from search import cli
 from search.study import Journal, StudyDir
-from spaces.space import load_space
+from spaces.space import load_space, preset_names
 
 START = {"--study", "--root", "--set", "--trials", "--address", "--tracking-uri", "--dry-run"}
 ACCEPT = "--accept-changed-data"
@@ -30,12 +32,14 @@ OPTIONS = {
     "replay": {"--root", ACCEPT},
     "inspect": {"--root", "--images", ACCEPT},
     "status": {"--root"},
+    "list": {"--root"},
+    "presets": set(),
+    "settings": {"--markdown"},
     "report": {"--root", "--live", "--every"},
     "sync": {"--root", "--tracking-uri"},
     "dashboard": {"--root", "--port", "--host"},
     "doctor": {"--root", "--address", "--tracking-uri"},
     "data": {"--root", "--set"},
-    "settings": {"--markdown"},
     "backbones": set(),
 }
 """What scripts rely on: a verb or an option that disappears breaks them."""
@@ -171,6 +175,35 @@ def test_status_reads_the_journal_alone(
         "best val_accuracy 0.7000 (trial 00001)",
         "last failure, trial 00002: loss is nan",
     ]
+
+
+@pytest.mark.parametrize("line", [[], ["-h"], ["--help"], ["search", "-h"]])
+def test_help_is_shown(line: list[str], tcpa: Callable[..., tuple[int, str]]) -> None:
+    code, out = tcpa(*line)
+    assert code == 0 and "Usage: tcpa" in out
+    assert ("--dry-run" in out) is bool(line[1:])
+
+
+def test_the_version_is_told(tcpa: Callable[..., tuple[int, str]]) -> None:
+    assert tcpa("--version") == (0, f"tcpa {tcpa_core.__version__}\n")
+
+
+def test_a_shell_completes_verbs() -> None:
+    """What `tcpa --install-completion` lets a shell ask."""
+    words = {"_TCPA_COMPLETE": "complete_bash", "COMP_WORDS": "tcpa conf", "COMP_CWORD": "1"}
+    code = "import sys; sys.argv = ['tcpa']; from search import cli; cli.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **words}, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["confirm"], done.stderr
+
+
+def test_presets_are_listed_with_what_they_are(tcpa: Callable[..., tuple[int, str]]) -> None:
+    code, out = tcpa("presets")
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert code == 0 and tuple(lines) == preset_names()
+    assert lines["vpt_vtab"].startswith("search VPT")
+    assert all(20 < len(purpose) < 200 for purpose in lines.values()), lines
 
 
 def test_backbones_and_data_are_listed(tcpa: Callable[..., tuple[int, str]]) -> None:
