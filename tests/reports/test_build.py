@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 import reports
 from reports import plots
@@ -54,6 +55,17 @@ def test_components_become_a_table(tmp_path: Path) -> None:
     assert summary.selected is None, "an ablation selects nothing"
     assert "+R+T" in summary.html.read_text()
     assert (study / "report" / "figures" / "factors.svg").is_file()
+
+
+def test_the_page_says_what_happened_to_images(tmp_path: Path) -> None:
+    study = write(tmp_path / "images", [planned(0), final(0, "completed", 0.5)])
+    told = {"backbone": "<vit>", "mean": [0.5, 0.4, 0.3], "source": "the model's tag a"}
+    document = yaml.safe_load((study / "study.yaml").read_text())
+    document["preprocessing"] = [told, "no mapping"]
+    (study / "study.yaml").write_text(yaml.safe_dump(document))
+    page = build_report(study).html.read_text()
+    assert "front of &lt;vit&gt;: mean 0.5, 0.4, 0.3; source the model&#39;s tag a." in page
+    assert page.count("front of") == 1
 
 
 def page_data(page: str) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from PIL import Image
 
 from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.checkpoint import load_checkpoint, save_checkpoint
-from tcpa_core.config import BackboneConfig, TrialConfig
+from tcpa_core.config import ADDED, BackboneConfig, TrialConfig
 from tcpa_core.data._images import ImageSource
+from tcpa_core.errors import CheckpointError
 from tcpa_core.pack import Diverged, Member, Pack, TrialData, load_trial_data
 from tcpa_core.record import EpochReport
 from tcpa_core.train import load_trained, run_trial
@@ -410,8 +411,14 @@ def test_a_checkpoint_of_an_older_version_is_taken_up(
     pack.save(member, tmp_path)
     tensors, info = load_checkpoint(tmp_path / "last.safetensors")
     info["peak_accuracy"] = info.pop("peak")
+    for path in (*ADDED, "weights", "norm_stats"):  # what that version did not have
+        (info if path in info else info["config"]).pop(path)
     save_checkpoint(tmp_path / "last.safetensors", tensors, info)
     assert pack.restore(tmp_path, "t", config).peak == member.peak is not None
+    info["config"]["optim.lr"] = 0.123
+    save_checkpoint(tmp_path / "last.safetensors", tensors, info)
+    with pytest.raises(CheckpointError, match="other settings than trial t"):
+        pack.restore(tmp_path, "t", config)
 
 
 def test_frozen_weights_stay(images: Path, data: TrialData) -> None:
