@@ -27,21 +27,29 @@ def prefer_installed(home: str = os.path.dirname(os.path.abspath(__file__))) -> 
     Such folders stand before the standard library's; they go behind all others. One that holds a
     name of ours is left out, because editable installs are asked after all folders.
 
-    Workers run it as well, before they import anything of ours (`search.actors`).
+    Workers run it as well, before they import anything of ours: it travels as code, so it uses
+    nothing of this module but constants (`search.actors`).
 
     Args:
         home: Folder of our packages. On a node that has none there, what is installed is meant.
     """
+
+    def file_of(spec: ModuleSpec | None) -> str:  # "": absent, or a folder without __init__.py
+        return os.path.realpath(spec.origin) if spec and spec.origin else ""
+
+    def in_folder(folder: str, name: str) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, [folder])
+
     stdlib = os.path.dirname(os.__file__)
     first = sys.path.index(stdlib) if stdlib in sys.path else 0
     before, sys.path[:] = sys.path[:first], sys.path[first:]
     if os.path.isfile(os.path.join(home, "search", "__init__.py")):
-        if any(_origin(find_spec(name)) != _origin(_in(home, name)) for name in NAMES):
+        if any(file_of(find_spec(name)) != file_of(in_folder(home, name)) for name in NAMES):
             sys.path.insert(0, home)
-    ours = {name: _origin(find_spec(name)) for name in NAMES}
+    ours = {name: file_of(find_spec(name)) for name in NAMES}
     for folder in before:
-        found = {name: _in(folder, name) for name in NAMES}
-        if all(spec is None or _origin(spec) == ours[name] for name, spec in found.items()):
+        found = {name: in_folder(folder, name) for name in NAMES}
+        if all(spec is None or file_of(spec) == ours[name] for name, spec in found.items()):
             sys.path.append(folder)
 
 
@@ -56,8 +64,9 @@ def installation_fault() -> str | None:
     for name in NAMES[1:]:
         if not os.path.isfile(ours := os.path.join(home, name, "__init__.py")):
             return _missing(Path(ours))
-        found = _origin(PathFinder.find_spec(name, path))
-        owner = _owner(Path(found)) if found and found != os.path.realpath(ours) else None
+        spec = PathFinder.find_spec(name, path)
+        found = Path(spec.origin) if spec and spec.origin else None
+        owner = _owner(found) if found and not found.samefile(ours) else None
         if owner:
             return f"'import {name}' finds {found} of {owner} instead of {ours}; {_ADVICE}"
     for file, size in _recorded(DISTRIBUTION):
@@ -79,15 +88,6 @@ def entry() -> None:
     from search.cli import entry as run
 
     run()
-
-
-def _in(folder: str, name: str) -> ModuleSpec | None:
-    return PathFinder.find_spec(name, [folder])
-
-
-def _origin(spec: ModuleSpec | None) -> str:
-    """File of a module; "" for a folder without `__init__.py`."""
-    return os.path.realpath(spec.origin) if spec and spec.origin else ""
 
 
 def _recorded(distribution: str) -> Iterator[tuple[Path, int]]:

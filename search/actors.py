@@ -6,23 +6,26 @@ else, and an actor's class travels as the name of its module. A worker would tak
 """
 
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import ray
-from ray import cloudpickle
 
-import tcpa_command
+from tcpa_command import __file__ as command_file
+from tcpa_command import prefer_installed
 
-cloudpickle.register_pickle_by_value(tcpa_command)
-HOME = str(Path(tcpa_command.__file__).parent)
+HOME = str(Path(command_file).parent)
 """Folder of this process's packages; workers take theirs from there if they have it."""
+
+_SENT = FunctionType(prefer_installed.__code__, prefer_installed.__globals__)
+"""A copy: Ray sends as code what no module holds under its name."""
 
 
 class _Mend:
     """Becomes a call of `prefer_installed` where it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return tcpa_command.prefer_installed, (HOME,)
+        return _SENT, (HOME,)
 
 
 def actor_class(cls: type, **options: Any) -> Any:
