@@ -75,7 +75,7 @@ def train_again(study: StudyDir, trial: str, folder: Path) -> Path:
             raise Enough
 
     with suppress(Enough):
-        run_trial(TrialConfig.from_flat(params), on_epoch=stop, folder=folder)
+        run_trial(TrialConfig.from_flat(params), on_epoch=stop, folder=folder, recorded=True)
     return folder / "best.safetensors"
 
 

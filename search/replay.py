@@ -45,7 +45,8 @@ def replay(
         console.print(f"{change}; accepted.", markup=False, soft_wrap=True)
     found = _Comparison(epochs, console)
     with suppress(Enough):
-        run_trial(TrialConfig.from_flat(params), on_epoch=found.compare, device=device)
+        config = TrialConfig.from_flat(params)
+        run_trial(config, on_epoch=found.compare, device=device, recorded=True)
     if found.exact:
         console.print("all numbers agree bit for bit.")
         return 0

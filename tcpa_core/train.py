@@ -23,6 +23,7 @@ def run_trial(
     folder: Path | None = None,
     cache_dir: Path | None = None,
     device: str | None = None,
+    recorded: bool = False,
 ) -> TrialResult:
     """Train, select on val and test one configuration: a pack of one.
 
@@ -33,6 +34,7 @@ def run_trial(
             epoch. None: nothing is written.
         cache_dir: Where decoded images are kept; None: the user's cache folder.
         device: A torch device; None: "cuda" where there is one, else "cpu".
+        recorded: The trial was trained before; see `load_backbone`.
 
     Returns:
         The result; a loss that stops being finite gives status "failed" with the reason.
@@ -44,7 +46,7 @@ def run_trial(
     if not isinstance(config, TrialConfig):
         config = TrialConfig.from_flat(config)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    backbone = load_backbone(config.backbone, device=device)
+    backbone = load_backbone(config.backbone, device=device, recorded=recorded)
     data = load_trial_data(config, backbone, device=device, cache_dir=cache_dir)
     pack = Pack(backbone, data)
     if folder and (folder / "last.safetensors").exists():

@@ -12,7 +12,9 @@ from reports.study import Study
 from search.plan import Plan, plan_space, show_plan
 from search.request import requested_space
 from search.runs import _tags
+from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
+from tcpa_core.train import run_trial
 from tcpa_core.worker import Worker
 from tests.tcpa_core.test_weights import state_of
 
@@ -91,6 +93,21 @@ def test_a_worker_says_what_it_does_to_images(tmp_path: Path) -> None:
     assert started["preprocessing"]["mean"] == IMAGENET
     tags = _tags([{**started, "t": 1.0}])
     assert '"mean": [0.485, 0.456, 0.406]' in tags["tcpa.preprocessing"]
+
+
+def test_a_trial_that_was_planned_before_the_question_goes_on_and_says_so(tmp_path: Path) -> None:
+    """Older studies cannot answer any more; they took mean and std from the name."""
+    config = TrialConfig.from_flat({
+        "backbone.name": "vit_tiny_patch16_224",
+        "backbone.weights": tiny_file(tmp_path),
+        "backbone.img_size": 32,
+    })  # fmt: skip
+    worker = Worker(tmp_path / "study", None, "cpu", 1)
+    worker.submit("00000", config.flat(), 0)
+    (started,) = worker.work()
+    assert (started["kind"], started["preprocessing"]["mean"]) == ("started", [0.5] * 3)
+    with pytest.raises(ConfigError, match="Set backbone.norm_stats"):
+        run_trial(config)
 
 
 def test_sizes_between_the_ends_of_an_axis_are_checked(tmp_path: Path) -> None:
