@@ -45,7 +45,7 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="path=value; may be
 Trials = Annotated[int | None, typer.Option("--trials", help="Most trials.")]
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default: local.")]
 Uri = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow; default: ROOT/mlflow.db.")]
-Seeds = Annotated[int, typer.Option(min=2, help="Most fresh seeds for each point.")]
+Seeds = Annotated[int, typer.Option(min=2, help="Most fresh seeds a point; 3 may decide.")]
 Accept = Annotated[
     bool,
     typer.Option(
