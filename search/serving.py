@@ -43,6 +43,7 @@ def server_command(database: Path, host: str, port: int) -> tuple[list[str], Map
     line += ["--backend-store-uri", sqlite_uri(database.resolve()), "--workers", "1"]
     # without the eight processes for jobs that nobody sends
     variables = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    variables["PYTHONSAFEPATH"] = "1"  # -m puts the current folder before what is installed
     if is_open(host):
         _demand_authentication(host)
         settings = database.with_name("mlflow_auth.ini")

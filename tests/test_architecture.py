@@ -84,6 +84,14 @@ def test_core_works_without_the_platform() -> None:
     )
 
 
+def test_what_is_loaded_on_first_use_is_listed() -> None:
+    _run(
+        "import tcpa_core\n"
+        "assert set(tcpa_core.__all__) | {'__version__'} <= set(dir(tcpa_core))\n"
+        "for name in dir(tcpa_core): getattr(tcpa_core, name)\n"
+    )
+
+
 @pytest.mark.parametrize("module", ["search.trainable", "tcpa_core.record", "tcpa_core.config"])
 def test_light_modules_do_not_load_torch(module: str) -> None:
     _run(f"import sys, {module}\nassert 'torch' not in sys.modules")

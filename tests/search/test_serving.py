@@ -24,6 +24,7 @@ def test_loopback_needs_no_password(host: str, tmp_path: Path) -> None:
     assert line[line.index("--host") + 1] == host
     assert not any("security" in word or "allowed" in word for word in line)
     assert "MLFLOW_AUTH_CONFIG_PATH" not in variables
+    assert variables["PYTHONSAFEPATH"] == "1", "files of the current folder are no modules"
     assert not list(tmp_path.iterdir())
 
 
