@@ -1,6 +1,6 @@
 """Whether data and weights are still those that a study was made with, before it goes on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search.study import StudyDir
@@ -68,7 +68,7 @@ def check_unchanged(
     study: StudyDir,
     *,
     accept: bool = False,
-    trials: Iterable[TrialConfig] | None = None,
+    trials: Sequence[TrialConfig] | None = None,
     reads: bool = True,
 ) -> Change | None:
     """Refuse to go on with other data or weights than a study has recorded.
@@ -78,7 +78,8 @@ def check_unchanged(
 
     Args:
         accept: Go on all the same.
-        trials: Those that are trained or looked at again; None: all that the study may train.
+        trials: Those that are trained or looked at again; None: all that the study may train. Of a
+            split drawn between the ends of a range all recorded ones are compared.
         reads: The data and weights are needed. False: accepted also where they cannot be read, and
             hashes of pictures are not remembered: a plan may be all that is asked for.
 
@@ -91,7 +92,10 @@ def check_unchanged(
         WeightsError: The weights cannot be read.
     """
     recorded = study.fingerprints()
-    configs = configs_of(study.space()) if trials is None else list(trials)
+    configs = configs_of(study.space())
+    is_part = trials is not None and _all_planned(trials, configs)
+    if is_part:
+        configs = list(trials or ())
     try:
         found = fingerprints_of(configs, keep=reads)
     except (DataError, WeightsError):
@@ -101,7 +105,7 @@ def check_unchanged(
     differing = {
         name: text
         for name, text in found.items()
-        if name in recorded and not _agrees(recorded[name], text, is_part=trials is not None)
+        if name in recorded and not _agrees(recorded[name], text, is_part=is_part)
     }
     if not differing:
         return None
@@ -112,6 +116,12 @@ def check_unchanged(
             "--accept-changed-data, which records the change."
         )
     return change
+
+
+def _all_planned(trials: Iterable[TrialConfig], planned: Iterable[TrialConfig]) -> bool:
+    """Whether the plan recorded the data and weights of these trials, of a range both ends."""
+    known = {(config.data, config.backbone) for config in planned}
+    return all((config.data, config.backbone) in known for config in trials)
 
 
 def _agrees(recorded: str, found: str, *, is_part: bool) -> bool:

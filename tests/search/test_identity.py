@@ -234,6 +234,20 @@ def test_a_trial_is_compared_with_its_own_data(root: Path) -> None:
         check_unchanged(study)
 
 
+def test_a_split_between_the_ends_of_a_range_is_no_change(root: Path, tmp_path: Path) -> None:
+    """The plan records the splits of both ends; a trial drew one between them."""
+    shutil.rmtree(tmp_path / "pictures" / "val")
+    space = yaml.safe_load((tmp_path / "s.yaml").read_text())
+    space["axes"] = {"data.split_seed": {"int": [0, 9]}}
+    (tmp_path / "seeds.yaml").write_text(yaml.safe_dump(space))
+    study = plan_space(load_space(str(tmp_path / "seeds.yaml")), "seeds", root).create()
+    drawn = study.space().config({"data.split_seed": 5}, 0)
+    assert check_unchanged(study, trials=[drawn]) is None
+    change_a_picture(tmp_path)
+    with pytest.raises(StudyError, match="data of study 'seeds' changed"):
+        check_unchanged(study, trials=[drawn])
+
+
 def test_a_study_of_the_last_version_is_compared_as_well(root: Path) -> None:
     study = StudyDir.open(root, "s")
     document = study.document()
