@@ -87,7 +87,7 @@ def _factorial(random: np.random.Generator, repeats: int) -> Iterator[tuple[str,
             means = [design.level_means(place, values)[0] for place in range(5)]
             mains += _any_differs([compare_paired(high, low).p for low, high in means])
             effects = [
-                design.interaction(places, ("1", "1"), values)
+                design.interactions(places, values)["1", "1"]
                 for places in combinations(range(5), 2)
             ]
             pairs += _any_differs([compare_paired(e, dict.fromkeys(e, 0.0)).p for e in effects])

@@ -11,7 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import combinations, product
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -306,9 +306,7 @@ def _pair_rows(design: _Design, metric: str) -> Iterator[dict[str, Any]]:
         if places in told or any(len(effect) == 1 for effect in alike):
             continue
         told.update(alike)
-        first, second = (factorial.levels[place][1:] for place in places)
-        for levels in product(first, second):
-            found = factorial.interaction(places, levels, values)
+        for levels, found in factorial.interactions(places, values).items():
             paired = asdict(stats.compare_paired(found, dict.fromkeys(found, 0.0)))
             yield {
                 "factor": factorial.factors[places[0]],

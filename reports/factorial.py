@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from math import prod
 
 from spaces.fraction import Effect, Runs, aliases, is_orthogonal, resolution
@@ -66,26 +67,26 @@ class Factorial:
         ]  # fmt: skip
         return means, left_out
 
-    def interaction(
-        self, places: tuple[int, int], levels: tuple[str, str], values: Values
-    ) -> dict[int, float]:
+    def interactions(
+        self, places: tuple[int, int], values: Values
+    ) -> dict[tuple[str, str], dict[int, float]]:
         """How much a level of one factor changes the effect of a level of another, by seed.
 
-        (y11 - y01) - (y10 - y00) with 0 for the baseline, averaged over all other factors.
+        (y11 - y01) - (y10 - y00) with 0 for the baseline, averaged over all other factors, for each
+        two levels that are none.
         """
         blocks, seeds, _ = self._complete(places, values)
-        bases = [self.levels[place][0] for place in places]
-        found: dict[int, float] = {}
-        for seed in seeds:
-            means = {}
-            for corner in ((i, j) for i in (0, 1) for j in (0, 1)):
-                at = [levels[k] if high else bases[k] for k, high in enumerate(corner)]
-                runs = [run for block in blocks for run in block
-                        if [run[place] for place in places] == at]  # fmt: skip
-                if runs:
-                    means[corner] = _mean(values, seed, runs)
-            if len(means) == 4:
-                found[seed] = means[1, 1] - means[0, 1] - means[1, 0] + means[0, 0]
+        first, other = (self.levels[place] for place in places)
+        runs: defaultdict[tuple[str, str], list[Run]] = defaultdict(list)
+        for run in (run for block in blocks for run in block):
+            runs[run[places[0]], run[places[1]]].append(run)
+        means = {at: {s: _mean(values, s, some) for s in seeds} for at, some in runs.items()}
+        found: dict[tuple[str, str], dict[int, float]] = {}
+        for pair in product(first[1:], other[1:]):
+            corners = (pair, (first[0], pair[1]), (pair[0], other[0]), (first[0], other[0]))
+            y11, y01, y10, y00 = (means.get(corner, {}) for corner in corners)
+            shared = y11.keys() & y01.keys() & y10.keys() & y00.keys()
+            found[pair] = {s: y11[s] - y01[s] - y10[s] + y00[s] for s in sorted(shared)}
         return found
 
     def _complete(

@@ -358,7 +358,7 @@ def test_null_designs_err_in_five_percent() -> None:
                   for s, run in product(range(4), runs)}  # fmt: skip
         means = [design.level_means(place, values)[0] for place in range(5)]
         mains += min(p for p in holm([compare_paired(b, a).p for a, b in means]) if p) < 0.05
-        found = [design.interaction(at, ("1", "1"), values) for at in combinations(range(5), 2)]
+        found = [design.interactions(at, values)["1", "1"] for at in combinations(range(5), 2)]
         adjusted = holm([compare_paired(one, dict.fromkeys(one, 0.0)).p for one in found])
         pairs += min(p for p in adjusted if p) < 0.05
     # twice the simulation's own error above 5 %
