@@ -1,7 +1,8 @@
 """Equal budgets: a sampler of its own for each method, and the next trial for the one behind."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,16 @@ class _Method:
 
     source: Sampled
     taken: int = 0
-    ended: int = 0
-    seconds: float = 0.0
-    """Of the trials that have ended; on a GPU its seconds, shared ones divided."""
+    seconds: list[float] = field(default_factory=list)
+    """Of each trial that has ended; on a GPU its seconds, shared ones divided."""
     is_exhausted: bool = False
 
     def spent(self, by_time: bool) -> float:
         """Trials, or seconds with a guess for those that run."""
         if not by_time:
             return self.taken
-        mean = self.seconds / self.ended if self.ended else 0.0
-        return self.seconds + mean * (self.taken - self.ended)
+        ended, total = len(self.seconds), math.fsum(self.seconds)  # in whatever order they ended
+        return total + total / ended * (self.taken - ended) if ended else 0.0
 
 
 class Balanced:
@@ -66,8 +66,7 @@ class Balanced:
     def tell(self, planned: Planned, outcome: Mapping[str, Any]) -> None:
         """Learn from a trial, and what it took."""
         method = self._of(planned)
-        method.ended += 1
-        method.seconds += outcome.get("duration_s") or 0.0
+        method.seconds.append(outcome.get("duration_s") or 0.0)
         method.source.tell(planned, outcome)
 
     def repeat(self, digest: str, proposal: Proposal, outcome: Mapping[str, Any] | None) -> None:
@@ -79,8 +78,8 @@ class Balanced:
         for method in self._methods.values():
             mine = [(p, outcome) for p, outcome in past if self._of(p) is method]
             ended = [outcome for _, outcome in mine if outcome is not None]
-            method.taken, method.ended = len(mine), len(ended)
-            method.seconds = sum(outcome.get("duration_s") or 0.0 for outcome in ended)
+            method.taken = len(mine)
+            method.seconds = [outcome.get("duration_s") or 0.0 for outcome in ended]
             method.source.replay(mine)
 
     def close(self) -> None:

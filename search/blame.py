@@ -26,6 +26,8 @@ class Trial:
     """None: waits for a free place, or has ended."""
     report: dict[str, Any] = field(default_factory=dict)
     """Last epoch's fields, or the final ones."""
+    epochs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """What the scheduler may ask of each epoch so far."""
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the trial stands at `until_epoch` or has ended."""
     stopping: bool = False

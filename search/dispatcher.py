@@ -17,6 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 from search.actors import actor_class
 from search.blame import MAX_RESTARTS, NODE_LOST, PackState, Trial, blame, clause, suspects
 from search.pack_worker import PackWorker, WorkerSpec
+from search.trainable import LAST
 from search.watchdog import Watchdog
 from tcpa_core.errors import StorageError
 from tcpa_core.record import FINAL_KINDS, Pulse, TrialResult
@@ -103,8 +104,9 @@ class Dispatcher:
             until_epoch: It may train up to and including this epoch.
 
         Returns:
-            `epoch`, the objectives as far as they are known, and `done`; with `status` and
-            `num_epochs` when it has ended. Told in full once.
+            `epoch`, the objectives as far as they are known, and `done`; with `status`,
+            `num_epochs` and the last epoch's own values (`LAST`) when it has ended. Told in full
+            once. A trial whose checkpoint is further on is told as it was at the epoch asked for.
         """
         state = self._trials.get(trial)
         if state is None:
@@ -119,10 +121,15 @@ class Dispatcher:
                 self._command(state.worker, "extend", trial, until_epoch)
         if not self._interrupted:
             await state.reached.wait()
+        last = state.report.get("epoch", 0)
+        if until_epoch < last and until_epoch in state.epochs and not self._interrupted:
+            return {**state.epochs[until_epoch], "done": False, "interrupted": False}
         done = state.has_ended or self._interrupted
         report = {k: v for k, v in state.report.items() if k in self._reported}
         if state.has_ended:
+            report |= {f"{LAST}{k}": v for k, v in state.epochs.get(last, {}).items()}
             state.report = {k: state.report[k] for k in ("epoch", "status") if k in report}
+            state.epochs.clear()
         return {**report, "done": done, "interrupted": self._interrupted}
 
     async def stop(self, trial: str) -> None:
@@ -206,6 +213,7 @@ class Dispatcher:
             if event["epoch"] <= state.report.get("epoch", 0):
                 return False
             state.report = fields
+            state.epochs[event["epoch"]] = {k: v for k, v in fields.items() if k in self._reported}
             state.restarts = 0
         elif kind == "started":
             event["worker"] = state.worker

@@ -165,7 +165,6 @@ class _Run:
         self._open = past.planned.keys() - past.outcomes.keys()
         """Trials that have not ended."""
         self._stop_reason = ""
-        self._started = time.monotonic()
         self._failure: BaseException | None = None
         self._is_ray_lost = False
         self._closing = threading.Event()
@@ -186,12 +185,12 @@ class _Run:
             connect(self._placement.address, cpus),
             on_interrupt(self._interrupt),  # again: Ray's start takes SIGTERM for itself
         ):
-            if self._past.is_empty:
-                self._record({"kind": "study", "name": self._study.name})
-            else:
-                self._record({"kind": "resumed"})
-            self._record(*({"kind": "notice", "text": text} for text in notices))
             self._num_gpus = ray.cluster_resources().get("GPU", 0.0)
+            begins: dict[str, Any] = {"kind": "resumed"}
+            if self._past.is_empty:
+                begins = {"kind": "study", "name": self._study.name}
+            self._record({**begins, "gpus": self._num_gpus})
+            self._record(*({"kind": "notice", "text": text} for text in notices))
             self._devices = Devices("GPU" if self._num_gpus else "CPU")
             try:
                 self._dispatcher = self._start_dispatcher()
@@ -210,7 +209,6 @@ class _Run:
 
     def _work(self) -> None:
         """Run the trials, while a thread records what becomes of them."""
-        self._started = time.monotonic()
         pump = threading.Thread(target=self._pump, name="events", daemon=True)
         pump.start()
         try:
@@ -269,7 +267,10 @@ class _Run:
             self._num_workers += more
             limiter.set_max_concurrency(self._concurrency)
             controller.update_max_pending_trials(self._concurrency)
-            self._record({"kind": "notice", "text": f"the cluster has grown: {more} more workers"})
+            text = f"the cluster has grown: {more} more workers"
+            if self._num_gpus:
+                self._num_gpus = float(self._devices.count)
+            self._record({"kind": "notice", "text": text, "gpus": self._num_gpus})
 
     def _measured_slots(self, dispatcher: Any, workers: int) -> int:
         """Trials per worker: what the probe says, as far as the study's length makes use of it.
@@ -312,7 +313,7 @@ class _Run:
             stop=lambda trial: self._dispatcher.stop.remote(trial),
             decisions=self._schedule.decisions,
             limit=None if self._space.ablation else self._most_trials(),
-            past=[(p, self._past.outcomes.get(t)) for t, p in self._past.planned.items()],
+            past=self._past.trials(),
             may_start=lambda: not self._is_over_budget(),
             ahead=max(2, self._concurrency // 4),
         )
@@ -384,11 +385,11 @@ class _Run:
     def _is_over_budget(self) -> bool:
         """True when no new trial may start. Time of earlier drivers counts."""
         budget = self._space.budget
-        hours = self._past.hours + (time.monotonic() - self._started) / 3600
-        spent = budget.hours is not None and hours >= budget.hours
-        on_gpus = hours * (self._num_gpus or 1)  # without a GPU, the machine counts as one
-        spent |= budget.gpu_hours is not None and on_gpus >= budget.gpu_hours
-        return spent or bool(self._stop_reason)
+        spent, now = self._past.spent, self._journal.now()
+        is_over = budget.hours is not None and spent.hours(now) >= budget.hours
+        if budget.gpu_hours is not None:
+            is_over |= spent.gpu_hours(self._num_gpus, now) >= budget.gpu_hours
+        return is_over or bool(self._stop_reason)
 
     def _interrupt(self, reason: str) -> None:
         self._stop_reason = self._stop_reason or reason
@@ -464,6 +465,7 @@ class _Run:
             news = [event for event in events if self._is_news(event)]
             for event in self._journal.append(*news):
                 self._past.results.take(event)
+                self._past.spent.take(event)
                 if event["kind"] in FINAL_KINDS:
                     self._counts[str(event["status"])] += 1
                     self._open.discard(str(event["trial"]))

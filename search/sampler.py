@@ -27,12 +27,14 @@ from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.errors import ConfigError, RecordError
 from tcpa_core.methods.base import deviations
 
-_STATELESS = ("random", "tpe")
-"""Samplers that are made anew for every point, so that its number and what is known decide it and
-not how often the driver was started."""
+_FORGETFUL = ("random", "tpe")
+"""Samplers for which trials that are neither good nor new may be left out."""
+
+_LEAVES_MARKS = ("cmaes", "nsga2", "qmc")
+"""Samplers that write on a trial or a study what they need for later ones."""
 
 KEPT = 250
-"""Trials that a stateless sampler learns from, at least; at most twice as many. Its cost grows with
+"""Trials that a forgetful sampler learns from, at least; at most twice as many. Its cost grows with
 their number: TPE takes 8 ms with 300 trials, 20 with 1,000, 130 with 10,000 (8 parameters)."""
 
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -53,6 +55,9 @@ class Planned:
     cells: list[dict[str, Any]] = field(default_factory=list)
     draw: Flat = field(default_factory=dict)
     """Values that Optuna drew, so that a resumed study can tell them again."""
+    before: "list[str | Flat] | None" = None
+    """What the sampler met between the trial before and this one, in order: names of trials told,
+    and points drawn that were run before ({"digest", "draw", "origin"}). None: not recorded."""
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> "Planned":
@@ -71,6 +76,7 @@ class Planned:
                 point=event["point"],
                 cells=event["labels"]["cells"],
                 draw=event["draw"],
+                before=event.get("before"),
             )
         except KeyError as err:
             raise RecordError(
@@ -91,6 +97,7 @@ class Planned:
             "deviation": list(deviations(self.config)),
             "origin": self.origin,
             "draw": self.draw,
+            **({} if self.before is None else {"before": self.before}),
         }
 
 
@@ -104,6 +111,8 @@ class Proposal:
     draw: Flat
     asked: optuna.Trial | None = None
     """The Optuna trial of the point; the seeds of a point share it."""
+    before: "list[str | Flat] | None" = None
+    """As of `Planned`."""
 
 
 class Later(Enum):
@@ -183,8 +192,9 @@ class Sampled:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
         goals: list[Goal] = [objective.goal for objective in space.objective]
-        self._sampler = make_sampler(space, 0)
-        self._study = optuna.create_study(directions=goals, sampler=self._sampler, study_name=name)
+        self._study = optuna.create_study(
+            directions=goals, sampler=make_sampler(space, 0), study_name=name
+        )
         self._num_asked = 0
         self._num_told = 0
         """Trials that the study has learnt from."""
@@ -198,6 +208,8 @@ class Sampled:
         self._open: dict[optuna.Trial, int] = {}
         self._values: dict[optuna.Trial, list[list[float]]] = {}
         self._last: dict[optuna.Trial, list[tuple[int, float]]] = {}
+        self._before: list[str | Flat] = []
+        """Of the next trial, see `Planned`."""
         self._log = log
 
     def propose(self, attempt: int) -> Proposal | None:
@@ -215,35 +227,51 @@ class Sampled:
             if asked is None:
                 return None
             point, origin, trial = asked
-            self._open[trial] = len(self._space.seeds)
             self._pending.extend(
                 (point, seed, "replicate" if i else origin, trial)
                 for i, seed in enumerate(self._space.seeds)
             )
         point, seed, origin, trial = self._pending.popleft()
         config = self._space.config(point, seed)
-        return Proposal(config, origin, [], dict(trial.params), trial)
+        return Proposal(config, origin, [], dict(trial.params), trial, self._before)
 
     def _ask(self, attempt: int) -> tuple[Flat, str, optuna.Trial] | None:
-        if self._space.sampler.name in _STATELESS:
-            self._sampler = make_sampler(self._space, self._num_asked)
-        self._study.sampler = self._sampler
-        origin = "sampler"
+        is_grid = self._space.sampler.name == "grid"
         if self._first:
-            self._study.enqueue_trial(self._space.params(self._first.popleft()))
-            origin = "first_point"
-        elif self._space.sampler.name == "grid" or attempt >= ASK_AGAIN:
-            self._study.sampler = make_sampler(self._space, self._num_asked, "random")
-            if self._is_finite:
-                point = next(self._unseen(), None)
-                if point is None:
-                    return None
-                self._study.enqueue_trial(self._space.params(point))
+            return self._begin("first_point", self._space.params(self._first[0]))
+        origin = "random" if attempt >= ASK_AGAIN and not is_grid else "sampler"
+        if not self._is_finite or not (is_grid or origin == "random"):
+            return self._begin(origin)
+        point = next(self._unseen(), None)
+        return None if point is None else self._begin(origin, self._space.params(point))
+
+    def _begin(
+        self, origin: str, draw: Flat | None = None, *, is_over: bool = False
+    ) -> tuple[Flat, str, optuna.Trial]:
+        """Begin the next point. Its number and what is known decide it, not how often the driver
+        was started: the sampler is made anew for every point.
+
+        Args:
+            origin: Who proposes it; "random": the sampler only repeats itself.
+            draw: What it is; None: what the sampler draws.
+            is_over: Its trials have ended under an earlier driver.
+        """
+        name = self._space.sampler.name
+        unread = origin == "random" or (is_over and name not in _LEAVES_MARKS)
+        self._study.sampler = make_sampler(
+            self._space, self._num_asked, "random" if unread else name
+        )
+        if origin == "first_point" and self._first:
+            self._first.popleft()
+        if draw is not None:
+            self._study.enqueue_trial(draw)
         self._num_asked += 1
         trial = self._study.ask()
         trial.set_user_attr("number", self._num_asked)
         point = self._space.suggest(trial)
-        self._note(point)
+        if self._is_finite:  # elsewhere a point is hardly ever met again
+            self._seen.add(_key(point))
+        self._open[trial] = len(self._space.seeds)
         return point, origin, trial
 
     def _unseen(self) -> Iterator[Flat]:
@@ -252,15 +280,12 @@ class Sampled:
             self._rest = self._space.grid()
         return (point for point in self._rest if _key(point) not in self._seen)
 
-    def _note(self, point: Flat) -> None:
-        if self._is_finite or self._first:  # elsewhere a point is hardly ever met again
-            self._seen.add(_key(point))
-
     def take(self, planned: Planned, proposal: Proposal) -> None:
         """Remember which Optuna trial a planned trial belongs to."""
         assert proposal.asked is not None
         self._of[planned.trial] = proposal.asked
         _name(proposal.asked, planned)
+        self._before = []
 
     def tell(self, planned: Planned, outcome: Mapping[str, Any]) -> None:
         """Pass a finished trial on; a point with several seeds is told as the mean of its seeds.
@@ -268,6 +293,7 @@ class Sampled:
         Pruned trials are told as pruned with their last value, failures as failed; a value that
         is not finite counts as a failure.
         """
+        self._before.append(planned.trial)
         self._learn(self._of.pop(planned.trial), outcome)
         for twin in self._twins.pop(planned.digest, ()):
             self._learn(twin, outcome)
@@ -281,39 +307,28 @@ class Sampled:
             outcome: Of the earlier trial; None while it still runs, then it is told in the end.
         """
         assert proposal.asked is not None
+        if proposal.origin != "replicate":
+            note = {"digest": digest, "draw": proposal.draw, "origin": proposal.origin}
+            self._before.append(note)
+        self._share(proposal.asked, digest, outcome)
+
+    def _share(self, asked: optuna.Trial, digest: str, outcome: Mapping[str, Any] | None) -> None:
+        """Let an Optuna trial learn from the trial of another one."""
         if outcome is None:
-            self._twins.setdefault(digest, []).append(proposal.asked)
+            self._twins.setdefault(digest, []).append(asked)
         else:
-            self._learn(proposal.asked, outcome)
+            self._learn(asked, outcome)
 
     def replay(self, past: Sequence[tuple[Planned, Mapping[str, Any] | None]]) -> None:
-        """Tell the trials of an earlier driver, so that a resumed search has learnt from them.
+        """Go through the trials of earlier drivers, so that the sampler knows what it knew.
+
+        Asking and telling are repeated in their order: some samplers keep on a trial what was
+        known when it was drawn.
 
         Args:
             past: In their order, with their outcomes; None: not finished, will be told later.
         """
-        asked: dict[str, tuple[optuna.Trial, list[int], Flat]] = {}
-        for planned, _ in past:
-            if planned.point not in asked:
-                self._study.enqueue_trial(planned.draw)
-                trial = self._study.ask()
-                point = self._space.suggest(trial)
-                self._note(point)
-                self._open[trial] = len(self._space.seeds)
-                trial.set_user_attr("number", len(asked) + 1)
-                asked[planned.point] = trial, list(self._space.seeds), point
-            trial, seeds, _ = asked[planned.point]
-            seeds.remove(planned.config.seed)
-            self._of[planned.trial] = trial
-            _name(trial, planned)
-        for planned, outcome in past:
-            if outcome is not None:
-                self.tell(planned, outcome)
-        for trial, seeds, point in asked.values():
-            self._pending.extend((point, seed, "replicate", trial) for seed in seeds)
-        self._first = deque(p for p in self._first if _key(p) not in self._seen)
-        self._num_asked = len(asked)
-        self._sampler = make_sampler(self._space, self._num_asked)
+        _Replay(self, past).run()
 
     def close(self) -> None:
         """Finish writing the copy for optuna-dashboard."""
@@ -338,11 +353,11 @@ class Sampled:
         last = self._last.pop(trial, [])
         del self._open[trial]
         if len(values) == len(self._space.seeds):
-            mean = [sum(column) / len(values) for column in zip(*values, strict=True)]
+            mean = [math.fsum(column) / len(values) for column in zip(*values, strict=True)]
             told = trial.study.tell(trial, mean)
         elif last and len(self._space.objective) == 1:
             epoch = max(e for e, _ in last)
-            trial.report(sum(v for _, v in last) / len(last), epoch)
+            trial.report(math.fsum(v for _, v in last) / len(last), epoch)
             told = trial.study.tell(trial, state=TrialState.PRUNED)
         else:
             told = trial.study.tell(trial, state=TrialState.FAIL)
@@ -351,7 +366,7 @@ class Sampled:
         if trial.study is not self._study:
             self._study.add_trial(told)
         self._num_told += 1
-        if self._num_told == 2 * KEPT and self._space.sampler.name in _STATELESS:
+        if self._num_told == 2 * KEPT and self._space.sampler.name in _FORGETFUL:
             self._forget()
 
     def _forget(self) -> None:
@@ -381,6 +396,81 @@ def _name(asked: optuna.Trial, planned: Planned) -> None:
     for key, value in (("trial", planned.trial), ("seed", str(planned.config.seed))):
         before = asked.user_attrs.get(key)
         asked.set_user_attr(key, f"{before}, {value}" if before else value)
+
+
+class _Replay:
+    """One pass of a `Sampled` through the trials of earlier drivers.
+
+    Args:
+        source: Fresh.
+        past: As of `Sampled.replay`.
+    """
+
+    def __init__(
+        self, source: Sampled, past: Sequence[tuple[Planned, Mapping[str, Any] | None]]
+    ) -> None:
+        self._source = source
+        self._past = past
+        self._untold = {p.trial: (p, outcome) for p, outcome in past if outcome is not None}
+        self._live = {planned.point for planned, outcome in past if outcome is None}
+        self._by_digest = {planned.digest: planned for planned, _ in past}
+        self._of_point: dict[str, list[tuple[Planned, Mapping[str, Any] | None]]] = {}
+        for planned, outcome in past:
+            self._of_point.setdefault(planned.point, []).append((planned, outcome))
+        self._asked: dict[str, tuple[Flat, optuna.Trial, list[int]]] = {}
+        """By point: its settings, its Optuna trial and the seeds that were not planned yet."""
+
+    def run(self) -> None:
+        """Repeat all steps; what ended after the last trial was planned is told at the end."""
+        source = self._source
+        for planned, _ in self._past:
+            for step in self._steps(planned):
+                self._tell(step) if isinstance(step, str) else self._repeat(step)
+            if planned.point not in self._asked:
+                self._ask(planned)
+            _, trial, seeds = self._asked[planned.point]
+            seeds.remove(planned.config.seed)
+            source._of[planned.trial] = trial
+            _name(trial, planned)
+            source._before = []
+        for name in sorted(self._untold, key=lambda name: self._untold[name][1].get("n", 0)):
+            self._tell(name)
+        for point, trial, seeds in self._asked.values():
+            source._pending.extend((point, seed, "replicate", trial) for seed in seeds)
+
+    def _steps(self, planned: Planned) -> Sequence[str | Flat]:
+        """What was met before a trial; where that is not recorded, all that has ended is told."""
+        if planned.before is not None:
+            return planned.before
+        return [name for name in self._source._of if name in self._untold]
+
+    def _tell(self, name: str) -> None:
+        if name in self._untold:  # else told by a driver whose record of its end is lost
+            self._source.tell(*self._untold.pop(name))
+
+    def _ask(self, planned: Planned) -> None:
+        source = self._source
+        is_over = planned.point not in self._live
+        draw = _as_drawn(source._space, planned.config, planned.draw)
+        point, _, trial = source._begin(planned.origin, draw, is_over=is_over)
+        self._asked[planned.point] = point, trial, list(source._space.seeds)
+
+    def _repeat(self, step: Flat) -> None:
+        """Ask for a point that was run before, and let it share what is known of that."""
+        source = self._source
+        first = self._by_digest[step["digest"]]
+        draw = _as_drawn(source._space, first.config, step["draw"])
+        _, _, trial = source._begin(step["origin"], draw, is_over=first.point not in self._live)
+        for planned, outcome in self._of_point[first.point]:
+            is_told = planned.trial not in self._untold
+            source._share(trial, planned.digest, outcome if is_told else None)
+
+
+def _as_drawn(space: Space, config: TrialConfig, draw: Flat) -> Flat:
+    """What Optuna drew for a trial; a draw that another version read otherwise is replaced."""
+    point = space.point_of(config)
+    is_read_so = space.suggest(optuna.trial.FixedTrial(draw)) == point
+    return draw if is_read_so else space.params(point)
 
 
 def _key(point: Flat) -> str:

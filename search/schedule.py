@@ -1,14 +1,16 @@
 """Ray Tune's part: when trials are stopped early, and its loop without what is not used of it."""
 
+from functools import cached_property
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from search.past import Past
+from search.trainable import LAST
 from spaces.space import Space
-from tcpa_core.config import TrainConfig, TrialConfig
+from tcpa_core.config import TrialConfig
 
 _PER_EPOCH = ("val_accuracy", "val_loss")
 
@@ -18,7 +20,12 @@ class Schedule:
 
     def __init__(self, space: Space) -> None:
         self._space = space
-        self._most_epochs = _most_epochs(space)
+
+    @cached_property
+    def _most_epochs(self) -> int:
+        """Epochs of the longest trial that the space can hold."""
+        corners = (self._space.config(corner, 0) for corner in self._space.corners())
+        return max(config.train.epochs for config in corners)
 
     def decisions(self, config: TrialConfig) -> list[int]:
         """Epochs at which the scheduler may end a trial: ASHA's rungs and the last epoch."""
@@ -45,11 +52,20 @@ class Schedule:
             grace_period=self._space.scheduler.grace_epochs,
             reduction_factor=self._space.scheduler.reduction_factor,
         )
-        for trial, planned in past.planned.items():
-            values = past.values.get(trial, {})
-            for epoch in set(self.decisions(planned.config)) & values.keys():
-                asha.remember(trial, epoch, values[epoch])
+        self._rebuild(asha, past)
         return asha
+
+    def _rebuild(self, asha: "_Asha", past: Past) -> None:
+        """Let every value that was reported at a decision count again, in the same order."""
+        decisions = {t: self.decisions(planned.config) for t, planned in past.planned.items()}
+        for trial, epoch, value in past.reports():
+            if epoch not in decisions[trial] or value is None:
+                continue
+            asha.due.pop(trial, None)  # it went on
+            if asha.counts(trial, epoch, value) == TrialScheduler.STOP:
+                asha.due[trial] = epoch
+        for trial in past.outcomes:
+            asha.due.pop(trial, None)
 
     def _is_asha(self) -> bool:
         """Whether trials are stopped early: one objective, known after every epoch."""
@@ -82,16 +98,41 @@ class Controller(TuneController):  # type: ignore[misc]
 
 
 class _Asha(ASHAScheduler):  # type: ignore[misc]
-    """ASHA that can be told of the trials of an earlier driver."""
+    """ASHA that knows trials by our names, so that one taken up again counts once at each rung."""
 
-    def remember(self, trial: str, epoch: int, value: float) -> None:
-        """Let a value count at its rung."""
-        self._brackets[0].on_result(SimpleNamespace(trial_id=trial), epoch, self._metric_op * value)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.due: dict[str, int] = {}
+        """Trials that an earlier driver was about to stop when it ended, and at which epoch."""
+
+    def counts(self, trial: str, epoch: int, value: float) -> str:
+        """Let a value count at its rung; whether the trial goes on from there."""
+        (bracket,) = self._brackets
+        named = SimpleNamespace(trial_id=trial)
+        return cast(str, bracket.on_result(named, epoch, self._metric_op * value))
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Nothing: there is one bracket for all."""
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """Nothing."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Whether a trial goes on after a decision epoch."""
+        name, epoch, value = _name(trial), result.get("epoch"), result.get(self._metric)
+        if epoch is None or value is None:
+            return str(TrialScheduler.CONTINUE)
+        if epoch >= self._max_t or self.due.get(name) == epoch:
+            return str(TrialScheduler.STOP)
+        return self.counts(name, epoch, value)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Let the last epoch count, as measured then; the result's own value is the selected."""
+        value = result.get(f"{LAST}{self._metric}", result.get(self._metric))
+        if "epoch" in result and value is not None:
+            self.counts(_name(trial), result["epoch"], value)
 
 
-def _most_epochs(space: Space) -> int:
-    """Epochs of the longest trial that a space can hold."""
-    axis = space.axes.get("train.epochs")
-    if axis is None:
-        return int(space.base.get("train.epochs", TrainConfig().epochs))
-    return int(max(axis.ends()))
+def _name(trial: Any) -> str:
+    """Our name of a Tune trial, whose own id is another one under every driver."""
+    return str(getattr(trial, "config", {}).get("trial", trial.trial_id))

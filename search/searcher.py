@@ -62,6 +62,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._past = past
         self._unfinished = deque(planned for planned, outcome in past if outcome is None)
         self._outcomes = {planned.digest: outcome for planned, outcome in past}
+        self._recorded = self._renamed([planned for planned, _ in past])
         self._number = len(past)
         self._may_start = may_start
         self._ahead = ahead
@@ -197,7 +198,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             proposal = self._source.propose(attempt)
             if proposal is None or proposal is LATER:
                 return proposal
-            digest = proposal.config.digest(*self._ids)
+            digest, point = self._identity(proposal.config)
             if digest in self._outcomes:
                 self._source.repeat(digest, proposal, self._outcomes[digest])
                 continue
@@ -206,12 +207,26 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 config=proposal.config,
                 origin=proposal.origin,
                 digest=digest,
-                point=proposal.config.point(*self._ids),
+                point=point,
                 cells=proposal.cells,
                 draw=proposal.draw,
+                before=proposal.before,
             )
             self._outcomes[digest] = None
             self._number += 1
             self._source.take(planned, proposal)
             return planned
         return None
+
+    def _renamed(self, past: Sequence[Planned]) -> dict[str, str]:
+        """Digests and points that another version recorded under other hashes, by today's."""
+        out: dict[str, str] = {}
+        for planned in past:
+            out[planned.config.digest(*self._ids)] = planned.digest
+            out[planned.config.point(*self._ids)] = planned.point
+        return {today: recorded for today, recorded in out.items() if today != recorded}
+
+    def _identity(self, config: TrialConfig) -> tuple[str, str]:
+        """Digest and point of a trial, as the study's journal has them."""
+        digest, point = config.digest(*self._ids), config.point(*self._ids)
+        return self._recorded.get(digest, digest), self._recorded.get(point, point)

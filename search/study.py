@@ -78,7 +78,7 @@ class Journal:
             The events as written: with "n" (running number) and "t" (Unix time in seconds).
         """
         with self._lock:
-            now = round(self._epoch + time.monotonic(), 3)
+            now = self.now()
             stamped = [{"n": n, "t": now, **event} for n, event in enumerate(events, self._next)]
             lines = [encode_line(event) for event in stamped]
             size = self._file.tell()
@@ -93,6 +93,10 @@ class Journal:
                 raise StorageError.of(self.path, err) from err
             self._next += len(lines)
         return stamped
+
+    def now(self) -> float:
+        """The time that an event would get: Unix time in seconds."""
+        return round(self._epoch + time.monotonic(), 3)
 
     def close(self) -> None:
         """Close the file; nothing can be appended any more."""

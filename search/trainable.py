@@ -19,6 +19,9 @@ from ray.air import AcquiredResources, ResourceRequest
 from ray.air.execution import ResourceManager
 from ray.tune import Trainable
 
+LAST = "last_"
+"""How the names of a trial's last epoch's metrics begin, beside its final ones."""
+
 
 class PackTrial(Trainable):  # type: ignore[misc]
     """The name of a trial in Ray Tune; `Slots` replaces its actor by a `TrialHandle`.

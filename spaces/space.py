@@ -158,6 +158,11 @@ class Space(Settings):
         self._walk.walk(note)
         return out
 
+    def point_of(self, config: TrialConfig) -> Flat:
+        """The point whose trial has these settings."""
+        flat = config.flat()
+        return self._walk.walk(lambda path, _: flat[path])
+
     def complete(self, partial: Flat) -> Flat:
         """Fill a point up: axes it leaves open take their setting's default.
 
