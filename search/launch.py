@@ -186,17 +186,14 @@ class _Run:
             on_interrupt(self._interrupt),  # again: Ray's start takes SIGTERM for itself
         ):
             self._num_gpus = ray.cluster_resources().get("GPU", 0.0)
-            begins: dict[str, Any] = {"kind": "resumed"}
-            if self._past.is_empty:
-                begins = {"kind": "study", "name": self._study.name}
-            self._record({**begins, "gpus": self._num_gpus})
-            self._record(*({"kind": "notice", "text": text} for text in notices))
             self._devices = Devices("GPU" if self._num_gpus else "CPU")
             try:
                 self._dispatcher = self._start_dispatcher()
             except RayError as err:
+                self._begin(notices)
                 self._lose_ray(err)
             else:
+                self._begin(notices)
                 self._work()
             finally:
                 self._devices.close()
@@ -206,6 +203,14 @@ class _Run:
                      else {"kind": "finished"})  # fmt: skip
         reason = self._stop_reason or "finished"
         return StudyOutcome(dict(self._counts), reason, self._waited_s)
+
+    def _begin(self, notices: Iterable[str]) -> None:
+        """Record that this driver works; its start counts for no budget."""
+        begins: dict[str, Any] = {"kind": "resumed"}
+        if self._past.is_empty:
+            begins = {"kind": "study", "name": self._study.name}
+        self._record({**begins, "gpus": self._num_gpus})
+        self._record(*({"kind": "notice", "text": text} for text in notices))
 
     def _work(self) -> None:
         """Run the trials, while a thread records what becomes of them."""

@@ -31,7 +31,8 @@ _FORGETFUL = ("random", "tpe")
 """Samplers for which trials that are neither good nor new may be left out."""
 
 _LEAVES_MARKS = ("cmaes", "nsga2", "qmc")
-"""Samplers that write on a trial or a study what they need for later ones."""
+"""Samplers that write on every trial, or the study, what they need for later ones. The others read
+what they wrote on a trial while it runs."""
 
 KEPT = 250
 """Trials that a forgetful sampler learns from, at least; at most twice as many. Its cost grows with
@@ -246,7 +247,7 @@ class Sampled:
         return None if point is None else self._begin(origin, self._space.params(point))
 
     def _begin(
-        self, origin: str, draw: Flat | None = None, *, is_over: bool = False
+        self, origin: str, draw: Flat | None = None, *, is_redrawn: bool = False
     ) -> tuple[Flat, str, optuna.Trial]:
         """Begin the next point. Its number and what is known decide it, not how often the driver
         was started: the sampler is made anew for every point.
@@ -254,13 +255,11 @@ class Sampled:
         Args:
             origin: Who proposes it; "random": the sampler only repeats itself.
             draw: What it is; None: what the sampler draws.
-            is_over: Its trials have ended under an earlier driver.
+            is_redrawn: Let the sampler draw all the same, and keep of it what it wants.
         """
-        name = self._space.sampler.name
-        unread = origin == "random" or (is_over and name not in _LEAVES_MARKS)
-        self._study.sampler = make_sampler(
-            self._space, self._num_asked, "random" if unread else name
-        )
+        asks_it = origin != "random" and (draw is None or is_redrawn)
+        name = self._space.sampler.name if asks_it else "random"
+        self._study.sampler = make_sampler(self._space, self._num_asked, name)
         if origin == "first_point" and self._first:
             self._first.popleft()
         if draw is not None:
@@ -268,6 +267,8 @@ class Sampled:
         self._num_asked += 1
         trial = self._study.ask()
         trial.set_user_attr("number", self._num_asked)
+        if is_redrawn:
+            _ = trial.relative_params  # drawn when first asked for
         point = self._space.suggest(trial)
         if self._is_finite:  # elsewhere a point is hardly ever met again
             self._seen.add(_key(point))
@@ -450,17 +451,22 @@ class _Replay:
 
     def _ask(self, planned: Planned) -> None:
         source = self._source
-        is_over = planned.point not in self._live
         draw = _as_drawn(source._space, planned.config, planned.draw)
-        point, _, trial = source._begin(planned.origin, draw, is_over=is_over)
+        point, _, trial = self._begin(planned.origin, draw, planned.point)
         self._asked[planned.point] = point, trial, list(source._space.seeds)
+
+    def _begin(self, origin: str, draw: Flat, point: str) -> tuple[Flat, str, optuna.Trial]:
+        name = self._source._space.sampler.name
+        is_seen = name in _LEAVES_MARKS or (name != "grid" and point in self._live)
+        is_redrawn = is_seen and origin not in ("first_point", "random")
+        return self._source._begin(origin, draw, is_redrawn=is_redrawn)
 
     def _repeat(self, step: Flat) -> None:
         """Ask for a point that was run before, and let it share what is known of that."""
         source = self._source
         first = self._by_digest[step["digest"]]
         draw = _as_drawn(source._space, first.config, step["draw"])
-        _, _, trial = source._begin(step["origin"], draw, is_over=first.point not in self._live)
+        _, _, trial = self._begin(step["origin"], draw, first.point)
         for planned, outcome in self._of_point[first.point]:
             is_told = planned.trial not in self._untold
             source._share(trial, planned.digest, outcome if is_told else None)

@@ -9,13 +9,10 @@ from typing import Any
 from ray.tune.result import AUTO_RESULT_KEYS
 from ray.tune.search import Searcher
 
-from search.sampler import LATER, Later, Planned, Source
-from search.study import trial_name
+from search.planner import Planner
+from search.sampler import Later, Planned, Source
 from search.trainable import Job
 from tcpa_core.config import TrialConfig
-
-MAX_REPEATS = 10_000
-"""Proposals in a row that were all run before; then the space counts as exhausted."""
 
 CLOSE_S = 10.0
 """Some samplers think for minutes; an orderly end has half a minute in all."""
@@ -54,16 +51,12 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self._source = source
-        self._ids = fingerprints["data"], fingerprints["weights"]
+        self._planner = Planner(source, fingerprints, limit)
+        self._past = past
         self._plan = plan
         self._stop = stop
         self._decisions = decisions
-        self._limit = limit
-        self._past = past
         self._unfinished = deque(planned for planned, outcome in past if outcome is None)
-        self._outcomes = {planned.digest: outcome for planned, outcome in past}
-        self._recorded = self._renamed([planned for planned, _ in past])
-        self._number = len(past)
         self._may_start = may_start
         self._ahead = ahead
         self._running: dict[str, Planned] = {}
@@ -157,7 +150,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def _prepare(self) -> None:
         """The thread: tell what has finished, then prepare the next trial, one at a time."""
         try:
-            self._source.replay(self._past)
+            self._planner.replay(self._past)
             self._past = ()
             while True:
                 with self._changed:
@@ -167,12 +160,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                     self._finished.clear()
                 self._must_learn = self._must_learn and not finished
                 for planned, outcome in finished:
-                    self._outcomes[planned.digest] = outcome
-                    self._source.tell(planned, outcome)
+                    self._planner.tell(planned, outcome)
                 if closed:
                     return
                 if self._wants_more():
-                    new = self._new()
+                    new = self._planner.new()
                     with self._changed:
                         if new is None:
                             self._is_exhausted = True
@@ -190,43 +182,3 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if self._is_exhausted or self._must_learn:
             return False
         return len(self._ready) < self._ahead
-
-    def _new(self) -> Planned | Later | None:
-        if self._limit is not None and self._number >= self._limit:
-            return None
-        for attempt in range(MAX_REPEATS):
-            proposal = self._source.propose(attempt)
-            if proposal is None or proposal is LATER:
-                return proposal
-            digest, point = self._identity(proposal.config)
-            if digest in self._outcomes:
-                self._source.repeat(digest, proposal, self._outcomes[digest])
-                continue
-            planned = Planned(
-                trial=trial_name(self._number),
-                config=proposal.config,
-                origin=proposal.origin,
-                digest=digest,
-                point=point,
-                cells=proposal.cells,
-                draw=proposal.draw,
-                before=proposal.before,
-            )
-            self._outcomes[digest] = None
-            self._number += 1
-            self._source.take(planned, proposal)
-            return planned
-        return None
-
-    def _renamed(self, past: Sequence[Planned]) -> dict[str, str]:
-        """Digests and points that another version recorded under other hashes, by today's."""
-        out: dict[str, str] = {}
-        for planned in past:
-            out[planned.config.digest(*self._ids)] = planned.digest
-            out[planned.config.point(*self._ids)] = planned.point
-        return {today: recorded for today, recorded in out.items() if today != recorded}
-
-    def _identity(self, config: TrialConfig) -> tuple[str, str]:
-        """Digest and point of a trial, as the study's journal has them."""
-        digest, point = config.digest(*self._ids), config.point(*self._ids)
-        return self._recorded.get(digest, digest), self._recorded.get(point, point)

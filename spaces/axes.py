@@ -73,7 +73,7 @@ class FloatAxis(_Axis):
         if self.step is None:
             return [self.low] if self.low == self.high else None
         count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-        return [self.low + i * self.step for i in range(count)]
+        return [min(self.high, self.low + i * self.step) for i in range(count)]
 
     def contains(self, value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float):
