@@ -156,10 +156,12 @@ class ChoiceAxis(_Axis):
 
 
 class FractionAxis(_Axis):
-    """A count as a share f of another count N: max(1, round(f * N)), so never above N.
+    """A count as a share of another count N: from max(1, round(low * N)) to round(high * N).
 
-    The trial is asked for f, under the name "PATH/OF"; the point holds the count. `pool` is N where
-    it is known (`at`), and the methods that need it may then be called.
+    The trial is asked for a number f between low and high, under the name "PATH/OF"; the point
+    holds the count. Each count has an equal part of that range, so that a uniform f draws the first
+    and the last as often as the others. `pool` is N where it is known (`at`), and the methods that
+    need it may then be called.
     """
 
     of: str
@@ -175,13 +177,20 @@ class FractionAxis(_Axis):
         return max(1, round(fraction * self.pool))
 
     def suggest(self, trial: Suggester, path: str) -> int:
-        return self.count(trial.suggest_float(f"{path}/{self.of}", self.low, self.high))
+        first, last = self.ends()
+        drawn = trial.suggest_float(f"{path}/{self.of}", self.low, self.high)
+        if first == last:
+            return first
+        part = (drawn - self.low) / (self.high - self.low) * (last - first + 1)
+        return min(last, first + int(part))
 
     def param(self, path: str, value: int) -> tuple[str, float]:
-        assert self.pool is not None
-        return f"{path}/{self.of}", min(self.high, max(self.low, value / self.pool))
+        """The middle of the count's part of the range."""
+        first, last = self.ends()
+        part = (value - first + 0.5) / (last - first + 1)
+        return f"{path}/{self.of}", self.low + part * (self.high - self.low)
 
-    def ends(self) -> Sequence[Any]:
+    def ends(self) -> tuple[int, int]:
         return (self.count(self.low), self.count(self.high))
 
     def values(self) -> Sequence[Any] | None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import optuna
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -44,11 +45,12 @@ def test_a_fraction_never_exceeds_its_pool(
     trial = RandomTrial(seed)
     point = space.suggest(trial)
     assert 1 <= point[K_I] <= point[N_I]
-    assert point[K_I] == max(1, round(trial.params[f"{K_I}/{N_I}"] * point[N_I]))
+    low, high = (max(1, round(share * point[N_I])) for share in sorted(shares))
+    assert low <= point[K_I] <= high
     assert space.config(point, seed=0).flat()[K_I] == point[K_I]
-    share = space.params(point)[f"{K_I}/{N_I}"]
-    assert min(shares) <= share <= max(shares)
-    assert max(1, round(share * point[N_I])) == point[K_I]
+    params = space.params(point)
+    assert min(shares) <= params[f"{K_I}/{N_I}"] <= max(shares)
+    assert space.suggest(optuna.trial.FixedTrial(params)) == point
 
 
 @settings(max_examples=80, deadline=None)
