@@ -41,7 +41,7 @@ TRIAL_COLUMNS = (
     Column("status", TEXT, "planned, running, completed, pruned or failed"),
     Column("reason", TEXT, "why it failed or was pruned"),
     Column("left_out", TEXT, "why statistics do not use it; empty: they do"),
-    Column("origin", TEXT, "who proposed it: first_point, sampler, replicate or design"),
+    Column("origin", TEXT, "who proposed it: first_point, sampler, random, replicate or design"),
     Column("digest", TEXT, "identity of everything that changes the result"),
     Column("point", TEXT, "the digest without the seed; equal for replicates"),
     Column("seed", INT, "replicate: initial values, batch order and augmentation"),

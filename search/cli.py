@@ -221,11 +221,13 @@ def extend(
 ) -> None:
     """Give a search more trials and go on with it."""
     from search.identity import check_unchanged
+    from search.request import check_sampler
     from search.run import run_and_watch
     from search.study import StudyDir
 
     folder = StudyDir.open(root, study)
     change = check_unchanged(folder, accept=accept)
+    check_sampler(folder.space().sampler.name)
     folder.extend(trials)
     _exit(run_and_watch(folder, root, Console(), address=address, change=change))
 

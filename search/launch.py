@@ -30,6 +30,7 @@ from search.optuna_log import OptunaLog
 from search.pack_worker import WorkerSpec
 from search.past import Past, read_past
 from search.race import Race
+from search.request import check_sampler
 from search.sampler import Design, Planned, Sampled, Source
 from search.schedule import Controller, Schedule
 from search.searcher import StudySearcher
@@ -115,10 +116,12 @@ def run_study(
         notices: Sentences for the journal on what the study goes on with.
 
     Raises:
+        ConfigError: The sampler's package is not installed.
         StudyError: Another driver runs it, or no Ray cluster answers at the address.
         StoppedError: It had to stop: a disk is full, no worker starts, or the cluster is gone.
         RecordError: The journal is damaged.
     """
+    check_sampler(space.sampler.name)
     placement = placement or Placement()
     notices = [study.lock(), *notices]
     journal = None

@@ -13,7 +13,9 @@ from search import cost
 from search.address import database_of, local_folder, recorded_uri, resolved_uri
 from search.identity import configs_of, joined
 from search.redact import with_secrets, without_secrets
+from search.request import check_sampler
 from search.study import StudyDir
+from spaces.axes import ChoiceAxis
 from spaces.space import Space
 from tcpa_core.backbone import Backbone, check_size, load_backbone, weights_fingerprint
 from tcpa_core.config import BackboneConfig, DataConfig, Flat, TrialConfig
@@ -109,6 +111,7 @@ def plan_space(
     Raises:
         TcpaError: Something is wrong; nothing was started or written.
     """
+    check_sampler(space.sampler.name)
     root = local_folder(root)
     StudyDir.check_free(root, name)
     configs = configs_of(space)
@@ -138,7 +141,7 @@ def plan_space(
         most_epochs=max(config.train.epochs for config in configs),
         preprocessing=preprocessing,
         cost=cost.describe(space, num_trials, rates),
-        warnings=_warnings(backbones.values(), data.values()),
+        warnings=(*_warnings(backbones.values(), data.values()), *_drawn_apart(space)),
         undecoded=_undecoded(datasets.values()),
         deviations=_deviations(configs),
     )
@@ -209,6 +212,30 @@ def _deviations(configs: list[TrialConfig]) -> tuple[str, ...]:
         if name is not None:
             found += [f"{line} ({name})" for line in load_protocol(name).not_reproduced]
     return tuple(found)
+
+
+_JOINT = ("cmaes", "gp", "nsga2", "qmc")
+"""Samplers that draw axes together, and at random those that are not the same in every trial."""
+
+
+def _drawn_apart(space: Space) -> list[str]:
+    """What the sampler of a search draws without what it knows."""
+    if space.ablation or space.sampler.name not in _JOINT:
+        return []
+    spaces = space.per_method() if space.sampler.per else {"": space}
+    lines = []
+    for chain, one in spaces.items():
+        apart = one.shifting_axes()
+        why = "not in every trial, or their bounds follow other axes"
+        if space.sampler.name == "cmaes":
+            apart = [p for p, a in one.axes.items() if p in apart or isinstance(a, ChoiceAxis)]
+            why += ", or choices"
+        if apart:
+            lines.append(
+                f"sampler {space.sampler.name!r} draws {', '.join(apart)} at random, each by itself"
+                f"{f', for {chain}' if chain else ''} ({why}); 'tpe' learns all axes."
+            )
+    return lines
 
 
 def _measure(params: Flat) -> tuple[float, str]:

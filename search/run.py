@@ -27,6 +27,7 @@ from search.identity import Change
 from search.launch import Placement, StudyOutcome, run_study
 from search.live import Watch
 from search.redact import with_secrets
+from search.request import check_sampler
 from search.runs import relocate
 from search.study import StudyDir
 from search.tracking import Mirror, check_tracker
@@ -88,6 +89,7 @@ def run_watched(
 ) -> StudyOutcome:
     """Run what is left of a study with a live table and the MLflow mirror."""
     space = study.space()
+    check_sampler(space.sampler.name)
     if change:
         study.accept_change(asdict(change))
     uri, artifacts = tracking_of(study, root, tracking_uri)

@@ -6,7 +6,6 @@ a copy for optuna-dashboard is written to a journal file beside it.
 """
 
 import hashlib
-import importlib.util
 import json
 import math
 import warnings
@@ -20,11 +19,12 @@ import optuna
 from optuna.trial import TrialState
 
 from search.optuna_log import OptunaLog
+from search.request import check_sampler
 from spaces.selection import has_completed
 from spaces.settings import Goal
 from spaces.space import Space
 from tcpa_core.config import Flat, TrialConfig
-from tcpa_core.errors import ConfigError, RecordError
+from tcpa_core.errors import RecordError
 from tcpa_core.methods.base import deviations
 
 _FORGETFUL = ("random", "tpe")
@@ -77,7 +77,7 @@ class Planned:
                 point=event["point"],
                 cells=event["labels"]["cells"],
                 draw=event["draw"],
-                before=event.get("before"),
+                before=_steps(event),
             )
         except KeyError as err:
             raise RecordError(
@@ -100,6 +100,19 @@ class Planned:
             "draw": self.draw,
             **({} if self.before is None else {"before": self.before}),
         }
+
+
+def _steps(event: Mapping[str, Any]) -> "list[str | Flat] | None":
+    """What a "planned" event says of the time before it, checked."""
+    steps: list[str | Flat] | None = event.get("before")
+    for step in steps or ():
+        is_repeat = isinstance(step, dict) and step.keys() == {"digest", "draw", "origin"}
+        if not isinstance(step, str) and not is_repeat:
+            raise RecordError(
+                f"the 'planned' event of trial {event['trial']} has {step!r} under 'before'; the "
+                "journal was written by another version."
+            )
+    return steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -464,7 +477,12 @@ class _Replay:
     def _repeat(self, step: Flat) -> None:
         """Ask for a point that was run before, and let it share what is known of that."""
         source = self._source
-        first = self._by_digest[step["digest"]]
+        first = self._by_digest.get(step["digest"])
+        if first is None:
+            raise RecordError(
+                f"a point that is recorded as a repeat of digest {step['digest']!r} repeats no "
+                "trial of the journal; the journal was written by another version."
+            )
         draw = _as_drawn(source._space, first.config, step["draw"])
         _, _, trial = self._begin(step["origin"], draw, first.point)
         for planned, outcome in self._of_point[first.point]:
@@ -508,10 +526,6 @@ def make_sampler(space: Space, number: int, name: str | None = None) -> optuna.s
         "grid": lambda: samplers.RandomSampler(seed=seed),  # never asked: points are enumerated
     }
     name = name or space.sampler.name
-    if name == "cmaes" and importlib.util.find_spec("cmaes") is None:
-        raise ConfigError(
-            "sampler.name 'cmaes' needs the package 'cmaes', which is not installed; run "
-            "'pip install cmaes', or use 'tpe'."
-        )
+    check_sampler(name)
     with warnings.catch_warnings(action="ignore"):  # QMC calls itself experimental
         return makers[name]()

@@ -226,6 +226,13 @@ class Space(Settings):
         """Every point once; only where `size` is a number."""
         return self._walk.grid()
 
+    def shifting_axes(self) -> list[str]:
+        """Axes that some points lack, or whose bounds depend on the point.
+
+        Samplers that draw several axes together leave these out.
+        """
+        return self._walk.shifting()
+
     def size(self) -> int | None:
         """Number of distinct points; None if endless or above what can be counted."""
         return self._walk.size() if self.ablation is None else len(self._merged(self.ablation))

@@ -8,7 +8,7 @@ ever thrown away.
 
 import math
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice, product
 from typing import Any
@@ -132,6 +132,23 @@ class Walk:
             rest = (p for p in self.order if p not in leading and self.active(p, point))
             total += math.prod(len(self.domain(p, point).values() or ()) for p in rest)
         return total
+
+    def shifting(self) -> list[str]:
+        """Axes that are not active everywhere, or not within the same bounds."""
+        domains: dict[str, list[Flat]] = {path: [] for path in self.axes}
+
+        def note(point: Flat, path: str, domain: Axis) -> Any:
+            domains[path].append(domain.as_dict())
+            return point[path]
+
+        corners = list(self.corners())
+        for point in corners:
+            self.walk(partial(note, point))
+        return [
+            path
+            for path, met in domains.items()
+            if len(met) < len(corners) or any(domain != met[0] for domain in met)
+        ]
 
     @property
     def endless(self) -> list[str]:

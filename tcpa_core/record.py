@@ -20,7 +20,7 @@ Status = Literal["completed", "pruned", "failed"]
 
 EVENT_KINDS = (
     "study",  # first line: name, kind ("search" or "ablation"), source, settings of the study
-    "planned",  # trial, params (flat), digest, point, seed, labels, origin
+    "planned",  # trial, params (flat), digest, point, seed, labels, origin, draw, before
     "started",  # trial, worker, device, epoch, preprocessing
     "epoch",  # trial, then the fields of EpochReport
     "completed",  # trial, then the fields of TrialResult
@@ -118,7 +118,8 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
                      "peak_memory_bytes"), (int,)),
     **dict.fromkeys(("trial", "digest", "point", "origin", "status", "reason", "device"), (str,)),
     **dict.fromkeys(("params", "labels", "draw"), (dict,)),
-    "t": (float, int), "duration_s": (float, int), "best_epoch": (int, _NONE), "warnings": (list,),
+    **dict.fromkeys(("t", "gpus"), (float, int)), "before": (list,),
+    "duration_s": (float, int), "best_epoch": (int, _NONE), "warnings": (list,),
 }  # fmt: skip
 """What a field of an event can be, whatever its kind."""
 _NEEDED: Mapping[str, tuple[str, ...]] = {

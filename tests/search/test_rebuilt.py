@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import make_space
 
 from search.balance import Balanced
 from search.past import read_past
@@ -23,6 +22,7 @@ from search.sampler import Design, Planned, Sampled, Source
 from search.schedule import Schedule
 from search.trainable import LAST
 from spaces.space import Space
+from tests.search.conftest import make_space
 
 Event = dict[str, Any]
 IDS = {"data": "d", "weights": "w"}
