@@ -173,6 +173,8 @@ class _Run:
         self._closing = threading.Event()
         self._recording = threading.Lock()
         self._num_gpus = 0.0
+        self._mark: dict[str, float] = {}
+        """Of the next event: since when the driver's time counts."""
         self._num_workers = 0
         self._waited_s = 0.0
 
@@ -188,15 +190,18 @@ class _Run:
             connect(self._placement.address, cpus),
             on_interrupt(self._interrupt),  # again: Ray's start takes SIGTERM for itself
         ):
+            if self._past.is_empty:
+                self._record({"kind": "study", "name": self._study.name})
+            else:
+                self._record({"kind": "resumed"})
+            self._record(*({"kind": "notice", "text": text} for text in notices))
             self._num_gpus = ray.cluster_resources().get("GPU", 0.0)
             self._devices = Devices("GPU" if self._num_gpus else "CPU")
             try:
                 self._dispatcher = self._start_dispatcher()
             except RayError as err:
-                self._begin(notices)
                 self._lose_ray(err)
             else:
-                self._begin(notices)
                 self._work()
             finally:
                 self._devices.close()
@@ -207,16 +212,10 @@ class _Run:
         reason = self._stop_reason or "finished"
         return StudyOutcome(dict(self._counts), reason, self._waited_s)
 
-    def _begin(self, notices: Iterable[str]) -> None:
-        """Record that this driver works; its start counts for no budget."""
-        begins: dict[str, Any] = {"kind": "resumed"}
-        if self._past.is_empty:
-            begins = {"kind": "study", "name": self._study.name}
-        self._record({**begins, "gpus": self._num_gpus})
-        self._record(*({"kind": "notice", "text": text} for text in notices))
-
     def _work(self) -> None:
         """Run the trials, while a thread records what becomes of them."""
+        self._mark = {"began": self._journal.now(), "gpus": self._num_gpus}
+        self._past.spent.begin(**self._mark)
         pump = threading.Thread(target=self._pump, name="events", daemon=True)
         pump.start()
         try:
@@ -471,6 +470,8 @@ class _Run:
             )
         with self._recording:
             news = [event for event in events if self._is_news(event)]
+            if news and self._mark:
+                news[0], self._mark = {**news[0], **self._mark}, {}
             for event in self._journal.append(*news):
                 self._past.results.take(event)
                 self._past.spent.take(event)

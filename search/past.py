@@ -28,12 +28,18 @@ class Spent:
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Count the time up to an event, if a driver ran then."""
+        if "began" in event:
+            self.begin(event["began"], event.get("gpus"))
         if event["kind"] not in _BETWEEN_DRIVERS:
             self.seconds = self._until(event["t"])
         self.since = event["t"]
         if event["kind"] in _BETWEEN_DRIVERS:
             self.gpus = None
         self.gpus = event.get("gpus", self.gpus)
+
+    def begin(self, began: float, gpus: float | None) -> None:
+        """From now on a driver's time counts; its start did not."""
+        self.since, self.gpus = began, gpus
 
     def hours(self, now: float | None = None) -> float:
         """Wall time up to the last event, or up to a time at which the last driver still runs."""

@@ -118,7 +118,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
                      "peak_memory_bytes"), (int,)),
     **dict.fromkeys(("trial", "digest", "point", "origin", "status", "reason", "device"), (str,)),
     **dict.fromkeys(("params", "labels", "draw"), (dict,)),
-    **dict.fromkeys(("t", "gpus"), (float, int)), "before": (list,),
+    **dict.fromkeys(("t", "began", "gpus"), (float, int)), "before": (list,),
     "duration_s": (float, int), "best_epoch": (int, _NONE), "warnings": (list,),
 }  # fmt: skip
 """What a field of an event can be, whatever its kind."""

@@ -13,9 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from optuna.trial import FixedTrial, TrialState
 
 from search.balance import Balanced
-from search.past import read_past
+from search.past import Past, Spent, read_past
 from search.planner import Planner
 from search.race import Race
 from search.sampler import Design, Planned, Sampled, Source
@@ -295,3 +296,139 @@ def ablation_space(**more: Any) -> Space:
 def test_design_and_race(tmp_path: Path, race: bool) -> None:
     more = {"race": True, "test": "winner"} if race else {}
     check(ablation_space(**more), tmp_path, slice(0, None, 3))
+
+
+@pytest.mark.parametrize("kept", [8, 1000])
+def test_a_sampler_that_forgets(tmp_path: Path, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.sampler.KEPT", kept)
+    space = sampled_space("tpe", budget={"trials": 24}, base={"train.epochs": 1},
+                          scheduler={"name": "none"})  # fmt: skip
+    check(space, tmp_path, slice(30, None, 4))
+
+
+@pytest.mark.parametrize(("epochs", "grace", "factor"), [
+    (e, g, r) for e in (5, 6, 9, 10, 20, 27, 30, 50, 100) for g in (1, 2, 3, 5) for r in (2, 3, 4)
+    if g < e
+])  # fmt: skip
+def test_rungs_hold_the_values_of_their_epochs(epochs: int, grace: int, factor: int) -> None:
+    scheduler = {"name": "asha", "grace_epochs": grace, "reduction_factor": factor}
+    space = make_space(base={"train.epochs": epochs}, scheduler=scheduler)
+    config = space.config({"optim.lr": 0.01, "optim.weight_decay": 0.0}, 0)
+    reports = {epoch: epoch / 1000 for epoch in range(1, epochs + 1)}
+    past = Past(planned={"00000": Planned("00000", config, "sampler", "d", "p")},
+                values={"00000": dict(reports)})  # fmt: skip
+    rungs = Schedule(space).scheduler(past)._brackets[0]._rungs
+    assert {rung: dict(values) for rung, values in rungs} == {
+        rung: {"00000": rung / 1000} for rung, _ in rungs
+    }
+
+
+def test_the_longest_trial_may_be_one_without_the_axis() -> None:
+    """Tune ends a trial at `max_t`, which would call a longer one stopped."""
+    axes = {"methods": {"choice": [["linear"], ["vpt"]]}, "optim.lr": {"float": [0.001, 0.1]},
+            "train.epochs": {"int": [2, 6], "when": {"methods": "vpt"}}}  # fmt: skip
+    space = make_space(base={}, axes=axes, scheduler=ASHA)
+    asha: Any = Schedule(space).scheduler(read_past(journal_of([]), space))
+    assert asha._max_t == 20
+
+
+def journal_of(events: Sequence[Event]) -> Any:
+    return SimpleNamespace(events=lambda: iter(events))
+
+
+def test_time_counts_once_whoever_looks_at_it() -> None:
+    """A driver's start counts for no budget, and its GPUs are those that it had."""
+    events: list[Event] = [
+        {"kind": "study", "t": 100.0},
+        {"kind": "planned", "t": 112.0, "began": 110.0, "gpus": 2.0},
+        {"kind": "notice", "t": 114.0, "gpus": 4.0},
+        {"kind": "stopped", "t": 120.0},
+        {"kind": "extended", "t": 500.0},
+        {"kind": "resumed", "t": 900.0},
+        {"kind": "notice", "t": 905.0, "began": 904.0, "gpus": 0.0},
+        {"kind": "finished", "t": 910.0},
+    ]
+    hours = {4: (10, 4 * 2 + 6 * 4), 6: (10, 32), 8: (16, 32 + 6)}
+    for cut, (wall, gpu) in hours.items():
+        spent = Spent()
+        for event in events[:cut]:
+            spent.take(event)
+        assert spent.hours() * 3600 == pytest.approx(wall)
+        assert spent.gpu_hours(otherwise=9.0) * 3600 == pytest.approx(gpu)
+    running = Spent()
+    for event in events[:3]:
+        running.take(event)
+    assert running.hours(now=118.0) * 3600 == pytest.approx(8)
+    assert running.gpu_hours(9.0, now=118.0) * 3600 == pytest.approx(4 * 2 + 4 * 4)
+
+
+def test_time_of_a_journal_that_names_no_gpus() -> None:
+    spent = Spent()
+    for event in ({"kind": "study", "t": 0.0}, {"kind": "finished", "t": 3600.0}):
+        spent.take(event)
+    assert spent.hours() == 1.0
+    assert spent.gpu_hours(otherwise=4.0) == 4.0
+    assert spent.gpu_hours(otherwise=0.0) == 1.0
+
+
+def test_a_stopped_trial_is_told_as_it_stood() -> None:
+    """Its record has the best epoch; the sampler was told the one at which it was stopped."""
+    space = sampled_space("tpe", seeds=[0])
+    planned = Planned("00000", space.config(space.complete(FIRST), 0), "sampler", "d", "p", [], {})
+    events: list[Event] = [
+        {"kind": "study", "t": 0.0},
+        {"t": 1.0, **planned.event()},
+        *({"kind": "epoch", "t": 2.0, "trial": "00000", "epoch": e, METRIC: v}
+          for e, v in ((1, 0.8), (2, 0.3))),
+        {"kind": "pruned", "t": 3.0, "trial": "00000", "status": "pruned", "num_epochs": 2,
+         METRIC: 0.8},
+    ]  # fmt: skip
+    ((_, outcome),) = read_past(journal_of(events), space).trials()
+    assert outcome is not None
+    assert (outcome["num_epochs"], outcome[METRIC]) == (2, 0.3)
+
+
+def test_a_journal_without_the_order_of_steps_is_read() -> None:
+    """As versions wrote it that did not record what a sampler knew."""
+    space = sampled_space("nsga2", first_points=[], base={"train.epochs": 1},
+                          scheduler={"name": "none"}, seeds=[0, 1])  # fmt: skip
+    planned: list[Planned] = []
+    planner = Planner(Sampled(space, "s"), IDS, 9)
+    while isinstance(new := planner.new(), Planned):
+        planned.append(Planned.from_event({k: v for k, v in new.event().items() if k != "before"}))
+        planner.tell(new, {"status": "completed", METRIC: 0.5})
+    source = Sampled(space, "s")
+    source.replay([(p, {"status": "completed", METRIC: 0.5}) for p in planned])
+    assert len(source._study.get_trials(states=[TrialState.COMPLETE])) == 4
+    assert [seed for _, seed, _, _ in source._pending] == [1]
+
+
+def test_a_draw_that_an_older_version_read_otherwise_is_told_as_what_was_run() -> None:
+    """A share of a pool once stood for another count than now."""
+    space = sampled_space("tpe", seeds=[0, 1])
+    config = space.config(space.complete(FIRST), 0)
+    draw = {**space.params(space.complete(FIRST)), "tcpa.top_k_image/tcpa.num_image_prompts": 0.99}
+    source = Sampled(space, "s")
+    source.replay([(Planned("00000", config, "sampler", "d", "p", [], draw), None)])
+    ((point, seed, _, trial),) = source._pending
+    assert space.config(point, 0) == config and seed == 1
+    assert space.suggest(FixedTrial(trial.params))["tcpa.top_k_image"] == 3
+
+
+def test_trials_of_another_version_are_neither_run_again_nor_renamed() -> None:
+    """A change of what enters a hash must not repeat a design, nor split a point's replicates."""
+    space = ablation_space(seeds=3)
+    first = Planner(Design(space), IDS, None)
+    old = [first.new() for _ in range(5)]
+    past: list[tuple[Planned, Any]] = []
+    for planned in old:
+        assert isinstance(planned, Planned)
+        planned.digest, planned.point = "old" + planned.digest, "old" + planned.point
+        past.append((planned, {"status": "completed", METRIC: 0.5}))
+    again = Planner(Design(space), IDS, None)
+    again.replay(past)
+    rest = []
+    while isinstance(new := again.new(), Planned):
+        rest.append(new)
+    assert [p.trial for p in rest] == [f"{n:05d}" for n in range(5, 12)]
+    assert {p.point for p in rest} == {p.point for p, _ in past}
