@@ -96,7 +96,7 @@ class Life:
             self.train(self.running[trial], len(self.values[trial]) + 1)
 
     def train(self, planned: Planned, epoch: int) -> None:
-        if epoch == 2 and chance(planned.config.optim.lr, planned.config.seed) < 0.3:
+        if epoch == 1 and int(planned.trial) % 5 == 4:
             self.end(planned, "failed", None)
             return
         report = {"kind": "epoch", "trial": planned.trial, "epoch": epoch}
