@@ -15,12 +15,13 @@ from search.identity import configs_of, joined
 from search.redact import with_secrets, without_secrets
 from search.request import check_sampler
 from search.study import StudyDir
-from spaces.axes import ChoiceAxis
+from spaces.axes import ChoiceAxis, label
 from spaces.space import Space
 from tcpa_core.backbone import Backbone, check_size, load_backbone, weights_fingerprint
 from tcpa_core.config import BackboneConfig, DataConfig, Flat, TrialConfig
 from tcpa_core.data._cache import cache_root
 from tcpa_core.data.base import Dataset, DataSummary, load_dataset
+from tcpa_core.errors import ConfigError
 from tcpa_core.estimate import epoch_seconds
 from tcpa_core.methods.base import deviations, method_class
 from tcpa_core.model import PackModel
@@ -114,6 +115,7 @@ def plan_space(
     check_sampler(space.sampler.name)
     root = local_folder(root)
     StudyDir.check_free(root, name)
+    of_space = (*_idle(space), *_drawn_apart(space))
     configs = configs_of(space)
     backbones, datasets, preprocessing = _check_parts(configs, keep_images, progress)
     _check_sizes(space, backbones)
@@ -141,7 +143,7 @@ def plan_space(
         most_epochs=max(config.train.epochs for config in configs),
         preprocessing=preprocessing,
         cost=cost.describe(space, num_trials, rates),
-        warnings=(*_warnings(backbones.values(), data.values()), *_drawn_apart(space)),
+        warnings=(*_warnings(backbones.values(), data.values()), *of_space),
         undecoded=_undecoded(datasets.values()),
         deviations=_deviations(configs),
     )
@@ -212,6 +214,33 @@ def _deviations(configs: list[TrialConfig]) -> tuple[str, ...]:
         if name is not None:
             found += [f"{line} ({name})" for line in load_protocol(name).not_reproduced]
     return tuple(found)
+
+
+def _idle(space: Space) -> list[str]:
+    """Axes and levels that are told apart in vain.
+
+    Raises:
+        ConfigError: An axis changes nothing at all.
+    """
+    lines = []
+    for path, at in ({} if space.ablation else space.idle_axes()).items():
+        if at is None:
+            raise ConfigError(
+                f"axis {path} changes nothing: with the other settings of the space it is never "
+                "read, so that its values are one and the same point; remove it, or change those."
+            )
+        shown = ", ".join(f"{other}={label(value)}" for other, value in at.items() if other != path)
+        lines.append(
+            f"axis {path} changes nothing at some points, for example at {shown}; its values there "
+            "are one and the same point. A condition ('when') leaves it out."
+        )
+    for factor, levels in space.equal_levels().items():
+        lines.append(
+            f"levels {' and '.join(levels)} of {factor} are one and the same trial"
+            f"{' at some points' if space.ablation and factor in space.ablation.factors else ''}: "
+            "what differs changes nothing there."
+        )
+    return lines
 
 
 _JOINT = ("cmaes", "gp", "nsga2", "qmc")

@@ -233,6 +233,34 @@ class Space(Settings):
         """
         return self._walk.shifting()
 
+    def idle_axes(self) -> dict[str, Flat | None]:
+        """Axes that change nothing at some points, and at which for example; None: at all."""
+        at: dict[str, list[tuple[Flat, bool]]] = {path: [] for path in self.axes}
+        for corner in self.corners():
+            idle = self.config(corner, self.seeds[0]).idle_paths()
+            for path in corner:
+                at[path].append((corner, path in idle))
+        out: dict[str, Flat | None] = {}
+        for path, met in at.items():
+            idle_at = [corner for corner, is_idle in met if is_idle]
+            if idle_at:
+                out[path] = None if len(idle_at) == len(met) else idle_at[0]
+        return out
+
+    def equal_levels(self) -> dict[str, list[str]]:
+        """Factors of an ablation, and levels of them that are one trial in some place."""
+        out: dict[str, list[str]] = {}
+        for _, cells in self._merged(self.ablation) if self.ablation else ():
+            for cell in cells:
+                same = {
+                    c.level: None
+                    for c in cells
+                    if (c.factor, c.dataset) == (cell.factor, cell.dataset)
+                }
+                if len(same) > 1 and cell.factor != "combination":
+                    out.setdefault(cell.factor, list(same))
+        return out
+
     def size(self) -> int | None:
         """Number of distinct points; None if endless or above what can be counted."""
         return self._walk.size() if self.ablation is None else len(self._merged(self.ablation))
@@ -311,7 +339,7 @@ class Space(Settings):
         """Points of the design with all their cells, points of equal settings merged."""
         merged: dict[str, tuple[Flat, list[Cell]]] = {}
         for point, cells in ablation.points():
-            key = repr(self.config(point, seed=0).flat())
+            key = repr(self.config(point, seed=0).effective())
             merged.setdefault(key, (point, []))[1].extend(cells)
         return list(merged.values())
 

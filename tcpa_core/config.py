@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -58,6 +58,10 @@ class Settings(BaseModel):
     """Base of all settings: frozen, strict, unknown keys forbidden."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def idle(self, methods: Sequence[str]) -> Collection[str]:
+        """Fields that change nothing in a trial of these methods, given the other fields."""
+        return ()
 
 
 T = TypeVar("T", bound=Settings)
@@ -168,6 +172,12 @@ class DataConfig(Settings):
             ) from err
         return value
 
+    def idle(self, methods: Sequence[str]) -> Collection[str]:
+        """How val is split off, where the data set brings its own."""
+        draws_val = getattr(plugins.load(DATASETS, self.name), "draws_val", None)
+        is_drawn = draws_val is None or draws_val(self)
+        return () if is_drawn else ("val_fraction", "split_seed", "group")
+
     @model_validator(mode="after")
     def _crops_need_room(self) -> Self:
         if self.resize == "squash" and (self.random_crop or self.resize_to is not None):
@@ -198,6 +208,12 @@ class OptimConfig(Settings):
     """Largest gradient norm of one trial's trainable tensors; None: no clipping."""
     adamw_wd0: Literal["adamw", "sgd"] = "adamw"
     """What adamw without weight decay means: itself, or SGD (VPT's authors' code)."""
+
+    def idle(self, methods: Sequence[str]) -> Collection[str]:
+        """SGD's momentum, and what AdamW without weight decay means, where that is not used."""
+        no_momentum = ("momentum",) if self.rule == "adamw" else ()
+        has_meaning = self.name == "adamw" and self.weight_decay == 0
+        return no_momentum if has_meaning else (*no_momentum, "adamw_wd0")
 
     @property
     def rule(self) -> Literal["adamw", "sgd"]:
@@ -240,6 +256,12 @@ class TrainConfig(Settings):
     authors leave the frozen network so, with 0.1."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: fp32 on CPU, bf16 autocast on CUDA."""
+
+    def idle(self, methods: Sequence[str]) -> Collection[str]:
+        """The other part of a mixup that is off, and a patience that never ends."""
+        fields = ["mixup_prob"] if self.mixup_alpha == 0 else []
+        fields += ["mixup_alpha"] if self.mixup_prob == 0 else []
+        return [*fields, "patience"] if (self.patience or 0) >= self.epochs else fields
 
 
 def _as_tuple(value: Any) -> Any:
@@ -345,6 +367,29 @@ class TrialConfig(_Sections):
         }
         return TrialConfig.from_flat(kept)
 
+    def idle_paths(self) -> list[str]:
+        """Paths of settings that change nothing, given the others."""
+        return [
+            f"{section}.{key}"
+            for section, settings in self._parts().items()
+            for key in settings.idle(self.methods)
+        ]
+
+    def effective(self) -> Flat:
+        """`flat`, but what changes nothing has its default, so that equal trials are equal."""
+        out = self.flat()
+        for section, settings in self._parts().items():
+            settled = _settled(settings, self.methods)
+            out |= {f"{section}.{key}": value for key, value in settled.model_dump().items()}
+        out["optim.name"] = self.optim.rule
+        out["optim.adamw_wd0"] = OptimConfig.model_fields["adamw_wd0"].default
+        return out
+
+    def _parts(self) -> dict[str, Settings]:
+        core = {name: getattr(self, name) for name in _Sections.model_fields}
+        sections = {name: part for name, part in core.items() if isinstance(part, Settings)}
+        return sections | self.method_settings
+
     def digest(self, data_fingerprint: str, weights_fingerprint: str) -> str:
         """Identity of the trial: 16 hex digits over everything that changes its result.
 
@@ -362,7 +407,7 @@ class TrialConfig(_Sections):
         return _hash(identity)
 
     def _identity(self, data_fingerprint: str, weights_fingerprint: str) -> Flat:
-        identity = {k: v for k, v in self.flat().items() if k not in ADDED or v != ADDED[k]}
+        identity = {k: v for k, v in self.effective().items() if k not in ADDED or v != ADDED[k]}
         del identity["protocol"]
         size = self.backbone.img_size
         if self.data.resize == "short_side" and size and size * 256 // 224 != round(size * 8 / 7):
@@ -373,6 +418,16 @@ class TrialConfig(_Sections):
         identity["backbone.weights"] = weights_fingerprint
         identity["core_version"] = CORE_VERSION
         return identity
+
+
+def _settled(settings: Settings, methods: Sequence[str]) -> Settings:
+    """Settings with all that changes nothing at its default, also what does so only then."""
+    fields = type(settings).model_fields
+    while True:
+        idle = {key: fields[key].default for key in settings.idle(methods)}
+        if all(getattr(settings, key) == default for key, default in idle.items()):
+            return settings
+        settings = settings.model_copy(update=idle)
 
 
 @cache

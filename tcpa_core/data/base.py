@@ -4,6 +4,9 @@ A new kind of data set is one public file in this folder, `<name>.py`, which exp
 
     def read(cfg: DataConfig) -> Listing
 
+and, where it brings its own val split, `draws_val(cfg) -> bool`, which says so: settings of a split
+that is never made tell no two trials apart.
+
 It reads lists and folder names, not images: which image is in which split and class. `Listing`
 checks itself (labels, overlaps, suffixes, empty splits, classes across splits); hashing, decoding,
 caching, augmentation and what `DataSummary` says are the same for all. `need_root`, `read_text`,

@@ -7,7 +7,6 @@ Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", 
 """
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from tcpa_core.config import DataConfig
 from tcpa_core.data.base import Listing, SplitListing, draw_val, split_off
@@ -28,6 +27,8 @@ def read(cfg: DataConfig) -> Listing:
             f"data.root must be left out for data.name='digits', which comes with scikit-learn, "
             f"got {cfg.root!r}."
         )
+    from sklearn.datasets import load_digits  # takes longer to import than all else here
+
     values, labels = load_digits(return_X_y=True)
     grey = np.rint(values * (255 / MAX_VALUE)).astype(np.uint8).reshape(-1, 8, 8, 1)
     rgb = np.repeat(grey, 3, axis=3)

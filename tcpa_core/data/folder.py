@@ -39,6 +39,11 @@ Classes = dict[str, list[str]]
 """Class folder -> keys of its images, both sorted."""
 
 
+def draws_val(cfg: DataConfig) -> bool:
+    """Whether val is split off here: where there is no folder of it."""
+    return not os.path.isdir(os.path.join(os.path.expanduser(cfg.root or ""), "val"))
+
+
 def read(cfg: DataConfig) -> Listing:
     """List the class folders.
 

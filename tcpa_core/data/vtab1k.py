@@ -49,6 +49,11 @@ TASKS = {
 _LINE = re.compile(r"(?P<path>.*\S)\s+(?P<label>\d{1,9})", re.ASCII)
 
 
+def draws_val(cfg: DataConfig) -> bool:
+    """Whether val is split off here: no, val200.txt is there."""
+    return False
+
+
 def read(cfg: DataConfig) -> Listing:
     """List a task.
 

@@ -7,7 +7,7 @@ Trainable besides the head: L * (2 D h + h + D) with bottleneck h.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -26,6 +26,12 @@ class BottleneckSettings(base.MethodSettings):
 
     bottleneck: int = Field(default=8, ge=0)
     """Width between the two layers (h); 0 leaves the backbone as it is."""
+
+    def idle(self, methods: Sequence[str]) -> Collection[str]:
+        """What the bottleneck is made of, where there is none."""
+        return (
+            () if self.bottleneck else type(self).model_fields.keys() - {"bottleneck", "head_norm"}
+        )
 
     def pack_key(self) -> tuple[Any, ...]:
         """Code path, and whether there is a bottleneck at all."""

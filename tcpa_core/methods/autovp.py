@@ -19,7 +19,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
@@ -72,6 +72,12 @@ class Config(base.MethodSettings):
     names of the target's rows as a JSON list."""
     lr_scale: float = Field(default=1.0, gt=0.0)
     """Factor on the learning rate of the prompt and the scale; the rest keeps optim.lr."""
+
+    def idle(self, methods: Sequence[str]) -> Collection[str]:
+        """What concerns another mapping."""
+        fields = [] if self.is_map else ["num_map"]
+        fields += [] if self.mapping == "iter" else ["map_every"]
+        return fields if self.mapping == "semantic" else [*fields, "text_features"]
 
     @property
     def fills(self) -> bool:

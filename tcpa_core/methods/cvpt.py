@@ -15,7 +15,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,6 +58,10 @@ class Config(base.MethodSettings):
     """Prompts from Xavier's bound of the (L, P, D) tensor (authors), zeros, or VPT's bound."""
     prompt_dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Dropout on the prompts, per sample."""
+
+    def idle(self, methods: Sequence[str]) -> Collection[str]:
+        """Everything else where there are no prompts."""
+        return () if self.num_prompts else type(self).model_fields.keys() - {"num_prompts"}
 
     def pack_key(self) -> tuple[Any, ...]:
         """Code path, and whether there are prompts at all."""

@@ -25,7 +25,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -44,6 +44,20 @@ if TYPE_CHECKING:
     from tcpa_core.backbone import Backbone, TokenLayout
 
 _MASKS = ("token_mask", "segment_mask")
+
+
+_OF_PRUNING = (
+    "prune_epoch",
+    "token_prune",
+    "segment_prune",
+    "num_segments",
+    "importance",
+    "segments",
+    "train_masks",
+    "update_while_scoring",
+    "rewind",
+)
+"""Settings that mean nothing without a second stage."""
 
 
 class Config(PromptSettings):
@@ -83,6 +97,11 @@ class Config(PromptSettings):
     """Make an optimiser step behind each batch that is scored (authors' code)."""
     rewind: Literal["stored", "reinit"] = "stored"
     """Second stage from the first one's start (paper), or from newly drawn weights (authors)."""
+
+    def idle(self, methods: Sequence[str]) -> Collection[str]:
+        """What concerns pruning or key-value prompts, where there is none."""
+        fields = () if self.num_kv_prompts else ("share_kv", "kv_init")
+        return fields if self.prunes else (*fields, *_OF_PRUNING)
 
     @property
     def prunes(self) -> bool:

@@ -16,7 +16,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -62,6 +62,10 @@ class Config(base.MethodSettings):
                 "write for example 'q,v'"
             )
         return ",".join(name for name in _TARGETS if name in chosen)
+
+    def idle(self, methods: Sequence[str]) -> Collection[str]:
+        """Everything else where the rank is 0."""
+        return () if self.rank else ("alpha", "targets")
 
     def pack_key(self) -> tuple[Any, ...]:
         """Targets, and whether there is anything at all."""

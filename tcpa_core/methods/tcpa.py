@@ -21,7 +21,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,6 +50,21 @@ if TYPE_CHECKING:
     from tcpa_core.backbone import Backbone, TokenLayout
 
 Role = Literal["cls", "image", "none"]
+
+
+_OF_MATCHING = (
+    "top_k_cls",
+    "top_k_image",
+    "lambda_cls",
+    "lambda_image",
+    "lambda_shared",
+    "select",
+    "match_input",
+    "detach_tokens",
+    "loss_reduction",
+    "random_epochs",
+)
+"""Settings that mean nothing where every token uses all of its pool."""
 
 
 class Config(base.MethodSettings):
@@ -119,6 +134,14 @@ class Config(base.MethodSettings):
     fourier_scope: Literal["joint", "per_pool"] = "joint"
     """Beside VFPT: transform the prompts of both pools as one matrix (authors' code), which mixes
     the roles' parameters, or each pool by itself. Without VFPT it means nothing."""
+
+    def idle(self, methods: Sequence[str]) -> Collection[str]:
+        """What concerns matching where nothing is matched, one role of two, or VFPT."""
+        fields = [] if "vfpt" in methods else ["fourier_scope"]
+        if not self.match_tokens:
+            return [*fields, *_OF_MATCHING]
+        fields += [] if self.split_roles else ["top_k_cls"]
+        return [*fields, "lambda_image"] if self.lambda_shared else fields
 
     @model_validator(mode="before")
     @classmethod

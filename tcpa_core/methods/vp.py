@@ -13,7 +13,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -44,6 +44,10 @@ class Config(base.MethodSettings):
     """Place of a random patch in evaluation: fixed by the seed, or anew each time (authors)."""
     lr_scale: float = Field(default=1.0, gt=0.0)
     """Factor on the learning rate of the prompt; the head keeps optim.lr."""
+
+    def idle(self, methods: Sequence[str]) -> Collection[str]:
+        """Where a random patch is put, where there is none."""
+        return () if self.kind == "random_patch" and self.prompt_size != 0 else ("eval_position",)
 
     def pack_key(self) -> tuple[Any, ...]:
         """Kind, output, and whether there is a prompt at all."""
