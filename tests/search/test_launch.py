@@ -115,7 +115,7 @@ class TestOneDriver:
         cut = dict.fromkeys(("axes", "objective", "sampler", "scheduler", "budget"))
         ablation = {
             "design": "one_factor",
-            "factors": {"optim.lr": [0.001, 0.01], "optim.momentum": [0.9, 0.0]},
+            "factors": {"optim.lr": [0.001, 0.01], "optim.warmup_fraction": [0.1, 0.0]},
             "seeds": [0, 1, 2],
         }
         space = make_space(**cut, ablation=ablation)

@@ -19,7 +19,7 @@ from spaces.space import Space
 from tcpa_core.errors import ConfigError
 from tests.search.conftest import SPACE, make_space
 
-TINY = {"optim.lr": {"choice": [0.001, 0.01, 0.1]}, "optim.momentum": {"choice": [0.0, 0.9]}}
+TINY = {"optim.lr": {"choice": [0.001, 0.01, 0.1]}, "optim.warmup_fraction": {"choice": [0.0, 0.1]}}
 
 
 class Driver:
