@@ -59,7 +59,8 @@ def explain(err: TyperException) -> str:
     option = getattr(err, "option_name", "")
     if context and hasattr(err, "possibilities"):
         text = f"No such option: {option}{_meant_option(option, context)}."
-    return f"{text} '{context.command_path if context else 'tcpa'} --help' lists what there is."
+    where = context.command_path if context else "tcpa"
+    return f"{text.rstrip(' .')}. '{where} --help' lists what there is."
 
 
 def _meant_option(option: str, context: Context) -> str:
