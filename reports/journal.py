@@ -179,9 +179,7 @@ def _apply(trial: dict[str, Any], kind: str, event: Mapping[str, Any]) -> None:
         trial.update(status="running", device=event.get("device"))
     elif kind in FINAL_KINDS:
         trial.update({name: event[name] for name in RESULT_FIELDS if name in event})
-        trial["status"] = "completed" if kind == "reused" else kind
-        if kind == "reused":
-            trial["reused_from"] = f"{event.get('source_study')}/{event.get('source_trial')}"
+        trial["status"] = kind
     elif kind == "tested":
         trial.update({name: event.get(name) for name in ("test_loss", "test_accuracy")})
 

@@ -67,7 +67,6 @@ TRIAL_COLUMNS = (
     Column("two_labels", INT, "pictures of the data set that stand under two or more labels"),
     Column("deviation", TEXT, "what differs from the protocol and methods it claims; empty: none"),
     Column("cells", TEXT, "JSON list of the cells of a design that it counts for"),
-    Column("reused_from", TEXT, "study/trial whose result was taken over; empty: trained here"),
 )
 _EPOCH_MEANINGS = {
     "train_loss": ("mean over the epoch, method loss included", "nat"),

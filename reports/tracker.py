@@ -160,8 +160,6 @@ def _result(
     """Fields of TrialResult from the metrics at step 0 and the tags."""
     found: dict[str, Any] = {"status": tags["tcpa.status"], "reason": tags.get("tcpa.reason", "")}
     found |= {key: result[key] for key in ("device", "warnings") if key in result}
-    if "source_study" in result:
-        found["reused_from"] = f"{result['source_study']}/{result['source_trial']}"
     for key, metrics in history.items():
         name = SELECTED.get(key, key)
         at_end = [m for m in metrics if m.step == 0]

@@ -157,7 +157,7 @@ def _note(ranked: Sequence[Standing], num_seeds: int) -> str:
 
 def has_completed(event: Mapping[str, Any]) -> bool:
     """Whether a trial's final event gives a value that counts."""
-    return event.get("kind") == "reused" or event.get("status") in ("completed", "reused")
+    return event.get("status") == "completed"
 
 
 class Results:

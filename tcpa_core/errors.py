@@ -2,11 +2,10 @@
 
 TcpaError
 ├── ConfigError (ValueError)            a setting, a space or a command-line value is wrong
-│   └── PluginError (LookupError)       no method, dataset, preset or plot of that name
+│   └── PluginError (LookupError)       no method, data set, protocol or plot of that name
 ├── DataError (RuntimeError)            an image, list, split or cache entry is broken or missing
 ├── WeightsError (RuntimeError)         backbone weights are missing or do not fit
 ├── ShapeError (ValueError)             a tensor does not have the promised shape
-├── NonFiniteLossError (ArithmeticError) a member's loss became nan or infinite
 ├── OutOfMemoryError (MemoryError)      a step does not fit, even alone
 ├── CheckpointError (RuntimeError)      a saved state is torn, foreign or of another version
 │   └── DamagedCheckpointError          it cannot be read back at all
@@ -32,7 +31,7 @@ class ConfigError(TcpaError, ValueError):
 
 
 class PluginError(ConfigError, LookupError):
-    """No method, dataset, preset or plot has that name."""
+    """No method, data set, protocol or plot has that name."""
 
 
 class DataError(TcpaError, RuntimeError):
@@ -45,10 +44,6 @@ class WeightsError(TcpaError, RuntimeError):
 
 class ShapeError(TcpaError, ValueError):
     """A tensor does not have the promised shape."""
-
-
-class NonFiniteLossError(TcpaError, ArithmeticError):
-    """The loss of one trial became nan or infinite."""
 
 
 class OutOfMemoryError(TcpaError, MemoryError):

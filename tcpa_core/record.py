@@ -19,15 +19,14 @@ SCHEMA_VERSION = 1
 Status = Literal["completed", "pruned", "failed"]
 
 EVENT_KINDS = (
-    "study",  # first line: name, kind ("search" or "ablation"), source, settings of the study
-    "planned",  # trial, params (flat), digest, point, seed, labels, origin, draw, before
-    "started",  # trial, worker, device, epoch, preprocessing
+    "study",  # first line: name; the rest is in study.yaml
+    "planned",  # trial, params (flat), digest, point, seed, labels, deviation, origin, draw
+    "started",  # trial, device, epoch (the last one trained), preprocessing, note if any
     "epoch",  # trial, then the fields of EpochReport
     "completed",  # trial, then the fields of TrialResult
     "pruned",  # same
     "failed",  # same; reason says why
     "tested",  # trial, test_loss, test_accuracy: the selected trial of a search, read once
-    "reused",  # trial, source_study, source_trial, then the fields of TrialResult
     "resumed",  # a driver took the study up again
     "notice",  # text: what the user should know; trials: of whom, if of some
     "extended",  # trials: added to the budget by 'tcpa extend'
@@ -35,7 +34,7 @@ EVENT_KINDS = (
     "finished",  # the budget is spent or the design is complete
 )
 _TRIAL = re.compile(r"[A-Za-z0-9_-]{1,64}")
-FINAL_KINDS = ("completed", "pruned", "failed", "reused")
+FINAL_KINDS = ("completed", "pruned", "failed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

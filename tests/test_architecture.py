@@ -5,10 +5,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from benchmarks.faults import FAULTS
+from tcpa_core import errors
+from tcpa_core.record import EVENT_KINDS, FINAL_KINDS, Status
 
 ROOT = Path(__file__).parents[1]
 OURS = ("tcpa_core", "spaces", "search", "reports")
@@ -66,6 +69,38 @@ def test_imports_follow_the_table(package: str) -> None:
         if not _allowed(str(path.relative_to(ROOT)), package, name)
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def _nodes(*packages: str) -> Iterator[ast.AST]:
+    for package in packages:
+        for path in (ROOT / package).rglob("*.py"):
+            yield from ast.walk(ast.parse(path.read_text()))
+
+
+def test_every_kind_of_event_is_written() -> None:
+    written: set[object] = set(get_args(Status))
+    for node in _nodes("search", "tcpa_core"):
+        match node:
+            case ast.Dict(
+                keys=[ast.Constant(value="kind"), *_], values=[ast.Constant(value=k), *_]
+            ):
+                written.add(k)
+            case ast.Call(func=ast.Name(id="_event"), args=[ast.Constant(value=k), *_]):
+                written.add(k)
+    assert set(EVENT_KINDS) <= written and set(FINAL_KINDS) == set(get_args(Status))
+
+
+def test_every_error_is_raised() -> None:
+    named = set()
+    for node in _nodes(*OURS):
+        match node:
+            case (
+                ast.Call(func=ast.Name(id=name))
+                | ast.Call(func=ast.Attribute(value=ast.Name(id=name)))
+            ):
+                named.add(name)
+    classes = {c for c in vars(errors).values() if isinstance(c, type)} - {errors.TcpaError}
+    assert not [c.__name__ for c in classes if issubclass(c, Exception) and c.__name__ not in named]
 
 
 def _run(code: str) -> None:

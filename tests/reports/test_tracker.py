@@ -36,8 +36,7 @@ def make(folder: Path, kind: str) -> Path:
     events += [planned(12), epoch(12, 1, float("nan")), epoch(12, 1, 0.25)]  # trained again
     events += [planned(13), {"kind": "started", "trial": "00013", "worker": "w", "device": "cpu"}]
     events += [planned(14, seed=2), final(14, "failed", reason="loss is nan"), planned(15)]
-    source = {"source_study": "old", "source_trial": "00003"}
-    events += [planned(16), {**final(16, "completed", 0.7), "kind": "reused", **source}]
+    events += [planned(16), final(16, "completed", 0.7)]
     events += [planned(17), epoch(17, 1, 0.2), final(17, "pruned", 0.2)]
     return write(folder, events)
 

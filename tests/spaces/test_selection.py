@@ -124,7 +124,7 @@ def test_results_follow_the_journal() -> None:
     results.take(event("completed", "0", status="completed", val_accuracy=0.5))
     results.take(event("pruned", "1", status="pruned", val_accuracy=0.9))
     assert first(results.ranking()) == ("a", 0.5, 1)
-    results.take(event("reused", "2", status="completed", val_accuracy=0.6))
+    results.take(event("completed", "2", status="completed", val_accuracy=0.6))
     assert first(results.ranking()) == ("c", 0.6, 1)
     results.take(event("started", "2"))
     assert first(results.ranking()) == ("a", 0.5, 1), "trained again: its old result is void"
