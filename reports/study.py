@@ -40,7 +40,9 @@ class Study:
         if kind not in KINDS:
             raise RecordError(f"{path}: kind must be one of {', '.join(KINDS)}, got {kind!r}.")
         if not _is_space(document.get("space") or {}):
-            raise RecordError(f"{path} is no description of a study: 'space' is none.")
+            raise RecordError(
+                f"{path} is not a valid study description: 'space' is missing or not a mapping."
+            )
         return cls(document)
 
     @property

@@ -76,7 +76,7 @@ def probed(space: Space, measure: Callable[[Flat], tuple[float, str]]) -> Rates:
 def describe(space: Space, num_trials: int | None, rates: Rates) -> str:
     """A sentence on the time that a study will take, with an interval where it can be given."""
     if num_trials is None:
-        return "what the budget says"
+        return "until the time budget is used up (no number of trials given)"
     epochs = _epochs(space, num_trials)
     unknown = sorted({kind[-1] for kind in epochs if not rates.seconds.get(kind)})
     if unknown:

@@ -306,7 +306,7 @@ class Dispatcher:
         self._spawn(self._watch(number))
 
     async def _watch(self, number: int) -> None:
-        """Follow a worker from its start to its end, which only a fault or `interrupt` brings."""
+        """Follow a worker from its start to its end, which only a fault or `halt` brings."""
         worker = self._workers[number]
         try:
             worker.process = await worker.actor.ready.remote()
@@ -398,8 +398,8 @@ class Dispatcher:
             return
         self._together = max(1, min(members, self._together or members) // 2)
         self._say(
-            f"two workers ended in the same epoch of {members} trials; from now on at most "
-            f"{self._together} are trained together, in case that memory ran out"
+            f"two workers died in the same epoch while training {members} trials together, perhaps "
+            f"out of memory; at most {self._together} will be trained together from now on"
         )
         self._send_limit()
 

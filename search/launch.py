@@ -78,7 +78,8 @@ class Placement:
     workers: int | None = None
     """Pack workers; None: one per GPU, or one per CPU where there is no GPU."""
     slots: int | None = None
-    """Trials that one worker holds at once; None: as many as pay (see `_measured_slots`)."""
+    """Trials that one worker holds at once; None: as many as still raise
+    throughput (see `_measured_slots`)."""
     cache_dir: Path | None = None
     worker_factory: str = "tcpa_core.worker:Worker"
 
@@ -92,7 +93,7 @@ class StudyOutcome:
     reason: str
     """"finished", or why it stopped before."""
     waited_s: float = 0.0
-    """Time in which a place stood free because no suggestion was ready."""
+    """Seconds in which a worker's slot was idle because no suggestion was ready."""
 
     @property
     def finished(self) -> bool:

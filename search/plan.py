@@ -50,7 +50,7 @@ class Plan:
     num_trials: int | None
     """None: the budget is in hours only."""
     num_points: int | None
-    """Distinct points of the space; None: not countable."""
+    """Distinct points of the space; None: infinite."""
     most_epochs: int
     preprocessing: tuple[tuple[str, Preprocessing], ...]
     """Backbones by name, and what becomes of images in front of each."""
@@ -184,7 +184,10 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
     return [
         ("kind", f"{'ablation' if space.ablation else 'search'} ({design}, scheduler {scheduler})"),
         ("trials", trials),
-        ("distinct points", "not countable" if plan.num_points is None else str(plan.num_points)),
+        (
+            "distinct points",
+            "infinite (continuous axes)" if plan.num_points is None else str(plan.num_points),
+        ),
         ("epochs", f"at most {plan.most_epochs} a trial"),
         ("seeds", ", ".join(map(str, space.seeds))),
         *(("aliases" if n == 0 else "", line) for n, line in enumerate(aliases)),

@@ -230,11 +230,11 @@ class StudyDir:
         """study.yaml as plain values, with an "id" also where an earlier version gave none."""
         loaded = read_stored(self.path / "study.yaml")
         if not isinstance(loaded, dict) or loaded.get("schema") != SCHEMA_VERSION:
-            raise RecordError(f"{self.path}/study.yaml is no description of a study.")
+            raise RecordError(f"{self.path}/study.yaml is not a valid study description.")
         for name, kind in _DESCRIBED.items():
             if not isinstance(loaded.get(name), kind):
                 raise RecordError(
-                    f"{self.path}/study.yaml is no description of a study: it lacks {name!r}."
+                    f"{self.path}/study.yaml is not a valid study description: it lacks {name!r}."
                 )
         return {**loaded, "id": study_id(loaded)}
 

@@ -249,7 +249,8 @@ def _check_pool(path: str, of: str, axes: Mapping[str, Axis], base: Flat, place:
     for pool in pools:
         if type(pool) is not int or pool < 1:
             raise ConfigError(
-                f"axis {path}: fraction_of needs a count >= 1, but {of} can be {pool!r} ({place})."
+                f"axis {path}: fraction_of needs an integer setting of at least 1; {of} can be "
+                f"{pool!r} ({place})."
             )
 
 

@@ -159,7 +159,7 @@ def read_stored(path: Path) -> Any:
         return json.loads(json.dumps(loaded, default=str))
     except (OSError, yaml.YAMLError, ValueError, TypeError, OverflowError) as err:
         why = " ".join(str(err).split())
-        raise RecordError(f"{path} is no description of a study: {why}") from err
+        raise RecordError(f"{path} is not a valid study description: {why}") from err
 
 
 def _plain(node: yaml.Node, keys: Keys, label: str, places: dict[Keys, str]) -> Any:

@@ -250,7 +250,7 @@ class TrainConfig(Settings):
     (SA²VP)."""
     drop_path: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of samples that skip a branch of the backbone's last block in training; it rises from
-    0 at the first block. Several authors train the frozen network so, with 0.1 or 0.2."""
+    0 at the first block. Several papers use 0.1 or 0.2 on the frozen network."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout in the backbone, behind the position embeddings and in the MLPs, in training. Some
     authors leave the frozen network so, with 0.1."""

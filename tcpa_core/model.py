@@ -379,10 +379,11 @@ class PackModel(nn.Module):
         batch = tokens.shape[:2]
         runners = [pair for pair in active if overrides(pair[0], "on_block")]
         depth = self.backbone.layout.depth
-        # A network that may start as timm's does so to the bit, and that computes all tokens.
-        never_starts_so = any(overrides(method, "on_images") for method, _ in active)
-        never_starts_so |= 0 < self.first_block < depth
-        read = self.backbone.rows_read if never_starts_so and kept is None else None
+        # Methods that may start as the plain backbone must match timm bit for bit, so they compute
+        # all tokens in the last block.
+        may_skip_unread = any(overrides(method, "on_images") for method, _ in active)
+        may_skip_unread |= 0 < self.first_block < depth
+        read = self.backbone.rows_read if may_skip_unread and kept is None else None
         for index, block in list(enumerate(self.backbone.blocks))[first:]:
             if runners:
                 method, state = runners[0]

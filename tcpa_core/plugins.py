@@ -1,4 +1,4 @@
-"""Find parts by file name: a public module of a package is one method, dataset, preset or plot.
+"""Find parts by file name: a public module of a package is one method, data set, protocol or plot.
 
 `base.py` is the package's contract and files that start with `_` are its helpers; neither counts.
 Folders outside the package are looked through as well: with TCPA_PLUGINS=DIR, DIR/methods/mine.py

@@ -20,7 +20,7 @@ Status = Literal["completed", "pruned", "failed"]
 
 EVENT_KINDS = (
     "study",  # first line: name; the rest is in study.yaml
-    "planned",  # trial, params (flat), digest, point, seed, labels, deviation, origin, draw
+    "planned",  # trial, params (flat), digest, point, seed, labels, deviation, origin, draw, before
     "started",  # trial, device, epoch (the last one trained), preprocessing, note if any
     "epoch",  # trial, then the fields of EpochReport
     "completed",  # trial, then the fields of TrialResult

@@ -321,8 +321,11 @@ class Worker:
         trials = [job.member.trial for job in jobs]
         if len(jobs) > 1:
             group.limit = len(jobs) // 2
-            text = f"{len(jobs)} trials do not fit into the memory of {self._where} together"
-            text = f"{text}; from now on {group.limit} are trained"
+            limit = "one" if group.limit == 1 else f"at most {group.limit}"
+            text = (
+                f"{len(jobs)} trials do not fit into the memory of {self._where} together; they "
+                f"are now trained {limit} at a time"
+            )
             return [_notice(text, trials)] if short else []
         pack, member = group.pack, jobs[0].member
         size = min(member.config.train.batch_size, len(pack.data.train))

@@ -231,7 +231,9 @@ def test_a_hostile_description_of_a_study_is_refused(text: str, tmp_path: Path) 
     (folder / "study.yaml").write_text(text)
     study = StudyDir.open(folder.parent, "mine")
     for read in (study.document, lambda: Study.read(folder)):
-        with pytest.raises(RecordError, match=r"study.yaml.* (is no description|kind must)"):
+        with pytest.raises(
+            RecordError, match=r"study.yaml.* (is not a valid study description|kind must)"
+        ):
             read()
 
 

@@ -156,7 +156,10 @@ def test_a_worker_that_is_killed_for_its_memory_trains_fewer_together(client: An
     assert set(dispatcher.run(4).values()) == {"completed"}
     assert dispatcher.epochs() == every_epoch("00000", "00001", "00002", "00003")
     (shrunk,) = (text for text in dispatcher.notices() if "together" in text)
-    assert "same epoch of 4 trials; from now on at most 2 are trained together" in shrunk
+    assert (
+        "while training 4 trials together, perhaps out of memory; at most 2 will be trained"
+        in shrunk
+    )
     assert sum("was lost" in text for text in dispatcher.notices()) == 2
 
 

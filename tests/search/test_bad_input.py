@@ -323,4 +323,4 @@ def test_a_damaged_description_is_refused(
     text: str, tcpa: Callable[..., tuple[int, str]], place: Place
 ) -> None:
     (place.root / TAKEN / "study.yaml").write_text(text)
-    check(tcpa, place, ["status", TAKEN], r"study.yaml is no description of a study")
+    check(tcpa, place, ["status", TAKEN], r"study.yaml is not a valid study description")

@@ -137,8 +137,8 @@ def test_what_is_shown_names_the_axes_and_hides_secrets(
     text = io.StringIO()
     show_plan(plan, Console(file=text, width=140))
     shown = text.getvalue()
-    for part in ("tpe sampler, scheduler asha", "not countable", "http://host:5000", "optim.lr",
-                 "at most 5 a trial", "fraction_of"):  # fmt: skip
+    for part in ("tpe sampler, scheduler asha", "infinite (continuous axes)", "http://host:5000",
+                 "optim.lr", "at most 5 a trial", "fraction_of"):  # fmt: skip
         assert part in shown
     assert "sesame" not in shown
 

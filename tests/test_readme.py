@@ -1,0 +1,149 @@
+"""README.md: what it lists is all there is, and every command of it runs."""
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+import pytest
+import typer
+import yaml
+
+from search.cli import app
+from tcpa_core import plugins
+from tests.tcpa_core import data_layouts
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```bash\n(.*?)^```", TEXT, re.S | re.M)
+LINES = [line.partition("  #")[0].strip() for block in BLOCKS for line in block.splitlines()]
+COMMANDS = [line for line in LINES if re.match(r"(\w+=\S+ )?tcpa ", line)]
+BY_CI = {"make quickstart", "make test"}
+BY_HAND = {
+    "python3 -m venv .venv",
+    ".venv/bin/pip install .",
+    ".venv/bin/tcpa quickstart",
+    '.venv/bin/pip install torch torchvision --index-url "$YOUR_CPU_WHEEL_INDEX"',
+}
+"""What make does as well, in an environment of gigabytes."""
+SMALLER: Mapping[str, Any] = {
+    "base": {"backbone.name": "vit_nano", "data.name": "digits", "train.epochs": 2},
+    "budget": {"trials": 4},
+    "scheduler": {"name": "asha", "grace_epochs": 1},
+}
+"""What the README's space is cut down to."""
+
+
+def test_every_command_is_run_by_ci_by_hand_or_below() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert all(re.search(rf"^\s*{command}\b", script, re.M) for command in BY_CI)
+    assert set(filter(None, LINES)) == BY_CI | BY_HAND | set(COMMANDS)
+
+
+def test_every_verb_is_in_the_list_of_commands() -> None:
+    verbs = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    listed = {re.sub(r"^\w+=\S+ ", "", command).split()[1] for command in COMMANDS}
+    assert verbs - {"quickstart"} == listed - {"--install-completion"}
+
+
+@pytest.mark.parametrize("package", ["methods", "data"])
+def test_every_plug_in_is_named(package: str) -> None:
+    assert not [n for n in plugins.names(f"tcpa_core.{package}") if f"`{n}`" not in TEXT]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: the README's space, smaller, and a data set for each command with DIR."""
+    folder = tmp_path_factory.mktemp("readme")
+    (first, *_) = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.S | re.M)
+    space = yaml.safe_load(first) | SMALLER
+    space["axes"]["methods"] = {"choice": [["linear"], ["tcpa"]]}
+    del space["axes"]["cvpt.num_prompts"]
+    (folder / "my_space.yaml").write_text(yaml.safe_dump(space))
+    for name in ("folder", "vtab1k"):
+        data_layouts.make(name, folder / name)
+    return folder
+
+
+def start(command: str, project: Path) -> subprocess.Popen[str]:
+    """A command of the README in a user's shell, with this checkout's program."""
+    kind = re.search(r"data\.name=(\w+)|data (\w+)", command)
+    command = command.replace("DIR", next(filter(None, kind.groups())) if kind else "DIR")
+    words = shlex.split(command.replace("PASSWORD=...", "PASSWORD=long-enough-for-mlflow"))
+    given = dict(word.split("=", 1) for word in words[: words.index("tcpa")])
+    program = [sys.executable, "-m", "tcpa_command"]
+    return subprocess.Popen(
+        [*program, *words[words.index("tcpa") + 1 :]],
+        cwd=project,
+        env={**os.environ, **given, "PYTHONPATH": str(ROOT), "HOME": str(project)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(running: subprocess.Popen[str], expected: int = 0) -> str:
+    said, _ = running.communicate(timeout=600)
+    assert running.returncode == expected, said
+    return said
+
+
+def wait(fulfilled: Callable[[], bool], running: subprocess.Popen[str]) -> None:
+    while not fulfilled():
+        assert running.poll() is None, running.communicate()[0]
+        time.sleep(0.2)
+
+
+def trains(project: Path) -> bool:
+    journal = project / "studies" / "my_study" / "journal.jsonl"
+    return journal.exists() and '"epoch"' in journal.read_text()
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_every_command_runs_in_the_order_of_the_page(project: Path) -> None:
+    """`stop` ends the search from another terminal; everything else follows as a reader types."""
+    stop = "tcpa stop my_study"
+    assert stop in COMMANDS
+    for command in COMMANDS:
+        if command.startswith("tcpa search"):
+            searching = start(command, project)
+            wait(lambda: trains(project), searching)
+            finish(start(stop, project))
+            assert "resume" in finish(searching, expected=1)
+        elif "dashboard" in command:
+            open_and_close(command, project)
+        elif command != stop:
+            finish(start(command, project))
+    assert (project / "studies" / "my_study" / "report" / "report.html").is_file()
+
+
+def open_and_close(command: str, project: Path) -> None:
+    """Pages answer, or ask for a password; Ctrl-C ends them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serving = start(f"{command} --port {port}", project)
+    needs_password = "PASSWORD" in command
+    wait(lambda: answers(port) == (401 if needs_password else 200), serving)
+    serving.send_signal(signal.SIGINT)
+    serving.communicate(timeout=60)
+
+
+def answers(port: int) -> int:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
+            return int(page.status)
+    except HTTPError as err:
+        return err.code
+    except (URLError, OSError):
+        return 0
