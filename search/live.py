@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -86,6 +86,20 @@ class Watch:
             self._update(event)
         if not self._console.is_terminal:
             self._print_plain(event)
+
+    def recall(self, events: Iterable[Event]) -> None:
+        """Take what earlier drivers recorded: it is shown as it stands, and nothing of it is new.
+
+        Trials that they left wait for a place, and none of theirs counts for the rate.
+        """
+        with self._lock:
+            for event in events:
+                self._update(event)
+            for trial, state in self._state.items():
+                self._state[trial] = "waiting" if state == "running" else state
+            self._bar.reset(self._task, completed=self._new_finals, total=self._total)
+            self._new_finals = 0
+            self._message = ""
 
     def _update(self, event: Event) -> None:
         self._results.take(event)

@@ -97,8 +97,7 @@ def run_watched(
     total = len(space.design()) if space.ablation else space.budget.trials
     with Watch(study.name, space, total, console) as watch:
         mirror = Mirror(study.path, uri, artifact_root=artifacts, warn=watch.say)
-        for event in study.events():
-            watch(event)
+        watch.recall(study.events())
         patience_s = HURRY_S
         try:
             outcome = run_study(

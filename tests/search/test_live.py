@@ -128,3 +128,30 @@ def test_the_best_trial_of_a_design_is_named_by_its_levels() -> None:
         shown({**planned("00000"), "labels": labels})
         shown(final("00000", "completed", 0.5))
     assert "components=+R-TCPA" in text.getvalue()
+
+
+@pytest.mark.parametrize("cut", range(len(EVENTS) + 1))
+def test_a_view_taken_up_again_shows_what_one_in_one_go_does(cut: int) -> None:
+    """But for trials that nobody trains yet, and for a rate that is this driver's own."""
+    whole, _ = watch(terminal=True)
+    again, _ = watch(terminal=True)
+    for event in EVENTS:
+        whole(event)
+    again.recall(EVENTS[:cut])
+    assert again._rate() == "-"
+    assert "running" not in again._counts()
+    for event in EVENTS[cut:]:
+        again(event)
+    left = {t for t, state in whole._state.items() if state == "running"}
+    assert {t: s for t, s in again._state.items() if t not in left} == {
+        t: s for t, s in whole._state.items() if t not in left
+    }
+    assert again._best_line() == whole._best_line()
+    assert again._bar.tasks[0].completed == whole._bar.tasks[0].completed
+
+
+def test_what_is_recalled_is_not_printed_again() -> None:
+    shown, text = watch(terminal=False)
+    with shown:
+        shown.recall(EVENTS)
+    assert text.getvalue() == ""
