@@ -5,17 +5,12 @@ else, and an actor's class travels as the name of its module. A worker would tak
 `search.py` for the package. So a function that mends the path travels first, by value.
 """
 
-from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import ray
 
-from tcpa_command import __file__ as command_file
-from tcpa_command import prefer_installed
-
-HOME = str(Path(command_file).parent)
-"""Folder of this process's packages; workers take theirs from there if they have it."""
+from tcpa_core.command import HOME, prefer_installed
 
 _SENT = FunctionType(prefer_installed.__code__, prefer_installed.__globals__)
 """A copy: Ray sends as code what no module holds under its name."""
@@ -25,7 +20,7 @@ class _Mend:
     """Becomes a call of `prefer_installed` where it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _SENT, (HOME,)
+        return _SENT, (HOME,)  # workers take our packages from there if they have it
 
 
 def actor_class(cls: type, **options: Any) -> Any:

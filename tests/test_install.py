@@ -1,4 +1,4 @@
-"""What `pip install` puts on a machine: all of the four packages and the command's module."""
+"""What `pip install` puts on a machine: all of the four packages."""
 
 import os
 import shutil
@@ -11,7 +11,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = ("reports", "search", "spaces", "tcpa_core")
-COMMAND = "tcpa_command.py"
 
 
 def test_a_wheel_holds_every_file_of_the_packages(tmp_path: Path) -> None:
@@ -20,7 +19,7 @@ def test_a_wheel_holds_every_file_of_the_packages(tmp_path: Path) -> None:
     source.mkdir()
     for name in OURS:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", COMMAND):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     files = {
         str(p.relative_to(source)) for n in OURS for p in (source / n).rglob("*") if p.is_file()
@@ -37,4 +36,4 @@ def test_a_wheel_holds_every_file_of_the_packages(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert held == files | {COMMAND}
+    assert held == files

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import tcpa_command
+from tcpa_core import command as tcpa_command
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("tcpa_core", "spaces", "search", "reports")
@@ -69,7 +69,6 @@ def test_workers_use_the_driver_s_packages_where_they_have_them(
     for name in PACKAGES:
         (copy / name).mkdir(parents=True)
         (copy / name / "__init__.py").touch()
-    (copy / "tcpa_command.py").touch()
     for home, meant in ((copy, copy), (tmp_path / "absent", ROOT)):
         monkeypatch.setattr(sys, "path", [str(ROOT / "no"), *sys.path])
         monkeypatch.setattr(tcpa_command, "find_spec", PathFinder.find_spec)
@@ -93,11 +92,11 @@ def wheel(site: Path, name: str, files: dict[str, str]) -> None:
 
 def ours() -> dict[str, str]:
     files = {f"{name}/__init__.py": f"'Ours: {name}.'\n" for name in PACKAGES}
-    command = (ROOT / "tcpa_command.py").read_text()
+    command = (ROOT / "tcpa_core" / "command.py").read_text()
     entry = "def entry(): print('ran')\n"
     return {
         **files,
-        "tcpa_command.py": command,
+        "tcpa_core/command.py": command,
         "search/cli.py": entry,
         "spaces/axes.py": "A = 1\n",
     }
@@ -105,9 +104,8 @@ def ours() -> dict[str, str]:
 
 def command(*sites: Path) -> tuple[int, str, str]:
     """Run the command with these folders and the standard library alone."""
-    code = (
-        f"import sys; sys.path += {[str(s) for s in sites]!r}; import tcpa_command as c; c.entry()"
-    )
+    found = f"import sys; sys.path += {[str(s) for s in sites]!r}"
+    code = f"{found}; from tcpa_core.command import entry; entry()"
     line = [sys.executable, "-I", "-S", "-c", code]
     done = subprocess.run(line, capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout, done.stderr
@@ -163,8 +161,8 @@ def test_a_package_that_comes_before_an_editable_install_is_told(tmp_path: Path)
 
 SCRIPT = """
 import sys
-import tcpa_command
-tcpa_command.prefer_installed()
+from tcpa_core.command import prefer_installed
+prefer_installed()
 import ray
 from ray.cluster_utils import Cluster
 from pathlib import Path

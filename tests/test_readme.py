@@ -80,7 +80,7 @@ def start(command: str, project: Path) -> subprocess.Popen[str]:
     command = command.replace("DIR", next(filter(None, kind.groups())) if kind else "DIR")
     words = shlex.split(command.replace("PASSWORD=...", "PASSWORD=long-enough-for-mlflow"))
     given = dict(word.split("=", 1) for word in words[: words.index("tcpa")])
-    program = [sys.executable, "-m", "tcpa_command"]
+    program = [sys.executable, "-m", "tcpa_core.command"]
     return subprocess.Popen(
         [*program, *words[words.index("tcpa") + 1 :]],
         cwd=project,

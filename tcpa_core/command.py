@@ -1,7 +1,7 @@
 """Where the `tcpa` command begins: here it is settled what `import search` means.
 
 `search`, `spaces` and `reports` are names that a user's folder or another distribution may have as
-well. So this module imports nothing of ours before that is clear.
+well. So this module imports none of them before that is clear.
 """
 
 import os
@@ -13,15 +13,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 DISTRIBUTION = "tcpa-search"
-NAMES = ("tcpa_command", "tcpa_core", "spaces", "search", "reports")
+NAMES = ("tcpa_core", "spaces", "search", "reports")
 """What the distribution installs."""
+HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+"""Folder of our packages."""
 _ADVICE = (
     f"uninstall that, then install {DISTRIBUTION} again; each in an environment of its own keeps "
     "both."
 )
 
 
-def prefer_installed(home: str = os.path.dirname(os.path.abspath(__file__))) -> None:
+def prefer_installed(home: str = HOME) -> None:
     """Let imports mean our packages, whatever a script's folder or PYTHONPATH holds.
 
     Such folders stand before the standard library's; they go behind all others. One that holds a
@@ -59,10 +61,9 @@ def installation_fault() -> str | None:
     Another distribution may have a package `spaces`, too. Installed later, it overwrites files of
     ours or, where ours are not in site-packages, comes first; uninstalled, it takes them along.
     """
-    home = os.path.dirname(os.path.abspath(__file__))
-    path = sys.path[1:] if sys.path[0] == home else sys.path  # as before `prefer_installed`
-    for name in NAMES[1:]:
-        if not os.path.isfile(ours := os.path.join(home, name, "__init__.py")):
+    path = sys.path[1:] if sys.path[0] == HOME else sys.path  # as before `prefer_installed`
+    for name in NAMES:
+        if not os.path.isfile(ours := os.path.join(HOME, name, "__init__.py")):
             return _missing(Path(ours))
         spec = PathFinder.find_spec(name, path)
         found = Path(spec.origin) if spec and spec.origin else None
