@@ -105,7 +105,7 @@ def decide(values: Values, seeds: Sequence[int], *, races: bool) -> Verdict:
         )
     return Verdict(
         leader,
-        f"{leader} wins: the others are worse beyond what {num} can differ by chance. "
+        f"{leader} wins: with {num}, every other row is significantly worse. "
         f"Its mean is itself the best of {len(values)} and still optimistic, by about "
         f"{optimism(list(whole.values())):.2g} (bootstrap over the seeds).",
     )

@@ -190,7 +190,7 @@ BAD_SPACES: list[tuple[str, str, str]] = [
         "fraction_of_zero",
         _TCPA + "axes:\n  tcpa.num_cls_prompts: {int: [0, 9]}\n"
         "  tcpa.top_k_cls: {fraction_of: tcpa.num_cls_prompts, range: [0.5, 1]}\n",
-        r"fraction_of needs a count >= 1, but tcpa.num_cls_prompts can be 0",
+        r"fraction_of needs an integer setting of at least 1; tcpa.num_cls_prompts can be 0",
     ),
     (
         "fraction_of_text",

@@ -20,7 +20,7 @@ def without(row: str, *seeds: int) -> dict[str, dict[int, float | None]]:
 def test_a_clear_winner_and_what_is_left_of_its_optimism() -> None:
     verdict = decide(CLEAR, range(5), races=True)
     assert verdict.winner == "a"
-    assert "a wins: the others are worse beyond what 5 seeds can differ by chance" in verdict.text
+    assert "a wins: with 5 seeds, every other row is significantly worse" in verdict.text
     assert "Its mean is itself the best of 2 and still optimistic, by about " in verdict.text
 
 
