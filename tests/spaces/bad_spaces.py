@@ -195,7 +195,7 @@ BAD_SPACES: list[tuple[str, str, str]] = [
     (
         "fraction_of_text",
         _TCPA + "axes: {tcpa.top_k_cls: {fraction_of: optim.name, range: [0.5, 1]}}\n",
-        r"but optim.name can be 'adamw'",
+        r"of at least 1; optim.name can be 'adamw'",
     ),
     (
         "fraction_of_itself",
