@@ -25,6 +25,8 @@ State = dict[str, Tensor]
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".tar")
 """Endings of weights files."""
+_FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Number formats of weights; those of quantised weights need scales."""
 _WRAPPERS = ("model", "state_dict", "teacher", "student", "encoder")
 """Keys under which torch files keep the tensors."""
 
@@ -108,6 +110,7 @@ def read_weights(path: Path, vit: VisionTransformer, name: str) -> WeightsFile:
             names, or holds values that are no numbers.
     """
     state, wrapper, metadata = _read(path)
+    state = {k.removeprefix("module."): v for k, v in state.items()}  # of DistributedDataParallel
     layout = next(one for one in LAYOUTS if _has(state, one.marks))
     state = {k: v for k, v in state.items() if not k.startswith(layout.unused or "\0")}
     _refuse_no_numbers(state, path)
@@ -122,6 +125,7 @@ def read_weights(path: Path, vit: VisionTransformer, name: str) -> WeightsFile:
             f"backbone.weights: {path.name} has no layout that fits {name!r} "
             f"({type(err).__name__}: {err}); first names: {some(state)}."
         ) from err
+    _refuse_coded(state, path)
     is_distilled = wrapper in ("teacher", "student")  # of itself: DINO, iBOT, DINOv2
     norm_stats = "imagenet" if is_distilled else layout.norm_stats
     return WeightsFile(path, state, layout, norm_stats, has_hidden_layer, metadata)
@@ -154,8 +158,15 @@ def _read(path: Path) -> tuple[State, str, dict[str, str]]:
         for key in _WRAPPERS:
             if isinstance(loaded.get(key), Mapping):
                 loaded, wrapper = loaded[key], key
-        tensors = {k: v for k, v in loaded.items() if isinstance(v, Tensor)}
-        return {k.removeprefix("module."): _plain(v) for k, v in tensors.items()}, wrapper, {}
+        tensors = {k: _plain(v) for k, v in loaded.items() if isinstance(v, Tensor)}
+        if not tensors and loaded:
+            raise WeightsError(
+                f"backbone.weights: {path.name} has no tensors but under its keys {some(loaded)}; "
+                f"they are read where they stand alone or under {', '.join(_WRAPPERS)}."
+            )
+        return tensors, wrapper, {}
+    except WeightsError:
+        raise
     except Exception as err:  # what parsers raise on foreign bytes is of every kind
         raise WeightsError(
             f"backbone.weights: {path.name} cannot be read as weights ({type(err).__name__}); "
@@ -181,14 +192,26 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _refuse_no_numbers(state: State, path: Path) -> None:
-    """Name the tensors that hold NaN or infinity."""
-    bad = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    """Name the tensors that hold NaN or infinity, or will in float32."""
+    bad = [k for k, v in state.items() if v.is_floating_point() and not v.float().isfinite().all()]
     if bad:
-        count = int((~state[bad[0]].isfinite()).sum())
+        count = int((~state[bad[0]].float().isfinite()).sum())
         raise WeightsError(
             f"backbone.weights: {path.name} holds NaN or infinite values in {len(bad)} of "
             f"{len(state)} tensors ({some(bad)}; {count} of {state[bad[0]].numel()} values in "
             f"{bad[0]}); fetch or export the file again."
+        )
+
+
+def _refuse_coded(state: State, path: Path) -> None:
+    """Name the tensors whose numbers are codes, as those of quantised weights."""
+    coded = sorted(k for k, v in state.items() if v.dtype not in _FORMATS)
+    if coded:
+        kind = str(state[coded[0]].dtype).removeprefix("torch.")
+        raise WeightsError(
+            f"backbone.weights: {path.name} holds {len(coded)} of {len(state)} tensors as {kind} "
+            f"({some(coded)}), which say nothing without their scales; export them as float32, "
+            "float64, float16 or bfloat16."
         )
 
 

@@ -20,6 +20,8 @@ Decoded = tuple[Sequence[str], ImageStore]
 
 DARK = 128
 """Values of 256; a split whose pictures use fewer of them was likely not scaled to 8 bits."""
+NEARLY_BLACK = 32
+"""Pictures of a 12-bit sensor end at 15, those of a 13-bit one at 31."""
 _FRAME = re.compile(r"(?P<track>.*[^/_-])[_-]\d+")
 
 
@@ -188,11 +190,21 @@ def _pixel_notes(decoded: Mapping[str, Decoded]) -> Iterator[str]:
         for split, (_, store) in decoded.items()
         if not store.flat.all()
     }
-    narrow = [
-        f"{low} to {high} in {split}" for split, (low, high) in ranges.items() if high - low < DARK
-    ]
+    narrow = {split: span for split, span in ranges.items() if span[1] - span[0] < DARK}
     if narrow:
+        spans = [f"{low} to {high} in {split}" for split, (low, high) in narrow.items()]
         yield (
-            f"of the values 0 to 255 pictures use only {', '.join(narrow)}; scale the files to the "
+            f"of the values 0 to 255 pictures use only {', '.join(spans)}; scale the files to the "
             "whole range (16-bit files of a 12-bit sensor look so)."
+        )
+    dark = dict.fromkeys(
+        key
+        for split, (keys, store) in decoded.items()
+        for key, high, is_flat in zip(keys, store.highs, store.flat, strict=True)
+        if high < NEARLY_BLACK and not is_flat and split not in narrow
+    )
+    if dark:
+        yield (
+            f"{len(dark):,} pictures use none of the values {NEARLY_BLACK} to 255, as 16-bit files "
+            f"of a 12-bit sensor: {listed(dark)}."
         )

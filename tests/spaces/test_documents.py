@@ -79,12 +79,19 @@ def test_every_example_of_a_space_can_be_read(example: dict[str, object]) -> Non
         ("vpt.prompt-length", "vpt.num_prompts"),
         ("tcpa.n_c", "tcpa.num_cls_prompts"),
         ("tcpa.top_k", "tcpa.top_k_image"),
+        ("lr_scheduler_type", "optim.schedule"),
+        ("scheduler.max_t", "train.epochs"),
+        ("scheduler.grace_period", "scheduler.grace_epochs"),
+        ("pruner", "scheduler.name"),
+        ("data.crop_pct", "data.resize_to"),
+        ("adapter.dim", "adapter.bottleneck"),
+        ("per_device_train_batch_size", "train.batch_size"),
         ("optim.lrr", "optim.lr"),
         ("tcpa.num_image_promts", "tcpa.num_image_prompts"),
     ],
 )
 def test_a_hint_means_the_same_before_it_is_spelled_alike(written: str, meant: str) -> None:
-    assert nearest_setting(written, paths()) == f"; closest name: {meant!r}"
+    assert nearest_setting(written, [*paths(), *STUDY]) == f"; closest name: {meant!r}"
 
 
 def test_other_names_lead_to_settings_that_exist_and_are_no_settings_themselves() -> None:

@@ -139,6 +139,16 @@ class TestPictures:
             Image.fromarray(values).save(path)
         assert not [note for note in load_dataset(cfg, 8).summary.notes if "255" in note]
 
+    def test_a_few_of_a_narrower_sensor_are_named(self, tmp_path: Path) -> None:
+        cfg = make("folder", tmp_path)
+        names = ["train/class 0/0.PNG", "val/class 1/1.PNG"]
+        for seed, name in enumerate(names):
+            values = np.random.default_rng(seed).integers(0, 4096, (12, 9)).astype(np.uint16)
+            Image.fromarray(values).save(tmp_path / name)
+        (note,) = load_dataset(cfg, 8).summary.notes
+        assert note.startswith("2 pictures use none of the values 32 to 255")
+        assert all(repr(name) in note for name in names)
+
     def test_a_warm_cache_says_the_same(self, tmp_path: Path) -> None:
         cfg = make("folder", tmp_path)
         Image.new("RGB", (9, 12)).save(tmp_path / "val/class 0/0.PNG")

@@ -142,6 +142,39 @@ def test_damage_is_refused_by_name_and_shape(kind: str, ending: str, tmp_path: P
         load(tmp_path / f"w.{ending}")
 
 
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "int8", "int64", "bool"])
+def test_codes_are_no_weights(kind: str, ending: str, tmp_path: Path) -> None:
+    state = {k: v.to(getattr(torch, kind)) for k, v in state_of().items()}
+    write(state, tmp_path / f"w{ending}")
+    with pytest.raises(WeightsError, match=f"as {kind} .*blocks.0.attn.proj.bias.* scales"):
+        load(tmp_path / f"w{ending}")
+
+
+def test_numbers_beyond_float32_are_named(tmp_path: Path) -> None:
+    huge = torch.full((64,), 1e300, dtype=torch.float64)
+    write(state_of() | {"norm.bias": huge}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"infinite values in 1 of .* \(norm.bias; 64 of 64"):
+        load(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("key", ["ema", "net", "optimizer"])
+def test_a_file_without_tensors_where_they_are_read_names_its_keys(
+    key: str, tmp_path: Path
+) -> None:
+    torch.save({key: state_of(), "epoch": 3}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=f"no tensors .*{key}.* under model, state_dict"):
+        load(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".npz", ".pth"])
+def test_the_prefix_of_distributed_training_is_taken_off(ending: str, tmp_path: Path) -> None:
+    state = state_of()
+    write({f"module.{name}": value for name, value in state.items()}, tmp_path / f"w{ending}")
+    found = load(tmp_path / f"w{ending}").vit.state_dict()
+    assert torch.equal(found["blocks.1.mlp.fc1.weight"], state["blocks.1.mlp.fc1.weight"])
+
+
 def jax_block(to: int) -> Callable[[dict[str, Any]], None]:
     """Move the last block."""
 
