@@ -74,6 +74,8 @@ class _Design:
     runs: dict[tuple[str, ...], list[Trial]] = field(default_factory=dict)
     """Trials of each run, by a level of each factor; {}: no factorial."""
     factorial: Factorial | None = None
+    is_part: bool = False
+    """Whether levels of the factorial have different runs: a fraction, or what is there of it."""
 
     def values(self, metric: str) -> Values:
         """Mean value by seed and run of the factorial."""
@@ -85,14 +87,19 @@ class _Design:
         return {key: sum(values) / len(values) for key, values in found.items()}
 
 
-def ablation_tables(trials: pd.DataFrame) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def ablation_tables(
+    trials: pd.DataFrame, *, fraction: bool = False
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of ABLATION_COLUMNS and of EFFECT_COLUMNS; trials as in `trials`.
 
     The first has one per factor, data set, metric and level. The second has one per data set,
     metric and pair of levels of a factorial's factors. Of pairs that a fraction cannot tell apart
     the first stands for all, and pairs that it cannot tell from a main effect have no row.
+
+    Args:
+        fraction: The design is one, also while some of its runs are still to come.
     """
-    designs = _designs(trials)
+    designs = _designs(trials, fraction)
     rows = [
         {"factor": factor, "dataset": dataset, **row}
         for dataset, design in designs.items()
@@ -138,16 +145,7 @@ def notes(table: pd.DataFrame) -> list[str]:
     for row in val.to_dict("records"):
         found += _level_notes(row)
     for (factor, dataset), levels in val.groupby(["factor", "dataset"], sort=False):
-        name, first = heading(str(factor), str(dataset)), levels.iloc[0]
-        if not levels["is_baseline"].any():
-            found.append(f"{name} has no baseline level, so it has no differences.")
-        if first["left_out"]:
-            found.append(
-                f"Means and differences of {name} leave out {first['left_out']}: each is over "
-                "seeds that have all runs of it."
-            )
-        if first["hint"]:
-            found.append(f"{name} {first['hint']}.")
+        found += _factor_notes(heading(str(factor), str(dataset)), levels)
     for dataset, levels in val[val["aliases"] != ""].groupby("dataset", sort=False):
         factors = levels.drop_duplicates("factor").set_index("factor")["aliases"]
         each = "; ".join(f"{factor} with {names}" for factor, names in factors.items())
@@ -156,6 +154,21 @@ def notes(table: pd.DataFrame) -> list[str]:
             f"cannot tell apart (aliases): {each}. Interactions name theirs."
         )
     return found
+
+
+def _factor_notes(name: str, levels: pd.DataFrame) -> Iterator[str]:
+    first = levels.iloc[0]
+    if not levels["is_baseline"].any():
+        yield f"{name} has no baseline level, so it has no differences."
+    if first["left_out"] and not levels["n"].any():
+        yield f"{name} has no means: no seed has all runs that they are over."
+    elif first["left_out"]:
+        yield (
+            f"Means and differences of {name} leave out {first['left_out']}: each is over "
+            "seeds that have all runs of it."
+        )
+    if first["hint"]:
+        yield f"{name} {first['hint']}."
 
 
 def _level_notes(row: Trial) -> Iterator[str]:
@@ -180,7 +193,7 @@ def heading(factor: str, dataset: str) -> str:
     return f"{factor} on {dataset}" if dataset else factor
 
 
-def _designs(trials: pd.DataFrame) -> dict[str, _Design]:
+def _designs(trials: pd.DataFrame, fraction: bool) -> dict[str, _Design]:
     """The design on each data set, factors and levels in their order."""
     found: defaultdict[str, _Design] = defaultdict(_Design)
     for trial in trials[trials["cells"] != "[]"].to_dict("records"):
@@ -207,6 +220,7 @@ def _designs(trials: pd.DataFrame) -> dict[str, _Design]:
                 for f in factors
             )
             design.factorial = Factorial(tuple(factors), levels_of, tuple(design.runs))
+            design.is_part = fraction or design.factorial.is_fraction
     return found
 
 
@@ -242,8 +256,9 @@ def _level_rows(design: _Design, factor: str, metric: str) -> Iterator[dict[str,
         place = factorial.factors.index(factor)
         means, left_out = factorial.level_means(place, design.values(metric))
         by_seed = [means[factorial.levels[place].index(level.name)] for level in levels]
-        if factorial.is_fraction:
+        if design.is_part:
             planned = set()  # other levels have other runs
+        if factorial.is_fraction:
             alias = alike_text(factorial.aliases[(place,)], short_names(factorial.factors))
     is_single = sum(len(one) == 2 for one in design.factors.values()) == 1
     pooled = len(levels) == 2 and factor != COMBINATION and not is_single

@@ -107,7 +107,7 @@ def frames(
         )
     with step("statistics"):
         told = cross.deviations(trials)
-        levels, effects = ablation.ablation_tables(trials)
+        levels, effects = ablation.ablation_tables(trials, fraction=study.is_fraction)
         rows = cross.marked(levels, told)
         if study.races:
             rows, notes = race.untested(rows), [*notes, race.verdict(trials, study)]

@@ -22,10 +22,13 @@ def verdict(trials: pd.DataFrame, study: Study) -> str:
     """How the race stands, in words; "" before a row has a cell."""
     metric, sign = study.objectives[0].metric, study.objectives[0].sign
     values: dict[str, dict[int, float | None]] = {}
-    for cells, one in zip(trials["cells"], replicates(trials, metric), strict=True):
+    has_ended = ~trials["status"].isin(["planned", "running"])
+    every = zip(trials["cells"], replicates(trials, metric), has_ended, strict=True)
+    for cells, one, ended in every:
         for cell in json.loads(cells):
-            value = None if one.value is None else sign * one.value
-            values.setdefault(cell["level"], {})[one.seed] = value
+            row = values.setdefault(cell["level"], {})
+            if ended:
+                row[one.seed] = None if one.value is None else sign * one.value
     if not values:
         return ""
     most = looks(len(study.seeds))

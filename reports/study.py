@@ -81,6 +81,11 @@ class Study:
         return bool(self._ablation.get("race"))
 
     @property
+    def is_fraction(self) -> bool:
+        """Whether its design is a fraction of all combinations."""
+        return self._ablation.get("design") == "fractional_factorial"
+
+    @property
     def _ablation(self) -> Mapping[str, Any]:
         return self.space.get("ablation") or {}
 

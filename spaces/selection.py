@@ -50,6 +50,8 @@ class Standing:
     """The trial of each of these seeds."""
     missing: tuple[int, ...]
     """Seeds without a value."""
+    num_seeds: int
+    """Seeds that a point is to have: besides these and the missing ones, those not compared."""
 
     @property
     def is_complete(self) -> bool:
@@ -63,7 +65,7 @@ class Standing:
             settings: Put behind the trials.
         """
         number = len(self.seeds)
-        of = f" of {number + len(self.missing)}" if self.missing else ""
+        of = f" of {self.num_seeds}" if self.missing else ""
         over = f" over {number}{of} seeds" if number > 1 or of else ""
         names = ", ".join(self.trials[:SHOWN]) + ", ..." * (number > SHOWN)
         more = f": {settings}" if settings else ""
@@ -132,6 +134,7 @@ def _compared(
                 seeds=seeds,
                 trials=tuple(found[seed].trial for seed in seeds),
                 missing=tuple(seed for seed in needed if seed not in found),
+                num_seeds=len(needed),
             )
         )
     return sorted(standings, key=lambda one: -objective.sign * one.value)

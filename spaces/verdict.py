@@ -87,16 +87,19 @@ def decide(values: Values, seeds: Sequence[int], *, races: bool) -> Verdict:
             None, f"not decided: {num} cannot tell rows apart, {FIRST_SEEDS} may; {best}."
         )
     whole = _whole(values, run)
-    lacking = [
-        _lack(row, found, run, values[leader], leader)
-        for row, found in values.items()
+    unbeaten = [
+        row
+        for row in values
         if row not in whole and not _is_beaten(row, leader, values, run, num_looks)
     ]
-    if lacking:
+    if unbeaten:
+        lacking = [_lack(row, values[row], run, values[leader], leader) for row in unbeaten]
+        advice = "mend what failed, rename this study's folder and confirm again"
+        if all(_waits(values[row], run) for row in unbeaten):
+            advice = "let it run on"
         return Verdict(
             None,
-            f"not decided: {'; '.join(lacking)}. Of the rows with every seed, {best}; mend what "
-            "failed, rename this study's folder and confirm again.",
+            f"not decided: {'; '.join(lacking)}. Of the rows with every seed, {best}; {advice}.",
         )
     if len(left) > 1:
         return Verdict(
@@ -203,6 +206,12 @@ def _is_beaten(row: str, leader: str, values: Values, run: Sequence[int], races:
     best, own = _shared(values[leader], values[row], run)
     level = _level(values, races)
     return len(own) >= FIRST_SEEDS and sum(best) > sum(own) and paired_p(best, own) < level
+
+
+def _waits(found: Mapping[int, float | None], run: Sequence[int]) -> bool:
+    """Whether a row has only not come to its last seeds yet."""
+    known = _known(found, run)
+    return list(known) == list(run[: len(known)]) and not (found.keys() & set(run)) - known.keys()
 
 
 def _level(values: Values, num_looks: int) -> float:

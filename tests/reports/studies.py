@@ -56,11 +56,17 @@ def cell(factor: str, level: str, order: int, baseline: bool = False) -> dict[st
     return {"factor": factor, "level": level, "order": order, "baseline": baseline}
 
 
-def write(folder: Path, events: Sequence[Mapping[str, Any]], kind: str = "search") -> Path:
+def write(
+    folder: Path,
+    events: Sequence[Mapping[str, Any]],
+    kind: str = "search",
+    space: Mapping[str, Any] | None = None,
+) -> Path:
     """Make a study folder with these events."""
     folder.mkdir(parents=True)
+    space = space or (SPACE if kind == "search" else {"name": "small"})
     document = {"schema": 1, "name": folder.name, "kind": kind, "versions": {"torch": "0"},
-                "git": "", "space": SPACE if kind == "search" else {"name": "small"}}  # fmt: skip
+                "git": "", "space": dict(space)}  # fmt: skip
     (folder / "study.yaml").write_text(yaml.safe_dump(document))
     lines = [encode_line({"n": n, "t": float(n), **event}) for n, event in enumerate(events)]
     (folder / "journal.jsonl").write_bytes(b"".join(lines))

@@ -292,10 +292,13 @@ def test_a_fraction_needs_every_run_of_a_seed(tmp_path: Path) -> None:
 
 def test_a_design_that_still_runs_has_no_effects_of_half_a_fraction(tmp_path: Path) -> None:
     whole = events("fractional_factorial", first(5), additive(first(5)), seeds=1)
-    found = reports.load(write(tmp_path / "r", whole[: 2 * 11], "ablation"))
+    space = {"name": "r", "ablation": {"design": "fractional_factorial", "seeds": [0]}}
+    found = reports.load(write(tmp_path / "r", whole[: 2 * 11], "ablation", space))
     rows = val(found.ablation)
     rows = rows[rows["factor"] != "combination"]
     assert rows["diff"].isna().all() and val(found.effects)["effect"].isna().all()
+    assert set(rows["missing"]) == {""}, "combinations outside the fraction are not lacking"
+    assert "optim.lr has no means: no seed has all runs that they are over." in found.notes
 
 
 def test_each_dataset_has_its_own_effects(tmp_path: Path) -> None:

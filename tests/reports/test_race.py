@@ -51,3 +51,14 @@ def test_the_row_whose_test_split_is_read_is_named(tmp_path: Path) -> None:
     told = next(note for note in summary.notes if note.startswith("This is a race"))
     assert "not decided: point 1 has no value for seed 5 and is better than point 2" in told
     assert "1 of 2 points with a value lack it for some of the 5 seeds" in "".join(summary.notes)
+
+
+def test_a_race_that_still_runs_is_not_told_to_be_mended(tmp_path: Path) -> None:
+    """Seed 8 of point 1 is being trained; of point 2 it has ended."""
+    three = dict(list(CLEAR["point 1"].items())[:3])
+    events = components({"point 1": three, "point 2": {5: 0.5, 6: 0.9, 7: 0.9, 8: 0.9}})
+    events.append(events[0] | {"trial": "00099", "seed": 8})
+    space = {"name": "r", "ablation": RACE | {"race": True}}
+    summary = build_report(write(tmp_path / "runs", events, "ablation", space))
+    told = next(note for note in summary.notes if note.startswith("This is a race"))
+    assert "point 1 has no value for seed 8" in told and told.endswith("; let it run on.")

@@ -66,6 +66,7 @@ def test_without_a_complete_point_those_with_most_seeds_are_compared_by_what_the
     points = {"a": [0.90, 0.10, None], "b": [0.80, None, 0.99], "c": [0.99, None, None]}
     ranking = ranked(points)
     assert first(ranking) == ("a", 0.90, 1), "seed 0 is what a and b share"
+    assert ranking.points[0].text() == "0.9000 over 1 of 3 seeds (trial a0)"
     assert [one.point for one in ranking.points] == ["a", "b", "c"]
     assert ranking.note == (
         "No point has a value for all 3 seeds; the selected one lacks 2 and was compared by seed 0."
