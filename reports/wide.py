@@ -41,7 +41,7 @@ class Wide:
     places: tuple[tuple[int, ...], ...]
     """1 for the best of a column, 2 for the second, else 0; ties share."""
     notes: tuple[str, ...] = ()
-    """What its daggers mean."""
+    """What its daggers mean and its means leave out."""
 
 
 def wide_tables(
@@ -96,8 +96,18 @@ def _wide(scores: Scores, cells: pd.DataFrame, ranks: pd.DataFrame, groups: pd.D
         tuple(columns),
         tuple(zip(names_of_levels, *columns.values(), strict=True)),
         tuple(zip(*places, strict=True)),
-        tuple(deviation_notes(deviations)),
+        (*deviation_notes(deviations), *_gap_notes(ranks)),
     )
+
+
+def _gap_notes(ranks: pd.DataFrame) -> list[str]:
+    """Which data sets the columns over all of them leave out."""
+    left_out = list(ranks["left_out"].iloc[:1])
+    return [
+        f"mean, Δ and rank leave out {names}: not every level has a value and a difference there."
+        for names in left_out
+        if names
+    ]
 
 
 def _group_columns(groups: pd.DataFrame) -> list[str]:

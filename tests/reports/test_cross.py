@@ -162,6 +162,10 @@ def test_a_level_that_a_dataset_lacks_is_named_and_left_out_of_the_means(tmp_pat
     lines = (study / "tables" / "across.md").read_text().splitlines()
     assert next(line for line in lines if line.startswith("| +R+T |")).split(" | ")[3] == "-"
     assert any("there are 3 on 2" in note for note in summary.notes)
+    told = "mean, Δ and rank leave out cars: not every level has a value and a difference there."
+    page = (study / "report" / "report.html").read_text()
+    assert told in lines and told in page
+    assert "rank leave out cars" in (study / "tables" / "across.tex").read_text()
 
 
 def test_one_seed_on_each_dataset_has_no_interval(tmp_path: Path) -> None:
