@@ -28,6 +28,7 @@ from tcpa_core.record import SCHEMA_VERSION, decode_line, encode_line, read_jour
 _DESCRIBED = {"kind": str, "space": dict, "fingerprints": dict, "tracking_uri": str}
 """What study.yaml must say for a driver to go on with the study."""
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
+_NAME_RULE = "study name must be 1 to 64 of a-z, 0-9, _ and -"
 _ID = re.compile(r"[0-9A-Za-z]{1,64}")
 _PACKAGES = ("tcpa-search", "torch", "timm", "torchvision", "ray", "optuna", "mlflow", "numpy")
 
@@ -143,10 +144,7 @@ class StudyDir:
             StudyError: The name is no file name, is taken, or `root` cannot be written.
         """
         if not _NAME.fullmatch(name):
-            raise StudyError(
-                f"study name must be 1 to 64 of a-z, 0-9, _ and -, got {name!r}; "
-                "give another one with --study."
-            )
+            raise StudyError(f"{_NAME_RULE}, got {name!r}; give another one with --study.")
         root = local_folder(root)
         path = root / name
         _refuse_link(path)
@@ -219,11 +217,11 @@ class StudyDir:
         root = local_folder(root)
         study = cls(root / name)
         if not _NAME.fullmatch(name) or not os.path.isfile(study.path / "study.yaml"):
-            there = os.path.isdir(root)
-            known = [p.parent.name for p in root.glob("*/study.yaml")] if there else []
-            listed = f" Studies there: {', '.join(sorted(known))}." if known else ""
-            raise StudyError(f"no study {name!r} in {root}{nearest(name, known)}.{listed}")
+            raise StudyError(_why_none(root, name))
         _refuse_link(study.path)
+        journal = study.journal_path
+        if journal.exists() and not (journal.is_file() and os.access(journal, os.R_OK)):
+            raise StudyError(f"{journal} is no file that can be read; restore it or its rights.")
         return study
 
     def document(self) -> dict[str, Any]:
@@ -361,6 +359,17 @@ def study_id(document: Mapping[str, Any]) -> str:
     if not _ID.fullmatch(str(found)):
         raise RecordError(f"study.yaml: {found!r} is no id of a study (letters and digits).")
     return str(found)
+
+
+def _why_none(root: Path, name: str) -> str:
+    """Why a root has no study of a name, and which one may be meant."""
+    known = sorted(p.parent.name for p in root.glob("*/study.yaml")) if root.is_dir() else []
+    if name in known:
+        return f"{root / name}: {_NAME_RULE}, got {name!r}; rename the folder."
+    if _NAME.fullmatch(name) and os.path.isfile(root / name / "journal.jsonl"):
+        return f"{root / name} has a journal but no study.yaml; restore the file."
+    listed = f" Studies there: {', '.join(known)}." if known else ""
+    return f"no study {name!r} in {root}{nearest(name, known)}.{listed}"
 
 
 def _refuse_link(path: Path) -> None:

@@ -1,6 +1,7 @@
 """`tcpa list`: a line for each study of a root, whatever state its files are in."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from search.overview import study_lines
 from search.study import Journal, StudyDir
 from spaces.space import load_space
+from tcpa_core.errors import StudyError
 from tests.search.conftest import make_space
 
 DONE = {"kind": "completed", "status": "completed"}
@@ -90,6 +92,23 @@ def test_a_damaged_study_has_a_line_that_says_so_and_hides_no_other(tmp_path: Pa
     for name, columns in found.items():
         assert columns[0].startswith("cannot be read: "), (name, columns)
         assert len(columns[0]) > len("cannot be read: ") + 10
+
+
+@pytest.mark.parametrize("name", ["old", "Big"])
+def test_a_folder_that_is_no_study_says_what_it_lacks(name: str, tmp_path: Path) -> None:
+    study = make(tmp_path, "old", STARTED)
+    (study.path / "study.yaml").rename(tmp_path / "kept.yaml")
+    make(tmp_path, "big").path.rename(tmp_path / "Big")
+    why = {"old": "journal but no study.yaml", "Big": "1 to 64 of a-z.*; rename the folder"}[name]
+    with pytest.raises(StudyError, match=why):
+        StudyDir.open(tmp_path, name)
+    assert re.search(why, rows(tmp_path)[name][0])
+
+
+def test_a_journal_that_is_no_file_is_told(tmp_path: Path) -> None:
+    make(tmp_path, "old").journal_path.mkdir()
+    with pytest.raises(StudyError, match=r"old/journal.jsonl is no file that can be read"):
+        StudyDir.open(tmp_path, "old")
 
 
 def test_an_empty_folder_is_no_mistake(tmp_path: Path) -> None:
