@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
+from reports.ablation import seed_shifts
 from reports.stats import ERROR, compare_paired, holm, paired_p, summarise
 from reports.study import Study
 from reports.tables import ranking
@@ -110,16 +111,35 @@ def _method_rows(trials: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
     if trials.empty or "methods" not in trials:
         return []
     names = trials["methods"].map(methods_label)
-    rows = []
+    values: dict[tuple[str, str], dict[int, float]] = {}
+    """By seed, of each method and data set."""
     for (level, dataset), part in trials.groupby([names, dataset_of(trials)], sort=False):
         best = ranking(part, study).selected
-        if best is None:
-            continue
-        chosen = part[part["trial"].isin(best.trials)]
-        found = summarise(chosen[objective.metric].astype(float).tolist())
-        rows.append({"factor": METHODS, "level": level, "dataset": dataset, "is_baseline": False,
-                     "metric": objective.metric, **asdict(found)})  # fmt: skip
-    return rows
+        if best is not None:
+            chosen = part[part["trial"].isin(best.trials)]
+            found = zip(chosen["seed"].fillna(0), chosen[objective.metric], strict=True)
+            values[str(level), str(dataset)] = {int(seed): float(value) for seed, value in found}
+    moved: dict[tuple[str, str], float] = {}
+    for dataset in dict.fromkeys(dataset for _, dataset in values):
+        places = [place for place in values if place[1] == dataset]
+        shifts = seed_shifts([values[place] for place in places])
+        moved |= dict(zip(places, shifts, strict=True))
+    return [
+        {"factor": METHODS, "level": level, "dataset": dataset, "is_baseline": False,
+         "metric": objective.metric, "moved": moved[level, dataset],
+         **asdict(summarise(list(found.values())).moved(moved[level, dataset]))}
+        for (level, dataset), found in values.items()
+    ]  # fmt: skip
+
+
+def moved_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Sentences on the means of methods that lack seeds; levels of a design have their own."""
+    return [
+        f"The mean of {row['level']} on {row['dataset']} is moved by {row['moved']:+.4f}: what the "
+        "seeds that it lacks are worth to the other methods."
+        for row in rows
+        if row.get("moved")
+    ]
 
 
 def scores_of(rows: pd.DataFrame, study: Study) -> list[Scores]:

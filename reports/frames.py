@@ -115,6 +115,7 @@ def frames(
         arrow["effects"] = table_of(effects, study, "effects")
         notes += ablation.notes(frame_of(arrow["ablation"]))
         scored = cross.marked(cross.score_rows(rows, trials, study), told)
+        notes += cross.moved_notes(scored)
         arrow["scores"] = table_of(scored, study, "scores")
         scores = cross.scores_of(frame_of(arrow["scores"]), study)
         ranked = [cross.rank_rows(one) for one in scores]

@@ -1,6 +1,7 @@
 """Ranks and group means across data sets, by hand and against scipy."""
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,28 @@ def test_methods_are_compared_by_their_best_setting_on_each_dataset(tmp_path: Pa
     alone = reports.load(write(tmp_path / "one", events[:6]))
     assert alone.scores.empty and alone.ranks.empty
     assert not any("across" in note for note in alone.notes)
+
+
+def test_methods_that_lack_a_seed_are_compared_over_the_same_seeds(tmp_path: Path) -> None:
+    """linear is 0.01 better everywhere, and its best seed has failed on one data set."""
+    events, n = [], 0
+    for root, method, seed in product("ab", ("vpt", "linear"), range(3)):
+        value = 0.5 + 0.1 * seed + 0.01 * (method == "linear") + 0.2 * (root == "b")
+        is_lost = (root, method, seed) == ("a", "linear", 2)
+        events += [planned(n, seed=seed, methods=[method], data__root=root)]
+        events += [final(n, "failed") if is_lost else final(n, "completed", value)]
+        n += 1
+    found = reports.load(write(tmp_path / "holes", events))
+    table = found.across[0].table
+    assert table.loc["linear"].tolist() == pytest.approx([0.61, 0.81])
+    assert table.loc["vpt"].tolist() == pytest.approx([0.60, 0.80])
+    assert dict(zip(found.ranks["level"], found.ranks["mean_rank"], strict=True)) == {
+        "linear": 1, "vpt": 2,
+    }  # fmt: skip
+    assert (
+        "The mean of linear on a is moved by +0.0500: what the seeds that it lacks are worth to "
+        "the other methods."
+    ) in found.notes
 
 
 def test_a_level_that_a_dataset_lacks_is_named_and_left_out_of_the_means(tmp_path: Path) -> None:
