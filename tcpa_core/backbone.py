@@ -19,7 +19,7 @@ from pathlib import Path
 
 import timm
 import torch
-from timm.layers import Attention, resample_abs_pos_embed
+from timm.layers import Attention, PatchEmbed, resample_abs_pos_embed
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
@@ -604,6 +604,11 @@ def _check_supported(vit: nn.Module) -> None:
     if not isinstance(vit, VisionTransformer):
         raise ConfigError(
             f"backbone is a {type(vit).__name__}; only timm VisionTransformer models are supported."
+        )
+    if not isinstance(vit.patch_embed, PatchEmbed):
+        raise ConfigError(
+            f"backbone has a {type(vit.patch_embed).__name__} before its blocks; only timm's "
+            "PatchEmbed (patches of the image itself) is supported."
         )
     for index, block in enumerate(vit.blocks):
         for kind, part in ((Block, block), (Attention, getattr(block, "attn", None))):

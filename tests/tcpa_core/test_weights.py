@@ -646,3 +646,9 @@ def test_names_that_are_not_listed_are_refused() -> None:
         for name in set(timm.list_models(module=module)) - listed:
             with torch.device("meta"), pytest.raises(ConfigError):
                 load_backbone(BackboneConfig(name=name), device="meta", fetch=False)
+
+
+def test_a_network_before_the_patches_is_refused() -> None:
+    cfg = BackboneConfig(name="vit_tiny_r_s16_p8_224")
+    with torch.device("meta"), pytest.raises(ConfigError, match="HybridEmbed before its blocks"):
+        load_backbone(cfg, device="meta", fetch=False)
