@@ -133,13 +133,14 @@ def show_status(study: StudyDir, console: Console) -> None:
     state: dict[str, str] = {}
     results = Results.of(study.space())
     failure, last = "", "planned"
+    begun = "running" if study.driver() else "interrupted"
     for event in study.events():
         last = event["kind"]
         results.take(event)
         if last == "planned":
             state[event["trial"]] = "waiting"
         elif last in ("started", "epoch"):
-            state[event["trial"]] = "running"
+            state[event["trial"]] = begun
         elif last in FINAL_KINDS:
             state[event["trial"]] = event["status"]
             if event["status"] == "failed":

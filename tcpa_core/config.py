@@ -106,7 +106,7 @@ class BackboneConfig(Settings):
     """A timm VisionTransformer by name, or "vit_nano" (shipped with this package)."""
     weights: str | None = Field(default=None, json_schema_extra=IS_FILE)
     """None: shipped or hub weights; a path to .safetensors/.pth/.npz; or "random" (labelled)."""
-    img_size: int | None = Field(default=None, ge=1)
+    img_size: int | None = Field(default=None, ge=1, le=10_000)
     """Input side in pixels, a multiple of the patch; None: the model's own. Position embeddings
     are resized, which the plan states."""
     norm_stats: Annotated[

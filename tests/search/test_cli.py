@@ -171,7 +171,7 @@ def test_status_reads_the_journal_alone(
     code, out = tcpa("status", "s", "--root", str(tmp_path))
     assert code == 0
     assert out.splitlines() == [
-        "s: 2 completed, 1 failed, 1 running, 1 waiting; last event: failed.",
+        "s: 2 completed, 1 failed, 1 interrupted, 1 waiting; last event: failed.",
         "best val_accuracy 0.7000 (trial 00001)",
         "last failure, trial 00002: loss is nan",
     ]
