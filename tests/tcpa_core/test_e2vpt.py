@@ -210,7 +210,11 @@ def data() -> TrialData:
     for name, count in (("train", 20), ("val", 6), ("test", 6)):
         pixels = torch.randint(0, 256, (count, 32 * 32 * 3), generator=generator).byte().numpy()
         side, numbers = np.full(count, 32), np.arange(count)
-        store = ImageStore(pixels.ravel(), numbers * 32 * 32 * 3, side, side)
+        values = pixels.reshape(len(numbers), -1)
+        store = ImageStore(
+            pixels.ravel(), numbers * 32 * 32 * 3, side, side,
+            lows=values.min(1), highs=values.max(1), flat=np.zeros(len(numbers), dtype=bool),
+        )  # fmt: skip
         split = Split(images=store, labels=numbers % 3, paths=tuple(map(str, numbers)))
         sources[name] = ImageSource(split, config, 32, half, half, "cpu")
     return TrialData(**sources, class_names=("a", "b", "c"), fingerprint="random")
