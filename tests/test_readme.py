@@ -74,15 +74,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(command: str, project: Path) -> subprocess.Popen[str]:
-    """A command of the README in a user's shell, with this checkout's program."""
+def start(command: str, project: Path, *shell: str) -> subprocess.Popen[str]:
+    """A command of the README as a user types it, with this checkout's program.
+
+    Args:
+        shell: What runs it, for a command that asks which shell that is.
+    """
     kind = re.search(r"data\.name=(\w+)|data (\w+)", command)
     command = command.replace("DIR", next(filter(None, kind.groups())) if kind else "DIR")
     words = shlex.split(command.replace("PASSWORD=...", "PASSWORD=long-enough-for-mlflow"))
     given = dict(word.split("=", 1) for word in words[: words.index("tcpa")])
     program = [sys.executable, "-m", "tcpa_core.command"]
     return subprocess.Popen(
-        [*program, *words[words.index("tcpa") + 1 :]],
+        [*shell, *program, *words[words.index("tcpa") + 1 :]],
         cwd=project,
         env={**os.environ, **given, "PYTHONPATH": str(ROOT), "HOME": str(project)},
         stdout=subprocess.PIPE,
@@ -122,6 +126,8 @@ def test_every_command_runs_in_the_order_of_the_page(project: Path) -> None:
             assert "resume" in finish(searching, expected=1)
         elif "dashboard" in command:
             open_and_close(command, project)
+        elif "--install-completion" in command:
+            finish(start(command, project, "bash", "-c", '"$@"; exit $?', "bash"))
         elif command != stop:
             finish(start(command, project))
     assert (project / "studies" / "my_study" / "report" / "report.html").is_file()
