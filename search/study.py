@@ -29,7 +29,7 @@ _DESCRIBED = {"kind": str, "space": dict, "fingerprints": dict, "tracking_uri": 
 """What study.yaml must say for a driver to go on with the study."""
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _NAME_RULE = "study name must be 1 to 64 of a-z, 0-9, _ and -"
-_ID = re.compile(r"[0-9A-Za-z]{1,64}")
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PACKAGES = ("tcpa-search", "torch", "timm", "torchvision", "ray", "optuna", "mlflow", "numpy")
 
 
@@ -357,7 +357,9 @@ def study_id(document: Mapping[str, Any]) -> str:
     text = json.dumps(document, sort_keys=True)
     found = document.get("id") or uuid.uuid5(uuid.NAMESPACE_OID, text).hex
     if not _ID.fullmatch(str(found)):
-        raise RecordError(f"study.yaml: {found!r} is no id of a study (letters and digits).")
+        raise RecordError(
+            f"study.yaml: {found!r} is no id of a study (1 to 64 letters, digits, _ and -)."
+        )
     return str(found)
 
 

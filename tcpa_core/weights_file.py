@@ -159,6 +159,8 @@ def _read(path: Path) -> tuple[State, str, dict[str, str]]:
             if isinstance(loaded.get(key), Mapping):
                 loaded, wrapper = loaded[key], key
         tensors = {k: _plain(v) for k, v in loaded.items() if isinstance(v, Tensor)}
+        if not all(isinstance(key, str) for key in tensors):
+            raise TypeError("names of tensors are text")
         if not tensors and loaded:
             raise WeightsError(
                 f"backbone.weights: {path.name} has no tensors but under its keys {some(loaded)}; "

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from search.address import default_uri
+from search.identity import configs_of, fingerprints_of
 from search.sampler import Sampled
 from search.study import StudyDir
 from spaces.space import Space
@@ -161,13 +162,15 @@ def _close(found: list[float], right: list[float]) -> bool:
 def stub_numbers(space: Space) -> Numbers:
     """The numbers of an undisturbed run with stub training and a sampler that does not learn."""
     source = Sampled(space, "undisturbed")
+    prints = fingerprints_of(configs_of(space))
     numbers: Numbers = {}
     while len(numbers) < (space.budget.trials or 0):
         proposal = source.propose(0)
         assert proposal is not None
         params = proposal.config.flat()
         epochs = range(1, params["train.epochs"] + 1)
-        numbers[proposal.config.digest("none", "none")] = [1 - accuracy(params, e) for e in epochs]
+        digest = proposal.config.digest(prints["data"], prints["weights"])
+        numbers[digest] = [1 - accuracy(params, e) for e in epochs]
     source.close()
     return numbers
 

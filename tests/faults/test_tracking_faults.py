@@ -206,7 +206,7 @@ def test_a_server_that_stops_and_starts(
         wait_for(lambda: bool(study.said), "the message that the server is down")
         server.start()
         study.run(mirror, 1.0)
-        assert mirror.close()
+        assert mirror.close(), study.said
     finally:
         server.kill()
     assert f"MLflow does not answer at {server.uri} (" in study.said[0]
@@ -230,7 +230,7 @@ def test_a_server_that_is_broken_or_slow_for_a_while(
             wait_for(lambda: bool(study.said), "the message that the server is down")
         proxy.mood = "pass"
         study.run(mirror, 1.0)
-        assert mirror.close()
+        assert mirror.close(), study.said
     study.check(store)
     assert mood == "slow" or "does not answer at http://127.0.0.1:" in study.said[0]
     assert not study.said or study.said[-1] == "MLflow answers again."
@@ -283,7 +283,7 @@ def test_sqlite_with_eight_writers_beside_us(study: Study, tmp_path: Path) -> No
         wait_for(lambda: _rows(path) > 8, "the other writers")
         mirror = study.mirror(store)
         study.run(mirror, 1.0, seconds=3)
-        assert mirror.close()
+        assert mirror.close(), study.said
     finally:
         stop.set()
         for other in others:
