@@ -94,7 +94,7 @@ def describe(space: Space, num_trials: int | None, rates: Rates) -> str:
         low += count * ordered[tail]
         high += count * ordered[-1 - tail]
     if space.ablation is None and space.scheduler.name == "asha":
-        low *= min(1.0, space.scheduler.grace_epochs / _most_epochs(space))
+        low *= min(1.0, space.scheduler.grace_epochs / space.most_epochs)
     known = "one earlier trial" if num_known == 1 else f"{num_known} earlier trials"
     if rates.are_probed:
         known = "a few steps of each method"
@@ -144,11 +144,7 @@ def _epochs(space: Space, num_trials: int) -> Mapping[Kind, float]:
             exact[kind_of(params)] += params["train.epochs"]
         return exact
     kinds: Sequence[Kind] = list(_samples(space))
-    return {kind: num_trials / len(kinds) * _most_epochs(space) for kind in kinds}
-
-
-def _most_epochs(space: Space) -> int:
-    return max(space.config(point, space.seeds[0]).train.epochs for point in space.corners())
+    return {kind: num_trials / len(kinds) * space.most_epochs for kind in kinds}
 
 
 def _time(seconds: float) -> str:

@@ -1,6 +1,5 @@
 """Ray Tune's part: when trials are stopped early, and its loop without what is not used of it."""
 
-from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -20,12 +19,6 @@ class Schedule:
 
     def __init__(self, space: Space) -> None:
         self._space = space
-
-    @cached_property
-    def _most_epochs(self) -> int:
-        """Epochs of the longest trial that the space can hold."""
-        corners = (self._space.config(corner, 0) for corner in self._space.corners())
-        return max(config.train.epochs for config in corners)
 
     def decisions(self, config: TrialConfig) -> list[int]:
         """Epochs at which the scheduler may end a trial: ASHA's rungs and the last epoch."""
@@ -48,7 +41,7 @@ class Schedule:
             time_attr="epoch",
             metric=objective.metric,
             mode="max" if objective.maximize else "min",
-            max_t=self._most_epochs,
+            max_t=self._space.most_epochs,
             grace_period=self._space.scheduler.grace_epochs,
             reduction_factor=self._space.scheduler.reduction_factor,
         )
@@ -72,7 +65,7 @@ class Schedule:
         space = self._space
         if space.ablation or space.scheduler.name != "asha" or len(space.objective) > 1:
             return False
-        in_reach = space.scheduler.grace_epochs < self._most_epochs
+        in_reach = space.scheduler.grace_epochs < space.most_epochs
         return in_reach and space.objective[0].metric in _PER_EPOCH
 
 

@@ -344,6 +344,12 @@ class Space(Settings):
         return list(merged.values())
 
     @cached_property
+    def most_epochs(self) -> int:
+        """Epochs of the longest trial that the space can hold."""
+        corners = (self.config(corner, self.seeds[0]) for corner in self.corners())
+        return max(config.train.epochs for config in corners)
+
+    @cached_property
     def _walk(self) -> Walk:
         relations = tuple(parse_relation(text, self._place) for text in self.constraints)
         return Walk(self.base, self.axes, relations, self._place)
