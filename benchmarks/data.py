@@ -20,8 +20,8 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.harness import Row, as_worker, ratios, write
 from tcpa_core.config import DataConfig
-from tcpa_core.data._images import ImageSource
 from tcpa_core.data.base import load_dataset
+from tcpa_core.data.image_source import ImageSource
 
 
 def make_images(root: Path, count: int, side: int) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from tcpa_core.allocator import WORKER_ENV
+from tcpa_core.training.allocator import WORKER_ENV
 
 RESULTS = Path(__file__).parent / "results"
 

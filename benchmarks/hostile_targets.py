@@ -19,24 +19,24 @@ from PIL import Image
 from safetensors.torch import save
 
 from benchmarks import hostile_inputs as inputs
-from reports.journal import load_journal
-from reports.study import Study
+from reports.records.journal import load_journal
+from reports.records.study import Study
 from reports.tables import epoch_table, trial_table
 from search import cli
-from search.cost import recorded
-from search.past import read_past
-from search.study import Journal, StudyDir
+from search.planning.cost import recorded
+from search.study.folder import Journal, StudyDir
+from search.study.state import read_past
 from spaces.reader import read_text
 from spaces.space import load_space, parse_override, preset_names
-from tcpa_core.backbone import load_backbone
-from tcpa_core.checkpoint import SCHEMA, _checksum, load_checkpoint, save_checkpoint
 from tcpa_core.config import BackboneConfig, DataConfig, TrialConfig
 from tcpa_core.data._cache import open_or_build
 from tcpa_core.data._decode import ResizeRule, decode
 from tcpa_core.data.base import dataset_fingerprint
 from tcpa_core.errors import ConfigError
+from tcpa_core.model.backbone import load_backbone
 from tcpa_core.record import read_journal
-from tcpa_core.train import load_trained
+from tcpa_core.training.checkpoint import SCHEMA, _checksum, load_checkpoint, save_checkpoint
+from tcpa_core.training.run_trial import load_trained
 
 PRESETS = Path(__file__).parents[1] / "spaces" / "presets"
 

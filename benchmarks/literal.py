@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tcpa_core.backbone import Backbone
+from tcpa_core.model.backbone import Backbone
 
 State = dict[str, Tensor]
 Forward = Callable[[Backbone, Any, State, Tensor], tuple[Tensor, Tensor]]

@@ -29,18 +29,19 @@ from mlflow import MlflowClient
 
 from benchmarks.harness import RESULTS, machine
 from benchmarks.postgresql import PostgreSQL
-from search.cluster import connect
-from search.launch import Placement, run_study
-from search.sampler import Sampled
-from search.study import StudyDir
-from search.tracking import Mirror
+from search.driver.cluster import connect
+from search.driver.driver import Placement, run_study
+from search.proposals.sampled import Sampled
+from search.study.folder import StudyDir
+from search.tracking.mirror import Mirror
 from spaces.space import Space
 from tcpa_core.record import FINAL_KINDS
 
 NUM_AXES = 8
 STATUS_CODE = (
-    "import sys, time; from rich.console import Console; from search.study import StudyDir; "
-    "from search.run import show_status; from pathlib import Path; start = time.perf_counter(); "
+    "import sys, time; from rich.console import Console; "
+    "from search.study.folder import StudyDir; from search.verbs.run import show_status; "
+    "from pathlib import Path; start = time.perf_counter(); "
     "show_status(StudyDir.open(Path(sys.argv[1]), sys.argv[2]), Console(stderr=True)); "
     "print(time.perf_counter() - start)"
 )

@@ -17,17 +17,17 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from benchmarks.harness import CLOCKS, Row, as_worker, interleave, ratios, write
-from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.config import BackboneConfig, Flat, TrialConfig
-from tcpa_core.data._images import ImageSource
-from tcpa_core.pack import Pack, TrialData, load_trial_data
+from tcpa_core.data.image_source import ImageSource
+from tcpa_core.model.backbone import Backbone, load_backbone
 from tcpa_core.record import EpochReport
+from tcpa_core.training.pack import Pack, TrialData, load_trial_data
 
 SOLO = """
 import json, sys, torch
-from tcpa_core.backbone import load_backbone
+from tcpa_core.model.backbone import load_backbone
 from tcpa_core.config import TrialConfig
-from tcpa_core.pack import Pack, load_trial_data
+from tcpa_core.training.pack import Pack, load_trial_data
 torch.set_num_threads(int(sys.argv[2]))
 config = TrialConfig.from_flat(json.loads(sys.argv[1]))
 backbone = load_backbone(config.backbone, device=sys.argv[3])

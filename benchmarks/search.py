@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks.harness import Row, ratios, write
-from search.study import StudyDir
+from search.study.folder import StudyDir
 
 SPACE = {
     "name": "bench",

@@ -27,10 +27,10 @@ from ray.tune.search import Searcher
 
 from benchmarks.harness import RESULTS, machine
 from benchmarks.overhead import overhead_space
-from search.optuna_log import OptunaLog
-from search.sampler import Sampled
-from search.searcher import StudySearcher
-from search.study import Journal
+from search.proposals.dashboard_copy import OptunaLog
+from search.proposals.sampled import Sampled
+from search.study.folder import Journal
+from search.tune.searcher import StudySearcher
 
 EPOCH_RATIOS = (0.484, 0.576, 0.637, 0.674, 0.709, 0.728, 0.759, 0.785, 0.791, 0.81, 0.837, 0.861,
                 0.918, 0.961, 1.013, 1.069, 1.133, 1.247, 1.433, 2.471)  # fmt: skip

@@ -23,7 +23,7 @@ from benchmarks._faults.check import Audit, audit, stub_numbers
 from benchmarks._faults.scene import Driver, Nodes, cluster, make_space, make_study
 from benchmarks.harness import RESULTS, machine
 from reports.build import build_report
-from search.address import default_uri
+from search.study.address import default_uri
 
 EPOCHS = 6
 SLOTS = 2

@@ -15,9 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from reports.factorial import Factorial
-from reports.importance import fanova, ped_anova
-from reports.stats import MEDIAN_FROM, bca_interval, compare_paired, holm, summarise
+from reports.statistics.factorial import Factorial
+from reports.statistics.importance import fanova, ped_anova
+from reports.statistics.paired_tests import (
+    MEDIAN_FROM,
+    bca_interval,
+    compare_paired,
+    holm,
+    summarise,
+)
 from spaces.fraction import two_level_runs
 
 SEEDS = (3, 5, 10, 20)

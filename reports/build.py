@@ -19,16 +19,23 @@ import pandas as pd
 import pyarrow as pa
 
 from reports import tables
-from reports.beside import references_for
 from reports.frames import Frames, frames
-from reports.html import Drawn, write_html
-from reports.journal import load_journal
+from reports.page.data_set_tables import wide_latex, wide_markdown, wide_tables
+from reports.page.html import Drawn, write_html
+from reports.page.level_tables import (
+    Reference,
+    frame_markdown,
+    methods_label,
+    number,
+    to_latex,
+    to_markdown,
+)
+from reports.page.published_comparison import references_for
 from reports.parquet import write_atomic, write_table
 from reports.plots import base
 from reports.plots.base import DOTS, FORMATS, STYLE, save
-from reports.study import Study
-from reports.text import Reference, frame_markdown, methods_label, number, to_latex, to_markdown
-from reports.wide import wide_latex, wide_markdown, wide_tables
+from reports.records.journal import load_journal
+from reports.records.study import Study
 from tcpa_core import plugins
 
 PLOTS = "reports.plots"

@@ -9,11 +9,12 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from reports import ablation, cross, importance, race
-from reports.journal import Records, load_journal
 from reports.parquet import read_table
-from reports.reference import load_reference
-from reports.study import Study
+from reports.records.journal import Records, load_journal
+from reports.records.study import Study
+from reports.statistics import ablation, importance, race
+from reports.statistics import across_data_sets as cross
+from reports.statistics.published import load_reference
 from reports.tables import epoch_table, frame_of, settings_of, table_of, trial_table
 from tcpa_core.errors import RecordError, StudyError
 
@@ -56,7 +57,7 @@ class Frames:
 
     @property
     def reference(self) -> pd.DataFrame:
-        """Published numbers; see reports/reference.py."""
+        """Published numbers; see reports/statistics/published.py."""
         return load_reference()
 
 
@@ -78,7 +79,7 @@ def load(
         if study_id is not None:
             raise StudyError("study_id chooses a study in MLflow; give its tracking_uri, too.")
         return frames(load_journal(Path(study)))[0]
-    from reports.tracker import load_mlflow
+    from reports.records.mlflow_records import load_mlflow
 
     return frames(load_mlflow(tracking_uri, str(study), study_id))[0]
 

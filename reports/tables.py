@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from reports.journal import EPOCH_FIELDS, Records
-from reports.study import Study
+from reports.records.journal import EPOCH_FIELDS, Records
+from reports.records.study import Study
 from spaces.selection import Ranking, Replicate, rank
 
 SCHEMA_VERSION = 4

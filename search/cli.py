@@ -15,8 +15,8 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
-from search.address import local_folder
-from search.redact import hide, restart_without_secrets
+from search.study.address import local_folder
+from search.tracking.secrets import hide, restart_without_secrets
 from search.usage import Verbs, explain
 from tcpa_core import __version__
 from tcpa_core.errors import ConfigError, StoppedError, StudyError, TcpaError
@@ -79,7 +79,7 @@ def tcpa(
 @app.command()
 def quickstart(root: Root = DEFAULT_ROOT, tracking_uri: Uri = None) -> None:
     """Search, ablate and report on shipped images with the shipped backbone, offline."""
-    from search.quickstart import run_quickstart
+    from search.verbs.quickstart import run_quickstart
 
     _exit(run_quickstart(root, tracking_uri, Console()))
 
@@ -145,9 +145,9 @@ def resume(
     accept: Accept = False,
 ) -> None:
     """Take an interrupted study up where it stopped."""
-    from search.identity import check_unchanged
-    from search.run import run_and_watch
-    from search.study import StudyDir
+    from search.study.folder import StudyDir
+    from search.study.identity import check_unchanged
+    from search.verbs.run import run_and_watch
 
     folder = StudyDir.open(root, study)
     change = check_unchanged(folder, accept=accept)
@@ -168,9 +168,9 @@ def confirm(
     accept: Accept = False,
 ) -> None:
     """Let the best points of a search race on fresh seeds, and test the winner."""
-    from search.confirm import confirm as run
-    from search.confirm import confirmed_name
-    from search.study import StudyDir
+    from search.study.folder import StudyDir
+    from search.verbs.confirm import confirm as run
+    from search.verbs.confirm import confirmed_name
 
     console = Console()
     folder = StudyDir.open(root, study)
@@ -191,8 +191,8 @@ def compare(
     dry_run: DryRun = False,
 ) -> None:
     """Search each method with the same budget, then train its best point on fresh seeds."""
-    from search.confirm import compare as run_both
-    from search.confirm import confirmed_name
+    from search.verbs.confirm import compare as run_both
+    from search.verbs.confirm import confirmed_name
 
     console = Console()
     fair = ["sampler.per=methods", "scheduler.name=none", *(set_ or [])]
@@ -220,10 +220,10 @@ def extend(
     accept: Accept = False,
 ) -> None:
     """Give a search more trials and go on with it."""
-    from search.identity import check_unchanged
-    from search.request import check_sampler
-    from search.run import run_and_watch
-    from search.study import StudyDir
+    from search.planning.requested_space import check_sampler
+    from search.study.folder import StudyDir
+    from search.study.identity import check_unchanged
+    from search.verbs.run import run_and_watch
 
     folder = StudyDir.open(root, study)
     change = check_unchanged(folder, accept=accept)
@@ -235,8 +235,8 @@ def extend(
 @app.command()
 def stop(study: Study, root: Root = DEFAULT_ROOT) -> None:
     """Ask the driver of a running study on this machine to end in order."""
-    from search.run import stop_driver
-    from search.study import StudyDir
+    from search.study.folder import StudyDir
+    from search.verbs.run import stop_driver
 
     stop_driver(StudyDir.open(root, study), Console())
 
@@ -249,8 +249,8 @@ def replay(
     accept: Accept = False,
 ) -> None:
     """Run a stored trial again and say whether the numbers agree."""
-    from search.replay import replay as run_again
-    from search.study import StudyDir
+    from search.study.folder import StudyDir
+    from search.verbs.replay import replay as run_again
 
     _exit(run_again(StudyDir.open(root, study), trial, Console(), accept=accept))
 
@@ -264,9 +264,9 @@ def inspect(
     accept: Accept = False,
 ) -> None:
     """Draw what trained trials attend to: maps, prompts used, kept mass, rank, t-SNE."""
-    from reports.inspection import write_inspection
-    from search.inspection import look_into
-    from search.study import StudyDir
+    from reports.page.inspection import write_inspection
+    from search.study.folder import StudyDir
+    from search.verbs.inspect import look_into
 
     folder, console = StudyDir.open(root, study), Console()
     looks = look_into(folder, trials, console, images=images, accept=accept)
@@ -277,8 +277,8 @@ def inspect(
 @app.command()
 def status(study: Study, root: Root = DEFAULT_ROOT) -> None:
     """Say where a study stands, from its journal alone."""
-    from search.run import show_status
-    from search.study import StudyDir
+    from search.study.folder import StudyDir
+    from search.verbs.run import show_status
 
     show_status(StudyDir.open(root, study), Console())
 
@@ -286,7 +286,7 @@ def status(study: Study, root: Root = DEFAULT_ROOT) -> None:
 @app.command(name="list")
 def list_(root: Root = DEFAULT_ROOT) -> None:
     """List the studies of a folder: state, trials, best point, last event."""
-    from search.overview import study_lines
+    from search.verbs.overview import study_lines
 
     for line in study_lines(root):
         print(_printable(line))
@@ -301,8 +301,8 @@ def report(
 ) -> None:
     """Gather a study into Parquet tables, plots and report.html."""
     from reports.build import build_report
-    from search.run import follow
-    from search.study import StudyDir
+    from search.study.folder import StudyDir
+    from search.verbs.run import follow
 
     folder = StudyDir.open(root, study)
     console = Console()
@@ -316,9 +316,9 @@ def report(
 @app.command()
 def sync(study: Study, root: Root = DEFAULT_ROOT, tracking_uri: Uri = None) -> None:
     """Write to MLflow whatever it lacks of a study's journal."""
-    from search.run import tracking_of
-    from search.study import StudyDir
-    from search.tracking import sync as write_all
+    from search.study.folder import StudyDir
+    from search.tracking.mirror import sync as write_all
+    from search.verbs.run import tracking_of
 
     folder = StudyDir.open(root, study)
     driver = folder.driver()
@@ -343,13 +343,13 @@ def dashboard(
     ] = "127.0.0.1",
 ) -> None:
     """Open the MLflow pages of a studies folder on http://127.0.0.1:PORT until Ctrl-C."""
-    from search.address import database_of
+    from search.study.address import database_of
 
     database = database_of(root)
     if not database.is_file():
         raise StudyError(f"no MLflow database {database}; run a study with this --root first.")
-    from search.run import run_pages
-    from search.serving import is_open, opening, serve, server_command
+    from search.tracking.pages import is_open, opening, serve, server_command
+    from search.verbs.run import run_pages
 
     server_command(database, host, port)  # refuses before anything is said
     address = f"http://{host}:{port}"
@@ -361,7 +361,7 @@ def dashboard(
 @app.command()
 def doctor(root: Root = DEFAULT_ROOT, address: Address = None, tracking_uri: Uri = None) -> None:
     """Say whether this machine is ready: versions, devices, disks, MLflow and Ray."""
-    from search.doctor import examine
+    from search.verbs.doctor import examine
 
     _exit(examine(root, Console(), address=address, tracking_uri=tracking_uri))
 
@@ -375,7 +375,7 @@ def data(
     ] = None,
 ) -> None:
     """Check a data set and say what is in it."""
-    from search.run import show_data
+    from search.verbs.run import show_data
     from spaces.space import parse_override
     from tcpa_core.config import TrialConfig
 
@@ -417,7 +417,7 @@ def backbones(
     pattern: Annotated[str, typer.Argument(help="Part of a name, with * as wildcard.")] = "*",
 ) -> None:
     """List the ViTs that can be used as backbone."""
-    from tcpa_core.backbone import backbone_names
+    from tcpa_core.model.backbone import backbone_names
 
     found = backbone_names(pattern)
     if not found:
@@ -427,7 +427,7 @@ def backbones(
 
 def _report_confirmed(folder: Path, code: int, console: Console) -> None:
     from reports.build import build_report
-    from search.study import StudyDir
+    from search.study.folder import StudyDir
 
     if StudyDir(folder).has_ended:  # also where a trial has failed: the verdict says what it lacks
         summary = build_report(folder)
@@ -455,13 +455,13 @@ def _start(
     if dry_run:
         return
     folder = checked.create()
-    from search.cluster import connect
+    from search.driver.cluster import connect
     from search.imports import import_meanwhile
 
-    imports = import_meanwhile("search.run")
+    imports = import_meanwhile("search.verbs.run")
     with connect(address, os.cpu_count() or 1):
         imports.join()
-        from search.run import run_and_watch
+        from search.verbs.run import run_and_watch
 
         uri = checked.tracking_uri
         code = run_and_watch(
@@ -476,9 +476,9 @@ def _winner(
     """Settings that a search ends with and whence, and what has changed since it was made."""
     if study is None:
         return None, None
-    from search.confirm import chosen_point
-    from search.identity import check_unchanged
-    from search.study import StudyDir
+    from search.study.folder import StudyDir
+    from search.study.identity import check_unchanged
+    from search.verbs.confirm import chosen_point
 
     folder = StudyDir.open(root, study)
     settings, how = chosen_point(folder, root)
@@ -494,7 +494,7 @@ def _requested(
     verb: Verb | None = None,
     winner: tuple[dict[str, Any], str] | None = None,
 ) -> Any:
-    from search.request import requested_space
+    from search.planning.requested_space import requested_space
     from spaces.space import parse_override
 
     settings = dict(parse_override(text) for text in set_ or [])
@@ -515,7 +515,7 @@ def _show(
     from search.imports import without_gc
 
     with without_gc():
-        from search.plan import plan_space, show_plan
+        from search.planning.plan import plan_space, show_plan
 
     with Console(stderr=True).status("checking weights and data") as status:
         plan = plan_space(

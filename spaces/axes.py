@@ -1,7 +1,7 @@
 """Axes: what may vary, over which values, and under which condition.
 
 An axis knows its own values only. Which bound another axis puts on it, and whether it is active at
-all, is worked out in `spaces.walk`.
+all, is worked out in `spaces.points`.
 """
 
 import json

@@ -1,13 +1,13 @@
-"""Read `ablation`; its keys are explained in `spaces.ablation`."""
+"""Read `ablation`; its keys are explained in `spaces.designs`."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from spaces.ablation import DESIGNS, FROM_BASE, Ablation
 from spaces.axes import label
-from spaces.check import Entry, closed_set, default, flatten, read_setting
+from spaces.designs import DESIGNS, FROM_BASE, Ablation
 from spaces.fraction import fewest_runs
 from spaces.reader import Document
+from spaces.setting_values import Entry, closed_set, default, flatten, read_setting
 from tcpa_core.config import Flat
 from tcpa_core.errors import ConfigError, nearest
 

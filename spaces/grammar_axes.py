@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from spaces.axes import Axis, ChoiceAxis, FloatAxis, FractionAxis, IntAxis, is_numeric
-from spaces.check import (
+from spaces.constraints import Relation, parse_relation
+from spaces.reader import Document
+from spaces.setting_values import (
     Entry,
     check_path,
     check_value,
@@ -24,8 +26,6 @@ from spaces.check import (
     methods,
     read_setting,
 )
-from spaces.reader import Document
-from spaces.relations import Relation, parse_relation
 from tcpa_core.config import Flat
 from tcpa_core.errors import ConfigError
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from spaces.axes import label
-from spaces.settings import Budget, Objective, SamplerConfig, SchedulerConfig
+from spaces.sections import Budget, Objective, SamplerConfig, SchedulerConfig
 from tcpa_core import plugins
 from tcpa_core.config import METHODS, method_config, sections
 from tcpa_core.errors import ConfigError

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Self
 
-from spaces.settings import Objective
+from spaces.sections import Objective
 from spaces.space import Space
 from tcpa_core.errors import RecordError
 from tcpa_core.record import FINAL_KINDS

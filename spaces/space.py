@@ -1,8 +1,8 @@
 """The space of a study: YAML in, checked and frozen objects out.
 
 `load_space` reads a file or a preset and refuses it, with path, value and line, if any point of it
-could not be trained. The grammar is in `spaces.grammar`, axes in `spaces.grammar_axes`, ablation
-designs in `spaces.ablation`.
+could not be trained. The grammar is in `spaces.load`, axes in `spaces.grammar_axes`, ablation
+designs in `spaces.designs`.
 """
 
 import os
@@ -13,14 +13,14 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Self
 
-from spaces.ablation import Ablation, Cell, DesignPoint
 from spaces.axes import Axis, ChoiceAxis, Suggester, label
-from spaces.check import Entry, default, methods
-from spaces.grammar import BY_LOSS, Draft, read_draft
+from spaces.constraints import parse_relation
+from spaces.designs import Ablation, Cell, DesignPoint
+from spaces.load import BY_LOSS, Draft, read_draft
+from spaces.points import Walk
 from spaces.reader import Document, read_file, read_text
-from spaces.relations import parse_relation
-from spaces.settings import Budget, Objective, SamplerConfig, SchedulerConfig
-from spaces.walk import Walk
+from spaces.sections import Budget, Objective, SamplerConfig, SchedulerConfig
+from spaces.setting_values import Entry, default, methods
 from tcpa_core import plugins
 from tcpa_core.config import METHODS, Flat, Settings, TrialConfig
 from tcpa_core.errors import ConfigError, nearest

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tcpa_core.config import TrialConfig
-    from tcpa_core.model import build_model
+    from tcpa_core.model.pack_model import build_model
     from tcpa_core.record import EpochReport, TrialResult
-    from tcpa_core.train import load_trained, run_trial
+    from tcpa_core.training.run_trial import load_trained, run_trial
 
 __all__ = [
     "EpochReport",
@@ -27,9 +27,9 @@ _HOME = {
     "TrialConfig": "config",
     "EpochReport": "record",
     "TrialResult": "record",
-    "build_model": "model",
-    "load_trained": "train",
-    "run_trial": "train",
+    "build_model": "model.pack_model",
+    "load_trained": "training.run_trial",
+    "run_trial": "training.run_trial",
 }
 
 

@@ -30,7 +30,7 @@ def prefer_installed(home: str = HOME) -> None:
     name of ours is left out, because editable installs are asked after all folders.
 
     Workers run it as well, before they import anything of ours: it travels as code, so it uses
-    nothing of this module but constants (`search.actors`).
+    nothing of this module but constants (`search.workers.actors`).
 
     Args:
         home: Folder of our packages. On a node that has none there, what is installed is meant.

@@ -1,7 +1,7 @@
 """What a trained trial attends to: maps, prompt usage, kept mass and rank, as plain numbers.
 
 The numbers behind the figures of the TCPA and CVPT papers. They need the network, so they are taken
-here; `reports.inspection` draws them and sees no tensor. Attention is worked out anew from the
+here; `reports.page.inspection` draws them and sees no tensor. Attention is worked out anew from the
 tokens that entered each block: the fast paths of training never have it as a matrix.
 """
 
@@ -19,13 +19,13 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor
 
-from tcpa_core.attention import PromptKeys, keys_values, queries
-from tcpa_core.backbone import TokenLayout
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import Method, Pass, Step
-from tcpa_core.model import SingleModel
-from tcpa_core.pack import load_trial_data
-from tcpa_core.train import load_trained
+from tcpa_core.model.attention import PromptKeys, keys_values, queries
+from tcpa_core.model.backbone import TokenLayout
+from tcpa_core.model.pack_model import SingleModel
+from tcpa_core.training.pack import load_trial_data
+from tcpa_core.training.run_trial import load_trained
 
 KNOWN = (
     "adapter", "adaptformer", "autovp", "cvpt", "damvp", "linear", "lion", "mlp", "sidetune",

@@ -36,10 +36,10 @@ EXCEPTIONS = {
     ("tcpa_core/command.py", "search"),  # where the command begins, before it may be imported
     ("tcpa_core/data/digits.py", "sklearn"),  # its images are in scikit-learn
     ("tcpa_core/methods/damvp.py", "scipy"),  # average linkage; loaded where data are clustered
-    ("search/address.py", "sqlalchemy"),  # how MLflow reads the address of a database
-    ("search/doctor.py", "torch"),  # says which GPUs PyTorch can use
+    ("search/study/address.py", "sqlalchemy"),  # how MLflow reads the address of a database
+    ("search/verbs/doctor.py", "torch"),  # says which GPUs PyTorch can use
     ("search/cli.py", "reports"),  # the command line hands over to a report
-    ("search/quickstart.py", "reports"),
+    ("search/verbs/quickstart.py", "reports"),
 }
 
 
@@ -116,7 +116,7 @@ def test_core_works_without_the_platform() -> None:
         "for name in ('ray', 'optuna', 'mlflow', 'pandas', 'typer'): sys.modules[name] = None\n"
         "import tcpa_core\n"
         "from tcpa_core import build_model, run_trial, load_trained, TrialConfig\n"
-        "import tcpa_core.worker\n"
+        "import tcpa_core.training.worker\n"
     )
 
 
@@ -128,7 +128,9 @@ def test_what_is_loaded_on_first_use_is_listed() -> None:
     )
 
 
-@pytest.mark.parametrize("module", ["search.trainable", "tcpa_core.record", "tcpa_core.config"])
+@pytest.mark.parametrize(
+    "module", ["search.tune.trial_handle", "tcpa_core.record", "tcpa_core.config"]
+)
 def test_light_modules_do_not_load_torch(module: str) -> None:
     _run(f"import sys, {module}\nassert 'torch' not in sys.modules")
 
@@ -136,7 +138,7 @@ def test_light_modules_do_not_load_torch(module: str) -> None:
 def test_the_settings_of_all_methods_do_not_load_timm() -> None:
     """It takes as long to load as torch; the driver of a study checks settings, no backbone."""
     _run(
-        "import sys, search.launch, search.run\n"
+        "import sys, search.driver.driver, search.verbs.run\n"
         "from tcpa_core import plugins\n"
         "from tcpa_core.methods.base import method_class\n"
         "for name in plugins.names('tcpa_core.methods'): method_class(name)\n"
@@ -146,9 +148,9 @@ def test_the_settings_of_all_methods_do_not_load_timm() -> None:
 
 def test_a_wrong_space_is_refused_before_anything_heavy_is_loaded() -> None:
     _run(
-        "import sys, search.cli, search.request\n"
+        "import sys, search.cli, search.planning.requested_space\n"
         "from tcpa_core.errors import ConfigError\n"
-        "try: search.request.requested_space('no_such_space')\n"
+        "try: search.planning.requested_space.requested_space('no_such_space')\n"
         "except ConfigError: pass\n"
         "else: raise AssertionError\n"
         "assert not {'torch', 'ray', 'mlflow', 'optuna'} & set(sys.modules)\n"

@@ -167,7 +167,7 @@ import ray
 from ray.cluster_utils import Cluster
 from pathlib import Path
 from tests.search.conftest import make_space, run_stubs
-from search.study import StudyDir
+from search.study.folder import StudyDir
 
 BASE = {"methods": ["linear"], "train.epochs": 1}
 

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from search.address import default_uri
-from search.identity import configs_of, fingerprints_of
-from search.sampler import Sampled
-from search.study import StudyDir
+from search.proposals.sampled import Sampled
+from search.study.address import default_uri
+from search.study.folder import StudyDir
+from search.study.identity import configs_of, fingerprints_of
 from spaces.space import Space
 from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult, read_journal
 from tests.search.stub import accuracy

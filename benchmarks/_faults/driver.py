@@ -10,12 +10,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import search.run
+import search.verbs.run
 from search.cli import main
-from search.launch import Placement
+from search.driver.driver import Placement
 
 if __name__ == "__main__":
     root = Path(sys.argv[sys.argv.index("--root") + 1])
     options = json.loads((root / "placement.json").read_text())
-    search.run.Placement = partial(Placement, **options)  # type: ignore[misc, assignment]
+    search.verbs.run.Placement = partial(Placement, **options)  # type: ignore[misc, assignment]
     main()

@@ -25,9 +25,9 @@ import ray
 from mlflow import MlflowClient
 from ray.cluster_utils import Cluster
 
-from search.address import default_uri
-from search.identity import configs_of, fingerprints_of
-from search.study import StudyDir
+from search.study.address import default_uri
+from search.study.folder import StudyDir
+from search.study.identity import configs_of, fingerprints_of
 from spaces.space import Space
 
 ROOT = Path(__file__).parents[2]
@@ -71,8 +71,8 @@ def make_study(
     Args:
         root: Folder of the study and of its MLflow database.
         space: What it runs.
-        workers: As `search.launch.Placement`.
-        slots: As `search.launch.Placement`.
+        workers: As `search.driver.driver.Placement`.
+        slots: As `search.driver.driver.Placement`.
         orders: What the stub does wrong, see `tests.search.stub` and `benchmarks._faults.stub`.
     """
     root.mkdir(parents=True, exist_ok=True)

@@ -12,10 +12,10 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from reports.ablation import heading
 from reports.frames import Frames
+from reports.page.level_tables import methods_label
 from reports.parquet import write_atomic
-from reports.text import methods_label
+from reports.statistics.ablation import heading
 
 WIDTH = 3.25
 """Column width of a paper in inches."""

@@ -5,11 +5,11 @@ import textwrap
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports.ablation import heading
 from reports.frames import Frames
+from reports.page.level_tables import pair_name
 from reports.plots.base import COLOURS, GREY, new_figure
-from reports.stats import ERROR
-from reports.text import pair_name
+from reports.statistics.ablation import heading
+from reports.statistics.paired_tests import ERROR
 
 TITLE = "Interactions of factors"
 KINDS = ("ablation",)

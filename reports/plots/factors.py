@@ -5,9 +5,9 @@ import textwrap
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports.ablation import COMBINATION
 from reports.frames import Frames
 from reports.plots.base import groups_of, levels, new_figure
+from reports.statistics.ablation import COMBINATION
 
 TITLE = "Factor levels"
 KINDS = ("ablation",)

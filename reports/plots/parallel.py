@@ -9,8 +9,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from reports.frames import Frames
-from reports.importance import first_of
 from reports.plots.base import WIDTH, method_column, name_of
+from reports.statistics.importance import first_of
 
 TITLE = "Parallel coordinates"
 KINDS = ("search",)

@@ -16,7 +16,7 @@ from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
 
 if TYPE_CHECKING:
-    from tcpa_core.backbone import Backbone, TokenLayout
+    from tcpa_core.model.backbone import Backbone, TokenLayout
 
 
 class BackboneWeights(base.Method):

@@ -18,7 +18,7 @@ from tcpa_core.methods._layers import Init, constant
 from tcpa_core.methods._tuned_blocks import TunedBlocks
 
 if TYPE_CHECKING:
-    from tcpa_core.backbone import Backbone
+    from tcpa_core.model.backbone import Backbone
 
 
 class BottleneckSettings(base.MethodSettings):

@@ -16,21 +16,21 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tcpa_core.attention import (
+from tcpa_core.config import TrialConfig
+from tcpa_core.errors import ConfigError
+from tcpa_core.methods import base
+from tcpa_core.model.attention import (
     PromptKeys,
     join_prompts,
     plain_block,
     prompt_keys,
     prompted_block,
 )
-from tcpa_core.config import TrialConfig
-from tcpa_core.errors import ConfigError
-from tcpa_core.methods import base
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
 
-    from tcpa_core.backbone import Backbone, TokenLayout
+    from tcpa_core.model.backbone import Backbone, TokenLayout
 
 
 class PromptSettings(base.MethodSettings):

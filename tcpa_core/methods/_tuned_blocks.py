@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from tcpa_core.attention import heads
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
+from tcpa_core.model.attention import heads
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
 
-    from tcpa_core.backbone import Backbone
+    from tcpa_core.model.backbone import Backbone
 
 Layer = Literal["norm1", "q", "k", "v", "o", "norm2", "fc1", "fc2", "mlp"]
 """A place behind which a method can step in; mlp is the whole MLP, before its layer scale."""

@@ -29,7 +29,7 @@ from tcpa_core.methods._layers import Init, batch_norm, constant, drop_factors, 
 from tcpa_core.methods._tuned_blocks import State
 
 if TYPE_CHECKING:
-    from tcpa_core.backbone import Backbone
+    from tcpa_core.model.backbone import Backbone
 
 
 class Config(BottleneckSettings):

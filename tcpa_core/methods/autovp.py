@@ -42,7 +42,7 @@ from tcpa_core.methods.damvp import frozen_features
 from tcpa_core.methods.vp import need_source_classes
 
 if TYPE_CHECKING:
-    from tcpa_core.backbone import Backbone, TokenLayout
+    from tcpa_core.model.backbone import Backbone, TokenLayout
 
 BASE_SHARE = 128 / 224
 """Side of the image at scale 1, as a share of the input."""

@@ -19,16 +19,16 @@ import torch
 from torch import Generator, Tensor, nn
 
 from tcpa_core import plugins
-from tcpa_core.attention import Backend, plain_block
 from tcpa_core.config import METHODS, Settings, TrialConfig
 from tcpa_core.errors import ConfigError
+from tcpa_core.model.attention import Backend, plain_block
 from tcpa_core.protocols.base import departures
 from tcpa_core.streams import Stream
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
 
-    from tcpa_core.backbone import Backbone, TokenLayout
+    from tcpa_core.model.backbone import Backbone, TokenLayout
 
 MemberState = dict[str, Tensor]
 """Tensors of one member without padding, by full name ("tcpa.cls_prompts")."""
@@ -132,7 +132,8 @@ class FitData:
 class Method(nn.Module):
     """One method for all members of a pack.
 
-    Its tensors are set as attributes by name before the first pass (see `tcpa_core.model`).
+    Its tensors are set as attributes by name before the first pass (see
+    `tcpa_core.model.pack_model`).
 
     Args:
         backbone: The frozen network.

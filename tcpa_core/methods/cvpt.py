@@ -24,15 +24,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from tcpa_core.attention import mix, mlp_residual, plain_block, self_attention
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
+from tcpa_core.model.attention import mix, mlp_residual, plain_block, self_attention
 from tcpa_core.streams import Stream
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
 
-    from tcpa_core.backbone import Backbone
+    from tcpa_core.model.backbone import Backbone
 
 Init = Callable[[Tensor, Generator], object]
 _WEIGHTS = ("qkv_weight", "qkv_bias", "proj_weight", "proj_bias")

@@ -26,14 +26,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tcpa_core.attention import plain_block
 from tcpa_core.config import IS_FILE, TrialConfig
 from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.methods import _pixels, base
 from tcpa_core.methods._layers import copy_of
+from tcpa_core.model.attention import plain_block
 
 if TYPE_CHECKING:
-    from tcpa_core.backbone import Backbone, TokenLayout
+    from tcpa_core.model.backbone import Backbone, TokenLayout
 
 THRESHOLDS = {
     "vit_base_patch16_224.augreg_in21k": 10.0,

@@ -32,16 +32,16 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from tcpa_core.attention import PromptKeys
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
 from tcpa_core.methods._layers import constant
 from tcpa_core.methods._prompt_tokens import PromptSettings, PromptTokens
 from tcpa_core.methods.base import ParamSpec, Restart, Step, Trainer
+from tcpa_core.model.attention import PromptKeys
 
 if TYPE_CHECKING:
-    from tcpa_core.backbone import Backbone, TokenLayout
+    from tcpa_core.model.backbone import Backbone, TokenLayout
 
 _MASKS = ("token_mask", "segment_mask")
 

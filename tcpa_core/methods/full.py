@@ -17,7 +17,7 @@ from tcpa_core.methods import base
 from tcpa_core.methods._backbone_weights import BackboneWeights
 
 if TYPE_CHECKING:
-    from tcpa_core.backbone import Backbone
+    from tcpa_core.model.backbone import Backbone
 
 
 class Config(base.MethodSettings):

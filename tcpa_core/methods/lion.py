@@ -33,7 +33,7 @@ from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
 
 if TYPE_CHECKING:
-    from tcpa_core.backbone import Backbone, TokenLayout
+    from tcpa_core.model.backbone import Backbone, TokenLayout
 
 LARGEST_SCALE = 0.9
 _MATRICES = ("state_weight", "input_weight", "up_weight")

@@ -35,7 +35,7 @@ from tcpa_core.methods._tuned_blocks import (
 )
 
 if TYPE_CHECKING:
-    from tcpa_core.backbone import Backbone
+    from tcpa_core.model.backbone import Backbone
 
 _TARGETS = ("q", "k", "v", "o", "fc1", "fc2")
 

@@ -27,7 +27,7 @@ from tcpa_core.methods import base
 from tcpa_core.methods._layers import batch_norm, constant, drop_factors, member_linear, normal
 
 if TYPE_CHECKING:
-    from tcpa_core.backbone import Backbone
+    from tcpa_core.model.backbone import Backbone
 
 
 class Config(base.MethodSettings):

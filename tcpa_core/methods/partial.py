@@ -20,7 +20,7 @@ from tcpa_core.methods import base
 from tcpa_core.methods._backbone_weights import BackboneWeights
 
 if TYPE_CHECKING:
-    from tcpa_core.backbone import Backbone, TokenLayout
+    from tcpa_core.model.backbone import Backbone, TokenLayout
 
 
 class Config(base.MethodSettings):

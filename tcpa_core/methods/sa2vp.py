@@ -31,16 +31,16 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from tcpa_core.attention import keys_values, plain_block, queries
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ShapeError
 from tcpa_core.methods import base
-from tcpa_core.noise import has_noise
+from tcpa_core.model.attention import keys_values, plain_block, queries
+from tcpa_core.model.noise import has_noise
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
 
-    from tcpa_core.backbone import Backbone, TokenLayout
+    from tcpa_core.model.backbone import Backbone, TokenLayout
 
 PROMPT_SHARE = 0.2
 """Share of the loss that the prompt branch has."""

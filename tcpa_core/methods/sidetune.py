@@ -30,7 +30,7 @@ from tcpa_core.methods import base
 from tcpa_core.methods._layers import constant, member_linear, normal
 
 if TYPE_CHECKING:
-    from tcpa_core.backbone import Backbone
+    from tcpa_core.model.backbone import Backbone
 
 _STAGES = 4
 

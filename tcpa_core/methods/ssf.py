@@ -36,7 +36,7 @@ from tcpa_core.methods._tuned_blocks import (
 )
 
 if TYPE_CHECKING:
-    from tcpa_core.backbone import Backbone
+    from tcpa_core.model.backbone import Backbone
 
 _LAYERS = ("norm1", "qkv", "o", "norm2", "fc1", "fc2")
 _MODULES = {

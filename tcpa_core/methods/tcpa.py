@@ -30,7 +30,6 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tcpa_core.attention import MaskMode, PromptKeys, prompt_keys, prompted_block
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import _image_prompter, base
@@ -43,11 +42,12 @@ from tcpa_core.methods._matching import (
     choose,
     group_padding,
 )
+from tcpa_core.model.attention import MaskMode, PromptKeys, prompt_keys, prompted_block
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
 
-    from tcpa_core.backbone import Backbone, TokenLayout
+    from tcpa_core.model.backbone import Backbone, TokenLayout
 
 Role = Literal["cls", "image", "none"]
 

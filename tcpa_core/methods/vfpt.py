@@ -31,7 +31,7 @@ from tcpa_core.methods.base import Step
 from tcpa_core.streams import Stream
 
 if TYPE_CHECKING:
-    from tcpa_core.backbone import Backbone
+    from tcpa_core.model.backbone import Backbone
 
 
 class Config(SequenceSettings):

@@ -26,7 +26,7 @@ from tcpa_core.methods import _pixels, base
 from tcpa_core.streams import Stream
 
 if TYPE_CHECKING:
-    from tcpa_core.backbone import Backbone, TokenLayout
+    from tcpa_core.model.backbone import Backbone, TokenLayout
 
 
 class Config(base.MethodSettings):

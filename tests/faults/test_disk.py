@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from search.cluster import connect
-from search.launch import Listener, Placement, StudyOutcome, run_study
-from search.study import Journal, StudyDir
+from search.driver.cluster import connect
+from search.driver.driver import Listener, Placement, StudyOutcome, run_study
+from search.study.folder import Journal, StudyDir
 from spaces.space import Space
 from tcpa_core.errors import StoppedError, StorageError
 from tcpa_core.record import FINAL_KINDS, read_journal
-from tcpa_core.worker import Worker
+from tcpa_core.training.worker import Worker
 from tests.search.conftest import FACTORY
 
 SPACE = Space.from_dict(

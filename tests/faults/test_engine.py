@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from search import lock as locking
-from search.cluster import connect
-from search.launch import Placement, run_study
-from search.lock import DriverLock
-from search.past import read_past
-from search.study import Journal, StudyDir
+from search.driver.cluster import connect
+from search.driver.driver import Placement, run_study
+from search.study.folder import Journal, StudyDir
+from search.study.folder import lock as locking
+from search.study.lock import DriverLock
+from search.study.state import read_past
 from spaces.space import Space
 from tcpa_core.errors import RecordError, StoppedError, StorageError, StudyError
 from tcpa_core.record import encode_line, read_journal
@@ -128,7 +128,7 @@ class Other:
     CODE = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from search.lock import DriverLock\n"
+        "from search.study.lock import DriverLock\n"
         "DriverLock(Path(sys.argv[1]), 'small').take()\n"
         "print('locked', flush=True)\n"
         "time.sleep(120)\n"

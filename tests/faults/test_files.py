@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from search.study import Journal, StudyDir
-from tcpa_core.backbone import load_backbone
-from tcpa_core.checkpoint import load_checkpoint, save_checkpoint
+from search.study.folder import Journal, StudyDir
 from tcpa_core.config import BackboneConfig, DataConfig
 from tcpa_core.data.base import load_dataset
 from tcpa_core.errors import CheckpointError, RecordError, StudyError, TcpaError
+from tcpa_core.model.backbone import load_backbone
 from tcpa_core.record import read_journal
-from tcpa_core.worker import Worker
+from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
+from tcpa_core.training.worker import Worker
 
 EVERY = 100
 """Distance of the positions that are damaged."""

@@ -26,17 +26,15 @@ from safetensors.torch import save_file
 from benchmarks import hostile
 from benchmarks.hostile_targets import all_targets
 from reports.build import build_report
-from reports.html import write_html
-from reports.journal import load_journal
+from reports.page.html import write_html
+from reports.page.level_tables import escape_markdown, escape_tex, frame_markdown
 from reports.parquet import read_table
-from reports.study import Study
-from reports.text import escape_markdown, escape_tex, frame_markdown
+from reports.records.journal import load_journal
+from reports.records.study import Study
 from search import cli
-from search.study import StudyDir
+from search.study.folder import StudyDir
 from spaces.reader import read_text
 from spaces.space import load_space
-from tcpa_core.backbone import load_backbone
-from tcpa_core.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.config import BackboneConfig, DataConfig
 from tcpa_core.data._decode import decode
 from tcpa_core.data._listing import relative_key
@@ -50,8 +48,10 @@ from tcpa_core.errors import (
     TcpaError,
     WeightsError,
 )
+from tcpa_core.model.backbone import load_backbone
 from tcpa_core.record import decode_line, encode_line
-from tcpa_core.train import load_trained
+from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
+from tcpa_core.training.run_trial import load_trained
 from tests.reports.studies import components, final, planned, write
 
 IMG = "<img src=x onerror=alert(1)>"
@@ -515,7 +515,7 @@ def test_the_page_shows_markup_as_text(report: Path) -> None:
     assert "<img src=x" not in page
     assert page.count("</script>") == 2  # ours
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
-    assert write_html.__module__ == "reports.html"
+    assert write_html.__module__ == "reports.page.html"
 
 
 def test_latex_runs_nothing(report: Path) -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks._faults.check import audit, check, numbers_of
 from benchmarks._faults.scene import Driver, add_database, make_space, make_study, order, slowness
-from search.address import default_uri
-from search.study import StudyDir
+from search.study.address import default_uri
+from search.study.folder import StudyDir
 from tcpa_core.errors import StudyError
 from tcpa_core.record import FINAL_KINDS
 

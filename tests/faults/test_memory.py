@@ -12,9 +12,9 @@ import torch
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import BatchPart, Step, splits_batch
-from tcpa_core.pack import EVAL_ROWS, Pack, _cross_entropy, is_out_of_memory
 from tcpa_core.streams import Stream
-from tcpa_core.worker import Worker
+from tcpa_core.training.pack import EVAL_ROWS, Pack, _cross_entropy, is_out_of_memory
+from tcpa_core.training.worker import Worker
 from tests.tcpa_core.test_methods_contract import CHAINS, build, small
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone
 
@@ -171,7 +171,7 @@ def test_what_counts_as_lack_of_memory(error: Exception, expected: bool) -> None
 CODE = """
 import json, resource, sys
 from pathlib import Path
-from tcpa_core.worker import Worker
+from tcpa_core.training.worker import Worker
 folder, settings, trials, extra = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
 worker = Worker(folder, folder / "cache", "cpu", 4)
 worker.submit("warm", settings, 0)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from search.plan import plan_space
-from search.redact import hide, move_out_of_arguments, with_secrets, without_secrets
-from search.run import tracking_of
-from search.study import StudyDir
-from search.tracking import check_tracker
+from search.planning.plan import plan_space
+from search.study.folder import StudyDir
+from search.tracking.mirror import check_tracker
+from search.tracking.secrets import hide, move_out_of_arguments, with_secrets, without_secrets
+from search.verbs.run import tracking_of
 from spaces.space import load_space
 from tcpa_core.errors import StudyError
 
@@ -58,7 +58,7 @@ def test_an_error_of_the_client_is_told_without_secrets(monkeypatch: pytest.Monk
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(f"no driver for {URI} (password 'sesame', key s@crt)")
 
-    monkeypatch.setattr("search.tracking.MlflowClient", fail)
+    monkeypatch.setattr("search.tracking.mirror.MlflowClient", fail)
     with pytest.raises(StudyError, match="does not answer at 'postgresql://db/x") as caught:
         check_tracker(URI)
     assert not [secret for secret in SECRETS if secret in str(caught.value)]
@@ -67,7 +67,7 @@ def test_an_error_of_the_client_is_told_without_secrets(monkeypatch: pytest.Monk
 def test_a_study_folder_holds_no_secret_and_the_environment_completes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.tracking.check_tracker", lambda uri: None)
+    monkeypatch.setattr("search.tracking.mirror.check_tracker", lambda uri: None)
     plan = plan_space(load_space("quickstart"), "mine", tmp_path, tracking_uri=URI)
     study = plan.create()
     for path in study.path.rglob("*"):

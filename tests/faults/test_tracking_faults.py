@@ -14,9 +14,9 @@ import pytest
 from mlflow import MlflowClient
 
 from benchmarks.postgresql import PostgreSQL
-from search.runs import EPOCH_METRICS, FINAL_METRICS, SELECTED
-from search.study import Journal
-from search.tracking import Mirror, sync
+from search.study.folder import Journal
+from search.tracking.mirror import Mirror, sync
+from search.tracking.run_writer import EPOCH_METRICS, FINAL_METRICS, SELECTED
 from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult, read_journal
 from tests.faults.servers import MlflowServer, Mood, Proxy
 
@@ -150,9 +150,9 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 120.0)
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in life, but sooner."""
-    monkeypatch.setattr("search.tracking.BATCH_S", 0.2)
-    monkeypatch.setattr("search.tracking.RETRY_S", 0.2)
-    monkeypatch.setattr("search.tracking.MAX_RETRY_S", 1.0)
+    monkeypatch.setattr("search.tracking.mirror.BATCH_S", 0.2)
+    monkeypatch.setattr("search.tracking.mirror.RETRY_S", 0.2)
+    monkeypatch.setattr("search.tracking.mirror.MAX_RETRY_S", 1.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "6")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import ray
 
-from search.blame import PackState, Trial, blame
-from search.cluster import connect
-from search.dispatcher import HALT_S, Dispatcher
-from search.pack_worker import WorkerSpec
-from search.watchdog import FIRST_S, LEAST_S, TIMES, Watchdog
+from search.driver.cluster import connect
+from search.workers.dispatcher import HALT_S, Dispatcher
+from search.workers.failure_attribution import PackState, Trial, blame
+from search.workers.pack_worker import WorkerSpec
+from search.workers.watchdog import FIRST_S, LEAST_S, TIMES, Watchdog
 from tcpa_core.record import Pulse
-from tcpa_core.worker import Worker
+from tcpa_core.training.worker import Worker
 from tests.search.conftest import FACTORY
 
 PARAMS = {"train.epochs": 3, "optim.lr": 0.01, "seed": 0}

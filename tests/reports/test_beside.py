@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from reports.beside import references_for
 from reports.build import build_report
 from reports.frames import Frames, load
-from reports.text import to_latex, to_markdown
+from reports.page.level_tables import to_latex, to_markdown
+from reports.page.published_comparison import references_for
 from tests.reports.studies import cell, components, epoch, final, planned, write
 
 AS_PUBLISHED = {

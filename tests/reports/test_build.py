@@ -15,7 +15,7 @@ import yaml
 import reports
 from reports import plots
 from reports.build import build_report
-from reports.journal import load_journal
+from reports.records.journal import load_journal
 from reports.tables import COLUMNS
 from tcpa_core import plugins
 from tcpa_core.errors import RecordError, StudyError

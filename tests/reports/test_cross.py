@@ -12,7 +12,8 @@ from scipy import stats
 
 import reports
 from reports.build import build_report
-from reports.cross import (
+from reports.plots.ranks import joined
+from reports.statistics.across_data_sets import (
     MEAN_OF_GROUPS,
     MEAN_OF_TASKS,
     VTAB_GROUPS,
@@ -22,7 +23,6 @@ from reports.cross import (
     group_rows,
     rank_rows,
 )
-from reports.plots.ranks import joined
 from tests.reports.studies import cell, final, over_datasets, planned, write
 
 

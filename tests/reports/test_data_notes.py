@@ -8,7 +8,7 @@ import yaml
 
 from reports.build import build_report
 from reports.frames import frames
-from reports.journal import load_journal
+from reports.records.journal import load_journal
 from tests.reports import studies
 
 COUNTS = ["val_in_train", "test_in_train", "test_in_val", "two_labels"]

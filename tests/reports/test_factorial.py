@@ -12,10 +12,10 @@ import pytest
 from scipy import stats
 
 import reports
-from reports.ablation import ablation_tables, seed_shifts
 from reports.build import build_report
-from reports.factorial import Factorial
-from reports.stats import compare_paired, holm
+from reports.statistics.ablation import ablation_tables, seed_shifts
+from reports.statistics.factorial import Factorial
+from reports.statistics.paired_tests import compare_paired, holm
 from spaces.fraction import two_level_runs
 from spaces.space import Space
 from tests.reports.studies import final, planned, write

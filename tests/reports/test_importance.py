@@ -6,9 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.forest import Forest
-from reports.importance import PAIRS, fanova, first_of, identity, importance_tables, ped_anova
-from reports.study import Study
+from reports.records.study import Study
+from reports.statistics.forest import Forest
+from reports.statistics.importance import (
+    PAIRS,
+    fanova,
+    first_of,
+    identity,
+    importance_tables,
+    ped_anova,
+)
 
 SPACE = {
     "axes": {

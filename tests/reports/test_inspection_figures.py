@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from matplotlib.figure import Figure
 
-from reports.inspection import (
+from reports.page.inspection import (
     FIGURES,
     by_block,
     embedded,

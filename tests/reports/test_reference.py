@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from reports.reference import COLUMNS, load_reference
+from reports.statistics.published import COLUMNS, load_reference
 from tcpa_core import plugins
 from tcpa_core.config import METHODS
 

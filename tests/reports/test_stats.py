@@ -8,8 +8,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-import reports.stats as stats_module
-from reports.stats import (
+import reports.statistics.paired_tests as stats_module
+from reports.statistics.paired_tests import (
     MEDIAN_FROM,
     bca_interval,
     compare_paired,

@@ -7,9 +7,9 @@ import pytest
 
 import reports
 from reports.frames import frames
-from reports.journal import load_journal
-from reports.tracker import load_mlflow
-from search.tracking import sync
+from reports.records.journal import load_journal
+from reports.records.mlflow_records import load_mlflow
+from search.tracking.mirror import sync
 from tcpa_core.errors import StudyError
 from tests.reports.studies import components, epoch, final, over_datasets, planned, write
 

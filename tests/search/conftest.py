@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from search.cluster import connect
-from search.launch import Placement, StudyOutcome, run_study
-from search.study import StudyDir
+from search.driver.cluster import connect
+from search.driver.driver import Placement, StudyOutcome, run_study
+from search.study.folder import StudyDir
 from spaces.space import Space
 
 ROOT = Path(__file__).parents[2]

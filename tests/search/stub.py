@@ -1,8 +1,8 @@
-"""A worker without torch: the interface of `tcpa_core.worker.Worker` over a cheap objective.
+"""A worker without torch, with the interface of `tcpa_core.training.worker.Worker`.
 
-It trains nothing and keeps a real checkpoint, so that everything around a worker can be tested:
-placing, stopping early, failing, dying, resuming. What it should do wrong stands in
-`stub.json` of the study folder, written before the study starts.
+Its objective is cheap. It trains nothing and keeps a real checkpoint, so that everything around a
+worker can be tested: placing, stopping early, failing, dying, resuming. What it should do wrong
+stands in `stub.json` of the study folder, written before the study starts.
 """
 
 import json

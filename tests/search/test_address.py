@@ -8,7 +8,7 @@ import typer
 from sqlalchemy.engine import make_url
 
 from search import cli
-from search.address import (
+from search.study.address import (
     default_uri,
     has_tables,
     local_folder,
@@ -17,7 +17,7 @@ from search.address import (
     sqlite_file,
     sqlite_uri,
 )
-from search.study import StudyDir, named_trial
+from search.study.folder import StudyDir, named_trial
 from tcpa_core.errors import ConfigError, StudyError
 
 ODD = ["a b", "a%20b", "a?b", "a%3Fb", "a#b", "ü ñ 中", "100%", "a;b&c=d", "me@there", "a:b", "[a]"]

@@ -17,8 +17,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from search import cli
-from search.identity import configs_of, fingerprints_of
-from search.study import StudyDir
+from search.study.folder import StudyDir
+from search.study.identity import configs_of, fingerprints_of
 from spaces.space import load_space
 from tests.spaces.bad_spaces import BAD_SPACES
 
@@ -276,7 +276,7 @@ def test_a_journal_on_a_full_disk_stays_whole(
     def no_cluster(*_: object) -> Iterator[None]:
         yield
 
-    monkeypatch.setattr("search.launch.connect", no_cluster)
+    monkeypatch.setattr("search.driver.driver.connect", no_cluster)
     monkeypatch.setattr(os, "fsync", full)
     uri = f"sqlite:///{place.folder}/tracking.db"
     study = place.root / TAKEN

@@ -9,9 +9,9 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from search.balance import Balanced
-from search.sampler import Planned, Proposal
-from search.study import StudyDir
+from search.proposals.equal_budgets import Balanced
+from search.proposals.sampled import Planned, Proposal
+from search.study.folder import StudyDir
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
 from tests.search.conftest import make_space, run_stubs

@@ -14,7 +14,7 @@ import typer
 
 import tcpa_core
 from search import cli
-from search.study import Journal, StudyDir
+from search.study.folder import Journal, StudyDir
 from spaces.space import load_space, preset_names
 
 START = {"--study", "--root", "--set", "--trials", "--address", "--tracking-uri", "--dry-run"}
@@ -131,7 +131,7 @@ def test_the_exit_code_is_that_of_the_run(
         ran.append(study.name)
         return code
 
-    monkeypatch.setattr("search.run.run_and_watch", run)
+    monkeypatch.setattr("search.verbs.run.run_and_watch", run)
     line = ["quickstart", "--root", str(tmp_path), "--study", "s", "--trials", "2"]
     assert tcpa("search", *line)[0] == code
     assert StudyDir.open(tmp_path, "s").space().budget.trials == 2
@@ -145,7 +145,7 @@ def test_an_interrupt_ends_as_shells_expect(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("search.run.show_data", stop)
+    monkeypatch.setattr("search.verbs.run.show_data", stop)
     assert tcpa("data", "digits")[0] == 130  # 128 + SIGINT
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from search.confirm import _show, best_points, confirm, confirmation
-from search.identity import fingerprints_of
-from search.replay import replay
-from search.run import stop_driver
-from search.study import Journal, StudyDir
+from search.study.folder import Journal, StudyDir
+from search.study.identity import fingerprints_of
+from search.verbs.confirm import _show, best_points, confirm, confirmation
+from search.verbs.replay import replay
+from search.verbs.run import stop_driver
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import StudyError
-from tcpa_core.train import run_trial
+from tcpa_core.training.run_trial import run_trial
 from tests.search.conftest import make_space, run_stubs
 
 MakeStudy = Callable[..., StudyDir]

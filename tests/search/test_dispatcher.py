@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import ray
 
-from search.blame import MAX_RESTARTS
-from search.dispatcher import Dispatcher
-from search.pack_worker import WorkerSpec
+from search.workers.dispatcher import Dispatcher
+from search.workers.failure_attribution import MAX_RESTARTS
+from search.workers.pack_worker import WorkerSpec
 from tests.search.conftest import FACTORY
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]

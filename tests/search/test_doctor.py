@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from search import doctor
+from search.verbs import doctor
 from tcpa_core.errors import StudyError
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import optuna
 import pytest
 
-from search.launch import run_study
-from search.plan import plan_space
-from search.run import run_watched
-from search.study import StudyDir
+from search.driver.driver import run_study
+from search.planning.plan import plan_space
+from search.study.folder import StudyDir
+from search.verbs.run import run_watched
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
 from tests.search.conftest import make_space

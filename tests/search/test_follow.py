@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from search.run import follow
-from search.study import Journal, StudyDir
+from search.study.folder import Journal, StudyDir
+from search.verbs.run import follow
 from tests.search.conftest import make_space
 
 MakeStudy = Callable[..., StudyDir]

@@ -12,11 +12,13 @@ import pytest
 import typer
 import yaml
 
-from search import cli, cluster, run
-from search.identity import check_unchanged
-from search.launch import StudyOutcome
-from search.plan import plan_space
-from search.study import Journal, StudyDir
+from search import cli
+from search.driver import cluster
+from search.driver.driver import StudyOutcome
+from search.planning.plan import plan_space
+from search.study.folder import Journal, StudyDir
+from search.study.identity import check_unchanged
+from search.verbs import run
 from spaces.space import load_space
 from tcpa_core.errors import StudyError
 from tests.tcpa_core.data_layouts import make, picture

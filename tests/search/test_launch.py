@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from benchmarks._faults import scene
-from search.dispatcher import Dispatcher
-from search.study import StudyDir
+from search.study.folder import StudyDir
+from search.workers.dispatcher import Dispatcher
 from tcpa_core.errors import StoppedError, StudyError
 from tcpa_core.record import FINAL_KINDS
 from tests.search.conftest import make_space, run_stubs
@@ -90,7 +90,7 @@ class TestOneDriver:
             def __init__(self, *_: object) -> None:
                 raise TypeError("one argument too many")
 
-        monkeypatch.setattr("search.launch.Dispatcher", Broken)
+        monkeypatch.setattr("search.driver.driver.Dispatcher", Broken)
         space = make_space()
         says = r"fault in the code or the .* 'stubs' \(TypeError: one argument too many\).*resume"
         with pytest.raises(StoppedError, match=says):
@@ -100,7 +100,7 @@ class TestOneDriver:
         heard: list[dict[str, Any]] = []
         space = make_space(budget={"trials": 3})
         study = make_study(space)
-        from search.launch import Placement, run_study
+        from search.driver.driver import Placement, run_study
 
         run_study(
             space,
@@ -172,7 +172,7 @@ class TestOneDriver:
     def test_error_of_a_listener_is_raised_and_the_study_can_go_on(
         self, make_study: MakeStudy
     ) -> None:
-        from search.launch import Placement, run_study
+        from search.driver.driver import Placement, run_study
 
         def fail(event: Any) -> None:
             if event["kind"] == "completed":

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from search.live import Watch
+from search.verbs.progress import Watch
 from tests.search.conftest import make_space
 
 
@@ -61,7 +61,7 @@ def test_without_a_terminal_each_end_is_one_line() -> None:
 
 def test_progress_lines_do_not_flood_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("search.live.time.monotonic", lambda: now)
+    monkeypatch.setattr("search.verbs.progress.time.monotonic", lambda: now)
     shown, text = watch(terminal=False)
     for event in (planned("00000"), started("00000"), *[epoch("00000")] * 50):
         shown(event)

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from search.inspection import labels, look_into, row_of, train_again
-from search.study import Journal, StudyDir
+from search.study.folder import Journal, StudyDir
+from search.verbs.inspect import labels, look_into, row_of, train_again
 from spaces.space import load_space
-from tcpa_core.checkpoint import load_checkpoint
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import StudyError
-from tcpa_core.train import run_trial
+from tcpa_core.training.checkpoint import load_checkpoint
+from tcpa_core.training.run_trial import run_trial
 
 LINEAR = {"methods": ["linear"], "data.name": "digits", "backbone.name": "vit_nano", "seed": 0,
           "train.epochs": 3, "train.batch_size": 256}  # fmt: skip

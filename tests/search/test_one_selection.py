@@ -12,14 +12,14 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from reports.build import build_report, select
-from reports.journal import load_journal
+from reports.records.journal import load_journal
 from reports.tables import frame_of, trial_table
-from search.confirm import best_points, chosen_point
-from search.live import Watch
-from search.past import read_past
-from search.run import show_status
-from search.study import Journal, StudyDir
-from search.tracking import sync
+from search.study.folder import Journal, StudyDir
+from search.study.state import read_past
+from search.tracking.mirror import sync
+from search.verbs.confirm import best_points, chosen_point
+from search.verbs.progress import Watch
+from search.verbs.run import show_status
 from tests.search.conftest import make_space, run_stubs
 
 MakeStudy = Callable[..., StudyDir]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from search.overview import study_lines
-from search.study import Journal, StudyDir
+from search.study.folder import Journal, StudyDir
+from search.verbs.overview import study_lines
 from spaces.space import load_space
 from tcpa_core.errors import StudyError
 from tests.search.conftest import make_space

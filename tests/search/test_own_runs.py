@@ -13,10 +13,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 import reports
-from search.address import default_uri, sqlite_uri
-from search.run import run_pages, tracking_of
-from search.study import StudyDir, study_id
-from search.tracking import sync
+from search.study.address import default_uri, sqlite_uri
+from search.study.folder import StudyDir, study_id
+from search.tracking.mirror import sync
+from search.verbs.run import run_pages, tracking_of
 from tcpa_core.errors import RecordError, StudyError
 from tests.search.conftest import make_space
 from tests.search.test_tracking import events, record

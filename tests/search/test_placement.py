@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from search.launch import IN_TURN, _Run, worth_slots
+from search.driver.driver import IN_TURN, _Run, worth_slots
 from tests.search.conftest import make_space
 
 

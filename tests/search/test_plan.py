@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from search.plan import Plan, plan_space, show_plan
-from search.request import requested_space
+from search.planning.plan import Plan, plan_space, show_plan
+from search.planning.requested_space import requested_space
 from tcpa_core.errors import ConfigError, StudyError, WeightsError
 
 HEAD = "name: small\nbase: {methods: [linear], train.epochs: 3}\n"
@@ -132,7 +132,7 @@ def test_images_are_decoded_once_and_varied_data_is_joined(tmp_path: Path) -> No
 def test_what_is_shown_names_the_axes_and_hides_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.tracking.check_tracker", lambda uri: None)
+    monkeypatch.setattr("search.tracking.mirror.check_tracker", lambda uri: None)
     plan = make_plan("quickstart", root=tmp_path, tracking_uri="http://me:sesame@host:5000")
     text = io.StringIO()
     show_plan(plan, Console(file=text, width=140))

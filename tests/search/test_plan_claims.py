@@ -10,9 +10,9 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
-from search.plan import Plan, plan_space, show_plan
-from search.request import requested_space
-from search.sampler import Planned
+from search.planning.plan import Plan, plan_space, show_plan
+from search.planning.requested_space import requested_space
+from search.proposals.sampled import Planned
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from search import cost
-from search.study import Journal, StudyDir
+from search.planning import cost
+from search.study.folder import Journal, StudyDir
 from spaces.space import Space
 from tcpa_core.config import Flat, TrialConfig
-from tcpa_core.estimate import epoch_seconds
+from tcpa_core.training.estimate import epoch_seconds
 from tests.search.conftest import make_space
 
 MakeStudy = Callable[..., StudyDir]

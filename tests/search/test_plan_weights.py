@@ -8,14 +8,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from reports.study import Study
-from search.plan import Plan, plan_space, show_plan
-from search.request import requested_space
-from search.runs import _tags
+from reports.records.study import Study
+from search.planning.plan import Plan, plan_space, show_plan
+from search.planning.requested_space import requested_space
+from search.tracking.run_writer import _tags
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
-from tcpa_core.train import run_trial
-from tcpa_core.worker import Worker
+from tcpa_core.training.run_trial import run_trial
+from tcpa_core.training.worker import Worker
 from tests.tcpa_core.test_weights import state_of
 
 SPACE = (

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from search.race import Race
-from search.sampler import LATER, Planned, Proposal
-from search.study import StudyDir
+from search.proposals.race import Race
+from search.proposals.sampled import LATER, Planned, Proposal
+from search.study.folder import StudyDir
 from spaces.space import Space
 from spaces.verdict import FIRST_SEEDS
 from tests.search.conftest import make_space, run_stubs

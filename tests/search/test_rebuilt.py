@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from optuna.trial import FixedTrial, TrialState
 
-from search.balance import Balanced
-from search.past import Past, Spent, read_past
-from search.planner import Planner
-from search.race import Race
-from search.sampler import Design, Planned, Sampled, Source
-from search.schedule import Schedule
-from search.trainable import LAST
+from search.proposals.equal_budgets import Balanced
+from search.proposals.planner import Planner
+from search.proposals.race import Race
+from search.proposals.sampled import Design, Planned, Sampled, Source
+from search.study.state import Past, Spent, read_past
+from search.tune.early_stopping import Schedule
+from search.tune.trial_handle import LAST
 from spaces.space import Space
 from tests.search.conftest import make_space
 
@@ -300,7 +300,7 @@ def test_design_and_race(tmp_path: Path, race: bool) -> None:
 
 @pytest.mark.parametrize("kept", [8, 1000])
 def test_a_sampler_that_forgets(tmp_path: Path, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.sampler.KEPT", kept)
+    monkeypatch.setattr("search.proposals.sampled.KEPT", kept)
     space = sampled_space("tpe", budget={"trials": 24}, base={"train.epochs": 1},
                           scheduler={"name": "none"})  # fmt: skip
     check(space, tmp_path, slice(30, None, 4))

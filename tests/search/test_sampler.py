@@ -12,9 +12,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from search.optuna_log import OptunaLog
-from search.sampler import Design, Planned, Sampled, make_sampler
-from search.searcher import StudySearcher
+from search.proposals.dashboard_copy import OptunaLog
+from search.proposals.sampled import Design, Planned, Sampled, make_sampler
+from search.tune.searcher import StudySearcher
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
 from tests.search.conftest import SPACE, make_space

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from search.serving import is_open, opening, server_command
+from search.tracking.pages import is_open, opening, server_command
 from tcpa_core.errors import StudyError
 from tests.faults.servers import MlflowServer
 

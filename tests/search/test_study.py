@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from search.study import Journal, StudyDir
+from search.study.folder import Journal, StudyDir
 from tcpa_core.errors import RecordError, StudyError
 from tcpa_core.record import read_journal
 from tests.search.conftest import make_space
@@ -123,7 +123,7 @@ def test_second_driver_is_refused_by_name_until_the_first_is_gone(tmp_path: Path
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from search.study import StudyDir\n"
+        "from search.study.folder import StudyDir\n"
         "study = StudyDir.open(Path(sys.argv[1]), 'one')\n"
         "study.lock()\n"
         "print('locked', flush=True)\n"

@@ -10,9 +10,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from search.redact import without_secrets
-from search.study import Journal
-from search.tracking import Mirror, check_tracker, sync
+from search.study.folder import Journal
+from search.tracking.mirror import Mirror, check_tracker, sync
+from search.tracking.secrets import without_secrets
 from tcpa_core.errors import StudyError
 from tcpa_core.record import read_journal
 
@@ -61,8 +61,8 @@ def events() -> list[dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.tracking.RETRY_S", 0.1)
-    monkeypatch.setattr("search.tracking.BATCH_S", 0.1)
+    monkeypatch.setattr("search.tracking.mirror.RETRY_S", 0.1)
+    monkeypatch.setattr("search.tracking.mirror.BATCH_S", 0.1)
 
 
 @pytest.fixture
@@ -331,7 +331,7 @@ def test_a_damaged_journal_ends_the_mirror_with_a_sentence(empty: Path, uri: str
 
 
 def test_a_tracker_that_never_answers_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.tracking.ANSWER_S", 0.3)
+    monkeypatch.setattr("search.tracking.mirror.ANSWER_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begun = time.monotonic()
         with pytest.raises(StudyError, match=r"does not answer .*\(nothing in 0 s\)"):

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from search.confirm import chosen_point, confirmation, confirmed_name
-from search.study import Journal, StudyDir
+from search.study.folder import Journal, StudyDir
+from search.verbs.confirm import chosen_point, confirmation, confirmed_name
 from spaces.space import Space, load_space
 from tcpa_core.errors import StudyError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from spaces.ablation import Cell, DesignPoint, two_level_runs
+from spaces.designs import Cell, DesignPoint, two_level_runs
 from spaces.space import Space, load_space
 from tcpa_core.errors import ConfigError
 

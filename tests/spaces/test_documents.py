@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from spaces import reference
-from spaces.ablation import DESIGNS
-from spaces.check import paths
-from spaces.grammar import _ABLATION, _SEARCH
+from spaces.designs import DESIGNS
 from spaces.grammar_ablation import _KEYS
 from spaces.grammar_axes import _OPTIONS
+from spaces.load import _ABLATION, _SEARCH
+from spaces.setting_values import paths
 from spaces.space import Space
 from tcpa_core.config import known_paths
 from tcpa_core.errors import ConfigError

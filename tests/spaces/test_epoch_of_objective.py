@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from search.study import StudyDir
+from search.study.folder import StudyDir
 from spaces.space import Space, load_space
 from tcpa_core.errors import ConfigError
 

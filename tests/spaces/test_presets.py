@@ -10,10 +10,10 @@ import torch
 from spaces.axes import ChoiceAxis, FloatAxis
 from spaces.space import Space, load_space, preset_names
 from tcpa_core import plugins
-from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.config import METHODS, BackboneConfig
 from tcpa_core.methods.base import check_chain
-from tcpa_core.model import member_specs
+from tcpa_core.model.backbone import Backbone, load_backbone
+from tcpa_core.model.pack_model import member_specs
 from tcpa_core.protocols.base import departures, protocol_names
 from tests.spaces.trials import RandomTrial
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from spaces.sections import Objective
 from spaces.selection import Ranking, Replicate, Results, rank
-from spaces.settings import Objective
 
 ROOT = Path(__file__).parents[2]
 UP, DOWN = Objective(metric="val_accuracy"), Objective(metric="val_loss")
@@ -137,7 +137,7 @@ def test_a_goal_is_compared_in_one_place() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in sources()
-        if path != ROOT / "spaces/settings.py"
+        if path != ROOT / "spaces/sections.py"
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Compare)
         and any(
@@ -153,13 +153,13 @@ CHOOSES = {"max", "min", "sorted", "sort", "idxmax", "idxmin", "argmax", "argmin
            "lexsort"}  # fmt: skip
 GOALS = {"sign", "maximize", "better", "goal", "sign_of"}
 OTHERWISE = {
-    "reports/cross.py:rank_rows": "ranks of all levels on a data set",
-    "reports/importance.py:_judge": "what a forest explains",
+    "reports/statistics/across_data_sets.py:rank_rows": "ranks of all levels on a data set",
+    "reports/statistics/importance.py:_judge": "what a forest explains",
     "reports/plots/history.py:prepare": "the best so far of a figure",
     "reports/plots/parallel.py:prepare": "lines drawn last lie on top",
     "reports/plots/pareto.py:on_front": "a front of two measures",
-    "reports/wide.py:_places": "bold and underlined cells",
-    "search/sampler.py:_forget": "points that the sampler goes on learning from",
+    "reports/page/data_set_tables.py:_places": "bold and underlined cells",
+    "search/proposals/sampled.py:_forget": "points that the sampler goes on learning from",
 }
 """Functions that choose by a goal, but no point of a study."""
 

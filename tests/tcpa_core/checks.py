@@ -8,10 +8,16 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import FitData, MemberState, Step
-from tcpa_core.model import ModelOutput, PackModel, build_model, init_member_state, member_specs
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.pack_model import (
+    ModelOutput,
+    PackModel,
+    build_model,
+    init_member_state,
+    member_specs,
+)
 from tcpa_core.streams import Stream
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, training_step
 

@@ -12,9 +12,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import MemberState
+from tcpa_core.model.backbone import Backbone
 from tests.tcpa_core.stored import Choices, read
 
 OUR_NAMES = {

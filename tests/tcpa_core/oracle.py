@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import MemberState, Step, random_bits
+from tcpa_core.model.backbone import Backbone
 
 
 @dataclass

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tcpa_core.attention import (
+from tcpa_core.model.attention import (
     FEW_KEYS,
     FEW_ROWS,
     Backend,

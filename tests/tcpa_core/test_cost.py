@@ -14,11 +14,11 @@ from torch import Tensor
 
 from benchmarks.counts import Counts, counts, saved_bytes
 from benchmarks.step import CASES, CLASSES, VITS, Pair, unfrozen
-from tcpa_core.attention import Backend, plain_block
-from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.config import BackboneConfig
 from tcpa_core.methods.base import Step
-from tcpa_core.model import PackModel
+from tcpa_core.model.attention import Backend, plain_block
+from tcpa_core.model.backbone import Backbone, load_backbone
+from tcpa_core.model.pack_model import PackModel
 from tcpa_core.streams import Stream
 from tests.tcpa_core.tiny import tiny_backbone
 

@@ -12,8 +12,8 @@ import torch
 from tcpa_core import plugins
 from tcpa_core.config import DATASETS, DataConfig
 from tcpa_core.data import digits
-from tcpa_core.data._images import ImageSource
 from tcpa_core.data.base import SPLITS, dataset_fingerprint, load_dataset
+from tcpa_core.data.image_source import ImageSource
 from tcpa_core.errors import PluginError
 from tests.tcpa_core.data_layouts import LAYOUTS, make, picture
 

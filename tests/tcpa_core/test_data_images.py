@@ -7,8 +7,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from tcpa_core.config import DataConfig
-from tcpa_core.data._images import ImageSource
 from tcpa_core.data.base import Split, load_dataset
+from tcpa_core.data.image_source import ImageSource
 from tcpa_core.errors import ShapeError
 from tests.tcpa_core.data_layouts import make
 

@@ -8,19 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from tcpa_core.attention import Backend
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.data._cache import ImageStore
-from tcpa_core.data._images import ImageSource
 from tcpa_core.data.base import Split
+from tcpa_core.data.image_source import ImageSource
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import MemberState, Step
-from tcpa_core.model import PackModel, build_model, init_member_state
-from tcpa_core.optim import lr_at
-from tcpa_core.pack import Pack, TrialData
+from tcpa_core.model.attention import Backend
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.pack_model import PackModel, build_model, init_member_state
 from tcpa_core.record import EpochReport
 from tcpa_core.streams import Stream
+from tcpa_core.training.optim import lr_at
+from tcpa_core.training.pack import Pack, TrialData
 from tests.tcpa_core import checks, oracle
 from tests.tcpa_core.checks import close
 from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, trial

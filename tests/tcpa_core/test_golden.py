@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tcpa_core.attention import Backend
-from tcpa_core.model import PackModel
+from tcpa_core.model.attention import Backend
+from tcpa_core.model.pack_model import PackModel
 from tests.tcpa_core import golden, oracle
 
 NAMES = golden.file_names()

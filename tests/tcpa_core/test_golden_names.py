@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tcpa_core.methods.base import Step
-from tcpa_core.model import PackModel
+from tcpa_core.model.pack_model import PackModel
 from tests.tcpa_core import golden
 
 L, D, H, E, S, P, K, CLASSES = 2, 32, 4, 8, 17, 3, 2, 5

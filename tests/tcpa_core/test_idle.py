@@ -11,7 +11,7 @@ from PIL import Image
 from tcpa_core import plugins
 from tcpa_core.config import METHODS, TrialConfig, method_config
 from tcpa_core.methods.base import Step
-from tcpa_core.model import PackModel
+from tcpa_core.model.pack_model import PackModel
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, training_step
 
 IDS = ("d", "w")

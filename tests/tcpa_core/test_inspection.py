@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from tcpa_core.checkpoint import save_checkpoint
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.inspection import (
@@ -24,7 +23,8 @@ from tcpa_core.inspection import (
     inspect_trial,
 )
 from tcpa_core.methods.base import Step
-from tcpa_core.model import SingleModel, build_model
+from tcpa_core.model.pack_model import SingleModel, build_model
+from tcpa_core.training.checkpoint import save_checkpoint
 from tests.tcpa_core import oracle
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, trial
 

@@ -7,11 +7,11 @@ import timm
 import torch
 from torch import Tensor
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import Step
-from tcpa_core.model import PackModel, build_model, init_member_state, member_specs
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.pack_model import PackModel, build_model, init_member_state, member_specs
 from tests.tcpa_core import oracle
 from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from tcpa_core import plugins
-from tcpa_core.backbone import Backbone
-from tcpa_core.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.config import METHODS, TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import FitData, Step, pack_capacity
-from tcpa_core.model import PackModel, init_member_state
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.pack_model import PackModel, init_member_state
 from tcpa_core.streams import Stream
+from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, training_step, trial
 
 CHAINS = [[name] for name in plugins.names(METHODS)]

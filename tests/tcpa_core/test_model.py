@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from tcpa_core.attention import Backend
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import CheckpointError, ConfigError, ShapeError
 from tcpa_core.methods.base import Step, pack_key
-from tcpa_core.model import ModelOutput, PackModel, build_model, init_member_state
+from tcpa_core.model.attention import Backend
+from tcpa_core.model.pack_model import ModelOutput, PackModel, build_model, init_member_state
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, training_step, trial
 
 EVAL = Step.evaluation(1)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tcpa_core.backbone import load_backbone
-from tcpa_core.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import WeightsError
-from tcpa_core.model import build_model
-from tcpa_core.train import load_trained
+from tcpa_core.model.backbone import load_backbone
+from tcpa_core.model.pack_model import build_model
+from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
+from tcpa_core.training.run_trial import load_trained
 from tests.tcpa_core.test_backbone import nano_state
 
 

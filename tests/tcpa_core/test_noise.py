@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import MemberState, Step, pack_key, random_bits
-from tcpa_core.model import PackModel
-from tcpa_core.noise import has_noise, noisy
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.noise import has_noise, noisy
+from tcpa_core.model.pack_model import PackModel
 from tests.tcpa_core import checks
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, trial
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from tcpa_core.config import OptimConfig
 from tcpa_core.methods.base import ParamSpec, pack_key
-from tcpa_core.optim import PackOptimizer, lr_at
+from tcpa_core.training.optim import PackOptimizer, lr_at
 from tests.tcpa_core.tiny import trial
 
 SHAPES = [{"w": (3, 4), "b": (3,)}, {"w": (2, 4), "b": (2,)}]

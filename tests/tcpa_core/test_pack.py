@@ -9,15 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from tcpa_core.backbone import Backbone, load_backbone
-from tcpa_core.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.config import ADDED, BackboneConfig, TrialConfig
-from tcpa_core.data._images import ImageSource
+from tcpa_core.data.image_source import ImageSource
 from tcpa_core.errors import CheckpointError
-from tcpa_core.pack import Diverged, Member, Pack, TrialData, load_trial_data
+from tcpa_core.model.backbone import Backbone, load_backbone
 from tcpa_core.record import EpochReport
-from tcpa_core.train import load_trained, run_trial
-from tcpa_core.worker import Worker
+from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
+from tcpa_core.training.pack import Diverged, Member, Pack, TrialData, load_trial_data
+from tcpa_core.training.run_trial import load_trained, run_trial
+from tcpa_core.training.worker import Worker
 
 BASE = {"data.name": "folder", "train.batch_size": 8, "train.epochs": 3, "optim.lr": 0.01}
 
@@ -220,7 +220,7 @@ def test_frozen_blocks_see_every_image_once(
     assert _runs_of_the_first_block(backbone, Pack(backbone, data), noisy) == [
         train + val, train, train, test,
     ]  # fmt: skip
-    monkeypatch.setattr("tcpa_core.pack.free_bytes", lambda device: 10_000)
+    monkeypatch.setattr("tcpa_core.training.pack.free_bytes", lambda device: 10_000)
     full = [train + val] * 3 + [test]
     assert _runs_of_the_first_block(backbone, Pack(backbone, data), _partial(images)) == full
 
@@ -236,7 +236,7 @@ def test_kept_tokens_change_nothing(
     config = _partial(images, **{"partial.num_blocks": num_blocks})
     reports, tested, costs = [], [], []
     for free in (10_000, 10**12):
-        monkeypatch.setattr("tcpa_core.pack.free_bytes", lambda device, free=free: free)
+        monkeypatch.setattr("tcpa_core.training.pack.free_bytes", lambda device, free=free: free)
         pack = Pack(backbone, data)
         member = pack.new_member("x", config)
         reports.append([epoch[0] for epoch in _run(pack, [member], 3)])

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import ssf
 from tcpa_core.methods.base import MemberState, Step, random_bits
-from tcpa_core.model import PackModel, build_model, init_member_state
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.pack_model import PackModel, build_model, init_member_state
 from tests.tcpa_core import checks
 from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
 

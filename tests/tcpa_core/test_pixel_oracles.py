@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import damvp
 from tcpa_core.methods.base import MemberState, Step
-from tcpa_core.model import PackModel
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.pack_model import PackModel
 from tests.tcpa_core import checks
 from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
 

@@ -13,16 +13,16 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tcpa_core.backbone import Backbone, load_backbone
 from tcpa_core.config import BackboneConfig
 from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.methods._output_maps import frequency_map, semantic_map
 from tcpa_core.methods.base import FitData, Step, method_class
 from tcpa_core.methods.damvp import cluster, frozen_features
-from tcpa_core.model import PackModel, init_member_state, member_specs
-from tcpa_core.pack import Pack, TrialData
+from tcpa_core.model.backbone import Backbone, load_backbone
+from tcpa_core.model.pack_model import PackModel, init_member_state, member_specs
 from tcpa_core.record import EpochReport
 from tcpa_core.streams import Stream
+from tcpa_core.training.pack import Pack, TrialData
 from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
 
 EVAL = Step.evaluation(1)

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import tcpa_core.probe
-from tcpa_core.backbone import load_backbone
+import tcpa_core.training.probe
 from tcpa_core.config import BackboneConfig, TrialConfig
 from tcpa_core.errors import OutOfMemoryError
 from tcpa_core.methods.base import pack_capacity
-from tcpa_core.pack import Pack, load_trial_data
-from tcpa_core.probe import pack_size
+from tcpa_core.model.backbone import load_backbone
+from tcpa_core.training.pack import Pack, load_trial_data
+from tcpa_core.training.probe import pack_size
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def set_speed(monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float]) -> lis
             raise MemoryError("too much")
         return seconds[len(configs)]
 
-    monkeypatch.setattr(tcpa_core.probe, "_fastest_step", step)
+    monkeypatch.setattr(tcpa_core.training.probe, "_fastest_step", step)
     return tried
 
 
@@ -75,8 +75,8 @@ def test_memory_bounds_it(pack: Pack, tmp_path: Path, monkeypatch: pytest.Monkey
     set_speed(monkeypatch, {1: 1.0, 2: 1.0, 4: 1.0})
     assert pack_size(pack, config(), cache_dir=tmp_path).members == 4
     used = iter([0, 100, 220, 440])
-    monkeypatch.setattr(tcpa_core.probe, "_used_bytes", lambda device: next(used))
-    monkeypatch.setattr(tcpa_core.probe, "free_bytes", lambda device: 500)
+    monkeypatch.setattr(tcpa_core.training.probe, "_used_bytes", lambda device: next(used))
+    monkeypatch.setattr(tcpa_core.training.probe, "free_bytes", lambda device: 500)
     found = pack_size(pack, config(), cache_dir=tmp_path / "other")
     assert found.members == 2, "four members need 440 of the 400 bytes that may be used"
 

@@ -7,12 +7,12 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ShapeError
 from tcpa_core.methods.base import MemberState, Step, random_bits
-from tcpa_core.model import PackModel, init_member_state
-from tcpa_core.pack import _loss
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.pack_model import PackModel, init_member_state
+from tcpa_core.training.pack import _loss
 from tests.tcpa_core import checks
 from tests.tcpa_core.checks import close
 from tests.tcpa_core.tiny import GEOMETRY, KINDS, NUM_CLASSES, images, tiny_backbone, trial

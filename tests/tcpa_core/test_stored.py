@@ -15,10 +15,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import Step
-from tcpa_core.model import PackModel
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.pack_model import PackModel
 from tcpa_core.streams import Stream
 from tests.tcpa_core import golden, oracle
 

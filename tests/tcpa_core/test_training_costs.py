@@ -2,8 +2,8 @@
 
 import pytest
 
-from tcpa_core.costs import SAMPLES, training_costs
-from tcpa_core.model import PackModel
+from tcpa_core.model.pack_model import PackModel
+from tcpa_core.training.costs import SAMPLES, training_costs
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, trial
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import MemberState, Step
-from tcpa_core.model import PackModel, build_model, init_member_state
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.pack_model import PackModel, build_model, init_member_state
 from tests.tcpa_core import checks, oracle
 from tests.tcpa_core.checks import close
 from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial

@@ -14,17 +14,17 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from tcpa_core.backbone import (
+from tcpa_core.config import BackboneConfig, DataConfig
+from tcpa_core.errors import ConfigError, WeightsError
+from tcpa_core.model.backbone import (
     NANO_GEOMETRY,
     Backbone,
     backbone_names,
     load_backbone,
     weights_fingerprint,
 )
-from tcpa_core.config import BackboneConfig, DataConfig
-from tcpa_core.errors import ConfigError, WeightsError
-from tcpa_core.preprocessing import NAMED
-from tcpa_core.timm_names import published, same_shape
+from tcpa_core.model.preprocessing import NAMED
+from tcpa_core.model.timm_names import published, same_shape
 from tests.tcpa_core.test_backbone import DEIT, nano_state, to_jax
 
 State = dict[str, Tensor]

@@ -8,9 +8,9 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from tcpa_core.backbone import Backbone
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import Step
+from tcpa_core.model.backbone import Backbone
 from tcpa_core.streams import Stream
 
 NUM_CLASSES = 5

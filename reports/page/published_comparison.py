@@ -1,0 +1,153 @@
+"""Published numbers that may stand beside ours, and sentences on those that may not.
+
+A number stands beside a study only where both are of one data set, with as many training images,
+one backbone, one image size and one way to select the epoch.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+import pandas as pd
+
+from reports.frames import Frames
+from reports.page.level_tables import Reference
+from reports.statistics.across_data_sets import dataset_of
+from reports.statistics.published import BACKBONE, VTAB_TRAIN_IMAGES, load_reference
+
+SELECTIONS = {"best_val": "best val epoch", "best_val_loss": "best val loss epoch",
+              "last_epoch": "last epoch", "best_test_epoch": "best test epoch"}  # fmt: skip
+"""Our `train.selection` in the words of reference.csv."""
+
+DATASETS = {
+    "cifar": "cifar100", "cifar-100": "cifar100", "cifar-10": "cifar10", "cub_200_2011": "cub",
+    "food-101": "food101", "oxford_flowers102": "flowers", "oxfordflower": "flowers",
+    "flowers-102": "flowers", "stanford-dogs": "dogs",
+}  # fmt: skip
+"""Usual folder names that differ from the data set's name in reference.csv."""
+
+IN21K = re.compile(r"vit_base_patch16_224(\.(augreg|orig)_in21k|_in21k)")
+"""timm's names of the published backbone."""
+
+Ours = Mapping[str, tuple[Any, ...]]
+"""What the study's trials have, per column of the reference table; several values: they differ."""
+
+
+def references_for(found: Frames) -> tuple[tuple[Reference, ...], list[str]]:
+    """Published accuracies for a study of one data set, and sentences on those held back."""
+    frame, used = load_reference(), found.used
+    names = [DATASETS.get(name.lower(), name.lower()) for name in map(str, dataset_of(used))]
+    of_ours = frame[(frame["metric"] == "accuracy") & frame["dataset"].isin(names)]
+    if of_ours.empty:
+        return (), []
+    if len(set(names)) > 1:
+        about = f"published numbers for {', '.join(sorted(set(of_ours['dataset'])))}"
+        return (), [f"{len(of_ours)} {about} are not shown beside ours: this study has several "
+                    "data sets."]  # fmt: skip
+    ours = _ours(found)
+    agrees = pd.DataFrame({
+        name: of_ours[name].map(lambda theirs, name=name: ours[name] == (theirs,))
+        for name in ours
+    })  # fmt: skip
+    shown = of_ours[agrees.all(axis=1)].to_dict("records")
+    return tuple(_reference(row) for row in shown), _held_back(of_ours, agrees, ours)
+
+
+def _reference(row: Mapping[Any, Any]) -> Reference:
+    return Reference(
+        method=row["method"],
+        source=f"{row['source']} {row['table']}",
+        accuracy=row["value"],
+        caveat=row["caveat"],
+        benchmark=row["benchmark"],
+        backbone=f"{row['backbone']}, {row['img_size']} px",
+        selection=row["selection"],
+    )
+
+
+def _ours(found: Frames) -> Ours:
+    """What has to agree, as the trials have it."""
+    used = found.used
+    return {
+        "backbone": _values(used, ("backbone.name", "backbone.weights"), _backbone),
+        "img_size": _values(used, ("backbone.name", "backbone.img_size"), _img_size),
+        "train_images": _train_images(found),
+        "selection": _values(
+            used, ("train.selection",), lambda name: SELECTIONS.get(str(name), str(name))
+        ),
+    }
+
+
+def _values(
+    trials: pd.DataFrame, names: Sequence[str], read: Callable[..., Any]
+) -> tuple[Any, ...]:
+    """Distinct values of what some settings mean together; None: not set."""
+    columns = trials.reindex(columns=list(names)).astype(object)
+    columns = columns.where(columns.notna(), None).drop_duplicates()
+    return tuple(dict.fromkeys(read(*row) for row in columns.itertuples(index=False)))
+
+
+def _backbone(name: Any, weights: Any) -> str:
+    if weights == "random":
+        return f"{name} with random weights"
+    return BACKBONE if IN21K.fullmatch(str(name)) else str(name)
+
+
+def _img_size(name: Any, size: Any) -> int | str:
+    """Pixels; where none are set the model's own, as far as its name says them."""
+    if size is not None:
+        return int(size)
+    in_name = re.search(r"_(\d{3})(?![0-9])", str(name))
+    return int(in_name[1]) if in_name else "the model's own"
+
+
+def _train_images(found: Frames) -> tuple[int | None, ...]:
+    """Images that are trained on: those of an epoch, as its speed tells them.
+
+    Without an epoch, or with one that leaves images out, those that VTAB-1k's layout has.
+    """
+    used, epochs = found.used, found.epochs
+    if not used.reindex(columns=["train.drop_last"]).eq(True).any(axis=None):
+        rows = epochs[epochs["trial"].isin(used["trial"])]
+        counted = (rows["images_per_s"] * rows["duration_s"]).dropna().round().astype(int)
+        if len(counted):
+            return tuple(counted.drop_duplicates().tolist())
+    return _values(used, ("data.name", "data.train_on"), _listed_images)
+
+
+def _listed_images(name: Any, train_on: Any) -> int | None:
+    if name != "vtab1k":
+        return None
+    return VTAB_TRAIN_IMAGES if train_on == "train_and_val" else VTAB_TRAIN_IMAGES - 200
+
+
+_ASPECTS: Mapping[str, str] = {
+    "backbone": "{n} of another backbone ({theirs}; ours: {ours})",
+    "img_size": "{n} at another image size ({theirs} pixels; ours: {ours})",
+    "train_images": "{n} trained on another number of images ({theirs}; ours: {ours})",
+    "selection": "{n} select the epoch otherwise ({theirs}; ours: {ours})",
+}
+
+
+def _held_back(rows: pd.DataFrame, agrees: pd.DataFrame, ours: Ours) -> list[str]:
+    """One sentence that says how many numbers are not shown, and each reason with its count."""
+    count = int((~agrees.all(axis=1)).sum())
+    if not count:
+        return []
+    reasons = []
+    for name, text in _ASPECTS.items():
+        theirs = rows.loc[~agrees[name], name]
+        if len(theirs):
+            values = dict.fromkeys(map(_text, theirs))
+            mine = " and ".join(map(_text, ours[name])) or "unknown"
+            reasons.append(text.format(n=len(theirs), theirs=" or ".join(values), ours=mine))
+    dataset = rows["dataset"].iloc[0]
+    return [f"{count} published numbers for {dataset} are not shown beside ours: "
+            f"{'; '.join(reasons)}."]  # fmt: skip
+
+
+def _text(value: Any) -> str:
+    if value is None or value is pd.NA:
+        return "unknown"
+    return f"{value:,}" if isinstance(value, Integral) else str(value)

@@ -1,0 +1,1 @@
+"""What a study recorded, read from its folder or from MLflow."""

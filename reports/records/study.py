@@ -1,0 +1,157 @@
+"""What a study's `study.yaml` says about itself: its name, its space, and what it optimises."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from spaces.reader import read_stored
+from spaces.sections import Objective
+from tcpa_core.errors import RecordError, StudyError
+
+KINDS = ("search", "ablation")
+EPOCH_METRICS = ("val_accuracy", "val_loss", "train_loss")
+"""Metrics with a value per epoch, for learning curves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study's own description. `document` is `study.yaml` as plain JSON values."""
+
+    document: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, study_dir: Path) -> Self:
+        """Read `study.yaml` of a study folder.
+
+        Raises:
+            StudyError: The folder or its study.yaml is missing.
+            RecordError: The file is no YAML mapping or its kind is not known.
+        """
+        path = study_dir / "study.yaml"
+        if not path.is_file():
+            what = "has no study.yaml" if study_dir.is_dir() else "does not exist"
+            raise StudyError(
+                f"{study_dir} {what}, so it is no study folder; studies lie in ROOT/STUDY, "
+                "see --root."
+            )
+        document = read_stored(path)
+        kind = document.get("kind") if isinstance(document, dict) else None
+        if kind not in KINDS:
+            raise RecordError(f"{path}: kind must be one of {', '.join(KINDS)}, got {kind!r}.")
+        if not _is_space(document.get("space") or {}):
+            raise RecordError(
+                f"{path} is not a valid study description: 'space' is missing or not a mapping."
+            )
+        return cls(document)
+
+    @property
+    def name(self) -> str:
+        return str(self.document.get("name", ""))
+
+    @property
+    def kind(self) -> str:
+        """ "search" or "ablation"."""
+        return str(self.document["kind"])
+
+    @property
+    def space(self) -> Mapping[str, Any]:
+        """The space as resolved when the study was made."""
+        return self.document.get("space") or {}
+
+    @property
+    def preprocessing(self) -> list[Mapping[str, Any]]:
+        """What becomes of images in front of each backbone; [] in studies of older versions."""
+        found = self.document.get("preprocessing") or []
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What the study optimises, the leading one first; val_accuracy if it says nothing."""
+        return _objectives(self.space)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Those that every point is to have, or has at most in a race; () if it does not say."""
+        return tuple(_seeds(self.space))
+
+    @property
+    def races(self) -> bool:
+        """Whether the rows of an ablation were dropped once they were clearly worse."""
+        return bool(self._ablation.get("race"))
+
+    @property
+    def is_fraction(self) -> bool:
+        """Whether its design is a fraction of all combinations."""
+        return self._ablation.get("design") == "fractional_factorial"
+
+    @property
+    def _ablation(self) -> Mapping[str, Any]:
+        return self.space.get("ablation") or {}
+
+    @property
+    def selects(self) -> bool:
+        """Whether one point is selected, and alone read on test; else every row is an answer."""
+        return self.kind == "search" or self._ablation.get("test") == "winner"
+
+    @property
+    def data(self) -> Sequence[Mapping[str, Any]]:
+        """What was in each data set when the study was made; () in records of older versions."""
+        found = self.document.get("data")
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else ()
+
+    def data_of(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The data set that a trial with these settings uses; {} where it is not recorded."""
+        for one in self.data:
+            settings = one.get("settings") or {}
+            if all(params.get(path) == value for path, value in settings.items()):
+                return one
+        return {}
+
+    def data_notes(self) -> list[str]:
+        """Sentences on the data that every report of the study has to say."""
+        notes = [
+            f"data {one.get('name')}: {note}" for one in self.data for note in one.get("notes", ())
+        ]
+        for change in self.document.get("accepted_changes") or ():
+            recorded, found = change["recorded"], change["found"]
+            parts = [
+                f"{name} ({old} recorded, {found[name]} found)" for name, old in recorded.items()
+            ]
+            notes.append(
+                f"Went on at {change['at']} with other {' and '.join(recorded)} than study "
+                f"{change['study']!r} recorded: {'; '.join(parts)}."
+            )
+        return notes
+
+    @property
+    def axes(self) -> Mapping[str, Mapping[str, Any]]:
+        """Searched settings by dotted path, as they stand in the space; {} in an ablation."""
+        return self.space.get("axes") or {}
+
+    @property
+    def curve_metric(self) -> str:
+        """The leading objective if it is measured each epoch, else val_accuracy."""
+        leading = self.objectives[0].metric
+        return leading if leading in EPOCH_METRICS else "val_accuracy"
+
+
+def _objectives(space: Mapping[str, Any]) -> tuple[Objective, ...]:
+    raw = space.get("objective") or {}
+    return tuple(Objective.model_validate(one) for one in (raw if isinstance(raw, list) else [raw]))
+
+
+def _seeds(space: Mapping[str, Any]) -> list[int]:
+    return list((space.get("ablation") or space).get("seeds") or [])
+
+
+def _is_space(space: Any) -> bool:
+    """Whether the parts that reports read, as far as given, are what a space has."""
+    if not isinstance(space, dict):
+        return False
+    if not all(isinstance(space.get(key) or {}, dict) for key in ("axes", "ablation")):
+        return False
+    try:
+        return bool(_objectives(space)) and all(type(seed) is int for seed in _seeds(space))
+    except (ValueError, TypeError, AttributeError):
+        return False

@@ -1,0 +1,39 @@
+"""The table of a race: rows were compared on the way, so it has a verdict and no single tests."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from reports.records.study import Study
+from reports.tables import replicates
+from spaces.verdict import decide, looks
+
+_UNTESTED = {"test": "", "p": None, "p_holm": None, "family": 0}
+
+
+def untested(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of ABLATION_COLUMNS without their tests."""
+    return [{**row, **_UNTESTED} for row in rows]
+
+
+def verdict(trials: pd.DataFrame, study: Study) -> str:
+    """How the race stands, in words; "" before a row has a cell."""
+    metric, sign = study.objectives[0].metric, study.objectives[0].sign
+    values: dict[str, dict[int, float | None]] = {}
+    has_ended = ~trials["status"].isin(["planned", "running"])
+    every = zip(trials["cells"], replicates(trials, metric), has_ended, strict=True)
+    for cells, one, ended in every:
+        for cell in json.loads(cells):
+            row = values.setdefault(cell["level"], {})
+            if ended:
+                row[one.seed] = None if one.value is None else sign * one.value
+    if not values:
+        return ""
+    most = looks(len(study.seeds))
+    return (
+        "This is a race: rows are compared before every further seed and drop out once clearly "
+        f"worse, so the table has no p, and its intervals are those of one look of up to {most}. "
+        f"Corrected for rows and looks: {decide(values, study.seeds, races=True)}"
+    )

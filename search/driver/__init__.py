@@ -1,0 +1,1 @@
+"""One run of a study, by its only driver."""

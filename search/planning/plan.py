@@ -1,0 +1,351 @@
+"""What a study will do, and every check that can fail before a trial starts."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from search.planning import cost
+from search.planning.requested_space import check_sampler
+from search.study.address import database_of, local_folder, recorded_uri, resolved_uri
+from search.study.folder import StudyDir
+from search.study.identity import configs_of, joined
+from search.tracking.secrets import with_secrets, without_secrets
+from spaces.axes import ChoiceAxis, label
+from spaces.space import Space
+from tcpa_core.config import BackboneConfig, DataConfig, Flat, TrialConfig
+from tcpa_core.data._cache import cache_root
+from tcpa_core.data.base import Dataset, DataSummary, load_dataset
+from tcpa_core.errors import ConfigError
+from tcpa_core.methods.base import deviations, method_class
+from tcpa_core.model.backbone import Backbone, check_size, load_backbone, weights_fingerprint
+from tcpa_core.model.pack_model import PackModel
+from tcpa_core.model.preprocessing import Preprocessing
+from tcpa_core.protocols.base import load_protocol
+from tcpa_core.training.estimate import epoch_seconds
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total)."""
+
+LISTING = ("data.name", "data.root", "data.val_fraction", "data.split_seed", "data.group")
+"""Settings that choose the images of the splits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A study that passed every check. Nothing has been written yet."""
+
+    space: Space
+    name: str
+    root: Path
+    tracking_uri: str
+    """"": the database of `root`."""
+    fingerprints: Mapping[str, str]
+    data: Mapping[DataConfig, DataSummary]
+    """What is in each data set."""
+    num_trials: int | None
+    """None: the budget is in hours only."""
+    num_points: int | None
+    """Distinct points of the space; None: infinite."""
+    most_epochs: int
+    preprocessing: tuple[tuple[str, Preprocessing], ...]
+    """Backbones by name, and what becomes of images in front of each."""
+    cost: str
+    """A sentence on the time it will take."""
+    warnings: tuple[str, ...]
+    undecoded: tuple[int, int]
+    """Images that the cache lacks, and their size in bytes once they are decoded into it."""
+    deviations: tuple[str, ...]
+    """Where trials differ from the protocol and the methods they claim, and what no setting of
+    the protocol reproduces."""
+
+    def create(self) -> StudyDir:
+        """Make the study folder, once weights of the hub are fetched.
+
+        Raises:
+            WeightsError: The hub does not answer.
+            StudyError: The folder cannot be written.
+        """
+        for config in dict.fromkeys(config.backbone for config in configs_of(self.space)):
+            if _from_hub(config):
+                load_backbone(config)
+        uri = without_secrets(self.tracking_uri)
+        data = [
+            summary.as_dict() | {"settings": {path: flat[path] for path in LISTING}}
+            for config, summary in self.data.items()
+            for flat in [{f"data.{key}": value for key, value in config.model_dump().items()}]
+        ]
+        return StudyDir.create(
+            self.root,
+            self.name,
+            self.space,
+            self.fingerprints,
+            uri,
+            data,
+            preprocessing=[{"backbone": n, **found.as_dict()} for n, found in self.preprocessing],
+        )
+
+
+def plan_space(
+    space: Space,
+    name: str,
+    root: Path,
+    *,
+    tracking_uri: str | None = None,
+    probe: bool = False,
+    keep_images: bool = False,
+    progress: Progress | None = None,
+) -> Plan:
+    """Check a space, its data, its weights, the folder and the tracker; nothing is written.
+
+    Args:
+        name: Of the study.
+        probe: Train a few steps of every method to tell the cost; otherwise it is told from the
+            trials on record below `root`.
+        keep_images: Keep what is decoded for the check in the cache: the study starts at once.
+        progress: Told of images decoded, as by `load_dataset`.
+
+    Raises:
+        TcpaError: Something is wrong; nothing was started or written.
+    """
+    check_sampler(space.sampler.name)
+    root = local_folder(root)
+    StudyDir.check_free(root, name)
+    of_space = (*_idle(space), *_drawn_apart(space))
+    configs = configs_of(space)
+    backbones, datasets, preprocessing = _check_parts(configs, keep_images, progress)
+    _check_sizes(space, backbones)
+    data = {config: found.summary for (config, _), found in datasets.items()}
+    uri = recorded_uri(resolved_uri(with_secrets(tracking_uri or "")), root)
+    if uri:
+        from search.tracking.mirror import check_tracker  # loads MLflow
+
+        check_tracker(uri)
+    size = space.size()
+    num_trials = _num_trials(space, size)
+    rates = cost.probed(space, _measure) if probe else cost.recorded(root)
+    return Plan(
+        space=space,
+        name=name,
+        root=root,
+        tracking_uri=uri,
+        fingerprints={
+            "data": joined(summary.fingerprint for summary in data.values()),
+            "weights": joined(weights_fingerprint(config) for config in backbones),
+        },
+        data=data,
+        num_trials=num_trials,
+        num_points=size,
+        most_epochs=max(config.train.epochs for config in configs),
+        preprocessing=preprocessing,
+        cost=cost.describe(space, num_trials, rates),
+        warnings=(*_warnings(backbones.values(), data.values()), *of_space),
+        undecoded=_undecoded(datasets.values()),
+        deviations=_deviations(configs),
+    )
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """Print what the study will do."""
+    space = plan.space
+    table = Table(title=f"plan of {plan.name}", show_header=False, title_justify="left")
+    for key, value in _rows(plan):
+        table.add_row(key, Text(value))
+    console.print(table)
+    if space.axes:
+        axes = Table("axis", "range", "when", title_justify="left")
+        for path, axis in space.axes.items():
+            shown = axis.as_dict()
+            when = shown.pop("when", "")
+            axes.add_row(path, Text(str(shown)), Text(str(when)))
+        console.print(axes)
+    for deviation in plan.deviations:
+        console.print(f"deviation: {deviation}", markup=False)
+    for warning in plan.warnings:
+        console.print(f"warning: {warning}", markup=False)
+
+
+def _rows(plan: Plan) -> list[tuple[str, str]]:
+    space = plan.space
+    trials = "until the budget is spent" if plan.num_trials is None else str(plan.num_trials)
+    if space.ablation and space.ablation.race:
+        trials = f"at most {trials}: rows that are clearly worse get fewer seeds"
+    design = space.ablation.design if space.ablation else f"{space.sampler.name} sampler"
+    fraction, aliases = space.ablation.fraction() if space.ablation else ("", [])
+    design += f": {fraction}" if fraction else ""
+    if space.sampler.per:
+        design += " for each method, equal budgets"
+    scheduler = "none" if space.ablation else space.scheduler.name
+    budget = {k: v for k, v in space.budget.model_dump().items() if v is not None}
+    return [
+        ("kind", f"{'ablation' if space.ablation else 'search'} ({design}, scheduler {scheduler})"),
+        ("trials", trials),
+        (
+            "distinct points",
+            "infinite (continuous axes)" if plan.num_points is None else str(plan.num_points),
+        ),
+        ("epochs", f"at most {plan.most_epochs} a trial"),
+        ("seeds", ", ".join(map(str, space.seeds))),
+        *(("aliases" if n == 0 else "", line) for n, line in enumerate(aliases)),
+        ("budget", ", ".join(f"{k} {v}" for k, v in budget.items()) or "the whole design"),
+        ("cost", plan.cost),
+        *(("data", _about(summary)) for summary in plan.data.values()),
+        *_decoding(plan),
+        ("weights", plan.fingerprints["weights"]),
+        *(("images", f"{found} ({name})") for name, found in plan.preprocessing),
+        ("study folder", str(plan.root / plan.name)),
+        ("MLflow", without_secrets(plan.tracking_uri) or str(database_of(plan.root))),
+    ]
+
+
+def _decoding(plan: Plan) -> list[tuple[str, str]]:
+    """What the study will decode before its first trial; none where the cache has all of it."""
+    images, size = plan.undecoded
+    text = f"{images:,} images will be decoded into {cache_root()} ({size / 1e6:,.1f} MB)"
+    return [("", text)] if images else []
+
+
+def _deviations(configs: list[TrialConfig]) -> tuple[str, ...]:
+    """Deviations of all trials, then what the protocols have that is not reproduced."""
+    counts = Counter(text for config in configs for text in deviations(config))
+    found = [text if n == len(configs) else f"{text}, in some trials" for text, n in counts.items()]
+    for name in dict.fromkeys(config.protocol for config in configs):
+        if name is not None:
+            found += [f"{line} ({name})" for line in load_protocol(name).not_reproduced]
+    return tuple(found)
+
+
+def _idle(space: Space) -> list[str]:
+    """Axes and levels that are told apart in vain.
+
+    Raises:
+        ConfigError: An axis changes nothing at all.
+    """
+    lines = []
+    for path, at in ({} if space.ablation else space.idle_axes()).items():
+        if at is None:
+            raise ConfigError(
+                f"axis {path} changes nothing: with the other settings of the space it is never "
+                "read, so that its values are one and the same point; remove it, or change those."
+            )
+        shown = ", ".join(f"{other}={label(value)}" for other, value in at.items() if other != path)
+        lines.append(
+            f"axis {path} changes nothing at some points, for example at {shown}; its values there "
+            "are one and the same point. A condition ('when') leaves it out."
+        )
+    for factor, levels in space.equal_levels().items():
+        lines.append(
+            f"levels {' and '.join(levels)} of {factor} are one and the same trial"
+            f"{' at some points' if space.ablation and factor in space.ablation.factors else ''}: "
+            "what differs changes nothing there."
+        )
+    return lines
+
+
+_JOINT = ("cmaes", "gp", "nsga2", "qmc")
+"""Samplers that draw axes together, and at random those that are not the same in every trial."""
+
+
+def _drawn_apart(space: Space) -> list[str]:
+    """What the sampler of a search draws without what it knows."""
+    if space.ablation or space.sampler.name not in _JOINT:
+        return []
+    spaces = space.per_method() if space.sampler.per else {"": space}
+    lines = []
+    for chain, one in spaces.items():
+        apart = one.shifting_axes()
+        why = "not in every trial, or their bounds follow other axes"
+        if space.sampler.name == "cmaes":
+            apart = [p for p, a in one.axes.items() if p in apart or isinstance(a, ChoiceAxis)]
+            why += ", or choices"
+        if apart:
+            lines.append(
+                f"sampler {space.sampler.name!r} draws {', '.join(apart)} at random, each by itself"
+                f"{f', for {chain}' if chain else ''} ({why}); 'tpe' learns all axes."
+            )
+    return lines
+
+
+def _measure(params: Flat) -> tuple[float, str]:
+    """Seconds of an epoch; weights of the hub would be fetched, and random ones take as long."""
+    config = TrialConfig.from_flat(params)
+    if _from_hub(config.backbone):
+        config = config.replace_paths({"backbone.weights": "random"})
+    return epoch_seconds(config)
+
+
+def _num_trials(space: Space, size: int | None) -> int | None:
+    if space.ablation:
+        return len(space.design())
+    limit = space.budget.trials
+    if space.sampler.per and limit is not None:
+        limit = (space.trials_per_method() or 0) * len(space.axes["methods"].ends())
+    if size is None:
+        return limit
+    every = size * len(space.seeds)
+    return every if limit is None else min(limit, every)
+
+
+def _check_parts(
+    configs: list[TrialConfig], keep_images: bool, progress: Progress | None
+) -> tuple[
+    dict[BackboneConfig, Backbone],
+    dict[tuple[DataConfig, int], Dataset],
+    tuple[tuple[str, Preprocessing], ...],
+]:
+    """Decode the data, load the weights and fit the methods to them, before a trial has to."""
+    backbones: dict[BackboneConfig, Backbone] = {}
+    data: dict[tuple[DataConfig, int], Dataset] = {}
+    preprocessing: dict[tuple[str, Preprocessing], None] = {}
+    for config in configs:
+        if config.backbone not in backbones:
+            backbones[config.backbone] = load_backbone(config.backbone, fetch=False)
+        backbone = backbones[config.backbone]
+        preprocessing[config.backbone.name, backbone.preprocessing(config.data)] = None
+        source = (config.data, backbone.img_size)
+        if source not in data:
+            data[source] = load_dataset(
+                config.data, backbone.img_size, progress=progress, keep=keep_images
+            )
+        PackModel(backbone, [config], data[source].num_classes)
+        for name in config.methods:
+            method_class(name).check_classes(config, data[source].class_names)
+    return backbones, data, tuple(preprocessing)
+
+
+def _undecoded(data: Iterable[Dataset]) -> tuple[int, int]:
+    """Images that are not in the cache, and their size in bytes."""
+    stores = {split.images for dataset in data for split in dataset.splits.values()}
+    passing = [images for images in stores if not images.is_kept]
+    return sum(map(len, passing)), sum(images.pixels.nbytes for images in passing)
+
+
+def _warnings(backbones: Iterable[Backbone], data: Iterable[DataSummary]) -> tuple[str, ...]:
+    """What weights and data ask every user to know, each sentence once."""
+    lines = [line for backbone in backbones for line in backbone.warnings]
+    lines += [line for summary in data for line in summary.warnings()]
+    return tuple(dict.fromkeys(lines))
+
+
+def _about(summary: DataSummary) -> str:
+    sizes = ", ".join(f"{n:,} {split}" for split, n in summary.sizes.items())
+    return (
+        f"{summary.name}: {len(summary.class_names)} classes, {sizes} ({summary.fingerprint[:16]})"
+    )
+
+
+def _check_sizes(space: Space, backbones: Mapping[BackboneConfig, Backbone]) -> None:
+    """Refuse image sizes between the ends of an axis that do not fit a patch."""
+    axis = space.axes.get("backbone.img_size")
+    sizes = (axis.values() if axis else None) or ()
+    for config, backbone in backbones.items():
+        for size in sizes if config.img_size in sizes else ():
+            check_size(backbone.vit, config.name, size)
+
+
+def _from_hub(config: BackboneConfig) -> bool:
+    return weights_fingerprint(config).startswith("hub:")

@@ -1,0 +1,94 @@
+"""Equal budgets: a sampler of its own for each method, and the next trial for the one behind."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from search.proposals.dashboard_copy import OptunaLog
+from search.proposals.sampled import Planned, Proposal, Sampled
+from spaces.axes import label
+from spaces.space import Space
+
+
+@dataclass(slots=True)
+class _Method:
+    """One method chain and what it has got so far."""
+
+    source: Sampled
+    taken: int = 0
+    seconds: list[float] = field(default_factory=list)
+    """Of each trial that has ended; on a GPU its seconds, shared ones divided."""
+    is_exhausted: bool = False
+
+    def spent(self, by_time: bool) -> float:
+        """Trials, or seconds with a guess for those that run."""
+        if not by_time:
+            return self.taken
+        ended, total = len(self.seconds), math.fsum(self.seconds)  # in whatever order they ended
+        return total + total / ended * (self.taken - ended) if ended else 0.0
+
+
+class Balanced:
+    """Points of several methods, each with the same number of trials or of seconds.
+
+    With `budget.trials` every method gets the same number of trials; without it, the method that
+    has used the fewest seconds is next. Whenever the study ends, methods differ by at most the
+    trials that run.
+    """
+
+    def __init__(self, space: Space, log: Path, name: str) -> None:
+        self._share = space.trials_per_method()
+        spaces = space.per_method()
+        copy = OptunaLog(log, space, [f"{name}/{chain}" for chain in spaces])
+        self._methods = {
+            chain: _Method(Sampled(one, f"{name}/{chain}", copy)) for chain, one in spaces.items()
+        }
+
+    def propose(self, attempt: int) -> Proposal | None:
+        """The next configuration of the method that is behind; None when all have their share."""
+        while left := [m for m in self._methods.values() if self._may_go_on(m)]:
+            by_time = self._share is None
+            method = min(left, key=lambda m: (m.spent(by_time), m.taken))
+            proposal = method.source.propose(attempt)
+            if proposal is not None:
+                return proposal
+            method.is_exhausted = True
+        return None
+
+    def take(self, planned: Planned, proposal: Proposal) -> None:
+        """Count a trial for its method."""
+        method = self._of(planned)
+        method.taken += 1
+        method.source.take(planned, proposal)
+
+    def tell(self, planned: Planned, outcome: Mapping[str, Any]) -> None:
+        """Learn from a trial, and what it took."""
+        method = self._of(planned)
+        method.seconds.append(outcome.get("duration_s") or 0.0)
+        method.source.tell(planned, outcome)
+
+    def repeat(self, digest: str, proposal: Proposal, outcome: Mapping[str, Any] | None) -> None:
+        """A configuration that was run before costs its method nothing."""
+        self._methods[label(list(proposal.config.methods))].source.repeat(digest, proposal, outcome)
+
+    def replay(self, past: Sequence[tuple[Planned, Mapping[str, Any] | None]]) -> None:
+        """Tell each method of its trials under an earlier driver."""
+        for method in self._methods.values():
+            mine = [(p, outcome) for p, outcome in past if self._of(p) is method]
+            ended = [outcome for _, outcome in mine if outcome is not None]
+            method.taken = len(mine)
+            method.seconds = [outcome.get("duration_s") or 0.0 for outcome in ended]
+            method.source.replay(mine)
+
+    def close(self) -> None:
+        """Finish writing the copies for optuna-dashboard."""
+        for method in self._methods.values():
+            method.source.close()
+
+    def _may_go_on(self, method: _Method) -> bool:
+        return not method.is_exhausted and (self._share is None or method.taken < self._share)
+
+    def _of(self, planned: Planned) -> _Method:
+        return self._methods[label(list(planned.config.methods))]

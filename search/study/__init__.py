@@ -1,0 +1,1 @@
+"""A study on disk: its folder, journal, events and state."""

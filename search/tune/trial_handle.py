@@ -1,0 +1,130 @@
+"""The light side of a trial: what Ray Tune sees. It trains nothing and has no process of its own.
+
+One Tune trial is one configuration. Each `train` lets the trial's pack train up to the next epoch
+at which the scheduler decides; every epoch reaches the journal by another road, see
+`search.workers.dispatcher`.
+
+Tune gives every running trial an actor. As a process, each of them imports Ray Tune (2 CPU-seconds,
+180 MiB, measured on Ray 2.60) only to wait: eight took 45 s to start on two busy cores. Tune
+reaches its actors through handles which its resource manager prepares, so `Slots` gives it handles
+whose calls are calls of the dispatcher, and the only processes of a study are those that train.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.air import AcquiredResources, ResourceRequest
+from ray.air.execution import ResourceManager
+from ray.tune import Trainable
+
+LAST = "last_"
+"""How the names of a trial's last epoch's metrics begin, beside its final ones."""
+
+
+class PackTrial(Trainable):  # type: ignore[misc]
+    """The name of a trial in Ray Tune; `Slots` replaces its actor by a `TrialHandle`.
+
+    Its config is {"trial": NAME}; the rest is in the trial's `Job`, which Tune need not copy.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a trial trains."""
+
+    params: dict[str, Any]
+    """All settings by dotted path."""
+    decisions: Sequence[int]
+    """Epochs at which Tune decides whether it goes on; the last one is its end."""
+
+
+class _Call:
+    """A method of an actor handle."""
+
+    def __init__(self, remote: Callable[..., Any]) -> None:
+        self.remote = remote
+
+
+class TrialHandle:
+    """What Tune takes for the actor of one trial.
+
+    Args:
+        dispatcher: Actor handle of the study's dispatcher.
+        trial: Its name.
+        job: What it trains.
+    """
+
+    def __init__(self, dispatcher: Any, trial: str, job: Job) -> None:
+        self._dispatcher = dispatcher
+        self._trial = trial
+        self._job = job
+        self._asked = 0
+        self.train = _Call(self._train)
+        self.stop = _Call(lambda: ray.put(None))  # the searcher stops trials
+        self.get_auto_filled_metrics = _Call(lambda **_: {})
+        self.__ray_ready__ = _Call(lambda: ray.put(True))
+
+    def _train(self) -> Any:
+        """Train up to the next decision; the last epoch's metrics, `done` when it has ended."""
+        decisions = self._job.decisions
+        until = decisions[min(self._asked, len(decisions) - 1)]
+        params = {} if self._asked else self._job.params
+        self._asked += 1
+        return self._dispatcher.advance.remote(self._trial, params, until)
+
+
+class _ActorClass:
+    """What Tune takes for the actor class; called with the arguments of a `Trainable`."""
+
+    def __init__(self, dispatcher: Any, jobs: Mapping[str, Job]) -> None:
+        self._dispatcher = dispatcher
+        self._jobs = jobs
+
+    def remote(self, config: dict[str, Any], **_: Any) -> TrialHandle:
+        trial = config["trial"]
+        return TrialHandle(self._dispatcher, trial, self._jobs[trial])
+
+
+@dataclass
+class _Slot(AcquiredResources):  # type: ignore[misc]
+    dispatcher: Any
+    jobs: Mapping[str, Job]
+
+    def annotate_remote_entities(self, entities: Sequence[Any]) -> list[Any]:
+        """Run trials through the dispatcher instead of in a new actor."""
+        return [_ActorClass(self.dispatcher, self.jobs) for _ in entities]
+
+
+class Slots(ResourceManager):  # type: ignore[misc]
+    """Grants every request at once: places are counted by the searcher and the dispatcher.
+
+    Args:
+        dispatcher: Actor handle of the study's dispatcher.
+        jobs: What the trials that Tune knows train, by their names.
+    """
+
+    def __init__(self, dispatcher: Any, jobs: Mapping[str, Job]) -> None:
+        self._dispatcher = dispatcher
+        self._jobs = jobs
+
+    def request_resources(self, resource_request: ResourceRequest) -> None:
+        """Nothing is reserved."""
+
+    def cancel_resource_request(self, resource_request: ResourceRequest) -> None:
+        """Nothing was reserved."""
+
+    def has_resources_ready(self, resource_request: ResourceRequest) -> bool:
+        """Always."""
+        return True
+
+    def acquire_resources(self, resource_request: ResourceRequest) -> _Slot:
+        """A slot, whose actors are handles."""
+        return _Slot(resource_request, self._dispatcher, self._jobs)
+
+    def free_resources(self, acquired_resource: AcquiredResources) -> None:
+        """Nothing was reserved."""
+
+    def clear(self) -> None:
+        """Nothing is kept."""

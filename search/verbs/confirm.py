@@ -1,0 +1,255 @@
+"""Train the best points of a search again on fresh seeds, and call one of them the winner.
+
+The value that a search selects by is the largest of many noisy ones and therefore too high. The
+confirmation is a study of its own: its rows are the best points, its seeds were never used in the
+search, rows race each other seed by seed, and the test split is read for the winner alone.
+
+Of a comparison of methods (`sampler.per`) the best point of each method is confirmed. There every
+row is an answer, so each gets all seeds and its test split is read.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from search.planning.plan import Plan, plan_space, show_plan
+from search.study.folder import StudyDir
+from search.study.identity import check_unchanged
+from search.verbs.run import run_watched, sum_up
+from spaces.axes import label
+from spaces.sections import sign_of
+from spaces.selection import Results, has_completed
+from spaces.space import Space
+from spaces.verdict import Verdict, decide
+from tcpa_core.errors import StudyError
+from tcpa_core.record import FINAL_KINDS
+
+
+def confirm(
+    study: StudyDir,
+    root: Path,
+    console: Console,
+    *,
+    top: int,
+    seeds: int,
+    address: str | None = None,
+    accept: bool = False,
+) -> int:
+    """Run the confirmation of a search, or go on with one that was interrupted.
+
+    Args:
+        top: Points to confirm, at least 2; a comparison of methods takes one of each.
+        seeds: Most fresh seeds for each; the fewer, the clearer the winner (see
+            `search.proposals.race`).
+
+        accept: Go on with other data or weights than were recorded.
+
+    Returns:
+        The exit code: 0 done, 1 with failed trials or interrupted.
+
+    Raises:
+        StudyError: The study is no search or has completed too few points, or was confirmed with
+            other points or seeds, or its data or weights have changed.
+    """
+    name = confirmed_name(study.name)
+    best = best_points(study, top)
+    space = confirmation(study, name, best, seeds)
+    if (root / name / "study.yaml").is_file():
+        folder = StudyDir.open(root, name)
+        old = folder.space()
+        if (old.ablation, old.seeds) != (space.ablation, space.seeds):
+            raise StudyError(
+                f"{root / name} confirms other points or seeds than asked for now; rename or "
+                "remove that folder to confirm anew."
+            )
+        change = check_unchanged(folder, accept=accept)
+    else:
+        change = check_unchanged(study, accept=accept)
+        uri = study.document()["tracking_uri"] or None
+        plan = plan_space(space, name, root, tracking_uri=uri, keep_images=True)
+        show_plan(plan, console)
+        folder = plan.create()
+    outcome = run_watched(folder, root, console, address=address, change=change)
+    code = sum_up(folder, root, outcome, console)
+    if outcome.finished:
+        _show(folder, best, console)
+    return code
+
+
+def compare(
+    plan: Plan, root: Path, console: Console, *, seeds: int, address: str | None = None
+) -> int:
+    """Search methods at equal budget (`sampler.per`), then confirm the best point of each.
+
+    Returns:
+        The exit code: 0 done, 1 with failed trials in the confirmation or interrupted.
+    """
+    study = plan.create()
+    outcome = run_watched(study, root, console, address=address, tracking_uri=plan.tracking_uri)
+    code = sum_up(study, root, outcome, console)
+    if not outcome.finished:
+        console.print(
+            f"and then: tcpa confirm {study.name} --root {quote(str(root))}", markup=False
+        )
+        return code
+    return confirm(study, root, console, top=2, seeds=seeds, address=address)
+
+
+def confirmed_name(study: str) -> str:
+    """Name of the study that confirms another."""
+    return f"{study}_confirm"
+
+
+def best_points(study: StudyDir, top: int) -> dict[str, tuple[float, dict[str, Any]]]:
+    """The best completed points of a search: name -> (mean objective, settings that vary).
+
+    Raises:
+        StudyError: The study is no search, or has too few completed points.
+    """
+    space = study.space()
+    if space.ablation:
+        raise StudyError(
+            f"{study.name} is an ablation; only the points of a search can be confirmed, or taken "
+            "as a base."
+        )
+    results = Results.of(space)
+    settings: dict[str, dict[str, Any]] = {}
+    for event in study.events():
+        results.take(event)
+        if event["kind"] == "planned":
+            settings.setdefault(event["point"], _without_seed(event["params"]))
+    ranking = results.ranking()
+    if len(ranking.points) < min(top, 2):
+        need = "two are needed to confirm one" if top > 1 else "one is needed"
+        raise StudyError(
+            f"{study.name} has {len(ranking.points)} completed points, {need}; let it run on: "
+            f"'tcpa resume {study.name}'."
+        )
+    if not space.sampler.per:
+        chosen = {f"point {i}": one for i, one in enumerate(ranking.points[:top], start=1)}
+    else:
+        chosen = results.best_of(lambda point: label(settings[point]["methods"]))
+    return {row: (one.value, settings[one.point]) for row, one in chosen.items()}
+
+
+def chosen_point(study: StudyDir, root: Path) -> tuple[dict[str, Any], str]:
+    """Settings of the point that a search ends with, and how it was chosen.
+
+    Where a confirmation has run to its end, it is the row that this selects: its winner, or, where
+    it could not decide, the row with the best mean.
+
+    Raises:
+        StudyError: The study is no search, or has no completed point.
+    """
+    _, selected = next(iter(best_points(study, 1).values()))
+    name = confirmed_name(study.name)
+    if (root / name / "study.yaml").is_file():
+        confirmed = StudyDir.open(root, name)
+        rows = _Rows(confirmed)
+        best = rows.results.ranking().selected
+        if confirmed.has_ended and best is not None:
+            verdict = rows.verdict()
+            how = f"that leads in {name} ({str(verdict).rstrip('.')})"
+            if verdict.winner:
+                how = f"confirmed by {name}"
+            return rows.settings[best.point], how
+    return selected, f"selected by {study.name}"
+
+
+def confirmation(
+    study: StudyDir, name: str, best: Mapping[str, tuple[float, dict[str, Any]]], seeds: int
+) -> Space:
+    """The confirming study's space; its baseline is what the search selected."""
+    used = [event["seed"] for event in study.events() if event["kind"] == "planned"]
+    first = max(used) + 1
+    searched = study.space()
+    compares = searched.sampler.per is not None
+    document = {
+        "name": name,
+        "objective": searched.objective[0].model_dump(),
+        "ablation": {
+            "design": "components",
+            "baseline": next(iter(best)),
+            "rows": {row: point for row, (_, point) in best.items()},
+            "seeds": list(range(first, first + seeds)),
+            "test": "all" if compares else "winner",
+            "race": not compares,
+        },
+    }
+    return Space.from_dict(document, source=f"confirmation of {study.name}")
+
+
+class _Rows:
+    """The rows of a confirmation, from its journal."""
+
+    def __init__(self, folder: StudyDir) -> None:
+        self.results = Results.of(folder.space())
+        self.settings: dict[str, dict[str, Any]] = {}
+        """By point."""
+        self.values: dict[str, dict[int, float | None]] = {}
+        """Objective by row and seed; None: the trial gave none."""
+        self.tested: dict[str, dict[int, float]] = {}
+        """Test accuracy by row and seed."""
+        self._folder = folder
+        of: dict[str, tuple[str, int]] = {}
+        for event in folder.events():
+            self.results.take(event)
+            kind, trial = event["kind"], event.get("trial", "")
+            if kind == "planned":
+                cells, point = event["labels"]["cells"], event["point"]
+                of[trial] = cells[0]["level"] if cells else point, event["params"]["seed"]
+                self.settings[point] = _without_seed(event["params"])
+            elif trial in of:
+                self._note(*of[trial], event)
+
+    def _note(self, row: str, seed: int, event: Mapping[str, Any]) -> None:
+        found = self.values.setdefault(row, {})
+        if event["kind"] in FINAL_KINDS:
+            found[seed] = event.get(self.results.objective.metric) if has_completed(event) else None
+        if event.get("test_accuracy") is not None:
+            self.tested.setdefault(row, {})[seed] = event["test_accuracy"]
+
+    def verdict(self) -> Verdict:
+        """Who won."""
+        return _verdict(self._folder, self.values)
+
+
+def _verdict(folder: StudyDir, values: Mapping[str, Mapping[int, float | None]]) -> Verdict:
+    """Which row won, or what is missing to say so."""
+    space = folder.space()
+    sign = sign_of(space.objective[0].goal)
+    signed = {
+        row: {seed: None if value is None else sign * value for seed, value in found.items()}
+        for row, found in values.items()
+    }
+    races = space.ablation is not None and space.ablation.race
+    return decide(signed, space.seeds, races=races)
+
+
+def _show(
+    folder: StudyDir, best: Mapping[str, tuple[float, dict[str, Any]]], console: Console
+) -> None:
+    """The value the search saw beside the confirmed one, and whether the race is decided."""
+    rows = _Rows(folder)
+    metric, sign = rows.results.objective.metric, rows.results.objective.sign
+    table = Table("", f"{metric} in the search", "confirmed", "n", "optimism", "test accuracy")
+    for row, found in rows.values.items():
+        known = [value for value in found.values() if value is not None and math.isfinite(value)]
+        cells = ["", "0", ""]
+        if known:
+            mean = math.fsum(known) / len(known)
+            cells = [f"{mean:.4f}", str(len(known)), f"{sign * (best[row][0] - mean):+.4f}"]
+        test = rows.tested.get(row, {}).values()
+        shown = f"{sum(test) / len(test):.4f}" if test else ""
+        table.add_row(row, f"{best[row][0]:.4f}", *cells, shown)
+    console.print(table)
+    console.print(str(rows.verdict()), markup=False, soft_wrap=True)
+
+
+def _without_seed(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: value for path, value in params.items() if path != "seed"}

@@ -1,0 +1,107 @@
+"""Is this machine ready? Every check is one row, and a check that fails says what to do."""
+
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import ray
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from search.driver.cluster import connect
+from search.study.address import database_of, default_uri, resolved_uri
+from search.study.folder import versions
+from search.tracking.mirror import check_tracker
+from search.tracking.secrets import with_secrets, without_secrets
+from tcpa_core.data._cache import cache_root
+from tcpa_core.errors import StudyError, TcpaError
+
+LEAST_FREE_GB = 5.0
+"""Below this a disk counts as full: decoded data sets and checkpoints are a few GB."""
+
+
+def examine(
+    root: Path, console: Console, *, address: str | None = None, tracking_uri: str | None = None
+) -> int:
+    """Print the state of this machine; nothing is written.
+
+    Returns:
+        0 when a study could run, 1 when a check failed.
+    """
+    checks: dict[str, Callable[[], str]] = {
+        "versions": _versions,
+        "processor": _processor,
+        "GPU": _gpus,
+        "studies": lambda: _folder(root, "--root"),
+        "cache": lambda: _folder(cache_root(), "TCPA_CACHE"),
+        "MLflow": lambda: _tracker(root, tracking_uri),
+        "Ray": lambda: _ray(address),
+    }
+    table = Table("", "", "found", show_header=False)
+    failed = False
+    for name, check in checks.items():
+        try:
+            mark, text = "ok", check()
+        except TcpaError as err:
+            mark, text, failed = "FAILS", str(err), True
+        table.add_row(name, mark, Text(text))
+    console.print(table)
+    return int(failed)
+
+
+def _versions() -> str:
+    found = {"python": platform.python_version(), **versions()}
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _processor() -> str:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{platform.machine()}, {cores} cores, load {os.getloadavg()[0]:.1f}"
+
+
+def _gpus() -> str:
+    if not torch.cuda.is_available():
+        return "none that PyTorch can use; trials run on the processor"
+    found = []
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        name = torch.cuda.get_device_name(index)
+        found.append(f"{name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free")
+    return "; ".join(found)
+
+
+def _folder(path: Path, option: str) -> str:
+    """Free space of a folder that may not exist yet."""
+    parent = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise StudyError(f"{option}: {parent} cannot be written; choose a folder of yours.")
+    free = shutil.disk_usage(parent).free / 1e9
+    if free < LEAST_FREE_GB:
+        raise StudyError(
+            f"{option}: {path} has {free:.1f} GB free, less than {LEAST_FREE_GB:g}; make room or "
+            "choose another disk."
+        )
+    return f"{path}, {free:.0f} GB free" + ("" if path.exists() else " (not made yet)")
+
+
+def _tracker(root: Path, uri: str | None) -> str:
+    if uri is not None:
+        check_tracker(resolved_uri(with_secrets(uri)))
+        return f"answers at {without_secrets(uri)}"
+    database = database_of(root)
+    if not database.is_file():
+        return f"{database} is made by the first study"
+    check_tracker(default_uri(root))
+    return f"{database} can be read"
+
+
+def _ray(address: str | None) -> str:
+    """What a cluster offers; without an address one is started here and stopped again."""
+    with connect(address, os.cpu_count() or 1):
+        found = ray.cluster_resources()
+    where = f"cluster at {address}" if address else "starts on this machine"
+    return f"{where}: {found.get('CPU', 0):.0f} CPUs, {found.get('GPU', 0):.0f} GPUs"

@@ -1,0 +1,124 @@
+"""Look into trained trials of a study, by their checkpoints or trained again where one is lost."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from search.study.folder import StudyDir, named_trial
+from search.study.identity import check_unchanged
+from search.verbs.replay import Enough, stored
+from spaces.axes import label
+from tcpa_core.config import TrialConfig
+from tcpa_core.errors import CheckpointError
+from tcpa_core.inspection import inspect_trial
+from tcpa_core.record import EpochReport
+from tcpa_core.training.run_trial import run_trial
+
+MOST = 2
+"""Settings that a label names at most; where more differ it names the trial."""
+
+
+def look_into(
+    study: StudyDir,
+    trials: Sequence[str],
+    console: Console,
+    *,
+    images: int,
+    accept: bool = False,
+) -> dict[str, Mapping[str, Any]]:
+    """What `tcpa_core.inspection` finds in each trial, by a label for figures.
+
+    Args:
+        trials: Names of trials on the same data; OTHER/TRIAL is one of another study beside this.
+        images: Val images to look at.
+        accept: Go on with other data or weights than were recorded.
+
+    Raises:
+        StudyError: The study has no such trial, or it has trained no epoch, or its data or weights
+            have changed.
+        ConfigError: The attention of a trial's method cannot be told.
+    """
+    places = {text: _place(study, text) for text in trials}
+    settings = {text: stored(*place)[0] for text, place in places.items()}
+    for text, (owner, _) in places.items():
+        config = TrialConfig.from_flat(settings[text])
+        change = check_unchanged(owner, accept=accept, trials=[config])
+        if change:
+            console.print(f"{change}; accepted.", markup=False, soft_wrap=True)
+    names = {text: row for text, place in places.items() if (row := row_of(*place))}
+    found: dict[str, Mapping[str, Any]] = {}
+    for text, name in labels(settings, names).items():
+        owner, trial = places[text]
+        try:
+            look = inspect_trial(
+                owner.path / "checkpoints" / trial / "best.safetensors", images=images
+            )
+        except CheckpointError as err:
+            console.print(f"trial {text} is trained again: {err}", markup=False, soft_wrap=True)
+            with tempfile.TemporaryDirectory() as folder:
+                look = inspect_trial(train_again(owner, trial, Path(folder)), images=images)
+        found[name] = look
+        console.print(f"looked into trial {text} ({name})", markup=False)
+    return found
+
+
+def train_again(study: StudyDir, trial: str, folder: Path) -> Path:
+    """Train a trial as far as it was trained, which gives the same numbers; its best state."""
+    params, epochs = stored(study, trial)
+
+    def stop(report: EpochReport) -> None:
+        if report.epoch >= max(epochs):
+            raise Enough
+
+    with suppress(Enough):
+        run_trial(TrialConfig.from_flat(params), on_epoch=stop, folder=folder, recorded=True)
+    return folder / "best.safetensors"
+
+
+def row_of(study: StudyDir, trial: str) -> str:
+    """Row of a trial in an ablation that compares rows and not values of settings; else ""."""
+    for event in study.events():
+        if event["kind"] == "planned" and event["trial"] == trial:
+            cells = event["labels"].get("cells") or []
+            if len(cells) == 1 and "." not in cells[0]["factor"]:
+                return str(cells[0]["level"])
+    return ""
+
+
+def _place(study: StudyDir, text: str) -> tuple[StudyDir, str]:
+    name, _, trial = text.rpartition("/")
+    return (StudyDir.open(study.path.parent, name) if name else study), named_trial(trial)
+
+
+def labels(settings: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> dict[str, str]:
+    """A short label for each trial: its row or methods; among equals what tells them apart.
+
+    Args:
+        settings: By trial.
+        names: Rows of an ablation, by trial; else {}.
+    """
+    groups: dict[str, list[str]] = {}
+    for trial, one in settings.items():
+        groups.setdefault(names.get(trial) or " + ".join(one["methods"]), []).append(trial)
+    found = {}
+    for name, trials in groups.items():
+        paths = dict.fromkeys(path for trial in trials for path in settings[trial])
+        values = {path: [_short(settings[t].get(path)) for t in trials] for path in paths}
+        differing = [path for path in paths if len(set(values[path])) > 1]
+        tails = [
+            ", ".join(f"{path.rpartition('.')[2]}={values[path][i]}" for path in differing)
+            for i in range(len(trials))
+        ]
+        if len(differing) > MOST or len(set(tails)) < len(trials):
+            tails = [f"trial {trial}" for trial in trials]
+        for trial, tail in zip(trials, tails, strict=True):
+            found[trial] = name if len(trials) == 1 else f"{name}, {tail}"
+    return {trial: found[trial] for trial in settings}
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else label(value)

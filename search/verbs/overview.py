@@ -1,0 +1,72 @@
+"""What there is: the studies of a root, read from their files alone, and the shipped spaces."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from search.study.folder import StudyDir
+from spaces.selection import Results
+from tcpa_core.errors import StudyError
+from tcpa_core.record import FINAL_KINDS
+
+HEADINGS = ("study", "kind", "state", "trials", "failed", "best", "last event")
+_ENDS = {"study": "interrupted", "resumed": "interrupted", "finished": "finished",
+         "stopped": "stopped", "extended": "extended"}  # fmt: skip
+"""State of a study without a driver, by the last of these events."""
+
+
+def study_lines(root: Path) -> Iterator[str]:
+    """A line for every study of a root, under a line of headings.
+
+    One that cannot be read says why in its line and hides no other.
+
+    Raises:
+        StudyError: There is no such folder.
+    """
+    if not root.is_dir():
+        raise StudyError(f"--root: there is no folder {root}; give the one that holds the studies.")
+    files = [*root.glob("*/study.yaml"), *root.glob("*/journal.jsonl")]
+    names = sorted({file.parent.name for file in files})
+    if not names:
+        yield f"no studies in {root}."
+        return
+    rows = [HEADINGS, *(_row(root, name) for name in names)]
+    widths = [max(len(row[i]) for row in rows if len(row) > 3) for i in range(len(HEADINGS) - 1)]
+    widths[0] = max(len(row[0]) for row in rows)
+    for row in rows:
+        cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
+        yield "  ".join([*cells, *row[len(cells) :]]).rstrip()
+
+
+def _row(root: Path, name: str) -> Sequence[str]:
+    try:
+        return _described(StudyDir.open(root, name))
+    except Exception as err:  # whatever is in the files of one
+        return name, f"cannot be read: {err or type(err).__name__}"
+
+
+def _described(study: StudyDir) -> Sequence[str]:
+    space = study.space()
+    results = Results.of(space)
+    statuses: dict[str, str] = {}
+    state, last = "planned", ""
+    for event in study.events():
+        results.take(event)
+        state = _ENDS.get(event["kind"], state)
+        if event["kind"] in FINAL_KINDS:
+            statuses[event["trial"]] = event["status"]
+        elif event["kind"] == "started":
+            statuses.pop(event["trial"], None)
+        time = datetime.fromtimestamp(event["t"]).strftime("%Y-%m-%d %H:%M:%S")
+        last = f"{time} {event['kind']}"
+    total = len(space.design()) if space.ablation else space.budget.trials
+    best = results.ranking().selected
+    return (
+        study.name,
+        "ablation" if space.ablation else "search",
+        "running" if study.driver() else state,
+        f"{len(statuses)} of {total}" if total else str(len(statuses)),
+        str(list(statuses.values()).count("failed")),
+        f"{results.objective.metric} {best.text()}" if best else "",
+        last,
+    )

@@ -1,0 +1,71 @@
+"""The main job on embedded defaults: search, component ablation, reports. No network, no GPU."""
+
+import os
+from pathlib import Path
+from shlex import quote
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from reports.build import ReportSummary, build_report
+from search.driver.cluster import connect
+from search.planning.plan import plan_space, show_plan
+from search.planning.requested_space import requested_space
+from search.study.folder import StudyDir
+from search.verbs.run import run_watched
+
+SEARCH, ABLATION = "quickstart", "quickstart_components"
+"""Names of the two studies."""
+SHORTER = {"train.epochs": 3, "tcpa.prompt_dropout": 0.0}
+"""What the quickstart changes in the ablation preset, to be over in a minute."""
+
+
+def run_quickstart(root: Path, tracking_uri: str | None, console: Console) -> int:
+    """Run what is left of the two studies and print where to look.
+
+    Returns:
+        0 when both are complete, 1 when a trial failed or the user stopped it.
+    """
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    with connect(None, os.cpu_count() or 1):  # one start of Ray for both studies
+        return _run_both(root, tracking_uri, console)
+
+
+def _run_both(root: Path, tracking_uri: str | None, console: Console) -> int:
+    reports = []
+    for name, preset, settings in (
+        (SEARCH, "quickstart", {}),
+        (ABLATION, "tcpa_components", SHORTER),
+    ):
+        if (root / name).exists():
+            study = StudyDir.open(root, name)
+        else:
+            space = requested_space(preset, settings)
+            plan = plan_space(space, name, root, tracking_uri=tracking_uri, keep_images=True)
+            show_plan(plan, console)
+            study = plan.create()
+        outcome = run_watched(study, root, console, tracking_uri=tracking_uri)
+        if not outcome.finished:
+            console.print(f"{outcome.reason}; 'tcpa quickstart' goes on from here.", markup=False)
+            return 1
+        failed = outcome.counts.get("failed", 0)
+        if failed:
+            console.print(f"{failed} trials of {name} failed; see its report.", markup=False)
+        reports.append(build_report(study.path))
+    _summarise(root, reports[0], reports[1], console)
+    return int(any(report.num_failed for report in reports))
+
+
+def _summarise(
+    root: Path, search: ReportSummary, ablation: ReportSummary, console: Console
+) -> None:
+    console.rule("search")
+    for line in search.lines():
+        console.print(line, markup=False, soft_wrap=True)
+    console.rule("components")
+    console.print(Markdown(ablation.ablation_markdown))
+    console.print(f"Reports: {search.html}", markup=False, soft_wrap=True)
+    console.print(f"         {ablation.html}", markup=False, soft_wrap=True)
+    console.print(
+        f"MLflow:  tcpa dashboard --root {quote(str(root))}", markup=False, soft_wrap=True
+    )

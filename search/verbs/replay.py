@@ -1,0 +1,111 @@
+"""Run a stored trial again and say whether its numbers come out again."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from rich.console import Console
+
+from search.study.folder import StudyDir, named_trial
+from search.study.identity import check_unchanged
+from tcpa_core.config import TrialConfig
+from tcpa_core.errors import StudyError
+from tcpa_core.record import EpochReport
+from tcpa_core.training.run_trial import run_trial
+
+TOLERANCE = 1e-4
+"""Relative difference of losses that other hardware or libraries may cause."""
+
+_COMPARED = ("train_loss", "val_loss", "val_accuracy")
+
+
+def replay(
+    study: StudyDir,
+    trial: str,
+    console: Console,
+    *,
+    device: str | None = None,
+    accept: bool = False,
+) -> int:
+    """Train a trial from its stored settings, outside the study, and compare every epoch.
+
+    Args:
+        accept: Go on with other data or weights than were recorded.
+
+    Returns:
+        0 when all numbers agree, 1 when they do not.
+
+    Raises:
+        StudyError: The study has no such trial, or it has trained no epoch, or its data or weights
+            have changed.
+    """
+    params, epochs = stored(study, trial)
+    change = check_unchanged(study, accept=accept, trials=[TrialConfig.from_flat(params)])
+    if change:
+        console.print(f"{change}; accepted.", markup=False, soft_wrap=True)
+    found = _Comparison(epochs, console)
+    with suppress(Enough):
+        config = TrialConfig.from_flat(params)
+        run_trial(config, on_epoch=found.compare, device=device, recorded=True)
+    if found.exact:
+        console.print("all numbers agree bit for bit.")
+        return 0
+    agrees = found.worst <= TOLERANCE
+    verdict = "agree within" if agrees else "DIFFER by more than"
+    console.print(
+        f"numbers {verdict} {TOLERANCE:g}: largest relative difference {found.worst:.1e}."
+    )
+    return 0 if agrees else 1
+
+
+class _Comparison:
+    """Numbers of a run beside the stored ones, epoch by epoch."""
+
+    def __init__(self, stored: Mapping[int, Mapping[str, Any]], console: Console) -> None:
+        self._stored = stored
+        self._console = console
+        self.exact = True
+        self.worst = 0.0
+
+    def compare(self, report: EpochReport) -> None:
+        """Take one epoch's numbers."""
+        known = self._stored.get(report.epoch)
+        if known is not None:
+            for name in _COMPARED:
+                old, new = known[name], getattr(report, name)
+                self.exact = self.exact and old == new
+                self.worst = max(self.worst, abs(old - new) / max(abs(old), 1e-12))
+            self._console.print(
+                f"epoch {report.epoch}: val accuracy {report.val_accuracy:.4f}, "
+                f"stored {known['val_accuracy']:.4f}",
+                markup=False,
+            )
+        if report.epoch >= max(self._stored):
+            raise Enough
+
+
+def stored(study: StudyDir, trial: str) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
+    """Settings and epochs of a trial from the journal.
+
+    Raises:
+        StudyError: The study has no such trial, or it has trained no epoch.
+    """
+    params, epochs = None, {}
+    trial = named_trial(trial)
+    for event in study.events():
+        if event.get("trial") != trial:
+            continue
+        if event["kind"] == "planned":
+            params = event["params"]
+        elif event["kind"] == "epoch":
+            epochs[event["epoch"]] = event
+    if params is None or not epochs:
+        raise StudyError(
+            f"{study.name} has no trial {trial!r} with a trained epoch; 'tcpa status {study.name}' "
+            "and tables/trials.csv list its trials."
+        )
+    return params, epochs
+
+
+class Enough(Exception):
+    """The last stored epoch is compared: a pruned trial is not trained further than it was."""

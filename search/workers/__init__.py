@@ -1,0 +1,1 @@
+"""The processes that train, and the dispatcher in front of them."""

@@ -1,0 +1,355 @@
+"""Read a whole space: sections, overrides, and the checks that need one section only.
+
+Root keys: name, base, and for a search axes, constraints, objective, sampler, scheduler, budget,
+seeds, first_points; for an ablation ablation, objective, budget.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from spaces.axes import Axis, ChoiceAxis
+from spaces.constraints import Relation
+from spaces.designs import Ablation
+from spaces.grammar_ablation import read_ablation
+from spaces.grammar_axes import check_axes, read_axis, read_constraints
+from spaces.reader import Document, Keys
+from spaces.sections import Budget, Objective, SamplerConfig, SchedulerConfig
+from spaces.setting_values import (
+    Entry,
+    check_path,
+    check_section,
+    closed_set,
+    default,
+    flatten,
+    lookup,
+    method_of,
+    paths,
+    read_setting,
+)
+from tcpa_core.config import Flat
+from tcpa_core.errors import ConfigError
+from tcpa_core.hints import nearest_setting
+from tcpa_core.protocols.base import fixed_settings, protocol_names
+
+_COMMON = ("name", "base", "objective", "budget")
+_SEARCH = (*_COMMON, "axes", "constraints", "sampler", "scheduler", "seeds", "first_points")
+_ABLATION = (*_COMMON, "ablation")
+
+_STUDY_KEYS = (
+    "seeds",
+    "ablation.seeds",
+    *(f"budget.{key}" for key in Budget.model_fields),
+    *(f"objective.{key}" for key in Objective.model_fields),
+    *(f"sampler.{key}" for key in SamplerConfig.model_fields),
+    *(f"scheduler.{key}" for key in SchedulerConfig.model_fields),
+)
+"""What `--set` takes beside settings of a trial."""
+
+MAX_SEEDS = 1_000
+BY_LOSS = "best_val_loss"
+"""`train.selection` of a study that optimises val_loss."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """The checked parts of a space, before they are checked against each other."""
+
+    name: str
+    base: Flat
+    axes: dict[str, Axis]
+    relations: tuple[Relation, ...]
+    ablation: Ablation | None
+    objective: tuple[Objective, ...]
+    sampler: SamplerConfig
+    scheduler: SchedulerConfig
+    budget: Budget
+    seeds: tuple[int, ...]
+    first_points: tuple[tuple[Flat, str], ...]
+    """Partial points as written, each with its place."""
+    places: dict[str, str]
+    """Where each base setting and axis stands, by path."""
+    fixed: frozenset[str]
+    """Settings given by overrides."""
+
+
+def read_draft(
+    document: Document, overrides: Mapping[str, Any], winner: Mapping[str, Entry] | None = None
+) -> Draft:
+    """Read every section.
+
+    Args:
+        document: The file.
+        overrides: `--set` values; a setting goes into the base and removes an axis of its path.
+        winner: Settings that replace those of the base, but may still be varied (`--from`).
+
+    Raises:
+        ConfigError: The first mistake met, with its place.
+    """
+    _check_root(document)
+    document, fixed = _apply_overrides(document, overrides)
+    is_ablation = "ablation" in document.data
+    _check_keys(document, _ABLATION if is_ablation else _SEARCH)
+    entries = flatten(document, "base") | dict(winner or {}) | fixed
+    base = {path: read_setting(path, entry) for path, entry in entries.items()}
+    specs = {p: e for p, e in flatten(document, "axes").items() if p not in fixed}
+    for path, entry in specs.items():
+        if path in base:
+            raise ConfigError(
+                f"{path} is an axis ({entry.place}) and fixed in base ({entries[path].place}); "
+                "remove one of them."
+            )
+    axes = {path: read_axis(path, entry, document) for path, entry in specs.items()}
+    places = {path: entry.place for path, entry in {**entries, **specs}.items()}
+    ablation = read_ablation(document, base, fixed) if is_ablation else None
+    _drop_other_methods(base, axes, ablation, fixed, places)
+    _follow_protocol(base, axes, ablation, places)
+    objective = _read_objective(document)
+    _follow_objective(objective[0], base, axes, ablation, places)
+    check_axes(axes, base, places)
+    return Draft(
+        name=_read_name(document),
+        base=base,
+        axes=axes,
+        relations=tuple(read_constraints(document, axes, base, narrowed=bool(fixed))),
+        ablation=ablation,
+        objective=objective,
+        sampler=check_section(SamplerConfig, document, "sampler"),
+        scheduler=_read_scheduler(document, base, axes, is_ablation),
+        budget=check_section(Budget, document, "budget"),
+        seeds=_read_seeds(document, *(("ablation", "seeds") if is_ablation else ("seeds",))),
+        first_points=_read_first_points(document),
+        places=places,
+        fixed=frozenset(fixed),
+    )
+
+
+def _check_root(document: Document) -> None:
+    if not isinstance(document.data, dict):
+        kind = "empty" if document.data is None else f"a {type(document.data).__name__}"
+        raise ConfigError(
+            f"{document.label} must be a mapping with keys name, base, axes or ablation, ...; "
+            f"it is {kind}."
+        )
+
+
+def _check_keys(document: Document, known: tuple[str, ...]) -> None:
+    for key in document.data:
+        if key in known:
+            continue
+        place = document.place(key)
+        if key == "seeds" and known is _ABLATION:
+            raise ConfigError(f"seeds of an ablation stand under ablation.seeds ({place}).")
+        if key in _SEARCH:
+            raise ConfigError(
+                f"an ablation has no {key!r} ({place}); its points come from the design."
+            )
+        raise ConfigError(f"a space has no key {key!r} ({place}){closed_set(key, known)}")
+
+
+def _apply_overrides(
+    document: Document, overrides: Mapping[str, Any]
+) -> tuple[Document, dict[str, Entry]]:
+    """Put study-wide overrides into the document; return the settings among them."""
+    data, places = dict(document.data), dict(document.places)
+    fixed: dict[str, Entry] = {}
+    for path, value in overrides.items():
+        place = f"--set {path}"
+        if path in _STUDY_KEYS:
+            section, _, key = path.partition(".")
+            if section == "ablation" and section not in data:
+                raise ConfigError(f"{place}: {document.label} is a search; set seeds instead.")
+            places.setdefault((section,), place)
+            keys: Keys = (section, key) if key else (section,)
+            data[section] = _with(document, data.get(section), section, key, value)
+            if path == "objective.metric" and "objective.goal" not in overrides:
+                data[section].pop("goal", None)
+            places[keys] = place
+            continue
+        if path not in paths() and path != "seed":
+            near = nearest_setting(path, [*paths(), *_STUDY_KEYS])
+            raise ConfigError(f"no setting {path!r} ({place}){near}.")
+        check_path(path, place)
+        fixed[path] = Entry(value, place, Path.cwd())
+    return replace(document, data=data, places=places), fixed
+
+
+def _with(document: Document, section: Any, name: str, key: str, value: Any) -> Any:
+    if not key:
+        return value
+    if section is not None and not isinstance(section, Mapping):
+        raise ConfigError(
+            f"--set {name}.{key} needs {name} to be a mapping, got {section!r} "
+            f"({document.place(name)})."
+        )
+    return {**(section or {}), key: value}
+
+
+def _drop_other_methods(
+    base: Flat,
+    axes: dict[str, Axis],
+    ablation: Ablation | None,
+    fixed: Mapping[str, Entry],
+    places: Mapping[str, str],
+) -> None:
+    """Drop settings of methods that an override of `methods` took out.
+
+    Raises:
+        ConfigError: A setting of a method that is never chosen, for any other reason.
+    """
+    chosen = {name for chain in _chains(base, axes, ablation) for name in chain}
+    for path in [p for p in (*base, *axes) if method_of(p) not in (None, *chosen)]:
+        if path in fixed or "methods" not in fixed:
+            raise ConfigError(
+                f"{path} belongs to method {method_of(path)!r}, which is never chosen: methods is "
+                f"one of {', '.join(sorted(chosen))} ({places[path]}); add it to methods or remove "
+                "the setting."
+            )
+        base.pop(path, None)
+        axes.pop(path, None)
+
+
+def _chains(base: Flat, axes: Mapping[str, Axis], ablation: Ablation | None) -> list[Sequence[str]]:
+    """Method chains that some trial of the space has."""
+    axis = axes.get("methods")
+    chains = list(axis.options) if isinstance(axis, ChoiceAxis) else [base.get("methods")]
+    if ablation is not None:
+        chains += [*ablation.factors.get("methods", ())]
+        chains += [row["methods"] for row in ablation.rows.values() if "methods" in row]
+    return [chain or default("methods") for chain in chains]
+
+
+def _follow_protocol(
+    base: Flat, axes: Mapping[str, Axis], ablation: Ablation | None, places: dict[str, str]
+) -> None:
+    """Put what the protocol fixes into the base, where the space says nothing itself.
+
+    What it fixes for some methods otherwise than for others is left to the trials.
+
+    Raises:
+        ConfigError: There is no such protocol.
+    """
+    name = base.get("protocol")
+    if name is None:
+        return
+    if name not in protocol_names():
+        raise ConfigError(
+            f"protocol: no protocol {name!r} ({places['protocol']})"
+            f"{closed_set(name, protocol_names())}"
+        )
+    fixed = [fixed_settings(name, chain) for chain in _chains(base, axes, ablation)]
+    for path, value in [item for one in fixed for item in one.items()]:
+        agreed = all(one.get(path, value) == value for one in fixed)
+        if agreed and path not in base and path not in axes:
+            base[path] = value
+            places[path] = f"protocol {name}"
+
+
+def _follow_objective(
+    leading: Objective,
+    base: Flat,
+    axes: Mapping[str, Axis],
+    ablation: Ablation | None,
+    places: dict[str, str],
+) -> None:
+    """Let trials give the lowest val loss where that is what is optimised.
+
+    A space that itself says which epoch selects is left as it is.
+    """
+    path = "train.selection"
+    said = {*base, *axes}
+    if ablation is not None:
+        said |= {*ablation.factors}.union(*ablation.rows.values(), *ablation.datasets.values())
+    if leading.metric == "val_loss" and path not in said:
+        base[path] = BY_LOSS
+        places[path] = "objective val_loss"
+
+
+def _read_name(document: Document) -> str:
+    name = document.data.get("name")
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9_-]{1,64}", name):
+        raise ConfigError(
+            f"name must be 1 to 64 of a-z, 0-9, _ and -, got {name!r} ({document.place('name')})."
+        )
+    return name
+
+
+def _read_objective(document: Document) -> tuple[Objective, ...]:
+    raw = document.data.get("objective")
+    if not isinstance(raw, list):
+        return (_one_objective(document, "objective"),)
+    if not raw:
+        raise ConfigError(f"objective lists no metric ({document.place('objective')}).")
+    goals = tuple(_one_objective(document, "objective", index) for index in range(len(raw)))
+    metrics = [goal.metric for goal in goals]
+    if len(set(metrics)) != len(metrics):
+        raise ConfigError(
+            f"objective lists a metric twice, got {metrics} ({document.place('objective')})."
+        )
+    return goals
+
+
+def _one_objective(document: Document, *keys: str | int) -> Objective:
+    raw = lookup(document.data, keys)
+    metric = raw.get("metric") if isinstance(raw, Mapping) else None
+    place = document.place(*keys, "metric")
+    if isinstance(metric, str) and metric.startswith("test_"):
+        raise ConfigError(
+            f"objective.metric cannot be {metric!r} ({place}): the test split is read once, after "
+            "training, and never chooses. Use val_accuracy or val_loss."
+        )
+    return check_section(Objective, document, *keys)
+
+
+def _read_scheduler(
+    document: Document, base: Flat, axes: Mapping[str, Axis], is_ablation: bool
+) -> SchedulerConfig:
+    if is_ablation:
+        return SchedulerConfig(name="none")
+    scheduler = check_section(SchedulerConfig, document, "scheduler")
+    path = "train.epochs"
+    epochs = max(axes[path].ends()) if path in axes else base.get(path, default(path))
+    if scheduler.name != "none" and scheduler.grace_epochs > epochs:
+        raise ConfigError(
+            f"scheduler.grace_epochs must be <= train.epochs, got {scheduler.grace_epochs} > "
+            f"{epochs} ({document.place('scheduler', 'grace_epochs')}); lower it, or set "
+            "scheduler.name to none."
+        )
+    return scheduler
+
+
+def _read_seeds(document: Document, *keys: str) -> tuple[int, ...]:
+    raw = lookup(document.data, keys)
+    place = document.place(*keys)
+    if raw is None:
+        return (0,)
+    if type(raw) is int and 1 <= raw <= MAX_SEEDS:
+        return tuple(range(raw))
+    whole = isinstance(raw, list) and all(type(seed) is int and seed >= 0 for seed in raw)
+    if not whole or not raw or len(raw) > MAX_SEEDS:
+        raise ConfigError(
+            f"{'.'.join(keys)} must be a count n >= 1 (seeds 0 to n-1) or a list of whole numbers "
+            f">= 0, at most {MAX_SEEDS}; got {raw!r} ({place})."
+        )
+    if len(set(raw)) != len(raw):
+        raise ConfigError(f"{'.'.join(keys)} lists a seed twice, got {raw} ({place}).")
+    return tuple(raw)
+
+
+def _read_first_points(document: Document) -> tuple[tuple[Flat, str], ...]:
+    raw = document.data.get("first_points")
+    place = document.place("first_points")
+    if raw is None:
+        return ()
+    if not isinstance(raw, list):
+        raise ConfigError(f"first_points must be a list of points, got {raw!r} ({place}).")
+    points = []
+    for index in range(len(raw)):
+        if raw[index] is None:
+            raise ConfigError(f"first_points lists an empty entry ({place}); write {{}}.")
+        entries = flatten(document, "first_points", index)
+        point = {path: read_setting(path, entry) for path, entry in entries.items()}
+        points.append((point, document.place("first_points", index)))
+    return tuple(points)

@@ -1,0 +1,1 @@
+"""Frozen backbones with the prompts of many trials."""

@@ -1,0 +1,91 @@
+"""Run one trial in this process, and load what a trial has left behind."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tcpa_core.config import TrialConfig
+from tcpa_core.errors import CheckpointError
+from tcpa_core.model.backbone import load_backbone
+from tcpa_core.model.moved_weights import backbone_of
+from tcpa_core.model.pack_model import SingleModel, build_model
+from tcpa_core.record import EpochReport, TrialResult
+from tcpa_core.training.checkpoint import load_checkpoint
+from tcpa_core.training.pack import Diverged, Pack, load_trial_data
+
+
+def run_trial(
+    config: TrialConfig | Mapping[str, Any],
+    *,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+    folder: Path | None = None,
+    cache_dir: Path | None = None,
+    device: str | None = None,
+    recorded: bool = False,
+) -> TrialResult:
+    """Train, select on val and test one configuration: a pack of one.
+
+    Args:
+        config: Settings, or a mapping of dotted paths.
+        on_epoch: Called after every epoch.
+        folder: Where checkpoints go; a trial that was interrupted there goes on from its last
+            epoch. None: nothing is written.
+        cache_dir: Where decoded images are kept; None: the user's cache folder.
+        device: A torch device; None: "cuda" where there is one, else "cpu".
+        recorded: The trial was trained before; see `load_backbone`.
+
+    Returns:
+        The result; a loss that stops being finite gives status "failed" with the reason.
+
+    Raises:
+        ConfigError, DataError, WeightsError: Before any training.
+        CheckpointError: `folder` holds a damaged or foreign checkpoint.
+    """
+    if not isinstance(config, TrialConfig):
+        config = TrialConfig.from_flat(config)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    backbone = load_backbone(config.backbone, device=device, recorded=recorded)
+    data = load_trial_data(config, backbone, device=device, cache_dir=cache_dir)
+    pack = Pack(backbone, data)
+    if folder and (folder / "last.safetensors").exists():
+        member = pack.restore(folder, folder.name, config)
+    else:
+        member = pack.new_member("solo", config)
+    while not member.is_done:
+        (outcome,) = pack.run_epoch([member])
+        if isinstance(outcome, Diverged):
+            return pack.result(member, "failed", reason=outcome.reason)
+        if folder:
+            pack.save(member, folder)
+        if on_epoch:
+            on_epoch(outcome)
+    return pack.result(member, "completed", test=pack.test([member])[0])
+
+
+def load_trained(
+    path: Path | str, *, device: str = "cpu", weights: Path | str | None = None
+) -> SingleModel:
+    """Build the model of a trained trial for inference or analysis.
+
+    Args:
+        path: A best.safetensors of a study's checkpoints folder.
+        device: A torch device.
+        weights: Where the backbone's weights lie now; None: where the trial had them, or below a
+            folder that they may have moved with (see `tcpa_core.model.moved_weights`).
+
+    Raises:
+        CheckpointError: The file is damaged or no trained state.
+        WeightsError: The backbone's weights are not found, or are not those of the training.
+    """
+    path = Path(path)
+    state, info = load_checkpoint(path)
+    settings, names = info.get("config"), info.get("classes")
+    if not isinstance(settings, dict) or not isinstance(names, list):
+        raise CheckpointError(f"{path} lacks the settings or the classes of its trial.")
+    config = TrialConfig.from_flat(settings, place=str(path))
+    found = backbone_of(path, config.backbone, info, None if weights is None else Path(weights))
+    backbone = load_backbone(found, device=device, recorded=True)
+    classes = len(names)
+    return build_model(config, num_classes=classes, backbone=backbone, state=state).eval()
