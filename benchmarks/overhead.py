@@ -35,7 +35,7 @@ from search.proposals.sampled import Sampled
 from search.study.folder import StudyDir
 from search.tracking.mirror import Mirror
 from spaces.space import Space
-from tcpa_core.record import FINAL_KINDS
+from tcpa_core.record.events import FINAL_KINDS
 
 NUM_AXES = 8
 STATUS_CODE = (

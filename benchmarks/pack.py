@@ -20,7 +20,7 @@ from benchmarks.harness import CLOCKS, Row, as_worker, interleave, ratios, write
 from tcpa_core.config import BackboneConfig, Flat, TrialConfig
 from tcpa_core.data.image_source import ImageSource
 from tcpa_core.model.backbone import Backbone, load_backbone
-from tcpa_core.record import EpochReport
+from tcpa_core.record.values import EpochReport
 from tcpa_core.training.pack import Pack, TrialData, load_trial_data
 
 SOLO = """

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tcpa_core.record import EpochReport, TrialResult, encode_line
+from tcpa_core.record.events import encode_line
+from tcpa_core.record.values import EpochReport, TrialResult
 
 FAILED, UNFINISHED = 0.02, 0.01
 ROWS = {

@@ -20,7 +20,7 @@ from typing import Any, Self
 from spaces.sections import Objective
 from spaces.space import Space
 from tcpa_core.errors import RecordError
-from tcpa_core.record import FINAL_KINDS
+from tcpa_core.record.events import FINAL_KINDS
 
 SHOWN = 5
 """Trials that a line names."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tcpa_core.config import TrialConfig
     from tcpa_core.model.pack_model import build_model
-    from tcpa_core.record import EpochReport, TrialResult
+    from tcpa_core.record.values import EpochReport, TrialResult
     from tcpa_core.training.run_trial import load_trained, run_trial
 
 __all__ = [
@@ -25,8 +25,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "TrialConfig": "config",
-    "EpochReport": "record",
-    "TrialResult": "record",
+    "EpochReport": "record.values",
+    "TrialResult": "record.values",
     "build_model": "model.pack_model",
     "load_trained": "training.run_trial",
     "run_trial": "training.run_trial",

@@ -11,7 +11,8 @@ import pytest
 
 from benchmarks.faults import FAULTS
 from tcpa_core import errors
-from tcpa_core.record import EVENT_KINDS, FINAL_KINDS, Status
+from tcpa_core.record.events import EVENT_KINDS, FINAL_KINDS
+from tcpa_core.record.values import Status
 
 ROOT = Path(__file__).parents[1]
 OURS = ("tcpa_core", "spaces", "search", "reports")

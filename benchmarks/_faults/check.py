@@ -15,7 +15,8 @@ from search.study.address import default_uri
 from search.study.folder import StudyDir
 from search.study.identity import configs_of, fingerprints_of
 from spaces.space import Space
-from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult, read_journal
+from tcpa_core.record.events import FINAL_KINDS, read_journal
+from tcpa_core.record.values import EpochReport, TrialResult
 from tests.search.stub import accuracy
 
 Numbers = dict[str, list[float]]

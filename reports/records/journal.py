@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from reports.records.study import Study
 from tcpa_core.errors import RecordError, StudyError
-from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult, checked_body, decode_line
+from tcpa_core.record.events import FINAL_KINDS, checked_body, decode_line
+from tcpa_core.record.values import EpochReport, TrialResult
 
 EPOCH_FIELDS = tuple(f.name for f in fields(EpochReport) if f.name != "epoch")
 RESULT_FIELDS = tuple(f.name for f in fields(TrialResult))

@@ -23,7 +23,7 @@ from reports.records.journal import (
 )
 from reports.records.study import Study
 from tcpa_core.errors import RecordError, StudyError
-from tcpa_core.record import TrialResult
+from tcpa_core.record.values import TrialResult
 
 SELECTED = {"selected_val_accuracy": "val_accuracy", "selected_val_loss": "val_loss",
             "total_duration_s": "duration_s"}  # fmt: skip

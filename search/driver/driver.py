@@ -38,7 +38,7 @@ from search.workers.failure_attribution import clause, is_code_fault
 from search.workers.pack_worker import WorkerSpec
 from spaces.space import Space
 from tcpa_core.errors import StoppedError, StorageError
-from tcpa_core.record import FINAL_KINDS
+from tcpa_core.record.events import FINAL_KINDS
 from tcpa_core.training.allocator import WORKER_ENV
 
 Listener = Callable[[Mapping[str, Any]], None]

@@ -16,7 +16,7 @@ from spaces.axes import label
 from spaces.space import Space
 from tcpa_core.config import Flat
 from tcpa_core.errors import RecordError
-from tcpa_core.record import decode_line
+from tcpa_core.record.events import decode_line
 
 Kind = tuple[Any, ...]
 """What the seconds of an epoch depend on."""

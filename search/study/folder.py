@@ -23,7 +23,7 @@ from search.study.lock import Driver, DriverLock
 from spaces.reader import read_stored
 from spaces.space import Space
 from tcpa_core.errors import RecordError, StorageError, StudyError, nearest
-from tcpa_core.record import SCHEMA_VERSION, decode_line, encode_line, read_journal
+from tcpa_core.record.events import SCHEMA_VERSION, decode_line, encode_line, read_journal
 
 _DESCRIBED = {"kind": str, "space": dict, "fingerprints": dict, "tracking_uri": str}
 """What study.yaml must say for a driver to go on with the study."""

@@ -10,7 +10,7 @@ from search.study.folder import StudyDir
 from spaces.sections import Objective
 from spaces.selection import Results
 from spaces.space import Space
-from tcpa_core.record import FINAL_KINDS
+from tcpa_core.record.events import FINAL_KINDS
 
 _BETWEEN_DRIVERS = ("study", "resumed", "extended")
 """Events before which no driver ran."""

@@ -21,7 +21,7 @@ from search.study.address import has_tables, sqlite_file
 from search.tracking.run_writer import RunWriter
 from search.tracking.secrets import hide, without_secrets
 from tcpa_core.errors import RecordError, StudyError
-from tcpa_core.record import decode_line, read_journal
+from tcpa_core.record.events import decode_line, read_journal
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # a lost answer may have made a run
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")

@@ -30,7 +30,8 @@ from search.tracking.secrets import hide
 from spaces.reader import read_stored
 from spaces.selection import Results
 from tcpa_core.errors import TcpaError
-from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult, read_journal
+from tcpa_core.record.events import FINAL_KINDS, read_journal
+from tcpa_core.record.values import EpochReport, TrialResult
 
 MAX_VALUE = 6000
 """Characters of a parameter's value."""

@@ -27,7 +27,7 @@ from spaces.selection import Results, has_completed
 from spaces.space import Space
 from spaces.verdict import Verdict, decide
 from tcpa_core.errors import StudyError
-from tcpa_core.record import FINAL_KINDS
+from tcpa_core.record.events import FINAL_KINDS
 
 
 def confirm(

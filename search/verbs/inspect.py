@@ -15,7 +15,7 @@ from spaces.axes import label
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import CheckpointError
 from tcpa_core.inspection import inspect_trial
-from tcpa_core.record import EpochReport
+from tcpa_core.record.values import EpochReport
 from tcpa_core.training.run_trial import run_trial
 
 MOST = 2

@@ -7,7 +7,7 @@ from pathlib import Path
 from search.study.folder import StudyDir
 from spaces.selection import Results
 from tcpa_core.errors import StudyError
-from tcpa_core.record import FINAL_KINDS
+from tcpa_core.record.events import FINAL_KINDS
 
 HEADINGS = ("study", "kind", "state", "trials", "failed", "best", "last event")
 _ENDS = {"study": "interrupted", "resumed": "interrupted", "finished": "finished",

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from spaces.selection import Results
 from spaces.space import Space
-from tcpa_core.record import FINAL_KINDS
+from tcpa_core.record.events import FINAL_KINDS
 
 PLAIN_S = 10.0
 """Least time between two progress lines where there is no terminal."""

@@ -10,7 +10,7 @@ from search.study.folder import StudyDir, named_trial
 from search.study.identity import check_unchanged
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import StudyError
-from tcpa_core.record import EpochReport
+from tcpa_core.record.values import EpochReport
 from tcpa_core.training.run_trial import run_trial
 
 TOLERANCE = 1e-4

@@ -28,7 +28,8 @@ from search.workers.failure_attribution import (
 from search.workers.pack_worker import PackWorker, WorkerSpec
 from search.workers.watchdog import Watchdog
 from tcpa_core.errors import StorageError
-from tcpa_core.record import FINAL_KINDS, Pulse, TrialResult
+from tcpa_core.record.events import FINAL_KINDS
+from tcpa_core.record.values import Pulse, TrialResult
 
 Event = dict[str, Any]
 

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from search.imports import without_gc
-from tcpa_core.record import Pulse
+from tcpa_core.record.values import Pulse
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ that an epoch of hours is no hang, and a step that never ends is found soon.
 
 import time
 
-from tcpa_core.record import Pulse
+from tcpa_core.record.values import Pulse
 
 LEAST_S = 60.0
 """Nothing shorter is called a hang."""

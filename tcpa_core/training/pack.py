@@ -38,7 +38,7 @@ from tcpa_core.methods.base import (
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.noise import has_noise
 from tcpa_core.model.pack_model import ModelOutput, PackModel, init_member_state
-from tcpa_core.record import EpochReport, TrialResult
+from tcpa_core.record.values import EpochReport, TrialResult
 from tcpa_core.streams import Stream
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.training.costs import SAMPLES, TrainingCosts, training_costs

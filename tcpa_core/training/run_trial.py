@@ -11,7 +11,7 @@ from tcpa_core.errors import CheckpointError
 from tcpa_core.model.backbone import load_backbone
 from tcpa_core.model.moved_weights import backbone_of
 from tcpa_core.model.pack_model import SingleModel, build_model
-from tcpa_core.record import EpochReport, TrialResult
+from tcpa_core.record.values import EpochReport, TrialResult
 from tcpa_core.training.checkpoint import load_checkpoint
 from tcpa_core.training.pack import Diverged, Pack, load_trial_data
 

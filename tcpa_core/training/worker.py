@@ -21,7 +21,7 @@ from tcpa_core.errors import (
 )
 from tcpa_core.methods.base import pack_key, splits_batch
 from tcpa_core.model.backbone import Backbone, load_backbone
-from tcpa_core.record import Pulse, Status, TrialResult
+from tcpa_core.record.values import Pulse, Status, TrialResult
 from tcpa_core.training.pack import (
     Diverged,
     Member,

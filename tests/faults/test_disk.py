@@ -17,7 +17,7 @@ from search.driver.driver import Listener, Placement, StudyOutcome, run_study
 from search.study.folder import Journal, StudyDir
 from spaces.space import Space
 from tcpa_core.errors import StoppedError, StorageError
-from tcpa_core.record import FINAL_KINDS, read_journal
+from tcpa_core.record.events import FINAL_KINDS, read_journal
 from tcpa_core.training.worker import Worker
 from tests.search.conftest import FACTORY
 

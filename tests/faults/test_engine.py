@@ -20,7 +20,7 @@ from search.study.lock import DriverLock
 from search.study.state import read_past
 from spaces.space import Space
 from tcpa_core.errors import RecordError, StoppedError, StorageError, StudyError
-from tcpa_core.record import encode_line, read_journal
+from tcpa_core.record.events import encode_line, read_journal
 from tests.search.conftest import FACTORY
 
 ROOT = Path(__file__).parents[2]

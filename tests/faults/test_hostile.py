@@ -49,7 +49,7 @@ from tcpa_core.errors import (
     WeightsError,
 )
 from tcpa_core.model.backbone import load_backbone
-from tcpa_core.record import decode_line, encode_line
+from tcpa_core.record.events import decode_line, encode_line
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.training.run_trial import load_trained
 from tests.reports.studies import components, final, planned, write

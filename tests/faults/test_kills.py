@@ -17,7 +17,7 @@ from benchmarks._faults.scene import Driver, add_database, make_space, make_stud
 from search.study.address import default_uri
 from search.study.folder import StudyDir
 from tcpa_core.errors import StudyError
-from tcpa_core.record import FINAL_KINDS
+from tcpa_core.record.events import FINAL_KINDS
 
 pytestmark = pytest.mark.integration
 

@@ -17,7 +17,8 @@ from benchmarks.postgresql import PostgreSQL
 from search.study.folder import Journal
 from search.tracking.mirror import Mirror, sync
 from search.tracking.run_writer import EPOCH_METRICS, FINAL_METRICS, SELECTED
-from tcpa_core.record import FINAL_KINDS, EpochReport, TrialResult, read_journal
+from tcpa_core.record.events import FINAL_KINDS, read_journal
+from tcpa_core.record.values import EpochReport, TrialResult
 from tests.faults.servers import MlflowServer, Mood, Proxy
 
 pytestmark = pytest.mark.integration

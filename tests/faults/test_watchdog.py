@@ -15,7 +15,7 @@ from search.workers.dispatcher import HALT_S, Dispatcher
 from search.workers.failure_attribution import PackState, Trial, blame
 from search.workers.pack_worker import WorkerSpec
 from search.workers.watchdog import FIRST_S, LEAST_S, TIMES, Watchdog
-from tcpa_core.record import Pulse
+from tcpa_core.record.values import Pulse
 from tcpa_core.training.worker import Worker
 from tests.search.conftest import FACTORY
 

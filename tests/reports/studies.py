@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from tcpa_core.record import EpochReport, TrialResult, encode_line
+from tcpa_core.record.events import encode_line
+from tcpa_core.record.values import EpochReport, TrialResult
 
 SPACE = {
     "name": "small",

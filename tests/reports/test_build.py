@@ -19,7 +19,7 @@ from reports.records.journal import load_journal
 from reports.tables import COLUMNS
 from tcpa_core import plugins
 from tcpa_core.errors import RecordError, StudyError
-from tcpa_core.record import encode_line
+from tcpa_core.record.events import encode_line
 from tests.reports.studies import (
     cell,
     components,

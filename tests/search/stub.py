@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tcpa_core.errors import StorageError
-from tcpa_core.record import EpochReport, Pulse, Status, TrialResult
+from tcpa_core.record.values import EpochReport, Pulse, Status, TrialResult
 
 Event = dict[str, Any]
 

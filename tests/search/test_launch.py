@@ -12,7 +12,7 @@ from benchmarks._faults import scene
 from search.study.folder import StudyDir
 from search.workers.dispatcher import Dispatcher
 from tcpa_core.errors import StoppedError, StudyError
-from tcpa_core.record import FINAL_KINDS
+from tcpa_core.record.events import FINAL_KINDS
 from tests.search.conftest import make_space, run_stubs
 
 pytestmark = pytest.mark.integration

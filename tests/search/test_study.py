@@ -10,7 +10,7 @@ import pytest
 
 from search.study.folder import Journal, StudyDir
 from tcpa_core.errors import RecordError, StudyError
-from tcpa_core.record import read_journal
+from tcpa_core.record.events import read_journal
 from tests.search.conftest import make_space
 
 PRINTS = {"data": "d", "weights": "w"}

@@ -14,7 +14,7 @@ from search.study.folder import Journal
 from search.tracking.mirror import Mirror, check_tracker, sync
 from search.tracking.secrets import without_secrets
 from tcpa_core.errors import StudyError
-from tcpa_core.record import read_journal
+from tcpa_core.record.events import read_journal
 
 pytestmark = pytest.mark.integration
 

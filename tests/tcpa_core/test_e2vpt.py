@@ -17,7 +17,7 @@ from tcpa_core.methods.base import MemberState, Step
 from tcpa_core.model.attention import Backend
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.pack_model import PackModel, build_model, init_member_state
-from tcpa_core.record import EpochReport
+from tcpa_core.record.values import EpochReport
 from tcpa_core.streams import Stream
 from tcpa_core.training.optim import lr_at
 from tcpa_core.training.pack import Pack, TrialData

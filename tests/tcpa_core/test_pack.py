@@ -13,7 +13,7 @@ from tcpa_core.config import ADDED, BackboneConfig, TrialConfig
 from tcpa_core.data.image_source import ImageSource
 from tcpa_core.errors import CheckpointError
 from tcpa_core.model.backbone import Backbone, load_backbone
-from tcpa_core.record import EpochReport
+from tcpa_core.record.values import EpochReport
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.training.pack import Diverged, Member, Pack, TrialData, load_trial_data
 from tcpa_core.training.run_trial import load_trained, run_trial

@@ -20,7 +20,7 @@ from tcpa_core.methods.base import FitData, Step, method_class
 from tcpa_core.methods.damvp import cluster, frozen_features
 from tcpa_core.model.backbone import Backbone, load_backbone
 from tcpa_core.model.pack_model import PackModel, init_member_state, member_specs
-from tcpa_core.record import EpochReport
+from tcpa_core.record.values import EpochReport
 from tcpa_core.streams import Stream
 from tcpa_core.training.pack import Pack, TrialData
 from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial

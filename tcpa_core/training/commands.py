@@ -1,0 +1,52 @@
+"""What a worker may be told: plain values, so that they travel between processes."""
+
+from dataclasses import dataclass
+
+from tcpa_core.config import Flat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submit:
+    """Train a trial; from its last checkpoint where the study has one."""
+
+    trial: str
+    params: Flat
+    until_epoch: int
+    """It may train up to and including this epoch."""
+    test_at_end: bool = False
+    """Score the selected state on the test split once the last epoch is trained."""
+    alone: bool = False
+    """Its next epoch is trained before all others and by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extend:
+    """Let a trial train further."""
+
+    trial: str
+    until_epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """End a trial early, as pruned."""
+
+    trial: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Test:
+    """Score the selected state of a trial that has ended on the test split."""
+
+    trial: str
+    params: Flat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """Train at most so many trials together; None: as many as memory and speed allow."""
+
+    members: int | None
+
+
+Command = Submit | Extend | Stop | Test | Limit
