@@ -33,7 +33,7 @@ from tcpa_core.data._cache import open_or_build
 from tcpa_core.data._decode import ResizeRule, decode
 from tcpa_core.data.base import dataset_fingerprint
 from tcpa_core.errors import ConfigError
-from tcpa_core.model.backbone import load_backbone
+from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.record.events import read_journal
 from tcpa_core.training.checkpoint import SCHEMA, _checksum, load_checkpoint, save_checkpoint
 from tcpa_core.training.run_trial import load_trained

@@ -12,7 +12,7 @@ import torch
 from benchmarks.harness import Row, as_worker, interleave, write
 from benchmarks.step import CASES, VITS, Pair
 from tcpa_core.config import BackboneConfig
-from tcpa_core.model.backbone import load_backbone
+from tcpa_core.model.load_backbone import load_backbone
 
 SIDE = 2048
 """Of the square matrices whose product sets the limit."""

@@ -417,7 +417,7 @@ def backbones(
     pattern: Annotated[str, typer.Argument(help="Part of a name, with * as wildcard.")] = "*",
 ) -> None:
     """List the ViTs that can be used as backbone."""
-    from tcpa_core.model.backbone import backbone_names
+    from tcpa_core.model.load_backbone import backbone_names
 
     found = backbone_names(pattern)
     if not found:

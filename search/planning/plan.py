@@ -22,7 +22,8 @@ from tcpa_core.data._cache import cache_root
 from tcpa_core.data.base import Dataset, DataSummary, load_dataset
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import deviations, method_class
-from tcpa_core.model.backbone import Backbone, check_size, load_backbone, weights_fingerprint
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.load_backbone import check_size, load_backbone, weights_fingerprint
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.model.preprocessing import Preprocessing
 from tcpa_core.protocols.base import load_protocol

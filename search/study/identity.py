@@ -53,7 +53,8 @@ def fingerprints_of(configs: Iterable[TrialConfig], *, keep: bool = True) -> dic
         DataError: The data cannot be read.
         WeightsError: The weights cannot be read.
     """
-    from tcpa_core.model.backbone import weights_fingerprint  # loads timm, which workers wait for
+    # Imported here: it loads timm, and the start of the workers would wait for that.
+    from tcpa_core.model.load_backbone import weights_fingerprint
 
     configs = list(configs)
     data = dict.fromkeys(config.data for config in configs)

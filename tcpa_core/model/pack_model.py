@@ -34,7 +34,8 @@ from tcpa_core.methods.base import (
     uniform,
 )
 from tcpa_core.model.attention import Backend, plain_block
-from tcpa_core.model.backbone import Backbone, Change, load_backbone
+from tcpa_core.model.backbone import Backbone, Change
+from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.noise import noisy
 from tcpa_core.streams import Stream
 

@@ -1,7 +1,7 @@
 """Reading a weights file into tensors under timm's names, whatever program wrote it.
 
-Nothing is resized or filled in here: `tcpa_core.model.backbone` compares names and shapes with the
-model. What a file says of its origin (layout, metadata) is kept for
+Nothing is resized or filled in here: `tcpa_core.model.fit_weights` compares names and shapes with
+the model. What a file says of its origin (layout, metadata) is kept for
 `tcpa_core.model.preprocessing`.
 """
 

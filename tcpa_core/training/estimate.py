@@ -5,7 +5,7 @@ import time
 import torch
 
 from tcpa_core.config import TrialConfig
-from tcpa_core.model.backbone import load_backbone
+from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.training.pack import Pack, load_trial_data
 from tcpa_core.training.probe import pack_size
 

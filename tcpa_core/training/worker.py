@@ -20,7 +20,8 @@ from tcpa_core.errors import (
     TcpaError,
 )
 from tcpa_core.methods.base import pack_key, splits_batch
-from tcpa_core.model.backbone import Backbone, load_backbone
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.record.values import Pulse, Status, TrialResult
 from tcpa_core.training.pack import (
     Diverged,

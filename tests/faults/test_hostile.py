@@ -48,7 +48,7 @@ from tcpa_core.errors import (
     TcpaError,
     WeightsError,
 )
-from tcpa_core.model.backbone import load_backbone
+from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.record.events import decode_line, encode_line
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.training.run_trial import load_trained

@@ -12,7 +12,8 @@ from spaces.space import Space, load_space, preset_names
 from tcpa_core import plugins
 from tcpa_core.config import METHODS, BackboneConfig
 from tcpa_core.methods.base import check_chain
-from tcpa_core.model.backbone import Backbone, load_backbone
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.pack_model import member_specs
 from tcpa_core.protocols.base import departures, protocol_names
 from tests.spaces.trials import RandomTrial

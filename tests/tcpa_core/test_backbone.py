@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from tcpa_core.config import BackboneConfig
 from tcpa_core.errors import ConfigError, WeightsError
-from tcpa_core.model.backbone import NANO_GEOMETRY, Backbone, load_backbone, weights_fingerprint
-from tcpa_core.model.pack_model import backbone as module
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.load_backbone import NANO_GEOMETRY, load_backbone, weights_fingerprint
 
 DEIT = "deit-tiny/deit_tiny_patch16_224.fp16.safetensors"
 
@@ -172,7 +172,7 @@ def test_the_classifier_of_the_hub_is_kept_apart(
         built[-1].state = {k: v.clone() for k, v in built[-1].state_dict().items()}
         return built[-1]
 
-    monkeypatch.setattr(module.timm, "create_model", fetched)
+    monkeypatch.setattr(timm, "create_model", fetched)
     ours = load_backbone(BackboneConfig(name=name))
     state: dict[str, Tensor] = built[0].state
     if "distilled" not in name:
@@ -280,7 +280,7 @@ def test_no_network_says_which_setting_to_give(monkeypatch: pytest.MonkeyPatch) 
     def refuse(*args: object, **kwargs: object) -> nn.Module:
         raise OSError("no route to host")
 
-    monkeypatch.setattr(module.timm, "create_model", refuse)
+    monkeypatch.setattr(timm, "create_model", refuse)
     with pytest.raises(WeightsError, match="could not be fetched .*set backbone.weights to"):
         load_backbone(BackboneConfig(name="vit_tiny_patch16_224"))
 

@@ -17,7 +17,7 @@ from tcpa_core.data._classes import alike, listed
 from tcpa_core.data.base import DataSummary, dataset_summary, load_dataset
 from tcpa_core.data.vtab1k import TASKS
 from tcpa_core.errors import ConfigError, DataError
-from tcpa_core.model.backbone import load_backbone
+from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.training.pack import load_trial_data
 from tests.tcpa_core.data_layouts import LAYOUTS, make, picture
 

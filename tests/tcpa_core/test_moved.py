@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import WeightsError
-from tcpa_core.model.backbone import load_backbone
+from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.pack_model import build_model
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.training.run_trial import load_trained

@@ -12,7 +12,8 @@ from PIL import Image
 from tcpa_core.config import ADDED, BackboneConfig, TrialConfig
 from tcpa_core.data.image_source import ImageSource
 from tcpa_core.errors import CheckpointError
-from tcpa_core.model.backbone import Backbone, load_backbone
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.record.values import EpochReport
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.training.pack import Diverged, Member, Pack, TrialData, load_trial_data

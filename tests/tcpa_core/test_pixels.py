@@ -18,7 +18,8 @@ from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.methods._output_maps import frequency_map, semantic_map
 from tcpa_core.methods.base import FitData, Step, method_class
 from tcpa_core.methods.damvp import cluster, frozen_features
-from tcpa_core.model.backbone import Backbone, load_backbone
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.pack_model import PackModel, init_member_state, member_specs
 from tcpa_core.record.values import EpochReport
 from tcpa_core.streams import Stream

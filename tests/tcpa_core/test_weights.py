@@ -16,9 +16,9 @@ from torch import Tensor
 
 from tcpa_core.config import BackboneConfig, DataConfig
 from tcpa_core.errors import ConfigError, WeightsError
-from tcpa_core.model.backbone import (
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.load_backbone import (
     NANO_GEOMETRY,
-    Backbone,
     backbone_names,
     load_backbone,
     weights_fingerprint,

@@ -1,0 +1,122 @@
+"""A weights file against the model it is put into: names, shapes, positions, classifier.
+
+Weights are read strictly: a file that does not cover the model, or covers another one, is an error.
+"""
+
+import math
+
+import torch
+from timm.layers import resample_abs_pos_embed
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from tcpa_core.errors import WeightsError
+from tcpa_core.model.backbone import AS_TRAINED, Classifier
+from tcpa_core.model.timm_names import is_clip
+from tcpa_core.model.weights_file import CLIP, JAX, State, WeightsFile, some
+
+HEADS = ("head", "head_dist")
+"""Names of classifiers; the second is a distilled model's."""
+
+
+def fit_weights(file: WeightsFile, vit: VisionTransformer, name: str) -> str:
+    """Put a file's weights into a model that may still be on the meta device.
+
+    Args:
+        file: Tensors by timm's names.
+        vit: Gets the tensors, except those of classifiers.
+        name: Of the model, for messages.
+
+    Returns:
+        How the file's position embeddings were resampled.
+
+    Raises:
+        WeightsError: A tensor is missing, not known, or of another shape.
+    """
+    # The classifier is no part of the network, but must fit it: one of another width shows that the
+    # file belongs to another model.
+    state = {k: v for k, v in file.state.items() if k.split(".")[0] not in HEADS}
+    wanted = vit.state_dict()
+    missing, foreign = wanted.keys() - state.keys(), state.keys() - wanted.keys()
+    if missing or foreign:
+        raise WeightsError(
+            f"backbone.weights: {file.path.name} does not fit {name!r}: {len(missing)} tensors "
+            f"missing ({some(missing)}), {len(foreign)} not known ({some(foreign)}); choose the "
+            "file of this model or the backbone.name of this file."
+        )
+    positions = AS_TRAINED
+    if "pos_embed" in state:
+        state["pos_embed"], positions = _fit_positions(state["pos_embed"], vit, file)
+    shapes = {key: tuple(value.shape) for key, value in wanted.items()}
+    shapes |= _head_shapes(file.state, vit.embed_dim)
+    for key, needed in shapes.items():
+        shape = tuple((state[key] if key in state else file.state[key]).shape)
+        if shape != needed:
+            raise WeightsError(
+                f"backbone.weights: {file.path.name} does not fit {name!r}: {key} has shape "
+                f"{shape}, the model needs {needed}; choose the file of this model or the "
+                "backbone.name of this file."
+            )
+    # Assigned, not copied: the model's own tensors may be on the meta device. In float32, whatever
+    # the file's format, so that half-precision files train like others.
+    vit.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
+    return positions
+
+
+def _head_shapes(state: State, width: int) -> dict[str, tuple[int, ...]]:
+    """Shapes that the heads of a file must have to read features of that width."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for head in HEADS:
+        if f"{head}.weight" in state:
+            classes = len(torch.atleast_1d(state[f"{head}.weight"]))
+            shapes[f"{head}.weight"] = (classes, width)
+            if f"{head}.bias" in state:
+                shapes[f"{head}.bias"] = (classes,)
+    return shapes
+
+
+def _fit_positions(pos: Tensor, vit: VisionTransformer, file: WeightsFile) -> tuple[Tensor, str]:
+    """Position embeddings for the model's grid, where theirs is another square one."""
+    num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    _, length, width = vit.pos_embed.shape
+    num_image = pos.shape[1] - num_prefix if pos.ndim == 3 else 0
+    side = math.isqrt(max(num_image, 0))
+    if pos.shape[-1] != width or num_image in (0, length - num_prefix) or side**2 != num_image:
+        return pos, AS_TRAINED  # fits as it is, or is refused by its shape
+    grid = tuple(vit.patch_embed.grid_size)
+    # As timm does for each kind of file, so that a model gives timm's features at any image size.
+    is_jax = file.layout is JAX
+    resized = resample_abs_pos_embed(
+        pos,
+        new_size=list(grid),
+        old_size=[side, side],
+        num_prefix_tokens=num_prefix,
+        interpolation="bilinear" if is_jax else "bicubic",
+        antialias=not is_jax,
+    )
+    return resized, resampled((side, side), grid)
+
+
+def classifier_of_file(file: WeightsFile, vit: VisionTransformer, name: str) -> Classifier:
+    """The classifier that a file holds, in float32; () where it holds none.
+
+    A projection (CLIP) is not a classifier, nor is a layer behind another hidden layer, which reads
+    no features.
+    """
+    heads = HEADS if isinstance(vit, VisionTransformerDistilled) else HEADS[:1]
+    names = [(f"{head}.weight", f"{head}.bias") for head in heads]
+    state = file.state
+    if file.has_hidden_layer or not all(w in state and b in state for w, b in names):
+        return ()
+    pairs = [(state[w].float(), state[b].float()) for w, b in names]
+    # CLIP's projection has no bias; programs that convert it to timm's names write zeros.
+    is_projection = file.layout is CLIP or (is_clip(name) and not any(b.any() for _, b in pairs))
+    return () if is_projection else pairs
+
+
+def resampled(before: tuple[int, ...], after: tuple[int, ...]) -> str:
+    """How position embeddings of one grid (rows, columns) were brought to another."""
+    if before == after:
+        return AS_TRAINED
+    return f"resampled from {before[0]} x {before[1]} to {after[0]} x {after[1]}"

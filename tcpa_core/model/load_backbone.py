@@ -1,0 +1,309 @@
+"""Building a backbone with its weights: shipped, of the hub, of a file, or random.
+
+The identity of weights (`weights_fingerprint`) is found without building a model.
+"""
+
+import hashlib
+import math
+import os
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import timm
+import torch
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from tcpa_core.config import BackboneConfig
+from tcpa_core.errors import ConfigError, WeightsError
+from tcpa_core.model.backbone import AS_TRAINED, Backbone, Classifier, check_supported
+from tcpa_core.model.fit_weights import classifier_of_file, fit_weights, resampled
+from tcpa_core.model.preprocessing import (
+    NormStats,
+    stats_beside,
+    stats_of_file,
+    stats_of_name,
+    stats_of_setting,
+)
+from tcpa_core.model.timm_names import MODULES, NANO, check_name, check_published, has_projection
+from tcpa_core.model.weights_file import read_weights
+
+NANO_GEOMETRY = {
+    "img_size": 32,
+    "patch_size": 8,
+    "embed_dim": 128,
+    "depth": 6,
+    "num_heads": 4,
+    "mlp_ratio": 4,
+}
+"""Of the shipped vit_nano, which timm does not know by name."""
+
+
+def load_backbone(
+    cfg: BackboneConfig,
+    *,
+    device: str | torch.device = "cpu",
+    fetch: bool = True,
+    recorded: bool = False,
+) -> Backbone:
+    """Build a backbone with its weights.
+
+    Args:
+        cfg: Name, source of weights, image size, mean and std.
+        device: Where to put it.
+        fetch: False: random numbers stand for weights of the hub, for plans.
+        recorded: The settings are those of a study that was planned before. Where nothing tells
+            mean and std, they are then those of the name, with a warning, as before the plan asked.
+
+    Raises:
+        ConfigError: No such model, or one that is not supported.
+        WeightsError: The weights cannot be fetched or read, or belong to another model.
+    """
+    is_random = cfg.weights == "random"
+    warnings = [f"Backbone {cfg.name} has random weights: accuracies mean nothing."] * is_random
+    found = _of_hub(cfg, fetch) if is_random or _is_hub(cfg) else _of_file(cfg)
+    vit, classifier, stats = found.vit, found.classifier, found.stats
+    if cfg.pool == "avg":
+        _pool_by_mean(vit, cfg.name)
+        classifier = ()  # it was trained on what the model read before
+    if recorded and isinstance(stats, ConfigError):
+        named = stats_of_name(cfg.name, getattr(vit, "pretrained_cfg", None))
+        warnings.append(f"Mean and std are those of {named.source}, which nothing proves: {stats}")
+        stats = named
+    backbone = Backbone(
+        vit,
+        fingerprint=weights_fingerprint(cfg),
+        warnings=tuple(warnings),
+        stats=stats_of_setting(cfg) or stats,
+        classifier=classifier,
+        positions=found.positions,
+    )
+    return backbone.to(device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A model with its weights, and what is known of these."""
+
+    vit: VisionTransformer
+    classifier: Classifier
+    stats: NormStats | ConfigError
+    """Mean and std, or the question that the weights leave open: `Backbone.norm_stats` raises it,
+    so what needs neither (a plan's costs) does without an answer."""
+    positions: str
+    """How position embeddings were resampled."""
+
+
+def _of_hub(cfg: BackboneConfig, fetch: bool) -> _Loaded:
+    """A model with the hub's weights, or random ones in their place."""
+    if _is_hub(cfg):
+        check_name(cfg.name)
+        check_published(cfg.name)
+    if cfg.weights == "random" or not fetch:
+        vit = _create(cfg, seed=True)
+        classifier = _random_classifier(vit, cfg.name)
+    else:
+        vit = _create_from_hub(cfg)
+        classifier = _take_classifier(vit, cfg.name)
+    stats = stats_of_name(cfg.name, getattr(vit, "pretrained_cfg", None))
+    return _Loaded(vit, classifier, stats, _resized_at_hub(vit) if _is_hub(cfg) else AS_TRAINED)
+
+
+def _of_file(cfg: BackboneConfig) -> _Loaded:
+    """A model with the weights of a file."""
+    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
+        vit = _create(cfg)
+    file = read_weights(_weights_path(cfg), vit, cfg.name)
+    positions = fit_weights(file, vit, cfg.name)
+    classifier = classifier_of_file(file, vit, cfg.name)
+    stats = stats_of_file(cfg, file, len(classifier[0][0]) if classifier else 0)
+    return _Loaded(vit, classifier, stats, positions)
+
+
+def weights_fingerprint(cfg: BackboneConfig) -> str:
+    """Identity of the weights, without building a model.
+
+    Returns:
+        "random:<name>", "hub:<name>@<tag>", or "sha256:<16 hex digits>" of the file's content.
+
+    Raises:
+        ConfigError: The model is not known.
+        WeightsError: The file is missing.
+    """
+    if cfg.weights == "random":
+        return f"random:{cfg.name}"
+    if _is_hub(cfg):
+        check_name(cfg.name)
+        check_published(cfg.name)
+        pretrained = timm.get_pretrained_cfg(cfg.name)
+        return f"hub:{cfg.name.split('.')[0]}@{pretrained.tag if pretrained else ''}"
+    path = _weights_path(cfg)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return f"sha256:{digest}{_described(path, cfg)}"
+
+
+def _described(path: Path, cfg: BackboneConfig) -> str:
+    """Mark of a description beside the weights that changes how images are normalised.
+
+    Empty where it says what is assumed without it: such weights keep the fingerprint that they had
+    before descriptions were read.
+    """
+    found = None if cfg.weights is None or cfg.norm_stats else stats_beside(path, cfg.name)
+    if found is None:
+        return ""
+    known = None if cfg.name == NANO else timm.get_pretrained_cfg(cfg.name)
+    usual = stats_of_name(cfg.name, known.to_dict() if known else None)
+    pair = (found.mean, found.std)
+    if pair == (usual.mean, usual.std):
+        return ""
+    return f"-{hashlib.sha256(repr(pair).encode()).hexdigest()[:8]}"
+
+
+def _pool_by_mean(vit: VisionTransformer, name: str) -> None:
+    """Let a model that reads CLS read the mean of its image tokens, normalised after the mean."""
+    if isinstance(vit, VisionTransformerDistilled) or vit.global_pool not in ("token", "avg"):
+        raise ConfigError(
+            f"backbone.pool: 'avg' needs a model that reads CLS, got {name!r} (pool "
+            f"{vit.global_pool!r}{', distilled' if hasattr(vit, 'dist_token') else ''}); leave "
+            "backbone.pool out."
+        )
+    if vit.global_pool == "token":
+        vit.global_pool, vit.fc_norm, vit.norm = "avg", vit.norm, nn.Identity()
+
+
+def _is_hub(cfg: BackboneConfig) -> bool:
+    return cfg.weights is None and cfg.name != NANO
+
+
+def _weights_path(cfg: BackboneConfig) -> Path:
+    if cfg.weights is None:
+        return Path(str(files("tcpa_core.weights") / f"{NANO}.safetensors"))
+    path = Path(os.path.expanduser(cfg.weights))
+    if not os.path.isfile(path):
+        raise WeightsError(
+            f"backbone.weights: no file {cfg.weights!r}; give the path of a .safetensors, .pth or "
+            f".npz file of {cfg.name}, or 'random'."
+        )
+    return path
+
+
+def _create(
+    cfg: BackboneConfig, *, seed: bool = False, pretrained: bool = False
+) -> VisionTransformer:
+    """Build the network, without a classifier unless it is pretrained.
+
+    Args:
+        seed: Make its random weights a fixed set.
+        pretrained: Fetch the hub's weights.
+    """
+    check_name(cfg.name)  # timm's own message for a wrong name lists nothing
+    size = {} if cfg.img_size is None else {"img_size": cfg.img_size}
+    classes = {} if pretrained else {"num_classes": 0}
+    # The caller's random stream stays where it is; the seed follows the name, so that two processes
+    # of a study build the same random weights.
+    with torch.random.fork_rng(devices=[], enabled=seed):
+        if seed:
+            torch.manual_seed(int(hashlib.sha256(cfg.name.encode()).hexdigest()[:8], 16))
+        try:
+            if cfg.name == NANO:
+                vit = VisionTransformer(**{**NANO_GEOMETRY, **size}, num_classes=0)
+            else:
+                vit = timm.create_model(cfg.name, pretrained=pretrained, **classes, **size)
+        except (TypeError, AssertionError) as err:
+            raise ConfigError(
+                f"backbone.name: {cfg.name!r} cannot be built with img_size={cfg.img_size!r} "
+                f"({err}); only timm VisionTransformer models are supported."
+            ) from err
+    if not isinstance(vit, VisionTransformer):
+        raise ConfigError(
+            f"backbone.name: {cfg.name!r} is a {type(vit).__name__}; only timm VisionTransformer "
+            "models are supported."
+        )
+    if cfg.img_size is not None:
+        check_size(vit, cfg.name, cfg.img_size)
+    return vit
+
+
+def _create_from_hub(cfg: BackboneConfig) -> VisionTransformer:
+    try:
+        return _create(cfg, pretrained=True)
+    except (OSError, RuntimeError) as err:
+        raise WeightsError(
+            f"backbone.weights: the pretrained weights of {cfg.name!r} could not be fetched "
+            f"({type(err).__name__}); set backbone.weights to a local .safetensors, .pth or .npz "
+            "file of this model, use backbone.name=vit_nano (shipped), or 'random'."
+        ) from err
+
+
+def check_size(vit: VisionTransformer, name: str, size: int) -> None:
+    """Refuse a side of images of which the patches would leave a strip unseen.
+
+    Raises:
+        ConfigError: Naming the two nearest sides. The model's own one is as its makers want it.
+    """
+    # vit_so400m_patch14_siglip_384 is published with a strip: 384 is no multiple of 14.
+    own = (getattr(vit, "pretrained_cfg", None) or {}).get("input_size", (0,))[-1]
+    patch = math.lcm(*vit.patch_embed.patch_size)
+    if size != own and size % patch:
+        lower = max(size // patch, 1) * patch
+        raise ConfigError(
+            f"backbone.img_size must be a multiple of the patch of {name!r}, {patch} pixels, got "
+            f"{size}; the nearest are {lower} and {lower + patch}."
+        )
+
+
+def _take_classifier(vit: VisionTransformer, name: str) -> Classifier:
+    """Take the head off a model; it is returned if it is a classifier."""
+    heads = [vit.head, *([vit.head_dist] if isinstance(vit, VisionTransformerDistilled) else [])]
+    pairs = [(h.weight.detach(), h.bias.detach()) for h in heads if isinstance(h, nn.Linear)]
+    vit.reset_classifier(0)
+    known = timm.get_pretrained_cfg(name)
+    return () if known is not None and has_projection(name, known.tag or "") else pairs
+
+
+def _random_classifier(vit: VisionTransformer, name: str) -> Classifier:
+    """A classifier of the shape that the hub's weights have: a plan that fetches nothing counts its
+    parameters and FLOPs all the same."""
+    known = None if name == NANO else timm.get_pretrained_cfg(name)
+    if known is None or not known.num_classes or has_projection(name, known.tag or ""):
+        return ()
+    count = 2 if isinstance(vit, VisionTransformerDistilled) else 1
+    generator = torch.Generator().manual_seed(0)
+    shape = (known.num_classes, vit.embed_dim)
+    with torch.device("cpu"):  # tests and plans build the model itself on the meta device
+        weights = [0.02 * torch.randn(shape, generator=generator) for _ in range(count)]
+        return [(weight, torch.zeros(len(weight))) for weight in weights]
+
+
+def _resized_at_hub(vit: VisionTransformer) -> str:
+    """Whether timm has resampled the position embeddings of the hub's weights."""
+    own = (getattr(vit, "pretrained_cfg", None) or {}).get("input_size")
+    if own is None:
+        return AS_TRAINED
+    grid = tuple(side // p for side, p in zip(own[-2:], vit.patch_embed.patch_size, strict=True))
+    return resampled(grid, tuple(vit.patch_embed.grid_size))
+
+
+def backbone_names(pattern: str = "*") -> list[str]:
+    """Names that `backbone.name` can take without a file: vit_nano, and timm's plain vision
+    transformers with published weights."""
+    filters = pattern if "*" in pattern else f"*{pattern}*"
+    names = sorted(n for module in MODULES for n in timm.list_models(filters, module=module))
+    return [n for n in (NANO,) if fnmatch(n, filters)] + [n for n in names if _is_usable(n)]
+
+
+@cache
+def _is_usable(name: str) -> bool:
+    """Whether a plan takes a name; told from one block, as all blocks of a model are alike."""
+    try:
+        check_published(name)
+        with torch.device("meta"):
+            check_supported(timm.create_model(name, num_classes=0, depth=1))
+    except ConfigError:
+        return False
+    return True
