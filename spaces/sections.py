@@ -20,11 +20,6 @@ Metric = Literal[
 Goal = Literal["maximize", "minimize"]
 
 
-def sign_of(goal: Goal) -> int:
-    """1 where larger is better, else -1."""
-    return 1 if goal == "maximize" else -1
-
-
 class Objective(Settings):
     """One measured value and the direction in which it gets better."""
 
@@ -35,17 +30,21 @@ class Objective(Settings):
 
     @property
     def sign(self) -> int:
-        """1 where larger is better, else -1: `sign * value` is to be large."""
-        return sign_of(self.goal)
+        """1 where larger is better, else -1; also for arrays of values, as `utility` is for one."""
+        return 1 if self.maximize else -1
 
     @property
     def maximize(self) -> bool:
         """Whether larger is better."""
-        return self.sign > 0
+        return self.goal == "maximize"
+
+    def utility(self, value: float) -> float:
+        """The value, turned so that larger is better."""
+        return self.sign * value
 
     def better(self, value: float, other: float) -> bool:
         """Whether a value beats another one; equal ones do not."""
-        return self.sign * value > self.sign * other
+        return self.utility(value) > self.utility(other)
 
     @model_validator(mode="before")
     @classmethod

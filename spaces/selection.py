@@ -137,7 +137,7 @@ def _compared(
                 num_seeds=len(needed),
             )
         )
-    return sorted(standings, key=lambda one: -objective.sign * one.value)
+    return sorted(standings, key=lambda one: objective.utility(one.value), reverse=True)
 
 
 def _note(ranked: Sequence[Standing], num_seeds: int) -> str:

@@ -86,8 +86,8 @@ def _wide(scores: Scores, cells: pd.DataFrame, ranks: pd.DataFrame, groups: pd.D
         if scores.baseline:
             columns["Δ"] = [_delta(row, scale) for row in whole]
         columns["rank"] = [f"{row['mean_rank']:.2f}" for row in whole]
-        values["rank"] = [row["mean_rank"] * (-1 if scores.maximize else 1) for row in whole]
-    places = [_places(values.get(name, ()), len(levels), scores.maximize) for name in columns]
+        values["rank"] = [-scores.sign * row["mean_rank"] for row in whole]
+    places = [_places(values.get(name, ()), len(levels), scores.sign) for name in columns]
     unit = " (%)" if scale == 100 else ""
     deviations = {str(row["level"]): row["deviation"] for row in by_cell.values()}
     names_of_levels = [with_mark(level, deviations.get(level)) for level in levels]
@@ -135,12 +135,12 @@ def _delta(row: Mapping[Any, Any], scale: float) -> str:
     return text + stars(row)
 
 
-def _places(values: Sequence[float], count: int, maximize: bool) -> list[int]:
-    """Place of each value among the distinct ones: 1, 2, or 0."""
+def _places(values: Sequence[float], count: int, sign: int) -> list[int]:
+    """Place of each value among the distinct ones: 1, 2, or 0; larger is better if sign is 1."""
     present = {round(v, 12) for v in values if not is_missing(v)}
     if len(present) < 2:
         return [0] * count
-    best = sorted(present, reverse=maximize)[:2]
+    best = sorted(present, reverse=sign > 0)[:2]
     return [
         best.index(round(v, 12)) + 1 if not is_missing(v) and round(v, 12) in best else 0
         for v in values

@@ -53,9 +53,9 @@ def prepare(tables: Frames) -> pd.DataFrame:
     )
     data = data[data["value"].notna()]
     done = data["value"].where(data["status"] == "completed")
-    data["best"] = (done.cummax() if objective.maximize else done.cummin()).ffill()
-    final = done.max() if objective.maximize else done.min()
-    data["regret"] = (final - data["best"]).abs()
+    gain = (objective.sign * done).cummax().ffill()
+    data["best"] = objective.sign * gain
+    data["regret"] = gain.max() - gain
     return data
 
 

@@ -36,15 +36,13 @@ def prepare(tables: Frames) -> pd.DataFrame:
                          "value": used[objective.metric].astype(float)})  # fmt: skip
     for cost in COSTS:
         data[cost] = used[cost].astype("Float64").to_numpy(float, na_value=np.nan)
-        data[f"front_{cost}"] = on_front(data[cost], data["value"], objective.maximize)
+        data[f"front_{cost}"] = on_front(data[cost], objective.sign * data["value"])
     return data
 
 
-def on_front(
-    cost: pd.Series, value: pd.Series, maximize: bool
-) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
-    """True where nothing is cheaper and at least as good; of equal points the first."""
-    gain = value.to_numpy(float) * (1 if maximize else -1)
+def on_front(cost: pd.Series, worth: pd.Series) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    """True where nothing is cheaper and worth at least as much; of equal points the first."""
+    gain = worth.to_numpy(float)
     order = np.lexsort((-gain, cost.to_numpy(float)))
     best = np.maximum.accumulate(gain[order]) if len(gain) else gain
     is_first = np.r_[True, best[1:] > best[:-1]] if len(gain) else np.zeros(0, bool)

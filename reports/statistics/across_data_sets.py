@@ -50,7 +50,8 @@ class Scores:
     """Mean over seeds: levels as rows and data sets as columns, in their order; NaN: a gap."""
     baseline: str
     """The level that others are compared with; "": there is none."""
-    maximize: bool
+    sign: int
+    """1 where larger is better, else -1."""
     differences: pd.DataFrame | None = None
     """Of the same shape, to the baseline and paired by seed; None: those of `table`."""
 
@@ -153,10 +154,10 @@ def scores_of(rows: pd.DataFrame, study: Study) -> list[Scores]:
         if table.notna().any(axis=None):
             first = part["level"][part["is_baseline"].astype(bool)]
             baseline = "" if first.empty else str(first.iloc[0])
-            maximize = objective.maximize or metric != objective.metric
+            sign = objective.sign if metric == objective.metric else 1  # test accuracy
             paired = part.pivot(index="level", columns="dataset", values="diff").astype(float)
             differences = paired.reindex_like(table) if baseline else None
-            found.append(Scores(str(factor), str(metric), table, baseline, maximize, differences))
+            found.append(Scores(str(factor), str(metric), table, baseline, sign, differences))
     return found
 
 
@@ -175,7 +176,7 @@ def rank_rows(scores: Scores) -> tuple[list[dict[str, Any]], str]:
             f"them have, there are {len(levels)} on {n}."
         )
     values = whole.to_numpy(float).round(12)  # equal but for rounding is a tie
-    ranks = scipy_stats.rankdata(-values if scores.maximize else values, axis=0).mean(axis=1)
+    ranks = scipy_stats.rankdata(-scores.sign * values, axis=0).mean(axis=1)
     common: dict[str, Any] = {
         "factor": scores.factor,
         "metric": scores.metric,

@@ -86,10 +86,9 @@ def _judge(active: pd.DataFrame, columns: list[str], wanted: list[int], study: S
         box[:, k] += (-0.5, 0.5) if found else (0, 0)
     forest, shadowed = Forest.grow(x, y, box, TREES), _shadowed(x, y, box)
     common = {"metric": objective.metric, "n": len(active)}
-    gain = y if objective.maximize else -y
     shares = {
         "fanova": _shares(forest, shadowed, wanted),
-        "ped_anova": ped_anova(x, gain, wanted, np.arange(len(x))),
+        "ped_anova": ped_anova(x, objective.sign * y, wanted, np.arange(len(x))),
     }
     rows: Rows = {"importance": [], "marginals": [], "interactions": []}
     for method, judged in shares.items():

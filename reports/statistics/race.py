@@ -20,15 +20,15 @@ def untested(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def verdict(trials: pd.DataFrame, study: Study) -> str:
     """How the race stands, in words; "" before a row has a cell."""
-    metric, sign = study.objectives[0].metric, study.objectives[0].sign
+    objective = study.objectives[0]
     values: dict[str, dict[int, float | None]] = {}
     has_ended = ~trials["status"].isin(["planned", "running"])
-    every = zip(trials["cells"], replicates(trials, metric), has_ended, strict=True)
+    every = zip(trials["cells"], replicates(trials, objective.metric), has_ended, strict=True)
     for cells, one, ended in every:
         for cell in json.loads(cells):
             row = values.setdefault(cell["level"], {})
             if ended:
-                row[one.seed] = None if one.value is None else sign * one.value
+                row[one.seed] = None if one.value is None else objective.utility(one.value)
     if not values:
         return ""
     most = looks(len(study.seeds))

@@ -58,5 +58,5 @@ class Race(Design):
         row = cells[0]["level"]
         self._running.discard((row, seed))
         value = outcome.get(self._objective.metric) if has_completed(outcome) else None
-        value = None if value is None else self._objective.sign * value
+        value = None if value is None else self._objective.utility(value)
         self._values.setdefault(row, {})[seed] = value

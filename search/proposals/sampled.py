@@ -394,8 +394,8 @@ class Sampled:
             best = self._study.best_trials
         else:
             complete = [trial for trial in done if trial.state is TrialState.COMPLETE]
-            sign = self._space.objective[0].sign
-            best = sorted(complete, key=lambda trial: -sign * (trial.value or 0.0))
+            utility = self._space.objective[0].utility
+            best = sorted(complete, key=lambda trial: utility(trial.value or 0.0), reverse=True)
         kept = {trial.number for trial in best[: KEPT // 5]}
         kept |= {trial.number for trial in done[len(kept) - KEPT :]}
         name, directions = self._study.study_name, self._study.directions

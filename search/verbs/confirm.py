@@ -22,7 +22,6 @@ from search.study.folder import StudyDir
 from search.study.identity import check_unchanged
 from search.verbs.run import run_watched, sum_up
 from spaces.axes import label
-from spaces.sections import sign_of
 from spaces.selection import Results, has_completed
 from spaces.space import Space
 from spaces.verdict import Verdict, decide
@@ -222,13 +221,13 @@ class _Rows:
 def _verdict(folder: StudyDir, values: Mapping[str, Mapping[int, float | None]]) -> Verdict:
     """Which row won, or what is missing to say so."""
     space = folder.space()
-    sign = sign_of(space.objective[0].goal)
-    signed = {
-        row: {seed: None if value is None else sign * value for seed, value in found.items()}
+    utility = space.objective[0].utility
+    utilities = {
+        row: {seed: None if value is None else utility(value) for seed, value in found.items()}
         for row, found in values.items()
     }
     races = space.ablation is not None and space.ablation.race
-    return decide(signed, space.seeds, races=races)
+    return decide(utilities, space.seeds, races=races)
 
 
 def _show(
@@ -236,14 +235,17 @@ def _show(
 ) -> None:
     """The value the search saw beside the confirmed one, and whether the race is decided."""
     rows = _Rows(folder)
-    metric, sign = rows.results.objective.metric, rows.results.objective.sign
-    table = Table("", f"{metric} in the search", "confirmed", "n", "optimism", "test accuracy")
+    objective = rows.results.objective
+    table = Table(
+        "", f"{objective.metric} in the search", "confirmed", "n", "optimism", "test accuracy"
+    )
     for row, found in rows.values.items():
         known = [value for value in found.values() if value is not None and math.isfinite(value)]
         cells = ["", "0", ""]
         if known:
             mean = math.fsum(known) / len(known)
-            cells = [f"{mean:.4f}", str(len(known)), f"{sign * (best[row][0] - mean):+.4f}"]
+            optimism = objective.utility(best[row][0] - mean)
+            cells = [f"{mean:.4f}", str(len(known)), f"{optimism:+.4f}"]
         test = rows.tested.get(row, {}).values()
         shown = f"{sum(test) / len(test):.4f}" if test else ""
         table.add_row(row, f"{best[row][0]:.4f}", *cells, shown)

@@ -32,7 +32,7 @@ def test_critical_difference_of_demsar() -> None:
 
 
 def scores(table: pd.DataFrame, baseline: str = "", metric: str = "val_accuracy") -> Scores:
-    return Scores("methods", metric, table, baseline, maximize=True)
+    return Scores("methods", metric, table, baseline, sign=1)
 
 
 def test_ranks_and_pairs() -> None:

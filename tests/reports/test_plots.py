@@ -18,9 +18,9 @@ from tests.reports.studies import cell, epoch, final, planned, write
 def test_front_by_hand() -> None:
     cost = pd.Series([1.0, 2.0, 2.0, 3.0, np.nan])
     value = pd.Series([0.5, 0.7, 0.6, 0.65, 0.9])
-    assert pareto.on_front(cost, value, maximize=True).tolist() == [True, True, False, False, False]
-    assert pareto.on_front(cost, value, maximize=False).tolist() == [True] + [False] * 4
-    assert pareto.on_front(cost[:0], value[:0], maximize=True).tolist() == []
+    assert pareto.on_front(cost, value).tolist() == [True, True, False, False, False]
+    assert pareto.on_front(cost, -value).tolist() == [True] + [False] * 4
+    assert pareto.on_front(cost[:0], value[:0]).tolist() == []
 
 
 def test_history_and_regret(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_a_goal_is_compared_in_one_place() -> None:
 CHOOSES = {"max", "min", "sorted", "sort", "idxmax", "idxmin", "argmax", "argmin", "argsort",
            "nlargest", "nsmallest", "sort_values", "cummax", "cummin", "rankdata",
            "lexsort"}  # fmt: skip
-GOALS = {"sign", "maximize", "better", "goal", "sign_of"}
+GOALS = {"sign", "maximize", "better", "goal", "utility"}
 OTHERWISE = {
     "reports/statistics/across_data_sets.py:rank_rows": "ranks of all levels on a data set",
     "reports/statistics/importance.py:_judge": "what a forest explains",
