@@ -36,6 +36,7 @@ from search.study.folder import StudyDir
 from search.tracking.mirror import Mirror
 from spaces.space import Space
 from tcpa_core.record.events import FINAL_KINDS
+from tests.search.stub import say_slots
 
 NUM_AXES = 8
 STATUS_CODE = (
@@ -120,6 +121,7 @@ def measure(trials: int, options: argparse.Namespace) -> dict[str, Any]:
         root = Path(folder)
         space = overhead_space(trials, options.epochs, options.sampler, options.scheduler)
         study = StudyDir.create(root, "overhead", space, _PRINTS, "")
+        say_slots(study.path, options.slots)
         mirror = None
         listeners: list[Callable[[Mapping[str, Any]], None]] = [watch]
         if uri:

@@ -101,7 +101,8 @@ def _database() -> str:
 
 def order(study: StudyDir, **orders: Any) -> None:
     """Tell the stub what to do wrong from the next worker on; nothing: train as it should."""
-    (study.path / "stub.json").write_text(json.dumps(orders))
+    placement = json.loads((study.path.parent / "placement.json").read_text())
+    (study.path / "stub.json").write_text(json.dumps({"slots": placement["slots"], **orders}))
 
 
 def slowness() -> float:

@@ -26,8 +26,6 @@ class HeldWorker(StubWorker):
             time.sleep(0.02)
 
 
-def make_worker(
-    study_dir: Path, cache_dir: Path | None, device: str, max_members: int
-) -> HeldWorker:
+def make_worker(study_dir: Path, cache_dir: Path | None, device: str) -> HeldWorker:
     """What `Placement.worker_factory` names."""
-    return HeldWorker(study_dir, cache_dir, device, max_members)
+    return HeldWorker(study_dir, cache_dir, device)

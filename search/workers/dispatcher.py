@@ -30,6 +30,7 @@ from search.workers.watchdog import Watchdog
 from tcpa_core.errors import StorageError
 from tcpa_core.record.events import FINAL_KINDS
 from tcpa_core.record.values import Pulse, TrialResult
+from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
 
 Event = dict[str, Any]
 
@@ -127,7 +128,7 @@ class Dispatcher:
             if state.report.get("epoch", 0) < until_epoch:  # else a checkpoint was further on
                 state.reached.clear()
             if state.worker is not None:
-                self._command(state.worker, "extend", trial, until_epoch)
+                self._command(state.worker, Extend(trial=trial, until_epoch=until_epoch))
         if not self._interrupted:
             await state.reached.wait()
         last = state.report.get("epoch", 0)
@@ -147,7 +148,7 @@ class Dispatcher:
         if state is not None and not state.has_ended:
             state.stopping = True
             if state.worker is not None:
-                self._command(state.worker, "stop", trial)
+                self._command(state.worker, Stop(trial=trial))
 
     async def test(self, trial: str, params: dict[str, Any]) -> Event:
         """Score a finished trial's selected state on the test split."""
@@ -249,17 +250,16 @@ class Dispatcher:
             self._queue.remove(trial)
             state.worker = number
             self._workers[number].trials.add(trial)
-            self._command(
-                number,
-                "submit",
-                trial,
-                state.params,
-                state.until_epoch,
+            submit = Submit(
+                trial=trial,
+                params=state.params,
+                until_epoch=state.until_epoch,
                 test_at_end=self._test_at_end,
                 alone=state.is_suspect,
             )
+            self._command(number, submit)
             if state.stopping:
-                self._command(number, "stop", trial)
+                self._command(number, Stop(trial=trial))
 
     def _roomiest(self, *, for_suspect: bool) -> int | None:
         """The worker with the most free places."""
@@ -273,12 +273,12 @@ class Dispatcher:
     def _send_tests(self) -> None:
         ready = [number for number, worker in self._workers.items() if worker.is_ready]
         for trial, (params, _) in self._tests.items() if ready else ():
-            self._command(ready[0], "test", trial, params)
+            self._command(ready[0], Test(trial=trial, params=params))
 
-    def _command(self, worker: int, name: str, *args: Any, **kwargs: Any) -> None:
+    def _command(self, worker: int, command: Command) -> None:
         """Send a command; a worker that refuses one is broken, and `_watch` sees its end."""
         actor = self._workers[worker].actor
-        sent = actor.command.remote(name, *args, **kwargs)
+        sent = actor.command.remote(command)
 
         async def check() -> None:
             try:
@@ -293,7 +293,7 @@ class Dispatcher:
     def _send_limit(self) -> None:
         for number, worker in self._workers.items():
             if worker.is_ready:
-                self._command(number, "limit", self._together)
+                self._command(number, Limit(members=self._together))
 
     def _spawn(self, coroutine: Any, tasks: set[asyncio.Task[None]] | None = None) -> None:
         tasks = self._tasks if tasks is None else tasks

@@ -12,6 +12,7 @@ import ray
 
 from search.imports import without_gc
 from tcpa_core.record.values import Pulse
+from tcpa_core.training.commands import Command
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class WorkerSpec:
     study_dir: Path
     cache_dir: Path | None
     factory: str
-    """"module:name" of a callable (study_dir, cache_dir, device, max_members) -> worker."""
+    """"module:name" of a callable (study_dir, cache_dir, device) -> worker."""
     count: int
     slots: int
     """Trials that one worker holds at once."""
@@ -42,7 +43,7 @@ class PackWorker:
         device = "cuda" if spec.num_gpus else "cpu"
         with without_gc():
             make = getattr(importlib.import_module(module), name)
-        self._worker = make(spec.study_dir, spec.cache_dir, device, spec.slots)
+        self._worker = make(spec.study_dir, spec.cache_dir, device)
         self._wake = threading.Event()
         self._halted = False
 
@@ -70,9 +71,9 @@ class PackWorker:
             elif self._worker.idle:
                 self._wake.wait()
 
-    def command(self, name: str, *args: Any, **kwargs: Any) -> None:
-        """Hand a command ("submit", "extend", "stop", "test", "limit") to the worker."""
-        getattr(self._worker, name)(*args, **kwargs)
+    def command(self, command: Command) -> None:
+        """Hand a command to the worker."""
+        self._worker.take(command)
         self._wake.set()
 
     def halt(self) -> None:

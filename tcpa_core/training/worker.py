@@ -1,7 +1,7 @@
 """A worker owns one device and trains the trials it is given in packs, epoch by epoch.
 
-It keeps backbones, data and packs warm between trials. It knows no platform: commands come in by
-method calls from any thread, journal-ready events come out of `work`.
+It keeps backbones, data and packs warm between trials. It knows no platform: commands come in from
+any thread, journal-ready events come out of `work`.
 """
 
 import platform
@@ -23,6 +23,7 @@ from tcpa_core.methods.base import pack_key, splits_batch
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.record.values import Pulse, Status, TrialResult
+from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
 from tcpa_core.training.pack import (
     Diverged,
     Member,
@@ -64,23 +65,19 @@ class _Group:
 
 
 class Worker:
-    """Trains up to `max_members` trials on one device.
+    """Trains trials on one device.
 
     Args:
         study_dir: Checkpoints go to study_dir/checkpoints/<trial>/.
         cache_dir: Decoded images; None: the user's cache folder.
         device: A torch device.
-        max_members: Most trials held at once.
     """
 
-    def __init__(
-        self, study_dir: Path, cache_dir: Path | None, device: str, max_members: int
-    ) -> None:
+    def __init__(self, study_dir: Path, cache_dir: Path | None, device: str) -> None:
         self._checkpoints = Path(study_dir) / "checkpoints"
         self._cache_dir = cache_dir
         self._device = device
-        self._max_members = max_members
-        self._commands: queue.SimpleQueue[tuple[str, tuple[Any, ...]]] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._backbones: dict[BackboneConfig, Backbone] = {}
         self._data: dict[tuple[Any, ...], TrialData] = {}
         self._groups: dict[tuple[Any, ...], _Group] = {}
@@ -89,42 +86,9 @@ class Worker:
         self._signs = 0
         self._doing = Pulse()
 
-    def submit(
-        self,
-        trial: str,
-        params: Flat,
-        until_epoch: int,
-        *,
-        test_at_end: bool = False,
-        alone: bool = False,
-    ) -> None:
-        """Take a trial, going on from its last checkpoint if it has one.
-
-        Args:
-            trial: Name of the trial and of its checkpoint folder.
-            params: All settings by dotted path.
-            until_epoch: It may train up to and including this epoch, then waits for `extend`.
-            test_at_end: Score the test split when the trial completes.
-            alone: Train its next epoch by itself and before all others: it may be what a worker
-                died of.
-        """
-        self._commands.put(("_submit", (trial, params, until_epoch, test_at_end, alone)))
-
-    def extend(self, trial: str, until_epoch: int) -> None:
-        """Allow a trial to go on to a later epoch."""
-        self._commands.put(("_extend", (trial, until_epoch)))
-
-    def stop(self, trial: str) -> None:
-        """End a trial at the next epoch boundary; it is recorded as pruned."""
-        self._commands.put(("_stop", (trial,)))
-
-    def test(self, trial: str, params: Flat) -> None:
-        """Score the selected state of a finished trial on the test split ("tested" event)."""
-        self._commands.put(("_test", (trial, params)))
-
-    def limit(self, members: int | None) -> None:
-        """Train at most so many trials together; None: as many as a probe found best."""
-        self._commands.put(("_limit", (members,)))
+    def take(self, command: Command) -> None:
+        """Note a command, from any thread; `work` carries commands out in their order."""
+        self._commands.put(command)
 
     def pulse(self) -> Pulse:
         """What is done at the moment; from any thread."""
@@ -154,11 +118,6 @@ class Worker:
     def num_members(self) -> int:
         """Trials held now, commands still to be read not counted."""
         return sum(len(group.jobs) for group in self._groups.values())
-
-    @property
-    def free_slots(self) -> int:
-        """Trials that can still be submitted."""
-        return max(0, self._max_members - self.num_members)
 
     @property
     def idle(self) -> bool:
@@ -209,25 +168,35 @@ class Worker:
         events: list[Event] = []
         while True:
             try:
-                name, args = self._commands.get_nowait()
+                command = self._commands.get_nowait()
             except queue.Empty:
                 return events
-            events += getattr(self, name)(*args)
+            events += self._carry_out(command)
             self._sign()
+
+    def _carry_out(self, command: Command) -> list[Event]:
+        match command:
+            case Submit():
+                return self._submit(command)
+            case Extend():
+                return self._extend(command)
+            case Stop(trial=trial):
+                found = self._find(trial)
+                return [self._end(found[0], trial, "pruned")] if found else []
+            case Test():
+                return self._test(command)
+            case Limit(members=members):
+                self._together = members
+                return []
 
     def _sign(self, *_: object) -> None:
         """Show that work goes on."""
         self._signs += 1
 
-    def _limit(self, members: int | None) -> list[Event]:
-        self._together = members
-        return []
-
-    def _submit(
-        self, trial: str, params: Flat, until_epoch: int, test_at_end: bool, alone: bool
-    ) -> list[Event]:
+    def _submit(self, command: Submit) -> list[Event]:
+        trial = command.trial
         try:
-            config = TrialConfig.from_flat(params, place=f"trial {trial}")
+            config = TrialConfig.from_flat(command.params, place=f"trial {trial}")
             group = self._group(config)
             folder = self._checkpoints / trial
             member, note = self._member(group.pack, folder, trial, config)
@@ -236,8 +205,7 @@ class Worker:
                 raise StorageError(f"{err} Then 'tcpa resume'.") from err
             result = TrialResult(status="failed", reason=str(err), device=self._device)
             return [_event("failed", trial, asdict(result))]
-        job = _Job(member, until_epoch, test_at_end, alone)
-        group.jobs[trial] = job
+        group.jobs[trial] = _Job(member, command.until_epoch, command.test_at_end, command.alone)
         fields: dict[str, Any] = {
             "device": self._device,
             "epoch": member.epoch,
@@ -266,18 +234,15 @@ class Worker:
             last.replace(folder / "damaged.safetensors")
             return pack.new_member(trial, config), f"begins anew: {err}"
 
-    def _extend(self, trial: str, until_epoch: int) -> list[Event]:
-        found = self._find(trial)
+    def _extend(self, command: Extend) -> list[Event]:
+        found = self._find(command.trial)
         if found:
-            found[1].until_epoch = max(found[1].until_epoch, until_epoch)
+            found[1].until_epoch = max(found[1].until_epoch, command.until_epoch)
         return []
 
-    def _stop(self, trial: str) -> list[Event]:
-        found = self._find(trial)
-        return [self._end(found[0], trial, "pruned")] if found else []
-
-    def _test(self, trial: str, params: Flat) -> list[Event]:
-        config = TrialConfig.from_flat(params, place=f"trial {trial}")
+    def _test(self, command: Test) -> list[Event]:
+        trial = command.trial
+        config = TrialConfig.from_flat(command.params, place=f"trial {trial}")
         pack = self._group(config).pack
         member = pack.restore(self._checkpoints / trial, trial, config)
         loss, accuracy = pack.test([member])[0]

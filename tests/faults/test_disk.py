@@ -18,6 +18,7 @@ from search.study.folder import Journal, StudyDir
 from spaces.space import Space
 from tcpa_core.errors import StoppedError, StorageError
 from tcpa_core.record.events import FINAL_KINDS, read_journal
+from tcpa_core.training.commands import Submit
 from tcpa_core.training.worker import Worker
 from tests.search.conftest import FACTORY
 
@@ -121,9 +122,9 @@ def test_a_checkpoint_that_cannot_be_written_is_no_fault_of_its_trial(
     tmp_path: Path, disk: Disk
 ) -> None:
     def worker(folder: Path) -> Worker:
-        made = Worker(folder, tmp_path / "cache", "cpu", 2)
+        made = Worker(folder, tmp_path / "cache", "cpu")
         for seed, trial in enumerate(("a", "b")):
-            made.submit(trial, {**SETTINGS, "seed": seed}, 3)
+            made.take(Submit(trial=trial, params={**SETTINGS, "seed": seed}, until_epoch=3))
         return made
 
     undisturbed = drain(worker(tmp_path / "whole"))
@@ -152,13 +153,13 @@ def test_a_checkpoint_that_cannot_be_written_is_no_fault_of_its_trial(
 
 def test_a_cache_that_cannot_be_written_fails_no_trial(tmp_path: Path, disk: Disk) -> None:
     disk.fill(leave=0)
-    worker = Worker(tmp_path / "study", disk.path / "cache", "cpu", 2)
-    worker.submit("a", SETTINGS, 1)
+    worker = Worker(tmp_path / "study", disk.path / "cache", "cpu")
+    worker.take(Submit(trial="a", params=SETTINGS, until_epoch=1))
     with pytest.raises(StorageError, match=r"cache folder .* \(No space .*TCPA_CACHE"):
         worker.work()
     disk.make_room()
-    worker = Worker(tmp_path / "study", disk.path / "cache", "cpu", 2)
-    worker.submit("a", SETTINGS, 1)
+    worker = Worker(tmp_path / "study", disk.path / "cache", "cpu")
+    worker.take(Submit(trial="a", params=SETTINGS, until_epoch=1))
     assert [event["kind"] for event in drain(worker)] == ["started", "epoch"]
 
 
@@ -198,7 +199,7 @@ def test_a_study_stops_and_goes_on_when_there_is_room(
     )
     if not full:
         (study.path / "checkpoints").symlink_to(disk.path)
-    (study.path / "stub.json").write_text('{"epoch_s": 0.1}')
+    (study.path / "stub.json").write_text('{"epoch_s": 0.1, "slots": 3}')
     fail = (lambda: disk.fill(leave=4096)) if full else (lambda: disk.make("ro"))
     with pytest.raises(StoppedError, match="cannot be written .*Make room .*resume") as caught:
         run(study, after_epochs(7, fail))

@@ -17,6 +17,7 @@ from tcpa_core.errors import CheckpointError, RecordError, StudyError, TcpaError
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.record.events import read_journal
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
+from tcpa_core.training.commands import Submit
 from tcpa_core.training.worker import Worker
 
 EVERY = 100
@@ -111,14 +112,14 @@ def test_a_trial_with_a_damaged_checkpoint_begins_anew_and_says_so(tmp_path: Pat
     runs = []
     for damage in (False, True):
         folder = tmp_path / str(damage)
-        worker = Worker(folder, tmp_path / "cache", "cpu", 2)
-        worker.submit("t", SETTINGS, 2)
+        worker = Worker(folder, tmp_path / "cache", "cpu")
+        worker.take(Submit(trial="t", params=SETTINGS, until_epoch=2))
         first = drain(worker)
         last = folder / "checkpoints" / "t" / "last.safetensors"
         if damage:
             last.write_bytes(last.read_bytes()[:-9])
-        again = Worker(folder, tmp_path / "cache", "cpu", 2)
-        again.submit("t", SETTINGS, 3)
+        again = Worker(folder, tmp_path / "cache", "cpu")
+        again.take(Submit(trial="t", params=SETTINGS, until_epoch=3))
         runs.append((first, drain(again)))
     (_, whole), (_, anew) = runs
     assert "note" not in whole[0]

@@ -13,6 +13,7 @@ import torch
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import BatchPart, Step, splits_batch
 from tcpa_core.streams import Stream
+from tcpa_core.training.commands import Submit
 from tcpa_core.training.pack import EVAL_ROWS, Pack, _cross_entropy, is_out_of_memory
 from tcpa_core.training.worker import Worker
 from tests.tcpa_core.test_methods_contract import CHAINS, build, small
@@ -75,9 +76,9 @@ SETTINGS = {
 
 def run(folder: Path, trials: int = 1, settings: Any = SETTINGS) -> list[dict[str, Any]]:
     """What a worker says of a few trials."""
-    worker = Worker(folder, folder.parent / "cache", "cpu", 4)
+    worker = Worker(folder, folder.parent / "cache", "cpu")
     for seed in range(trials):
-        worker.submit(f"t{seed}", {**settings, "seed": seed}, 2)
+        worker.take(Submit(trial=f"t{seed}", params={**settings, "seed": seed}, until_epoch=2))
     events = []
     while not worker.idle:
         events += worker.work()
@@ -171,16 +172,17 @@ def test_what_counts_as_lack_of_memory(error: Exception, expected: bool) -> None
 CODE = """
 import json, resource, sys
 from pathlib import Path
+from tcpa_core.training.commands import Submit
 from tcpa_core.training.worker import Worker
 folder, settings, trials, extra = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
-worker = Worker(folder, folder / "cache", "cpu", 4)
-worker.submit("warm", settings, 0)
+worker = Worker(folder, folder / "cache", "cpu")
+worker.take(Submit(trial="warm", params=settings, until_epoch=0))
 worker.work()
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + extra * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 for seed in range(trials):
-    worker.submit(f"t{seed}", {**settings, "seed": seed}, 1)
+    worker.take(Submit(trial=f"t{seed}", params={**settings, "seed": seed}, until_epoch=1))
 while not worker.idle:
     for event in worker.work():
         print(json.dumps(event))

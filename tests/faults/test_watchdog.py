@@ -16,6 +16,7 @@ from search.workers.failure_attribution import PackState, Trial, blame
 from search.workers.pack_worker import WorkerSpec
 from search.workers.watchdog import FIRST_S, LEAST_S, TIMES, Watchdog
 from tcpa_core.record.values import Pulse
+from tcpa_core.training.commands import Limit, Submit
 from tcpa_core.training.worker import Worker
 from tests.search.conftest import FACTORY
 
@@ -72,7 +73,7 @@ class Client:
     """A dispatcher with one worker, and everything that it has reported."""
 
     def __init__(self, folder: Path, *, slots: int = 4, count: int = 1, **orders: Any) -> None:
-        (folder / "stub.json").write_text(json.dumps(orders))
+        (folder / "stub.json").write_text(json.dumps({"slots": slots, **orders}))
         spec = WorkerSpec(
             study_dir=folder, cache_dir=None, factory=FACTORY, count=count, slots=slots,
             num_cpus=1, num_gpus=0, env={}, silence_s=orders.get("silence_s", 1.0),
@@ -181,7 +182,7 @@ def test_a_hang_does_not_block_an_orderly_end(client: Any, tmp_path: Path) -> No
 
 
 def test_a_worker_names_what_it_trains_and_shows_signs_of_life(tmp_path: Path) -> None:
-    worker = Worker(tmp_path, tmp_path / "cache", "cpu", 2)
+    worker = Worker(tmp_path, tmp_path / "cache", "cpu")
     assert worker.pulse() == Pulse()
     pulses: list[Pulse] = []
     sign = worker._sign
@@ -193,7 +194,7 @@ def test_a_worker_names_what_it_trains_and_shows_signs_of_life(tmp_path: Path) -
     worker._sign = look  # type: ignore[method-assign]
     settings = {"methods": ["linear"], "train.epochs": 2, "train.batch_size": 512}
     for trial in ("a", "b"):
-        worker.submit(trial, settings, 2)
+        worker.take(Submit(trial=trial, params=settings, until_epoch=2))
     while not worker.idle:
         worker.work()
     assert not any(pulse.is_idle for pulse in pulses)
@@ -208,19 +209,20 @@ def test_a_worker_names_what_it_trains_and_shows_signs_of_life(tmp_path: Path) -
 
 
 def test_a_suspect_is_trained_alone_for_one_epoch_first(tmp_path: Path) -> None:
-    worker = Worker(tmp_path, tmp_path / "cache", "cpu", 3)
+    worker = Worker(tmp_path, tmp_path / "cache", "cpu")
     settings = {"methods": ["linear"], "train.epochs": 2, "train.batch_size": 512}
-    worker.submit("a", settings, 2)
-    worker.submit("b", settings, 2)
-    worker.submit("suspect", {**settings, "seed": 1}, 2, alone=True)
+    worker.take(Submit(trial="a", params=settings, until_epoch=2))
+    worker.take(Submit(trial="b", params=settings, until_epoch=2))
+    suspect = {**settings, "seed": 1}
+    worker.take(Submit(trial="suspect", params=suspect, until_epoch=2, alone=True))
     together = []
     while not worker.idle:
         events = worker.work()
         together.append([e["trial"] for e in events if e["kind"] == "epoch"])
     assert together == [["suspect"], ["a", "b", "suspect"], ["a", "b"]]
-    worker.limit(1)
-    worker.submit("c", settings, 1)
-    worker.submit("d", settings, 1)
+    worker.take(Limit(members=1))
+    worker.take(Submit(trial="c", params=settings, until_epoch=1))
+    worker.take(Submit(trial="d", params=settings, until_epoch=1))
     assert [e["trial"] for e in worker.work() if e["kind"] == "epoch"] == ["c"]
 
 

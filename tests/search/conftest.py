@@ -12,6 +12,7 @@ from search.driver.cluster import connect
 from search.driver.driver import Placement, StudyOutcome, run_study
 from search.study.folder import StudyDir
 from spaces.space import Space
+from tests.search.stub import say_slots
 
 ROOT = Path(__file__).parents[2]
 FACTORY = "tests.search.stub:make_worker"
@@ -68,4 +69,5 @@ def local_ray() -> Iterator[None]:
 def run_stubs(space: Space, study: StudyDir, **placement: Any) -> StudyOutcome:
     """Run a study with stub workers."""
     options = {"workers": 2, "slots": 3, "worker_factory": FACTORY, **placement}
+    say_slots(study.path, options["slots"])
     return run_study(space, study, placement=Placement(**options))

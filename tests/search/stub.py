@@ -2,7 +2,8 @@
 
 Its objective is cheap. It trains nothing and keeps a real checkpoint, so that everything around a
 worker can be tested: placing, stopping early, failing, dying, resuming. What it should do wrong
-stands in `stub.json` of the study folder, written before the study starts.
+stands in `stub.json` of the study folder, written before the study starts; so does "slots", the
+most trials that it may be given at once.
 """
 
 import json
@@ -18,8 +19,13 @@ from typing import Any
 
 from tcpa_core.errors import StorageError
 from tcpa_core.record.values import EpochReport, Pulse, Status, TrialResult
+from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
 
 Event = dict[str, Any]
+
+SLOTS = 4
+"""Trials that a worker may be given at once where `stub.json` does not say; as many as a driver
+gives that is not told either."""
 
 
 @dataclass
@@ -50,51 +56,25 @@ def accuracy(params: dict[str, Any], epoch: int, noise: float = 0.0) -> float:
 class StubWorker:
     """Trains every trial it holds by one epoch per call of `work`."""
 
-    def __init__(
-        self, study_dir: Path, cache_dir: Path | None, device: str, max_members: int
-    ) -> None:
+    def __init__(self, study_dir: Path, cache_dir: Path | None, device: str) -> None:
         self._study = Path(study_dir)
         self._device = device
-        self._max_members = max_members
-        self._commands: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._jobs: dict[str, _Job] = {}
         self._together: int | None = None
         self._longest_s: float | None = None
         self._doing = Pulse()
         plan = self._study / "stub.json"
         self._plan: dict[str, Any] = json.loads(plan.read_text()) if plan.exists() else {}
+        self._slots: int = self._plan.get("slots", SLOTS)
         if self._plan.get("broken"):
             raise RuntimeError("the stub was told not to start")
 
-    def submit(
-        self,
-        trial: str,
-        params: dict[str, Any],
-        until_epoch: int,
-        *,
-        test_at_end: bool = False,
-        alone: bool = False,
-    ) -> None:
-        self._commands.put(("submit", trial, params, until_epoch, test_at_end, alone))
-
-    def extend(self, trial: str, until_epoch: int) -> None:
-        self._commands.put(("extend", trial, until_epoch))
-
-    def stop(self, trial: str) -> None:
-        self._commands.put(("stop", trial))
-
-    def test(self, trial: str, params: dict[str, Any]) -> None:
-        self._commands.put(("test", trial, params))
-
-    def limit(self, members: int | None) -> None:
-        self._together = members
+    def take(self, command: Command) -> None:
+        self._commands.put(command)
 
     def pulse(self) -> Pulse:
         return self._doing
-
-    @property
-    def free_slots(self) -> int:
-        return max(0, self._max_members - len(self._jobs))
 
     @property
     def idle(self) -> bool:
@@ -102,7 +82,7 @@ class StubWorker:
 
     def work(self) -> list[Event]:
         events = self._read_commands()
-        assert len(self._jobs) <= self._max_members, "more trials than slots"
+        assert len(self._jobs) <= self._slots, "more trials than slots"
         ready = {t: j for t, j in self._jobs.items() if self._may_train(j)}
         alone = {t: j for t, j in ready.items() if j.alone}
         together = dict(list((alone or ready).items())[: 1 if alone else self._together])
@@ -131,23 +111,36 @@ class StubWorker:
     def _read_commands(self) -> list[Event]:
         events: list[Event] = []
         while not self._commands.empty():
-            name, trial, *rest = self._commands.get()
-            if name == "submit":
-                assert trial not in self._jobs, f"trial {trial} submitted twice"
-                job = self._jobs[trial] = _Job(*rest)
-                saved = self._checkpoint(trial)
-                job.epoch = json.loads(saved.read_text())["epoch"] if saved.exists() else 0
-                events.append(_event("started", trial, device=self._device, epoch=job.epoch))
-                events += [self._report(trial, job, n + 1) for n in range(job.epoch)]
-                if job.epoch >= job.epochs:
-                    events.append(self._end(trial, "completed"))
-            elif name == "extend" and trial in self._jobs:
-                self._jobs[trial].until_epoch = max(self._jobs[trial].until_epoch, rest[0])
-            elif name == "stop" and trial in self._jobs:
-                events.append(self._end(trial, "pruned"))
-            elif name == "test":
-                value = self._accuracy(rest[0], rest[0]["train.epochs"])
-                events.append(_event("tested", trial, test_loss=1 - value, test_accuracy=value))
+            events += self._carry_out(self._commands.get())
+        return events
+
+    def _carry_out(self, command: Command) -> list[Event]:
+        match command:
+            case Submit():
+                return self._submit(command)
+            case Extend(trial=trial, until_epoch=until_epoch) if trial in self._jobs:
+                self._jobs[trial].until_epoch = max(self._jobs[trial].until_epoch, until_epoch)
+            case Stop(trial=trial) if trial in self._jobs:
+                return [self._end(trial, "pruned")]
+            case Test(trial=trial, params=params):
+                value = self._accuracy(params, params["train.epochs"])
+                return [_event("tested", trial, test_loss=1 - value, test_accuracy=value)]
+            case Limit(members=members):
+                self._together = members
+        return []
+
+    def _submit(self, command: Submit) -> list[Event]:
+        trial = command.trial
+        assert trial not in self._jobs, f"trial {trial} submitted twice"
+        job = self._jobs[trial] = _Job(
+            command.params, command.until_epoch, command.test_at_end, command.alone
+        )
+        saved = self._checkpoint(trial)
+        job.epoch = json.loads(saved.read_text())["epoch"] if saved.exists() else 0
+        events = [_event("started", trial, device=self._device, epoch=job.epoch)]
+        events += [self._report(trial, job, n + 1) for n in range(job.epoch)]
+        if job.epoch >= job.epochs:
+            events.append(self._end(trial, "completed"))
         return events
 
     def _train(self, trial: str, job: _Job) -> list[Event]:
@@ -240,8 +233,13 @@ def _event(kind: str, trial: str, **fields: Any) -> Event:
     return {"kind": kind, "trial": trial, **fields}
 
 
-def make_worker(
-    study_dir: Path, cache_dir: Path | None, device: str, max_members: int
-) -> StubWorker:
+def say_slots(study_dir: Path, slots: int) -> None:
+    """Have stub workers of a study refuse more trials than this."""
+    plan = study_dir / "stub.json"
+    orders = json.loads(plan.read_text()) if plan.exists() else {}
+    plan.write_text(json.dumps({**orders, "slots": slots}))
+
+
+def make_worker(study_dir: Path, cache_dir: Path | None, device: str) -> StubWorker:
     """What `Placement.worker_factory` names."""
-    return StubWorker(study_dir, cache_dir, device, max_members)
+    return StubWorker(study_dir, cache_dir, device)

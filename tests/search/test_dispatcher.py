@@ -32,7 +32,7 @@ class Client:
     """A dispatcher with everything that it has reported."""
 
     def __init__(self, folder: Path, *, count: int = 1, slots: int = 2, **orders: Any) -> None:
-        (folder / "stub.json").write_text(json.dumps(orders))
+        (folder / "stub.json").write_text(json.dumps({"slots": slots, **orders}))
         spec = WorkerSpec(
             study_dir=folder,
             cache_dir=None,

@@ -14,6 +14,7 @@ from search.planning.requested_space import requested_space
 from search.tracking.run_writer import _tags
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
+from tcpa_core.training.commands import Submit
 from tcpa_core.training.run_trial import run_trial
 from tcpa_core.training.worker import Worker
 from tests.tcpa_core.test_weights import state_of
@@ -86,8 +87,8 @@ def test_what_happens_to_images_is_recorded_in_the_study_and_its_report(tmp_path
 def test_a_worker_says_what_it_does_to_images(tmp_path: Path) -> None:
     plan = planned(tmp_path)
     config = plan.space.config(next(iter(plan.space.corners())), 0)
-    worker = Worker(tmp_path / "study", None, "cpu", 1)
-    worker.submit("00000", config.flat(), 0)
+    worker = Worker(tmp_path / "study", None, "cpu")
+    worker.take(Submit(trial="00000", params=config.flat(), until_epoch=0))
     (started,) = worker.work()
     assert started["kind"] == "started"
     assert started["preprocessing"]["mean"] == IMAGENET
@@ -102,8 +103,8 @@ def test_a_trial_that_was_planned_before_the_question_goes_on_and_says_so(tmp_pa
         "backbone.weights": tiny_file(tmp_path),
         "backbone.img_size": 32,
     })  # fmt: skip
-    worker = Worker(tmp_path / "study", None, "cpu", 1)
-    worker.submit("00000", config.flat(), 0)
+    worker = Worker(tmp_path / "study", None, "cpu")
+    worker.take(Submit(trial="00000", params=config.flat(), until_epoch=0))
     (started,) = worker.work()
     assert (started["kind"], started["preprocessing"]["mean"]) == ("started", [0.5] * 3)
     with pytest.raises(ConfigError, match="Set backbone.norm_stats"):

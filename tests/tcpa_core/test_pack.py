@@ -15,7 +15,9 @@ from tcpa_core.errors import CheckpointError
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.record.values import EpochReport
+from tcpa_core.training import commands
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
+from tcpa_core.training.commands import Extend, Stop, Submit
 from tcpa_core.training.pack import Diverged, Member, Pack, TrialData, load_trial_data
 from tcpa_core.training.run_trial import load_trained, run_trial
 from tcpa_core.training.worker import Worker
@@ -455,32 +457,32 @@ def _drain(worker: Worker) -> list[dict[str, Any]]:
 
 
 def test_worker_tells_the_whole_story(images: Path, cache: Path, tmp_path: Path) -> None:
-    worker = Worker(tmp_path, cache, "cpu", 4)
+    worker = Worker(tmp_path, cache, "cpu")
     flats = [_config(images, "vpt", v).flat() for v in VPT]
-    worker.submit("a", flats[0], 3, test_at_end=True)
-    worker.submit("b", flats[1], 1)
+    worker.take(Submit(trial="a", params=flats[0], until_epoch=3, test_at_end=True))
+    worker.take(Submit(trial="b", params=flats[1], until_epoch=1))
     events = _drain(worker)
     kinds = [(e["trial"], e["kind"]) for e in events]
     assert kinds.count(("a", "epoch")) == 3 and kinds.count(("b", "epoch")) == 1
     assert kinds[-1] == ("a", "completed") and events[-1]["test_accuracy"] is not None
-    assert worker.num_members == 1 and worker.free_slots == 3, "b waits for more epochs"
-    worker.extend("b", 2)
-    worker.stop("a")  # already gone: nothing happens
+    assert worker.num_members == 1, "b waits for more epochs"
+    worker.take(Extend(trial="b", until_epoch=2))
+    worker.take(Stop(trial="a"))  # already gone: nothing happens
     assert [e["kind"] for e in _drain(worker)] == ["epoch"]
-    worker.stop("b")
+    worker.take(Stop(trial="b"))
     (pruned,) = _drain(worker)
     assert pruned["kind"] == "pruned" and pruned["num_epochs"] == 2
     assert pruned["test_accuracy"] is None, "the test split is not read for a pruned trial"
 
-    other = Worker(tmp_path, cache, "cpu", 4)  # another process takes b up again
-    other.submit("b", flats[1], 3)
+    other = Worker(tmp_path, cache, "cpu")  # another process takes b up again
+    other.take(Submit(trial="b", params=flats[1], until_epoch=3))
     started, *epochs, completed = _drain(other)
     assert (started["epoch"], completed["kind"]) == (2, "completed")
     assert [e["epoch"] for e in epochs] == [1, 2, 3], "those trained elsewhere are told again"
     seen = [e for e in events if (e["trial"], e["kind"]) == ("b", "epoch")]
     assert epochs[0] == seen[0], "with the numbers that were measured then"
     assert completed["test_accuracy"] is None
-    other.test("b", flats[1])
+    other.take(commands.Test(trial="b", params=flats[1]))
     (tested,) = _drain(other)
     assert tested["kind"] == "tested" and 0 <= tested["test_accuracy"] <= 1
 
@@ -488,10 +490,11 @@ def test_worker_tells_the_whole_story(images: Path, cache: Path, tmp_path: Path)
 def test_worker_fails_only_the_trial_that_is_wrong(
     images: Path, cache: Path, tmp_path: Path
 ) -> None:
-    worker = Worker(tmp_path, cache, "cpu", 4)
+    worker = Worker(tmp_path, cache, "cpu")
     good = _config(images, "vpt", VPT[0]).flat()
-    worker.submit("gone", {**good, "data.root": str(tmp_path / "nowhere")}, 3)
-    worker.submit("good", good, 1)
+    nowhere = {**good, "data.root": str(tmp_path / "nowhere")}
+    worker.take(Submit(trial="gone", params=nowhere, until_epoch=3))
+    worker.take(Submit(trial="good", params=good, until_epoch=1))
     events = _drain(worker)
     assert [(e["trial"], e["kind"]) for e in events] == [
         ("gone", "failed"), ("good", "started"), ("good", "epoch"),
@@ -512,9 +515,10 @@ def test_worker_shrinks_when_memory_is_short(
         return whole(self, members)
 
     monkeypatch.setattr(Pack, "run_epoch", small_machine)
-    worker = Worker(tmp_path, cache, "cpu", 4)
+    worker = Worker(tmp_path, cache, "cpu")
     for i, settings in enumerate(VPT):
-        worker.submit(str(i), _config(images, "vpt", {**settings, "train.epochs": 2}).flat(), 2)
+        flat = _config(images, "vpt", {**settings, "train.epochs": 2}).flat()
+        worker.take(Submit(trial=str(i), params=flat, until_epoch=2))
     events = _drain(worker)
     assert sizes[0] == 2 and set(sizes[1:]) == {1}
     assert sum(e["kind"] == "epoch" for e in events) == 4, "nobody loses an epoch"
@@ -532,9 +536,10 @@ def test_a_fault_of_one_member_spares_the_others(
         return whole(self, members)
 
     monkeypatch.setattr(Pack, "run_epoch", faulty)
-    worker = Worker(tmp_path, cache, "cpu", 4)
+    worker = Worker(tmp_path, cache, "cpu")
     for i, settings in enumerate(VPT):
-        worker.submit(str(i), _config(images, "vpt", {**settings, "train.epochs": 2}).flat(), 2)
+        flat = _config(images, "vpt", {**settings, "train.epochs": 2}).flat()
+        worker.take(Submit(trial=str(i), params=flat, until_epoch=2))
     events = {e["trial"]: e for e in _drain(worker)}
     assert events["0"]["kind"] == "completed"
     assert events["1"]["reason"] == "ZeroDivisionError: of member 1"
