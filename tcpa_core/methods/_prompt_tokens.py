@@ -19,13 +19,8 @@ from torch import Tensor
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
-from tcpa_core.model.attention import (
-    PromptKeys,
-    join_prompts,
-    plain_block,
-    prompt_keys,
-    prompted_block,
-)
+from tcpa_core.model.attention import PromptKeys, join_prompts
+from tcpa_core.model.blocks import plain_block, prompt_keys, prompted_block
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
@@ -216,9 +211,7 @@ class PromptTokens(base.Method):
         elif state.prompts:
             prompts = self._project(index, block, samples, state)
         prompts = self._with_more(index, prompts)
-        return prompted_block(
-            block, tokens_MBSD, prompts, None, backend=state.run.backend, rows=rows
-        )
+        return prompted_block(block, tokens_MBSD, prompts, backend=state.run.backend, rows=rows)
 
     def on_output(self, tokens_MBSD: Tensor, state: State) -> Tensor:
         """Shallow: take the prompts out, so that they enter no pooling that should not see them."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
-from tcpa_core.model.attention import heads
+from tcpa_core.model.blocks import split_heads
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
@@ -87,7 +87,7 @@ class TunedBlocks(base.Method):
         q = self.behind("q", h_MBRD, q, index, state)
         k = self.behind("k", h_MBSD, k, index, state)
         v = self.behind("v", h_MBSD, v, index, state)
-        q_NHRE, k_NHSE, v_NHSE = (heads(t.flatten(0, 1), attn.num_heads) for t in (q, k, v))
+        q_NHRE, k_NHSE, v_NHSE = (split_heads(t.flatten(0, 1), attn.num_heads) for t in (q, k, v))
         o_NHRE = F.scaled_dot_product_attention(attn.q_norm(q_NHRE), attn.k_norm(k_NHSE), v_NHSE)
         o_MBRA = attn.norm(o_NHRE.transpose(1, 2).flatten(2)).unflatten(0, batch)
         o_MBRD = self.behind("o", o_MBRA, attn.proj(o_MBRA), index, state)

@@ -21,7 +21,8 @@ from torch import Generator, Tensor, nn
 from tcpa_core import plugins
 from tcpa_core.config import METHODS, Settings, TrialConfig
 from tcpa_core.errors import ConfigError
-from tcpa_core.model.attention import Backend, plain_block
+from tcpa_core.model.attention import Backend
+from tcpa_core.model.blocks import plain_block
 from tcpa_core.protocols.base import departures
 from tcpa_core.streams import Stream
 

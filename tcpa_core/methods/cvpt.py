@@ -26,7 +26,8 @@ from torch import Generator, Tensor, nn
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
-from tcpa_core.model.attention import mix, mlp_residual, plain_block, self_attention
+from tcpa_core.model.attention import mix
+from tcpa_core.model.blocks import mlp_residual, plain_block, self_attention
 from tcpa_core.streams import Stream
 
 if TYPE_CHECKING:

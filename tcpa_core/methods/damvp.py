@@ -30,7 +30,7 @@ from tcpa_core.config import IS_FILE, TrialConfig
 from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.methods import _pixels, base
 from tcpa_core.methods._layers import copy_of
-from tcpa_core.model.attention import plain_block
+from tcpa_core.model.blocks import plain_block
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone, TokenLayout

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tcpa_core.methods import base
 from tcpa_core.methods._prompt_tokens import PromptSettings, PromptTokens, State
-from tcpa_core.model.attention import keys_values, mlp_residual, project, queries
+from tcpa_core.model.blocks import keys_values, mlp_residual, project, queries
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block

@@ -34,7 +34,7 @@ from torch import Generator, Tensor, nn
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ShapeError
 from tcpa_core.methods import base
-from tcpa_core.model.attention import keys_values, plain_block, queries
+from tcpa_core.model.blocks import keys_values, plain_block, queries
 from tcpa_core.model.noise import has_noise
 
 if TYPE_CHECKING:

@@ -42,7 +42,8 @@ from tcpa_core.methods._matching import (
     choose,
     group_padding,
 )
-from tcpa_core.model.attention import MaskMode, PromptKeys, prompt_keys, prompted_block
+from tcpa_core.model.attention import MaskMode, PromptKeys, Visibility
+from tcpa_core.model.blocks import prompt_keys, prompted_block
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
@@ -330,8 +331,7 @@ class Method(base.Method):
             block,
             tokens_MBSD,
             prompts,
-            visible,
-            mode=self._config.mask_mode,
+            None if visible is None else Visibility(visible, self._config.mask_mode),
             backend=state.run.backend,
             rows=state.run.rows if index == self.layout.depth - 1 else None,
         )

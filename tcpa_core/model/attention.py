@@ -1,15 +1,12 @@
-"""Blocks of a frozen ViT taken apart, and attention over tokens and prompts.
-
-Prompts that are replaced in every block need no query, projection or MLP of their own: what they
-would compute is thrown away. They are keys and values only, which leaves results unchanged.
+"""Attention of a row over real tokens and prompts, in three backends that give the same numbers.
 
 A token may be kept from using a prompt. "post" hides the prompt after the softmax without
-rescaling: it still weighs in the denominator. "pre" hides it before. Three backends give the same
-numbers: `dense` spells the formula out and keeps the attention map, `twin` and `lse` keep none.
+rescaling: it still weighs in the denominator. "pre" hides it before. `dense` spells the formula
+out and keeps the attention map, `twin` and `lse` keep none.
 """
 
 # Axes: M members, B samples (1 where all samples share), H heads, S real tokens, R rows (leading
-# real tokens that are computed), P prompt tokens of all pools, E head width, D width.
+# real tokens that are computed), P prompt tokens of all pools, E head width.
 # A flat batch axis of length M * B is written N.
 
 from __future__ import annotations
@@ -17,20 +14,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from timm.models.vision_transformer import Block
-
 MaskMode = Literal["post", "pre"]
 Backend = Literal["dense", "twin", "lse"]
 FEW_ROWS = 8
 FEW_KEYS = 192
-"""On a CPU the spelled-out formula is the fastest up to so many rows, and up to so many keys of
+"""On a CPU the spelled-out formula is the fastest up to this many rows, and up to this many keys of
 tokens and prompts together: the attention map is then small."""
 
 
@@ -44,17 +38,14 @@ class PromptKeys:
     """False where a member's prompts are padded; None: nothing is padded."""
 
 
-def prompt_keys(block: Block, prompts_MBPD: Tensor, exists_MP: Tensor | None) -> PromptKeys:
-    """Normalise and project prompts as the block would.
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    """Which prompts each row may use, and when the others are hidden from it."""
 
-    Args:
-        block: Whose norm1 and key and value projections to use.
-        prompts_MBPD: Prompts of the block.
-        exists_MP: False for padding; None: no padding.
-    """
-    batch = prompts_MBPD.shape[:2]
-    k, v = keys_values(block, block.norm1(prompts_MBPD.flatten(0, 1)))
-    return PromptKeys(k.unflatten(0, batch), v.unflatten(0, batch), exists_MP)
+    used_MBRP: Tensor
+    """Boolean; M and B may be 1."""
+    mode: MaskMode = "post"
+    """post: after the softmax, whose denominator hidden prompts stay in; pre: before it."""
 
 
 def join_prompts(first: PromptKeys, second: PromptKeys) -> PromptKeys:
@@ -69,138 +60,46 @@ def join_prompts(first: PromptKeys, second: PromptKeys) -> PromptKeys:
     return PromptKeys(k, v, torch.cat([_exists(first), _exists(second)], dim=-1))
 
 
-def prompted_block(
-    block: Block,
-    tokens_MBSD: Tensor,
-    prompts: PromptKeys | None,
-    visible_MBSP: Tensor | None,
-    *,
-    mode: MaskMode = "post",
-    backend: Backend | None,
-    rows: int | None = None,
-) -> Tensor:
-    """Run one block with prompts as extra keys and values.
-
-    Args:
-        tokens_MBSD: Residual stream that enters the block.
-        prompts: Prompts of this block; None: no prompts.
-        visible_MBSP: Which prompts each token uses, boolean, M and B may be 1; None: all.
-        mode: When hidden prompts are hidden.
-        backend: None: the fastest for the device and the shapes.
-        rows: Compute only this many leading tokens; None: all.
-
-    Returns:
-        Residual stream after the block, (M, B, rows or S, D).
-
-    Source:
-        TCPA, arXiv:2505.02406: "post" is Eq. 13, "pre" is Eq. 6-7. The authors' code is "post"
-        (ICML2025-TCPA, models/VFPT_TCPA.py).
-    """
-    batch = tokens_MBSD.shape[:2]
-    x_NSD = tokens_MBSD.flatten(0, 1)
-    h_NSD = block.norm1(x_NSD)
-    q = queries(block, h_NSD[:, :rows]).unflatten(0, batch)
-    k, v = (t.unflatten(0, batch) for t in keys_values(block, h_NSD))
-    visible = None if visible_MBSP is None else visible_MBSP[:, :, :rows]
-    o_MBHRE = attend(q, k, v, prompts, visible, mode=mode, backend=backend)
-    x_NRD = x_NSD[:, :rows] + project(block, o_MBHRE.flatten(0, 1))
-    return mlp_residual(block, x_NRD).unflatten(0, batch)
-
-
-def plain_block(
-    block: Block, tokens_MBSD: Tensor, *, exists_MS: Tensor | None = None, rows: int | None = None
-) -> Tensor:
-    """Run one block on real tokens only.
-
-    Args:
-        exists_MS: False for padding tokens, which nothing may attend to.
-        rows: Compute only this many leading tokens; None: all.
-    """
-    x_NSD = tokens_MBSD.flatten(0, 1)
-    if exists_MS is None and rows is None:
-        return block(x_NSD).view_as(tokens_MBSD)
-    mask = None
-    if exists_MS is not None:
-        mask = exists_MS.repeat_interleave(tokens_MBSD.shape[1], 0)[:, None, None]
-    x_NRD = x_NSD[:, :rows] + self_attention(block, block.norm1(x_NSD), mask=mask, rows=rows)
-    return mlp_residual(block, x_NRD).unflatten(0, tokens_MBSD.shape[:2])
-
-
-def self_attention(
-    block: Block, h_NSD: Tensor, *, mask: Tensor | None = None, rows: int | None = None
-) -> Tensor:
-    """Self-attention branch of a block for the first `rows` tokens, layer scale included."""
-    q = queries(block, h_NSD[:, :rows])
-    k, v = keys_values(block, h_NSD)
-    return project(block, mix(q, k, v, mask))
-
-
-def mlp_residual(block: Block, x_NRD: Tensor) -> Tensor:
-    """Second half of a block: the MLP and its residual."""
-    return x_NRD + block.drop_path2(block.ls2(block.mlp(block.norm2(x_NRD))))
-
-
-def queries(block: Block, h_NRD: Tensor) -> Tensor:
-    """Queries (N, H, R, E) of normalised tokens; the norm of the model's queries included."""
-    attn = block.attn
-    width = attn.qkv.weight.shape[0] // 3
-    bias = None if attn.qkv.bias is None else attn.qkv.bias[:width]
-    return attn.q_norm(heads(F.linear(h_NRD, attn.qkv.weight[:width], bias), attn.num_heads))
-
-
-def keys_values(block: Block, h_NSD: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values (N, H, S, E) of normalised tokens or prompts."""
-    attn = block.attn
-    width = attn.qkv.weight.shape[0] // 3
-    bias = None if attn.qkv.bias is None else attn.qkv.bias[width:]
-    k, v = F.linear(h_NSD, attn.qkv.weight[width:], bias).chunk(2, dim=-1)
-    return attn.k_norm(heads(k, attn.num_heads)), heads(v, attn.num_heads)
-
-
-def project(block: Block, o_NHRE: Tensor) -> Tensor:
-    """Output projection of the attention branch (N, R, D), layer scale included."""
-    attn = block.attn
-    o_NRA = attn.norm(o_NHRE.transpose(1, 2).flatten(2))
-    return block.drop_path1(block.ls1(attn.proj_drop(attn.proj(o_NRA))))
-
-
-def heads(x: Tensor, num_heads: int) -> Tensor:
-    """(..., S, A) to (..., H, S, E)."""
-    return x.unflatten(-1, (num_heads, -1)).transpose(-3, -2)
-
-
 def attend(
     q_MBHRE: Tensor,
     k_MBHSE: Tensor,
     v_MBHSE: Tensor,
     prompts: PromptKeys | None,
-    visible_MBRP: Tensor | None,
+    visibility: Visibility | None,
     *,
-    mode: MaskMode,
     backend: Backend | None,
 ) -> Tensor:
     """Mix values of tokens and prompts; every row sees all tokens and the prompts it may use.
 
     Args:
-        visible_MBRP: Boolean, M and B may be 1; None: all prompts. Padding is hidden whatever
-            stands here.
+        q_MBHRE: Queries, not yet scaled by 1/sqrt(E).
+        k_MBHSE: Keys of the tokens.
+        v_MBHSE: Values of the tokens.
+        prompts: Keys and values of the prompts, B may be 1; None: no prompts.
+        visibility: None: every row uses all prompts. Padding is hidden in any case.
         backend: None: the fastest for the device and the shapes.
 
     Returns:
         (M, B, H, R, E).
+
+    Source:
+        TCPA, arXiv:2505.02406: "post" is Eq. 13, "pre" is Eq. 6-7.
     """
     if prompts is None:
         return mix(*(t.flatten(0, 1) for t in (q_MBHRE, k_MBHSE, v_MBHSE))).view_as(q_MBHRE)
+    # `counted` prompts are in the softmax, `used` ones keep their weight behind it.
     counted = None if prompts.exists_MP is None else prompts.exists_MP[:, None, None]
-    used = visible_MBRP
-    if mode == "pre":
+    used = None if visibility is None else visibility.used_MBRP
+    if visibility is not None and visibility.mode == "pre":
         counted, used = _both(counted, used), None
     keys = k_MBHSE.shape[-2] + prompts.k_MBHPE.shape[-2]
     if backend is None and _is_small(q_MBHRE, v_MBHSE, keys):
         backend = "dense"
     if backend == "dense":
         return _attend_dense(q_MBHRE, k_MBHSE, v_MBHSE, prompts, counted, used)
-    if backend != "twin" and _is_plain(v_MBHSE) and visible_MBRP is not None:
+    # Where every row sees all prompts there are no twins, only torch's fused attention over tokens
+    # and prompts together, which is the fastest.
+    if backend != "twin" and _is_plain(v_MBHSE) and visibility is not None:
         pk, pv = prompts.k_MBHPE, prompts.v_MBHPE
         out: Tensor = _LseAttention.apply(q_MBHRE, k_MBHSE, v_MBHSE, pk, pv, counted, used)
         return out
@@ -208,7 +107,14 @@ def attend(
 
 
 def mix(q_NHRE: Tensor, k_NHSE: Tensor, v_NHSE: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Attention (N, H, R, E) without prompts; `mask` is boolean, False where nothing is seen."""
+    """Attention (N, H, R, E) without prompts.
+
+    Args:
+        q_NHRE: Queries, not yet scaled.
+        k_NHSE: Keys.
+        v_NHSE: Values.
+        mask: Boolean, broadcast to (N, H, R, S), False for keys that a row does not see.
+    """
     if not _is_small(q_NHRE, v_NHSE, k_NHSE.shape[-2]):
         return F.scaled_dot_product_attention(q_NHRE, k_NHSE, v_NHSE, attn_mask=mask)
     out: Tensor = _DenseAttention.apply(q_NHRE, k_NHSE, v_NHSE, mask, None)
@@ -221,17 +127,20 @@ def _is_small(q: Tensor, v: Tensor, keys: int) -> bool:
 
 
 def _is_plain(v: Tensor) -> bool:
-    """On a CPU, in full precision: autocast leaves a normalised query in float32, no value."""
+    """Whether a pass is on a CPU and in full precision. Autocast may leave normalised queries and
+    keys in float32, but never values, so they tell."""
     return v.device.type == "cpu" and v.dtype in (torch.float32, torch.float64)
 
 
 def _both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """Both masks at once; None stands for True everywhere."""
     if a is None or b is None:
         return b if a is None else a
     return a & b
 
 
 def _exists(prompts: PromptKeys) -> Tensor:
+    """The mask of padding, spelled out where nothing is padded."""
     if prompts.exists_MP is not None:
         return prompts.exists_MP
     members, size = prompts.k_MBHPE.shape[0], prompts.k_MBHPE.shape[-2]
@@ -289,9 +198,19 @@ def _attend_twin(
     return out.view_as(q)
 
 
-@cache
+@cache  # a constant made in every block would be a transfer to the device each time
 def _true(device: torch.device) -> Tensor:
     return torch.ones((), dtype=torch.bool, device=device)
+
+
+class _Context(Protocol):
+    """What autograd carries from a forward to its backward pass."""
+
+    saved_tensors: tuple[Any, ...]
+    needs_input_grad: Sequence[bool]
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Keep tensors; None stays None."""
 
 
 class _DenseAttention(torch.autograd.Function):
@@ -304,26 +223,29 @@ class _DenseAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, counted: Tensor | None, used: Tensor | None
+        ctx: _Context, q: Tensor, k: Tensor, v: Tensor, counted: Tensor | None, used: Tensor | None
     ) -> Tensor:
         with torch.autocast(q.device.type, enabled=False):  # as the backward pass, which has none
             flat_q, flat_k, flat_v = (t.reshape(-1, *t.shape[-2:]) for t in (q, k, v))
             scores = _product(flat_q, flat_k.mT, q.shape[-1] ** -0.5)
-            if counted is not None:
+            if counted is not None:  # the masks cover the last columns, those of the prompts
                 columns = scores.view(*q.shape[:-1], -1)[..., -counted.shape[-1] :]
                 columns.masked_fill_(~counted, float("-inf"))
+            # In float32 at least, as torch's own softmax under autocast.
             weights = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32))
             ctx.save_for_backward(flat_q, flat_k, flat_v, weights, used)
             kept = _switched(weights, used, q.shape).to(v.dtype)
             return torch.bmm(kept, flat_v).view(*q.shape[:-1], v.shape[-1])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         q, k, v, weights, used = ctx.saved_tensors
         shape, scale = grad.shape, q.shape[-1] ** -0.5
         flat = grad.reshape(-1, *shape[-2:])
         grad_v = torch.bmm(_switched(weights, used, shape).to(v.dtype).mT, flat)
+        # What is switched off behind the softmax gets no gradient, but its score still takes part
+        # in the denominator.
         grad_kept = _switched(torch.bmm(flat, v.mT).to(weights.dtype), used, shape)
         grad_scores = torch.ops.aten._softmax_backward_data(
             grad_kept, weights, -1, weights.dtype
@@ -349,7 +271,8 @@ def _switched(weights: Tensor, used: Tensor | None, shape: Sequence[int]) -> Ten
 
 
 def _product(x: Tensor, y: Tensor, scale: float) -> Tensor:
-    """scale * x @ y of batches of matrices."""
+    """scale * x @ y of batches of matrices, with the factor inside the product: no second pass over
+    the attention map."""
     ignored = x.new_empty(()).expand(len(x), x.shape[1], y.shape[2])
     return torch.baddbmm(ignored, x, y, beta=0, alpha=scale)
 
@@ -364,7 +287,7 @@ class _LseAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: _Context,
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -387,7 +310,7 @@ class _LseAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         q, k, v, pk, pv, counted, used, out, lse = ctx.saved_tensors
         scale = q.shape[-1] ** -0.5
@@ -398,6 +321,7 @@ class _LseAttention(torch.autograd.Function):
         grad_scores -= weights * (grad * out).sum(-1, keepdim=True)
         grad_scores *= scale
         grad_pv, grad_pk = _summed(kept, grad, pv), _summed(grad_scores, q, pk)
+        # Nothing before the first prompted block is trained: half of its backward pass is saved.
         if not any(ctx.needs_input_grad[:3]):
             return None, None, None, grad_pk, grad_pv, None, None
         token_grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(

@@ -33,8 +33,9 @@ from tcpa_core.methods.base import (
     pack_key,
     uniform,
 )
-from tcpa_core.model.attention import Backend, plain_block
+from tcpa_core.model.attention import Backend
 from tcpa_core.model.backbone import Backbone, Change
+from tcpa_core.model.blocks import plain_block
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.noise import noisy
 from tcpa_core.streams import Stream

@@ -11,6 +11,7 @@ from tcpa_core.model.attention import (
     Backend,
     MaskMode,
     PromptKeys,
+    Visibility,
     attend,
     join_prompts,
     mix,
@@ -49,11 +50,13 @@ def keys_of(prompts: list[Tensor], padded: bool) -> PromptKeys:
     return join_prompts(first, PromptKeys(prompts[2], prompts[3], None))
 
 
-def mask_of(visible: tuple[Visible, ...], rows: int = S) -> Tensor | None:
+def mask_of(
+    visible: tuple[Visible, ...], mode: MaskMode = "post", rows: int = S
+) -> Visibility | None:
     if all(entry is True for entry in visible):
         return None
     samples = max(entry.shape[1] if isinstance(entry, Tensor) else 1 for entry in visible)
-    return torch.cat(
+    mask = torch.cat(
         [
             entry[:, :, :rows].expand(-1, samples, -1, -1)
             if isinstance(entry, Tensor)
@@ -62,6 +65,7 @@ def mask_of(visible: tuple[Visible, ...], rows: int = S) -> Tensor | None:
         ],
         dim=-1,
     )
+    return Visibility(mask, mode)
 
 
 def formula(
@@ -115,8 +119,8 @@ def test_backends_equal_the_formula(case: str, mode: MaskMode, samples: int, pad
     expected_grads = torch.autograd.grad(expected, leaves, weight, materialize_grads=True)
     backends: tuple[Backend | None, ...] = (None, "dense", "twin", "lse")
     for backend in backends:
-        both, mask = keys_of(prompts, padded), mask_of(VISIBLE[case])
-        out = attend(tokens[0], tokens[1], tokens[2], both, mask, mode=mode, backend=backend)
+        both, mask = keys_of(prompts, padded), mask_of(VISIBLE[case], mode)
+        out = attend(tokens[0], tokens[1], tokens[2], both, mask, backend=backend)
         grads = torch.autograd.grad(out, leaves, weight, materialize_grads=True)
         torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
         for ours, reference in zip(grads, expected_grads, strict=True):
@@ -131,7 +135,7 @@ def test_lse_computes_no_token_gradient_that_nobody_wants() -> None:
     grads = {}
     for kind, used in (("frozen", frozen), ("trained", tokens)):
         both = keys_of(prompts, padded=False)
-        out = attend(used[0], used[1], used[2], both, mask_of(visible), mode="post", backend="lse")
+        out = attend(used[0], used[1], used[2], both, mask_of(visible), backend="lse")
         grads[kind] = torch.autograd.grad(out, prompts, weight)
     for a, b in zip(grads["frozen"], grads["trained"], strict=True):
         assert torch.equal(a, b)
@@ -142,14 +146,10 @@ def test_few_rows_equal_the_same_rows_among_many(backend: Backend | None) -> Non
     tokens, prompts = inputs(B)
     visible = VISIBLE["chosen"]
     both = keys_of(prompts, padded=True)
-    full = attend(
-        tokens[0], tokens[1], tokens[2], both, mask_of(visible), mode="post", backend=backend
-    )
+    full = attend(tokens[0], tokens[1], tokens[2], both, mask_of(visible), backend=backend)
     q = tokens[0][:, :, :, :2]
     assert q.shape[3] <= FEW_ROWS < S
-    few = attend(
-        q, tokens[1], tokens[2], both, mask_of(visible, rows=2), mode="post", backend=backend
-    )
+    few = attend(q, tokens[1], tokens[2], both, mask_of(visible, rows=2), backend=backend)
     torch.testing.assert_close(few, full[:, :, :, :2], rtol=1e-12, atol=1e-12)
 
 
@@ -157,7 +157,7 @@ def test_a_post_row_is_a_pre_row_times_the_attention_it_kept() -> None:
     tokens, prompts = inputs(B)
     both, visible = keys_of(prompts, padded=False), VISIBLE["chosen"]
     post, pre = (
-        attend(tokens[0], tokens[1], tokens[2], both, mask_of(visible), mode=mode, backend="lse")
+        attend(tokens[0], tokens[1], tokens[2], both, mask_of(visible, mode), backend="lse")
         for mode in ("post", "pre")
     )
     q, k, _ = tokens
@@ -183,7 +183,7 @@ def test_only_small_attention_keeps_its_map(
     """And what is fastest for the shapes changes no number, without prompts either."""
     q, k, v = (draw(1, 2, 2, n, E, seed=i) for i, n in enumerate((rows, keys - 3, keys - 3)))
     prompts = PromptKeys(draw(1, 1, 2, 3, E, seed=3), draw(1, 1, 2, 3, E, seed=4), None)
-    visible = draw_mask(1, 1, rows, 3, seed=5) if masked else None
+    visible = Visibility(draw_mask(1, 1, rows, 3, seed=5)) if masked else None
     kept: list[int] = []
 
     def note(tensor: Tensor) -> Tensor:
@@ -191,9 +191,9 @@ def test_only_small_attention_keeps_its_map(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        found = attend(q, k, v, prompts, visible, mode="post", backend=None)
+        found = attend(q, k, v, prompts, visible, backend=None)
     assert (2 * 2 * rows * keys in kept) is keeps_a_map
-    other = attend(q, k, v, prompts, visible, mode="post", backend="twin")
+    other = attend(q, k, v, prompts, visible, backend="twin")
     torch.testing.assert_close(found, other, rtol=1e-12, atol=1e-12)
     alone = mix(q[0], k[0], v[0])
     expected = F.scaled_dot_product_attention(q[0], k[0], v[0])
@@ -209,14 +209,14 @@ def test_autocast_may_leave_some_of_them_in_float32(backend: Backend | None, kin
         draw(1, 2, 2, n, E, seed=i).detach().to(dtypes[kind]).requires_grad_()
         for i, (n, kind) in enumerate(((S, 0), (S, 1), (S, 1), (3, 1), (3, 0)))
     )
-    visible = draw_mask(1, 2, S, 3, seed=9)
+    visible = Visibility(draw_mask(1, 2, S, 3, seed=9))
     leaves = [q, k, v, pk, pv]
     results = []
     for full in (False, True):
         used = [t.detach().float().requires_grad_() for t in leaves] if full else leaves
         with torch.autocast("cpu", torch.bfloat16, enabled=not full):
             prompts = PromptKeys(used[3], used[4], None)
-            out = attend(*used[:3], prompts, visible, mode="post", backend=backend)
+            out = attend(*used[:3], prompts, visible, backend=backend)
         results.append([out, *torch.autograd.grad(out.float().square().sum(), used)])
     for half, exact in zip(*results, strict=True):
         torch.testing.assert_close(half.float(), exact, rtol=0.05, atol=0.05)

@@ -1,0 +1,140 @@
+"""Blocks of a frozen ViT taken apart, so that methods can change what happens inside.
+
+Prompts that are replaced in every block need no query, projection or MLP of their own: what they
+would compute is thrown away. They are keys and values only, which leaves results unchanged.
+"""
+
+# Axes: M members, B samples (1 where all samples share), H heads, S real tokens, R rows (leading
+# real tokens that are computed), P prompt tokens of all pools, E head width, D width, A = H * E.
+# A flat batch axis of length M * B is written N.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from tcpa_core.model.attention import Backend, PromptKeys, Visibility, attend, mix
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import Block
+
+
+def prompt_keys(block: Block, prompts_MBPD: Tensor, exists_MP: Tensor | None) -> PromptKeys:
+    """Normalise and project prompts as the block would.
+
+    Args:
+        block: Whose norm1 and key and value projections to use.
+        prompts_MBPD: Prompts of the block; B is 1 where all samples share them.
+        exists_MP: False for padding; None: no padding.
+    """
+    batch = prompts_MBPD.shape[:2]
+    k, v = keys_values(block, block.norm1(prompts_MBPD.flatten(0, 1)))
+    return PromptKeys(k.unflatten(0, batch), v.unflatten(0, batch), exists_MP)
+
+
+def prompted_block(
+    block: Block,
+    tokens_MBSD: Tensor,
+    prompts: PromptKeys | None,
+    visibility: Visibility | None = None,
+    *,
+    backend: Backend | None,
+    rows: int | None = None,
+) -> Tensor:
+    """Run one block with prompts as extra keys and values.
+
+    Args:
+        tokens_MBSD: Residual stream that enters the block.
+        prompts: Prompts of this block; None: no prompts.
+        visibility: Which prompts each of the S tokens uses; None: all.
+        backend: None: the fastest for the device and the shapes.
+        rows: Compute only this many leading tokens; None: all.
+
+    Returns:
+        Residual stream after the block, (M, B, rows or S, D).
+
+    Source:
+        TCPA, arXiv:2505.02406: "post" is Eq. 13, "pre" is Eq. 6-7. The authors' code is "post"
+        (ICML2025-TCPA, models/VFPT_TCPA.py).
+    """
+    batch = tokens_MBSD.shape[:2]
+    x_NSD = tokens_MBSD.flatten(0, 1)
+    h_NSD = block.norm1(x_NSD)
+    q = queries(block, h_NSD[:, :rows]).unflatten(0, batch)
+    k, v = (t.unflatten(0, batch) for t in keys_values(block, h_NSD))
+    if visibility is not None and rows is not None:
+        visibility = Visibility(visibility.used_MBRP[:, :, :rows], visibility.mode)
+    o_MBHRE = attend(q, k, v, prompts, visibility, backend=backend)
+    x_NRD = x_NSD[:, :rows] + project(block, o_MBHRE.flatten(0, 1))
+    return mlp_residual(block, x_NRD).unflatten(0, batch)
+
+
+def plain_block(
+    block: Block, tokens_MBSD: Tensor, *, exists_MS: Tensor | None = None, rows: int | None = None
+) -> Tensor:
+    """Run one block on real tokens only.
+
+    Args:
+        block: Block of the frozen network.
+        tokens_MBSD: Residual stream that enters the block.
+        exists_MS: False for padding tokens, which nothing may attend to.
+        rows: Compute only this many leading tokens; None: all.
+
+    Returns:
+        Residual stream after the block, (M, B, rows or S, D).
+    """
+    x_NSD = tokens_MBSD.flatten(0, 1)
+    # timm's own code wherever it does: only then is an unchanged block equal to timm's to the bit.
+    if exists_MS is None and rows is None:
+        return block(x_NSD).view_as(tokens_MBSD)
+    mask = None
+    if exists_MS is not None:
+        mask = exists_MS.repeat_interleave(tokens_MBSD.shape[1], 0)[:, None, None]
+    x_NRD = x_NSD[:, :rows] + self_attention(block, block.norm1(x_NSD), mask=mask, rows=rows)
+    return mlp_residual(block, x_NRD).unflatten(0, tokens_MBSD.shape[:2])
+
+
+def self_attention(
+    block: Block, h_NSD: Tensor, *, mask: Tensor | None = None, rows: int | None = None
+) -> Tensor:
+    """Self-attention branch of a block for the first `rows` tokens, layer scale included."""
+    q = queries(block, h_NSD[:, :rows])
+    k, v = keys_values(block, h_NSD)
+    return project(block, mix(q, k, v, mask))
+
+
+def mlp_residual(block: Block, x_NRD: Tensor) -> Tensor:
+    """Second half of a block, (N, R, D): the MLP and its residual."""
+    return x_NRD + block.drop_path2(block.ls2(block.mlp(block.norm2(x_NRD))))
+
+
+def queries(block: Block, h_NRD: Tensor) -> Tensor:
+    """Queries (N, H, R, E) of normalised tokens; the norm of the model's queries included."""
+    # timm keeps the three projections in one matrix; prompts need the last two thirds of it only.
+    attn = block.attn
+    width = attn.qkv.weight.shape[0] // 3
+    bias = None if attn.qkv.bias is None else attn.qkv.bias[:width]
+    return attn.q_norm(split_heads(F.linear(h_NRD, attn.qkv.weight[:width], bias), attn.num_heads))
+
+
+def keys_values(block: Block, h_NSD: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values (N, H, S, E) of normalised tokens or prompts."""
+    attn = block.attn
+    width = attn.qkv.weight.shape[0] // 3
+    bias = None if attn.qkv.bias is None else attn.qkv.bias[width:]
+    k, v = F.linear(h_NSD, attn.qkv.weight[width:], bias).chunk(2, dim=-1)
+    return attn.k_norm(split_heads(k, attn.num_heads)), split_heads(v, attn.num_heads)
+
+
+def project(block: Block, o_NHRE: Tensor) -> Tensor:
+    """Output projection of the attention branch (N, R, D), layer scale included."""
+    attn = block.attn
+    o_NRA = attn.norm(o_NHRE.transpose(1, 2).flatten(2))
+    return block.drop_path1(block.ls1(attn.proj_drop(attn.proj(o_NRA))))
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """(..., S, A) to (..., H, S, E)."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(-3, -2)
