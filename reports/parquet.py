@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,7 +38,7 @@ def _without_formulas(table: pa.Table) -> pa.Table:
     return table
 
 
-def write_atomic(path: Path, write: Callable[[Path], Any]) -> Path:
+def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a file beside `path`, then put it in its place.
 
     Raises:
@@ -56,6 +55,15 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> Path:
             "the report again. The journal is untouched."
         ) from err
     return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as a whole.
+
+    Raises:
+        StudyError: As `write_atomic`.
+    """
+    write_atomic(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
 def read_table(folder: Path, name: str) -> pa.Table:

@@ -1,22 +1,13 @@
 """Levels x data sets as papers print them: a column for each data set, then what holds over all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
-from reports.page.level_tables import (
-    deviation_notes,
-    escape_markdown,
-    escape_tex,
-    is_missing,
-    mean_text,
-    stars,
-    tex_cell,
-    with_interval,
-    with_mark,
-)
+from reports.labels import Row, is_missing
+from reports.page.cell_text import deviation_notes, mean_text, stars, with_interval, with_mark
+from reports.page.markup import escape_markdown, escape_tex, tex_cell
 from reports.statistics.across_data_sets import MEAN_OF_GROUPS, MEAN_OF_TASKS, VTAB_GROUPS, Scores
 
 WITH_INTERVALS = 5
@@ -31,8 +22,8 @@ ABOUT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Wide:
-    """One table as text."""
+class DataSetTable:
+    """One factor and metric as text: levels as rows, data sets as columns."""
 
     title: str
     columns: tuple[str, ...]
@@ -44,26 +35,28 @@ class Wide:
     """What its daggers mean and its means leave out."""
 
 
-def wide_tables(
+def data_set_tables(
     scores: Sequence[Scores], cells: pd.DataFrame, ranks: pd.DataFrame, groups: pd.DataFrame
-) -> list[Wide]:
+) -> list[DataSetTable]:
     """A table for each factor and metric; rows and columns in the design's order.
 
     Args:
         cells: Table `scores`, whose intervals are shown.
     """
-    return [_wide(one, _part(cells, one), _part(ranks, one), _part(groups, one)) for one in scores]
+    return [_table(one, _part(cells, one), _part(ranks, one), _part(groups, one)) for one in scores]
 
 
 def _part(frame: pd.DataFrame, scores: Scores) -> pd.DataFrame:
     return frame[(frame["factor"] == scores.factor) & (frame["metric"] == scores.metric)]
 
 
-def _wide(scores: Scores, cells: pd.DataFrame, ranks: pd.DataFrame, groups: pd.DataFrame) -> Wide:
-    by_cell: dict[Any, Mapping[Any, Any]] = {
+def _table(
+    scores: Scores, cells: pd.DataFrame, ranks: pd.DataFrame, groups: pd.DataFrame
+) -> DataSetTable:
+    by_cell: dict[tuple[str, str], Row] = {
         (row["level"], row["dataset"]): row for row in cells.to_dict("records")
     }
-    by_level: dict[Any, Mapping[Any, Any]] = {row["level"]: row for row in ranks.to_dict("records")}
+    by_level: dict[str, Row] = {row["level"]: row for row in ranks.to_dict("records")}
     is_narrow = scores.table.shape[1] <= WITH_INTERVALS
     scale = 100.0 if scores.metric.endswith("accuracy") else 1.0
     columns: dict[str, list[str]] = {}
@@ -91,7 +84,7 @@ def _wide(scores: Scores, cells: pd.DataFrame, ranks: pd.DataFrame, groups: pd.D
     unit = " (%)" if scale == 100 else ""
     deviations = {str(row["level"]): row["deviation"] for row in by_cell.values()}
     names_of_levels = [with_mark(level, deviations.get(level)) for level in levels]
-    return Wide(
+    return DataSetTable(
         f"{scores.factor}: {scores.metric.replace('_', ' ')}{unit}",
         tuple(columns),
         tuple(zip(names_of_levels, *columns.values(), strict=True)),
@@ -116,19 +109,19 @@ def _group_columns(groups: pd.DataFrame) -> list[str]:
     return [name for name in (*VTAB_GROUPS, MEAN_OF_TASKS, MEAN_OF_GROUPS) if name in known]
 
 
-def _cell(row: Mapping[Any, Any], scale: float, is_narrow: bool) -> str:
+def _cell(row: Row, scale: float, is_narrow: bool) -> str:
     if not row["n"]:
         return "-"
     return mean_text(row, scale) if is_narrow else _number(row["mean"], scale, 1)
 
 
-def _number(value: Any, scale: float, digits: int = 2) -> str:
+def _number(value: float, scale: float, digits: int = 2) -> str:
     if is_missing(value):
         return "-"
     return f"{scale * value:.{digits}f}" if scale == 100 else f"{value:.4g}"
 
 
-def _delta(row: Mapping[Any, Any], scale: float) -> str:
+def _delta(row: Row, scale: float) -> str:
     if row["is_baseline"]:
         return "baseline"
     text = with_interval(row["diff"], row["diff_low"], row["diff_high"], row["n"], row["p"], scale)
@@ -147,7 +140,7 @@ def _places(values: Sequence[float], count: int, sign: int) -> list[int]:
     ]
 
 
-def wide_markdown(tables: Sequence[Wide]) -> str:
+def to_markdown(tables: Sequence[DataSetTable]) -> str:
     """All tables as Markdown; best bold, second underlined."""
     parts = []
     for one in tables:
@@ -163,7 +156,7 @@ def wide_markdown(tables: Sequence[Wide]) -> str:
     return "\n\n".join([*parts, ABOUT]) + "\n" if parts else ""
 
 
-def wide_latex(tables: Sequence[Wide]) -> str:
+def to_latex(tables: Sequence[DataSetTable]) -> str:
     """All tables as booktabs; needs the packages booktabs and graphicx.
 
     Names of many data sets stand upright, and the table is as wide as the text.

@@ -1,76 +1,49 @@
 """One self-contained page: the answer first, then the evidence, then every trial."""
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from reports.draw import Drawn
 from reports.frames import Frames
-from reports.page.data_set_tables import ABOUT, wide_tables
+from reports.labels import method_column, methods_label
+from reports.page.cell_text import stars
+from reports.page.data_set_tables import ABOUT, data_set_tables
 from reports.page.level_tables import (
     INTERACTIONS,
     INTERVALS,
-    Reference,
     adjusted_head,
     caption,
-    cells,
     effect_tables,
-    methods_label,
-    ranking,
-    shown,
-    stars,
-    told,
+    level_tables,
 )
-from reports.parquet import write_atomic
-from reports.plots.base import method_column
+from reports.parquet import write_text
+from reports.statistics.published_comparison import Published
+from reports.summary import ReportSummary
 from reports.tables import TRIAL_COLUMNS, varied
-
-if TYPE_CHECKING:
-    from reports.build import ReportSummary
 
 REPLAY = "tcpa replay {study} {trial}"
 """The command that runs a trial again."""
 ALWAYS = ("trial", "status", "val_accuracy")
-IF_TOLD = ("test_accuracy", "seed", "best_epoch", "num_trainable", "duration_s", "device",
-           "deviation", "reason")  # fmt: skip
+IF_VARIED = ("test_accuracy", "seed", "best_epoch", "num_trainable", "duration_s", "device",
+             "deviation", "reason")  # fmt: skip
 """Shown where they differ between trials."""
 COSTS = ("num_trainable", "flops_per_image", "duration_s", "peak_memory_bytes")
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A figure of the page, or the sentence that stands in its place."""
-
-    name: str
-    title: str
-    path: Path | None
-    """Without suffix."""
-    sentence: str = ""
-    is_wide: bool = False
-
-    @property
-    def image(self) -> str:
-        """The SVG as an address that needs no file."""
-        assert self.path is not None
-        data = self.path.with_suffix(".svg").read_bytes()
-        return "data:image/svg+xml;base64," + base64.b64encode(data).decode()
-
-
 def write_html(
-    summary: "ReportSummary",
+    summary: ReportSummary,
     found: Frames,
     drawn: Sequence[Drawn],
-    references: Sequence[Reference] = (),
+    published: Sequence[Published] = (),
 ) -> None:
-    """Write report.html beside the figures; everything is inside it."""
+    """Write report.html; styles, script, figures and data are inside it, so it needs no network."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -84,10 +57,10 @@ def write_html(
         effects=effect_tables(found.effects),
         about_effects=INTERACTIONS,
         intervals=INTERVALS,
-        references=references,
-        published=caption(references),
-        wide=wide_tables(found.across, found.scores, found.ranks, found.groups),
-        about_wide=ABOUT,
+        published=published,
+        about_published=caption(published),
+        across=data_set_tables(found.across, found.scores, found.ranks, found.groups),
+        about_across=ABOUT,
         overall=overall(found),
         drawn=[one for one in drawn if one.path],
         sentences=[one.sentence for one in drawn if not one.path and one.sentence],
@@ -101,22 +74,22 @@ def write_html(
             json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
         ),
     )
-    write_atomic(summary.html, lambda path: path.write_text(page, encoding="utf-8"))
+    write_text(summary.html, page)
 
 
 def ablation_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Per factor its heading and cells."""
-    found = []
-    for factor, rows in shown(table):
-        places = ranking(rows)
-        found.append({
-            "factor": factor,
-            "adjusted": adjusted_head([val for _, val, _ in rows]),
-            "told": told(rows),
-            "rows": [{**cells(row), "place": places.get(row[0], 0), "stars": stars(row[1]),
-                      "mean": row[1]["mean"], "diff": row[1]["diff"]} for row in rows],
-        })  # fmt: skip
-    return found
+    """Per factor what the template needs: title, head of the adjusted p, notes, rows of cells."""
+    return [
+        {
+            "factor": one.title,
+            "adjusted": adjusted_head(one.family),
+            "notes": one.notes(),
+            "rows": [{**level.cells(), "place": place, "stars": stars(level.val),
+                      "mean": level.val["mean"], "diff": level.val["diff"]}
+                     for level, place in zip(one.levels, one.places(), strict=True)],
+        }
+        for one in level_tables(table)
+    ]  # fmt: skip
 
 
 def overall(found: Frames) -> list[dict[str, Any]]:
@@ -130,18 +103,18 @@ def overall(found: Frames) -> list[dict[str, Any]]:
     return best
 
 
-def trial_data(found: Frames, summary: "ReportSummary") -> dict[str, Any]:
+def trial_data(found: Frames, summary: ReportSummary) -> dict[str, Any]:
     """What the page's script shows: columns of the trial table, and points with their costs.
 
-    Test values stand beside the selected configuration only.
+    Of a search, test values are shown for the selected setting only.
     """
     trials = found.trials
     if summary.selected:
         chosen = trials["trial"].isin(summary.selected.trials)
         trials = trials.assign(test_accuracy=trials["test_accuracy"].where(chosen))
-    told = [c for c in IF_TOLD if (trials[c].notna() & (trials[c] != "")).any()]
+    present = [c for c in IF_VARIED if (trials[c].notna() & (trials[c] != "")).any()]
     rare = ("reason", "deviation", "test_accuracy")  # shown wherever there is one
-    differ = [c for c in told if c in rare or trials[c].nunique(dropna=False) > 1]
+    differ = [c for c in present if c in rare or trials[c].nunique(dropna=False) > 1]
     settings = varied(trials, found.settings)
     head = [*ALWAYS, *(c for c in differ if c == "test_accuracy"), *settings]
     names = [*head, *(c for c in differ if c != "test_accuracy")]

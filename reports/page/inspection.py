@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
-from reports.page.level_tables import frame_markdown
+from reports.page.markup import frame_markdown
 from reports.parquet import write_atomic, write_table
 from reports.plots.base import COLOURS, GREY, MARKERS, STYLE, WIDTH, log_axis, save
 from reports.tables import BOOL, INT, REAL, SCHEMA_VERSION, TEXT, Column, frame_of

@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from reports.frames import Frames
-from reports.page.level_tables import methods_label
+from reports.labels import heading
 from reports.parquet import write_atomic
-from reports.statistics.ablation import heading
 
+PLOTS = "reports.plots"
+"""The package whose public files are the figures."""
 WIDTH = 3.25
 """Column width of a paper in inches."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -92,14 +93,6 @@ def levels(tables: Frames) -> pd.DataFrame:
     rows = table[(table["metric"] == "val_accuracy") & (table["n"] > 0)]
     names = [heading(f, d) for f, d in zip(rows["factor"], rows["dataset"], strict=True)]
     return rows.assign(factor=names)
-
-
-def method_column(trials: pd.DataFrame) -> pd.Series:
-    """'vpt' or 'vfpt + tcpa' of each trial."""
-    if "methods" not in trials:
-        return pd.Series("", index=trials.index)
-    names = {value: methods_label(value) for value in trials["methods"].unique()}
-    return trials["methods"].map(names)
 
 
 def shown_values(values: pd.Series, metric: str) -> pd.Series:

@@ -5,7 +5,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports.frames import Frames
-from reports.plots.base import WIDTH, groups_of, method_column
+from reports.labels import method_column
+from reports.plots.base import WIDTH, groups_of
 
 TITLE = "Cost per method"
 KINDS = ("search", "ablation")

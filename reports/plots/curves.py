@@ -9,7 +9,8 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from reports.frames import Frames
-from reports.plots.base import groups_of, method_column, name_of, new_figure, shown_values
+from reports.labels import method_column
+from reports.plots.base import groups_of, name_of, new_figure, shown_values
 
 TITLE = "Learning curves"
 KINDS = ("search", "ablation")

@@ -6,9 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports.frames import Frames
-from reports.page.level_tables import pair_name
+from reports.labels import heading, pair_name
 from reports.plots.base import COLOURS, GREY, new_figure
-from reports.statistics.ablation import heading
 from reports.statistics.paired_tests import ERROR
 
 TITLE = "Interactions of factors"
@@ -32,9 +31,10 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         return ""
     several = bool(data.duplicated(["dataset", "factor", "other"]).any())
     names = [
-        "\n".join(textwrap.wrap(heading(pair_name(row, several), str(row["dataset"])), LETTERS))
+        heading(pair_name(row, with_levels=several), str(row["dataset"]))
         for row in data.to_dict("records")
     ]
+    names = ["\n".join(textwrap.wrap(name, LETTERS)) for name in names]
     lines = max(name.count("\n") + 1 for name in names)
     figure, axes = new_figure(0.9 + (0.12 + 0.12 * lines) * len(data))
     axes.axvline(0, color="#888888", lw=0.6)

@@ -6,12 +6,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from reports.frames import Frames
+from reports.labels import method_column
 from reports.plots.base import (
     DOTS,
     WIDTH,
     groups_of,
     log_axis,
-    method_column,
     name_of,
     shown_values,
 )
@@ -59,7 +59,7 @@ def prepare(tables: Frames) -> pd.DataFrame:
     return data
 
 
-def gist(data: pd.DataFrame) -> pd.DataFrame:
+def outline(data: pd.DataFrame) -> pd.DataFrame:
     """Lines, limits and legend of thousands of points: where the best so far changes, and ends."""
     steps = data[data["best"].notna() & data["best"].ne(data["best"].shift())]
     low, high = data["value"].quantile([0.02, 1])

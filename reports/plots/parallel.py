@@ -9,7 +9,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from reports.frames import Frames
-from reports.plots.base import WIDTH, method_column, name_of
+from reports.labels import method_column
+from reports.plots.base import WIDTH, name_of
 from reports.statistics.importance import first_of
 
 TITLE = "Parallel coordinates"

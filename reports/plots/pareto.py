@@ -5,12 +5,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports.frames import Frames
+from reports.labels import method_column
 from reports.plots.base import (
     DOTS,
     WIDTH,
     groups_of,
     log_axis,
-    method_column,
     name_of,
     shown_values,
 )
@@ -51,7 +51,7 @@ def on_front(cost: pd.Series, worth: pd.Series) -> "np.ndarray[tuple[int], np.dt
     return front
 
 
-def gist(data: pd.DataFrame) -> pd.DataFrame:
+def outline(data: pd.DataFrame) -> pd.DataFrame:
     """Fronts, limits and legend of thousands of points."""
     is_front = data[[f"front_{cost}" for cost in COSTS]].any(axis=1)
     limits = data[["value", *COSTS]].quantile([0, 0.02, 1])

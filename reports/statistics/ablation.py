@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reports.labels import heading
 from reports.statistics import paired_tests as stats
 from reports.statistics.factorial import Factorial, Run, Values
 from spaces.fraction import Effect, alike_text, short_names
@@ -186,11 +187,6 @@ def _level_notes(row: Trial) -> Iterator[str]:
             f"The differences of {name} to the baseline are equal in all {row['n_paired']} seeds, "
             "so they have neither interval nor test."
         )
-
-
-def heading(factor: str, dataset: str) -> str:
-    """Name of a table: the factor, and the data set where there are several."""
-    return f"{factor} on {dataset}" if dataset else factor
 
 
 def _designs(trials: pd.DataFrame, fraction: bool) -> dict[str, _Design]:

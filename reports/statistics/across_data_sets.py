@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from reports.page.level_tables import methods_label
+from reports.labels import methods_label
 from reports.records.study import Study
 from reports.statistics.ablation import seed_shifts
 from reports.statistics.paired_tests import ERROR, compare_paired, holm, paired_p, summarise

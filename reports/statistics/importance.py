@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.page.level_tables import methods_label
+from reports.labels import methods_label
 from reports.records.study import Study
 from reports.statistics.forest import Forest
 

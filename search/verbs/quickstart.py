@@ -7,7 +7,8 @@ from shlex import quote
 from rich.console import Console
 from rich.markdown import Markdown
 
-from reports.build import ReportSummary, build_report
+from reports.build import build_report
+from reports.summary import ReportSummary
 from search.driver.cluster import connect
 from search.planning.plan import plan_space, show_plan
 from search.planning.requested_space import requested_space

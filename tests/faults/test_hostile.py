@@ -27,7 +27,7 @@ from benchmarks import hostile
 from benchmarks.hostile_targets import all_targets
 from reports.build import build_report
 from reports.page.html import write_html
-from reports.page.level_tables import escape_markdown, escape_tex, frame_markdown
+from reports.page.markup import escape_markdown, escape_tex, frame_markdown
 from reports.parquet import read_table
 from reports.records.journal import load_journal
 from reports.records.study import Study

@@ -8,7 +8,7 @@ import pytest
 from reports.build import build_report
 from reports.frames import Frames, load
 from reports.page.level_tables import to_latex, to_markdown
-from reports.page.published_comparison import references_for
+from reports.statistics.published_comparison import Published, comparable
 from tests.reports.studies import cell, components, epoch, final, planned, write
 
 AS_PUBLISHED = {
@@ -34,9 +34,13 @@ def study(folder: Path, images: int = 0, **changes: Any) -> Frames:
     return load(write(folder / "study", events, "ablation"))
 
 
+def compared(found: Frames) -> tuple[tuple[Published, ...], list[str]]:
+    return comparable(found.used, found.epochs)
+
+
 def test_numbers_of_the_same_setting_are_shown_with_what_to_know(tmp_path: Path) -> None:
     found = study(tmp_path)
-    shown, notes = references_for(found)
+    shown, notes = compared(found)
     assert {one.method: one.accuracy for one in shown} == {
         "full": 0.643, "linear": 0.632, "vpt": 0.658
     }  # fmt: skip
@@ -88,7 +92,7 @@ def test_the_page_carries_them_too(tmp_path: Path) -> None:
 def test_a_number_that_differs_in_one_respect_is_held_back(
     changes: dict[str, Any], why: str, tmp_path: Path
 ) -> None:
-    shown, (note,) = references_for(study(tmp_path, **changes))
+    shown, (note,) = compared(study(tmp_path, **changes))
     assert shown == ()
     assert note.startswith("19 published numbers for dtd are not shown beside ours: ")
     assert why in note
@@ -100,14 +104,14 @@ def test_full_data_stands_beside_full_data(tmp_path: Path) -> None:
         tmp_path, images=1880, data__name="folder", data__train_on="train",
         train__selection="best_test_epoch",
     )  # fmt: skip
-    shown, (note,) = references_for(found)
+    shown, (note,) = compared(found)
     assert len(shown) == 16 and {one.benchmark for one in shown} == {"hta"}
     assert {"vpt", "full", "linear"}.isdisjoint(one.method for one in shown)
     assert note.startswith("3 published numbers for dtd")
 
 
 def test_folder_names_of_vtab_find_their_data_set(tmp_path: Path) -> None:
-    shown, _ = references_for(study(tmp_path, data__root="/sets/cifar"))
+    shown, _ = compared(study(tmp_path, data__root="/sets/cifar"))
     assert {one.method: one.accuracy for one in shown} == {
         "full": 0.689, "linear": 0.634, "vpt": 0.788
     }  # fmt: skip
@@ -122,7 +126,7 @@ def test_trials_that_differ_among_themselves_have_no_number_beside_them(tmp_path
                     backbone__img_size=size, **known),
             final(number, "completed", 0.6, test_accuracy=0.6),
         ]  # fmt: skip
-    shown, (note,) = references_for(load(write(tmp_path / "s", events, "ablation")))
+    shown, (note,) = compared(load(write(tmp_path / "s", events, "ablation")))
     assert shown == () and "ours: 224 and 384" in note
 
 
@@ -133,7 +137,7 @@ def test_several_data_sets_are_said(tmp_path: Path) -> None:
         at = cell("components", "VPT", 0, True) | {"dataset": name}
         events += [planned(number, cells=[at], **known),
                    final(number, "completed", 0.6, test_accuracy=0.6)]  # fmt: skip
-    shown, (note,) = references_for(load(write(tmp_path / "s", events, "ablation")))
+    shown, (note,) = compared(load(write(tmp_path / "s", events, "ablation")))
     assert shown == ()
     assert note == (
         "38 published numbers for dtd, svhn are not shown beside ours: this study has several data "
@@ -142,6 +146,6 @@ def test_several_data_sets_are_said(tmp_path: Path) -> None:
 
 
 def test_a_data_set_that_nobody_published_has_no_note(tmp_path: Path) -> None:
-    assert references_for(study(tmp_path, data__root="/sets/my_frogs")) == ((), [])
+    assert compared(study(tmp_path, data__root="/sets/my_frogs")) == ((), [])
     silent = write(tmp_path / "silent", components({"A": {0: 0.8}, "B": {0: 0.9}}), "ablation")
-    assert references_for(load(silent)) == ((), [])
+    assert compared(load(silent)) == ((), [])

@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 import reports
-from reports import build
-from reports.build import looks_same
+from reports.draw import draw_all, looks_same
 from reports.plots import curves, history, parallel, pareto, sweeps
 from reports.plots.base import FORMATS
 from tests.reports.studies import cell, epoch, final, planned, write
@@ -106,15 +105,15 @@ VALUES = [0.5 + 0.001 * (n * 7 % 100) for n in range(300)]
 def test_a_running_study_redraws_many_points_only_for_what_can_be_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reports.build.DOTS", 100)
-    monkeypatch.setattr("reports.build.plugins.names", lambda package: ("history", "pareto"))
-    monkeypatch.setattr("reports.build.save", lambda figure, path: drawn.append(path.name))
+    monkeypatch.setattr("reports.draw.DOTS", 100)
+    monkeypatch.setattr("reports.draw.plugins.names", lambda package: ("history", "pareto"))
+    monkeypatch.setattr("reports.draw.save", lambda figure, path: drawn.append(path.name))
     drawn: list[str] = []
 
     def again(name: str, values: Sequence[float], finished: bool = False) -> set[str]:
         drawn.clear()
         figures = tmp_path / "figures"
-        build.draw_all(reports.load(hunt(tmp_path / name, values, finished=finished)), figures)
+        draw_all(reports.load(hunt(tmp_path / name, values, finished=finished)), figures)
         for module in drawn:
             for kind in FORMATS:
                 (figures / f"{module}.{kind}").touch()
@@ -127,13 +126,13 @@ def test_a_running_study_redraws_many_points_only_for_what_can_be_seen(
     assert {"history", "pareto"} <= again("end", [*VALUES, 0.7, *[0.55] * 10], finished=True)
 
 
-def test_gists_are_lines_and_limits(tmp_path: Path) -> None:
+def test_outlines_are_lines_and_limits(tmp_path: Path) -> None:
     found = reports.load(hunt(tmp_path / "g", VALUES))
-    gist = history.gist(history.prepare(found))
-    best = gist["value"].iloc[:-2]
+    outline = history.outline(history.prepare(found))
+    best = outline["value"].iloc[:-2]
     assert best.is_monotonic_increasing and best.iloc[-1] == pytest.approx(0.599)
-    assert gist["value"].iloc[-2:].tolist() == pytest.approx([0.50198, 0.599])
-    front = pareto.gist(pareto.prepare(found))
+    assert outline["value"].iloc[-2:].tolist() == pytest.approx([0.50198, 0.599])
+    front = pareto.outline(pareto.prepare(found))
     assert front["front_duration_s"].iloc[0] and front["value"].max() == pytest.approx(0.599)
 
 

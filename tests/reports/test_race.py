@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from reports.build import ReportSummary, build_report
+from reports.build import build_report
+from reports.summary import ReportSummary
 from tests.reports.studies import components, final, write
 
 CLEAR = {"point 1": {5: 0.90, 6: 0.91, 7: 0.90, 8: 0.90, 9: 0.91},

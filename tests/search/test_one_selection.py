@@ -11,8 +11,9 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
-from reports.build import build_report, select
+from reports.build import build_report
 from reports.records.journal import load_journal
+from reports.summary import select
 from reports.tables import frame_of, trial_table
 from search.study.folder import Journal, StudyDir
 from search.study.state import read_past

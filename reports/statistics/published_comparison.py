@@ -1,18 +1,17 @@
-"""Published numbers that may stand beside ours, and sentences on those that may not.
+"""Published numbers that may be compared with ours, and sentences on those that may not.
 
-A number stands beside a study only where both are of one data set, with as many training images,
-one backbone, one image size and one way to select the epoch.
+A number is shown only where it and the study agree in data set, number of training images,
+backbone, image size and the way to select the epoch.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
 
 import pandas as pd
 
-from reports.frames import Frames
-from reports.page.level_tables import Reference
+from reports.labels import Row
 from reports.statistics.across_data_sets import dataset_of
 from reports.statistics.published import BACKBONE, VTAB_TRAIN_IMAGES, load_reference
 
@@ -30,13 +29,40 @@ DATASETS = {
 IN21K = re.compile(r"vit_base_patch16_224(\.(augreg|orig)_in21k|_in21k)")
 """timm's names of the published backbone."""
 
-Ours = Mapping[str, tuple[Any, ...]]
+Value = str | int | None
+"""What a study or a paper has of one aspect; None: not known."""
+Ours = Mapping[str, tuple[Value, ...]]
 """What the study's trials have, per column of the reference table; several values: they differ."""
 
 
-def references_for(found: Frames) -> tuple[tuple[Reference, ...], list[str]]:
-    """Published accuracies for a study of one data set, and sentences on those held back."""
-    frame, used = load_reference(), found.used
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A published test accuracy, with all that a reader has to know before comparing."""
+
+    method: str
+    source: str
+    accuracy: float
+    """Fraction."""
+    caveat: str = ""
+    benchmark: str = ""
+    backbone: str = ""
+    selection: str = ""
+
+    @property
+    def label(self) -> str:
+        """The row's name in a table."""
+        parts = (self.source, self.benchmark, self.backbone, self.selection, self.caveat)
+        return f"{self.method} ({'; '.join(part for part in parts if part)})"
+
+
+def comparable(used: pd.DataFrame, epochs: pd.DataFrame) -> tuple[tuple[Published, ...], list[str]]:
+    """Published accuracies for a study of one data set, and sentences on those held back.
+
+    Args:
+        used: Trials that statistics use; rows as in `trials`.
+        epochs: As in `epochs`; they tell how many images were trained on.
+    """
+    frame = load_reference()
     names = [DATASETS.get(name.lower(), name.lower()) for name in map(str, dataset_of(used))]
     of_ours = frame[(frame["metric"] == "accuracy") & frame["dataset"].isin(names)]
     if of_ours.empty:
@@ -45,17 +71,17 @@ def references_for(found: Frames) -> tuple[tuple[Reference, ...], list[str]]:
         about = f"published numbers for {', '.join(sorted(set(of_ours['dataset'])))}"
         return (), [f"{len(of_ours)} {about} are not shown beside ours: this study has several "
                     "data sets."]  # fmt: skip
-    ours = _ours(found)
+    ours = _ours(used, epochs)
     agrees = pd.DataFrame({
         name: of_ours[name].map(lambda theirs, name=name: ours[name] == (theirs,))
         for name in ours
     })  # fmt: skip
     shown = of_ours[agrees.all(axis=1)].to_dict("records")
-    return tuple(_reference(row) for row in shown), _held_back(of_ours, agrees, ours)
+    return tuple(map(_published, shown)), _held_back(of_ours, agrees, ours)
 
 
-def _reference(row: Mapping[Any, Any]) -> Reference:
-    return Reference(
+def _published(row: Row) -> Published:
+    return Published(
         method=row["method"],
         source=f"{row['source']} {row['table']}",
         accuracy=row["value"],
@@ -66,13 +92,12 @@ def _reference(row: Mapping[Any, Any]) -> Reference:
     )
 
 
-def _ours(found: Frames) -> Ours:
+def _ours(used: pd.DataFrame, epochs: pd.DataFrame) -> Ours:
     """What has to agree, as the trials have it."""
-    used = found.used
     return {
         "backbone": _values(used, ("backbone.name", "backbone.weights"), _backbone),
         "img_size": _values(used, ("backbone.name", "backbone.img_size"), _img_size),
-        "train_images": _train_images(found),
+        "train_images": _train_images(used, epochs),
         "selection": _values(
             used, ("train.selection",), lambda name: SELECTIONS.get(str(name), str(name))
         ),
@@ -80,21 +105,21 @@ def _ours(found: Frames) -> Ours:
 
 
 def _values(
-    trials: pd.DataFrame, names: Sequence[str], read: Callable[..., Any]
-) -> tuple[Any, ...]:
+    trials: pd.DataFrame, names: Sequence[str], read: Callable[..., Value]
+) -> tuple[Value, ...]:
     """Distinct values of what some settings mean together; None: not set."""
     columns = trials.reindex(columns=list(names)).astype(object)
     columns = columns.where(columns.notna(), None).drop_duplicates()
     return tuple(dict.fromkeys(read(*row) for row in columns.itertuples(index=False)))
 
 
-def _backbone(name: Any, weights: Any) -> str:
+def _backbone(name: object, weights: object) -> str:
     if weights == "random":
         return f"{name} with random weights"
     return BACKBONE if IN21K.fullmatch(str(name)) else str(name)
 
 
-def _img_size(name: Any, size: Any) -> int | str:
+def _img_size(name: object, size: int | None) -> int | str:
     """Pixels; where none are set the model's own, as far as its name says them."""
     if size is not None:
         return int(size)
@@ -102,12 +127,11 @@ def _img_size(name: Any, size: Any) -> int | str:
     return int(in_name[1]) if in_name else "the model's own"
 
 
-def _train_images(found: Frames) -> tuple[int | None, ...]:
-    """Images that are trained on: those of an epoch, as its speed tells them.
+def _train_images(used: pd.DataFrame, epochs: pd.DataFrame) -> tuple[Value, ...]:
+    """Images that are trained on: those of an epoch, from its speed and duration.
 
     Without an epoch, or with one that leaves images out, those that VTAB-1k's layout has.
     """
-    used, epochs = found.used, found.epochs
     if not used.reindex(columns=["train.drop_last"]).eq(True).any(axis=None):
         rows = epochs[epochs["trial"].isin(used["trial"])]
         counted = (rows["images_per_s"] * rows["duration_s"]).dropna().round().astype(int)
@@ -116,7 +140,7 @@ def _train_images(found: Frames) -> tuple[int | None, ...]:
     return _values(used, ("data.name", "data.train_on"), _listed_images)
 
 
-def _listed_images(name: Any, train_on: Any) -> int | None:
+def _listed_images(name: object, train_on: object) -> int | None:
     if name != "vtab1k":
         return None
     return VTAB_TRAIN_IMAGES if train_on == "train_and_val" else VTAB_TRAIN_IMAGES - 200
@@ -147,7 +171,7 @@ def _held_back(rows: pd.DataFrame, agrees: pd.DataFrame, ours: Ours) -> list[str
             f"{'; '.join(reasons)}."]  # fmt: skip
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if value is None or value is pd.NA:
         return "unknown"
     return f"{value:,}" if isinstance(value, Integral) else str(value)

@@ -1,0 +1,121 @@
+"""The figures of a report: found by file name, and drawn only where they would look different.
+
+Drawing takes most of a report's time, and a running study's report is made again and again. So each
+figure keeps the numbers it shows, and these are compared before anything is drawn.
+"""
+
+import base64
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from reports.frames import Frames
+from reports.parquet import write_atomic
+from reports.plots import base
+from reports.plots.base import DOTS, FORMATS, PLOTS, STYLE, save
+from tcpa_core import plugins
+
+NEW_POINTS = 0.01
+"""Share of new points that a running study's figure of thousands of points may lack."""
+Outline = Callable[[pd.DataFrame], pd.DataFrame]
+"""From the data of a figure to its lines, limits and legend: all but the single points."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A figure of the page, or the sentence that stands in its place."""
+
+    name: str
+    title: str
+    path: Path | None
+    """Without suffix."""
+    sentence: str = ""
+    is_wide: bool = False
+    """Two columns of a paper instead of one."""
+
+    @property
+    def image(self) -> str:
+        """The SVG as an address that needs no file."""
+        assert self.path is not None
+        data = self.path.with_suffix(".svg").read_bytes()
+        return "data:image/svg+xml;base64," + base64.b64encode(data).decode()
+
+
+def draw_all(found: Frames, folder: Path) -> list[Drawn]:
+    """Draw every figure that belongs to this kind of study.
+
+    While a study runs, a figure of thousands of points is judged by its `outline`.
+    """
+    drawn = []
+    is_running = found.trials["status"].isin(["planned", "running"]).any()
+    modules = {name: plugins.load(PLOTS, name) for name in plugins.names(PLOTS)}
+    for name, module in sorted(modules.items(), key=lambda item: item[1].PLACE):
+        if found.study.kind not in module.KINDS:
+            continue
+        path, is_wide = folder / name, getattr(module, "WIDE", False)
+        data = module.prepare(found).copy(deep=False)
+        data.attrs["drawn_by"] = _drawn_by(module)
+        outline = getattr(module, "outline", None) if is_running and len(data) > DOTS else None
+        if not looks_same(data, path, outline):
+            with matplotlib.rc_context(STYLE):
+                figure = module.draw(data, found)
+            if isinstance(figure, str):
+                drawn.append(Drawn(name, module.TITLE, None, figure))
+                continue
+            save(figure, path)
+            # after the figure: an interrupted run must not leave new numbers beside an old figure
+            write_atomic(path.with_suffix(".parquet"), data.reset_index(drop=True).to_parquet)
+        drawn.append(Drawn(name, module.TITLE, path, "", is_wide))
+    return drawn
+
+
+def _drawn_by(module: ModuleType) -> int:
+    """Checksum of the code that draws a figure: what another version drew is drawn again."""
+    sources = (module.__file__, base.__file__)
+    return zlib.crc32(b"".join(Path(str(source)).read_bytes() for source in sources))
+
+
+def looks_same(data: pd.DataFrame, path: Path, outline: Outline | None = None) -> bool:
+    """Whether a figure drawn earlier, of the data kept with it, would look the same.
+
+    Numbers may differ by a five-hundredth of their column's range: less than a dot's width.
+
+    Args:
+        outline: Given that of a figure of thousands of points, a hundredth more points than were
+            drawn do not matter.
+    """
+    try:
+        before = pd.read_parquet(path.with_suffix(".parquet"))
+    except (OSError, pa.ArrowException, ValueError, LookupError, TypeError):
+        return False  # not drawn yet, or damaged
+    if before.attrs.get("drawn_by") != data.attrs.get("drawn_by"):
+        return False
+    if not all(path.with_suffix(f".{kind}").is_file() for kind in FORMATS):
+        return False
+    if outline is not None and 0 <= len(data) - len(before) <= NEW_POINTS * len(before):
+        data, before = outline(data), outline(before)
+    return not data.empty and _nearly_equal(data, before)
+
+
+def _nearly_equal(data: pd.DataFrame, before: pd.DataFrame) -> bool:
+    if before.shape != data.shape or list(before) != list(data):
+        return False
+    for name in data:
+        new, old = data[name], before[name]
+        if not pd.api.types.is_numeric_dtype(new) or pd.api.types.is_bool_dtype(new):
+            if new.astype(str).tolist() != old.astype(str).tolist():
+                return False
+            continue
+        x, y = (one.to_numpy(float, na_value=np.nan) for one in (new, old))
+        seen = x[np.isfinite(x)]
+        span = float(np.ptp(seen)) if len(seen) else 0.0
+        if not np.allclose(x, y, rtol=0, atol=span / 500, equal_nan=True):
+            return False
+    return True
