@@ -1,7 +1,7 @@
 """The space of a study: YAML in, checked and frozen objects out.
 
 `load_space` reads a file or a preset and refuses it, with path, value and line, if any point of it
-could not be trained. The grammar is in `spaces.load`, axes in `spaces.grammar_axes`, ablation
+could not be trained. The grammar is in `spaces.draft`, axes in `spaces.grammar_axes`, ablation
 designs in `spaces.designs`.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Self
 from spaces.axes import Axis, ChoiceAxis, Suggester, label
 from spaces.constraints import parse_relation
 from spaces.designs import Ablation, Cell, DesignPoint
-from spaces.load import BY_LOSS, Draft, read_draft
+from spaces.draft import BY_LOSS, Draft, read_draft
 from spaces.points import Walk
 from spaces.reader import Document, read_file, read_text
 from spaces.sections import Budget, Objective, SamplerConfig, SchedulerConfig

@@ -8,9 +8,9 @@ import yaml
 
 from spaces import reference
 from spaces.designs import DESIGNS
+from spaces.draft import _ABLATION, _SEARCH
 from spaces.grammar_ablation import _KEYS
 from spaces.grammar_axes import _OPTIONS
-from spaces.load import _ABLATION, _SEARCH
 from spaces.setting_values import paths
 from spaces.space import Space
 from tcpa_core.config import known_paths
