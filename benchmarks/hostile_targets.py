@@ -26,8 +26,9 @@ from search import cli
 from search.planning.cost import recorded
 from search.study.folder import Journal, StudyDir
 from search.study.state import read_past
+from spaces.load import load_space, preset_names
+from spaces.overrides import parse_override
 from spaces.reader import read_text
-from spaces.space import load_space, parse_override, preset_names
 from tcpa_core.config import BackboneConfig, DataConfig, TrialConfig
 from tcpa_core.data._cache import open_or_build
 from tcpa_core.data._decode import ResizeRule, decode

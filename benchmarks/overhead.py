@@ -34,6 +34,7 @@ from search.driver.driver import Placement, run_study
 from search.proposals.sampled import Sampled
 from search.study.folder import StudyDir
 from search.tracking.mirror import Mirror
+from spaces.load import space_of
 from spaces.space import Space
 from tcpa_core.record.events import FINAL_KINDS
 from tests.search.stub import say_slots
@@ -269,7 +270,7 @@ def overhead_space(trials: int, epochs: int, sampler: str, scheduler: str) -> Sp
     names = ["optim.weight_decay", "optim.momentum", "optim.warmup_fraction", "data.val_fraction"]
     names += ["train.label_smoothing", "train.mixup_alpha", "train.mixup_prob"]
     axes: dict[str, Any] = {name: {"float": [0.05, 0.5]} for name in names[: NUM_AXES - 1]}
-    return Space.from_dict(
+    return space_of(
         {
             "name": "overhead",
             "base": {"methods": ["linear"], "train.epochs": epochs},

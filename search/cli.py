@@ -204,7 +204,7 @@ def compare(
         console,
         starts=not dry_run,
     )
-    methods = len(checked.space.per_method())
+    methods = len(checked.space.axes["methods"].ends())
     console.print(f"then {methods} methods x {seeds} fresh seeds: {methods * seeds} trials.")
     if not dry_run:
         code = run_both(checked, root, console, seeds=seeds, address=address)
@@ -376,7 +376,7 @@ def data(
 ) -> None:
     """Check a data set and say what is in it."""
     from search.verbs.run import show_data
-    from spaces.space import parse_override
+    from spaces.overrides import parse_override
     from tcpa_core.config import TrialConfig
 
     folder = None if root is None else str(local_folder(root))
@@ -405,7 +405,7 @@ def settings(
 @app.command()
 def presets() -> None:
     """List the spaces that are shipped."""
-    from spaces.space import preset_names, preset_purpose
+    from spaces.load import preset_names, preset_purpose
 
     width = max(map(len, preset_names()))
     for name in preset_names():
@@ -495,7 +495,7 @@ def _requested(
     winner: tuple[dict[str, Any], str] | None = None,
 ) -> Any:
     from search.planning.requested_space import requested_space
-    from spaces.space import parse_override
+    from spaces.overrides import parse_override
 
     settings = dict(parse_override(text) for text in set_ or [])
     return requested_space(space, settings, trials=trials, kind=verb, winner=winner)

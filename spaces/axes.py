@@ -206,6 +206,11 @@ class FractionAxis(_Axis):
 Axis = FloatAxis | IntAxis | ChoiceAxis | FractionAxis
 
 
+def without_condition(axis: Axis) -> Flat:
+    """The axis as it stands in YAML, but for its `when`."""
+    return {key: value for key, value in axis.as_dict().items() if key != "when"}
+
+
 def is_numeric(axis: Axis) -> bool:
     """Whether relations may bound the axis."""
     return isinstance(axis, FloatAxis | IntAxis)

@@ -1,4 +1,4 @@
-"""Read a whole space: sections, overrides, and the checks that need one section only.
+"""Read the sections of a space and what follows from them, such as what its protocol fixes.
 
 Root keys: name, base, and for a search axes, constraints, objective, sampler, scheduler, budget,
 seeds, first_points; for an ablation ablation, objective, budget.
@@ -6,93 +6,67 @@ seeds, first_points; for an ablation ablation, objective, budget.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from spaces.axes import Axis, ChoiceAxis
-from spaces.constraints import Relation
 from spaces.designs import Ablation
 from spaces.grammar_ablation import read_ablation
 from spaces.grammar_axes import check_axes, read_axis, read_constraints
-from spaces.reader import Document, Keys
+from spaces.reader import Document
 from spaces.sections import Budget, Objective, SamplerConfig, SchedulerConfig
 from spaces.setting_values import (
     Entry,
-    check_path,
     check_section,
     closed_set,
     default,
     flatten,
     lookup,
     method_of,
-    paths,
     read_setting,
 )
+from spaces.space import Space
 from tcpa_core.config import Flat
 from tcpa_core.errors import ConfigError
-from tcpa_core.hints import nearest_setting
 from tcpa_core.protocols.base import fixed_settings, protocol_names
 
 _COMMON = ("name", "base", "objective", "budget")
 _SEARCH = (*_COMMON, "axes", "constraints", "sampler", "scheduler", "seeds", "first_points")
 _ABLATION = (*_COMMON, "ablation")
 
-_STUDY_KEYS = (
-    "seeds",
-    "ablation.seeds",
-    *(f"budget.{key}" for key in Budget.model_fields),
-    *(f"objective.{key}" for key in Objective.model_fields),
-    *(f"sampler.{key}" for key in SamplerConfig.model_fields),
-    *(f"scheduler.{key}" for key in SchedulerConfig.model_fields),
-)
-"""What `--set` takes beside settings of a trial."""
-
 MAX_SEEDS = 1_000
 BY_LOSS = "best_val_loss"
 """`train.selection` of a study that optimises val_loss."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Draft:
-    """The checked parts of a space, before they are checked against each other."""
+    """A space whose sections are right by themselves, not yet checked against each other."""
 
-    name: str
-    base: Flat
-    axes: dict[str, Axis]
-    relations: tuple[Relation, ...]
-    ablation: Ablation | None
-    objective: tuple[Objective, ...]
-    sampler: SamplerConfig
-    scheduler: SchedulerConfig
-    budget: Budget
-    seeds: tuple[int, ...]
-    first_points: tuple[tuple[Flat, str], ...]
+    space: Space
+    """With all axes as written, and no first points."""
+    first_points: Sequence[tuple[Flat, str]]
     """Partial points as written, each with its place."""
-    places: dict[str, str]
+    places: Mapping[str, str]
     """Where each base setting and axis stands, by path."""
-    fixed: frozenset[str]
-    """Settings given by overrides."""
 
 
 def read_draft(
-    document: Document, overrides: Mapping[str, Any], winner: Mapping[str, Entry] | None = None
+    document: Document, fixed: Mapping[str, Entry], winner: Mapping[str, Entry]
 ) -> Draft:
     """Read every section.
 
     Args:
-        document: The file.
-        overrides: `--set` values; a setting goes into the base and removes an axis of its path.
+        document: The file; study-wide overrides are in it.
+        fixed: Overrides of settings; they go into the base, and remove axes of their paths.
         winner: Settings that replace those of the base, but may still be varied (`--from`).
 
     Raises:
         ConfigError: The first mistake met, with its place.
     """
-    _check_root(document)
-    document, fixed = _apply_overrides(document, overrides)
     is_ablation = "ablation" in document.data
     _check_keys(document, _ABLATION if is_ablation else _SEARCH)
-    entries = flatten(document, "base") | dict(winner or {}) | fixed
+    # Later ones count: the command line before the winner of another study before the file.
+    entries = {**flatten(document, "base"), **winner, **fixed}
     base = {path: read_setting(path, entry) for path, entry in entries.items()}
     specs = {p: e for p, e in flatten(document, "axes").items() if p not in fixed}
     for path, entry in specs.items():
@@ -109,30 +83,22 @@ def read_draft(
     objective = _read_objective(document)
     _follow_objective(objective[0], base, axes, ablation, places)
     check_axes(axes, base, places)
-    return Draft(
+    relations = read_constraints(document, axes, base, narrowed=bool(fixed))
+    space = Space(
         name=_read_name(document),
         base=base,
         axes=axes,
-        relations=tuple(read_constraints(document, axes, base, narrowed=bool(fixed))),
+        constraints=tuple(relation.text for relation in relations),
         ablation=ablation,
         objective=objective,
         sampler=check_section(SamplerConfig, document, "sampler"),
         scheduler=_read_scheduler(document, base, axes, is_ablation),
         budget=check_section(Budget, document, "budget"),
         seeds=_read_seeds(document, *(("ablation", "seeds") if is_ablation else ("seeds",))),
-        first_points=_read_first_points(document),
-        places=places,
-        fixed=frozenset(fixed),
+        first_points=(),
+        source=document.label,
     )
-
-
-def _check_root(document: Document) -> None:
-    if not isinstance(document.data, dict):
-        kind = "empty" if document.data is None else f"a {type(document.data).__name__}"
-        raise ConfigError(
-            f"{document.label} must be a mapping with keys name, base, axes or ablation, ...; "
-            f"it is {kind}."
-        )
+    return Draft(space, _read_first_points(document), places)
 
 
 def _check_keys(document: Document, known: tuple[str, ...]) -> None:
@@ -147,44 +113,6 @@ def _check_keys(document: Document, known: tuple[str, ...]) -> None:
                 f"an ablation has no {key!r} ({place}); its points come from the design."
             )
         raise ConfigError(f"a space has no key {key!r} ({place}){closed_set(key, known)}")
-
-
-def _apply_overrides(
-    document: Document, overrides: Mapping[str, Any]
-) -> tuple[Document, dict[str, Entry]]:
-    """Put study-wide overrides into the document; return the settings among them."""
-    data, places = dict(document.data), dict(document.places)
-    fixed: dict[str, Entry] = {}
-    for path, value in overrides.items():
-        place = f"--set {path}"
-        if path in _STUDY_KEYS:
-            section, _, key = path.partition(".")
-            if section == "ablation" and section not in data:
-                raise ConfigError(f"{place}: {document.label} is a search; set seeds instead.")
-            places.setdefault((section,), place)
-            keys: Keys = (section, key) if key else (section,)
-            data[section] = _with(document, data.get(section), section, key, value)
-            if path == "objective.metric" and "objective.goal" not in overrides:
-                data[section].pop("goal", None)
-            places[keys] = place
-            continue
-        if path not in paths() and path != "seed":
-            near = nearest_setting(path, [*paths(), *_STUDY_KEYS])
-            raise ConfigError(f"no setting {path!r} ({place}){near}.")
-        check_path(path, place)
-        fixed[path] = Entry(value, place, Path.cwd())
-    return replace(document, data=data, places=places), fixed
-
-
-def _with(document: Document, section: Any, name: str, key: str, value: Any) -> Any:
-    if not key:
-        return value
-    if section is not None and not isinstance(section, Mapping):
-        raise ConfigError(
-            f"--set {name}.{key} needs {name} to be a mapping, got {section!r} "
-            f"({document.place(name)})."
-        )
-    return {**(section or {}), key: value}
 
 
 def _drop_other_methods(
@@ -338,11 +266,11 @@ def _read_seeds(document: Document, *keys: str) -> tuple[int, ...]:
     return tuple(raw)
 
 
-def _read_first_points(document: Document) -> tuple[tuple[Flat, str], ...]:
+def _read_first_points(document: Document) -> list[tuple[Flat, str]]:
     raw = document.data.get("first_points")
     place = document.place("first_points")
     if raw is None:
-        return ()
+        return []
     if not isinstance(raw, list):
         raise ConfigError(f"first_points must be a list of points, got {raw!r} ({place}).")
     points = []
@@ -352,4 +280,4 @@ def _read_first_points(document: Document) -> tuple[tuple[Flat, str], ...]:
         entries = flatten(document, "first_points", index)
         point = {path: read_setting(path, entry) for path, entry in entries.items()}
         points.append((point, document.place("first_points", index)))
-    return tuple(points)
+    return points

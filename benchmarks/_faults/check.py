@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from search.proposals.sampled import Sampled
 from search.study.address import default_uri
 from search.study.folder import StudyDir
-from search.study.identity import configs_of, fingerprints_of
+from search.study.identity import fingerprints_of
 from spaces.space import Space
 from tcpa_core.record.events import FINAL_KINDS, read_journal
 from tcpa_core.record.values import EpochReport, TrialResult
@@ -163,7 +163,7 @@ def _close(found: list[float], right: list[float]) -> bool:
 def stub_numbers(space: Space) -> Numbers:
     """The numbers of an undisturbed run with stub training and a sampler that does not learn."""
     source = Sampled(space, "undisturbed")
-    prints = fingerprints_of(configs_of(space))
+    prints = fingerprints_of(space.trials)
     numbers: Numbers = {}
     while len(numbers) < (space.budget.trials or 0):
         proposal = source.propose(0)

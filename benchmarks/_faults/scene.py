@@ -27,7 +27,8 @@ from ray.cluster_utils import Cluster
 
 from search.study.address import default_uri
 from search.study.folder import StudyDir
-from search.study.identity import configs_of, fingerprints_of
+from search.study.identity import fingerprints_of
+from spaces.load import space_of
 from spaces.space import Space
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +61,7 @@ def make_space(trials: int = 12, epochs: int = 6, **changes: Any) -> Space:
         "scheduler": {"name": "none"},
         "budget": {"trials": trials},
     }
-    return Space.from_dict(space | changes)
+    return space_of(space | changes)
 
 
 def make_study(
@@ -79,7 +80,7 @@ def make_study(
     placement = {"workers": workers, "slots": slots, "worker_factory": FACTORY}
     (root / "placement.json").write_text(json.dumps(placement))
     add_database(root)
-    prints = fingerprints_of(configs_of(space))
+    prints = fingerprints_of(space.trials)
     study = StudyDir.create(root, "faults", space, prints, default_uri(root))
     order(study, **orders)
     return study

@@ -510,8 +510,8 @@ def worth_slots(speeds: Sequence[Mapping[int, float]]) -> int:
 def _largest_trials(space: Space) -> list[dict[str, Any]]:
     """For every method chain and batch size, the corner of the space with the most prompts."""
     found: dict[tuple[Any, ...], tuple[float, dict[str, Any]]] = {}
-    for corner in space.corners():
-        flat = space.config(corner, 0).flat()
+    for config in space.trials:
+        flat = config.flat()
         size = sum(
             value
             for path, value in flat.items()

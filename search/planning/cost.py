@@ -129,8 +129,8 @@ def _read(path: Path) -> list[tuple[float, str, Kind, float]]:
 def _samples(space: Space) -> dict[Kind, Flat]:
     """One trial of every kind in a space."""
     samples: dict[Kind, Flat] = {}
-    for point in space.corners():
-        params = space.config(point, space.seeds[0]).flat()
+    for config in space.trials:
+        params = config.flat()
         samples.setdefault(kind_of(params), params)
     return samples
 
@@ -139,9 +139,8 @@ def _epochs(space: Space, num_trials: int) -> Mapping[Kind, float]:
     """Epochs of each kind: exact for a design; a search is taken to spend evenly."""
     if space.ablation is not None:
         exact: Counter[Kind] = Counter()
-        for point in space.design():
-            params = space.config(point.point, point.seed).flat()
-            exact[kind_of(params)] += params["train.epochs"]
+        for config in space.trials:
+            exact[kind_of(config.flat())] += config.train.epochs
         return exact
     kinds: Sequence[Kind] = list(_samples(space))
     return {kind: num_trials / len(kinds) * space.most_epochs for kind in kinds}

@@ -1,7 +1,7 @@
 """What a study will do, and every check that can fail before a trial starts."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,11 @@ from search.planning import cost
 from search.planning.requested_space import check_sampler
 from search.study.address import database_of, local_folder, recorded_uri, resolved_uri
 from search.study.folder import StudyDir
-from search.study.identity import configs_of, joined
+from search.study.identity import joined
 from search.tracking.secrets import with_secrets, without_secrets
 from spaces.axes import ChoiceAxis, label
+from spaces.idle import equal_levels, idle_axes
+from spaces.load import per_method, trials_per_method
 from spaces.space import Space
 from tcpa_core.config import BackboneConfig, DataConfig, Flat, TrialConfig
 from tcpa_core.data._cache import cache_root
@@ -71,7 +73,7 @@ class Plan:
             WeightsError: The hub does not answer.
             StudyError: The folder cannot be written.
         """
-        for config in dict.fromkeys(config.backbone for config in configs_of(self.space)):
+        for config in dict.fromkeys(config.backbone for config in self.space.trials):
             if _from_hub(config):
                 load_backbone(config)
         uri = without_secrets(self.tracking_uri)
@@ -117,8 +119,7 @@ def plan_space(
     root = local_folder(root)
     StudyDir.check_free(root, name)
     of_space = (*_idle(space), *_drawn_apart(space))
-    configs = configs_of(space)
-    backbones, datasets, preprocessing = _check_parts(configs, keep_images, progress)
+    backbones, datasets, preprocessing = _check_parts(space.trials, keep_images, progress)
     _check_sizes(space, backbones)
     data = {config: found.summary for (config, _), found in datasets.items()}
     uri = recorded_uri(resolved_uri(with_secrets(tracking_uri or "")), root)
@@ -141,12 +142,12 @@ def plan_space(
         data=data,
         num_trials=num_trials,
         num_points=size,
-        most_epochs=max(config.train.epochs for config in configs),
+        most_epochs=space.most_epochs,
         preprocessing=preprocessing,
         cost=cost.describe(space, num_trials, rates),
         warnings=(*_warnings(backbones.values(), data.values()), *of_space),
         undecoded=_undecoded(datasets.values()),
-        deviations=_deviations(configs),
+        deviations=_deviations(space.trials),
     )
 
 
@@ -210,7 +211,7 @@ def _decoding(plan: Plan) -> list[tuple[str, str]]:
     return [("", text)] if images else []
 
 
-def _deviations(configs: list[TrialConfig]) -> tuple[str, ...]:
+def _deviations(configs: Sequence[TrialConfig]) -> tuple[str, ...]:
     """Deviations of all trials, then what the protocols have that is not reproduced."""
     counts = Counter(text for config in configs for text in deviations(config))
     found = [text if n == len(configs) else f"{text}, in some trials" for text, n in counts.items()]
@@ -227,7 +228,7 @@ def _idle(space: Space) -> list[str]:
         ConfigError: An axis changes nothing at all.
     """
     lines = []
-    for path, at in ({} if space.ablation else space.idle_axes()).items():
+    for path, at in ({} if space.ablation else idle_axes(space)).items():
         if at is None:
             raise ConfigError(
                 f"axis {path} changes nothing: with the other settings of the space it is never "
@@ -238,7 +239,7 @@ def _idle(space: Space) -> list[str]:
             f"axis {path} changes nothing at some points, for example at {shown}; its values there "
             "are one and the same point. A condition ('when') leaves it out."
         )
-    for factor, levels in space.equal_levels().items():
+    for factor, levels in equal_levels(space).items():
         lines.append(
             f"levels {' and '.join(levels)} of {factor} are one and the same trial"
             f"{' at some points' if space.ablation and factor in space.ablation.factors else ''}: "
@@ -255,10 +256,10 @@ def _drawn_apart(space: Space) -> list[str]:
     """What the sampler of a search draws without what it knows."""
     if space.ablation or space.sampler.name not in _JOINT:
         return []
-    spaces = space.per_method() if space.sampler.per else {"": space}
+    spaces = per_method(space) if space.sampler.per else {"": space}
     lines = []
     for chain, one in spaces.items():
-        apart = one.shifting_axes()
+        apart = one.points.shifting()
         why = "not in every trial, or their bounds follow other axes"
         if space.sampler.name == "cmaes":
             apart = [p for p, a in one.axes.items() if p in apart or isinstance(a, ChoiceAxis)]
@@ -284,7 +285,7 @@ def _num_trials(space: Space, size: int | None) -> int | None:
         return len(space.design())
     limit = space.budget.trials
     if space.sampler.per and limit is not None:
-        limit = (space.trials_per_method() or 0) * len(space.axes["methods"].ends())
+        limit = (trials_per_method(space) or 0) * len(space.axes["methods"].ends())
     if size is None:
         return limit
     every = size * len(space.seeds)
@@ -292,7 +293,7 @@ def _num_trials(space: Space, size: int | None) -> int | None:
 
 
 def _check_parts(
-    configs: list[TrialConfig], keep_images: bool, progress: Progress | None
+    configs: Sequence[TrialConfig], keep_images: bool, progress: Progress | None
 ) -> tuple[
     dict[BackboneConfig, Backbone],
     dict[tuple[DataConfig, int], Dataset],

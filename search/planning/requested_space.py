@@ -4,7 +4,8 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-from spaces.space import Space, load_space
+from spaces.load import load_space
+from spaces.space import Space
 from tcpa_core.errors import ConfigError
 
 KINDS = {"search": "ablate", "ablation": "search"}

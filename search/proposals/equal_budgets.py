@@ -9,6 +9,7 @@ from typing import Any
 from search.proposals.dashboard_copy import OptunaLog
 from search.proposals.sampled import Planned, Proposal, Sampled
 from spaces.axes import label
+from spaces.load import per_method, trials_per_method
 from spaces.space import Space
 
 
@@ -39,8 +40,8 @@ class Balanced:
     """
 
     def __init__(self, space: Space, log: Path, name: str) -> None:
-        self._share = space.trials_per_method()
-        spaces = space.per_method()
+        self._share = trials_per_method(space)
+        spaces = per_method(space)
         copy = OptunaLog(log, space, [f"{name}/{chain}" for chain in spaces])
         self._methods = {
             chain: _Method(Sampled(one, f"{name}/{chain}", copy)) for chain, one in spaces.items()

@@ -291,7 +291,7 @@ class Sampled:
     def _unseen(self) -> Iterator[Flat]:
         """Points of a finite space that were not proposed yet, in the order of the grid."""
         if self._rest is None:
-            self._rest = self._space.grid()
+            self._rest = self._space.points.grid()
         return (point for point in self._rest if _key(point) not in self._seen)
 
     def take(self, planned: Planned, proposal: Proposal) -> None:

@@ -20,6 +20,7 @@ import yaml
 
 from search.study.address import local_folder, recorded_uri
 from search.study.lock import Driver, DriverLock
+from spaces.load import stored_space
 from spaces.reader import read_stored
 from spaces.space import Space
 from tcpa_core.errors import RecordError, StorageError, StudyError, nearest
@@ -238,7 +239,7 @@ class StudyDir:
 
     def space(self) -> Space:
         """The space as it was resolved when the study was made."""
-        return Space.from_stored(self.document()["space"], source=f"study {self.name}")
+        return stored_space(self.document()["space"], source=f"study {self.name}")
 
     def fingerprints(self) -> dict[str, str]:
         """Identities of the data and weights that the study goes on with: the last accepted."""

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search.study.folder import StudyDir
-from spaces.space import Space
 from tcpa_core.config import TrialConfig
 from tcpa_core.data.base import dataset_fingerprint
 from tcpa_core.errors import DataError, StudyError, WeightsError
@@ -29,13 +28,6 @@ class Change:
             for name in self.recorded
         ]
         return "; ".join(parts)
-
-
-def configs_of(space: Space) -> list[TrialConfig]:
-    """Trials that show everything a space varies: all of a design, the corners of a search."""
-    if space.ablation:
-        return [space.config(point.point, point.seed) for point in space.design()]
-    return [space.config(point, space.seeds[0]) for point in space.corners()]
 
 
 def joined(prints: Iterable[str]) -> str:
@@ -93,7 +85,7 @@ def check_unchanged(
         WeightsError: The weights cannot be read.
     """
     recorded = study.fingerprints()
-    configs = configs_of(study.space())
+    configs: Sequence[TrialConfig] = study.space().trials
     is_part = trials is not None and _all_planned(trials, configs)
     if is_part:
         configs = list(trials or ())

@@ -22,6 +22,7 @@ from search.study.folder import StudyDir
 from search.study.identity import check_unchanged
 from search.verbs.run import run_watched, sum_up
 from spaces.axes import label
+from spaces.load import space_of
 from spaces.selection import Results, has_completed
 from spaces.space import Space
 from spaces.verdict import Verdict, decide
@@ -180,7 +181,7 @@ def confirmation(
             "race": not compares,
         },
     }
-    return Space.from_dict(document, source=f"confirmation of {study.name}")
+    return space_of(document, source=f"confirmation of {study.name}")
 
 
 class _Rows:

@@ -15,14 +15,14 @@ import pytest
 from search.driver.cluster import connect
 from search.driver.driver import Listener, Placement, StudyOutcome, run_study
 from search.study.folder import Journal, StudyDir
-from spaces.space import Space
+from spaces.load import space_of
 from tcpa_core.errors import StoppedError, StorageError
 from tcpa_core.record.events import FINAL_KINDS, read_journal
 from tcpa_core.training.commands import Submit
 from tcpa_core.training.worker import Worker
 from tests.search.conftest import FACTORY
 
-SPACE = Space.from_dict(
+SPACE = space_of(
     {
         "name": "small",
         "base": {"methods": ["linear"], "train.epochs": 6},

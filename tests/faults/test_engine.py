@@ -18,13 +18,13 @@ from search.study.folder import Journal, StudyDir
 from search.study.folder import lock as locking
 from search.study.lock import DriverLock
 from search.study.state import read_past
-from spaces.space import Space
+from spaces.load import space_of
 from tcpa_core.errors import RecordError, StoppedError, StorageError, StudyError
 from tcpa_core.record.events import encode_line, read_journal
 from tests.search.conftest import FACTORY
 
 ROOT = Path(__file__).parents[2]
-SPACE = Space.from_dict(
+SPACE = space_of(
     {
         "name": "small",
         "base": {"methods": ["linear"], "train.epochs": 2},

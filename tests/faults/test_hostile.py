@@ -33,8 +33,8 @@ from reports.records.journal import load_journal
 from reports.records.study import Study
 from search import cli
 from search.study.folder import StudyDir
+from spaces.load import load_space
 from spaces.reader import read_text
-from spaces.space import load_space
 from tcpa_core.config import BackboneConfig, DataConfig
 from tcpa_core.data._decode import decode
 from tcpa_core.data._listing import relative_key

@@ -13,7 +13,7 @@ from search.study.folder import StudyDir
 from search.tracking.mirror import check_tracker
 from search.tracking.secrets import hide, move_out_of_arguments, with_secrets, without_secrets
 from search.verbs.run import tracking_of
-from spaces.space import load_space
+from spaces.load import load_space
 from tcpa_core.errors import StudyError
 
 ROOT = Path(__file__).parents[2]

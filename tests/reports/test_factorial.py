@@ -17,7 +17,7 @@ from reports.statistics.ablation import ablation_tables, seed_shifts
 from reports.statistics.factorial import Factorial
 from reports.statistics.paired_tests import compare_paired, holm
 from spaces.fraction import two_level_runs
-from spaces.space import Space
+from spaces.load import space_of
 from tests.reports.studies import final, planned, write
 
 LEVELS: dict[str, list[Any]] = {
@@ -45,7 +45,7 @@ def events(
     baseline = {path: levels[0] for path, levels in factors.items()}
     spec = {"design": design, "factors": dict(factors), "seeds": seeds, "baseline": baseline}
     base = {"methods": ["linear"], "data.name": "digits", "backbone.name": "vit_nano"}
-    space = Space.from_dict({"name": "x", "base": base, "ablation": spec | ablation})
+    space = space_of({"name": "x", "base": base, "ablation": spec | ablation})
     random = np.random.default_rng(0)
     found: list[dict[str, Any]] = []
     for n, one in enumerate(space.design()):

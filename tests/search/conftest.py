@@ -11,6 +11,7 @@ import pytest
 from search.driver.cluster import connect
 from search.driver.driver import Placement, StudyOutcome, run_study
 from search.study.folder import StudyDir
+from spaces.load import space_of
 from spaces.space import Space
 from tests.search.stub import say_slots
 
@@ -34,7 +35,7 @@ SPACE: dict[str, Any] = {
 def make_space(**changes: Any) -> Space:
     """The space above with other top-level entries; None removes one."""
     merged = {k: v for k, v in {**SPACE, **changes}.items() if v is not None}
-    return Space.from_dict(merged)
+    return space_of(merged)
 
 
 PRINTS = {"data": "d", "weights": "w"}

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 from search import cli
 from search.study.folder import StudyDir
-from search.study.identity import configs_of, fingerprints_of
-from spaces.space import load_space
+from search.study.identity import fingerprints_of
+from spaces.load import load_space
 from tests.spaces.bad_spaces import BAD_SPACES
 
 TAKEN = "digits_search"
@@ -48,7 +48,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TCPA_CACHE", str(tmp_path / "cache"))
     space = load_space("quickstart")
-    prints = fingerprints_of(configs_of(space))
+    prints = fingerprints_of(space.trials)
     StudyDir.create(tmp_path / "studies", TAKEN, space, prints, "")
     return Place(tmp_path)
 

@@ -12,6 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 from search.proposals.equal_budgets import Balanced
 from search.proposals.sampled import Planned, Proposal
 from search.study.folder import StudyDir
+from spaces.load import space_of
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
 from tests.search.conftest import make_space, run_stubs
@@ -129,7 +130,7 @@ def test_what_cannot_be_compared_is_refused(changes: dict[str, Any], says: str) 
 
 def test_a_record_gives_the_same_comparison() -> None:
     space = methods_space()
-    assert Space.from_dict(space.as_dict(), source=space.source) == space
+    assert space_of(space.as_dict(), source=space.source) == space
 
 
 @pytest.mark.integration

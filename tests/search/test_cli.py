@@ -15,7 +15,7 @@ import typer
 import tcpa_core
 from search import cli
 from search.study.folder import Journal, StudyDir
-from spaces.space import load_space, preset_names
+from spaces.load import load_space, preset_names
 
 START = {"--study", "--root", "--set", "--trials", "--address", "--tracking-uri", "--dry-run"}
 ACCEPT = "--accept-changed-data"

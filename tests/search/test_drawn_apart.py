@@ -47,7 +47,7 @@ def space_of(sampler: str, axes: dict[str, Any], **more: Any) -> Space:
 )
 def test_what_shifts_is_what_optuna_leaves_out(axes: dict[str, Any], apart: set[str]) -> None:
     space = space_of("random", axes)
-    assert set(space.shifting_axes()) == apart
+    assert set(space.points.shifting()) == apart
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(60):
         trial = study.ask()

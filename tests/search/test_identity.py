@@ -19,7 +19,7 @@ from search.planning.plan import plan_space
 from search.study.folder import Journal, StudyDir
 from search.study.identity import check_unchanged
 from search.verbs import run
-from spaces.space import load_space
+from spaces.load import load_space
 from tcpa_core.errors import StudyError
 from tests.tcpa_core.data_layouts import make, picture
 

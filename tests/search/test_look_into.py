@@ -9,7 +9,7 @@ from rich.console import Console
 
 from search.study.folder import Journal, StudyDir
 from search.verbs.inspect import labels, look_into, row_of, train_again
-from spaces.space import load_space
+from spaces.load import load_space
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import StudyError
 from tcpa_core.training.checkpoint import load_checkpoint

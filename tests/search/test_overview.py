@@ -9,7 +9,7 @@ import pytest
 
 from search.study.folder import Journal, StudyDir
 from search.verbs.overview import study_lines
-from spaces.space import load_space
+from spaces.load import load_space
 from tcpa_core.errors import StudyError
 from tests.search.conftest import make_space
 

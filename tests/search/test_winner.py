@@ -7,7 +7,8 @@ import pytest
 
 from search.study.folder import Journal, StudyDir
 from search.verbs.confirm import chosen_point, confirmation, confirmed_name
-from spaces.space import Space, load_space
+from spaces.load import load_space
+from spaces.space import Space
 from tcpa_core.errors import StudyError
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from spaces.space import load_space
+from spaces.load import load_space
 from tcpa_core.errors import ConfigError
 from tests.spaces.bad_spaces import BAD_SPACES
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from spaces.designs import Cell, DesignPoint, two_level_runs
-from spaces.space import Space, load_space
+from spaces.load import load_space, space_of
+from spaces.space import Space
 from tcpa_core.errors import ConfigError
 
 N_C, N_I = "tcpa.num_cls_prompts", "tcpa.num_image_prompts"
@@ -17,7 +18,7 @@ OFF = {"tcpa.split_roles": False, "tcpa.match_tokens": False}
 
 def _space(base: dict[str, Any] | None = None, **ablation: Any) -> Space:
     base = {"methods": ["tcpa"]} | (base or {})
-    return Space.from_dict({"name": "a", "base": base, "ablation": ablation})
+    return space_of({"name": "a", "base": base, "ablation": ablation})
 
 
 def _cells(points: tuple[DesignPoint, ...]) -> list[list[tuple[str, str, int, bool]]]:
@@ -110,7 +111,7 @@ def test_seeds_go_round_by_round() -> None:
 @pytest.mark.parametrize("name", ["tcpa_components", "tcpa_pools", "cvpt_design"])
 def test_a_record_gives_the_same_design(name: str) -> None:
     space = load_space(name)
-    again = Space.from_dict(space.as_dict(), source=space.source)
+    again = space_of(space.as_dict(), source=space.source)
     assert again == space
     assert again.design() == space.design()
 
@@ -203,7 +204,7 @@ def test_a_design_runs_on_every_dataset() -> None:
         ]
     )
     assert space.config(points[3].point, 0).optim.lr == 0.5
-    assert Space.from_dict(space.as_dict(), source=space.source) == space
+    assert space_of(space.as_dict(), source=space.source) == space
 
 
 def test_every_design_goes_over_datasets() -> None:

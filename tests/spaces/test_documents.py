@@ -11,8 +11,8 @@ from spaces.designs import DESIGNS
 from spaces.draft import _ABLATION, _SEARCH
 from spaces.grammar_ablation import _KEYS
 from spaces.grammar_axes import _OPTIONS
+from spaces.load import space_of
 from spaces.setting_values import paths
-from spaces.space import Space
 from tcpa_core.config import known_paths
 from tcpa_core.errors import ConfigError
 from tcpa_core.hints import OTHER_NAMES, nearest_setting
@@ -61,7 +61,7 @@ def test_the_page_of_space_files_names_every_key(key: str) -> None:
     ids=lambda example: example["name"],
 )
 def test_every_example_of_a_space_can_be_read(example: dict[str, object]) -> None:
-    assert Space.from_dict(example).name == example["name"]
+    assert space_of(example).name == example["name"]
 
 
 @pytest.mark.parametrize(

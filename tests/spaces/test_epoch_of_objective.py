@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from search.study.folder import StudyDir
-from spaces.space import Space, load_space
+from spaces.load import load_space, space_of, stored_space
+from spaces.space import Space
 from tcpa_core.errors import ConfigError
 
 SPACE: dict[str, Any] = {
@@ -54,7 +55,7 @@ def test_an_ablation_of_val_loss_too(tmp_path: Path) -> None:
     design = {"design": "one_factor", "factors": {"train.selection": ["best_val", "last_epoch"]}}
     found = space(tmp_path, {**ablation, "ablation": design})
     assert rule(found) == "best_val"
-    assert rule(Space.from_stored(found.as_dict(), "s")) == "best_val"
+    assert rule(stored_space(found.as_dict(), "s")) == "best_val"
 
 
 def test_the_most_accurate_epoch_is_refused_for_the_loss(tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_the_most_accurate_epoch_is_refused_for_the_loss(tmp_path: Path) -> None
 
 
 def test_a_study_of_an_older_version_goes_on_as_it_began(tmp_path: Path) -> None:
-    new = StudyDir.create(tmp_path, "new", Space.from_dict({**SPACE, "objective": LOSS}), {}, "")
+    new = StudyDir.create(tmp_path, "new", space_of({**SPACE, "objective": LOSS}), {}, "")
     assert rule(new.space()) == "best_val_loss"
     document = yaml.safe_load((new.path / "study.yaml").read_text())
     del document["space"]["base"]["train.selection"]

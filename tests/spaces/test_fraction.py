@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from spaces.fraction import Runs, alias_lines, aliases, is_orthogonal, resolution, two_level_runs
+from spaces.load import space_of, stored_space
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
 
@@ -111,13 +112,13 @@ def fraction(**ablation: Any) -> Space:
     spec = {"design": "fractional_factorial", "factors": factors, "seeds": 1,
             "baseline": {path: levels[0] for path, levels in factors.items()}}  # fmt: skip
     base = {"methods": ["linear"]}
-    return Space.from_dict({"name": "f", "base": base, "ablation": {**spec, **ablation}})
+    return space_of({"name": "f", "base": base, "ablation": {**spec, **ablation}})
 
 
 def test_a_file_may_say_how_many_runs() -> None:
     assert (len(fraction().design()), len(fraction(runs=8).design())) == (16, 8)
     assert len(fraction(runs=32).design()) == 32, "the full factorial"
-    again = Space.from_dict(fraction(runs=8).as_dict())
+    again = space_of(fraction(runs=8).as_dict())
     assert again.design() == fraction(runs=8).design()
     assert fraction().as_dict()["ablation"]["runs"] == 16, "stored, so that it stays what it was"
 
@@ -125,9 +126,9 @@ def test_a_file_may_say_how_many_runs() -> None:
 def test_a_study_that_did_not_record_its_runs_goes_on_with_its_own() -> None:
     """Then five factors in 16 runs had E = ABC; points of an interrupted study stay the same."""
     document = fraction().as_dict()
-    assert Space.from_stored(document, "study x").design() == fraction().design()
+    assert stored_space(document, "study x").design() == fraction().design()
     del document["ablation"]["runs"]
-    older = Space.from_stored(document, "study x")
+    older = stored_space(document, "study x")
     for point in older.design():
         *basic, last = (value != 0.0 for path, value in point.point.items() if path != "optim.lr")
         first = point.point["optim.lr"] != 0.001

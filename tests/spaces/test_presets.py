@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spaces.axes import ChoiceAxis, FloatAxis
-from spaces.space import Space, load_space, preset_names
+from spaces.load import load_space, preset_names, space_of
 from tcpa_core import plugins
 from tcpa_core.config import METHODS, BackboneConfig
 from tcpa_core.methods.base import check_chain
@@ -61,7 +61,7 @@ def test_a_preset_is_explained_and_valid(name: str) -> None:
     assert "\n# Cost: " in text
     space = load_space(name)
     assert space.name == name
-    assert Space.from_dict(space.as_dict(), source=space.source) == space
+    assert space_of(space.as_dict(), source=space.source) == space
     corners = list(space.corners())
     assert len(corners) > 1
     for corner in corners:

@@ -10,8 +10,10 @@ import optuna
 import pytest
 import yaml
 
+from spaces.load import _build, load_space, space_of
+from spaces.overrides import parse_override
 from spaces.reader import Document
-from spaces.space import Space, load_space, parse_override
+from spaces.space import Space
 from tcpa_core.errors import ConfigError, TcpaError
 from tests.spaces.trials import RandomTrial
 
@@ -102,7 +104,7 @@ def test_optuna_suggests_trainable_points_and_params_turns_them_back(example: Pa
 def test_a_record_reads_back_equal(example: Path) -> None:
     space = load_space(str(example))
     record = json.loads(json.dumps(space.as_dict()))
-    again = Space.from_dict(record, source=space.source)
+    again = space_of(record, source=space.source)
     assert again == space
     assert again.suggest(RandomTrial(3)) == space.suggest(RandomTrial(3))
     assert pickle.loads(pickle.dumps(space)) == space
@@ -125,16 +127,16 @@ def test_a_record_keeps_every_kind_of_axis() -> None:
         scheduler={"name": "none"},
         seeds=3,
     )
-    record = Space.from_dict(data).as_dict()
+    record = space_of(data).as_dict()
     assert record["axes"] == axes
     assert record["seeds"] == [0, 1, 2]
-    assert Space.from_dict(record).as_dict() == record
+    assert space_of(record).as_dict() == record
     assert yaml.safe_load(yaml.safe_dump(record)) == record
 
 
 def test_base_may_be_dotted_nested_or_both() -> None:
     base = {"train": {"epochs": 3}, "train.batch_size": 8, "tcpa": {"prompt_length": 2}}
-    space = Space.from_dict(_search(base=base | {"methods": ["tcpa"]}))
+    space = space_of(_search(base=base | {"methods": ["tcpa"]}))
     flat = space.config({"optim.lr": 0.01}, seed=1).flat()
     assert (flat["train.epochs"], flat["train.batch_size"]) == (3, 8)
     assert (flat["tcpa.prompt_length"], flat["seed"]) == (2, 1)
@@ -142,7 +144,7 @@ def test_base_may_be_dotted_nested_or_both() -> None:
 
 def test_base_settings_of_methods_that_are_not_chosen_are_left_out() -> None:
     axes = {"methods": {"choice": [["vpt"], ["tcpa"]]}}
-    space = Space.from_dict(_search(base={"tcpa.prompt_length": 2}, axes=axes))
+    space = space_of(_search(base={"tcpa.prompt_length": 2}, axes=axes))
     assert "tcpa.prompt_length" not in space.config({"methods": ["vpt"]}, seed=0).flat()
     assert space.config({"methods": ["tcpa"]}, seed=0).flat()["tcpa.prompt_length"] == 2
 
@@ -234,7 +236,7 @@ def test_a_goal_follows_its_metric(metric: str) -> None:
     data = _search(objective={"metric": "val_accuracy", "goal": "maximize"})
     objective = _overridden(data, {"objective.metric": metric}).objective[0]
     assert objective.goal == ("maximize" if metric == "val_accuracy" else "minimize")
-    assert Space.from_dict(_search(objective={"metric": metric})).objective[0] == objective
+    assert space_of(_search(objective={"metric": metric})).objective[0] == objective
 
 
 @pytest.mark.parametrize(
@@ -302,7 +304,7 @@ def test_a_source_that_is_nothing_lists_the_presets(tmp_path: Path) -> None:
 
 
 def test_complete_says_which_axis_is_left_open_or_misspelt() -> None:
-    space = Space.from_dict(_search(axes={"optim.lr": {"float": [0.1, 1.0]}}))
+    space = space_of(_search(axes={"optim.lr": {"float": [0.1, 1.0]}}))
     with pytest.raises(ConfigError, match="optim.lr is left open, and its default is 0.001"):
         space.complete({})
     with pytest.raises(ConfigError, match="optim.l is no axis .*closest name: 'optim.lr'"):
@@ -312,7 +314,7 @@ def test_complete_says_which_axis_is_left_open_or_misspelt() -> None:
 
 def test_a_search_has_no_design() -> None:
     with pytest.raises(ConfigError, match="only an ablation has a design"):
-        Space.from_dict(_search()).design()
+        space_of(_search()).design()
 
 
 _JUNK: list[Any] = [None, 3, -1, 0.5, True, "x", "", [], {}, [[]], [None], {"a": 1}, ["x", 3]]
@@ -330,7 +332,7 @@ def test_junk_at_any_place_is_a_settings_error(preset: str) -> None:
                 target = target[key]
             target[keys[-1]] = junk
             try:
-                Space.from_dict(data)
+                space_of(data)
             except TcpaError:
                 refused += 1
     assert refused > 100
@@ -344,4 +346,4 @@ def _places(value: Any, keys: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def _overridden(data: dict[str, Any], overrides: dict[str, Any]) -> Space:
-    return Space._build(Document(data, {}, "test", Path.cwd()), overrides)
+    return _build(Document(data, {}, "test", Path.cwd()), overrides, {})

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from spaces.load import space_of
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
 from tests.spaces.trials import RandomTrial
@@ -22,7 +23,7 @@ N_C, N_I, K_C, K_I = (
 
 def _space(axes: Mapping[str, Any], constraints: list[str] | None = None, **more: Any) -> Space:
     data = {"name": "s", "base": {"methods": ["tcpa"]}, "axes": axes, "budget": {"trials": 1}}
-    return Space.from_dict(data | {"constraints": constraints or []} | more)
+    return space_of(data | {"constraints": constraints or []} | more)
 
 
 @st.composite
@@ -146,7 +147,7 @@ def test_size_counts_what_grid_lists() -> None:
         "optim.lr": {"float": [0.1, 0.3], "step": 0.1},
     }
     space = _space(axes, base={}, sampler={"name": "grid"})
-    points = list(space.grid())
+    points = list(space.points.grid())
     # vpt 3, tcpa: K of 4, 6, 8 from 1, 2, 2; linear 1; each with three rates
     assert space.size() == len(points) == 3 * (3 + (4 + 5 + 7) + 1)
     assert len({repr(point) for point in points}) == len(points)
@@ -196,6 +197,6 @@ def test_axes_are_walked_in_dependency_order_whatever_the_file_says() -> None:
 
 def test_grid_sampler_accepts_a_countable_space_without_a_budget() -> None:
     space = _space({"optim.lr": {"choice": [0.1, 1.0]}}, sampler={"name": "grid"}, budget={})
-    assert [point["optim.lr"] for point in space.grid()] == [0.1, 1.0]
+    assert [point["optim.lr"] for point in space.points.grid()] == [0.1, 1.0]
     with pytest.raises(ConfigError, match="'grid' needs .* but optim.lr has too many"):
         _space({"optim.lr": {"float": [0.1, 1.0]}}, sampler={"name": "grid"})

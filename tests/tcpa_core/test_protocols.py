@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from spaces.space import Space, load_space
+from spaces.load import load_space, space_of, stored_space
+from spaces.space import Space
 from tcpa_core.config import ADDED, TrialConfig, known_paths
 from tcpa_core.errors import ConfigError, PluginError
 from tcpa_core.methods.base import deviations
@@ -208,7 +209,7 @@ def test_a_space_is_resolved_with_its_protocol(tmp_path: Path) -> None:
     assert "train.batch_size" not in found.base
     assert not any(path.startswith("tcpa.") for path in found.base)
     assert found.base["cvpt.position"] == 3
-    assert Space.from_dict(found.as_dict(), source=found.source) == found
+    assert space_of(found.as_dict(), source=found.source) == found
     told = {deviations(found.config(corner, seed=0)) for corner in found.corners()}
     assert {len(one) for one in told} == {2, 3}, "batches of 16 are one more"
 
@@ -299,10 +300,10 @@ def test_a_recorded_trial_stays_what_it_was(name: str) -> None:
 def test_a_study_on_disk_does_not_follow_what_its_protocol_learnt_since(tmp_path: Path) -> None:
     found = space(SPACE, tmp_path)
     stored = found.as_dict()
-    assert Space.from_stored(stored, found.source) == found
+    assert stored_space(stored, found.source) == found
     for path in ("train.drop_last", "data.antialias", "data.interpolation"):
         del stored["base"][path]
-    before = Space.from_stored(stored, found.source)
+    before = stored_space(stored, found.source)
     assert (found.base["train.drop_last"], before.base["train.drop_last"]) == (True, False)
     trial = before.config(next(iter(before.corners())), seed=0)
     assert (trial.data.antialias, trial.data.interpolation) == (True, "bicubic")
