@@ -6,13 +6,13 @@ Source:
     Lingyun0419/CVPT: the training script.
 """
 
+from tcpa_core.protocols._cvpt import PROGRAM, VTAB
 from tcpa_core.protocols.base import FINE_GRAINED, Fact, Protocol
-from tcpa_core.protocols.cvpt_vtab import PROTOCOL as VTAB
 
 PROTOCOL = Protocol(
-    program=VTAB.program,
+    program=PROGRAM,
     facts={
-        **VTAB.facts,
+        **VTAB,
         **FINE_GRAINED,
         "data.train_on": Fact("train", "train-FGVC.py:91"),
         "optim.name": Fact("adamw", "train-FGVC.py:68"),

@@ -7,11 +7,11 @@ Source:
     KMnP/vpt: solver/optimizer.py and the configurations of these methods.
 """
 
+from tcpa_core.protocols._vpt import PROGRAM
 from tcpa_core.protocols.base import Fact, Protocol
-from tcpa_core.protocols.vpt_vtab import PROTOCOL as VTAB
 
 PROTOCOL = Protocol(
-    program=VTAB.program,
+    program=PROGRAM,
     facts={
         "data.interpolation": Fact("bilinear", "src/data/transforms.py:23"),
         "data.antialias": Fact((True, False), "src/data/datasets/tf_dataset.py:150"),

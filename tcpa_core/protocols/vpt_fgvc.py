@@ -7,13 +7,13 @@ Source:
     KMnP/vpt: tune_fgvc.py and the configurations.
 """
 
+from tcpa_core.protocols._vpt import PROGRAM, VTAB
 from tcpa_core.protocols.base import FINE_GRAINED, Fact, Protocol
-from tcpa_core.protocols.vpt_vtab import PROTOCOL as VTAB
 
 PROTOCOL = Protocol(
-    program=VTAB.program,
+    program=PROGRAM,
     facts={
-        **VTAB.facts,
+        **VTAB,
         **FINE_GRAINED,
         "data.train_on": Fact("train", "train.py:71"),
         "train.batch_size": Fact(128, "configs/base-prompt.yaml:25"),
