@@ -21,7 +21,7 @@ from torchvision.datasets import ImageFolder
 from benchmarks.harness import Row, as_worker, ratios, write
 from tcpa_core.config import DataConfig
 from tcpa_core.data.base import load_dataset
-from tcpa_core.data.image_source import ImageSource
+from tcpa_core.training.image_source import ImageSource
 
 
 def make_images(root: Path, count: int, side: int) -> None:

@@ -24,7 +24,6 @@ from torch.nn import functional as F
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.data.base import Progress, load_dataset
-from tcpa_core.data.image_source import ImageSource
 from tcpa_core.errors import CheckpointError, ConfigError
 from tcpa_core.methods.base import (
     BatchPart,
@@ -42,6 +41,7 @@ from tcpa_core.record.values import EpochReport, TrialResult
 from tcpa_core.streams import Stream
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.training.costs import SAMPLES, TrainingCosts, training_costs
+from tcpa_core.training.image_source import ImageSource
 from tcpa_core.training.optim import Moments, PackOptimizer, lr_at
 
 

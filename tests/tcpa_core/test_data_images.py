@@ -8,8 +8,8 @@ from torchvision.transforms import v2
 
 from tcpa_core.config import DataConfig
 from tcpa_core.data.base import Split, load_dataset
-from tcpa_core.data.image_source import ImageSource
 from tcpa_core.errors import ShapeError
+from tcpa_core.training.image_source import ImageSource
 from tests.tcpa_core.data_layouts import make
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

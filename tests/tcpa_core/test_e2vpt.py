@@ -11,7 +11,6 @@ from torch import Tensor
 from tcpa_core.config import TrialConfig
 from tcpa_core.data._cache import ImageStore
 from tcpa_core.data.base import Split
-from tcpa_core.data.image_source import ImageSource
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import MemberState, Step
 from tcpa_core.model.attention import Backend
@@ -19,6 +18,7 @@ from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.pack_model import PackModel, build_model, init_member_state
 from tcpa_core.record.values import EpochReport
 from tcpa_core.streams import Stream
+from tcpa_core.training.image_source import ImageSource
 from tcpa_core.training.optim import lr_at
 from tcpa_core.training.pack import Pack, TrialData
 from tests.tcpa_core import checks, oracle

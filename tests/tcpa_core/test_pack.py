@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from tcpa_core.config import ADDED, BackboneConfig, TrialConfig
-from tcpa_core.data.image_source import ImageSource
 from tcpa_core.errors import CheckpointError
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
@@ -18,6 +17,7 @@ from tcpa_core.record.values import EpochReport
 from tcpa_core.training import commands
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.training.commands import Extend, Stop, Submit
+from tcpa_core.training.image_source import ImageSource
 from tcpa_core.training.pack import Diverged, Member, Pack, TrialData, load_trial_data
 from tcpa_core.training.run_trial import load_trained, run_trial
 from tcpa_core.training.worker import Worker
