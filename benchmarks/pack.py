@@ -28,6 +28,7 @@ SOLO = """
 import json, sys, torch
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.config import TrialConfig
+from tcpa_core.training.image_source import ImageSource
 from tcpa_core.training.pack import Pack, load_trial_data
 torch.set_num_threads(int(sys.argv[2]))
 config = TrialConfig.from_flat(json.loads(sys.argv[1]))

@@ -73,6 +73,52 @@ def test_imports_follow_the_table(package: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+PLUGINS = {
+    "tcpa_core/methods": {"Config", "Method"},
+    "tcpa_core/data": {"read"},
+    "tcpa_core/protocols": {"PROTOCOL"},
+    "reports/plots": {"prepare", "draw"},
+}
+"""Packages whose public files are plug-ins, and what each of these files defines."""
+
+
+def _plugins(folder: str) -> list[Path]:
+    files = sorted((ROOT / folder).glob("*.py"))
+    return [file for file in files if file.stem != "base" and not file.stem.startswith("_")]
+
+
+@pytest.mark.parametrize("folder", PLUGINS)
+def test_plugins_do_not_import_each_other(folder: str) -> None:
+    """What two of them need stands in base.py or in a file that starts with an underscore."""
+    package = folder.replace("/", ".")
+    siblings = {file.stem for file in _plugins(folder)}
+    wrong = [
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in sorted((ROOT / folder).glob("*.py"))
+        for name in _imports(file)
+        if name.startswith(f"{package}.")
+        and name.removeprefix(f"{package}.").partition(".")[0] in siblings
+    ]
+    assert siblings and not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("folder", PLUGINS)
+def test_every_public_file_of_a_plugin_package_is_a_plugin(folder: str) -> None:
+    """Any other one would be offered as a method, data set, protocol or plot."""
+    for file in _plugins(folder):
+        defined = set()
+        for node in ast.parse(file.read_text()).body:
+            match node:
+                case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                    defined.add(name)
+                case (
+                    ast.Assign(targets=[ast.Name(id=name)])
+                    | ast.AnnAssign(target=ast.Name(id=name))
+                ):
+                    defined.add(name)
+        assert PLUGINS[folder] <= defined, file.relative_to(ROOT)
+
+
 def _nodes(*packages: str) -> Iterator[ast.AST]:
     for package in packages:
         for path in (ROOT / package).rglob("*.py"):
@@ -141,7 +187,7 @@ def test_the_settings_of_all_methods_do_not_load_timm() -> None:
     _run(
         "import sys, search.driver.driver, search.verbs.run\n"
         "from tcpa_core import plugins\n"
-        "from tcpa_core.methods.base import method_class\n"
+        "from tcpa_core.chain import method_class\n"
         "for name in plugins.names('tcpa_core.methods'): method_class(name)\n"
         "assert 'timm' not in sys.modules\n"
     )

@@ -19,11 +19,11 @@ from spaces.axes import ChoiceAxis, label
 from spaces.idle import equal_levels, idle_axes
 from spaces.load import per_method, trials_per_method
 from spaces.space import Space
+from tcpa_core.chain import deviations, method_class
 from tcpa_core.config import BackboneConfig, DataConfig, Flat, TrialConfig
 from tcpa_core.data._cache import cache_root
 from tcpa_core.data.base import Dataset, DataSummary, load_dataset
 from tcpa_core.errors import ConfigError
-from tcpa_core.methods.base import deviations, method_class
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import check_size, load_backbone, weights_fingerprint
 from tcpa_core.model.pack_model import PackModel

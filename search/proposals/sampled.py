@@ -23,9 +23,9 @@ from search.proposals.dashboard_copy import OptunaLog
 from spaces.sections import Goal
 from spaces.selection import has_completed
 from spaces.space import Space
+from tcpa_core.chain import deviations
 from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.errors import RecordError
-from tcpa_core.methods.base import deviations
 
 _FORGETFUL = ("random", "tpe")
 """Samplers for which trials that are neither good nor new may be left out."""

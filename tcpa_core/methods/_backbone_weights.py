@@ -6,10 +6,10 @@ duration of a pass. Nothing below the lowest trained weight keeps a graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone, TokenLayout
 
 
-class BackboneWeights(base.Method):
+class BackboneWeights(base.Method[base.Pass]):
     """Some weights of the backbone, for a pack of one."""
 
     trains_backbone = True
@@ -62,7 +62,7 @@ class BackboneWeights(base.Method):
         """Whether any weight of the backbone is trained."""
         return bool(self._names)
 
-    def weights(self, state: Any) -> Mapping[str, Tensor]:
+    def weights(self, state: base.Pass) -> Mapping[str, Tensor]:
         """The trial's own weights."""
         return {name: getattr(self, _own(name)).squeeze(0) for name in self._names}
 
@@ -72,5 +72,5 @@ def _own(name: str) -> str:
     return name.replace(".", "/")
 
 
-def _copy_of(weight: nn.Parameter) -> Callable[[Tensor, Generator], object]:
+def _copy_of(weight: nn.Parameter) -> base.Init:
     return lambda tensor, generator: tensor.copy_(weight.detach())

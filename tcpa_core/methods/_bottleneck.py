@@ -14,8 +14,8 @@ from pydantic import Field
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
-from tcpa_core.methods._layers import Init, constant
 from tcpa_core.methods._tuned_blocks import TunedBlocks
+from tcpa_core.methods.base import Init, constant
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone
@@ -33,7 +33,7 @@ class BottleneckSettings(base.MethodSettings):
             () if self.bottleneck else type(self).model_fields.keys() - {"bottleneck", "head_norm"}
         )
 
-    def pack_key(self) -> tuple[Any, ...]:
+    def pack_key(self) -> tuple[object, ...]:
         """Code path, and whether there is a bottleneck at all."""
         return (*super().pack_key(), self.bottleneck > 0)
 

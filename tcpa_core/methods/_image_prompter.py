@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor
 
-from tcpa_core.methods.base import ParamSpec, uniform
+from tcpa_core.methods.base import ParamSpec, constant, uniform
 
 KERNEL, HIDDEN, COLOURS = 11, 9, 3
 SLOPE = 0.25
@@ -25,7 +25,7 @@ def specs() -> dict[str, ParamSpec]:
     return {
         "prompter_conv1_weight": ParamSpec((HIDDEN, COLOURS, KERNEL, KERNEL), uniform(wide)),
         "prompter_conv1_bias": ParamSpec((HIDDEN,), uniform(wide)),
-        "prompter_slope": ParamSpec((1,), lambda tensor, generator: tensor.fill_(SLOPE)),
+        "prompter_slope": ParamSpec((1,), constant(SLOPE)),
         "prompter_conv2_weight": ParamSpec((COLOURS, HIDDEN, KERNEL, KERNEL), uniform(narrow)),
         "prompter_conv2_bias": ParamSpec((COLOURS,), uniform(narrow)),
     }

@@ -1,26 +1,12 @@
-"""Layers that each member of a pack has with weights of its own, and their randomness."""
+"""Layers that each member of a pack has with weights of its own, and where its padding is."""
 
-# Axes: M members, B samples, S tokens, I inputs, O outputs, R rank, F features.
+# Axes: M members, B samples, S tokens, I inputs, O outputs, F features.
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cache
 
 import torch
-from torch import Generator, Tensor
-
-from tcpa_core.methods.base import Step, sample_bits
-
-Init = Callable[[Tensor, Generator], object]
-"""Fills a tensor in place."""
-
-
-def constant(value: float) -> Init:
-    """Initialise with one number."""
-    return lambda tensor, generator: tensor.fill_(value)
-
-
-def normal(mean: float, std: float) -> Init:
-    """Initialise with N(mean, std^2)."""
-    return lambda tensor, generator: tensor.normal_(mean, std, generator=generator)
+from torch import Tensor
 
 
 def member_linear(x_M_I: Tensor, weight_MOI: Tensor, bias_MO: Tensor | None = None) -> Tensor:
@@ -31,37 +17,6 @@ def member_linear(x_M_I: Tensor, weight_MOI: Tensor, bias_MO: Tensor | None = No
     else:
         out = torch.baddbmm(bias_MO[:, None], flat, weight_MOI.mT)
     return out.view(*x_M_I.shape[:-1], -1)
-
-
-def drop_factors(
-    shape: Sequence[int],
-    sizes: Sequence[int],
-    rates: Sequence[float],
-    step: Step,
-    purpose: str,
-    layer: int,
-    like: Tensor,
-) -> Tensor:
-    """What dropout multiplies with: 0, or 1 over the share kept; from the members' own streams.
-
-    Args:
-        shape: Of one member's tensor, padding included.
-        sizes: Real length of the last axis per member; padding gets factor 0 where it is dropped.
-        rates: Share of elements set to 0, per member, to the nearest of 65,536 steps.
-        purpose: Name of the random stream; `layer` is its last counter.
-        like: Gives device and number format.
-
-    Returns:
-        (M, *shape).
-    """
-    factors = torch.ones(len(rates), *shape, dtype=like.dtype, device=like.device)
-    for m, rate in enumerate(rates):
-        if rate > 0:
-            generator = step.streams[m].generator(purpose, step.steps[m], layer, device=like.device)
-            kept = round((1 - rate) * 65536)
-            bits = sample_bits((*shape[:-1], sizes[m]), generator, step)
-            factors[m, ..., : sizes[m]] = (bits <= kept - 32769).to(like.dtype) * (65536 / kept)
-    return factors
 
 
 def batch_norm(
@@ -89,11 +44,13 @@ def batch_norm(
     return (x_MBF - mean.unsqueeze(-2)) * (var.unsqueeze(-2) + eps).rsqrt()
 
 
-def copy_of(source: Tensor | None) -> Callable[[Tensor, Generator], object]:
-    """Fill with what was fitted; before that, with running numbers that are never used."""
+def padding(sizes: Sequence[int], device: torch.device) -> Tensor | None:
+    """Boolean (M, max size), False behind each member's size; None if all sizes are equal."""
+    return None if len(set(sizes)) == 1 else _padding(tuple(sizes), device)
 
-    def fill(tensor: Tensor, generator: Generator) -> Tensor:
-        known = torch.arange(tensor.numel()).view(tensor.shape) if source is None else source
-        return tensor.copy_(known.to(tensor.dtype))
 
-    return fill
+@cache  # asked for in every block; making it anew would stall a GPU each time
+def _padding(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # else a mask first made there could never be trained with
+        ends = torch.tensor(sizes, device=device)
+        return torch.arange(max(sizes), device=device) < ends[:, None]

@@ -1,79 +1,23 @@
-"""Matching tokens to prompt groups by cosine similarity with the groups' keys (TCPA)."""
+"""Matching tokens to prompt groups by cosine similarity with the groups' keys (TCPA).
+
+The sequence is cut into stretches of tokens with one role; a `Rule` says which pools a stretch may
+use and how many of their groups. `Matcher` chooses the groups of all stretches of a block.
+"""
 
 # Axes: M members, B samples, S tokens, T tokens of one stretch, G groups, K chosen groups,
-# J prompt tokens per group, P prompt tokens, R stretches, D width.
+# P prompt tokens, R stretches with a loss, D width.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tcpa_core.methods.base import padding
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """Sizes of one pool, per member."""
-
-    role: str
-    groups: list[int]
-    lengths: list[int]
-    """Prompt tokens per group."""
-
-    @property
-    def width(self) -> int:
-        """Prompt tokens with padding."""
-        return max(self.groups) * max(self.lengths)
-
-    def exists(self, device: torch.device) -> Tensor:
-        """Boolean (M, padded G * J), False at padding of either axis."""
-        groups, lengths = (
-            torch.arange(max(sizes), device=device) < torch.tensor(sizes, device=device)[:, None]
-            for sizes in (self.groups, self.lengths)
-        )
-        return (groups[:, :, None] & lengths[:, None, :]).flatten(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Neighbouring pools whose prompts are changed as one matrix."""
-
-    start: int
-    stop: int
-    """Place of their prompts among those of all pools."""
-    sizes: list[int]
-    """Real prompts per member."""
-    order_MP: Tensor | None
-    """Places of each member's real prompts, then of the padding; None: no padding."""
-
-    @classmethod
-    def of(cls, pools: Sequence[Pool], start: int, device: torch.device) -> "Scope":
-        """The scope of some pools whose first prompt has the place `start`."""
-        exists = torch.cat([pool.exists(device) for pool in pools], dim=-1)
-        sizes = [
-            sum(pool.groups[m] * pool.lengths[m] for pool in pools)
-            for m in range(len(pools[0].groups))
-        ]
-        padded = sizes != [exists.shape[1]] * len(sizes)
-        order = exists.int().argsort(dim=-1, descending=True, stable=True) if padded else None
-        return cls(start, start + exists.shape[1], sizes, order)
-
-    def gather(self, prompts_MBPD: Tensor) -> Tensor:
-        """Bring each member's real prompts to the front."""
-        return prompts_MBPD if self.order_MP is None else _take(prompts_MBPD, self.order_MP)
-
-    def spread(self, prompts_MBPD: Tensor) -> Tensor:
-        """Undo `gather`."""
-        if self.order_MP is None:
-            return prompts_MBPD
-        return _take(prompts_MBPD, self.order_MP.argsort(dim=-1))
-
-
-def _take(prompts_MBPD: Tensor, places_MP: Tensor) -> Tensor:
-    return prompts_MBPD.gather(2, places_MP[:, None, :, None].expand_as(prompts_MBPD))
+from tcpa_core.methods._layers import padding
+from tcpa_core.methods._passes import Pass, Step
+from tcpa_core.methods._pools import Pool, group_padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +32,51 @@ class Rule:
     """Which pools they use."""
     top_k: list[int]
     """Groups per member; empty: all groups of these pools."""
+
+
+def make_rules(
+    roles: Sequence[str],
+    pools: Sequence[Pool],
+    top_k: Mapping[str, list[int]],
+    *,
+    split_roles: bool,
+) -> list[Rule]:
+    """Cut the sequence into stretches: prefix tokens in CLS role, without role, in image role.
+
+    Args:
+        roles: "cls", "none" or "image" of every prefix token, in order; image tokens follow.
+        top_k: Groups per member that tokens of a role choose; empty: nothing is matched. Without
+            `split_roles` all tokens choose as image tokens do, from both pools.
+    """
+    num_cls, num_image = roles.count("cls"), roles.count("image")
+    stretches = {
+        "cls": (0, num_cls),
+        "none": (num_cls, len(roles) - num_image),
+        "image": (len(roles) - num_image, None),
+    }
+    rules = []
+    for role, (start, stop) in stretches.items():
+        if start != stop:
+            used = tuple(not split_roles or pool.role == role for pool in pools)
+            choice = top_k.get(role if split_roles else "image", []) if any(used) else []
+            rules.append(Rule(role, start, stop, used, choice))
+    return rules
+
+
+def prompts_by_role(
+    rules: Sequence[Rule], pools: Sequence[Pool], length: int, device: torch.device
+) -> Tensor:
+    """Prompts (1, 1, S, P) that tokens use by their role alone.
+
+    Args:
+        length: S.
+    """
+    widths = [pool.width for pool in pools]
+    visible = torch.zeros(1, 1, length, sum(widths), dtype=torch.bool, device=device)
+    for rule in rules:
+        for columns, used in zip(visible.split(widths, dim=-1), rule.pools, strict=True):
+            columns[:, :, rule.start : rule.stop] = used
+    return visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +94,6 @@ class Similarity:
             dots = torch.bmm(tokens_MBSD.flatten(1, 2), keys_MGD.mT)
             norms = torch.linalg.vector_norm(tokens_MBSD, dim=-1).clamp_min_(1e-12)
         return cls(dots.unflatten(1, tokens_MBSD.shape[1:3]), norms)
-
-
-def group_padding(pools: Sequence[Pool], device: torch.device) -> Tensor | None:
-    """Boolean (M, G of all pools), False at padding; None if there is none."""
-    parts = [padding(pool.groups, device) for pool in pools]
-    if all(part is None for part in parts):
-        return None
-    full = [
-        torch.ones(len(pool.groups), max(pool.groups), dtype=torch.bool, device=device)
-        if part is None
-        else part
-        for pool, part in zip(pools, parts, strict=True)
-    ]
-    return torch.cat(full, dim=-1)
 
 
 def choose(
@@ -202,3 +177,126 @@ class MatchingLoss(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grad_keys = weights.mT @ tokens.flatten(1, 2)
         return grad_tokens, grad_keys, *[None] * 5
+
+
+@dataclass(slots=True)
+class Matches:
+    """What the tokens of one pass have chosen so far."""
+
+    run: Pass
+    losses: list[Tensor] = field(default_factory=list)
+    """Unweighted (M, R) per block."""
+    groups: dict[str, list[Tensor]] = field(default_factory=dict)
+    """Inspection only: chosen groups (M, B, T, K) per block, by role."""
+    sums: Sequence[Tensor] = ()
+    """What makes losses of summed cosines, see `MatchingLoss`; made in the first block."""
+
+
+class Matcher:
+    """Chooses the groups of every token of a block, for all members of a pack.
+
+    Args:
+        pools: The pools of a block, in the order of their keys.
+        rules: Which of them the stretches of the sequence use.
+        take_nearest: The most similar groups, else the least similar.
+        mean_loss: Losses are means over tokens and chosen groups, else sums.
+        random_epochs: First epochs in which groups are chosen at random, per member.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        rules: Sequence[Rule],
+        *,
+        take_nearest: bool,
+        mean_loss: bool,
+        random_epochs: Sequence[int],
+    ) -> None:
+        self._pools = pools
+        self._rules = [rule for rule in rules if rule.top_k]
+        self._judged = [rule for rule in self._rules if rule.role != "none"]
+        self._take_nearest = take_nearest
+        self._mean_loss = mean_loss
+        self._random_epochs = random_epochs
+
+    @property
+    def judged_roles(self) -> list[str]:
+        """Roles of the stretches with a matching loss, in the order of R."""
+        return [rule.role for rule in self._judged]
+
+    def match(self, index: int, tokens_MBSD: Tensor, keys_MGD: Tensor, matches: Matches) -> Tensor:
+        """Choose groups for every token, boolean (M, B, S, G), and note the matching losses.
+
+        Args:
+            index: The block.
+            keys_MGD: Unit keys of all pools.
+        """
+        tokens_MBSD = tokens_MBSD.to(keys_MGD.dtype)
+        similarity = Similarity.of(tokens_MBSD, keys_MGD)
+        dots = similarity.dots_MBSG
+        chosen = torch.zeros_like(dots, dtype=torch.bool)
+        for rule in self._rules:
+            first, pools = self._groups(rule)
+            last = first + sum(max(pool.groups) for pool in pools)
+            part = (..., slice(rule.start, rule.stop), slice(first, last))
+            scores = dots[part] if self._take_nearest else -dots[part]
+            exists = group_padding(pools, scores.device)
+            scores = self._randomised(index, scores, exists, rule, matches.run.step)
+            ranked = choose(scores, exists, rule.top_k, chosen[part])
+            if matches.run.inspect:
+                matches.groups.setdefault(rule.role, []).append(ranked)
+        if self._judged:
+            if not matches.sums:
+                matches.sums = self._sums(dots)
+            with torch.autocast(dots.device.type, enabled=False):
+                loss = MatchingLoss.apply(tokens_MBSD, keys_MGD, similarity, chosen, *matches.sums)
+            matches.losses.append(loss)
+        return chosen
+
+    def _groups(self, rule: Rule) -> tuple[int, list[Pool]]:
+        """The pools that a stretch uses, and the place of their first group among all."""
+        first = 0 if rule.pools[0] else max(self._pools[0].groups)
+        return first, [pool for pool, used in zip(self._pools, rule.pools, strict=True) if used]
+
+    def _sums(self, dots_MBSG: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Stretches (S, R), and offset and slope (M, R) of their losses."""
+        _, samples, length, _ = dots_MBSG.shape
+        stretches, offsets, slopes = [], [], []
+        for rule in self._judged:
+            inside = range(length)[rule.start : rule.stop]
+            stretches.append([float(t in inside) for t in range(length)])
+            counts = [len(inside) * k for k in rule.top_k]  # chosen pairs of one sample
+            offsets.append([1.0 if self._mean_loss else float(count) for count in counts])
+            slopes.append(
+                [-1.0 / (samples * (count if self._mean_loss else 1)) for count in counts]
+            )
+        made = [dots_MBSG.new_tensor(rows).mT for rows in (stretches, offsets, slopes)]
+        return made[0], made[1], made[2]
+
+    def _randomised(
+        self, index: int, scores: Tensor, exists: Tensor | None, rule: Rule, step: Step
+    ) -> Tensor:
+        """Random scores for members in their first epochs, drawn without their padding."""
+        random = [
+            m
+            for m, (epoch, limit) in enumerate(zip(step.epochs, self._random_epochs, strict=True))
+            if step.training and epoch < limit
+        ]
+        if not random:
+            return scores
+        scores = scores.clone()
+        _, samples, count, groups = scores.shape
+        for m in random:
+            generator = step.streams[m].generator(
+                f"tcpa.random_{rule.role}_groups", step.steps[m], index, device=scores.device
+            )
+            sizes = [p.groups[m] for p, used in zip(self._pools, rule.pools, strict=True) if used]
+            batch = step.part.batch if step.part else samples
+            draw = scores.new_empty(batch, count, sum(sizes)).uniform_(generator=generator)
+            draw = draw[step.part.rows] if step.part else draw
+            # a pool's padding stands behind its own groups, so with two pools also in the middle
+            real: slice | Tensor = slice(0, sizes[0])
+            if len(sizes) > 1:
+                real = slice(0, groups) if exists is None else exists[m]
+            scores[m, :, :, real] = draw
+        return scores

@@ -20,6 +20,21 @@ from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.methods import base
 
 
+def need_source_classes(setup: base.Setup, asked: str, per_class: int = 1) -> None:
+    """Refuse an output mapping where the backbone has too few classes of its own.
+
+    Raises:
+        ConfigError: Saying how many there are.
+    """
+    found, needed = setup.backbone.num_source_classes, max(1, per_class * setup.num_classes)
+    if found < needed:
+        raise ConfigError(
+            f"{asked} needs a backbone with a classifier of at least {needed} classes, got {found} "
+            f"({setup.config.backbone.name!r}; a projection, as CLIP's, is none); use a trained "
+            "head instead, or a weights file that holds its classifier."
+        )
+
+
 def frequency_map(counts: Tensor, num_map: int) -> Tensor:
     """Source classes (C, num_map) of each class, each source class used once.
 

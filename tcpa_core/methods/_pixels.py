@@ -1,14 +1,21 @@
-"""Prompts in pixels: borders and patches of each member's own width, as whole images."""
+"""Prompts in pixels: borders and patches as whole images, and features of images without any."""
 
-# Axes: M members, K prompts of a member, H image side.
+# Axes: M members, K prompts of a member, H image side, F features.
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from tcpa_core.methods.base import ParamSpec
+from tcpa_core.model.blocks import plain_block
+
+if TYPE_CHECKING:
+    from tcpa_core.model.backbone import Backbone
 
 COLOURS = 3
 SIDES = ("top", "bottom", "left", "right")
@@ -60,3 +67,16 @@ def patches(
 def standard_normal(tensor: Tensor, generator: Generator) -> Tensor:
     """Initialise with N(0, 1), as the authors do."""
     return tensor.normal_(generator=generator)
+
+
+@torch.no_grad()
+def frozen_features(backbone: Backbone, images: Tensor) -> Tensor:
+    """Features (n, F) of unprompted images (n, 3, H, H), never in reduced precision.
+
+    Clusters are found outside of autocast and images assigned to them inside; the two must agree.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        tokens = backbone.embed(images.to(backbone.dtype))[None]
+        for block in backbone.blocks:
+            tokens = plain_block(block, tokens)
+        return backbone.read(tokens[0])

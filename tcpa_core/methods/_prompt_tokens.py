@@ -56,7 +56,7 @@ class PromptSettings(base.MethodSettings):
         """Whether prompts stand behind the image tokens."""
         return False
 
-    def pack_key(self) -> tuple[Any, ...]:
+    def pack_key(self) -> tuple[object, ...]:
         """Code path, whether there are prompts at all, and how many if a mean runs over them."""
         count = self.num_prompts if self.pool_prompts else self.num_prompts > 0
         return (*super().pack_key(), count)
@@ -100,7 +100,7 @@ class SequenceSettings(PromptSettings):
         """Whether prompts stand behind the image tokens."""
         return self.position == "end"
 
-    def pack_key(self) -> tuple[Any, ...]:
+    def pack_key(self) -> tuple[object, ...]:
         """Code path, and whether there is a projection."""
         return (*super().pack_key(), self.project_dim is None)
 
@@ -116,7 +116,7 @@ class State:
     """Per block, if they do not depend on the sample."""
 
 
-class PromptTokens(base.Method):
+class PromptTokens(base.Method[State]):
     """Prompt tokens for a pack. Beside a method that replaces them there are none."""
 
     prompts: Tensor
@@ -132,7 +132,8 @@ class PromptTokens(base.Method):
         self._config: Any = self.settings[0]
         replaced = self.is_replaced(configs[0])
         self._sizes = [0 if replaced else s.num_prompts for s in self.settings]
-        self._rates = [s.prompt_dropout for s in self.settings]
+        rates = [s.prompt_dropout for s in self.settings]
+        self._dropout = base.Dropout(f"{self.name()}.prompt_dropout", rates, self._sizes)
 
     @classmethod
     def check(cls, config: TrialConfig, layout: TokenLayout) -> None:
@@ -186,7 +187,7 @@ class PromptTokens(base.Method):
     def begin(self, run: base.Pass) -> State:
         """Project the prompts of all blocks unless dropout makes them differ between samples."""
         state = State(run, self._stored())
-        if state.prompts and self._config.is_deep and not self._drops(run):
+        if state.prompts and self._config.is_deep and not self._dropout.is_on(run.step):
             state.projected = [
                 self._project(i, block, 1, state) for i, block in enumerate(self._blocks)
             ]
@@ -232,9 +233,6 @@ class PromptTokens(base.Method):
             return more if prompts is None else prompts
         return join_prompts(prompts, more)
 
-    def _drops(self, run: base.Pass) -> bool:
-        return run.step.training and any(rate > 0 for rate in self._rates)
-
     def _stored(self) -> Sequence[Tensor]:
         """Prompts (M, P, D) per block, projected to the backbone's width."""
         if max(self._sizes) == 0:
@@ -251,11 +249,8 @@ class PromptTokens(base.Method):
         prompts = state.prompts[index]
         exists = base.padding(self._sizes, prompts.device)
         step = state.run.step
-        if self._drops(state.run):
-            purpose = f"{self.name()}.prompt_dropout"
-            ready = base.drop_prompts(
-                prompts, exists, self._sizes, self._rates, samples, step, purpose, index
-            )
+        if self._dropout.is_on(step):
+            ready = self._dropout.prompts(prompts, exists, samples, step, index)
         else:
             ready = prompts[:, None]
         for method in self.prompt_changers:
@@ -295,8 +290,6 @@ def _projection(width: int, embed_dim: int) -> dict[str, base.ParamSpec]:
     """Kaiming normal by fan-out; the bias as PyTorch's Linear."""
     std = (2 / embed_dim) ** 0.5
     return {
-        "project_weight": base.ParamSpec(
-            (embed_dim, width), lambda t, generator: t.normal_(0.0, std, generator=generator)
-        ),
+        "project_weight": base.ParamSpec((embed_dim, width), base.normal(0.0, std)),
         "project_bias": base.ParamSpec((embed_dim,), base.uniform(width**-0.5)),
     }

@@ -37,7 +37,7 @@ class State:
     """The trained tensors (M, ...) of each block, by name."""
 
 
-class TunedBlocks(base.Method):
+class TunedBlocks(base.Method[State]):
     """A method that corrects the layers of all blocks."""
 
     per_block: Sequence[str]

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tcpa_core.methods._bottleneck import Bottleneck, BottleneckSettings
-from tcpa_core.methods._layers import Init, constant, member_linear, normal
 from tcpa_core.methods._tuned_blocks import Layer, State
+from tcpa_core.methods.base import Init, constant, member_linear, normal
 
 
 class Config(BottleneckSettings):

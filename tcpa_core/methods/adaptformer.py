@@ -25,8 +25,8 @@ from torch import Tensor
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
 from tcpa_core.methods._bottleneck import Bottleneck, BottleneckSettings
-from tcpa_core.methods._layers import Init, batch_norm, constant, drop_factors, member_linear
 from tcpa_core.methods._tuned_blocks import State
+from tcpa_core.methods.base import Init, batch_norm, constant, member_linear
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone
@@ -47,7 +47,7 @@ class Config(BottleneckSettings):
     """Normalise each feature over the batch before the head (authors: BatchNorm1d without scale
     and shift, eps 1e-6). Evaluation uses running statistics."""
 
-    def pack_key(self) -> tuple[Any, ...]:
+    def pack_key(self) -> tuple[object, ...]:
         """Code path, and whether the scale is trained."""
         return (*super().pack_key(), self.scale == "learnable")
 
@@ -70,7 +70,8 @@ class Method(Bottleneck):
 
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__(backbone, configs)
-        self._rates = [s.dropout for s in self.settings]
+        rates = [s.dropout for s in self.settings]
+        self._dropout = base.Dropout("adaptformer.dropout", rates, self._sizes)
         self._config: Config = self.settings[0]
         if self._config.scale == "learnable":
             self.per_block = (*self.per_block, "scale")
@@ -105,11 +106,10 @@ class Method(Bottleneck):
         names = ("down_weight", "down_bias", "up_weight", "up_bias")
         down, down_bias, up, up_bias = (s.by_block[name][index] for name in names)
         hidden = member_linear(u_MBRD, down, down_bias).relu()
-        if s.run.step.training and any(self._rates):
-            shape, purpose = (u_MBRD.shape[1], num_tokens, hidden.shape[-1]), "adaptformer.dropout"
-            factors = drop_factors(
-                shape, self._sizes, self._rates, s.run.step, purpose, index, hidden
-            )
+        if self._dropout.is_on(s.run.step):
+            # drawn for all tokens: the last block must not see other numbers for computing fewer
+            shape = (u_MBRD.shape[1], num_tokens, hidden.shape[-1])
+            factors = self._dropout.factors(shape, s.run.step, index, hidden)
             hidden = hidden * factors[:, :, : u_MBRD.shape[2]]
         learnable = self._config.scale == "learnable"
         scale = s.by_block["scale"][index] if learnable else self._fixed_scale

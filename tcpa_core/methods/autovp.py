@@ -20,7 +20,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -30,16 +30,16 @@ from torch import Tensor
 from tcpa_core.config import IS_FILE, TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import _pixels, base
-from tcpa_core.methods._layers import constant, copy_of
 from tcpa_core.methods._output_maps import (
     check_text_features,
     count_predictions,
     frequency_map,
+    need_source_classes,
     read_text_features,
     semantic_map,
 )
-from tcpa_core.methods.damvp import frozen_features
-from tcpa_core.methods.vp import need_source_classes
+from tcpa_core.methods._pixels import frozen_features
+from tcpa_core.methods.base import constant, copy_of
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone, TokenLayout
@@ -104,12 +104,12 @@ class Config(base.MethodSettings):
             )
         return self
 
-    def pack_key(self) -> tuple[Any, ...]:
+    def pack_key(self) -> tuple[object, ...]:
         """Code path, and whether there is a prompt at all."""
         return (*super().pack_key(), self.fills)
 
 
-class Method(base.Method):
+class Method(base.Method[base.Pass]):
     """AutoVP for a pack."""
 
     prompt: Tensor

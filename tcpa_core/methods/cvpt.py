@@ -17,15 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
+from tcpa_core.methods.base import Init, constant, trunc02, uniform
 from tcpa_core.model.attention import mix
 from tcpa_core.model.blocks import mlp_residual, plain_block, self_attention
 from tcpa_core.streams import Stream
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from tcpa_core.model.backbone import Backbone
 
-Init = Callable[[Tensor, Generator], object]
 _WEIGHTS = ("qkv_weight", "qkv_bias", "proj_weight", "proj_bias")
 
 
@@ -64,7 +64,7 @@ class Config(base.MethodSettings):
         """Everything else where there are no prompts."""
         return () if self.num_prompts else type(self).model_fields.keys() - {"num_prompts"}
 
-    def pack_key(self) -> tuple[Any, ...]:
+    def pack_key(self) -> tuple[object, ...]:
         """Code path, and whether there are prompts at all."""
         return (*super().pack_key(), self.num_prompts > 0)
 
@@ -99,7 +99,7 @@ class _State:
     drops: bool
 
 
-class Method(base.Method):
+class Method(base.Method[_State]):
     """CVPT for a pack."""
 
     prompts: Tensor
@@ -108,7 +108,8 @@ class Method(base.Method):
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__(backbone, configs)
         self._sizes = [s.num_prompts for s in self.settings]
-        self._rates = [s.prompt_dropout for s in self.settings]
+        rates = [s.prompt_dropout for s in self.settings]
+        self._dropout = base.Dropout("cvpt.prompt_dropout", rates, self._sizes)
         self._config: Config = self.settings[0]
         self._blocks = backbone.blocks
         if self.active and self._config.weights == "random_frozen":
@@ -142,9 +143,10 @@ class Method(base.Method):
 
     def begin(self, run: base.Pass) -> _State:
         """Split prompts and weights by block."""
-        drops = run.step.training and any(rate > 0 for rate in self._rates)
         exists = base.padding(self._sizes, self.prompts.device)
-        return _State(run, self.prompts.unbind(1), self._weights(), exists, drops)
+        return _State(
+            run, self.prompts.unbind(1), self._weights(), exists, self._dropout.is_on(run.step)
+        )
 
     def on_block(self, index: int, block: Block, tokens_MBSD: Tensor, state: _State) -> Tensor:
         """Run the block with the cross attention at its position."""
@@ -174,15 +176,8 @@ class Method(base.Method):
         """The function from query tokens (M, B, R, D) to what is added to them."""
         config, weights = self._config, state.weights[index]
         if state.drops:
-            prompts = base.drop_prompts(
-                state.prompts[index],
-                state.exists_MP,
-                self._sizes,
-                self._rates,
-                samples,
-                state.run.step,
-                "cvpt.prompt_dropout",
-                index,
+            prompts = self._dropout.prompts(
+                state.prompts[index], state.exists_MP, samples, state.run.step, index
             )
         else:
             prompts = state.prompts[index][:, None]
@@ -261,7 +256,7 @@ def _own(block: Block, name: str) -> Tensor:
     layer, kind = name.split("_")
     linear = getattr(block.attn, layer)
     value: Tensor | None = getattr(linear, kind)
-    return linear.weight.new_zeros(len(linear.weight)) if value is None else value
+    return linear.weight.newconstant(0.0)(len(linear.weight)) if value is None else value
 
 
 def _draw_frozen(backbone: Backbone, configs: Sequence[TrialConfig]) -> dict[str, Tensor]:
@@ -278,7 +273,7 @@ def _draw_frozen(backbone: Backbone, configs: Sequence[TrialConfig]) -> dict[str
 def _weight_specs(backbone: Backbone, config: Config) -> dict[str, base.ParamSpec]:
     specs = {}
     for name in _WEIGHTS:
-        init: Init = _zeros if name.endswith("bias") else _trunc02
+        init: Init = constant(0.0) if name.endswith("bias") else trunc02
         if config.weights.startswith("shared"):
             init = _copy_init(backbone, name)
         shape = tuple(_own(backbone.blocks[0], name).shape)
@@ -292,22 +287,14 @@ def _copy_init(backbone: Backbone, name: str) -> Init:
     )
 
 
-def _zeros(tensor: Tensor, generator: Generator) -> object:
-    return tensor.zero_()
-
-
-def _trunc02(tensor: Tensor, generator: Generator) -> object:
-    return nn.init.trunc_normal_(tensor, std=0.02, generator=generator)
-
-
 def _prompt_init(config: Config, backbone: Backbone) -> Init:
     if config.init == "zero":
-        return _zeros
+        return constant(0.0)
     if config.init == "vpt":
-        return base.uniform(base.vpt_bound(backbone))
+        return uniform(base.vpt_bound(backbone))
     layout = backbone.layout  # PyTorch's fans of a 3-d tensor: P * D and L * D
     fans = (config.num_prompts + layout.depth) * layout.embed_dim
-    return base.uniform((6 / fans) ** 0.5)
+    return uniform((6 / fans) ** 0.5)
 
 
 def _linear(x_MBRD: Tensor, weights: _Weights, part: str) -> Tensor:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -29,8 +29,8 @@ from torch import Tensor
 from tcpa_core.config import IS_FILE, TrialConfig
 from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.methods import _pixels, base
-from tcpa_core.methods._layers import copy_of
-from tcpa_core.model.blocks import plain_block
+from tcpa_core.methods._pixels import frozen_features
+from tcpa_core.methods.base import copy_of
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone, TokenLayout
@@ -65,12 +65,12 @@ class Config(base.MethodSettings):
     lr_scale: float = Field(default=1.0, gt=0.0)
     """Factor on the learning rate of the prompts; the head keeps optim.lr."""
 
-    def pack_key(self) -> tuple[Any, ...]:
+    def pack_key(self) -> tuple[object, ...]:
         """Output, and whether there are prompts at all."""
         return (*super().pack_key(), self.prompt_size != 0)
 
 
-class Method(base.Method):
+class Method(base.Method[base.Pass]):
     """DAM-VP for a pack."""
 
     prototypes: Tensor
@@ -191,19 +191,6 @@ class Method(base.Method):
         """Prototypes of a member without the padding, which is all zero."""
         prototypes = self.prototypes[m]
         return prototypes[prototypes.ne(0).any(-1)]
-
-
-@torch.no_grad()
-def frozen_features(backbone: Backbone, images: Tensor) -> Tensor:
-    """Features (n, F) of unprompted images (n, 3, H, H), never in reduced precision.
-
-    Clusters are found outside of autocast and images assigned to them inside; the two must agree.
-    """
-    with torch.autocast(images.device.type, enabled=False):
-        tokens = backbone.embed(images.to(backbone.dtype))[None]
-        for block in backbone.blocks:
-            tokens = plain_block(block, tokens)
-        return backbone.read(tokens[0])
 
 
 def cluster(features: Tensor, threshold: float | None, most: int) -> Tensor:

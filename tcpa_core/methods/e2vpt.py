@@ -25,19 +25,27 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor, nn
+from torch import Tensor
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
-from tcpa_core.methods._layers import constant
 from tcpa_core.methods._prompt_tokens import PromptSettings, PromptTokens
-from tcpa_core.methods.base import ParamSpec, Restart, Step, Trainer
+from tcpa_core.methods.base import (
+    Init,
+    ParamSpec,
+    Restart,
+    Step,
+    Trainer,
+    constant,
+    trunc02,
+    uniform,
+)
 from tcpa_core.model.attention import PromptKeys
 
 if TYPE_CHECKING:
@@ -109,7 +117,7 @@ class Config(PromptSettings):
         cuts = self.token_prune > 0 or self.segment_prune > 0
         return self.prune_epoch is not None and cuts and self.num_prompts > 0
 
-    def pack_key(self) -> tuple[Any, ...]:
+    def pack_key(self) -> tuple[object, ...]:
         """Code path, and which tensors there are."""
         return (*super().pack_key(), self.num_kv_prompts > 0, self.prunes)
 
@@ -251,12 +259,10 @@ def _keep(scores: Tensor, num_pruned: int) -> Tensor:
     return torch.ones_like(scores).scatter(-1, lowest, 0.0)
 
 
-def _kv_init(
-    settings: Config, backbone: Backbone, width: int
-) -> Callable[[Tensor, Generator], object]:
+def _kv_init(settings: Config, backbone: Backbone, width: int) -> Init:
     if settings.kv_init == "uniform":
-        return base.uniform(base.vpt_bound(backbone, 16))
+        return uniform(base.vpt_bound(backbone, 16))
     if settings.kv_init == "trunc02":
-        return lambda t, generator: nn.init.trunc_normal_(t, std=0.02, generator=generator)
+        return trunc02
     # PyTorch's fan-in of a tensor (H, K, E) is K * E
-    return base.uniform((6 / (settings.num_kv_prompts * width)) ** 0.5)
+    return uniform((6 / (settings.num_kv_prompts * width)) ** 0.5)

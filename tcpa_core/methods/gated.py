@@ -63,11 +63,9 @@ class Method(PromptTokens):
         depth = setup.backbone.layout.depth
         if depth > 1:
             specs["gates"] = base.ParamSpec(
-                (depth - 1,), lambda t, generator: t.fill_(-settings.gate_init), decay=False
+                (depth - 1,), base.constant(-settings.gate_init), decay=False
             )
-        specs["temperatures"] = base.ParamSpec(
-            (depth,), lambda t, generator: t.fill_(1.0), decay=False
-        )
+        specs["temperatures"] = base.ParamSpec((depth,), base.constant(1.0), decay=False)
         return specs
 
     def begin(self, run: base.Pass) -> State:

@@ -7,7 +7,7 @@ class Config(base.MethodSettings):
     """Nothing to set."""
 
 
-class Method(base.Method):
+class Method(base.Method[base.Pass]):
     """Adds nothing to the backbone."""
 
     @property

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Generator, Tensor, nn
+from torch import Tensor
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
@@ -58,7 +58,7 @@ class Config(base.MethodSettings):
     tolerance: float = Field(default=1e-3, ge=0.0)
     """A sample is solved when a step changes it by less than this share of its norm."""
 
-    def pack_key(self) -> tuple[Any, ...]:
+    def pack_key(self) -> tuple[object, ...]:
         """Code path, and whether there are layers at all."""
         return (*super().pack_key(), self.bottleneck > 0)
 
@@ -83,7 +83,11 @@ class _Layer:
         return torch.baddbmm(self.up_bias, F.gelu(hidden), self.up_weight.mT)
 
 
-class Method(base.Method):
+_State = tuple[base.Pass, list[_Layer]]
+"""The pass, and the layers before and behind the backbone."""
+
+
+class Method(base.Method[_State]):
     """LION for a pack."""
 
     state_weight: Tensor
@@ -124,12 +128,12 @@ class Method(base.Method):
             return {}
         width = setup.backbone.layout.embed_dim
         return {
-            "state_weight": base.ParamSpec((2, inner, width), _trunc02),
-            "input_weight": base.ParamSpec((2, inner, width), _trunc02),
-            "input_bias": base.ParamSpec((2, inner), _trunc02),
-            "up_weight": base.ParamSpec((2, width, inner), _trunc02),
-            "up_bias": base.ParamSpec((2, width), _trunc02),
-            "scale": base.ParamSpec((2, width), lambda t, generator: t.zero_()),
+            "state_weight": base.ParamSpec((2, inner, width), base.trunc02),
+            "input_weight": base.ParamSpec((2, inner, width), base.trunc02),
+            "input_bias": base.ParamSpec((2, inner), base.trunc02),
+            "up_weight": base.ParamSpec((2, width, inner), base.trunc02),
+            "up_bias": base.ParamSpec((2, width), base.trunc02),
+            "scale": base.ParamSpec((2, width), base.constant(0.0)),
         }
 
     @property
@@ -146,7 +150,7 @@ class Method(base.Method):
             return tokens * (4 * product + 2.0 * inner**2)
         return tokens * (2 * product + 4.0 * inner**2)
 
-    def begin(self, run: base.Pass) -> tuple[base.Pass, list[_Layer]]:
+    def begin(self, run: base.Pass) -> _State:
         """Normalise the weights."""
         with torch.autocast(self.scale.device.type, enabled=False):
             matrices = {name: self._critical(getattr(self, name)) for name in _MATRICES}
@@ -165,13 +169,13 @@ class Method(base.Method):
             ]
         return run, layers
 
-    def on_tokens(self, tokens_MBSD: Tensor, state: tuple[base.Pass, list[_Layer]]) -> Tensor:
+    def on_tokens(self, tokens_MBSD: Tensor, state: _State) -> Tensor:
         """Add the first layer's fixed point to the tokens."""
         run, layers = state
         added, run.stats["lion.input_residual"] = self._solve(layers[0], tokens_MBSD)
         return tokens_MBSD + added
 
-    def on_features(self, features_MBF: Tensor, state: tuple[base.Pass, list[_Layer]]) -> Tensor:
+    def on_features(self, features_MBF: Tensor, state: _State) -> Tensor:
         """Add the second layer's fixed point to the features."""
         run, layers = state
         features = features_MBF.unflatten(-1, (-1, self.layout.embed_dim))
@@ -271,7 +275,3 @@ def _gelu_slope(x: Tensor) -> Tensor:
     """Derivative of the exact gelu."""
     density = torch.exp(-0.5 * x.square()) / (2 * torch.pi) ** 0.5
     return 0.5 * (1 + torch.erf(x / 2**0.5)) + x * density
-
-
-def _trunc02(tensor: Tensor, generator: Generator) -> object:
-    return nn.init.trunc_normal_(tensor, std=0.02, generator=generator)

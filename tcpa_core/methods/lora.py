@@ -17,7 +17,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import Field, field_validator
@@ -25,7 +25,6 @@ from torch import Tensor
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
-from tcpa_core.methods._layers import constant, member_linear
 from tcpa_core.methods._tuned_blocks import (
     Layer,
     State,
@@ -33,6 +32,7 @@ from tcpa_core.methods._tuned_blocks import (
     block_sizes,
     require_mlp,
 )
+from tcpa_core.methods.base import constant, member_linear
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone
@@ -67,7 +67,7 @@ class Config(base.MethodSettings):
         """Everything else where the rank is 0."""
         return () if self.rank else ("alpha", "targets")
 
-    def pack_key(self) -> tuple[Any, ...]:
+    def pack_key(self) -> tuple[object, ...]:
         """Targets, and whether there is anything at all."""
         return (*super().pack_key(), self.rank > 0)
 

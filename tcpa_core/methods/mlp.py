@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
-from tcpa_core.methods._layers import batch_norm, constant, drop_factors, member_linear, normal
+from tcpa_core.methods.base import batch_norm, constant, member_linear, normal
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone
@@ -41,7 +41,7 @@ class Config(base.MethodSettings):
     """Dropout behind each hidden layer."""
 
 
-class Method(base.Method):
+class Method(base.Method[base.Pass]):
     """MLP heads for a pack."""
 
     weight: Tensor
@@ -60,7 +60,7 @@ class Method(base.Method):
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__(backbone, configs)
         self._hidden = self.settings[0].num_layers - 1
-        self._rates = [s.dropout for s in self.settings]
+        self._dropout = base.Dropout("mlp.dropout", [s.dropout for s in self.settings])
 
     @classmethod
     def params(cls, setup: base.Setup) -> dict[str, base.ParamSpec]:
@@ -104,7 +104,6 @@ class Method(base.Method):
             return x_MHBD.transpose(1, 2).flatten(2)
 
     def _layer(self, index: int, x_MHBD: Tensor, step: base.Step) -> Tensor:
-        members, readouts, samples, width = x_MHBD.shape
         flat = member_linear(
             x_MHBD.flatten(0, 1),
             self.weight[:, index].flatten(0, 1),
@@ -115,7 +114,6 @@ class Method(base.Method):
         normed = batch_norm(hidden, mean, var, eps=1e-5, training=step.training)
         scale, shift = self.norm_scale[:, index], self.norm_shift[:, index]
         x_MHBD = normed * scale.unsqueeze(-2) + shift.unsqueeze(-2)
-        if not step.training or not any(self._rates):
+        if not self._dropout.is_on(step):
             return x_MHBD
-        shape, sizes = (readouts, samples, width), [width] * members
-        return x_MHBD * drop_factors(shape, sizes, self._rates, step, "mlp.dropout", index, x_MHBD)
+        return x_MHBD * self._dropout.factors(x_MHBD.shape[1:], step, index, x_MHBD)

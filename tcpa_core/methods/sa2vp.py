@@ -24,16 +24,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Generator, Tensor, nn
+from torch import Tensor
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ShapeError
 from tcpa_core.methods import base
+from tcpa_core.methods.base import Dropout, constant, normal, trunc02, uniform
 from tcpa_core.model.blocks import keys_values, plain_block, queries
 from tcpa_core.model.noise import has_noise
 
@@ -56,7 +57,7 @@ class Config(base.MethodSettings):
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Dropout behind the cross attention, inside the MLPs and behind them."""
 
-    def pack_key(self) -> tuple[Any, ...]:
+    def pack_key(self) -> tuple[object, ...]:
         """Whether there is a prompt branch."""
         return (*super().pack_key(), self.inner_dim > 0)
 
@@ -72,7 +73,7 @@ class _State:
     """inter_weight (M, 1, 1, 1)."""
 
 
-class Method(base.Method):
+class Method(base.Method[_State]):
     """SA²VP for a pack."""
 
     map_codes: Tensor
@@ -105,7 +106,10 @@ class Method(base.Method):
         self._drop_embedding = backbone.vit.pos_drop.forward
         self._linear = sum(p.numel() for p in backbone.blocks[0].parameters() if p.ndim == 2)
         self._sizes = [s.inner_dim for s in self.settings]
-        self._rates = [s.dropout for s in self.settings]
+        rates = [s.dropout for s in self.settings]
+        self._read_dropout = Dropout("sa2vp.cross_dropout", rates)
+        self._inner_dropout = Dropout("sa2vp.mlp_dropout", rates, self._sizes)
+        self._output_dropout = Dropout("sa2vp.output_dropout", rates)
         self._turns = _turns(self.layout.depth)
         self._is_noisy = any(has_noise(config) for config in configs)
         self.register_buffer("positions", _positions(backbone), persistent=False)
@@ -121,20 +125,20 @@ class Method(base.Method):
         layout = setup.backbone.layout
         depth, width, tokens = layout.depth, layout.embed_dim, layout.num_prefix + layout.num_image
         maps = len(_turns(depth))
-        xavier = base.uniform((6 / (inner + width)) ** 0.5)
+        xavier = uniform((6 / (inner + width)) ** 0.5)
         specs = {
-            "map_codes": base.ParamSpec((maps, tokens, inner), _trunc02),
+            "map_codes": base.ParamSpec((maps, tokens, inner), trunc02),
             "map_weight": base.ParamSpec((maps, width, inner), xavier),
-            "map_bias": base.ParamSpec((maps, width), _normal(1e-6)),
-            "norm_weight": base.ParamSpec((depth, width), lambda t, generator: t.fill_(1.0)),
-            "norm_bias": base.ParamSpec((depth, width), lambda t, generator: t.zero_()),
+            "map_bias": base.ParamSpec((maps, width), normal(0.0, 1e-6)),
+            "norm_weight": base.ParamSpec((depth, width), constant(1.0)),
+            "norm_bias": base.ParamSpec((depth, width), constant(0.0)),
             "down_weight": base.ParamSpec((depth, inner, width), xavier),
-            "down_bias": base.ParamSpec((depth, inner), _normal(1e-6)),
+            "down_bias": base.ParamSpec((depth, inner), normal(0.0, 1e-6)),
             "up_weight": base.ParamSpec((depth, width, inner), xavier),
-            "up_bias": base.ParamSpec((depth, width), _normal(1e-6)),
+            "up_bias": base.ParamSpec((depth, width), normal(0.0, 1e-6)),
         }
         if maps > 1:
-            specs["map_scale"] = base.ParamSpec((maps - 1, width), _normal(0.02))
+            specs["map_scale"] = base.ParamSpec((maps - 1, width), normal(0.0, 0.02))
         return specs
 
     @property
@@ -209,9 +213,8 @@ class Method(base.Method):
         near = self.near[: readers.shape[2]]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=near).transpose(1, 2).flatten(2)
         read = block.attn.proj(block.attn.norm(mixed)).unflatten(0, (members, samples))
-        width = [self.layout.embed_dim] * members
         step = state.run.step
-        read = base.drop(read, width, self._rates, step, "sa2vp.cross_dropout", index) + readers
+        read = self._read_dropout.activations(read, step, index) + readers
         return self._mlp(index, F.layer_norm(read, read.shape[-1:], eps=block.norm1.eps), step)
 
     def _mlp(self, index: int, x_MBRD: Tensor, step: base.Step) -> Tensor:
@@ -220,12 +223,11 @@ class Method(base.Method):
         bias = self.down_bias[:, index, None]
         hidden = torch.baddbmm(bias, x.flatten(1, 2), self.down_weight[:, index].mT)
         hidden = F.gelu(hidden).unflatten(1, x.shape[1:3])
-        hidden = base.drop(hidden, self._sizes, self._rates, step, "sa2vp.mlp_dropout", index)
+        hidden = self._inner_dropout.activations(hidden, step, index)
         bias = self.up_bias[:, index, None]
         out = torch.baddbmm(bias, hidden.flatten(1, 2), self.up_weight[:, index].mT)
         out = out.unflatten(1, x.shape[1:3])
-        width = [self.layout.embed_dim] * len(out)
-        return base.drop(out, width, self._rates, step, "sa2vp.output_dropout", index)
+        return self._output_dropout.activations(out, step, index)
 
 
 def _turns(depth: int) -> list[int]:
@@ -252,11 +254,3 @@ def _positions(backbone: Backbone) -> Tensor:
     if embedding is not None:
         full[tokens - embedding.shape[1] :] = embedding.detach()[0]
     return full
-
-
-def _normal(std: float) -> Any:
-    return lambda tensor, generator: tensor.normal_(0.0, std, generator=generator)
-
-
-def _trunc02(tensor: Tensor, generator: Generator) -> object:
-    return nn.init.trunc_normal_(tensor, std=0.02, generator=generator)

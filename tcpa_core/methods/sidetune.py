@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
-from tcpa_core.methods._layers import constant, member_linear, normal
+from tcpa_core.methods.base import constant, member_linear, normal
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone
@@ -43,7 +43,7 @@ class Config(base.MethodSettings):
     channels: int = Field(default=16, ge=0)
     """Channels of the first convolution (c); 0 leaves the backbone as it is."""
 
-    def pack_key(self) -> tuple[Any, ...]:
+    def pack_key(self) -> tuple[object, ...]:
         """Whether there is a side network at all."""
         return (*super().pack_key(), self.channels > 0)
 
@@ -55,7 +55,7 @@ class _State:
     """W s(x) of this pass's images."""
 
 
-class Method(base.Method):
+class Method(base.Method[_State]):
     """Side networks for a pack, padded with zeros to the widest."""
 
     blend: Tensor

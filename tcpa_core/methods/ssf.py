@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
-from tcpa_core.methods._layers import normal
 from tcpa_core.methods._tuned_blocks import (
     Layer,
     State,
@@ -34,6 +33,7 @@ from tcpa_core.methods._tuned_blocks import (
     block_sizes,
     require_mlp,
 )
+from tcpa_core.methods.base import normal
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone

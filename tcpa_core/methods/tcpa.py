@@ -33,14 +33,13 @@ from torch import Tensor
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import _image_prompter, base
-from tcpa_core.methods._matching import (
-    MatchingLoss,
+from tcpa_core.methods._matching import Matcher, Matches, make_rules, prompts_by_role
+from tcpa_core.methods._pools import (
     Pool,
-    Rule,
     Scope,
-    Similarity,
-    choose,
-    group_padding,
+    num_prompts,
+    prompt_padding,
+    prompts_of_groups,
 )
 from tcpa_core.model.attention import MaskMode, PromptKeys, Visibility
 from tcpa_core.model.blocks import prompt_keys, prompted_block
@@ -183,7 +182,7 @@ class Config(base.MethodSettings):
                 )
         return self
 
-    def pack_key(self) -> tuple[Any, ...]:
+    def pack_key(self) -> tuple[object, ...]:
         """Switches that change the code path, and which pools there are."""
         return (*super().pack_key(), self.num_cls_prompts > 0, self.num_image_prompts > 0)
 
@@ -191,6 +190,7 @@ class Config(base.MethodSettings):
 @dataclass(slots=True)
 class _State:
     run: base.Pass
+    matches: Matches
     prompts: Sequence[Tensor]
     """(M, P, D) per block, pools one after the other."""
     keys: Sequence[Tensor]
@@ -200,17 +200,13 @@ class _State:
     """Per block, if they do not depend on the sample."""
     scopes: Sequence[Scope] = ()
     """Prompts that other methods of the chain change together."""
-    sums: Sequence[Tensor] = ()
-    """What makes losses of summed cosines, see `MatchingLoss`; made in the first block."""
     visible: Tensor | None = None
     """Without matching: which prompts tokens use (1, 1, S, P); made in the first block."""
-    losses: list[Tensor] = field(default_factory=list)
-    """Unweighted matching losses (M, R) per block."""
-    seen: dict[str, list[Tensor]] = field(default_factory=dict)
-    """Inspection only: statistics per block."""
+    seen: list[Tensor] = field(default_factory=list)
+    """Inspection only: which prompts tokens use (M, B, S, P) per block."""
 
 
-class Method(base.Method):
+class Method(base.Method[_State]):
     """TCPA for a pack."""
 
     cls_prompts: Tensor
@@ -224,8 +220,6 @@ class Method(base.Method):
         super().__init__(backbone, configs)
         self._blocks = backbone.blocks
         self._config: Config = self.settings[0]
-        self._random_epochs = [_random_epochs(config) for config in configs]
-        self._rates = [s.prompt_dropout for s in self.settings]
         cls_pool = Pool(
             "cls",
             [s.num_cls_prompts for s in self.settings],
@@ -237,7 +231,26 @@ class Method(base.Method):
             [s.image_prompt_length or s.prompt_length for s in self.settings],
         )
         self._pools = [pool for pool in (cls_pool, image_pool) if max(pool.groups) > 0]
-        self._rules = self._make_rules()
+        self._num_prompts = num_prompts(self._pools) if self._pools else []
+        rates = [s.prompt_dropout for s in self.settings]
+        self._dropout = base.Dropout("tcpa.prompt_dropout", rates, self._num_prompts)
+        top_k = {
+            "cls": [s.top_k_cls for s in self.settings],
+            "image": [s.top_k_image for s in self.settings],
+        }
+        self._rules = make_rules(
+            _prefix_roles(self.layout, self._config),
+            self._pools,
+            top_k if self._config.match_tokens else {},
+            split_roles=self._config.split_roles,
+        )
+        self._matcher = Matcher(
+            self._pools,
+            self._rules,
+            take_nearest=self._config.select == "similarity",
+            mean_loss=self._config.loss_reduction != "sum",
+            random_epochs=[_random_epochs(config) for config in configs],
+        )
 
     @classmethod
     def check(cls, config: TrialConfig, layout: TokenLayout) -> None:
@@ -280,9 +293,8 @@ class Method(base.Method):
         """Attention to all prompts, and similarity to the keys, in every block."""
         layout = self.layout
         tokens, width = layout.num_prefix + layout.num_image, layout.embed_dim
-        prompts = sum(pool.groups[m] * pool.lengths[m] for pool in self._pools)
         keys = sum(pool.groups[m] for pool in self._pools) if self._config.match_tokens else 0
-        return layout.depth * tokens * width * (4.0 * prompts + 2.0 * keys)
+        return layout.depth * tokens * width * (4.0 * self._num_prompts[m] + 2.0 * keys)
 
     def begin(self, run: base.Pass) -> _State:
         """Prepare keys, and project prompts unless dropout makes them differ between samples."""
@@ -293,10 +305,11 @@ class Method(base.Method):
         if self._config.match_tokens:
             stacked = [getattr(self, f"{pool.role}_keys") for pool in self._pools]
             keys = F.normalize(torch.cat(stacked, dim=2), dim=-1).unbind(1)
-        state = _State(run, prompts, keys, self._exists(prompts[0].device))
+        exists = prompt_padding(self._pools, prompts[0].device)
+        state = _State(run, Matches(run), prompts, keys, exists)
         if self.prompt_changers:
-            state.scopes = self._scopes(prompts[0].device)
-        if not (run.step.training and any(rate > 0 for rate in self._rates)):
+            state.scopes = self._scopes()
+        if not self._dropout.is_on(run.step):
             state.projected = [
                 self._project(i, block, p[:, None], state)
                 for i, (block, p) in enumerate(zip(self._blocks, prompts, strict=True))
@@ -316,16 +329,9 @@ class Method(base.Method):
         if state.projected:
             prompts = state.projected[index]
         else:
-            dropped = base.drop_prompts(
-                state.prompts[index],
-                state.exists_MP,
-                self._num_prompts(),
-                self._rates,
-                tokens_MBSD.shape[1],
-                state.run.step,
-                "tcpa.prompt_dropout",
-                index,
-            )
+            samples, step = tokens_MBSD.shape[1], state.run.step
+            prompts_MPD = state.prompts[index]
+            dropped = self._dropout.prompts(prompts_MPD, state.exists_MP, samples, step, index)
             prompts = self._project(index, block, dropped, state)
         return prompted_block(
             block,
@@ -338,163 +344,44 @@ class Method(base.Method):
 
     def penalty(self, state: _State) -> Tensor | None:
         """Weighted matching loss, summed over the blocks (Eq. 14)."""
-        for name, values in state.seen.items():
-            state.run.stats[f"tcpa.{name}"] = torch.stack(values)
-        if not state.losses:
+        stats, matches = state.run.stats, state.matches
+        for role, chosen in matches.groups.items():
+            stats[f"tcpa.groups_{role}"] = torch.stack(chosen)
+        if state.seen:
+            stats["tcpa.visible"] = torch.stack(state.seen)
+        if not matches.losses:
             return None
-        losses_LMR = torch.stack(state.losses)
-        roles = [rule.role for rule in self._judged]
+        losses_LMR = torch.stack(matches.losses)
+        roles = self._matcher.judged_roles
         for i, role in enumerate(roles):
-            state.run.stats[f"tcpa.match_{role}"] = losses_LMR[..., i].detach()
+            stats[f"tcpa.match_{role}"] = losses_LMR[..., i].detach()
         weights = losses_LMR.new_tensor([self._lambdas(role) for role in roles])
         return (losses_LMR.sum(0) * weights.mT).sum(-1)
-
-    def _make_rules(self) -> list[Rule]:
-        """Split the sequence into stretches: CLS role, no role, image role."""
-        config, layout = self._config, self.layout
-        top_k = {
-            "cls": [s.top_k_cls for s in self.settings],
-            "image": [s.top_k_image for s in self.settings],
-            "none": [],
-        }
-        roles = _prefix_roles(layout, config)
-        num_cls, num_image = roles.count("cls"), roles.count("image")
-        stretches = {
-            "cls": (0, num_cls),
-            "none": (num_cls, len(roles) - num_image),
-            "image": (len(roles) - num_image, None),
-        }
-        rules = []
-        for role, (start, stop) in stretches.items():
-            if start != stop:
-                pools = tuple(not config.split_roles or pool.role == role for pool in self._pools)
-                matched = config.match_tokens and any(pools)
-                choice = top_k[role if config.split_roles else "image"] if matched else []
-                rules.append(Rule(role, start, stop, pools, choice))
-        return rules
 
     def _visible(
         self, index: int, block: Block, tokens_MBSD: Tensor, state: _State
     ) -> Tensor | None:
         """Which prompts the tokens use in this block: boolean (M, B, S, P), or None for all."""
-        length = tokens_MBSD.shape[2]
+        visible: Tensor | None = None
         if state.keys:
-            chosen = self._match(index, self._match_input(block, tokens_MBSD), state)
-            visible: Tensor | None = self._columns(chosen)
-        elif all(all(rule.pools) for rule in self._rules):
-            visible = None
-        else:
+            given = self._match_input(block, tokens_MBSD)
+            chosen = self._matcher.match(index, given, state.keys[index], state.matches)
+            visible = prompts_of_groups(self._pools, chosen)
+        elif not all(all(rule.pools) for rule in self._rules):
             if state.visible is None:
-                state.visible = self._fixed_columns(length)
+                length = tokens_MBSD.shape[2]
+                state.visible = prompts_by_role(self._rules, self._pools, length, self._device)
             visible = state.visible
         if state.run.inspect:
             seen = torch.ones(1, dtype=torch.bool) if visible is None else visible
             width = sum(pool.width for pool in self._pools)
             full = seen.to(self._device).expand(*tokens_MBSD.shape[:3], width)
-            state.seen.setdefault("visible", []).append(full)
+            state.seen.append(full)
         return visible
 
     def _match_input(self, block: Block, tokens_MBSD: Tensor) -> Tensor:
         tokens = tokens_MBSD if self._config.match_input == "raw" else block.norm1(tokens_MBSD)
         return tokens.detach() if self._config.detach_tokens else tokens
-
-    def _match(self, index: int, tokens_MBSD: Tensor, state: _State) -> Tensor:
-        """Choose groups for every token, boolean (M, B, S, G), and note the matching losses."""
-        keys = state.keys[index]
-        tokens_MBSD = tokens_MBSD.to(keys.dtype)
-        similarity = Similarity.of(tokens_MBSD, keys)
-        dots = similarity.dots_MBSG
-        chosen = torch.zeros_like(dots, dtype=torch.bool)
-        for rule in self._rules:
-            if not rule.top_k:
-                continue
-            first, pools = self._groups(rule)
-            last = first + sum(max(pool.groups) for pool in pools)
-            part = (..., slice(rule.start, rule.stop), slice(first, last))
-            scores = dots[part] if self._config.select == "similarity" else -dots[part]
-            exists = group_padding(pools, scores.device)
-            scores = self._randomise(index, scores, exists, rule, state)
-            ranked = choose(scores, exists, rule.top_k, chosen[part])
-            if state.run.inspect:
-                state.seen.setdefault(f"groups_{rule.role}", []).append(ranked)
-        if self._judged:
-            if not state.sums:
-                state.sums = self._sums(dots)
-            with torch.autocast(self._device.type, enabled=False):
-                loss = MatchingLoss.apply(tokens_MBSD, keys, similarity, chosen, *state.sums)
-            state.losses.append(loss)
-        return chosen
-
-    @property
-    def _judged(self) -> list[Rule]:
-        """Stretches with a matching loss."""
-        return [rule for rule in self._rules if rule.top_k and rule.role != "none"]
-
-    def _groups(self, rule: Rule) -> tuple[int, list[Pool]]:
-        """The pools that a stretch uses, and the place of their first group among all."""
-        first = 0 if rule.pools[0] else max(self._pools[0].groups)
-        return first, [pool for pool, used in zip(self._pools, rule.pools, strict=True) if used]
-
-    def _sums(self, dots_MBSG: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Stretches (S, R), and offset and slope (M, R) of their losses."""
-        _, samples, length, _ = dots_MBSG.shape
-        is_mean = self._config.loss_reduction != "sum"
-        stretches, offsets, slopes = [], [], []
-        for rule in self._judged:
-            inside = range(length)[rule.start : rule.stop]
-            stretches.append([float(t in inside) for t in range(length)])
-            counts = [len(inside) * k for k in rule.top_k]  # chosen pairs of one sample
-            offsets.append([1.0 if is_mean else float(count) for count in counts])
-            slopes.append([-1.0 / (samples * (count if is_mean else 1)) for count in counts])
-        made = [dots_MBSG.new_tensor(rows).mT for rows in (stretches, offsets, slopes)]
-        return made[0], made[1], made[2]
-
-    def _randomise(
-        self, index: int, scores: Tensor, exists: Tensor | None, rule: Rule, state: _State
-    ) -> Tensor:
-        """Random scores for members in their first epochs, drawn without their padding."""
-        step = state.run.step
-        random = [
-            m
-            for m, (epoch, limit) in enumerate(zip(step.epochs, self._random_epochs, strict=True))
-            if step.training and epoch < limit
-        ]
-        if not random:
-            return scores
-        scores = scores.clone()
-        _, samples, count, groups = scores.shape
-        for m in random:
-            generator = step.streams[m].generator(
-                f"tcpa.random_{rule.role}_groups", step.steps[m], index, device=scores.device
-            )
-            sizes = [p.groups[m] for p, used in zip(self._pools, rule.pools, strict=True) if used]
-            batch = step.part.batch if step.part else samples
-            draw = scores.new_empty(batch, count, sum(sizes)).uniform_(generator=generator)
-            draw = draw[step.part.rows] if step.part else draw
-            real: slice | Tensor = slice(0, sizes[0])
-            if len(sizes) > 1:
-                real = slice(0, groups) if exists is None else exists[m]
-            scores[m, :, :, real] = draw
-        return scores
-
-    def _columns(self, chosen_MBSG: Tensor) -> Tensor:
-        """Prompts (M, B, S, P) of chosen groups."""
-        lengths = [max(pool.lengths) for pool in self._pools]
-        if max(lengths) == 1:
-            return chosen_MBSG
-        parts = chosen_MBSG.split([max(pool.groups) for pool in self._pools], dim=-1)
-        return torch.cat(
-            [p.repeat_interleave(n, dim=-1) for p, n in zip(parts, lengths, strict=True)], dim=-1
-        )
-
-    def _fixed_columns(self, length: int) -> Tensor:
-        """Prompts (1, 1, S, P) that tokens use by their role alone."""
-        widths = [pool.width for pool in self._pools]
-        visible = torch.zeros(1, 1, length, sum(widths), dtype=torch.bool, device=self._device)
-        for rule in self._rules:
-            for columns, used in zip(visible.split(widths, dim=-1), rule.pools, strict=True):
-                columns[:, :, rule.start : rule.stop] = used
-        return visible
 
     def _project(self, index: int, block: Block, prompts_MBPD: Tensor, state: _State) -> PromptKeys:
         """Let other methods of the chain change the prompts, then make keys and values of them."""
@@ -507,29 +394,18 @@ class Method(base.Method):
         prompts_MBPD = torch.cat(changed, dim=2) if changed else prompts_MBPD
         return prompt_keys(block, prompts_MBPD, state.exists_MP)
 
-    def _scopes(self, device: torch.device) -> list[Scope]:
+    def _scopes(self) -> list[Scope]:
         """All prompts together, or pool by pool."""
         joint = self._config.fourier_scope == "joint"
         scopes, start = [], 0
         for pools in [self._pools] if joint else [[pool] for pool in self._pools]:
-            scopes.append(Scope.of(pools, start, device))
+            scopes.append(Scope.of(pools, start, self._device))
             start = scopes[-1].stop
         return scopes
 
     @property
     def _device(self) -> torch.device:
         return next(self.parameters()).device
-
-    def _exists(self, device: torch.device) -> Tensor | None:
-        exists = torch.cat([pool.exists(device) for pool in self._pools], dim=-1)
-        return None if self._num_prompts() == [exists.shape[1]] * len(self.settings) else exists
-
-    def _num_prompts(self) -> list[int]:
-        """Real prompt tokens per member."""
-        return [
-            sum(pool.groups[m] * pool.lengths[m] for pool in self._pools)
-            for m in range(len(self.settings))
-        ]
 
     def _lambdas(self, role: str) -> list[float]:
         return [

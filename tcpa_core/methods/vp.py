@@ -14,7 +14,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field
@@ -23,6 +23,7 @@ from torch import Tensor
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import _pixels, base
+from tcpa_core.methods._output_maps import need_source_classes
 from tcpa_core.streams import Stream
 
 if TYPE_CHECKING:
@@ -49,12 +50,12 @@ class Config(base.MethodSettings):
         """Where a random patch is put, where there is none."""
         return () if self.kind == "random_patch" and self.prompt_size != 0 else ("eval_position",)
 
-    def pack_key(self) -> tuple[Any, ...]:
+    def pack_key(self) -> tuple[object, ...]:
         """Kind, output, and whether there is a prompt at all."""
         return (*super().pack_key(), self.prompt_size != 0)
 
 
-class Method(base.Method):
+class Method(base.Method[base.Pass]):
     """VP for a pack."""
 
     patch: Tensor
@@ -151,21 +152,6 @@ class Method(base.Method):
             generator = Stream(self.seeds[m]).generator("vp.eval_position")
         row, column = torch.randint(room, (2,), generator=generator).tolist()
         return row, column
-
-
-def need_source_classes(setup: base.Setup, asked: str, per_class: int = 1) -> None:
-    """Refuse an output mapping where the backbone has too few classes of its own.
-
-    Raises:
-        ConfigError: Saying how many there are.
-    """
-    found, needed = setup.backbone.num_source_classes, max(1, per_class * setup.num_classes)
-    if found < needed:
-        raise ConfigError(
-            f"{asked} needs a backbone with a classifier of at least {needed} classes, got {found} "
-            f"({setup.config.backbone.name!r}; a projection, as CLIP's, is none); use a trained "
-            "head instead, or a weights file that holds its classifier."
-        )
 
 
 def _size(settings: Config, side: int) -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from tcpa_core.config import TrialConfig
-from tcpa_core.methods.base import Step, drop
+from tcpa_core.methods.base import Dropout, Step
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone
@@ -39,13 +39,13 @@ def noisy(backbone: Backbone, configs: Sequence[TrialConfig], step: Step) -> Ite
         yield
         return
     depth = len(backbone.blocks)
-    dropout = [config.train.dropout for config in configs]
+    dropout = Dropout(_DROPOUT, [config.train.dropout for config in configs])
     sites = [backbone.vit.pos_drop]
     for index, block in enumerate(backbone.blocks):
         share = index / max(depth - 1, 1)
-        rates = [config.train.drop_path * share for config in configs]
+        drop_path = Dropout(_DROP_PATH, [config.train.drop_path * share for config in configs])
         for branch, site in enumerate((block.drop_path1, block.drop_path2)):
-            site.change = partial(_drop_path, rates, step, 2 * index + branch)
+            site.change = partial(_drop_path, drop_path, step, 2 * index + branch)
             sites.append(site)
         sites += [block.mlp.drop1, block.mlp.drop2] if hasattr(block.mlp, "drop1") else []
     elementwise = [site for site in sites if site.change is None]
@@ -59,7 +59,7 @@ def noisy(backbone: Backbone, configs: Sequence[TrialConfig], step: Step) -> Ite
             site.change = None
 
 
-def _drop_path(rates: Sequence[float], step: Step, layer: int, branch: Tensor) -> Tensor:
+def _drop_path(dropout: Dropout, step: Step, layer: int, branch: Tensor) -> Tensor:
     """Let samples skip a branch of a block (stochastic depth); the kept ones are scaled up.
 
     The same samples skip it whenever a pass runs it, so that what stands beside the attention
@@ -68,19 +68,17 @@ def _drop_path(rates: Sequence[float], step: Step, layer: int, branch: Tensor) -
     Args:
         branch: (N, S, D) or (M, B, S, D).
     """
-    if not any(rates):
+    if not any(dropout.rates):
         return branch
-    members = len(rates)
+    members = len(dropout.rates)
     x = branch if branch.ndim == 4 else branch.unflatten(0, (members, -1))
-    kept = drop(x.new_ones(members, x.shape[1], 1), [1] * members, rates, step, _DROP_PATH, layer)
+    kept = dropout.activations(x.new_ones(members, x.shape[1], 1), step, layer)
     return (x * kept.view(members, -1, *[1] * (x.ndim - 2))).view_as(branch)
 
 
-def _dropout(rates: Sequence[float], step: Step, calls: Iterator[int], x: Tensor) -> Tensor:
+def _dropout(dropout: Dropout, step: Step, calls: Iterator[int], x: Tensor) -> Tensor:
     """Set elements of (N, S, D) or (M, B, S, D) to 0, others at every call of a pass."""
-    if not any(rates):
+    if not any(dropout.rates):
         return x
-    members = len(rates)
-    by_member = x.reshape(members, -1, *x.shape[-2:])
-    sizes = [x.shape[-1]] * members
-    return drop(by_member, sizes, rates, step, _DROPOUT, next(calls)).view_as(x)
+    by_member = x.reshape(len(dropout.rates), -1, *x.shape[-2:])
+    return dropout.activations(by_member, step, next(calls)).view_as(x)

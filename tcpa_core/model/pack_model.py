@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.func import functional_call
 
+from tcpa_core.chain import check_chain, method_class, overrides, pack_capacity, pack_key
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import CheckpointError, ConfigError, ShapeError
 from tcpa_core.methods.base import (
+    AnyMethod,
     FitData,
     MemberState,
     Method,
@@ -26,11 +28,6 @@ from tcpa_core.methods.base import (
     Pass,
     Setup,
     Step,
-    check_chain,
-    method_class,
-    overrides,
-    pack_capacity,
-    pack_key,
     uniform,
 )
 from tcpa_core.model.attention import Backend
@@ -40,7 +37,7 @@ from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.noise import noisy
 from tcpa_core.streams import Stream
 
-Active = list[tuple[Method, Any]]
+Active = list[tuple[AnyMethod, Any]]
 """Methods that add something, each with what its `begin` returned for this pass."""
 
 
@@ -421,7 +418,7 @@ class PackModel(nn.Module):
             return F.linear(x_MBD, weight[0], bias[0])
         return torch.baddbmm(bias[:, None], x_MBD, weight.mT)
 
-    def _chain(self) -> Iterator[Method]:
+    def _chain(self) -> Iterator[AnyMethod]:
         for method in self.methods.values():
             assert isinstance(method, Method)
             yield method

@@ -22,18 +22,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tcpa_core.chain import method_class, pack_key
 from tcpa_core.config import TrialConfig
 from tcpa_core.data.base import Progress, load_dataset
 from tcpa_core.errors import CheckpointError, ConfigError
-from tcpa_core.methods.base import (
-    BatchPart,
-    FitData,
-    MemberState,
-    Step,
-    Trainer,
-    method_class,
-    pack_key,
-)
+from tcpa_core.methods.base import BatchPart, FitData, MemberState, Step, Trainer
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.noise import has_noise
 from tcpa_core.model.pack_model import ModelOutput, PackModel, init_member_state

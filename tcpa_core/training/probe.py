@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
+from tcpa_core.chain import pack_capacity, pack_key
 from tcpa_core.config import TrialConfig
 from tcpa_core.data._cache import cache_root
 from tcpa_core.errors import OutOfMemoryError
-from tcpa_core.methods.base import pack_capacity, pack_key
 from tcpa_core.training.pack import Pack, free_bytes, is_out_of_memory
 
 WORTH = 0.05

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tcpa_core.chain import pack_key, splits_batch
 from tcpa_core.config import BackboneConfig, Flat, TrialConfig
 from tcpa_core.errors import (
     DamagedCheckpointError,
@@ -19,7 +20,6 @@ from tcpa_core.errors import (
     StorageError,
     TcpaError,
 )
-from tcpa_core.methods.base import pack_key, splits_batch
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.record.values import Pulse, Status, TrialResult

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from tcpa_core.chain import splits_batch
 from tcpa_core.config import TrialConfig
-from tcpa_core.methods.base import BatchPart, Step, splits_batch
+from tcpa_core.methods.base import BatchPart, Step
 from tcpa_core.streams import Stream
 from tcpa_core.training.commands import Submit
 from tcpa_core.training.pack import EVAL_ROWS, Pack, _cross_entropy, is_out_of_memory

@@ -10,8 +10,8 @@ import torch
 from spaces.axes import ChoiceAxis, FloatAxis
 from spaces.load import load_space, preset_names, space_of
 from tcpa_core import plugins
+from tcpa_core.chain import check_chain
 from tcpa_core.config import METHODS, BackboneConfig
-from tcpa_core.methods.base import check_chain
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.pack_model import member_specs

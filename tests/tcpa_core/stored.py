@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from tcpa_core.methods import base
+from tcpa_core.methods import _random
 from tcpa_core.methods.base import Step
 from tcpa_core.streams import Stream
 from tests.tcpa_core import oracle
@@ -58,7 +58,7 @@ class Choices:
                 mode = _Feeding(self.draws)
                 stack.enter_context(patch.object(Stream, "generator", mode.generator))
                 # ours rounds a rate to 1 / 65,536, the authors' do not
-                stack.enter_context(patch.object(base, "_keep", _keep))
+                stack.enter_context(patch.object(_random, "_keep", _keep))
                 stack.enter_context(patch.object(oracle, "share_kept", lambda rate: 1 - rate))
                 stack.enter_context(mode)
             yield

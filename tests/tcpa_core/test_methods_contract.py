@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from tcpa_core import plugins
+from tcpa_core.chain import pack_capacity
 from tcpa_core.config import METHODS, TrialConfig
 from tcpa_core.errors import ConfigError
-from tcpa_core.methods.base import FitData, Step, pack_capacity
+from tcpa_core.methods.base import FitData, Step
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.pack_model import PackModel, init_member_state
 from tcpa_core.streams import Stream

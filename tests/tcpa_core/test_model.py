@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from tcpa_core.chain import pack_key
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import CheckpointError, ConfigError, ShapeError
-from tcpa_core.methods.base import Step, pack_key
+from tcpa_core.methods.base import Step
 from tcpa_core.model.attention import Backend
 from tcpa_core.model.pack_model import ModelOutput, PackModel, build_model, init_member_state
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, training_step, trial

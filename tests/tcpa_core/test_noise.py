@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tcpa_core.chain import pack_key
 from tcpa_core.config import TrialConfig
-from tcpa_core.methods.base import MemberState, Step, pack_key, random_bits
+from tcpa_core.methods.base import MemberState, Step, random_bits
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.noise import has_noise, noisy
 from tcpa_core.model.pack_model import PackModel

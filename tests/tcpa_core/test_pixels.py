@@ -13,11 +13,13 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from tcpa_core.chain import method_class
 from tcpa_core.config import BackboneConfig
 from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.methods._output_maps import frequency_map, semantic_map
-from tcpa_core.methods.base import FitData, Step, method_class
-from tcpa_core.methods.damvp import cluster, frozen_features
+from tcpa_core.methods._pixels import frozen_features
+from tcpa_core.methods.base import FitData, Step
+from tcpa_core.methods.damvp import cluster
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.pack_model import PackModel, init_member_state, member_specs

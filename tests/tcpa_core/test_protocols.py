@@ -8,9 +8,9 @@ import pytest
 
 from spaces.load import load_space, space_of, stored_space
 from spaces.space import Space
+from tcpa_core.chain import deviations
 from tcpa_core.config import ADDED, TrialConfig, known_paths
 from tcpa_core.errors import ConfigError, PluginError
-from tcpa_core.methods.base import deviations
 from tcpa_core.protocols.base import fixed_settings, load_protocol, protocol_names
 
 METHODS = {

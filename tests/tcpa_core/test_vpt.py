@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from tcpa_core.chain import pack_key
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
-from tcpa_core.methods.base import MemberState, Step, pack_key
+from tcpa_core.methods.base import MemberState, Step
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.pack_model import PackModel, init_member_state
 from tests.tcpa_core import checks, oracle

@@ -1,0 +1,92 @@
+"""The methods of one trial taken together: may they be chained, may their trials share a pack."""
+
+from __future__ import annotations
+
+from inspect import getattr_static
+from typing import TYPE_CHECKING
+
+from tcpa_core import plugins
+from tcpa_core.config import METHODS, TrialConfig
+from tcpa_core.errors import ConfigError
+from tcpa_core.methods.base import AnyMethod, Method
+from tcpa_core.protocols.base import departures
+
+if TYPE_CHECKING:
+    from tcpa_core.model.backbone import TokenLayout
+
+
+def method_class(name: str) -> type[AnyMethod]:
+    """The `Method` class of a method file."""
+    found: type[AnyMethod] = plugins.load(METHODS, name).Method
+    return found
+
+
+def overrides(method: AnyMethod | type[AnyMethod], hook: str) -> bool:
+    """Whether a method defines a hook itself."""
+    kind = method if isinstance(method, type) else type(method)
+    return getattr_static(kind, hook) is not getattr_static(Method, hook)
+
+
+def pack_key(config: TrialConfig) -> tuple[object, ...]:
+    """Settings in which trials must agree to share a pack."""
+    parts = [(name, *s.pack_key()) for name, s in config.method_settings.items()]
+    if config.train.dropout > 0:  # draws cover all tokens: with padding they would be others
+        parts += list(config.method_settings.items())
+    batches = config.train.batch_size, config.train.drop_last
+    return (config.methods, *batches, config.optim.rule, *parts)
+
+
+def pack_capacity(config: TrialConfig) -> int | None:
+    """Most members of a pack: 1 where a method trains the backbone's weights, else no limit."""
+    return 1 if any(method_class(name).trains_backbone for name in config.methods) else None
+
+
+def splits_batch(config: TrialConfig) -> bool:
+    """Whether a batch may be trained in parts: no method of the chain lets its samples meet."""
+    return all(method_class(name).splits_batch(config) for name in config.methods)
+
+
+def check_chain(config: TrialConfig, layout: TokenLayout) -> None:
+    """Refuse chains whose methods get in each other's way, and methods the backbone cannot carry.
+
+    Raises:
+        ConfigError: Naming the methods or the setting.
+    """
+    chain = {name: method_class(name) for name in config.methods}
+    for hook, job in _SINGLE.items():
+        found = [
+            name
+            for name, method in chain.items()
+            if overrides(method, hook) and not method.is_replaced(config)
+        ]
+        if len(found) > 1:
+            raise ConfigError(
+                f"methods: {found[0]!r} and {found[1]!r} cannot be chained, both {job} ({hook}); "
+                "keep one of them."
+            )
+    logits = [name for name, method in chain.items() if method.has_own_logits(config)]
+    if len(logits) > 1:
+        raise ConfigError(
+            f"methods: {logits[0]!r} and {logits[1]!r} cannot be chained, both make the logits; "
+            "keep one of them."
+        )
+    for method in chain.values():
+        method.check(config, layout)
+
+
+def deviations(config: TrialConfig) -> tuple[str, ...]:
+    """Where a trial differs from what it claims: from its protocol, and from its methods as they
+    were published."""
+    found = departures(config.protocol, config.flat())
+    for name in config.methods:
+        found += method_class(name).deviations(config)
+    return found
+
+
+_SINGLE = {
+    "on_block": "replace how a block runs",
+    "weights": "train the backbone's weights",
+    "side_features": "add a second branch to the loss",
+    "after_epoch": "have a second stage",
+}
+"""Hooks that only one method of a chain may define, and what they do."""

@@ -1,0 +1,53 @@
+"""One forward pass, as the hooks of a method see it."""
+
+# Axes: M members, B samples.
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from torch import Tensor
+
+from tcpa_core.model.attention import Backend
+from tcpa_core.streams import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPart:
+    """Samples of a batch that memory does not hold as a whole."""
+
+    rows: slice
+    batch: int
+    """Samples of the whole batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Position in training, per member; decides every random draw of a forward pass."""
+
+    training: bool
+    epochs: Sequence[int]
+    """0-based."""
+    steps: Sequence[int]
+    """0-based, counted over the whole trial."""
+    streams: Sequence[Stream]
+    part: BatchPart | None = None
+    """None: the pass sees the whole batch."""
+
+    @classmethod
+    def evaluation(cls, members: int) -> Self:
+        """No dropout and no random choice."""
+        return cls(training=False, epochs=(0,) * members, steps=(0,) * members, streams=())
+
+
+@dataclass(slots=True, kw_only=True)
+class Pass:
+    """One forward pass: what the hooks may read, and the statistics they leave."""
+
+    step: Step
+    rows: int | None
+    """Leading tokens of the last block that are read; None: all have to be computed."""
+    backend: Backend | None
+    inspect: bool = False
+    """Keep selections and masks of every block in `stats`."""
+    stats: dict[str, Tensor] = field(default_factory=dict)
