@@ -1,14 +1,30 @@
 """Axes: what may vary, over which values, and under which condition.
 
-An axis knows its own values only. Which bound another axis puts on it, and whether it is active at
-all, is worked out in `spaces.points`.
+    PATH: {float: [LOW, HIGH], log: true, step: S}       log and step exclude each other
+    PATH: {int: [LOW, HIGH], log: true, step: S}
+    PATH: {choice: [VALUE, ...]}
+    PATH: {fraction_of: PATH, range: [LOW, HIGH]}        shares in (0, 1] of a count
+
+Each may have `when: {PATH: VALUE or [VALUES], ...}`; `methods: NAME` there means that the chain of
+methods contains NAME. An axis checks itself and knows its own values only: which bound another axis
+puts on it, and whether it is active at all, is worked out in `spaces.domains`.
 """
 
 import json
 import math
-from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
+from pydantic import (
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from spaces.refusal import Flag, Refused
 from tcpa_core.config import Flat, Settings
 
 
@@ -34,20 +50,86 @@ def label(value: Any) -> str:
 
 
 class _Axis(Settings):
+    """What all axes have. Fields are called as in YAML, some by their alias."""
+
+    kind: ClassVar[str]
     when: dict[str, tuple[Any, ...]] = {}
     """Setting -> values under which the axis is active; all must hold. For `methods`: names."""
 
-    def _when(self) -> Flat:
-        return {"when": {path: list(v) for path, v in self.when.items()}} if self.when else {}
+    def as_dict(self) -> Flat:
+        """The axis as it stands in YAML."""
+        written = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        when = {"when": written.pop("when")} if self.when else {}
+        return {self.kind: written.pop(self.kind), **written, **when}
 
 
-class FloatAxis(_Axis):
+class _Range(_Axis):
+    """An axis between two ends."""
+
+    bounds: tuple[float, float]
+
+    @property
+    def low(self) -> float:
+        return self.bounds[0]
+
+    @property
+    def high(self) -> float:
+        return self.bounds[1]
+
+    @field_validator("bounds", mode="before")
+    @classmethod
+    def _two_numbers(cls, raw: Any) -> tuple[float, float]:
+        numbers = isinstance(raw, list | tuple) and all(type(v) in (int, float) for v in raw)
+        if not numbers or len(raw) != 2 or not all(map(math.isfinite, raw)):
+            raise Refused(f"{cls.kind} needs a range of two numbers, got {raw!r}")
+        low, high = raw
+        if low > high:
+            raise Refused(f"low must be <= high, got {raw!r}")
+        return low, high
+
+
+class _Number(_Range):
+    """A number, which relations may bound further."""
+
+    log: Flag = False
+    step: float | None = None
+
+    @model_validator(mode="after")
+    def _log_fits(self) -> Self:
+        if self.log and "step" in self.model_fields_set:
+            raise Refused("log and step exclude each other")
+        if self.log and self.low <= 0:
+            raise Refused(f"a log axis must start above 0, got {self.low}")
+        return self
+
+    def ends(self) -> Sequence[Any]:
+        """Values at which settings are checked."""
+        return self.bounds
+
+
+class FloatAxis(_Number):
     """Real numbers from low to high, both included; a grid if `step` is given."""
 
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = None
+    kind: ClassVar[str] = "float"
+    bounds: tuple[float, float] = Field(alias="float")
+
+    @field_validator("step", mode="before")
+    @classmethod
+    def _is_step(cls, step: Any) -> Any:
+        if step is not None and (type(step) not in (int, float) or not 0 < step < math.inf):
+            raise Refused(f"step must be a number > 0, got {step!r}")
+        return step
+
+    @model_validator(mode="after")
+    def _steps_end(self) -> Self:
+        steps = 0.0 if self.step is None else (self.high - self.low) / self.step
+        if self.step is not None and abs(steps - round(steps)) > 1e-6:
+            last = self.low + self.step * math.floor(steps)
+            raise Refused(
+                f"steps of {self.step} from {self.low} do not end at {self.high}",
+                remedy=f"use high {last:.6g}",
+            )
+        return self
 
     def suggest(self, trial: Suggester, path: str) -> float:
         return trial.suggest_float(path, self.low, self.high, step=self.step, log=self.log)
@@ -59,14 +141,11 @@ class FloatAxis(_Axis):
     def clipped(self, low: float, high: float) -> Self:
         """The axis within further bounds; empty (low > high) where nothing is left."""
         if self.step is not None:
+            # Bounds move inwards to the grid; the tolerance keeps a point that is on it but for
+            # rounding.
             low = self.low + self.step * math.ceil((low - self.low) / self.step - 1e-9)
             high = self.low + self.step * math.floor((high - self.low) / self.step + 1e-9)
-        bounds = {"low": max(self.low, low), "high": min(self.high, high)}
-        return self.model_copy(update=bounds)
-
-    def ends(self) -> Sequence[Any]:
-        """Values at which settings are checked."""
-        return (self.low, self.high)
+        return self.model_copy(update={"bounds": (max(self.low, low), min(self.high, high))})
 
     def values(self) -> Sequence[Any] | None:
         """All values; None if there is no end to them."""
@@ -84,52 +163,76 @@ class FloatAxis(_Axis):
             math.isclose(value, v, rel_tol=1e-9) for v in self.values() or ()
         )
 
-    def as_dict(self) -> Flat:
-        """The axis as it stands in YAML."""
-        extra: Flat = {"log": True} if self.log else {}
-        extra |= {} if self.step is None else {"step": self.step}
-        return {"float": [self.low, self.high], **extra, **self._when()}
 
-
-class IntAxis(_Axis):
+class IntAxis(_Number):
     """Whole numbers low, low + step, ... up to high."""
 
-    low: int
-    high: int
+    kind: ClassVar[str] = "int"
+    bounds: tuple[int, int] = Field(alias="int")
     step: int = 1
-    log: bool = False
+
+    @field_validator("bounds", mode="before")
+    @classmethod
+    def _two_numbers(cls, raw: Any) -> tuple[float, float]:
+        low, high = super()._two_numbers(raw)
+        if type(low) is not int or type(high) is not int:
+            raise Refused(f"int needs whole numbers, got {raw}")
+        return low, high
+
+    @field_validator("step", mode="before")
+    @classmethod
+    def _is_step(cls, step: Any) -> Any:
+        if type(step) is not int or step < 1:
+            raise Refused(f"step must be a whole number >= 1, got {step!r}")
+        return step
+
+    @model_validator(mode="after")
+    def _steps_end(self) -> Self:
+        low, high = self.bounds
+        last = high - (high - low) % self.step
+        if last != high:
+            raise Refused(
+                f"steps of {self.step} from {low} do not end at {high}",
+                remedy=f"use [{low}, {last}] or [{low}, {last + self.step}]",
+            )
+        return self
 
     def suggest(self, trial: Suggester, path: str) -> int:
-        return trial.suggest_int(path, self.low, self.high, step=self.step, log=self.log)
+        return trial.suggest_int(path, *self.bounds, step=self.step, log=self.log)
 
     def param(self, path: str, value: int) -> tuple[str, int]:
         return path, value
 
     def clipped(self, low: float, high: float) -> Self:
-        first = max(0, math.ceil((low - self.low) / self.step)) if low > self.low else 0
-        last = math.floor((min(high, self.high) - self.low) / self.step)
-        bounds = {"low": self.low + first * self.step, "high": self.low + last * self.step}
-        return self.model_copy(update=bounds)
-
-    def ends(self) -> Sequence[Any]:
-        return (self.low, self.high)
+        start = self.bounds[0]
+        first = max(0, math.ceil((low - start) / self.step)) if low > start else 0
+        last = math.floor((min(high, self.high) - start) / self.step)
+        bounds = (start + first * self.step, start + last * self.step)
+        return self.model_copy(update={"bounds": bounds})
 
     def values(self) -> Sequence[Any] | None:
-        return range(self.low, self.high + 1, self.step)
+        low, high = self.bounds
+        return range(low, high + 1, self.step)
 
     def contains(self, value: Any) -> bool:
-        return type(value) is int and value in range(self.low, self.high + 1, self.step)
-
-    def as_dict(self) -> Flat:
-        extra: Flat = {"log": True} if self.log else {}
-        extra |= {} if self.step == 1 else {"step": self.step}
-        return {"int": [self.low, self.high], **extra, **self._when()}
+        return type(value) is int and value in (self.values() or ())
 
 
 class ChoiceAxis(_Axis):
     """One of several values; chains of methods are lists of names."""
 
-    options: tuple[Any, ...]
+    kind: ClassVar[str] = "choice"
+    options: tuple[Any, ...] = Field(alias="choice")
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _distinct(cls, raw: Any) -> tuple[Any, ...]:
+        if not isinstance(raw, list | tuple) or not raw:
+            raise Refused(f"choice must be a list of values, got {raw!r}")
+        for index, option in enumerate(raw):
+            if option in raw[:index]:
+                raise Refused(f"choice lists {option!r} twice")
+        return tuple(raw)
 
     def suggest(self, trial: Suggester, path: str) -> Any:
         names = [self._name(option) for option in self.options]
@@ -151,30 +254,44 @@ class ChoiceAxis(_Axis):
     def contains(self, value: Any) -> bool:
         return value in self.options
 
-    def as_dict(self) -> Flat:
-        return {"choice": list(self.options), **self._when()}
 
-
-class FractionAxis(_Axis):
+class FractionAxis(_Range):
     """A count as a share of another count N: from max(1, round(low * N)) to round(high * N).
 
     The trial is asked for a number f between low and high, under the name "PATH/OF"; the point
     holds the count. Each count has an equal part of that range, so that a uniform f draws the first
-    and the last as often as the others. `pool` is N where it is known (`at`), and the methods that
-    need it may then be called.
+    and the last as often as the others. N is known at a point only: the methods that need it may be
+    called of what `at` gives.
     """
 
-    of: str
-    low: float
-    high: float
-    pool: int | None = None
+    kind: ClassVar[str] = "fraction_of"
+    of: str = Field(alias="fraction_of")
+    bounds: tuple[float, float] = Field(None, alias="range", validate_default=True)
+    _pool: int | None = PrivateAttr(None)
+
+    @field_validator("of", mode="before")
+    @classmethod
+    def _as_path(cls, raw: Any) -> str:
+        return str(raw)
+
+    @field_validator("bounds", mode="before")
+    @classmethod
+    def _two_numbers(cls, raw: Any) -> tuple[float, float]:
+        low, high = super()._two_numbers(raw)
+        if not 0 < low <= high <= 1:
+            raise Refused(f"range must be shares in (0, 1], got {raw}")
+        return low, high
 
     def at(self, pool: int) -> Self:
-        return self.model_copy(update={"pool": pool})
+        """The axis where the other count is known."""
+        axis = self.model_copy()
+        axis._pool = pool
+        return axis
 
     def count(self, fraction: float) -> int:
-        assert self.pool is not None
-        return max(1, round(fraction * self.pool))
+        """The count that is this share."""
+        assert self._pool is not None
+        return max(1, round(fraction * self._pool))
 
     def suggest(self, trial: Suggester, path: str) -> int:
         first, last = self.ends()
@@ -199,11 +316,27 @@ class FractionAxis(_Axis):
     def contains(self, value: Any) -> bool:
         return type(value) is int and self.count(self.low) <= value <= self.count(self.high)
 
-    def as_dict(self) -> Flat:
-        return {"fraction_of": self.of, "range": [self.low, self.high], **self._when()}
+
+def kind_of(axis: Any) -> str | None:
+    """The kind of an axis, also as it stands in YAML; None: it has not exactly one."""
+    if isinstance(axis, _Axis):
+        return axis.kind
+    kinds = [kind for kind in KINDS if isinstance(axis, Mapping) and kind in axis]
+    return kinds[0] if len(kinds) == 1 else None
 
 
-Axis = FloatAxis | IntAxis | ChoiceAxis | FractionAxis
+Axis = Annotated[
+    Annotated[FloatAxis, Tag("float")]
+    | Annotated[IntAxis, Tag("int")]
+    | Annotated[ChoiceAxis, Tag("choice")]
+    | Annotated[FractionAxis, Tag("fraction_of")],
+    Discriminator(kind_of),
+]
+
+KINDS: Mapping[str, type[_Axis]] = {
+    cls.kind: cls for cls in (FloatAxis, IntAxis, ChoiceAxis, FractionAxis)
+}
+"""By the key of an axis in YAML that tells its kind."""
 
 
 def without_condition(axis: Axis) -> Flat:

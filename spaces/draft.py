@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from spaces.axes import Axis, ChoiceAxis
+from spaces.axes_section import check_axes, read_axis
+from spaces.constraints import read_constraints
 from spaces.designs import Ablation
 from spaces.grammar_ablation import read_ablation
-from spaces.grammar_axes import check_axes, read_axis, read_constraints
 from spaces.reader import Document
 from spaces.sections import Budget, Objective, SamplerConfig, SchedulerConfig
 from spaces.setting_values import (

@@ -7,10 +7,11 @@ import pytest
 import yaml
 
 from spaces import reference
+from spaces.axes import KINDS
+from spaces.axes_section import options_of
 from spaces.designs import DESIGNS
 from spaces.draft import _ABLATION, _SEARCH
 from spaces.grammar_ablation import _KEYS
-from spaces.grammar_axes import _OPTIONS
 from spaces.load import space_of
 from spaces.setting_values import paths
 from tcpa_core.config import known_paths
@@ -24,6 +25,7 @@ EXAMPLES = [
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
     for text in re.findall(r"^```yaml\n(.*?)^```", path.read_text(encoding="utf-8"), re.S | re.M)
 ]
+OPTIONS = {option for kind in KINDS for option in options_of(kind)}
 STUDY = {f"{name}.{f}" for name, m in reference.STUDY_SECTIONS.items() for f in m.model_fields}
 
 
@@ -48,7 +50,7 @@ def test_settings_are_found_by_path_section_and_pattern() -> None:
 
 @pytest.mark.parametrize(
     "key",
-    sorted({*_SEARCH, *_ABLATION, *_KEYS, *DESIGNS, *_OPTIONS, "range", "log", "step", "when"}
+    sorted({*_SEARCH, *_ABLATION, *_KEYS, *DESIGNS, *KINDS, *OPTIONS}
            | STUDY),
 )  # fmt: skip
 def test_the_page_of_space_files_names_every_key(key: str) -> None:

@@ -31,7 +31,7 @@ class Given:
 @pytest.mark.parametrize("ends", RANGES)
 @pytest.mark.parametrize("pool", [*range(1, 41), 64, 99, 100, 197, 1000])
 def test_every_count_has_an_equal_part_of_the_range(pool: int, ends: tuple[float, float]) -> None:
-    axis = FractionAxis(of="n.n", low=ends[0], high=ends[1]).at(pool)
+    axis = FractionAxis(fraction_of="n.n", range=ends).at(pool)
     counts = list(axis.values() or ())
     assert counts[0] == max(1, round(ends[0] * pool)) and counts[-1] == max(
         1, round(ends[1] * pool)
@@ -46,7 +46,7 @@ def test_every_count_has_an_equal_part_of_the_range(pool: int, ends: tuple[float
 @pytest.mark.parametrize("ends", RANGES)
 @pytest.mark.parametrize("pool", [1, 2, 3, 7, 10, 20, 33, 99, 100, 1000])
 def test_every_count_can_be_asked_for(pool: int, ends: tuple[float, float]) -> None:
-    axis = FractionAxis(of="n.n", low=ends[0], high=ends[1]).at(pool)
+    axis = FractionAxis(fraction_of="n.n", range=ends).at(pool)
     for count in axis.values() or ():
         name, share = axis.param("k.k", count)
         assert ends[0] <= share <= ends[1]
