@@ -264,7 +264,7 @@ def inspect(
     accept: Accept = False,
 ) -> None:
     """Draw what trained trials attend to: maps, prompts used, kept mass, rank, t-SNE."""
-    from reports.page.inspection import write_inspection
+    from reports.inspection_report import write_inspection
     from search.study.folder import StudyDir
     from search.verbs.inspect import look_into
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from matplotlib.figure import Figure
 
-from reports.page.inspection import (
+from reports.inspection_report import (
     FIGURES,
     by_block,
     embedded,
