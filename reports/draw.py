@@ -55,10 +55,7 @@ def draw_all(found: Frames, folder: Path) -> list[Drawn]:
     """
     drawn = []
     is_running = found.trials["status"].isin(["planned", "running"]).any()
-    modules = {name: plugins.load(PLOTS, name) for name in plugins.names(PLOTS)}
-    for name, module in sorted(modules.items(), key=lambda item: item[1].PLACE):
-        if found.study.kind not in module.KINDS:
-            continue
+    for name, module in figures_of(found.study.kind).items():
         path, is_wide = folder / name, getattr(module, "WIDE", False)
         data = module.prepare(found).copy(deep=False)
         data.attrs["drawn_by"] = _drawn_by(module)
@@ -74,6 +71,17 @@ def draw_all(found: Frames, folder: Path) -> list[Drawn]:
             write_atomic(path.with_suffix(".parquet"), data.reset_index(drop=True).to_parquet)
         drawn.append(Drawn(name, module.TITLE, path, "", is_wide))
     return drawn
+
+
+def figures_of(kind: str) -> dict[str, ModuleType]:
+    """Modules of the figures of one kind of report by name, in the order they are shown.
+
+    Raises:
+        PluginError: A folder of plug-ins is missing, or two figures have one name.
+    """
+    modules = [(name, plugins.load(PLOTS, name)) for name in plugins.names(PLOTS)]
+    modules.sort(key=lambda item: item[1].PLACE)
+    return {name: module for name, module in modules if kind in module.KINDS}
 
 
 def _drawn_by(module: ModuleType) -> int:

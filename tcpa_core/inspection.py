@@ -1,7 +1,7 @@
 """What a trained trial attends to: maps, prompt usage, kept mass and rank, as plain numbers.
 
 The numbers behind the figures of the TCPA and CVPT papers. They need the network, so they are taken
-here; `reports.page.inspection` draws them and sees no tensor. Attention is worked out anew from the
+here; `reports` draws them and sees no tensor. Attention is worked out anew from the
 tokens that entered each block: the fast paths of training never have it as a matrix.
 """
 

@@ -1,4 +1,18 @@
-"""What all figures share: size, colours, data, and how a figure becomes files."""
+"""What all figures share: size, colours, data, and how a figure becomes files.
+
+A figure is a public module of this package; its name is the figure's file name. It has
+
+    TITLE           caption
+    KINDS           reports that show it: "search", "ablation", "inspection" (of trained trials)
+    PLACE           number by which the figures of a report are ordered
+    WIDE            optional: True for the width of two columns
+    prepare(source) the numbers that are shown, without drawing; of a study a DataFrame
+    draw(data, source)   a matplotlib Figure of them, or the sentence that stands in its place
+    outline(data)   optional: lines, limits and legend of thousands of points, see `reports.draw`
+
+`source` has all tables of a study (`reports.frames.Frames`); for "inspection" it has what was found
+in each trial (`tcpa_core.inspection`), by the trial's label.
+"""
 
 from collections.abc import Iterable
 from functools import partial

@@ -9,17 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from matplotlib.figure import Figure
 
-from reports.inspection_report import (
-    FIGURES,
-    by_block,
-    embedded,
-    inspection_table,
-    never_chosen,
-    share_by_number,
-    usage,
-    write_inspection,
-)
+from reports.draw import figures_of
+from reports.inspection_report import inspection_table, write_inspection
+from reports.plots import kept_and_rank, prompt_share_by_number, prompt_usage
+from reports.plots.features import embedded
+from reports.plots.prompt_usage import never_chosen
 
+FIGURES = tuple(figures_of("inspection"))
 BLOCKS, SIDE, IMAGES = 3, 4, 30
 
 
@@ -76,7 +72,7 @@ def test_what_there_cannot_be_is_a_sentence_and_no_old_file_stays(tmp_path: Path
 def test_the_share_grows_along_a_line_for_each_method() -> None:
     looks = {f"vpt, num_prompts={n}": look(n, s) for n, s in ((50, 0.7), (10, 0.3), (200, 0.9))}
     looks |= {f"cvpt, num_prompts={n}": look(n, 0.0) for n in (10, 200)}
-    figure = share_by_number(looks)
+    figure = prompt_share_by_number.draw(prompt_share_by_number.prepare(looks), looks)
     assert isinstance(figure, Figure)
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     assert list(lines["vpt"].get_xdata()) == [10, 50, 200]
@@ -87,13 +83,15 @@ def test_the_share_grows_along_a_line_for_each_method() -> None:
 
 def test_dead_groups_are_counted() -> None:
     assert never_chosen(np.array([0.0, 0.2])).tolist() == [True, False]
-    figure = usage({"tcpa": look(pool=True)})
+    trials = {"tcpa": look(pool=True)}
+    figure = prompt_usage.draw(prompt_usage.prepare(trials), trials)
     assert isinstance(figure, Figure)
     assert "3 of 9 never chosen" in figure.axes[0].get_title()
 
 
 def test_lines_along_the_blocks() -> None:
-    figure = by_block({"tcpa": look(), "no cls": look(cls=False)})
+    trials = {"tcpa": look(), "no cls": look(cls=False)}
+    figure = kept_and_rank.draw(kept_and_rank.prepare(trials), trials)
     assert isinstance(figure, Figure)
     first, second, third = (axes.get_ylabel() for axes in figure.axes)
     assert "CLS token keeps" in first and "image tokens keep" in second
