@@ -11,13 +11,14 @@ from pathlib import Path
 import matplotlib
 import pyarrow as pa
 
+from reports.columns import BOOL, INT, REAL, SCHEMA_VERSION, TEXT, Column
 from reports.draw import figures_of
 from reports.page.markup import frame_markdown
 from reports.parquet import write_table, write_text
 from reports.plots._inspected import POOLS, Array, Inspections
 from reports.plots.base import FORMATS, STYLE, save
 from reports.plots.prompt_usage import never_chosen
-from reports.tables import BOOL, INT, REAL, SCHEMA_VERSION, TEXT, Column, frame_of
+from reports.tables import frame_of, of_columns
 
 COLUMNS = (
     Column("label", TEXT, "trial, as in the figures"),
@@ -70,9 +71,8 @@ def write_inspection(trials: Inspections, study_dir: Path) -> list[str]:
 def inspection_table(trials: Inspections) -> pa.Table:
     """Rows of COLUMNS: a block of a trial by role."""
     rows = [row for label, found in trials.items() for row in _rows(label, found)]
-    arrays = [pa.array([row.get(c.name) for row in rows], c.dtype) for c in COLUMNS]
     about = {"tcpa.schema_version": str(SCHEMA_VERSION), "tcpa.table": "inspection"}
-    return pa.table(arrays, schema=pa.schema([c.arrow() for c in COLUMNS], about))
+    return of_columns(rows, COLUMNS, about)
 
 
 def _rows(label: str, found: Mapping[str, Array]) -> Iterator[dict[str, object]]:

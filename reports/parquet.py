@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from reports.tables import SCHEMA_VERSION
+from reports.columns import SCHEMA_VERSION
 from tcpa_core.errors import RecordError, StudyError
 
 

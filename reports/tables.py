@@ -1,238 +1,27 @@
-"""The tables of a report: their columns with unit and meaning, and records turned into them."""
+"""From records to the tables of a report, and what statistics ask of the table of trials."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from reports.records.journal import EPOCH_FIELDS, Records
+from reports.columns import (
+    BOOL,
+    COLUMNS,
+    EPOCH_COLUMNS,
+    INT,
+    REAL,
+    SCHEMA_VERSION,
+    SETTING,
+    TEXT,
+    TRIAL_COLUMNS,
+    Column,
+)
+from reports.records.journal import Records
 from reports.records.study import Study
 from spaces.selection import Ranking, Replicate, rank
-
-SCHEMA_VERSION = 4
-"""Raised whenever a column changes its name, type or meaning."""
-
-TEXT, INT, REAL, BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
-SETTING = "setting"
-"""Role of the columns of `trials` that are settings, in their metadata."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a table."""
-
-    name: str
-    dtype: pa.DataType
-    meaning: str
-    unit: str = ""
-    """ "" for names and counts, "fraction" for values in [0, 1]."""
-
-    def arrow(self) -> pa.Field:
-        return pa.field(
-            self.name, self.dtype, metadata={"meaning": self.meaning, "unit": self.unit}
-        )
-
-
-TRIAL_COLUMNS = (
-    Column("trial", TEXT, "number of the trial within its study, in the order planned"),
-    Column("status", TEXT, "planned, running, completed, pruned or failed"),
-    Column("reason", TEXT, "why it failed or was pruned"),
-    Column("left_out", TEXT, "why statistics do not use it; empty: they do"),
-    Column("origin", TEXT, "who proposed it: first_point, sampler, random, replicate or design"),
-    Column("digest", TEXT, "identity of everything that changes the result"),
-    Column("point", TEXT, "the digest without the seed; equal for replicates"),
-    Column("seed", INT, "replicate: initial values, batch order and augmentation"),
-    Column("val_accuracy", REAL, "on val, of the selected epoch", "fraction"),
-    Column("val_loss", REAL, "cross-entropy on val, of the selected epoch", "nat"),
-    Column("test_accuracy", REAL, "on test, of the selected epoch; empty: not read", "fraction"),
-    Column("test_loss", REAL, "cross-entropy on test, of the selected epoch", "nat"),
-    Column("best_epoch", INT, "epoch whose state was selected, from 1"),
-    Column("num_epochs", INT, "epochs trained"),
-    Column("num_trainable", INT, "trainable parameters, head included"),
-    Column("num_trainable_no_head", INT, "trainable parameters without the head"),
-    Column("flops_per_image", REAL, "forward of one image, multiply-add = 2", "FLOP"),
-    Column("train_flops_per_image", REAL, "of a training step, counted, per image", "FLOP"),
-    Column("activation_bytes_per_image", REAL, "kept between the passes, per image", "byte"),
-    Column("duration_s", REAL, "training time, divided among trials that shared the device", "s"),
-    Column("gpu_s", REAL, "duration_s where the device was a GPU, else 0", "s"),
-    Column("peak_memory_bytes", INT, "peak of the process or device", "byte"),
-    Column("device", TEXT, "where it ran"),
-    Column("warnings", TEXT, "JSON list of sentences that every use of the row has to say"),
-    Column("val_in_train", INT, "val images whose bytes are also a train image's"),
-    Column("test_in_train", INT, "test images whose bytes are also a train image's"),
-    Column("test_in_val", INT, "test images whose bytes are also a val image's"),
-    Column("two_labels", INT, "pictures of the data set that stand under two or more labels"),
-    Column("deviation", TEXT, "what differs from the protocol and methods it claims; empty: none"),
-    Column("cells", TEXT, "JSON list of the cells of a design that it counts for"),
-)
-_EPOCH_MEANINGS = {
-    "train_loss": ("mean over the epoch, method loss included", "nat"),
-    "ce_loss": ("mean cross-entropy over the epoch", "nat"),
-    "match_loss": ("weighted method loss", "nat"),
-    "val_loss": ("cross-entropy on val", "nat"),
-    "val_accuracy": ("on val", "fraction"),
-    "lr": ("learning rate of the last step", ""),
-    "duration_s": ("time of the epoch, divided among trials that shared the device", "s"),
-    "images_per_s": ("training images per second of duration_s", "1/s"),
-}
-EPOCH_COLUMNS = (
-    Column("trial", TEXT, "number of the trial"),
-    Column("epoch", INT, "epoch, from 1"),
-    *(Column(name, REAL, *_EPOCH_MEANINGS[name]) for name in EPOCH_FIELDS),
-)
-_DEVIATION = Column("deviation", TEXT, "of the level's trials, as in `trials`")
-ABLATION_COLUMNS = (
-    Column("factor", TEXT, "what is varied: a setting's path, components, leave_one_out, ..."),
-    Column("dataset", TEXT, "data set of a design that runs on several; empty: it has one"),
-    Column("level", TEXT, "its value"),
-    Column("order", INT, "place of the level in the design, from 0"),
-    Column("is_baseline", BOOL, "the level that others are compared with"),
-    Column("metric", TEXT, "column of `trials` that is summarised"),
-    Column("n", INT, "replicates (seeds) with a value"),
-    Column("missing", TEXT, "planned replicates without a value, each with the reason"),
-    Column("left_out", TEXT, "of a factorial: seeds and combinations that lack a run"),
-    Column("mean", REAL, "over the seeds, moved by `shift`", "fraction"),
-    Column("shift", REAL, "what the seeds that a level lacks are worth to the others", "fraction"),
-    Column("std", REAL, "sample standard deviation over the seeds", "fraction"),
-    Column("low", REAL, "Student's 95 % interval of the mean; none of equal values", "fraction"),
-    Column("high", REAL, "same", "fraction"),
-    Column("median", REAL, "over the seeds", "fraction"),
-    Column("median_low", REAL, "BCa 95 % interval of the median, from 20 seeds", "fraction"),
-    Column("median_high", REAL, "same", "fraction"),
-    Column("n_paired", INT, "seeds shared with the baseline"),
-    Column("diff", REAL, "mean paired difference to the baseline", "fraction"),
-    Column("diff_low", REAL, "95 % interval of it, the test's own; none if all equal", "fraction"),
-    Column("diff_high", REAL, "same", "fraction"),
-    Column("interval", TEXT, "kind of the difference's interval: student"),
-    Column("test", TEXT, "two-sided test against the baseline: paired t"),
-    Column("p", REAL, "of that test; none if all differences are equal"),
-    Column("p_holm", REAL, "p after Holm over the tests of `family_of`"),
-    Column("family", INT, "tests that Holm adjusted together"),
-    Column("family_of", TEXT, "whose tests these are, of this data set and metric"),
-    Column("dz", REAL, "paired Cohen's d: difference over the differences' standard deviation"),
-    Column("rank_biserial", REAL, "matched-pairs rank-biserial correlation, in [-1, 1]"),
-    Column("detectable", REAL, "smallest true difference seen with 80 % power at 5 %", "fraction"),
-    Column("aliases", TEXT, "effects that the fraction cannot tell from the factor's"),
-    Column("hint", TEXT, "interaction that the factor's differences depend on"),
-    _DEVIATION,
-    Column("trials", TEXT, "JSON list of the trials behind the row"),
-)  # fmt: skip
-EFFECT_COLUMNS = (
-    Column("dataset", TEXT, "data set of a design that runs on several; empty: it has one"),
-    Column("factor", TEXT, "a factor of a full or fractional factorial"),
-    Column("level", TEXT, "its level; compared with its baseline"),
-    Column("other", TEXT, "another factor"),
-    Column("other_level", TEXT, "its level; compared with its baseline"),
-    Column("metric", TEXT, "column of `trials` that is summarised"),
-    Column("aliases", TEXT, "interactions that the fraction cannot tell from this one"),
-    Column("n", INT, "seeds that have all runs of it"),
-    Column("effect", REAL, "how much one level changes the difference of the other", "fraction"),
-    Column("low", REAL, "95 % interval of it, the test's own; none if all equal", "fraction"),
-    Column("high", REAL, "same", "fraction"),
-    Column("interval", TEXT, "kind of the interval: student"),
-    Column("test", TEXT, "two-sided test against 0: paired t"),
-    Column("p", REAL, "of that test"),
-    Column("p_holm", REAL, "p after Holm over the tests of `family_of`"),
-    Column("family", INT, "tests that Holm adjusted together"),
-    Column("family_of", TEXT, "whose tests these are, of this data set and metric"),
-    Column("dz", REAL, "effect over its standard deviation over the seeds"),
-    Column("rank_biserial", REAL, "matched-pairs rank-biserial correlation, in [-1, 1]"),
-    Column("detectable", REAL, "smallest true effect seen with 80 % power at 5 %", "fraction"),
-)
-IMPORTANCE_COLUMNS = (
-    Column("axis", TEXT, "searched setting"),
-    Column("method", TEXT, "fanova or ped_anova"),
-    Column("metric", TEXT, "the objective that is explained"),
-    Column("importance", REAL, "share explained by the axis alone", "fraction"),
-    Column("low", REAL, "95 % bootstrap interval over points", "fraction"),
-    Column("high", REAL, "same", "fraction"),
-    Column("null_high", REAL, "95 % quantile of what a shuffled copy of it gets", "fraction"),
-    Column("is_distinct", BOOL, "low lies above null_high"),
-    Column("n", INT, "completed points in which the axis was active, replicates averaged"),
-)
-MARGINAL_COLUMNS = (
-    Column("axis", TEXT, "searched setting"),
-    Column("value", REAL, "its value; of words their place among the sorted ones"),
-    Column("label", TEXT, "the word; empty: a number"),
-    Column("metric", TEXT, "the objective"),
-    Column("mean", REAL, "objective there, mean over all other settings and the forest's trees"),
-    Column("low", REAL, "95 % of the trees, each grown on a bootstrap sample"),
-    Column("high", REAL, "same"),
-    Column("n", INT, "completed points in which the axis was active, replicates averaged"),
-)
-INTERACTION_COLUMNS = (
-    Column("axis", TEXT, "searched setting"),
-    Column("other", TEXT, "another one, active in the same trials"),
-    Column("metric", TEXT, "the objective that is explained"),
-    Column("importance", REAL, "share explained by both together and neither alone", "fraction"),
-    Column("low", REAL, "95 % bootstrap interval over points", "fraction"),
-    Column("high", REAL, "same", "fraction"),
-    Column("null_high", REAL, "95 % quantile of what it is where nothing interacts", "fraction"),
-    Column("is_distinct", BOOL, "low lies above null_high"),
-    Column("n", INT, "completed points in which both were active, replicates averaged"),
-    Column("grid", TEXT, "JSON of the largest ones: x, y, their labels, and the mean objective"),
-)
-SCORE_COLUMNS = (
-    Column("factor", TEXT, "methods, or the factor of a design that runs on several data sets"),
-    Column("level", TEXT, "method chain, as in 'vfpt + tcpa', or level of the factor"),
-    Column("is_baseline", BOOL, "the level that others are compared with"),
-    Column("dataset", TEXT, "data set"),
-    Column("metric", TEXT, "what is measured"),
-    Column("n", INT, "seeds"),
-    Column("mean", REAL, "over the seeds, as in `ablation`; of methods that of the best setting"),
-    Column("low", REAL, "Student's 95 % interval of the mean"),
-    Column("high", REAL, "same"),
-    Column("diff", REAL, "mean difference to the baseline, paired by seed"),
-    _DEVIATION,
-)
-RANK_COLUMNS = (
-    Column("factor", TEXT, "as in `scores`"),
-    Column("level", TEXT, "as in `scores`"),
-    Column("is_baseline", BOOL, "the level that others are compared with"),
-    Column("metric", TEXT, "what is ranked"),
-    Column("n", INT, "data sets that all levels have"),
-    Column("left_out", TEXT, "data sets that some level lacks"),
-    Column("mean", REAL, "over these data sets"),
-    Column("mean_rank", REAL, "over these data sets; 1 is best, ties share"),
-    Column("diff", REAL, "mean over these data sets of `diff` of `scores`"),
-    Column("diff_low", REAL, "95 % interval of it, the test's own; none below 6 data sets"),
-    Column("diff_high", REAL, "same"),
-    Column("interval", TEXT, "kind of that interval: wilcoxon"),
-    Column("p", REAL, "Wilcoxon's signed ranks against the baseline, two-sided"),
-    Column("p_holm", REAL, "p after Holm over the levels of the factor"),
-    Column("family", INT, "tests that Holm adjusted together"),
-    Column("rank_biserial", REAL, "matched-pairs rank-biserial correlation, in [-1, 1]"),
-    Column("friedman_p", REAL, "Friedman's test that all levels are equal"),
-    Column("critical_difference", REAL, "Nemenyi's, of mean ranks at 5 %"),
-    Column("not_worse_than", TEXT, "JSON list: levels not told apart by Wilcoxon after Holm"),
-    _DEVIATION,
-)
-GROUP_COLUMNS = (
-    Column("factor", TEXT, "as in `scores`"),
-    Column("level", TEXT, "as in `scores`"),
-    Column("metric", TEXT, "what is averaged"),
-    Column("group", TEXT, "natural, specialized, structured, mean of 19 tasks, mean of groups"),
-    Column("mean", REAL, "over the group's tasks, each a mean over seeds", "fraction"),
-    Column("n", INT, "tasks of the group with a value"),
-    Column("missing", TEXT, "tasks without one; a group with a gap has no mean"),
-    _DEVIATION,
-)
-COLUMNS: Mapping[str, tuple[Column, ...]] = {
-    "trials": TRIAL_COLUMNS,
-    "epochs": EPOCH_COLUMNS,
-    "ablation": ABLATION_COLUMNS,
-    "effects": EFFECT_COLUMNS,
-    "importance": IMPORTANCE_COLUMNS,
-    "marginals": MARGINAL_COLUMNS,
-    "interactions": INTERACTION_COLUMNS,
-    "scores": SCORE_COLUMNS,
-    "ranks": RANK_COLUMNS,
-    "groups": GROUP_COLUMNS,
-}
-"""Every table of a study."""
 
 
 def trial_table(records: Records) -> pa.Table:
@@ -260,13 +49,22 @@ def epoch_table(records: Records) -> pa.Table:
     return pa.table(records.epochs.columns, schema=schema)
 
 
-def table_of(rows: Iterable[Mapping[str, Any]], study: Study, name: str) -> pa.Table:
+def table_of(rows: Iterable[Mapping[str, object]], study: Study, name: str) -> pa.Table:
     """Table `name` with one row per mapping; absent keys are null."""
+    return of_columns(rows, COLUMNS[name], metadata(study, name))
+
+
+def of_columns(
+    rows: Iterable[Mapping[str, object]], columns: Sequence[Column], about: Mapping[str, str]
+) -> pa.Table:
+    """A table of these columns with one row per mapping; absent keys are null.
+
+    Args:
+        about: Metadata of the table.
+    """
     rows = list(rows)
-    arrays = [pa.array([row.get(c.name) for row in rows], c.dtype) for c in COLUMNS[name]]
-    return pa.table(
-        arrays, schema=pa.schema([c.arrow() for c in COLUMNS[name]], metadata(study, name))
-    )
+    arrays = [pa.array([row.get(c.name) for row in rows], c.dtype) for c in columns]
+    return pa.table(arrays, schema=pa.schema([c.arrow() for c in columns], about))
 
 
 def metadata(study: Study, table: str) -> dict[str, str]:
@@ -359,5 +157,5 @@ def _setting(values: Sequence[Any]) -> pa.Array:
     return pa.array([_as_text(value) for value in values], TEXT)
 
 
-def _as_text(value: Any) -> str | None:
+def _as_text(value: object) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from reports.columns import TRIAL_COLUMNS
 from reports.draw import Drawn
 from reports.frames import Frames
 from reports.labels import method_column, methods_label
@@ -26,7 +27,7 @@ from reports.page.level_tables import (
 from reports.parquet import write_text
 from reports.statistics.published_comparison import Published
 from reports.summary import ReportSummary
-from reports.tables import TRIAL_COLUMNS, varied
+from reports.tables import varied
 
 REPLAY = "tcpa replay {study} {trial}"
 """The command that runs a trial again."""

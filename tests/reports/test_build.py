@@ -15,8 +15,8 @@ import yaml
 import reports
 from reports import plots
 from reports.build import build_report
+from reports.columns import COLUMNS
 from reports.records.journal import load_journal
-from reports.tables import COLUMNS
 from tcpa_core import plugins
 from tcpa_core.errors import RecordError, StudyError
 from tcpa_core.record.events import encode_line
