@@ -14,20 +14,18 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 
 from reports.records.journal import (
-    EPOCH_FIELDS,
     EPOCH_SCHEMA,
-    RESULT_FIELDS,
     Records,
     in_order,
     note_replaced,
 )
 from reports.records.study import Study
 from tcpa_core.errors import RecordError, StudyError
+from tcpa_core.record import mirror_schema as mirror
 from tcpa_core.record.values import TrialResult
 
-SELECTED = {"selected_val_accuracy": "val_accuracy", "selected_val_loss": "val_loss",
-            "total_duration_s": "duration_s"}  # fmt: skip
-"""Final values whose plain names are those of the per-epoch series."""
+_FIELDS = {metric: name for name, metric in mirror.FINAL_METRICS.items()}
+"""Fields of TrialResult by the metric that has them."""
 _WHOLE = {f.name for f in fields(TrialResult) if "int" in str(f.type)}
 _PAGE = 1000
 
@@ -54,10 +52,10 @@ def load_mlflow(tracking_uri: str, study: str, study_id: str | None = None) -> R
     of_trials = [
         run
         for run in _runs(client, [parent.info.experiment_id])
-        if "tcpa.trial" in run.data.tags and _owner(run) == _owner(parent)
+        if mirror.TRIAL in run.data.tags and _owner(run) == _owner(parent)
     ]
-    for run in sorted(of_trials, key=lambda run: str(run.data.tags["tcpa.trial"])):
-        name = run.data.tags["tcpa.trial"]
+    for run in sorted(of_trials, key=lambda run: str(run.data.tags[mirror.TRIAL])):
+        name = run.data.tags[mirror.TRIAL]
         history = {k: client.get_metric_history(run.info.run_id, k) for k in run.data.metrics}
         trials[name] = _trial(client, run, history)
         rows += _epochs(name, history)
@@ -78,8 +76,8 @@ def _is_absent(tracking_uri: str) -> bool:
 def _chosen(client: MlflowClient, study: str, study_id: str | None) -> Run:
     """The own run of the study of that name, and of that id where several bear the name."""
     names = {one.experiment_id: one.name for one in client.search_experiments()}
-    found = _runs(client, list(names), "tags.`tcpa.kind` = 'study'")
-    found = [run for run in found if run.data.tags.get("tcpa.study") == study]
+    found = _runs(client, list(names), f"tags.`{mirror.KIND}` = '{mirror.OF_STUDY}'")
+    found = [run for run in found if run.data.tags.get(mirror.STUDY) == study]
     fitting = [run for run in found if study_id in (None, _owner(run))]
     if not found:
         raise StudyError(
@@ -95,14 +93,14 @@ def _chosen(client: MlflowClient, study: str, study_id: str | None) -> Run:
 
 
 def _described(run: Run, experiment: str) -> str:
-    made = run.data.tags.get("tcpa.created", "by an earlier version")
+    made = run.data.tags.get(mirror.CREATED, "by an earlier version")
     name = repr(_owner(run) or "without an id until 'tcpa sync' has run again")
     return f"{name} (made {made}, experiment {experiment!r})"
 
 
 def _owner(run: Run) -> str | None:
     """Id of the study that a run is of; None: an earlier version wrote none."""
-    return run.data.tags.get("tcpa.study_id")
+    return run.data.tags.get(mirror.STUDY_ID)
 
 
 def _runs(client: MlflowClient, experiments: list[str], key: str = "") -> list[Run]:
@@ -117,31 +115,31 @@ def _runs(client: MlflowClient, experiments: list[str], key: str = "") -> list[R
 
 
 def _study(client: MlflowClient, parent: Run) -> Study:
-    if "study.yaml" not in {a.path for a in client.list_artifacts(parent.info.run_id)}:
+    if mirror.STUDY_FILE not in {a.path for a in client.list_artifacts(parent.info.run_id)}:
         raise RecordError(
             "the study's run in MLflow lacks study.yaml (an older version mirrored it); run "
             "'tcpa sync' again."
         )
     with tempfile.TemporaryDirectory() as folder:
-        path = client.download_artifacts(parent.info.run_id, "study.yaml", folder)
+        path = client.download_artifacts(parent.info.run_id, mirror.STUDY_FILE, folder)
         return Study.read(Path(path).parent)
 
 
 def _trial(client: MlflowClient, run: Run, history: Mapping[str, list[Metric]]) -> dict[str, Any]:
     tags = run.data.tags
-    trial: dict[str, Any] = {"trial": tags["tcpa.trial"], "status": "planned"}
+    trial: dict[str, Any] = {"trial": tags[mirror.TRIAL], "status": "planned"}
     try:
         trial |= {
             "params": _params(client, run),
-            "digest": tags["tcpa.digest"],
-            "point": tags["tcpa.point"],
-            "seed": int(tags["tcpa.seed"]),
-            "labels": json.loads(tags["tcpa.labels"]),
-            "origin": tags["tcpa.origin"],
-            "deviation": json.loads(tags.get("tcpa.deviation", "[]")),
+            "digest": tags[mirror.DIGEST],
+            "point": tags[mirror.POINT],
+            "seed": int(tags[mirror.SEED]),
+            "labels": json.loads(tags[mirror.LABELS]),
+            "origin": tags[mirror.ORIGIN],
+            "deviation": json.loads(tags.get(mirror.DEVIATION, "[]")),
         }
-        started = json.loads(tags.get("tcpa.started", "null"))
-        result = json.loads(tags.get("tcpa.result", "null"))
+        started = json.loads(tags.get(mirror.STARTED, "null"))
+        result = json.loads(tags.get(mirror.RESULT, "null"))
         if started:
             trial.update(status="running", device=started["device"])
         if result and not (started and (started["t"] or 0) > (result.get("t") or 0)):
@@ -158,12 +156,12 @@ def _result(
     tags: Mapping[str, str], result: Mapping[str, Any], history: Mapping[str, list[Metric]]
 ) -> dict[str, Any]:
     """Fields of TrialResult from the metrics at step 0 and the tags."""
-    found: dict[str, Any] = {"status": tags["tcpa.status"], "reason": tags.get("tcpa.reason", "")}
+    found: dict[str, Any] = {"status": tags[mirror.STATUS], "reason": tags.get(mirror.REASON, "")}
     found |= {key: result[key] for key in ("device", "warnings") if key in result}
     for key, metrics in history.items():
-        name = SELECTED.get(key, key)
+        name = _FIELDS.get(key)
         at_end = [m for m in metrics if m.step == 0]
-        if name in RESULT_FIELDS and at_end:
+        if name is not None and at_end:
             value = max(at_end, key=lambda m: m.timestamp).value
             found[name] = int(value) if name in _WHOLE else value
     return found
@@ -172,7 +170,7 @@ def _result(
 def _epochs(trial: str, history: Mapping[str, list[Metric]]) -> list[dict[str, Any]]:
     """One row per report of an epoch, in the order reported."""
     rows: dict[tuple[int, int], dict[str, Any]] = {}
-    for key in EPOCH_FIELDS:
+    for key in mirror.EPOCH_METRICS:
         for metric in history.get(key, []):
             if metric.step > 0:
                 at = (metric.timestamp, metric.step)
@@ -184,8 +182,8 @@ def _epochs(trial: str, history: Mapping[str, list[Metric]]) -> list[dict[str, A
 def _params(client: MlflowClient, run: Run) -> dict[str, Any]:
     """Settings by dotted path; a tag holds 5,000 characters, longer ones are in the artifact."""
     try:
-        return dict(json.loads(run.data.tags["tcpa.params"]))
+        return dict(json.loads(run.data.tags[mirror.PARAMS]))
     except ValueError:
         with tempfile.TemporaryDirectory() as folder:
-            path = client.download_artifacts(run.info.run_id, "config.json", folder)
+            path = client.download_artifacts(run.info.run_id, mirror.CONFIG_FILE, folder)
             return dict(json.loads(Path(path).read_text(encoding="utf-8")))

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ from search.tracking.secrets import hide
 from spaces.reader import read_stored
 from spaces.selection import Results
 from tcpa_core.errors import TcpaError
+from tcpa_core.record import mirror_schema as mirror
 from tcpa_core.record.events import FINAL_KINDS, read_journal
-from tcpa_core.record.values import EpochReport, TrialResult
 
 MAX_VALUE = 6000
 """Characters of a parameter's value."""
@@ -39,17 +39,6 @@ MAX_TAG = 5000
 """Characters of a tag's value."""
 PAGE = 1000
 """Runs that one search returns."""
-
-EPOCH_METRICS = tuple(f.name for f in fields(EpochReport) if f.name != "epoch")
-FINAL_METRICS = tuple(
-    f.name
-    for f in fields(TrialResult)
-    if f.name
-    not in ("status", "reason", "device", "warnings", "duration_s", "val_loss", "val_accuracy")
-)
-SELECTED = {"val_accuracy": "selected_val_accuracy", "val_loss": "selected_val_loss",
-            "duration_s": "total_duration_s"}  # fmt: skip
-"""Final values whose plain names are those of the per-epoch series."""
 
 _RUNS_FIRST = {"mlflow.experimentKind": "custom_model_development"}
 """Makes MLflow's pages open on the runs instead of on traces of language models."""
@@ -171,7 +160,7 @@ class RunWriter:
         best = self._results.ranking().selected if self._results else None
         if self._results and best:
             found = f"{self._results.objective.metric} {best.text()}"
-            tags = {"tcpa.selected": ", ".join(best.trials), "tcpa.selected_value": found}
+            tags = {mirror.SELECTED: ", ".join(best.trials), mirror.SELECTED_VALUE: found}
             self._client.log_batch(
                 self._parent, tags=[RunTag(key, value[:MAX_TAG]) for key, value in tags.items()]
             )
@@ -217,17 +206,17 @@ class RunWriter:
         params = planned["params"]
         chain = "+".join(params["methods"])
         all_tags = {
-            "tcpa.study": self._study_dir.name,
-            "tcpa.study_id": self._id,
-            "tcpa.trial": trial,
-            "tcpa.digest": planned["digest"],
-            "tcpa.point": planned["point"],
-            "tcpa.seed": str(planned["seed"]),
-            "tcpa.methods": chain,
-            "tcpa.origin": planned["origin"],
-            "tcpa.labels": json.dumps(planned["labels"])[:MAX_TAG],
-            "tcpa.deviation": json.dumps(planned.get("deviation", []))[:MAX_TAG],
-            "tcpa.params": json.dumps(params)[:MAX_TAG],
+            mirror.STUDY: self._study_dir.name,
+            mirror.STUDY_ID: self._id,
+            mirror.TRIAL: trial,
+            mirror.DIGEST: planned["digest"],
+            mirror.POINT: planned["point"],
+            mirror.SEED: str(planned["seed"]),
+            mirror.METHODS: chain,
+            mirror.ORIGIN: planned["origin"],
+            mirror.LABELS: json.dumps(planned["labels"])[:MAX_TAG],
+            mirror.DEVIATION: json.dumps(planned.get("deviation", []))[:MAX_TAG],
+            mirror.PARAMS: json.dumps(params)[:MAX_TAG],
             "mlflow.parentRunId": self._parent,
             **tags,
         }
@@ -241,7 +230,7 @@ class RunWriter:
 
     def _find(self, trial: str) -> _Run | None:
         """The run of a trial that this writer does not know."""
-        found = self._search(f"tags.`tcpa.trial` = '{trial}'", max_results=1)
+        found = self._search(f"tags.`{mirror.TRIAL}` = '{trial}'", max_results=1)
         return _known(found[0]) if found else None
 
     def _missing(self, run: _Run, metrics: Sequence[Metric]) -> list[Metric]:
@@ -264,7 +253,7 @@ class RunWriter:
         files = get_artifact_repository(run.artifacts, tracking_uri=self._uri)
         if params:
             with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "config.json"
+                path = Path(folder) / mirror.CONFIG_FILE
                 path.write_text(json.dumps(params, indent=2), encoding="utf-8")
                 files.log_artifact(str(path))
         if has_state:
@@ -282,9 +271,9 @@ class RunWriter:
     def _own_run(self) -> str:
         """The study's own run, which the runs of its trials are children of."""
         name = self._study_dir.name
-        tags = {"tcpa.study": name, "tcpa.study_id": self._id, "tcpa.created": self._created,
-                "tcpa.kind": "study"}  # fmt: skip
-        found = self._search("tags.`tcpa.kind` = 'study'", max_results=1)
+        tags = {mirror.STUDY: name, mirror.STUDY_ID: self._id, mirror.CREATED: self._created,
+                mirror.KIND: mirror.OF_STUDY}  # fmt: skip
+        found = self._search(f"tags.`{mirror.KIND}` = '{mirror.OF_STUDY}'", max_results=1)
         if found:
             run = found[0]
             self._client.update_run(run.info.run_id, status="RUNNING", name=name)
@@ -301,12 +290,17 @@ class RunWriter:
         """Learn which runs of ours there are, and delete those that a lost answer left twice."""
         kept: dict[str, tuple[int, Run]] = {}
         for run in _pages(self._search):
-            trial = run.data.tags.get("tcpa.trial")
+            trial = run.data.tags.get(mirror.TRIAL)
             if trial is None:
-                if run.data.tags.get("tcpa.kind") == "study" and run.info.run_id != self._parent:
+                if (
+                    run.data.tags.get(mirror.KIND) == mirror.OF_STUDY
+                    and run.info.run_id != self._parent
+                ):
                     self._client.delete_run(run.info.run_id)
                 continue
-            holds = int(run.data.tags.get("tcpa.n", -1)) if run.info.status in _ENDED else -1
+            holds = (
+                int(run.data.tags.get(mirror.LAST_EVENT, -1)) if run.info.status in _ENDED else -1
+            )
             ours = self._runs.get(trial)
             before = kept.get(trial)
             if before is None:
@@ -324,7 +318,7 @@ class RunWriter:
 
     def _search(self, key: str = "", **options: Any) -> PagedList[Run]:
         """Runs of this study alone, whoever else has runs in its experiment."""
-        ours = f"tags.`tcpa.study_id` = '{self._id}'"
+        ours = f"tags.`{mirror.STUDY_ID}` = '{self._id}'"
         key = f"{ours} and {key}" if key else ours
         return self._client.search_runs([self._experiment], key, **options)
 
@@ -336,14 +330,14 @@ class RunWriter:
             self._warn(f"MLflow has another study of this name; this one is mirrored as {name!r}.")
         if found is None:
             location = f"{artifact_root.resolve().as_uri()}/{name}" if artifact_root else None
-            tags = {**_RUNS_FIRST, "tcpa.study_id": self._id}
+            tags = {**_RUNS_FIRST, mirror.STUDY_ID: self._id}
             return str(self._client.create_experiment(name, location, tags))
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
     def _experiment_of(self, mark: str) -> Experiment | None:
-        key = f"tags.`tcpa.study_id` = '{mark}'"
+        key = f"tags.`{mirror.STUDY_ID}` = '{mark}'"
         found = self._client.search_experiments(ViewType.ALL, max_results=1, filter_string=key)
         return found[0] if found else None
 
@@ -370,10 +364,12 @@ class RunWriter:
         }
         for run in _pages(partial(self._client.search_runs, [old.experiment_id])):
             tags = run.data.tags
-            trial = tags.get("tcpa.trial"), tags.get("tcpa.digest"), run.info.start_time
-            if "tcpa.study_id" not in tags and (trial in ours or tags.get("tcpa.kind") == "study"):
-                self._client.set_tag(run.info.run_id, "tcpa.study_id", self._id)
-        self._client.set_experiment_tag(old.experiment_id, "tcpa.study_id", self._id)
+            trial = tags.get(mirror.TRIAL), tags.get(mirror.DIGEST), run.info.start_time
+            if mirror.STUDY_ID not in tags and (
+                trial in ours or tags.get(mirror.KIND) == mirror.OF_STUDY
+            ):
+                self._client.set_tag(run.info.run_id, mirror.STUDY_ID, self._id)
+        self._client.set_experiment_tag(old.experiment_id, mirror.STUDY_ID, self._id)
         return old
 
 
@@ -441,13 +437,12 @@ def _metrics(event: Event) -> list[Metric]:
     kind, stamp = event["kind"], _milliseconds(event)
     if kind == "epoch":
         step = int(event["epoch"])
-        return [Metric(k, float(event[k]), stamp, step) for k in EPOCH_METRICS if k in event]
+        return [Metric(k, float(event[k]), stamp, step) for k in mirror.EPOCH_METRICS if k in event]
     if kind != "tested" and kind not in FINAL_KINDS:
         return []
-    named = {k: k for k in FINAL_METRICS} | SELECTED
     return [
         Metric(name, float(event[key]), stamp, 0)
-        for key, name in named.items()
+        for key, name in mirror.FINAL_METRICS.items()
         if isinstance(event.get(key), int | float)
     ]
 
@@ -458,16 +453,16 @@ def _tags(group: Iterable[Event]) -> dict[str, str]:
     for event in group:
         if event["kind"] == "started":
             about = {"device": event.get("device"), "t": event.get("t")}
-            tags["tcpa.started"] = json.dumps(about)
+            tags[mirror.STARTED] = json.dumps(about)
             if "preprocessing" in event:
-                tags["tcpa.preprocessing"] = json.dumps(event["preprocessing"])[:MAX_TAG]
+                tags[mirror.PREPROCESSING] = json.dumps(event["preprocessing"])[:MAX_TAG]
         elif event["kind"] in FINAL_KINDS:
             kept = ("device", "warnings", "source_study", "source_trial", "t")
             beside = {key: event[key] for key in kept if key in event}
-            tags["tcpa.status"] = event["status"]
-            tags["tcpa.result"] = json.dumps(beside)[:MAX_TAG]
+            tags[mirror.STATUS] = event["status"]
+            tags[mirror.RESULT] = json.dumps(beside)[:MAX_TAG]
             if event.get("reason"):
-                tags["tcpa.reason"] = event["reason"][:MAX_TAG]
+                tags[mirror.REASON] = event["reason"][:MAX_TAG]
         if event["kind"] == "tested" or event["kind"] in FINAL_KINDS:
-            tags["tcpa.n"] = str(event["n"])
+            tags[mirror.LAST_EVENT] = str(event["n"])
     return tags

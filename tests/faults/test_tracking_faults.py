@@ -16,8 +16,8 @@ from mlflow import MlflowClient
 from benchmarks.postgresql import PostgreSQL
 from search.study.folder import Journal
 from search.tracking.mirror import Mirror, sync
-from search.tracking.run_writer import EPOCH_METRICS, FINAL_METRICS, SELECTED
 from tcpa_core.record.events import FINAL_KINDS, read_journal
+from tcpa_core.record.mirror_schema import EPOCH_METRICS, FINAL_METRICS
 from tcpa_core.record.values import EpochReport, TrialResult
 from tests.faults.servers import MlflowServer, Mood, Proxy
 
@@ -132,10 +132,9 @@ def _expected(study: Path) -> dict[str, tuple[dict[str, str], str, Points]]:
             points[trial] += [(k, event["epoch"], stamp, event[k]) for k in EPOCH_METRICS]
         elif event["kind"] in (*FINAL_KINDS, "tested"):
             status.setdefault(trial, event["kind"])
-            named = {k: k for k in FINAL_METRICS} | SELECTED
             points[trial] += [
                 (name, 0, stamp, float(event[k]))
-                for k, name in named.items()
+                for k, name in FINAL_METRICS.items()
                 if event.get(k) is not None
             ]
     return {trial: (params[trial], status[trial], points[trial]) for trial in params}

@@ -1,0 +1,68 @@
+"""Names under which MLflow holds a study: what the mirror writes, reports read back.
+
+A study has a run of its own, and one run for each trial as its child. What is a number of a trial
+is a metric: of an epoch at that step, of the outcome at step 0. All else is a tag, lists and
+mappings as JSON.
+"""
+
+from dataclasses import fields
+
+from tcpa_core.record.values import EpochReport, TrialResult
+
+# Tags of both kinds of runs, and of the study's experiment.
+STUDY = "tcpa.study"
+"""Name of the study."""
+STUDY_ID = "tcpa.study_id"
+"""`id` of its study.yaml: names repeat, this does not."""
+
+# Tags of the study's own run.
+KIND = "tcpa.kind"
+OF_STUDY = "study"
+"""What KIND is there; runs of trials have no such tag."""
+CREATED = "tcpa.created"
+SELECTED = "tcpa.selected"
+"""Trials of the selected point."""
+SELECTED_VALUE = "tcpa.selected_value"
+
+# Tags of a trial's run, written when it is planned ...
+TRIAL = "tcpa.trial"
+DIGEST = "tcpa.digest"
+POINT = "tcpa.point"
+SEED = "tcpa.seed"
+METHODS = "tcpa.methods"
+ORIGIN = "tcpa.origin"
+LABELS = "tcpa.labels"
+DEVIATION = "tcpa.deviation"
+PARAMS = "tcpa.params"
+"""Settings by dotted path; where MLflow's limit cuts the text off, CONFIG_FILE has them whole."""
+
+# ... and as it goes on.
+STARTED = "tcpa.started"
+"""Device and time of the last start."""
+PREPROCESSING = "tcpa.preprocessing"
+STATUS = "tcpa.status"
+REASON = "tcpa.reason"
+RESULT = "tcpa.result"
+"""Fields of the final event that are no numbers, and its time."""
+LAST_EVENT = "tcpa.n"
+"""Number of the last journal event that the run holds, written when a trial has ended."""
+
+STUDY_FILE = "study.yaml"
+"""Artifact of the study's own run."""
+CONFIG_FILE = "config.json"
+"""Artifact of a trial's run: its settings."""
+
+EPOCH_METRICS = tuple(f.name for f in fields(EpochReport) if f.name != "epoch")
+"""Metrics of an epoch, at its step; named as in EpochReport."""
+_RENAMED = {
+    "val_accuracy": "selected_val_accuracy",
+    "val_loss": "selected_val_loss",
+    "duration_s": "total_duration_s",
+}
+"""Outcomes whose plain names are those of the metrics of epochs."""
+_TEXTS = ("status", "reason", "device", "warnings")
+FINAL_METRICS = {
+    **{f.name: f.name for f in fields(TrialResult) if f.name not in (*_TEXTS, *_RENAMED)},
+    **_RENAMED,
+}
+"""Metrics of the outcome, at step 0, by field of TrialResult."""
