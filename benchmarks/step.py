@@ -20,7 +20,8 @@ from tcpa_core.config import BackboneConfig, TrialConfig
 from tcpa_core.methods.base import Step
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
-from tcpa_core.model.pack_model import PackModel, init_member_state
+from tcpa_core.model.member_tensors import init_member_state
+from tcpa_core.model.pack_model import PackModel
 from tcpa_core.streams import Stream
 
 CLASSES = 100
@@ -79,7 +80,7 @@ class Pair:
         """Forward and backward, with gradients dropped first."""
 
         def run() -> None:
-            for tensor in (*self.state.values(), *self.model.stacked().values()):
+            for tensor in (*self.state.values(), *self.model.tensors.trainable().values()):
                 tensor.grad = None
             loss().backward()
 
@@ -94,7 +95,7 @@ class Pair:
         self.train(lambda: self.literal() + self.ours())()
         losses = [self.literal().item(), self.ours().item()]
         worst = abs(losses[0] - losses[1]) / abs(losses[0])
-        stacked = self.model.stacked()
+        stacked = self.model.tensors.trainable()
         for name, tensor in self.state.items():
             assert tensor.grad is not None
             found = stacked[name].grad

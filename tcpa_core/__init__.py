@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tcpa_core.config import TrialConfig
-    from tcpa_core.model.pack_model import build_model
+    from tcpa_core.model.single_model import build_model
     from tcpa_core.record.values import EpochReport, TrialResult
     from tcpa_core.training.run_trial import load_trained, run_trial
 
@@ -27,7 +27,7 @@ _HOME = {
     "TrialConfig": "config",
     "EpochReport": "record.values",
     "TrialResult": "record.values",
-    "build_model": "model.pack_model",
+    "build_model": "model.single_model",
     "load_trained": "training.run_trial",
     "run_trial": "training.run_trial",
 }

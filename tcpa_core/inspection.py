@@ -24,7 +24,7 @@ from tcpa_core.methods.base import Method, Pass, Step
 from tcpa_core.model.attention import PromptKeys
 from tcpa_core.model.backbone import TokenLayout
 from tcpa_core.model.blocks import keys_values, queries
-from tcpa_core.model.pack_model import SingleModel
+from tcpa_core.model.single_model import SingleModel
 from tcpa_core.training.pack import load_trial_data
 from tcpa_core.training.run_trial import load_trained
 

@@ -50,7 +50,7 @@ def training_costs(model: PackModel, inputs: Tensor, *, cached: bool) -> Trainin
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             output = model.forward_trained(inputs, step) if cached else model(inputs, step)
             loss = _loss(output)
-        torch.autograd.grad(loss, list(model.stacked().values()), allow_unused=True)
+        torch.autograd.grad(loss, list(model.tensors.trainable().values()), allow_unused=True)
     return TrainingCosts(counter.get_total_flops() / SAMPLES, sum(kept.values()) / SAMPLES)
 
 

@@ -28,8 +28,9 @@ from tcpa_core.data.base import Progress, load_dataset
 from tcpa_core.errors import CheckpointError, ConfigError
 from tcpa_core.methods.base import BatchPart, FitData, MemberState, Step, Trainer
 from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.member_tensors import init_member_state
 from tcpa_core.model.noise import has_noise
-from tcpa_core.model.pack_model import ModelOutput, PackModel, init_member_state
+from tcpa_core.model.pack_model import ModelOutput, PackModel
 from tcpa_core.record.values import EpochReport, TrialResult
 from tcpa_core.streams import Stream
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
@@ -220,7 +221,7 @@ class Pack:
                 self._assembled = []
                 outcomes.append(_diverged_after(member, total, val_loss[m]))
                 continue
-            member.state = _to_cpu(model.member_state(m))
+            member.state = _to_cpu(model.tensors.state(m))
             member.moments = optimizer.moments(m)
             member.epoch += 1
             member.step += len(losses)
@@ -300,7 +301,7 @@ class Pack:
     ) -> TrialResult:
         """What the member leaves behind; `test` is (loss, accuracy) of the selected state."""
         model = self._build([member])
-        total, without_head = model.num_trainable(0)
+        total, without_head = model.tensors.num_trainable(0)
         costs = self._costs(model)
         best = member.selected
         return TrialResult(
@@ -335,7 +336,7 @@ class Pack:
     def _counted_costs(self, model: PackModel) -> TrainingCosts:
         """Costs of a training step of a pack of one; counted once per set of shapes."""
         config = model.configs[0]
-        shapes = tuple((name, spec.shape) for name, spec in model.member_specs(0).items())
+        shapes = tuple((name, spec.shape) for name, spec in model.tensors.specs[0].items())
         key = (*pack_key(config), shapes, tuple(config.method_settings.values()))
         if key not in self._counted:
             cached = model.first_block > 0 and not _changes_images([config])
@@ -420,10 +421,10 @@ class Pack:
 
     def _optimizer_of(self, members: Sequence[Member], model: PackModel) -> PackOptimizer:
         return PackOptimizer(
-            model.stacked(),
+            model.tensors.trainable(),
             [m.config.optim for m in members],
             [m.moments for m in members],
-            [model.member_specs(i) for i in range(len(members))],
+            [model.tensors.specs[i] for i in range(len(members))],
             [m.step - m.stage_step for m in members],
         )
 
@@ -473,7 +474,7 @@ class Pack:
         """
         model = self._build([member])
         optimizer = self._optimizer_of([member], model)
-        tensors = model.tensors()
+        tensors = model.tensors.stacked
         wanted = [tensors[name].requires_grad_() for name in names]
         stream = Stream(member.config.seed)
         order = torch.randperm(

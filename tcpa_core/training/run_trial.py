@@ -10,7 +10,7 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import CheckpointError
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.moved_weights import backbone_of
-from tcpa_core.model.pack_model import SingleModel, build_model
+from tcpa_core.model.single_model import SingleModel, build_model
 from tcpa_core.record.values import EpochReport, TrialResult
 from tcpa_core.training.checkpoint import load_checkpoint
 from tcpa_core.training.pack import Diverged, Pack, load_trial_data

@@ -37,7 +37,7 @@ def gradients(config: TrialConfig, cuts: list[int]) -> dict[str, torch.Tensor]:
     labels = torch.arange(SAMPLES) % NUM_CLASSES
     targets = torch.nn.functional.one_hot(labels, NUM_CLASSES)[None].float()
     step = Step(training=True, epochs=(0,), steps=(3,), streams=(Stream(config.seed),))
-    stacked = model.stacked()
+    stacked = model.tensors.trainable()
     for start, stop in zip([0, *cuts], [*cuts, SAMPLES], strict=True):
         rows = slice(start, stop)
         at = replace(step, part=BatchPart(rows, SAMPLES)) if cuts else step

@@ -14,7 +14,7 @@ from tcpa_core.chain import check_chain
 from tcpa_core.config import METHODS, BackboneConfig
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
-from tcpa_core.model.pack_model import member_specs
+from tcpa_core.model.member_tensors import member_specs
 from tcpa_core.protocols.base import departures, protocol_names
 from tests.spaces.trials import RandomTrial
 

@@ -11,13 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import FitData, MemberState, Step
 from tcpa_core.model.backbone import Backbone
-from tcpa_core.model.pack_model import (
-    ModelOutput,
-    PackModel,
-    build_model,
-    init_member_state,
-    member_specs,
-)
+from tcpa_core.model.member_tensors import init_member_state, member_specs
+from tcpa_core.model.pack_model import ModelOutput, PackModel
+from tcpa_core.model.single_model import build_model
 from tcpa_core.streams import Stream
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, training_step
 
@@ -64,8 +60,8 @@ def equals_literal(kind: str, config: TrialConfig, mode: str, literal: Literal) 
     x = images(backbone, samples=2)
     pack = PackModel(backbone, [config], NUM_CLASSES, [fitted(backbone, config)])
     shake(pack)
-    state = {k: v.requires_grad_() for k, v in pack.member_state(0).items()}
-    trained = {k: v for k, v in state.items() if k in pack.stacked()}
+    state = {k: v.requires_grad_() for k, v in pack.tensors.state(0).items()}
+    trained = {k: v for k, v in state.items() if k in pack.tensors.trainable()}
     reference = literal(backbone, config, state, x[0], step)
     grads = torch.autograd.grad(reference, list(trained.values()), materialize_grads=True)
     output = pack(x, step)
@@ -73,17 +69,17 @@ def equals_literal(kind: str, config: TrialConfig, mode: str, literal: Literal) 
     loss.backward()
     close(loss, reference)
     for key, expected in zip(trained, grads, strict=True):
-        grad = pack.stacked()[key].grad
+        grad = pack.tensors.trainable()[key].grad
         close(torch.zeros_like(expected) if grad is None else grad[0], expected)
     assert all(parameter.grad is None for parameter in backbone.parameters())
 
 
 def shake(pack: PackModel) -> None:
     """Move all trained tensors away from where they start, padding excepted."""
-    for key, parameter in pack.stacked().items():
+    for key, parameter in pack.tensors.trainable().items():
         generator = torch.Generator().manual_seed(len(key))
         for m in range(pack.num_members):
-            region = (m, *(slice(0, n) for n in pack.member_specs(m)[key].shape))
+            region = (m, *(slice(0, n) for n in pack.tensors.specs[m][key].shape))
             size = parameter.data[region].shape
             noise = torch.randn(size, generator=generator, dtype=torch.float64)
             parameter.data[region] += 0.1 * noise.to(parameter.dtype)
@@ -100,11 +96,11 @@ def members_equal_solo(
     shake(pack)
     output, grads = _run(pack, x, step_of(configs, mode))
     for m, config in enumerate(configs):
-        solo = PackModel(backbone, [config], NUM_CLASSES, [pack.member_state(m)])
+        solo = PackModel(backbone, [config], NUM_CLASSES, [pack.tensors.state(m)])
         alone, alone_grads = _run(solo, x[m : m + 1], step_of([config], mode))
         close(output.logits[m], alone.logits[0], 1e-12)
         close(output.penalty[m], alone.penalty[0], 1e-12)
-        for key, spec in pack.member_specs(m).items():
+        for key, spec in pack.tensors.specs[m].items():
             if key in grads:
                 region = tuple(slice(0, n) for n in spec.shape)
                 close(grads[key][m][region], alone_grads[key][0], 1e-11)
@@ -118,7 +114,7 @@ def _run(pack: PackModel, x: Tensor, step: Step) -> tuple[ModelOutput, dict[str,
     parts = [(1.0, output.logits), *output.side_logits]
     total = sum(share * logits.square().mean((1, 2)) for share, logits in parts) + output.penalty
     total.sum().backward()
-    return output, {k: p.grad for k, p in pack.stacked().items() if p.grad is not None}
+    return output, {k: p.grad for k, p in pack.tensors.trainable().items() if p.grad is not None}
 
 
 def is_backbone_and_head(config: TrialConfig, kind: str) -> None:
@@ -126,7 +122,7 @@ def is_backbone_and_head(config: TrialConfig, kind: str) -> None:
     backbone = tiny_backbone(kind, dtype=torch.float32)
     model = build_model(config, num_classes=NUM_CLASSES, backbone=backbone).eval()
     x = images(backbone, samples=3)[0]
-    state, vit = model.pack.member_state(0), backbone.vit
+    state, vit = model.pack.tensors.state(0), backbone.vit
     assert all(name.startswith("head") for name in state)
     vit.reset_classifier(NUM_CLASSES)
     vit.head.load_state_dict({"weight": state["head.weight"], "bias": state["head.bias"]})

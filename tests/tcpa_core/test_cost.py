@@ -92,7 +92,7 @@ def test_nothing_is_kept_below_the_first_prompt(backbone: Backbone) -> None:
     with torch.no_grad():
         tokens = backbone.embed(pair.images)
     assert not tokens.requires_grad
-    for name, stacked in pair.model.stacked().items():
+    for name, stacked in pair.model.tensors.trainable().items():
         stacked.requires_grad_("head" in name)
     owned = [*backbone.parameters(), pair.images]
     features = layout_size(backbone)

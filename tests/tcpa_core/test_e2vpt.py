@@ -15,7 +15,9 @@ from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import MemberState, Step
 from tcpa_core.model.attention import Backend
 from tcpa_core.model.backbone import Backbone
-from tcpa_core.model.pack_model import PackModel, build_model, init_member_state
+from tcpa_core.model.member_tensors import init_member_state
+from tcpa_core.model.pack_model import PackModel
+from tcpa_core.model.single_model import build_model
 from tcpa_core.record.values import EpochReport
 from tcpa_core.streams import Stream
 from tcpa_core.training.image_source import ImageSource
@@ -165,7 +167,7 @@ def test_nothing_added_is_the_backbone_and_head_to_the_bit(kind: str) -> None:
 def test_without_key_value_prompts_it_is_deep_vpt() -> None:
     backbone = tiny_backbone()
     ours = build_model(TRIALS["prompts only"], num_classes=NUM_CLASSES, backbone=backbone)
-    state = {k.replace("e2vpt.", "vpt."): v for k, v in ours.pack.member_state(0).items()}
+    state = {k.replace("e2vpt.", "vpt."): v for k, v in ours.pack.tensors.state(0).items()}
     plain = trial(["vpt"], vpt__num_prompts=3)
     vpt = build_model(plain, num_classes=NUM_CLASSES, backbone=backbone, state=state)
     x = images(backbone)[0]

@@ -10,7 +10,9 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import MemberState, Step
 from tcpa_core.model.backbone import Backbone
-from tcpa_core.model.pack_model import PackModel, build_model, init_member_state
+from tcpa_core.model.member_tensors import init_member_state
+from tcpa_core.model.pack_model import PackModel
+from tcpa_core.model.single_model import build_model
 from tcpa_core.training.optim import PackOptimizer
 from tests.tcpa_core import checks, oracle
 from tests.tcpa_core.checks import close
@@ -100,7 +102,7 @@ def test_open_gates_are_shallow_vpt() -> None:
     ours = build_model(
         gated(num_prompts=3, gate_init=-100), num_classes=NUM_CLASSES, backbone=backbone
     )
-    state = {k.replace("gated.", "vpt."): v for k, v in ours.pack.member_state(0).items()}
+    state = {k.replace("gated.", "vpt."): v for k, v in ours.pack.tensors.state(0).items()}
     del state["vpt.gates"], state["vpt.temperatures"]
     plain = trial(["vpt"], vpt__num_prompts=3, vpt__deep=False)
     vpt = build_model(plain, num_classes=NUM_CLASSES, backbone=backbone, state=state)
@@ -113,7 +115,7 @@ def test_closed_gates_insert_the_same_prompts_in_every_block() -> None:
     ours = build_model(
         gated(num_prompts=3, gate_init=100), num_classes=NUM_CLASSES, backbone=backbone
     )
-    state = ours.pack.member_state(0)
+    state = ours.pack.tensors.state(0)
     prompts = state.pop("gated.prompts").expand(backbone.layout.depth, -1, -1)
     heads = {k: v for k, v in state.items() if k.startswith("head")}
     vpt = build_model(
@@ -141,12 +143,14 @@ def test_temperatures_stay_in_range_and_scalars_do_not_decay() -> None:
         pack(images(tiny_backbone()), EVAL)
     assert method.temperatures[0].tolist() == [0.01, 10.0]
     config = trial(["gated"], optim__weight_decay=0.5)
-    optimizer = PackOptimizer(pack.stacked(), [config.optim], [{}], [pack.member_specs(0)], [0])
-    before = {k: v.detach().clone() for k, v in pack.stacked().items()}
-    for parameter in pack.stacked().values():
+    optimizer = PackOptimizer(
+        pack.tensors.trainable(), [config.optim], [{}], [pack.tensors.specs[0]], [0]
+    )
+    before = {k: v.detach().clone() for k, v in pack.tensors.trainable().items()}
+    for parameter in pack.tensors.trainable().values():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step([0.1])
-    for key, parameter in pack.stacked().items():
+    for key, parameter in pack.tensors.trainable().items():
         stays = key in ("gated.gates", "gated.temperatures")
         assert torch.equal(parameter.detach(), before[key]) is stays, key
 

@@ -57,9 +57,9 @@ def test_results_and_gradients_are_the_authors(
     assert_near(ce, case.arrays["out.ce_loss"], "ce_loss")
     assert_near(ce + output.penalty[0], case.arrays["out.total_loss"], "total_loss")
     expected = case.gradients()
-    assert expected.keys() == pack.stacked().keys()
+    assert expected.keys() == pack.tensors.trainable().keys()
     for key, reference in expected.items():
-        grad = pack.stacked()[key].grad
+        grad = pack.tensors.trainable()[key].grad
         assert grad is not None, key
         floor = 1e-6
         if key == "e2vpt.token_mask" and dtype == torch.float32:

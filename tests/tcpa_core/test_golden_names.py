@@ -173,7 +173,7 @@ def test_tensors_and_gradients_find_their_places(
     flat = case.config.flat()
     assert {path: flat[path] for path in expected} == expected
     pack = PackModel(case.backbone, [case.config], CLASSES, [case.state])
-    wanted = {k: tuple(v.shape[1:]) for k, v in pack.stacked().items()}
+    wanted = {k: tuple(v.shape[1:]) for k, v in pack.tensors.trainable().items()}
     assert {k: tuple(v.shape) for k, v in case.gradients().items()} == wanted
     assert torch.isfinite(pack(case.arrays["x"][None], Step.evaluation(1)).logits).all()
     given = sorted(v.double().sum().item() for k, v in own.items() if not k.startswith("cross"))

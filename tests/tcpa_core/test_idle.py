@@ -167,9 +167,11 @@ def outcome(backbone: Any, config: TrialConfig) -> dict[str, torch.Tensor]:
         output.penalty.sum() if output.penalty is not None else 0
     )
     loss.backward()
-    gradients = {f"grad {k}": v.grad for k, v in pack.stacked().items() if v.grad is not None}
+    gradients = {
+        f"grad {k}": v.grad for k, v in pack.tensors.trainable().items() if v.grad is not None
+    }
     return {
-        **pack.member_state(0),
+        **pack.tensors.state(0),
         **gradients,
         "logits": output.logits.detach(),
         "eval": pack(x, Step.evaluation(1)).logits.detach(),

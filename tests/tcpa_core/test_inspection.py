@@ -23,7 +23,7 @@ from tcpa_core.inspection import (
     inspect_trial,
 )
 from tcpa_core.methods.base import Step
-from tcpa_core.model.pack_model import SingleModel, build_model
+from tcpa_core.model.single_model import SingleModel, build_model
 from tcpa_core.training.checkpoint import save_checkpoint
 from tests.tcpa_core import oracle
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, trial
@@ -65,7 +65,7 @@ def literal(model: SingleModel, monkeypatch: pytest.MonkeyPatch) -> list[dict[st
     monkeypatch.setattr(oracle, "softmax_rows", listen)
     backbone, layout = model.pack.backbone, model.pack.backbone.layout
     result = oracle.run(
-        backbone, model.config, model.pack.member_state(0), images(backbone)[0], Step.evaluation(1)
+        backbone, model.config, model.pack.tensors.state(0), images(backbone)[0], Step.evaluation(1)
     )
     prefix, found = layout.num_prefix, []
     for index, weights in enumerate(seen):
@@ -114,7 +114,7 @@ def test_usage_counts_the_choices_of_the_slow_oracle(name: str) -> None:
     model = model_of(TRIALS[name])
     found, backbone = look(model), model.pack.backbone
     result = oracle.run(
-        backbone, model.config, model.pack.member_state(0), images(backbone)[0], Step.evaluation(1)
+        backbone, model.config, model.pack.tensors.state(0), images(backbone)[0], Step.evaluation(1)
     )
     split = model.config.method_settings["tcpa"].split_roles
     for index, chosen in enumerate(result.groups):
@@ -214,7 +214,7 @@ def test_a_checkpoint_is_looked_at_on_val(tmp_path: Path) -> None:
                                     "backbone.name": "vit_nano"})  # fmt: skip
     path, state = tmp_path / "best.safetensors", build_model(config, num_classes=10)
     info = {"config": config.flat(), "classes": list("0123456789")}
-    save_checkpoint(path, state.pack.member_state(0), info)
+    save_checkpoint(path, state.pack.tensors.state(0), info)
     found = inspect_trial(path, images=40)
     assert found["images"].shape[0] == MAPS and 0 <= found["images"].min() <= found["images"].max()
     assert len(np.unique(found["labels"])) > 5, "val is listed class by class"

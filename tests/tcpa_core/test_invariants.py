@@ -11,7 +11,9 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import Step
 from tcpa_core.model.backbone import Backbone
-from tcpa_core.model.pack_model import PackModel, build_model, init_member_state, member_specs
+from tcpa_core.model.member_tensors import init_member_state, member_specs
+from tcpa_core.model.pack_model import PackModel
+from tcpa_core.model.single_model import build_model
 from tests.tcpa_core import oracle
 from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
 
@@ -85,14 +87,14 @@ def test_forward_and_gradients_equal_the_literal_reference(kind: str, name: str,
     pack = PackModel(backbone, [config], NUM_CLASSES)
     output = pack(x, step)
     (output.logits.square().sum() + output.penalty.sum()).backward()
-    state = {k: v.requires_grad_() for k, v in pack.member_state(0).items()}
+    state = {k: v.requires_grad_() for k, v in pack.tensors.state(0).items()}
     expected = oracle.run(backbone, config, state, x[0], step)
     loss = expected.logits.square().sum() + expected.penalty
     grads = torch.autograd.grad(loss, list(state.values()), materialize_grads=True)
     close(output.logits[0], expected.logits)
     close(output.penalty[0], expected.penalty)
     for key, reference in zip(state, grads, strict=True):
-        close(pack.stacked()[key].grad[0], reference)  # type: ignore[index]
+        close(pack.tensors.trainable()[key].grad[0], reference)  # type: ignore[index]
     for parameter in backbone.parameters():
         assert parameter.grad is None
 
@@ -117,7 +119,7 @@ def test_zero_prompts_are_the_backbone_and_head_to_the_bit(kind: str, method: st
     backbone = tiny_backbone(kind, dtype=torch.float32)
     model = build_model(trial([method], **ZERO[method]), num_classes=NUM_CLASSES, backbone=backbone)
     x = images(backbone, samples=4)[0]
-    state, vit = model.pack.member_state(0), backbone.vit
+    state, vit = model.pack.tensors.state(0), backbone.vit
     vit.reset_classifier(NUM_CLASSES)
     vit.head.load_state_dict({"weight": state["head.weight"], "bias": state["head.bias"]})
     if backbone.layout.has_dist:
@@ -132,7 +134,7 @@ def test_tcpa_without_roles_and_matching_is_deep_vpt(kind: str) -> None:
     backbone = tiny_backbone(kind)
     tcpa = trial(["tcpa"], **TCPA, tcpa__split_roles=False, tcpa__match_tokens=False, seed=3)
     ours = build_model(tcpa, num_classes=NUM_CLASSES, backbone=backbone)
-    state = ours.pack.member_state(0)
+    state = ours.pack.tensors.state(0)
     prompts = torch.cat([state.pop(f"tcpa.{r}_prompts").flatten(1, 2) for r in ("cls", "image")], 1)
     vpt = build_model(
         trial(["vpt"], vpt__num_prompts=prompts.shape[1]),
@@ -148,7 +150,7 @@ def test_choosing_the_whole_pool_is_roles_alone() -> None:
     backbone = tiny_backbone()
     whole = {**TCPA, "tcpa__top_k_cls": 4, "tcpa__top_k_image": 5}
     full = build_model(trial(["tcpa"], **whole), num_classes=NUM_CLASSES, backbone=backbone)
-    state = {k: v for k, v in full.pack.member_state(0).items() if "keys" not in k}
+    state = {k: v for k, v in full.pack.tensors.state(0).items() if "keys" not in k}
     roles = build_model(
         TRIALS["tcpa R"], num_classes=NUM_CLASSES, backbone=backbone, state=state
     ).eval()
@@ -240,7 +242,7 @@ def gradients(config: TrialConfig, step: Step = EVAL) -> dict[str, Tensor]:
     pack = PackModel(backbone, [config], NUM_CLASSES)
     output = pack(images(backbone), step)
     (output.logits.square().sum() + output.penalty.sum()).backward()
-    return {k: p.grad[0] for k, p in pack.stacked().items() if p.grad is not None}
+    return {k: p.grad[0] for k, p in pack.tensors.trainable().items() if p.grad is not None}
 
 
 def test_keys_learn_from_the_matching_loss_only() -> None:
@@ -292,7 +294,7 @@ def test_frozen_random_cross_attention_is_drawn_from_the_seed_and_not_trained() 
     frozen = trial(["cvpt"], seed=4, cvpt__weights="random_frozen", cvpt__num_prompts=3)
     learned = trial(["cvpt"], seed=4, cvpt__weights="random_learnable", cvpt__num_prompts=3)
     first, second = (PackModel(backbone, [c], NUM_CLASSES) for c in (frozen, learned))
-    assert first.stacked().keys() == {"cvpt.prompts", "head.weight", "head.bias"}
+    assert first.tensors.trainable().keys() == {"cvpt.prompts", "head.weight", "head.bias"}
     close(first(x, EVAL).logits, second(x, EVAL).logits)
     other = PackModel(backbone, [frozen.replace_paths({"seed": 5})], NUM_CLASSES)
     names = ("qkv_weight", "qkv_bias")

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
-from tcpa_core.methods.base import MemberState, Step
+from tcpa_core.methods.base import MemberState, Pass, Step
 from tcpa_core.model.backbone import Backbone
-from tcpa_core.model.pack_model import PackModel, init_member_state
+from tcpa_core.model.member_tensors import init_member_state
+from tcpa_core.model.pack_model import PackModel
 from tests.tcpa_core import checks
 from tests.tcpa_core.checks import close
 from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, trial
@@ -73,7 +74,7 @@ def test_both_gradients_differ() -> None:
         pack = PackModel(tiny_backbone(), [lion(bottleneck=4, gradient=gradient)], NUM_CLASSES)
         checks.shake(pack)
         pack(images(pack.backbone), EVAL).logits.square().sum().backward()
-        grads.append(pack.stacked()["lion.state_weight"].grad)
+        grads.append(pack.tensors.trainable()["lion.state_weight"].grad)
     assert (grads[0] - grads[1]).abs().max() > 1e-3 * grads[0].abs().max()
 
 
@@ -142,7 +143,7 @@ def test_large_weights_stay_a_contraction() -> None:
         parameter.data.normal_(0.0, 5.0, generator=torch.Generator().manual_seed(0))
     pack.after_step()
     assert method.scale.abs().max() == 0.9
-    _, layers = method.begin(pack._pass(EVAL))
+    _, layers = method.begin(Pass(step=EVAL, rows=pack.backbone.rows_read, backend=None))
     for layer in layers:
         norms = torch.linalg.matrix_norm(layer.state_weight, 2)
         torch.testing.assert_close(norms, torch.ones_like(norms))
@@ -157,8 +158,10 @@ def test_pruning_keeps_the_gradient_of_the_most_important_weights() -> None:
         pack = PackModel(tiny_backbone(), [lion(bottleneck=4, prune=prune)], NUM_CLASSES)
         checks.shake(pack)
         pack(images(pack.backbone), EVAL).logits.square().sum().backward()
-        grads[prune] = {k: p.grad for k, p in pack.stacked().items() if p.grad is not None}
-        weights = {k: p.detach() for k, p in pack.stacked().items()}
+        grads[prune] = {
+            k: p.grad for k, p in pack.tensors.trainable().items() if p.grad is not None
+        }
+        weights = {k: p.detach() for k, p in pack.tensors.trainable().items()}
     for key in ("lion.state_weight", "lion.input_weight", "lion.up_weight"):
         full, half = grads[0.0][key], grads[0.5][key]
         kept = half != 0
@@ -175,7 +178,7 @@ def test_a_member_of_nans_leaves_the_others_alone() -> None:
     for poison in (False, True):
         pack = PackModel(backbone, configs, NUM_CLASSES)
         if poison:
-            for parameter in pack.stacked().values():
+            for parameter in pack.tensors.trainable().values():
                 parameter.data[1] = float("nan")
         logits.append(pack(images(backbone, members=2), Step.evaluation(2)).logits[0])
     assert torch.equal(logits[0], logits[1])
@@ -189,7 +192,7 @@ def test_under_autocast_the_solver_stays_in_float32() -> None:
         output = pack(images(backbone), EVAL)
     assert float(output.stats["lion.input_residual"].max()) <= 1e-3
     output.logits.sum().backward()
-    grad = pack.stacked()["lion.state_weight"].grad
+    grad = pack.tensors.trainable()["lion.state_weight"].grad
     assert grad is not None and grad.isfinite().all() and grad.any()
 
 

@@ -12,7 +12,8 @@ from tcpa_core.config import METHODS, TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import FitData, Step
 from tcpa_core.model.backbone import Backbone
-from tcpa_core.model.pack_model import PackModel, init_member_state
+from tcpa_core.model.member_tensors import init_member_state
+from tcpa_core.model.pack_model import PackModel
 from tcpa_core.streams import Stream
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, training_step, trial
@@ -124,7 +125,7 @@ def test_a_step_trains_what_it_says(chain: list[str], kind: str) -> None:
     for name, parameter in backbone.named_parameters():
         assert torch.equal(parameter, before[name])
         assert parameter.grad is None
-    for name, tensor in model.stacked().items():
+    for name, tensor in model.tensors.trainable().items():
         reasons = [r for m in chain for part, r in DEAD.get(m, {}).items() if part in name]
         if tensor.grad is None or not tensor.grad.any():
             assert reasons, f"{name} gets no gradient"
@@ -142,7 +143,7 @@ def test_saved_and_loaded_it_gives_equal_logits(chain: list[str], kind: str, tmp
     first = model(x, EVAL).logits
     assert torch.equal(first, model(x, EVAL).logits), "two evaluations differ"
     path = tmp_path / "state.safetensors"
-    save_checkpoint(path, model.member_state(0), {})
+    save_checkpoint(path, model.tensors.state(0), {})
     state, _ = load_checkpoint(path)
     assert torch.equal(PackModel(backbone, [config], NUM_CLASSES, [state])(x, EVAL).logits, first)
 
@@ -167,7 +168,7 @@ def test_a_member_computes_what_it_would_alone(chain: list[str]) -> None:
 @pytest.mark.parametrize("chain", CHAINS, ids="+".join)
 def test_its_costs_are_known(chain: list[str]) -> None:
     model = build(tiny_backbone(), [small(chain)])
-    total, without_head = model.num_trainable(0)
+    total, without_head = model.tensors.num_trainable(0)
     assert 0 <= without_head <= total
     assert (without_head > 0) == (chain != ["linear"])
     assert model.flops_per_image() > 0

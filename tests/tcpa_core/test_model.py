@@ -12,7 +12,9 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import CheckpointError, ConfigError, ShapeError
 from tcpa_core.methods.base import Step
 from tcpa_core.model.attention import Backend
-from tcpa_core.model.pack_model import ModelOutput, PackModel, build_model, init_member_state
+from tcpa_core.model.member_tensors import init_member_state
+from tcpa_core.model.pack_model import ModelOutput, PackModel
+from tcpa_core.model.single_model import build_model
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, training_step, trial
 
 EVAL = Step.evaluation(1)
@@ -72,7 +74,7 @@ def run(pack: PackModel, x: Tensor, step: Step) -> tuple[ModelOutput, dict[str, 
     """Forward and backward of the sum over members."""
     output = pack(x, step)
     (output.logits.square().mean((1, 2)) + output.penalty).sum().backward()
-    return output, {k: p.grad for k, p in pack.stacked().items() if p.grad is not None}
+    return output, {k: p.grad for k, p in pack.tensors.trainable().items() if p.grad is not None}
 
 
 def at(configs: list[TrialConfig], members: list[int], mode: str) -> Step:
@@ -97,10 +99,10 @@ def test_members_equal_their_solo_runs(name: str, kind: str, mode: str) -> None:
         alone, alone_grads = run(solo, x[m : m + 1], at(configs, [m], mode))
         close(output.logits[m], alone.logits[0])
         close(output.penalty[m], alone.penalty[0])
-        for key, spec in pack.member_specs(m).items():
+        for key, spec in pack.tensors.specs[m].items():
             region = tuple(slice(0, n) for n in spec.shape)
             close(grads[key][m][region], alone_grads[key][0])
-            assert torch.equal(solo.member_state(0)[key], pack.member_state(m)[key])
+            assert torch.equal(solo.tensors.state(0)[key], pack.tensors.state(m)[key])
             padding = grads[key][m].clone()
             padding[region] = 0
             assert not padding.any(), key
@@ -121,7 +123,7 @@ def test_a_member_of_nans_changes_no_bit_of_the_others(name: str, backend: Backe
     for poison in (False, True):
         pack = PackModel(backbone, configs, NUM_CLASSES, backend=backend)
         if poison:
-            for parameter in pack.stacked().values():
+            for parameter in pack.tensors.trainable().values():
                 parameter.data[1] = float("nan")
         results.append(run(pack, x, step))
     (clean, clean_grads), (dirty, dirty_grads) = results
@@ -138,16 +140,16 @@ def test_a_member_of_nans_changes_no_bit_of_the_others(name: str, backend: Backe
 def test_states_round_trip_without_padding(name: str) -> None:
     backbone, configs = tiny_backbone(), PACKS[name]
     first = PackModel(backbone, configs, NUM_CLASSES)
-    states = [first.member_state(m) for m in range(len(configs))]
+    states = [first.tensors.state(m) for m in range(len(configs))]
     for m, (config, state) in enumerate(zip(configs, states, strict=True)):
         assert {k: tuple(v.shape) for k, v in state.items()} == {
-            k: spec.shape for k, spec in first.member_specs(m).items()
+            k: spec.shape for k, spec in first.tensors.specs[m].items()
         }
         fresh = init_member_state(backbone, config, NUM_CLASSES)
         assert fresh.keys() == state.keys()
         assert all(torch.equal(fresh[k], state[k]) for k in state)
         total = sum(v.numel() for v in state.values())
-        assert first.num_trainable(m) == (total, total - (32 + 1) * NUM_CLASSES)
+        assert first.tensors.num_trainable(m) == (total, total - (32 + 1) * NUM_CLASSES)
     second = PackModel(backbone, configs, NUM_CLASSES, states)
     x = images(backbone, members=len(configs))
     step = Step.evaluation(len(configs))
@@ -202,7 +204,7 @@ def test_features_then_head_is_the_forward_pass(kind: str) -> None:
     features, penalty = pack.forward_features(x, step)
     assert features.shape == (3, 3, backbone.layout.feature_dim)
     output = pack(x, step)
-    assert torch.equal(pack.forward_head(features), output.logits)
+    assert torch.equal(pack.head(features), output.logits)
     assert torch.equal(penalty, output.penalty)
     assert not pack.features_are_frozen
 
@@ -269,7 +271,7 @@ def test_members_without_prompts_share_their_features() -> None:
     shared, _ = pack.forward_features(x, EVAL)
     alone, _ = PackModel(backbone, PACKS["linear"][:1], NUM_CLASSES).forward_features(x, EVAL)
     assert torch.equal(shared, alone)
-    logits = pack.forward_head(shared.expand(3, -1, -1))
+    logits = pack.head(shared.expand(3, -1, -1))
     assert logits.shape == (3, 3, NUM_CLASSES)
     assert not torch.allclose(logits[0], logits[1])
 
@@ -337,7 +339,7 @@ def test_bf16_autocast_keeps_matching_and_head_in_float32() -> None:
     assert half.logits.dtype == half.penalty.dtype == torch.float32
     torch.testing.assert_close(half.logits, exact.logits, rtol=0.1, atol=0.1)
     half.penalty.sum().backward()
-    assert pack.stacked()["tcpa.cls_keys"].grad is not None
+    assert pack.tensors.trainable()["tcpa.cls_keys"].grad is not None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import WeightsError
 from tcpa_core.model.load_backbone import load_backbone
-from tcpa_core.model.pack_model import build_model
+from tcpa_core.model.single_model import build_model
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.training.run_trial import load_trained
 from tests.tcpa_core.test_backbone import nano_state
@@ -33,7 +33,7 @@ def project(tmp_path: Path) -> Path:
         "weights": backbone.fingerprint,
         "norm_stats": backbone.norm_stats("checkpoint"),
     }
-    save_checkpoint(checkpoint(root), model.pack.member_state(0), info)
+    save_checkpoint(checkpoint(root), model.pack.tensors.state(0), info)
     return root
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tcpa_core.chain import pack_key
 from tcpa_core.config import TrialConfig
-from tcpa_core.methods.base import MemberState, Step, random_bits
+from tcpa_core.methods.base import MemberState, Pass, Step, random_bits
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.noise import has_noise, noisy
 from tcpa_core.model.pack_model import PackModel
@@ -77,7 +77,7 @@ def test_activations_are_dropped() -> None:
     config = trial(["lora"], seed=3, lora__rank=1, train__dropout=0.3, train__drop_path=0.3)
     backbone, step = tiny_backbone(), checks.step_of([config], "train")
     pack, x = PackModel(backbone, [config], NUM_CLASSES), images(backbone, samples=2)
-    expected = literal(backbone, config, pack.member_state(0), x[0], step)  # B = 0 at the start
+    expected = literal(backbone, config, pack.tensors.state(0), x[0], step)  # B = 0 at the start
     checks.close(checks.loss_of(pack(x, step).logits[0]), expected)
 
 
@@ -133,7 +133,7 @@ def test_both_branches_of_sa2vp_draw_for_every_sample() -> None:
         assert (logits[0, 0] - logits[0, 1]).abs().max() > 1e-6
     method: Any = pack.methods["sa2vp"]
     step = checks.step_of([config], "train")
-    state = method.begin(pack._pass(step))
+    state = method.begin(Pass(step=step, rows=pack.backbone.rows_read, backend=None))
     with noisy(backbone, [config], step):
         method.on_tokens(backbone.embed(x[0])[None], state)
     assert state.prompts.shape[1] == 2

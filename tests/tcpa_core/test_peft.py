@@ -13,7 +13,9 @@ from tcpa_core.errors import ConfigError
 from tcpa_core.methods import ssf
 from tcpa_core.methods.base import MemberState, Step, random_bits
 from tcpa_core.model.backbone import Backbone
-from tcpa_core.model.pack_model import PackModel, build_model, init_member_state
+from tcpa_core.model.member_tensors import init_member_state
+from tcpa_core.model.pack_model import PackModel
+from tcpa_core.model.single_model import build_model
 from tests.tcpa_core import checks
 from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
 
@@ -395,7 +397,7 @@ def test_methods_that_share_no_hook_can_be_chained() -> None:
 def test_full_leaves_the_classifier_of_the_weights_alone() -> None:
     pair = (torch.zeros(7, 32), torch.zeros(7))
     backbone = Backbone(tiny_backbone().vit, classifier=[pair])
-    names = PackModel(backbone, [of("full")], NUM_CLASSES).member_specs(0)
+    names = PackModel(backbone, [of("full")], NUM_CLASSES).tensors.specs[0]
     assert len(names) == 2 + len(list(backbone.vit.parameters()))
 
 
@@ -430,9 +432,9 @@ def test_merged_ssf_is_a_plain_backbone(kind: str) -> None:
     pack = PackModel(backbone, [of("ssf")], NUM_CLASSES)
     checks.shake(pack)
     x = images(backbone)
-    merged = ssf.merge(backbone, pack.member_state(0))
+    merged = ssf.merge(backbone, pack.tensors.state(0))
     features = merged.read(_through(merged, x[0]))
-    checks.close(pack.forward_head(features[None]), pack(x, EVAL).logits)
+    checks.close(pack.head(features[None]), pack(x, EVAL).logits)
     assert not any(parameter.requires_grad for parameter in merged.parameters())
 
 
@@ -449,9 +451,9 @@ def test_ssf_merges_into_layers_without_bias() -> None:
     pack = PackModel(backbone, [of("ssf")], NUM_CLASSES)
     checks.shake(pack)
     x = images(backbone)
-    merged = ssf.merge(backbone, pack.member_state(0))
+    merged = ssf.merge(backbone, pack.tensors.state(0))
     features = merged.read(_through(merged, x[0]))
-    checks.close(pack.forward_head(features[None]), pack(x, EVAL).logits)
+    checks.close(pack.head(features[None]), pack(x, EVAL).logits)
     assert backbone.vit.blocks[0].attn.qkv.bias is None
 
 
@@ -459,7 +461,7 @@ def test_zero_zero_adapters_learn_their_last_bias_only() -> None:
     backbone = tiny_backbone()
     pack = PackModel(backbone, [of("adapter", init="zero_zero")], NUM_CLASSES)
     pack(images(backbone), EVAL).logits.square().sum().backward()
-    grads = {k: p.grad for k, p in pack.stacked().items() if not k.startswith("head")}
+    grads = {k: p.grad for k, p in pack.tensors.trainable().items() if not k.startswith("head")}
     moving = {k for k, g in grads.items() if g is not None and g.any()}
     assert moving == {"adapter.up_bias"}
 
@@ -467,7 +469,7 @@ def test_zero_zero_adapters_learn_their_last_bias_only() -> None:
 def test_running_statistics_follow_the_batches_as_in_pytorch() -> None:
     backbone, config = tiny_backbone(), of("mlp", num_layers=2, dropout=0.0)
     pack = PackModel(backbone, [config], NUM_CLASSES)
-    state = pack.member_state(0)
+    state = pack.tensors.state(0)
     norm = torch.nn.BatchNorm1d(32, dtype=torch.float64)
     for i in range(3):
         x = images(backbone, samples=4, seed=i)
@@ -475,12 +477,12 @@ def test_running_statistics_follow_the_batches_as_in_pytorch() -> None:
         hidden = features[0] @ state["mlp.weight"][0, 0].T + state["mlp.bias"][0, 0]
         norm(F.relu(hidden))
         pack.classify(features, training_step([config], [0], [i]))
-    checks.close(pack.member_state(0)["mlp.running_mean"][0, 0], norm.running_mean)
-    checks.close(pack.member_state(0)["mlp.running_var"][0, 0], norm.running_var)
-    before = pack.member_state(0)
+    checks.close(pack.tensors.state(0)["mlp.running_mean"][0, 0], norm.running_mean)
+    checks.close(pack.tensors.state(0)["mlp.running_var"][0, 0], norm.running_var)
+    before = pack.tensors.state(0)
     one = pack.classify(features[:, :1], training_step([config], [0], [3]))
     assert torch.isfinite(one.logits).all(), "a batch of one uses the running statistics"
-    assert all(torch.equal(v, before[k]) for k, v in pack.member_state(0).items())
+    assert all(torch.equal(v, before[k]) for k, v in pack.tensors.state(0).items())
 
 
 def test_mlp_heads_leave_the_features_to_be_cached() -> None:
@@ -502,11 +504,11 @@ def test_mlp_heads_leave_the_features_to_be_cached() -> None:
 )
 def test_vectors_do_not_decay(name: str, decaying: set[str]) -> None:
     """Running statistics are never touched by the optimiser, whatever stands there."""
-    specs = PackModel(tiny_backbone(), [CONFIGS[name]], NUM_CLASSES).member_specs(0)
+    specs = PackModel(tiny_backbone(), [CONFIGS[name]], NUM_CLASSES).tensors.specs[0]
     found = {n.split(".")[1] for n, spec in specs.items() if spec.decay and n[:4] != "head"}
     assert found == decaying
 
 
 def test_norms_of_a_trained_backbone_decay_and_biases_do_not() -> None:
-    specs = PackModel(tiny_backbone(), [of("full")], NUM_CLASSES).member_specs(0)
+    specs = PackModel(tiny_backbone(), [of("full")], NUM_CLASSES).tensors.specs[0]
     assert specs["full.vit/norm/weight"].decay and not specs["full.vit/norm/bias"].decay

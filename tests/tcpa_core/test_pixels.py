@@ -22,7 +22,8 @@ from tcpa_core.methods.base import FitData, Step
 from tcpa_core.methods.damvp import cluster
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
-from tcpa_core.model.pack_model import PackModel, init_member_state, member_specs
+from tcpa_core.model.member_tensors import init_member_state, member_specs
+from tcpa_core.model.pack_model import PackModel
 from tcpa_core.record.values import EpochReport
 from tcpa_core.streams import Stream
 from tcpa_core.training.pack import Pack, TrialData
@@ -77,7 +78,7 @@ def test_vp_adds_a_border_and_leaves_the_centre(kind: str) -> None:
     backbone = tiny_backbone(kind)
     model = build(backbone, "vp", vp__prompt_size=3)
     x = images(backbone)
-    state = model.member_state(0)
+    state = model.tensors.state(0)
     side = backbone.img_size
     prompt = torch.zeros(3, side, side, dtype=torch.float64)
     prompt[:, :3], prompt[:, -3:] = state["vp.top"], state["vp.bottom"]
@@ -123,7 +124,7 @@ def test_without_a_prompt_the_backbone_is_untouched(
 def test_a_label_map_reads_the_source_classes(nano: Backbone) -> None:
     model = build(nano, "vp", vp__output="label_map", vp__prompt_size=0)
     x = images(nano)
-    assert not any(name.startswith("head") for name in model.stacked())
+    assert not any(name.startswith("head") for name in model.tensors.trainable())
     expected = nano.source_logits(frozen_features(nano, x[0]))[:, :NUM_CLASSES]
     torch.testing.assert_close(model(x, EVAL).logits[0], expected)
 
@@ -165,7 +166,7 @@ def test_each_image_gets_the_prompt_of_its_cluster() -> None:
     backbone = tiny_backbone()
     settings = {"damvp__prompt_size": 3, "damvp__max_clusters": 3}
     model = build(backbone, "damvp", damvp__distance_threshold=1e-3, **settings)
-    state = model.member_state(0)
+    state = model.tensors.state(0)
     assert state["damvp.prototypes"].shape == (3, backbone.layout.feature_dim)
     x = images(backbone, samples=6, seed=2)
     distances = torch.cdist(frozen_features(backbone, x[0]), state["damvp.prototypes"])
@@ -180,7 +181,7 @@ def test_the_cluster_does_not_depend_on_what_is_trained() -> None:
     model = build(backbone, "damvp", damvp__prompt_size=3, damvp__distance_threshold=1e-3)
     x = images(backbone, samples=6)
     before = model.methods["damvp"].on_images(x, None) - x
-    for name, tensor in model.stacked().items():
+    for name, tensor in model.tensors.trainable().items():
         if name.startswith("damvp"):
             tensor.data *= 2
     after = model.methods["damvp"].on_images(x, None) - x
@@ -190,8 +191,8 @@ def test_the_cluster_does_not_depend_on_what_is_trained() -> None:
 def test_head_free_logits_are_features() -> None:
     backbone = tiny_backbone()
     model = build(backbone, "damvp", damvp__output="head_free", damvp__prompt_size=2)
-    assert not any(name.startswith("head") for name in model.stacked())
-    chosen = model.member_state(0)["damvp.logit_features"].long()
+    assert not any(name.startswith("head") for name in model.tensors.trainable())
+    chosen = model.tensors.state(0)["damvp.logit_features"].long()
     assert torch.equal(chosen, chosen.sort().values)
     assert len(chosen.unique()) == NUM_CLASSES
     x = images(backbone)
@@ -204,7 +205,7 @@ def test_a_meta_prompt_starts_every_cluster(tmp_path: Path) -> None:
     path = tmp_path / "meta.safetensors"
     save_file({"prompt": prompt}, path)
     model = build(backbone, "damvp", damvp__prompt_size=4, damvp__meta_init=str(path))
-    top = model.member_state(0)["damvp.top"]
+    top = model.tensors.state(0)["damvp.top"]
     assert torch.equal(top, prompt[:, :4].double().expand_as(top))
     save_file({"prompt": prompt[:, :5].contiguous()}, path)
     with pytest.raises(WeightsError, match=r"must hold 'prompt' of shape \(3, 32, 32\)"):
@@ -232,12 +233,12 @@ def test_a_trained_scale_starts_at_its_fixed_one_and_learns() -> None:
     pair = [m.methods["autovp"].on_images(x, None) for m in (model, fixed)]
     torch.testing.assert_close(*pair, rtol=0, atol=1e-6)
     model(x, EVAL).logits.square().sum().backward()
-    gradient = model.stacked()["autovp.scale"].grad
+    gradient = model.tensors.trainable()["autovp.scale"].grad
     assert gradient is not None
     assert gradient.abs() > 0
-    model.stacked()["autovp.scale"].data.fill_(9.0)
+    model.tensors.trainable()["autovp.scale"].data.fill_(9.0)
     model.after_step()
-    assert model.stacked()["autovp.scale"].item() == 5.0
+    assert model.tensors.trainable()["autovp.scale"].item() == 5.0
 
 
 def test_frequent_sources_are_mapped_first() -> None:
@@ -311,7 +312,7 @@ def test_a_semantic_map_does_not_look_at_images(nano: Backbone, names_file: Path
 def test_source_logits_are_mapped(nano: Backbone, mapping: str) -> None:
     model = build(nano, "autovp", autovp__mapping=mapping, autovp__num_map=2)
     x = images(nano)
-    state = model.member_state(0)
+    state = model.tensors.state(0)
     source = nano.source_logits(features_of(model, x)[0])
     if mapping == "fc":
         expected = source @ state["autovp.fc_weight"].T + state["autovp.fc_bias"]
@@ -416,12 +417,12 @@ def test_a_head_is_counted_where_there_is_one(
 def test_tcpa_runs_on_the_prompted_image(method: str) -> None:
     backbone = tiny_backbone()
     model = build(backbone, method, "tcpa", tcpa__prompt_dropout=0.0)
-    alone = {k: v for k, v in model.member_state(0).items() if not k.startswith(method)}
+    alone = {k: v for k, v in model.tensors.state(0).items() if not k.startswith(method)}
     tcpa = PackModel(backbone, [trial(["tcpa"], tcpa__prompt_dropout=0.0)], NUM_CLASSES, [alone])
     x = images(backbone)
     prompted = model.methods[method].on_images(x, None)
     torch.testing.assert_close(model(x, EVAL).logits, tcpa(prompted, EVAL).logits)
     (model(x, EVAL).penalty.sum()).backward()
-    pixel = next(v for k, v in model.stacked().items() if k.startswith(method))
+    pixel = next(v for k, v in model.tensors.trainable().items() if k.startswith(method))
     assert pixel.grad is not None, "the matching loss reaches the pixels"
     assert pixel.grad.abs().sum() > 0

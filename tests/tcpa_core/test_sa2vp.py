@@ -11,7 +11,8 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ShapeError
 from tcpa_core.methods.base import MemberState, Step, random_bits
 from tcpa_core.model.backbone import Backbone
-from tcpa_core.model.pack_model import PackModel, init_member_state
+from tcpa_core.model.member_tensors import init_member_state
+from tcpa_core.model.pack_model import PackModel
 from tcpa_core.training.pack import _loss
 from tests.tcpa_core import checks
 from tests.tcpa_core.checks import close

@@ -204,7 +204,7 @@ def run(settings: Flat) -> dict[str, Tensor]:
         measured = (report.train_loss, report.match_loss, report.val_loss, report.lr)
         reports.append(torch.tensor(measured, dtype=torch.float64))
     model = pack._build([member])
-    for name, spec in model.member_specs(0).items():
+    for name, spec in model.tensors.specs[0].items():
         about = (float(spec.trainable), spec.lr_scale, float(spec.decay))
         seen[f"spec/{name}"] = torch.tensor(about)
     assert member.selected is not None

@@ -58,7 +58,9 @@ class Made:
         self.vit = VisionTransformer(**GEOMETRY, num_classes=0).double()  # type: ignore[arg-type]
         backbone = Backbone(self.vit)
         pack = PackModel(backbone, [self.config], CLASSES)
-        self.state = {k: torch.rand_like(v.double()) - 0.5 for k, v in pack.member_state(0).items()}
+        self.state = {
+            k: torch.rand_like(v.double()) - 0.5 for k, v in pack.tensors.state(0).items()
+        }
         self.x = torch.rand(B, 3, 32, 32, dtype=torch.float64).float().double()
         masks: list[Tensor] = []
         drop = oracle._drop

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
-from tcpa_core.methods.base import MemberState, Step
+from tcpa_core.methods.base import MemberState, Pass, Step
 from tcpa_core.model.backbone import Backbone
-from tcpa_core.model.pack_model import PackModel, build_model, init_member_state
+from tcpa_core.model.member_tensors import init_member_state
+from tcpa_core.model.pack_model import PackModel
+from tcpa_core.model.single_model import build_model
 from tests.tcpa_core import checks, oracle
 from tests.tcpa_core.checks import close
 from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
@@ -136,7 +138,7 @@ def test_rows_are_mirrored_in_pairs() -> None:
 def test_no_fraction_is_vpt_to_the_bit() -> None:
     backbone = tiny_backbone()
     ours = build_model(vfpt(5, 0.1), num_classes=NUM_CLASSES, backbone=backbone)
-    state = {k.replace("vfpt.", "vpt."): v for k, v in ours.pack.member_state(0).items()}
+    state = {k.replace("vfpt.", "vpt."): v for k, v in ours.pack.tensors.state(0).items()}
     plain = trial(["vpt"], vpt__num_prompts=5)
     vpt = build_model(plain, num_classes=NUM_CLASSES, backbone=backbone, state=state)
     x = images(backbone)[0]
@@ -186,7 +188,9 @@ def test_prompts_of_a_step_are_prepared_once_unless_they_are_dropped() -> None:
     for config in (vfpt(prompt_dropout=0.0), pair(tcpa__prompt_dropout=0.0)):
         pack = PackModel(backbone, [config], NUM_CLASSES)
         method: Any = pack.methods[config.methods[-1]]
-        state = method.begin(pack._pass(training_step([config], [0], [0])))
+        state = method.begin(
+            Pass(step=training_step([config], [0], [0]), rows=pack.backbone.rows_read, backend=None)
+        )
         assert state.projected[0].k_MBHPE.shape[1] == 1
 
 
@@ -208,7 +212,7 @@ def test_a_matrix_made_for_inference_can_be_trained_with() -> None:
     with torch.inference_mode():
         pack(images(backbone), EVAL)
     pack(images(backbone), EVAL).logits.sum().backward()
-    grad = pack.stacked()["vfpt.prompts"].grad
+    grad = pack.tensors.trainable()["vfpt.prompts"].grad
     assert grad is not None and grad.any()
 
 

@@ -11,7 +11,8 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import MemberState, Step
 from tcpa_core.model.backbone import Backbone
-from tcpa_core.model.pack_model import PackModel, init_member_state
+from tcpa_core.model.member_tensors import init_member_state
+from tcpa_core.model.pack_model import PackModel
 from tests.tcpa_core import checks, oracle
 from tests.tcpa_core.checks import close
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, trial
