@@ -51,6 +51,7 @@ def build_report(study_dir: Path) -> ReportSummary:
     with timed("read"):
         records = load_journal(study_dir)
     found, arrow = frames(records, timed, folder)
+    # Of 500,000 epochs a second copy; the frames have them by now.
     del records
     # Arrow writes outside of Python's lock, so tables are written while figures are drawn.
     with ThreadPoolExecutor(1) as background:
@@ -71,11 +72,13 @@ def build_report(study_dir: Path) -> ReportSummary:
             counts=tables.counts(found.trials),
             selected=selected,
             ablation_markdown=markdown,
+            # statistics and figures may give the same note
             notes=tuple(dict.fromkeys(notes)),
             seconds=timed.seconds,
         )
         with timed("page"):
             write_html(summary, found, drawn, published)
+        # Raises what the background raised, so that a full disk is reported and not passed over.
         with timed("writing tables"):
             writing.result()
     return summary

@@ -35,8 +35,10 @@ TRIAL_COLUMNS = (
     Column("trial", TEXT, "number of the trial within its study, in the order planned"),
     Column("status", TEXT, "planned, running, completed, pruned or failed"),
     Column("reason", TEXT, "why it failed or was pruned"),
+    # One column decides what statistics use, so that all of them use the same trials.
     Column("left_out", TEXT, "why statistics do not use it; empty: they do"),
     Column("origin", TEXT, "who proposed it: first_point, sampler, random, replicate or design"),
+    # Two identities: replicates are grouped by `point`, repeats are found by `digest`.
     Column("digest", TEXT, "identity of everything that changes the result"),
     Column("point", TEXT, "the digest without the seed; equal for replicates"),
     Column("seed", INT, "replicate: initial values, batch order and augmentation"),
@@ -56,6 +58,7 @@ TRIAL_COLUMNS = (
     Column("peak_memory_bytes", INT, "peak of the process or device", "byte"),
     Column("device", TEXT, "where it ran"),
     Column("warnings", TEXT, "JSON list of sentences that every use of the row has to say"),
+    # Images that two splits share make an accuracy too good; reports name them.
     Column("val_in_train", INT, "val images whose bytes are also a train image's"),
     Column("test_in_train", INT, "test images whose bytes are also a train image's"),
     Column("test_in_val", INT, "test images whose bytes are also a val image's"),
@@ -76,6 +79,7 @@ _EPOCH_MEANINGS = {
 EPOCH_COLUMNS = (
     Column("trial", TEXT, "number of the trial"),
     Column("epoch", INT, "epoch, from 1"),
+    # By the fields of EpochReport: a new one without a meaning fails here.
     *(Column(name, REAL, *_EPOCH_MEANINGS[name]) for name in EPOCH_FIELDS),
 )
 _DEVIATION = Column("deviation", TEXT, "of the level's trials, as in `trials`")

@@ -59,6 +59,7 @@ def draw_all(found: Frames, folder: Path) -> list[Drawn]:
         path, is_wide = folder / name, getattr(module, "WIDE", False)
         data = module.prepare(found).copy(deep=False)
         data.attrs["drawn_by"] = _drawn_by(module)
+        # A finished study's figures show every point, so they are compared by all of them.
         outline = getattr(module, "outline", None) if is_running and len(data) > DOTS else None
         if not looks_same(data, path, outline):
             with matplotlib.rc_context(STYLE):
@@ -67,7 +68,7 @@ def draw_all(found: Frames, folder: Path) -> list[Drawn]:
                 drawn.append(Drawn(name, module.TITLE, None, figure))
                 continue
             save(figure, path)
-            # after the figure: an interrupted run must not leave new numbers beside an old figure
+            # after the figure: an interrupted run must not leave new numbers with an old figure
             write_atomic(path.with_suffix(".parquet"), data.reset_index(drop=True).to_parquet)
         drawn.append(Drawn(name, module.TITLE, path, "", is_wide))
     return drawn
@@ -122,6 +123,7 @@ def _nearly_equal(data: pd.DataFrame, before: pd.DataFrame) -> bool:
                 return False
             continue
         x, y = (one.to_numpy(float, na_value=np.nan) for one in (new, old))
+        # A figure in column width has some 600 dots along an axis.
         seen = x[np.isfinite(x)]
         span = float(np.ptp(seen)) if len(seen) else 0.0
         if not np.allclose(x, y, rtol=0, atol=span / 500, equal_nan=True):

@@ -1,10 +1,9 @@
 """A study as pandas frames: the public way into its numbers."""
 
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -69,7 +68,7 @@ def load(
     Args:
         study: Its folder; with `tracking_uri` its name.
         tracking_uri: Read the MLflow mirror instead of the journal; the tables are the same.
-        study_id: With `tracking_uri`: `id` in its study.yaml, where several bear the name.
+        study_id: With `tracking_uri`: `id` in its study.yaml, where several have the name.
 
     Raises:
         StudyError: There is no such study, or MLflow has several of the name.
@@ -79,6 +78,7 @@ def load(
         if study_id is not None:
             raise StudyError("study_id chooses a study in MLflow; give its tracking_uri, too.")
         return frames(load_journal(Path(study)))[0]
+    # MLflow takes seconds to load, and the journal needs none of it.
     from reports.records.mlflow_records import load_mlflow
 
     return frames(load_mlflow(tracking_uri, str(study), study_id))[0]
@@ -86,18 +86,18 @@ def load(
 
 def frames(
     records: Records,
-    timed: Callable[[str], Any] | None = None,
+    timed: Callable[[str], AbstractContextManager[None]] | None = None,
     earlier: Path | None = None,
 ) -> tuple[Frames, dict[str, pa.Table]]:
     """All tables of the records, as frames and as Arrow tables by name.
 
     Args:
+        timed: Gives for a step's name what is entered while the step runs.
         earlier: Folder of tables written before; its importance is taken over where it is of the
             very same trials.
-        timed: Called with a step's name; its result is entered while the step runs.
     """
     step = timed or (lambda name: nullcontext())
-    study, notes = records.study, [*records.notes, *records.study.data_notes()]
+    study = records.study
     with step("tables"):
         trials_arrow = trial_table(records)
         trials = frame_of(trials_arrow)
@@ -107,44 +107,48 @@ def frames(
             arrow["epochs"].set_column(0, "trial", arrow["epochs"]["trial"].dictionary_encode())
         )
     with step("statistics"):
-        told = cross.deviations(trials)
-        levels, effects = ablation.ablation_tables(trials, fraction=study.is_fraction)
-        rows = cross.marked(levels, told)
-        if study.races:
-            rows, notes = race.untested(rows), [*notes, race.verdict(trials, study)]
-        arrow["ablation"] = table_of(rows, study, "ablation")
-        arrow["effects"] = table_of(effects, study, "effects")
-        notes += ablation.notes(frame_of(arrow["ablation"]))
-        scored = cross.marked(cross.score_rows(rows, trials, study), told)
-        notes += cross.moved_notes(scored)
-        arrow["scores"] = table_of(scored, study, "scores")
-        scores = cross.scores_of(frame_of(arrow["scores"]), study)
-        ranked = [cross.rank_rows(one) for one in scores]
-        ranks = cross.marked([row for one, _ in ranked for row in one], told)
-        arrow["ranks"] = table_of(ranks, study, "ranks")
-        notes += [note for _, note in ranked if note]
-        groups = cross.marked([row for one in scores for row in cross.group_rows(one)], told)
-        arrow["groups"] = table_of(groups, study, "groups")
+        compared, about_levels = _comparisons(trials, study)
     with step("importance"):
-        found_now, note = _importance(trials, study, earlier)
-        arrow |= found_now
-        notes += [note] if note else []
+        explained, about_importance = _importance(trials, study, earlier)
+    notes = [*records.notes, *study.data_notes(), *about_levels, about_importance]
+    computed = compared | explained
     found = Frames(
         study=study,
         settings=settings_of(trials_arrow),
         trials=trials,
         epochs=epochs,
-        ablation=frame_of(arrow["ablation"]),
-        effects=frame_of(arrow["effects"]),
-        importance=frame_of(arrow["importance"]),
-        marginals=frame_of(arrow["marginals"]),
-        interactions=frame_of(arrow["interactions"]),
-        scores=frame_of(arrow["scores"]),
-        ranks=frame_of(arrow["ranks"]),
-        groups=frame_of(arrow["groups"]),
+        **{name: frame_of(table) for name, table in computed.items()},
         notes=tuple(dict.fromkeys(filter(None, notes))),
     )
-    return found, arrow
+    return found, arrow | computed
+
+
+def _comparisons(trials: pd.DataFrame, study: Study) -> tuple[dict[str, pa.Table], list[str]]:
+    """Levels and methods, compared within a data set and across them; and notes on the tables."""
+    arrow: dict[str, pa.Table] = {}
+    notes: list[str] = []
+    deviations = cross.deviations(trials)
+    levels, effects = ablation.ablation_tables(trials, fraction=study.is_fraction)
+    # The mark travels with each row, since a table is also read without its notes.
+    rows = cross.marked(levels, deviations)
+    if study.races:
+        rows = race.untested(rows)
+        notes.append(race.verdict(trials, study))
+    arrow["ablation"] = table_of(rows, study, "ablation")
+    arrow["effects"] = table_of(effects, study, "effects")
+    notes += ablation.notes(frame_of(arrow["ablation"]))
+    scored = cross.marked(cross.score_rows(rows, trials, study), deviations)
+    notes += cross.moved_notes(scored)
+    arrow["scores"] = table_of(scored, study, "scores")
+    # Read back from the table itself: the numbers of a report and of `load` are the same.
+    scores = cross.scores_of(frame_of(arrow["scores"]), study)
+    ranked = [cross.rank_rows(one) for one in scores]
+    ranks = cross.marked([row for one, _ in ranked for row in one], deviations)
+    arrow["ranks"] = table_of(ranks, study, "ranks")
+    notes += [note for _, note in ranked]
+    groups = cross.marked([row for one in scores for row in cross.group_rows(one)], deviations)
+    arrow["groups"] = table_of(groups, study, "groups")
+    return arrow, notes
 
 
 _IDENTITY = b"tcpa.importance_of"
@@ -159,8 +163,9 @@ def _importance(
         return {name: table_of([], study, name) for name in _OF_IMPORTANCE}, ""
     identity = importance.identity(trials, study).encode()
     if earlier is not None and all((earlier / f"{n}.parquet").is_file() for n in _OF_IMPORTANCE):
-        with suppress(RecordError):  # of another version: made anew
+        with suppress(RecordError):  # of another version: computed again
             tables = {name: read_table(earlier, name) for name in _OF_IMPORTANCE}
+            # A stopped report can leave tables of two different runs: all three must be of one.
             known = {table.schema.metadata.get(_IDENTITY) for table in tables.values()}
             if len(tables["importance"]) and known == {identity}:
                 return tables, ""

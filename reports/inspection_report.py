@@ -84,6 +84,7 @@ def _rows(label: str, found: Mapping[str, Array]) -> Iterator[dict[str, object]]
                 kept = float(found[f"kept_{role}"][block])
                 row |= {"kept": kept, "has_mask": kept < 1 - 1e-9}
                 row["prompt_share"] = float(found[f"prompt_share_{role}"][block])
+                # The rank is of the maps between image tokens, so the CLS token has none.
                 row["rank"] = float(found["rank"][block]) if role == "image" else None
             if f"usage_{role}" in found:
                 shares = found[f"usage_{role}"][block]

@@ -7,6 +7,8 @@ import pandas as pd
 
 Row = Mapping[Any, Any]
 """One row of a frame, by column."""
+NewRow = dict[str, Any]
+"""A row that becomes one of a table, by column."""
 
 
 def is_missing(value: object) -> bool:
@@ -29,6 +31,7 @@ def method_column(trials: pd.DataFrame) -> pd.Series:
     """'vpt' or 'vfpt + tcpa' of each trial."""
     if "methods" not in trials:
         return pd.Series("", index=trials.index)
+    # A study of thousands of trials has a handful of chains: each is parsed once.
     names = {value: methods_label(value) for value in trials["methods"].unique()}
     return trials["methods"].map(names)
 

@@ -1,4 +1,4 @@
-"""The only reader and writer of tables on disk: Parquet with column meanings, CSV beside it."""
+"""The only reader and writer of tables on disk: Parquet with column meanings, and CSV."""
 
 import os
 from collections.abc import Callable
@@ -23,6 +23,7 @@ def write_table(table: pa.Table, folder: Path, name: str) -> None:
     Raises:
         StudyError: The folder cannot be written.
     """
+    # CSV needs no checksum: nothing here reads it back.
     checked = partial(pq.write_table, table, write_page_checksum=True)
     write_atomic(folder / f"{name}.parquet", checked)
     write_atomic(folder / f"{name}.csv", partial(pyarrow.csv.write_csv, _without_formulas(table)))
@@ -32,6 +33,7 @@ def _without_formulas(table: pa.Table) -> pa.Table:
     for place, field in enumerate(table.schema):
         if pa.types.is_string(field.type):
             column = table.column(place)
+            # Messages come from anywhere: "=cmd|..." must not run where the file is opened.
             runs = pc.match_substring_regex(column, r"^[=+\-@\t\r]")
             quoted = pc.binary_join_element_wise("'", column, "")
             table = table.set_column(place, field, pc.if_else(runs, quoted, column))
@@ -39,7 +41,7 @@ def _without_formulas(table: pa.Table) -> pa.Table:
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
-    """Let `write` fill a file beside `path`, then put it in its place.
+    """Let `write` fill a draft in the same folder, then put it in the place of `path`.
 
     Raises:
         StudyError: The folder is read-only, the disk is full, ...
@@ -48,6 +50,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(draft)
+        # A reader of a live report sees the old file or the new one, never a part.
         os.replace(draft, path)
     except OSError as err:
         raise StudyError(
@@ -70,13 +73,13 @@ def read_table(folder: Path, name: str) -> pa.Table:
     """Read a table that `write_table` wrote.
 
     Raises:
-        RecordError: The file is missing, no such table, or of another schema version.
+        RecordError: The file is missing, is not a table, or is of another schema version.
     """
     path = folder / f"{name}.parquet"
     try:
         table = pq.read_table(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as err:
-        raise RecordError(f"{path} is no table ({err}); run 'tcpa report' again.") from err
+        raise RecordError(f"{path} is not a table ({err}); run 'tcpa report' again.") from err
     found = (table.schema.metadata or {}).get(b"tcpa.schema_version", b"none").decode()
     if found != str(SCHEMA_VERSION):
         raise RecordError(

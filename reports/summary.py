@@ -76,6 +76,7 @@ def select(trials: pd.DataFrame, study: Study) -> SelectedSetting | None:
     rows = trials[trials["trial"].isin(best.trials)]
     first = rows.iloc[0]
     settings = {a: first[a] for a in study.axes if a in rows and pd.notna(first[a])}
+    # An ablation has no searched axes; its winner is named by the row of the design.
     settings |= {cell["factor"]: cell["level"] for cell in json.loads(first["cells"])}
     return SelectedSetting(
         trials=best.trials,

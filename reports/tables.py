@@ -46,6 +46,7 @@ def trial_table(records: Records) -> pa.Table:
 def epoch_table(records: Records) -> pa.Table:
     """One row per trial and epoch. Null: not reported; NaN: the measured value was no number."""
     schema = pa.schema([c.arrow() for c in EPOCH_COLUMNS], metadata(records.study, "epochs"))
+    # the very columns, not copied: only their metadata is new
     return pa.table(records.epochs.columns, schema=schema)
 
 
@@ -78,6 +79,7 @@ def metadata(study: Study, table: str) -> dict[str, str]:
 
 def frame_of(table: pa.Table) -> pd.DataFrame:
     """As pandas: whole numbers and truth values keep missing values as such (Int64, boolean)."""
+    # pandas' own default turns a column with one gap into floats and seeds into 3.0.
     kinds = {INT: pd.Int64Dtype(), BOOL: pd.BooleanDtype()}
     return table.to_pandas(types_mapper=kinds.get)
 
@@ -97,6 +99,7 @@ def varied(trials: pd.DataFrame, settings: Sequence[str]) -> list[str]:
 def ranking(trials: pd.DataFrame, study: Study) -> Ranking:
     """The points of trials by the one rule for the selected one; trials as in `trials`."""
     objective = study.objectives[0]
+    # rows that were dropped lack seeds by design, which must not rank them last
     seeds = () if study.races else study.seeds  # rows that were dropped lack seeds by design
     return rank(replicates(trials, objective.metric), objective, seeds)
 
@@ -147,11 +150,13 @@ def _left_out(trial: Mapping[str, Any], metric: str) -> str:
 
 def _setting(values: Sequence[Any]) -> pa.Array:
     """Values of one setting in the narrowest type that holds them all."""
+    # By exact type: True is also an int, and 1 in a column of truth values would be lost.
     kinds = {type(value) for value in values if value is not None}
     if kinds == {bool}:
         return pa.array(values, BOOL)
     if kinds == {int} and all(abs(v) < 2**63 for v in values if v is not None):
         return pa.array(values, INT)
+    # whole numbers too large for 64 bits end here as well, as floats
     if kinds and kinds <= {int, float}:
         return pa.array([None if v is None else float(v) for v in values], REAL)
     return pa.array([_as_text(value) for value in values], TEXT)

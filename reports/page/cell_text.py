@@ -11,6 +11,7 @@ def mean_text(row: Row, scale: float = 100) -> str:
         return "-"
     mean = f"{scale * row['mean']:.2f}"
     if is_missing(row["low"]):
+        # Why there is no interval, since "± 0" would claim that there is no noise.
         return f"{mean} (one seed)" if row["n"] == 1 else f"{mean} (all equal)"
     return f"{mean} ± {scale * (row['high'] - row['low']) / 2:.2f}"
 

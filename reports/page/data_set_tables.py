@@ -60,6 +60,7 @@ def _table(
     is_narrow = scores.table.shape[1] <= WITH_INTERVALS
     scale = 100.0 if scores.metric.endswith("accuracy") else 1.0
     columns: dict[str, list[str]] = {}
+    # Texts and numbers apart: the best of a column is found by numbers, not by rounded texts.
     values: dict[str, Sequence[float]] = {}
     levels = list(scores.table.index)
     for dataset in map(str, scores.table):
@@ -73,12 +74,14 @@ def _table(
         columns[name] = [_number(means[level], scale) for level in levels]
     if by_level:
         whole = [by_level[level] for level in levels]
+        # Where VTAB's groups have means, a mean over whatever data sets there are would mislead.
         if not names:
             values["mean"] = [row["mean"] for row in whole]
             columns["mean"] = [_number(row["mean"], scale) for row in whole]
         if scores.baseline:
             columns["Δ"] = [_delta(row, scale) for row in whole]
         columns["rank"] = [f"{row['mean_rank']:.2f}" for row in whole]
+        # The lowest rank is best, whichever way the metric runs.
         values["rank"] = [-scores.sign * row["mean_rank"] for row in whole]
     places = [_places(values.get(name, ()), len(levels), scores.sign) for name in columns]
     unit = " (%)" if scale == 100 else ""
@@ -130,6 +133,7 @@ def _delta(row: Row, scale: float) -> str:
 
 def _places(values: Sequence[float], count: int, sign: int) -> list[int]:
     """Place of each value among the distinct ones: 1, 2, or 0; larger is better if sign is 1."""
+    # rounded: sums in another order differ in their last bits
     present = {round(v, 12) for v in values if not is_missing(v)}
     if len(present) < 2:
         return [0] * count

@@ -46,10 +46,15 @@ def write_html(
 ) -> None:
     """Write report.html; styles, script, figures and data are inside it, so it needs no network."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        # Names and messages of a study are shown as text; StrictUndefined fails on a misspelt name.
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["methods"] = methods_label
     data = trial_data(found, summary)
+    # from a string: templates lie in the installed package, which may be a zip file
     page = environment.from_string(_template("report.html.j2")).render(
         summary=summary,
         study=found.study,
@@ -112,8 +117,10 @@ def trial_data(found: Frames, summary: ReportSummary) -> dict[str, Any]:
     trials = found.trials
     if summary.selected:
         chosen = trials["trial"].isin(summary.selected.trials)
+        # Test values of all trials side by side would invite choosing by them.
         trials = trials.assign(test_accuracy=trials["test_accuracy"].where(chosen))
     present = [c for c in IF_VARIED if (trials[c].notna() & (trials[c] != "")).any()]
+    # others are left out where every trial has the same
     rare = ("reason", "deviation", "test_accuracy")  # shown wherever there is one
     differ = [c for c in present if c in rare or trials[c].nunique(dropna=False) > 1]
     settings = varied(trials, found.settings)
@@ -159,6 +166,7 @@ def _plain(column: pd.Series, name: str) -> list[Any]:
 
 
 def _digits(value: float) -> float | int | None:
+    # JSON has neither NaN nor infinity
     if value != value or value in (float("inf"), float("-inf")):
         return None
     return int(value) if value == int(value) else float(f"{value:.6g}")

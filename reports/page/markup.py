@@ -25,6 +25,7 @@ _TEX = {
 
 def escape_tex(text: str) -> str:
     """Any text as it shall read in LaTeX."""
+    # one pass over the characters: a second replacement would escape what the first one wrote
     return "".join(_TEX.get(c, c) for c in _one_line(text))
 
 

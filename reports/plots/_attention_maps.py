@@ -37,6 +37,7 @@ def draw_maps(role: str, shown: Maps) -> Figure | str:
         for axes, (images, maps) in zip(panels[row][1:], shown.values(), strict=True):
             image = images[row]
             height, width = image.shape[:2]
+            # The image in grey, so that colour means attention only.
             axes.imshow(image.mean(axis=-1), cmap="gray", vmin=0, vmax=1)
             axes.imshow(maps[row], cmap="viridis", alpha=0.6,
                         extent=(-0.5, width - 0.5, height - 0.5, -0.5),

@@ -66,6 +66,7 @@ def legend(figure: Figure) -> None:
     longest = max(map(len, labels))
     columns = max(1, min(4, int(9 * figure.get_figwidth() / (longest + 6))))
     lines = -(-len(labels) // columns)
+    # The panels keep their height; constrained layout would squeeze them.
     figure.set_figheight(figure.get_figheight() + 0.15 * (lines - 1))
     figure.legend(handles, labels, loc="outside upper left", ncols=columns)
 

@@ -30,6 +30,7 @@ def draw(data: Surfaces, trials: Inspections) -> Figure | str:
     """A row for each role, whose surfaces have one scale; a column for each trial."""
     figure = Figure(figsize=(1.75 * len(trials), 1.8 * len(data)))
     for down, (role, maps) in enumerate(data.items()):
+        # One scale for a role, since heights are compared between trials.
         top = max(float(values.max()) for values in maps.values())
         for across, label in enumerate(trials):
             if label not in maps:

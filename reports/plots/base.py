@@ -35,9 +35,9 @@ PLOTS = "reports.plots"
 WIDTH = 3.25
 """Column width of a paper in inches."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+"""Okabe and Ito's palette, whose colours colour-blind readers can distinguish."""
 MARKERS = "osD^vP*X"
-"""Beside the colour, so that a figure also reads in grey."""
+"""Differ with the colour, so that a figure also reads in grey."""
 GREY = "#BBBBBB"
 FORMATS = ("svg", "png", "pdf")
 NAMES = {
@@ -50,7 +50,9 @@ DOTS = 2000
 """Points of a figure above which they are stored as pixels, not as shapes."""
 
 STYLE: Any = {
+    # Text stays text: it can be searched, and edited in a paper.
     "svg.fonttype": "none",
+    # Without a salt of its own each run would give other ids, and equal figures other files.
     "svg.hashsalt": "tcpa",
     "pdf.fonttype": 42,
     "font.size": 8,
@@ -83,6 +85,8 @@ def save(figure: Figure, path: Path) -> None:
     with matplotlib.rc_context(STYLE):
         for kind in FORMATS:
             write_atomic(path.with_suffix(f".{kind}"), partial(_write, figure, kind))
+            # The layout is found while the first format is written, and takes as long as the
+            # writing.
             figure.set_layout_engine("none")
 
 

@@ -27,6 +27,7 @@ def prepare(tables: Frames) -> pd.DataFrame:
         for cost, (_, unit) in COSTS.items():
             values = part[cost].dropna().to_numpy(float) * unit
             if len(values):
+                # Quartiles, since times of trials that shared a device are skewed.
                 low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
                 rows.append((name, cost, low, median, high))
     return pd.DataFrame(rows, columns=["methods", "cost", "low", "median", "high"])
@@ -36,14 +37,14 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     """A bar at the median with the quartiles, for each method and cost."""
     if data.empty:
         return "No trial has completed, so there is no cost to show."
-    looks = groups_of(data["methods"].unique())
-    height = max(1.3, 0.6 + 0.22 * len(looks))
+    styles = groups_of(data["methods"].unique())
+    height = max(1.3, 0.6 + 0.22 * len(styles))
     figure = Figure(figsize=(2 * WIDTH, height), layout="constrained")
     for axes, (cost, (label, _)) in zip(
         figure.subplots(1, len(COSTS), sharey=True), COSTS.items(), strict=True
     ):
         rows = data[data["cost"] == cost]
-        colours = [looks[name][0] for name in rows["methods"]]
+        colours = [styles[name][0] for name in rows["methods"]]
         axes.barh(rows["methods"], rows["median"], color=colours, height=0.6)
         for row in rows.to_dict("records"):
             axes.plot([row["low"], row["high"]], [row["methods"]] * 2, color="#444444", lw=1)

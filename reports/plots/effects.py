@@ -26,9 +26,10 @@ def prepare(tables: Frames) -> pd.DataFrame:
 
 
 def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
-    """A dot and an interval for each pair; grey where Holm's p does not tell it from 0."""
+    """A dot and an interval for each pair; grey where it may be 0 by Holm's p."""
     if data.empty:
         return ""
+    # A pair of factors with more than two levels has several rows; then levels are named.
     several = bool(data.duplicated(["dataset", "factor", "other"]).any())
     names = [
         heading(pair_name(row, with_levels=several), str(row["dataset"]))
@@ -39,8 +40,8 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     figure, axes = new_figure(0.9 + (0.12 + 0.12 * lines) * len(data))
     axes.axvline(0, color="#888888", lw=0.6)
     for place, row in enumerate(data.to_dict("records")):
-        is_told = pd.notna(row["p_holm"]) and row["p_holm"] < ERROR
-        colour = COLOURS[0] if is_told else GREY
+        is_distinct = pd.notna(row["p_holm"]) and row["p_holm"] < ERROR
+        colour = COLOURS[0] if is_distinct else GREY
         if pd.notna(row["low"]):
             axes.plot([100 * row["low"], 100 * row["high"]], [place, place], color=colour, lw=1.5)
         axes.plot(100 * row["effect"], place, "o", color=colour, ms=4)

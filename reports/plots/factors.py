@@ -25,15 +25,15 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     """A dot and an interval for each level, one colour for each factor."""
     if data.empty:
         return "No level of the design has a result yet, so there is nothing to compare."
-    looks = groups_of(data["factor"])
+    styles = groups_of(data["factor"])
     labels = [
-        _label(factor, str(level), alone=len(looks) == 1)
+        _label(factor, str(level), alone=len(styles) == 1)
         for factor, level in zip(data["factor"], data["level"], strict=True)
     ]
     lines = max(label.count("\n") + 1 for label in labels)
     figure, axes = new_figure(max(1.2, 0.65 + (0.12 + 0.12 * lines) * len(data)))
     for place, row in enumerate(data.to_dict("records")):
-        colour, marker = looks[row["factor"]]
+        colour, marker = styles[row["factor"]]
         if pd.notna(row["low"]):
             axes.plot([100 * row["low"], 100 * row["high"]], [place, place], color=colour, lw=1.5)
         axes.plot(100 * row["mean"], place, marker, color=colour, ms=4)

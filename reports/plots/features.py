@@ -69,6 +69,7 @@ def embedded(features: Array) -> Array:
     # as slow to load as all other figures together, and a study's report does not need it
     from sklearn.manifold import TSNE
 
+    # t-SNE refuses a perplexity that is not below the number of points.
     perplexity = min(30.0, (len(features) - 1) / 3)
     if np.ptp(features, axis=0).max() == 0:  # its initial PCA would divide by a variance of 0
         return np.zeros((len(features), 2))

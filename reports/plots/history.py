@@ -91,6 +91,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
                     marker=marker, lw=0.6, **dots)  # fmt: skip
     top.step(data["number"], shown_values(data["best"], metric), where="post", color="#444444",
              lw=1)  # fmt: skip
+    # A few diverged trials would flatten all others; 2 % of the points may lie below the axis.
     low, high = shown_values(data["value"], metric).quantile([0.02, 1.0])
     if high > low and metric.endswith("accuracy"):
         top.set_ylim(low - 0.1 * (high - low), high + 0.08 * (high - low))
@@ -99,6 +100,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     regret = shown_values(data["regret"], metric)
     bottom.step(data["number"], regret, where="post", color="#444444", lw=1)
     if (regret > 0).any():
+        # The regret ends at 0, which a logarithmic axis does not have.
         bottom.set_yscale("symlog", linthresh=float(regret[regret > 0].min()))
         bottom.yaxis.set_minor_locator(NullLocator())
         log_axis(bottom.yaxis)

@@ -1,4 +1,4 @@
-"""Importance of the searched settings with bootstrap intervals; those not told from chance grey."""
+"""Importance of the searched settings with bootstrap intervals; what may be chance is grey."""
 
 import pandas as pd
 from matplotlib.figure import Figure

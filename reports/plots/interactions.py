@@ -30,6 +30,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     metric = tables.study.objectives[0].metric
     scale = 100.0 if metric.endswith("accuracy") else 1.0
     figure = Figure(figsize=(2 * WIDTH, 2.3), layout="constrained")
+    # Always three places, so that one surface alone is not drawn huge.
     panels = figure.subplots(1, 3, squeeze=False)[0]  # one or two are as large as three
     for axes, row in zip(panels, data.to_dict("records")):  # noqa: B905
         grid = json.loads(row["grid"])

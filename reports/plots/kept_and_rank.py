@@ -29,6 +29,8 @@ def draw(data: pd.DataFrame, trials: Inspections) -> Figure | str:
         axes.set_xticks(ticks(data["block"].max()))
         axes.set_ylabel(AXES[name])
         if name != "rank":
+            # Without a mask all lines lie at 100 %; an axis around that point would show rounding
+            # errors.
             axes.set_ylim(min(90.0, axes.get_ylim()[0]), 102)
     legend(figure)
     return figure

@@ -13,8 +13,8 @@ PLACE = 6.3
 WIDE = True
 SHOWN = 8
 ACROSS = 4
-FEW = 8
-"""Levels that a panel has room for; more take a row of their own."""
+MAX_LEVELS = 8
+"""Levels that a panel has room for; an axis with more takes a row of its own."""
 
 
 def prepare(tables: Frames) -> pd.DataFrame:
@@ -28,10 +28,10 @@ def prepare(tables: Frames) -> pd.DataFrame:
 
 
 def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
-    """A panel for each setting on a common scale; grey where it is not told from chance."""
+    """A panel for each setting on a common scale; grey where its importance may be chance."""
     if data.empty:
         return ""
-    many = data[data["label"] != ""].groupby("axis", sort=False).size() > FEW
+    many = data[data["label"] != ""].groupby("axis", sort=False).size() > MAX_LEVELS
     wide = list(many.index[many])
     small = [name for name in data["axis"].unique() if name not in wide]
     across = max(1, min(ACROSS, len(small)))
@@ -44,6 +44,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     metric = tables.study.objectives[0].metric
     first: Axes | None = None
     for name, place in zip([*wide, *small], places, strict=True):
+        # One scale: the height of a curve is what compares settings.
         axes = figure.add_subplot(place, sharey=first)
         first = first or axes
         _panel(axes, data[data["axis"] == name], metric)

@@ -50,6 +50,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     values = data.to_numpy(float)
     places = np.arange(data.shape[1])
     worth = values[:, -1] if tables.study.objectives[0].maximize else 1 - values[:, -1]
+    # Good trials are drawn last and strongest: they are few, and the others would hide them.
     strength = np.linspace(0.15, 0.9, len(values))
     colours = matplotlib.colormaps["viridis_r"](worth)
     colours[:, 3] = strength

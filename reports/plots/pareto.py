@@ -65,12 +65,12 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     if len(data) < 2 or not costs:
         return "A Pareto front needs two completed trials whose costs differ."
     metric = tables.study.objectives[0].metric
-    looks = groups_of(sorted(data["methods"].unique()))
-    height = 2.1 + 0.17 * -(-len(looks) // NAMES)
+    styles = groups_of(sorted(data["methods"].unique()))
+    height = 2.1 + 0.17 * -(-len(styles) // NAMES)
     figure = Figure(figsize=(2 * WIDTH, height), layout="constrained")
     panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
     for axes, cost in zip(panels, costs, strict=True):
-        for name, (colour, marker) in looks.items():
+        for name, (colour, marker) in styles.items():
             rows = data[data["methods"] == name]
             axes.scatter(
                 rows[cost], shown_values(rows["value"], metric), s=8, color=colour, lw=0, alpha=0.6,
@@ -79,6 +79,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         front = data[data[f"front_{cost}"]].sort_values(cost)
         axes.step(front[cost], shown_values(front["value"], metric), where="post",
                   color="#222222", lw=1)  # fmt: skip
+        # Counts of parameters span three decades between a head and a whole network.
         if data[cost].min() > 0 and data[cost].max() / data[cost].min() > 20:
             axes.set_xscale("log")
             log_axis(axes.xaxis)

@@ -24,6 +24,7 @@ def prepare(trials: Inspections) -> pd.DataFrame:
         if f"prompt_share_{role}" in found
     ]  # fmt: skip
     data = pd.DataFrame(rows, columns=["methods", "role", "prompts", "share"])
+    # sort_values alone would order methods by their names
     places = {name: place for place, name in enumerate(data["methods"].unique())}
     order = data.assign(place=data["methods"].map(places)).sort_values(
         ["place", "prompts"], kind="stable"

@@ -47,6 +47,7 @@ def draw(data: Usage, trials: Inspections) -> Figure | str:
         axes.set_yticks(ticks(len(shares)))
         if unused.any():
             blocks, groups = np.nonzero(unused)
+            # Of a share of 0.1 % and one of 0 the colours are the same.
             axes.plot(groups + 1, blocks + 1, "x", color="white", ms=3, mew=0.6)
         figure.colorbar(image, ax=axes, label="share of choices (%)")
     for axes in panels[len(data) :]:

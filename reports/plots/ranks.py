@@ -1,4 +1,4 @@
-"""Critical-difference diagram: mean ranks across data sets, levels not told apart joined."""
+"""Critical-difference diagram: mean ranks across data sets; equal levels are joined."""
 
 import json
 
@@ -24,7 +24,7 @@ def prepare(tables: Frames) -> pd.DataFrame:
 
 
 def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
-    """Levels on the axis of mean ranks; bars join those that Wilcoxon-Holm does not tell apart."""
+    """Levels on the axis of mean ranks; bars join those that do not differ by Wilcoxon-Holm."""
     if data.empty:
         return ""
     first = data.iloc[0]
@@ -35,6 +35,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         axes.plot(row["mean_rank"], -place - 1, "o", ms=3.5, color=COLOURS[0])
         axes.text(row["mean_rank"], -place - 1, f"  {row['level']} ({row['mean_rank']:.2f})",
                   va="center", fontsize=7)  # fmt: skip
+    # Bars below each other, as in Demsar's diagram: overlapping ones would read as one.
     for place, (low, high) in enumerate(bars):
         height = -0.25 - 0.25 * place
         axes.plot([low - 0.03, high + 0.03], [height] * 2, color="#222222", lw=2.5)
@@ -49,9 +50,10 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
 
 
 def joined(data: pd.DataFrame) -> list[tuple[float, float]]:
-    """Longest runs of neighbours in rank of which no two were told apart, as (low, high) rank."""
+    """Longest runs of neighbours in rank of which no two differ, as (low, high) rank."""
     names, ranks = list(data["level"]), list(data["mean_rank"])
     same = [set(json.loads(text)) for text in data["not_worse_than"]]
+    # Pairs do not differ transitively, so runs may overlap; those within another are left out.
     runs: list[tuple[int, int]] = []
     for start in range(len(names)):
         end = start

@@ -38,6 +38,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     for axes, factor in zip(figure.subplots(down, across, squeeze=False).flat, factors):  # noqa: B905
         rows = data[data["factor"] == factor].sort_values("x")
         axes.plot(rows["x"], 100 * rows["mean"], "o-", color=COLOURS[0], ms=3, lw=1)
+        # A level with one seed has a mean and no interval.
         known = rows["low"].notna()
         axes.fill_between(
             rows["x"][known], 100 * rows["low"][known], 100 * rows["high"][known],

@@ -9,8 +9,10 @@ from spaces.reader import read_stored
 from spaces.sections import Objective
 from tcpa_core.errors import RecordError, StudyError
 
+Json = Mapping[str, Any]
+"""A part of study.yaml."""
 KINDS = ("search", "ablation")
-EPOCH_METRICS = ("val_accuracy", "val_loss", "train_loss")
+CURVE_METRICS = ("val_accuracy", "val_loss", "train_loss")
 """Metrics with a value per epoch, for learning curves."""
 
 
@@ -18,7 +20,7 @@ EPOCH_METRICS = ("val_accuracy", "val_loss", "train_loss")
 class Study:
     """A study's own description. `document` is `study.yaml` as plain JSON values."""
 
-    document: Mapping[str, Any]
+    document: Json
 
     @classmethod
     def read(cls, study_dir: Path) -> Self:
@@ -26,19 +28,20 @@ class Study:
 
         Raises:
             StudyError: The folder or its study.yaml is missing.
-            RecordError: The file is no YAML mapping or its kind is not known.
+            RecordError: The file is not a YAML mapping, or its kind is unknown.
         """
         path = study_dir / "study.yaml"
         if not path.is_file():
             what = "has no study.yaml" if study_dir.is_dir() else "does not exist"
             raise StudyError(
-                f"{study_dir} {what}, so it is no study folder; studies lie in ROOT/STUDY, "
+                f"{study_dir} {what}, so it is not a study folder; studies lie in ROOT/STUDY, "
                 "see --root."
             )
         document = read_stored(path)
         kind = document.get("kind") if isinstance(document, dict) else None
         if kind not in KINDS:
             raise RecordError(f"{path}: kind must be one of {', '.join(KINDS)}, got {kind!r}.")
+        # Here, so that no property below has to expect another shape.
         if not _is_space(document.get("space") or {}):
             raise RecordError(
                 f"{path} is not a valid study description: 'space' is missing or not a mapping."
@@ -55,12 +58,12 @@ class Study:
         return str(self.document["kind"])
 
     @property
-    def space(self) -> Mapping[str, Any]:
+    def space(self) -> Json:
         """The space as resolved when the study was made."""
         return self.document.get("space") or {}
 
     @property
-    def preprocessing(self) -> list[Mapping[str, Any]]:
+    def preprocessing(self) -> list[Json]:
         """What becomes of images in front of each backbone; [] in studies of older versions."""
         found = self.document.get("preprocessing") or []
         return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
@@ -86,7 +89,7 @@ class Study:
         return self._ablation.get("design") == "fractional_factorial"
 
     @property
-    def _ablation(self) -> Mapping[str, Any]:
+    def _ablation(self) -> Json:
         return self.space.get("ablation") or {}
 
     @property
@@ -95,12 +98,12 @@ class Study:
         return self.kind == "search" or self._ablation.get("test") == "winner"
 
     @property
-    def data(self) -> Sequence[Mapping[str, Any]]:
+    def data(self) -> Sequence[Json]:
         """What was in each data set when the study was made; () in records of older versions."""
         found = self.document.get("data")
         return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else ()
 
-    def data_of(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    def data_of(self, params: Json) -> Json:
         """The data set that a trial with these settings uses; {} where it is not recorded."""
         for one in self.data:
             settings = one.get("settings") or {}
@@ -125,27 +128,28 @@ class Study:
         return notes
 
     @property
-    def axes(self) -> Mapping[str, Mapping[str, Any]]:
+    def axes(self) -> Mapping[str, Json]:
         """Searched settings by dotted path, as they stand in the space; {} in an ablation."""
+        # `or {}`: a key may be there and empty, which YAML reads as None
         return self.space.get("axes") or {}
 
     @property
     def curve_metric(self) -> str:
         """The leading objective if it is measured each epoch, else val_accuracy."""
         leading = self.objectives[0].metric
-        return leading if leading in EPOCH_METRICS else "val_accuracy"
+        return leading if leading in CURVE_METRICS else "val_accuracy"
 
 
-def _objectives(space: Mapping[str, Any]) -> tuple[Objective, ...]:
+def _objectives(space: Json) -> tuple[Objective, ...]:
     raw = space.get("objective") or {}
     return tuple(Objective.model_validate(one) for one in (raw if isinstance(raw, list) else [raw]))
 
 
-def _seeds(space: Mapping[str, Any]) -> list[int]:
+def _seeds(space: Json) -> list[int]:
     return list((space.get("ablation") or space).get("seeds") or [])
 
 
-def _is_space(space: Any) -> bool:
+def _is_space(space: object) -> bool:
     """Whether the parts that reports read, as far as given, are what a space has."""
     if not isinstance(space, dict):
         return False

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.labels import heading
+from reports.labels import NewRow, Row, heading
 from reports.statistics import paired_tests as stats
 from reports.statistics.factorial import Factorial, Run, Values
 from spaces.fraction import Effect, alike_text, short_names
@@ -29,8 +29,6 @@ TWO_LEVEL = "two-level factors"
 """Family of tests: two-level factors of one design, which have one test each."""
 PAIRS = "two-factor interactions"
 
-Trial = Mapping[Any, Any]
-
 
 @dataclass(slots=True)
 class _Level:
@@ -39,8 +37,8 @@ class _Level:
     name: str
     order: int
     is_baseline: bool
-    trials: list[tuple[Trial, str]] = field(default_factory=list)
-    """Each with what tells it from others of its seed: the levels of the other factors."""
+    trials: list[tuple[Row, str]] = field(default_factory=list)
+    """Each with the levels of the other factors, which distinguish it from others of its seed."""
 
     def by_seed(self, metric: str) -> dict[int, float]:
         """Mean value by seed, over completed trials with a finite value."""
@@ -72,7 +70,7 @@ class _Design:
     """All levels on one data set, and the runs of a factorial."""
 
     factors: dict[str, list[_Level]] = field(default_factory=dict)
-    runs: dict[tuple[str, ...], list[Trial]] = field(default_factory=dict)
+    runs: dict[tuple[str, ...], list[Row]] = field(default_factory=dict)
     """Trials of each run, by a level of each factor; {}: no factorial."""
     factorial: Factorial | None = None
     is_part: bool = False
@@ -90,12 +88,12 @@ class _Design:
 
 def ablation_tables(
     trials: pd.DataFrame, *, fraction: bool = False
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[NewRow], list[NewRow]]:
     """Rows of ABLATION_COLUMNS and of EFFECT_COLUMNS; trials as in `trials`.
 
     The first has one per factor, data set, metric and level. The second has one per data set,
-    metric and pair of levels of a factorial's factors. Of pairs that a fraction cannot tell apart
-    the first stands for all, and pairs that it cannot tell from a main effect have no row.
+    metric and pair of levels of a factorial's factors. Of pairs that are aliased in a fraction
+    the first stands for all, and pairs that are aliased with a main effect have no row.
 
     Args:
         fraction: The design is one, also while some of its runs are still to come.
@@ -120,13 +118,14 @@ def ablation_tables(
     return rows, effects
 
 
-def _adjust(rows: Sequence[dict[str, Any]]) -> None:
+def _adjust(rows: Sequence[NewRow]) -> None:
     """Add Holm's p within data set, metric and family."""
-    families: defaultdict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+    families: defaultdict[tuple[str, str, str], list[NewRow]] = defaultdict(list)
     for row in rows:
         families[row["dataset"], row["metric"], row["family_of"]].append(row)
     for family in families.values():
         p_values = [row["p"] for row in family]
+        # A test that could not be made is none that could err: it does not count.
         num_tests = sum(p is not None for p in p_values)
         for row, adjusted in zip(family, stats.holm(p_values), strict=True):
             row |= {"p_holm": adjusted, "family": num_tests}
@@ -172,7 +171,7 @@ def _factor_notes(name: str, levels: pd.DataFrame) -> Iterator[str]:
         yield f"{name} {first['hint']}."
 
 
-def _level_notes(row: Trial) -> Iterator[str]:
+def _level_notes(row: Row) -> Iterator[str]:
     place = f" on {row['dataset']}" if row["dataset"] else ""
     name = f"{row['factor']} = {row['level']}{place}"
     if row["missing"]:
@@ -206,6 +205,7 @@ def _designs(trials: pd.DataFrame, fraction: bool) -> dict[str, _Design]:
     for design in found.values():
         for levels in design.factors.values():
             levels.sort(key=lambda level: level.order)
+        # A factorial's contrasts begin with the baseline, wherever the design puts it.
         if design.runs:
             factors = [factor for factor in design.factors if factor != COMBINATION]
             levels_of = tuple(
@@ -241,7 +241,7 @@ def _level(levels: list[_Level], cell: Mapping[str, Any]) -> _Level:
     return levels[-1]
 
 
-def _level_rows(design: _Design, factor: str, metric: str) -> Iterator[dict[str, Any]]:
+def _level_rows(design: _Design, factor: str, metric: str) -> Iterator[NewRow]:
     levels, factorial = design.factors[factor], design.factorial
     shift, left_out, alias = [0.0] * len(levels), "", ""
     planned = {unit for level in levels for unit in level.units()}
@@ -288,12 +288,14 @@ def seed_shifts(by_seed: Sequence[Mapping[int, float]]) -> list[float]:
     seeds = sorted({seed for values in by_seed for seed in values})
     if all(len(values) in (0, len(seeds)) for values in by_seed):
         return [0.0] * len(by_seed)
+    # A level without any value would make the equations singular.
     rows = [[values.get(seed, math.nan) for seed in seeds] for values in by_seed if values]
     given = np.isfinite(rows).astype(float)
     # Each level's mean is taken off; what is left of the normal equations is about the seeds.
     shares = given / given.sum(axis=1, keepdims=True)
     centred = given * (np.nan_to_num(rows) - (shares * np.nan_to_num(rows)).sum(axis=1)[:, None])
     normal = np.diag(given.sum(axis=0)) - shares.T @ given
+    # The pseudo-inverse: the worth of seeds is known up to a constant, which cancels below.
     worth = dict(zip(seeds, np.linalg.pinv(normal) @ centred.sum(axis=0), strict=True))
     shifts = []
     for i, one in enumerate(by_seed):
@@ -306,17 +308,18 @@ def seed_shifts(by_seed: Sequence[Mapping[int, float]]) -> list[float]:
     return shifts
 
 
-def _pair_rows(design: _Design, metric: str) -> Iterator[dict[str, Any]]:
+def _pair_rows(design: _Design, metric: str) -> Iterator[NewRow]:
     factorial, values = design.factorial, design.values(metric)
+    # An interaction is a difference of differences to the baselines.
     has_baseline = [any(level.is_baseline for level in one) for one in design.factors.values()]
     if factorial is None or not all(has_baseline):
         return
-    told: set[Effect] = set()
+    covered: set[Effect] = set()
     for places in combinations(range(len(factorial.factors)), 2):
         alike = factorial.aliases.get(places, ())
-        if places in told or any(len(effect) == 1 for effect in alike):
+        if places in covered or any(len(effect) == 1 for effect in alike):
             continue
-        told.update(alike)
+        covered.update(alike)
         for levels, found in factorial.interactions(places, values).items():
             paired = asdict(stats.compare_paired(found, dict.fromkeys(found, 0.0)))
             yield {
@@ -336,10 +339,10 @@ def _pair_rows(design: _Design, metric: str) -> Iterator[dict[str, Any]]:
             }
 
 
-def _add_hints(rows: Sequence[dict[str, Any]], effects: Sequence[Mapping[str, Any]]) -> None:
-    """Say beside main effects that they depend on each other, where an interaction is not 0.
+def _add_hints(rows: Sequence[NewRow], effects: Sequence[NewRow]) -> None:
+    """Mark main effects that depend on each other, where an interaction is not 0.
 
-    Of pairs that a fraction cannot tell apart each may be the one.
+    Of pairs that are aliased in a fraction, each may be the one that interacts.
     """
     found: defaultdict[tuple[str, str, str], dict[str, None]] = defaultdict(dict)
     verb = "depends on"
@@ -354,7 +357,7 @@ def _add_hints(rows: Sequence[dict[str, Any]], effects: Sequence[Mapping[str, An
         row["hint"] = f"{verb} {others} (see the interactions)" if others else ""
 
 
-def _lack(trial: Mapping[Any, Any], metric: str) -> str:
+def _lack(trial: Row, metric: str) -> str:
     """Why a trial gives no value; "" if it does."""
     if trial["status"] != "completed":
         return str(trial["status"])

@@ -1,7 +1,7 @@
 """Across data sets: means, differences and ranks of methods or levels, and the groups of VTAB.
 
 Replicates are data sets here, each with the mean over its seeds and the difference paired by its
-seeds. They have no common scale, so the test is Wilcoxon's, and ranks stand beside the means.
+seeds. They have no common scale, so the test is Wilcoxon's, and ranks are given as well as means.
 """
 
 import json
@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from reports.labels import methods_label
+from reports.labels import NewRow, Row, methods_label
 from reports.records.study import Study
 from reports.statistics.ablation import seed_shifts
-from reports.statistics.paired_tests import ERROR, compare_paired, holm, paired_p, summarise
+from reports.statistics.paired_tests import ERROR, Array, compare_paired, holm, paired_p, summarise
 from reports.tables import ranking
 
 VTAB_GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -73,28 +73,26 @@ def dataset_of(trials: pd.DataFrame) -> pd.Series:
 
 
 def deviations(trials: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """What differs from the claimed protocol and methods, by factor and level; those in full accord
-    are left out."""
+    """What differs from the claimed protocol and methods, by factor and level.
+
+    Levels that differ in nothing are left out.
+    """
     found: defaultdict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     columns = [name for name in ("deviation", "cells", "methods") if name in trials]
-    told = trials.loc[trials["deviation"] != "", columns].drop_duplicates()
-    for trial in told.to_dict("records"):
+    deviating = trials.loc[trials["deviation"] != "", columns].drop_duplicates()
+    for trial in deviating.to_dict("records"):
         levels = [(cell["factor"], cell["level"]) for cell in json.loads(trial["cells"])]
         for level in (*levels, (METHODS, methods_label(trial.get("methods")))):
             found[level] |= dict.fromkeys(str(trial["deviation"]).split("; "))
     return {level: "; ".join(texts) for level, texts in found.items()}
 
 
-def marked(
-    rows: Sequence[Mapping[str, Any]], told: Mapping[tuple[str, str], str]
-) -> list[dict[str, Any]]:
+def marked(rows: Sequence[Row], deviations: Mapping[tuple[str, str], str]) -> list[NewRow]:
     """Rows of factors and levels with the column `deviation`."""
-    return [{**row, "deviation": told.get((row["factor"], row["level"]), "")} for row in rows]
+    return [{**row, "deviation": deviations.get((row["factor"], row["level"]), "")} for row in rows]
 
 
-def score_rows(
-    ablation: Sequence[Mapping[str, Any]], trials: pd.DataFrame, study: Study
-) -> list[dict[str, Any]]:
+def score_rows(ablation: Sequence[Row], trials: pd.DataFrame, study: Study) -> list[NewRow]:
     """Rows of SCORE_COLUMNS; none where there is one data set only.
 
     Args:
@@ -107,7 +105,7 @@ def score_rows(
     return [dict(row) for row in rows] if len({row["dataset"] for row in rows}) > 1 else []
 
 
-def _method_rows(trials: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
+def _method_rows(trials: pd.DataFrame, study: Study) -> list[NewRow]:
     objective = study.objectives[0]
     if trials.empty or "methods" not in trials:
         return []
@@ -120,6 +118,7 @@ def _method_rows(trials: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
             chosen = part[part["trial"].isin(best.trials)]
             found = zip(chosen["seed"].fillna(0), chosen[objective.metric], strict=True)
             values[str(level), str(dataset)] = {int(seed): float(value) for seed, value in found}
+    # Methods that lack a seed on a data set are compared as levels of a design are.
     moved: dict[tuple[str, str], float] = {}
     for dataset in dict.fromkeys(dataset for _, dataset in values):
         places = [place for place in values if place[1] == dataset]
@@ -133,7 +132,7 @@ def _method_rows(trials: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def moved_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def moved_notes(rows: Sequence[Row]) -> list[str]:
     """Sentences on the means of methods that lack seeds; levels of a design have their own."""
     return [
         f"The mean of {row['level']} on {row['dataset']} is moved by {row['moved']:+.4f}: what the "
@@ -161,8 +160,8 @@ def scores_of(rows: pd.DataFrame, study: Study) -> list[Scores]:
     return found
 
 
-def rank_rows(scores: Scores) -> tuple[list[dict[str, Any]], str]:
-    """Rows of RANK_COLUMNS in the order of the levels, and a sentence on tests there cannot be.
+def rank_rows(scores: Scores) -> tuple[list[NewRow], str]:
+    """Rows of RANK_COLUMNS in the order of the levels, and a sentence where tests are impossible.
 
     Source:
         J. Demsar, "Statistical comparisons of classifiers over multiple data sets", JMLR 7 (2006);
@@ -175,9 +174,10 @@ def rank_rows(scores: Scores) -> tuple[list[dict[str, Any]], str]:
             f"Ranks of {scores.factor} across data sets need 2 levels on 2 data sets that all of "
             f"them have, there are {len(levels)} on {n}."
         )
+    # Only data sets that all levels have: others would compare means over different tasks.
     values = whole.to_numpy(float).round(12)  # equal but for rounding is a tie
     ranks = scipy_stats.rankdata(-scores.sign * values, axis=0).mean(axis=1)
-    common: dict[str, Any] = {
+    common: NewRow = {
         "factor": scores.factor,
         "metric": scores.metric,
         "n": n,
@@ -188,13 +188,13 @@ def rank_rows(scores: Scores) -> tuple[list[dict[str, Any]], str]:
     if len(levels) >= 3 and n >= 5:
         common["friedman_p"] = friedman_p(values)
         common["critical_difference"] = critical_difference(len(levels), n)
-        same = _not_told_apart(levels, values)
+        same = _not_different(levels, values)
     else:
         note = (
             f"Tests between all levels of {scores.factor} across data sets need 3 levels on 5 data "
             f"sets that all of them have, there are {len(levels)} on {n}."
         )
-    rows: list[dict[str, Any]] = []
+    rows: list[NewRow] = []
     for i, level in enumerate(levels):
         row = {"level": level, "is_baseline": level == scores.baseline,
                "mean": float(values[i].mean()), "mean_rank": float(ranks[i])}  # fmt: skip
@@ -206,7 +206,7 @@ def rank_rows(scores: Scores) -> tuple[list[dict[str, Any]], str]:
     return rows, note
 
 
-def _difference(scores: Scores, whole: pd.DataFrame, level: str) -> dict[str, Any]:
+def _difference(scores: Scores, whole: pd.DataFrame, level: str) -> NewRow:
     """A level against the baseline: the differences within each data set."""
     if level == scores.baseline or scores.baseline not in whole.index:
         return {}
@@ -219,8 +219,8 @@ def _difference(scores: Scores, whole: pd.DataFrame, level: str) -> dict[str, An
             "interval": found.interval, "rank_biserial": found.rank_biserial}  # fmt: skip
 
 
-def _not_told_apart(levels: Sequence[str], values: Any) -> list[list[str]]:
-    """For each level the others that Wilcoxon, after Holm over all pairs, does not tell apart."""
+def _not_different(levels: Sequence[str], values: Array) -> list[list[str]]:
+    """For each level the others that Wilcoxon, after Holm over all pairs, finds not different."""
     pairs = list(combinations(range(len(levels)), 2))
     adjusted = holm([paired_p(values[i] - values[j], "wilcoxon") for i, j in pairs])
     same: list[list[str]] = [[] for _ in levels]
@@ -231,12 +231,13 @@ def _not_told_apart(levels: Sequence[str], values: Any) -> list[list[str]]:
     return same
 
 
-def friedman_p(values: Any) -> float:
+def friedman_p(values: Array) -> float:
     """Friedman's test, ties corrected; 1 where all methods are equal on every dataset.
 
     Args:
         values: (methods, datasets), at least 3 methods.
     """
+    # scipy divides by zero where all ranks are tied.
     if (np.ptp(values, axis=0) == 0).all():
         return 1.0
     return float(scipy_stats.friedmanchisquare(*values).pvalue)
@@ -250,15 +251,16 @@ def critical_difference(num_methods: int, num_datasets: int) -> float:
     )
 
 
-def group_rows(scores: Scores) -> list[dict[str, Any]]:
+def group_rows(scores: Scores) -> list[NewRow]:
     """Rows of GROUP_COLUMNS; none unless a data set is a VTAB task.
 
     A mean over fewer tasks than its name says would not be comparable, so a gap leaves it empty.
     """
+    # By the names of folders, which is how the usual downloads name the tasks.
     tasks = [task for group in VTAB_GROUPS.values() for task in group]
     if not any(task in scores.table for task in tasks):
         return []
-    rows: list[dict[str, Any]] = []
+    rows: list[NewRow] = []
     for level, values in scores.table.iterrows():
         means = []
         for group, members in {**VTAB_GROUPS, MEAN_OF_TASKS: tuple(tasks)}.items():
@@ -270,6 +272,7 @@ def group_rows(scores: Scores) -> list[dict[str, Any]]:
                  "n": len(members) - len(missing), "missing": ", ".join(missing)}
             )  # fmt: skip
         three = [mean for mean in means[:-1] if mean is not None]
+        # VTAB's own mean weighs the groups equally, however many tasks each has.
         whole = len(three) == len(VTAB_GROUPS)
         mean = sum(three) / len(three) if whole else None
         rows.append({**rows[-1], "group": MEAN_OF_GROUPS, "mean": mean})

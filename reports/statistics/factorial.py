@@ -100,6 +100,7 @@ class Factorial:
         blocks = self._blocks(places, values)
         seeds = sorted({seed for seed, _ in values})
         whole = [{s for s in seeds if all((s, run) in values for run in block)} for block in blocks]
+        # Greedy: each turn gives up the block that costs fewest, until two seeds are whole.
         kept = list(range(len(blocks)))
         while kept:
             found = set(seeds).intersection(*(whole[i] for i in kept))
@@ -117,12 +118,14 @@ class Factorial:
         """Runs that differ in these factors only, with every level that has a value at all."""
         if self.is_fraction:
             return [list(self.runs)]
+        # Levels that have a value anywhere: a study that still runs has effects of what is there.
         met = {(place, run[place]) for _, run in values for place in places}
         found: defaultdict[Run, list[Run]] = defaultdict(list)
         for run in self.runs:
             if all((place, run[place]) in met for place in places):
                 others = tuple(name for k, name in enumerate(run) if k not in places)
                 found[others].append(run)
+        # A block that lacks a run has no contrast; levels that nobody has run yet do not count.
         size = prod(sum(at == place for at, _ in met) for place in places)
         return [block for block in found.values() if len(block) == size]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 LEAVES = 64
 DRAWN = 1000
-"""Trials drawn for a tree at most; a smaller bootstrap sample makes the interval wider, not
+"""Largest bootstrap sample of a tree; a smaller bootstrap sample makes the interval wider, not
 narrower."""
 
 Array = np.ndarray[Any, Any]

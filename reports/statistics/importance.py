@@ -1,6 +1,6 @@
 """How much each searched setting mattered, by fANOVA and PED-ANOVA, with bootstrap intervals.
 
-Beside the shares: how the objective runs along each setting (marginals), and what two settings
+Besides the shares: how the objective changes along each setting (marginals), and what two settings
 explain together but not alone (interactions).
 """
 
@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.labels import methods_label
+from reports.labels import NewRow, methods_label
 from reports.records.study import Study
 from reports.statistics.forest import Forest
 
 VERSION = 3
 """Raised whenever equal trials would give another importance."""
-FEWEST = 10
-"""Completed points below which importance says nothing."""
+MIN_POINTS = 10
+"""Completed points that importance needs."""
 TREES = 40
 RESAMPLES = 100
 TOP = 0.1
@@ -29,12 +29,12 @@ BINS = 8
 GRID = 25
 """Points of a marginal along a number."""
 NULL_POINTS = 2000
-"""Points from which the chance of interactions is told."""
+"""Points from which the interactions of chance are estimated."""
 PAIRS = 3
 """Interactions that are drawn: the largest ones."""
 
 Array = np.ndarray[Any, Any]
-Rows = dict[str, list[dict[str, Any]]]
+Rows = dict[str, list[NewRow]]
 """Rows by table: importance, marginals, interactions."""
 
 
@@ -42,18 +42,19 @@ def importance_tables(trials: pd.DataFrame, study: Study) -> tuple[Rows, str]:
     """Rows of the three tables, largest share first, and a sentence where there are none.
 
     Replicates are averaged first: they are one point, however often its noise was drawn. A
-    conditional axis is judged on the points in which it was active, beside the axes that these
-    points have in common; its share is that of the variance among them.
+    conditional axis is judged on the points in which it was active, together with the axes that
+    these points have in common; its share is that of the variance among them.
     """
     rows: Rows = {"importance": [], "marginals": [], "interactions": []}
     objective = study.objectives[0]
     done = points_of(trials, objective.metric)
-    if len(done) < FEWEST:
-        return rows, f"Importance needs {FEWEST} completed points, there are {len(done)}."
+    if len(done) < MIN_POINTS:
+        return rows, f"Importance needs {MIN_POINTS} completed points, there are {len(done)}."
     if done[objective.metric].nunique() == 1:
         return rows, f"Importance is not defined: {objective.metric} is the same in all points."
     done = first_of(done)
     axes = [a for a in study.axes if a in done and done[a].nunique() > 1]
+    # A forest cannot take missing values, so conditional axes get forests of their own.
     groups: dict[tuple[bool, ...], list[str]] = {}
     for axis in axes:  # axes that are active together share one forest
         groups.setdefault(tuple(done[axis].notna()), []).append(axis)
@@ -61,12 +62,12 @@ def importance_tables(trials: pd.DataFrame, study: Study) -> tuple[Rows, str]:
         active = done[list(mask)]
         columns = [a for a in axes if active[a].notna().all() and active[a].nunique() > 1]
         wanted = [columns.index(a) for a in judged if a in columns]
-        if len(active) < FEWEST or not wanted or active[objective.metric].nunique() == 1:
+        if len(active) < MIN_POINTS or not wanted or active[objective.metric].nunique() == 1:
             continue
         for table, found in _judge(active, columns, wanted, study).items():
             rows[table] += found
     if not rows["importance"]:
-        return rows, f"No axis was active in {FEWEST} completed points; importance is left out."
+        return rows, f"No axis was active in {MIN_POINTS} completed points; importance is left out."
     rows["importance"].sort(key=lambda row: (row["method"], -row["importance"]))
     rows["interactions"].sort(key=lambda row: -row["importance"])
     for row in rows["interactions"][PAIRS:]:
@@ -84,6 +85,7 @@ def _judge(active: pd.DataFrame, columns: list[str], wanted: list[int], study: S
     box = np.stack([x.min(axis=0), x.max(axis=0)])
     for k, found in words.items():  # every category is as wide as another
         box[:, k] += (-0.5, 0.5) if found else (0, 0)
+    # Integrals are over the box that was searched in fact, not over the space's ranges.
     forest, shadowed = Forest.grow(x, y, box, TREES), _shadowed(x, y, box)
     common = {"metric": objective.metric, "n": len(active)}
     shares = {
@@ -125,7 +127,7 @@ def points_of(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
 def first_of(used: pd.DataFrame) -> pd.DataFrame:
     """The first used trials or points, of thousands a whole number of hundreds.
 
-    So a few new ones among many leave the importance as it was, and `n` says how many it is of.
+    So a few new ones among many leave the importance as it was; column `n` has their number.
     """
     return used.head(len(used) // 100 * 100) if len(used) >= 1000 else used
 
@@ -139,14 +141,12 @@ def identity(trials: pd.DataFrame, study: Study) -> str:
     return f"{zlib.crc32(rows.tobytes(), zlib.crc32(about.encode())):08x}-{len(done)}"
 
 
-def fanova(
-    x: Array, y: Array, wanted: Sequence[int], points: Array | None = None
-) -> list[dict[str, Any]]:
+def fanova(x: Array, y: Array, wanted: Sequence[int], points: Array | None = None) -> list[NewRow]:
     """Share of a random forest's variance that one axis alone explains.
 
     Each tree is grown on a bootstrap sample, and its marginals are exact integrals over its leaves;
-    the interval holds 95 % of the trees. What chance explains is told by shadows: another forest
-    also gets a shuffled copy of every axis, and what it makes of the copy is chance.
+    the interval holds 95 % of the trees. What chance explains is measured with shadows: another
+    forest also gets a shuffled copy of every axis, and what the copy explains is chance.
 
     Args:
         x: (rows, axes), finite.
@@ -175,6 +175,7 @@ def _averaged(x: Array, y: Array, points: Array | None) -> tuple[Array, Array]:
     keys = x if points is None else points[:, None]
     _, first, code = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     means = np.bincount(code.ravel(), y) / np.bincount(code.ravel())
+    # np.unique sorts; the order met is kept, since forests draw their samples by place.
     order = np.argsort(first)
     return x[first[order]], means[order]
 
@@ -186,7 +187,7 @@ def _shadowed(x: Array, y: Array, box: Array) -> Forest:
     return Forest.grow(np.hstack([x, copies]), y, np.hstack([box, box]), TREES)
 
 
-def _shares(forest: Forest, shadowed: Forest, wanted: Sequence[int]) -> list[dict[str, Any]]:
+def _shares(forest: Forest, shadowed: Forest, wanted: Sequence[int]) -> list[NewRow]:
     num_axes = forest.box.shape[1]
     shares = forest.main_effects(wanted)
     chance = shadowed.main_effects([k + num_axes for k in wanted])
@@ -195,17 +196,19 @@ def _shares(forest: Forest, shadowed: Forest, wanted: Sequence[int]) -> list[dic
 
 def _interactions(
     forest: Forest, x: Array, y: Array, pairs: Sequence[tuple[int, int]]
-) -> list[dict[str, Any]]:
+) -> list[NewRow]:
     """The same for what two axes explain together but not alone.
 
-    Trees make steps of a slope, which looks like an interaction. So chance is what a forest finds
+    Trees turn a slope into steps, which look like an interaction. So chance is what a forest finds
     where there is none: in the sum of the marginals, with the residuals shuffled.
     """
     if not pairs:
         return []
+    # The marginals at each point cost trees x leaves; 2,000 points estimate chance well enough.
     x, y = x[:NULL_POINTS], y[:NULL_POINTS]
     along = [forest.marginal(k, x[:, k]).mean(axis=0) for k in range(x.shape[1])]
     additive = np.sum(along, axis=0) - (len(along) - 1) * np.mean(along)
+    # A fixed seed: the same trials give the same importance, so a report can be repeated.
     residuals = np.random.default_rng(0).permutation(y - additive)
     null = Forest.grow(x, additive + residuals, forest.box, TREES)
     shares, chance = forest.interactions(pairs), null.interactions(pairs)
@@ -214,11 +217,11 @@ def _interactions(
 
 def ped_anova(
     x: Array, y: Array, wanted: Sequence[int], points: Array | None = None
-) -> list[dict[str, Any]]:
+) -> list[NewRow]:
     """How far the best tenth of the points is from all of them along one axis; as `fanova`.
 
     The Pearson divergence of the two histograms, as a share of its sum over the axes in `x`. What
-    chance gives is told by shuffling which trials are the best.
+    chance gives is measured by shuffling which trials are the best.
 
     Source:
         S. Watanabe, A. Bansal, F. Hutter: "PED-ANOVA: efficiently quantifying hyperparameter
@@ -230,6 +233,7 @@ def ped_anova(
     order = np.argsort(-y, kind="stable")
     ones = np.ones(len(y))
     observed = _divergences(bins, order, ones)
+    # Where no axis matters at all each share is 0, not 0 / 0.
     total = max(float(observed.sum()), 1e-300)
     draws, null = [], []
     for _ in range(RESAMPLES):
@@ -241,7 +245,7 @@ def ped_anova(
     return [_summary(observed[k] / total, draws_all[:, k], null_all[:, k]) for k in wanted]
 
 
-def _summary(value: float, draws: Array, null: Array) -> dict[str, Any]:
+def _summary(value: float, draws: Array, null: Array) -> NewRow:
     low, high = np.percentile(draws, [2.5, 97.5])
     limit = np.percentile(null, 95)
     return {
@@ -260,6 +264,7 @@ def _divergences(bins: Sequence[Array], order: Array, counts: Array) -> Array:
     best[order] = weights * (np.cumsum(weights) <= max(1.0, TOP * weights.sum()))
     found = []
     for column in bins:
+        # One count spread over the bins, so that an empty one does not divide by zero.
         everything = np.bincount(column, counts, minlength=BINS) + 1 / BINS
         top = np.bincount(column, best, minlength=BINS) + 1 / BINS
         p, q = top / top.sum(), everything / everything.sum()

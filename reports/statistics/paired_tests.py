@@ -100,6 +100,7 @@ def summarise(values: Sequence[float]) -> Summary:
     std = float(np.std(values, ddof=1))
     if all_equal(values):
         return Summary(n, mean, std, median=median)
+    # Student's, not normal: with 3 seeds the normal interval would cover 81 % instead of 95 %.
     margin = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * std / math.sqrt(n)
     low, high = bca_interval(values, np.median) if n >= MEDIAN_FROM else (None, None)
     if low == high:  # more than half of the values are the same
@@ -133,6 +134,7 @@ def compare_paired(
         dz: Lakens, "Calculating and reporting effect sizes", Front. Psychol. 4 (2013), Eq. 6.
         Rank-biserial: Kerby, "The simple difference formula", Compr. Psychol. 3 (2014).
     """
+    # A seed that only one side has is left out: its noise is not shared.
     shared = [key for key in values if key in baseline]
     differences = np.array([values[key] - baseline[key] for key in shared], dtype=float)
     mean = summarise(differences.tolist())
@@ -176,6 +178,7 @@ def rank_interval(differences: Array, p: float) -> tuple[float | None, float | N
     rejected = _rejected_rank_sum(len(differences))
     if rejected < 0:
         return None, None
+    # each difference with itself and with every later one
     first, second = np.triu_indices(len(differences))
     walsh = np.sort(np.round((differences[first] + differences[second]) / 2, 12))
     low, high = walsh[rejected], walsh[-1 - rejected]
@@ -269,6 +272,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """
     tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
+    # A later p may not be adjusted below an earlier one.
     largest = 0.0
     for rank, (p, i) in enumerate(tested):
         largest = max(largest, min(1.0, p * (len(tested) - rank)))

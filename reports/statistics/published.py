@@ -1,8 +1,8 @@
-"""Published results, to be shown beside ours: never mixed with them.
+"""Published results, to be shown next to ours and never mixed with them.
 
 `reference.csv` holds what papers and repositories print, one number a row. A method is written as
 our chain ("vfpt+tcpa"), a setting of it behind it ("cvpt weights=shared_frozen"); one that this
-package does not have keeps its printed name. Numbers that a table took over from another one bear
+package does not have keeps its printed name. Numbers that a table took over from another one have
 the protocol of the table they come from. A mean that nobody prints is marked as computed.
 """
 
@@ -48,14 +48,15 @@ def load_reference() -> pd.DataFrame:
         Columns `COLUMNS`. `benchmark` is hta, vtab1k, fgvc or ade20k; `protocol` how the epoch was
         selected, in words; `metric` accuracy, miou_single_scale, miou_multi_scale (all fractions,
         where the file has percent as printed) or num_trainable_no_head; `caveat` is empty or says
-        what to know before comparing. What has to agree with a study before a number stands beside
-        it: `backbone`, `img_size` in pixels, `train_images` (missing for means) and `selection`,
+        what to know before comparing. What has to agree with a study before a number is shown next
+        to it: `backbone`, `img_size` in pixels, `train_images` (missing for means) and `selection`,
         which is the protocol, but for cells of HTA's table that are VTAB-1k's.
     """
     with (files("reports") / "reference.csv").open() as file:
         frame = pd.read_csv(file, keep_default_na=False, dtype=str)
     values = frame["value"].astype(float)
     frame["value"] = values.where(~frame["metric"].isin(_PERCENT), (values / 100).round(4))
+    # What no row of the file repeats: it is the same within a benchmark.
     segments = frame["benchmark"] == "ade20k"
     frame["backbone"] = segments.map({False: BACKBONE, True: SEGMENTER})
     frame["img_size"] = segments.map({False: 224, True: 512})

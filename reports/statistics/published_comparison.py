@@ -60,9 +60,10 @@ def comparable(used: pd.DataFrame, epochs: pd.DataFrame) -> tuple[tuple[Publishe
 
     Args:
         used: Trials that statistics use; rows as in `trials`.
-        epochs: As in `epochs`; they tell how many images were trained on.
+        epochs: As in `epochs`; their speed gives the number of training images.
     """
     frame = load_reference()
+    # Folders are named by whoever downloaded them.
     names = [DATASETS.get(name.lower(), name.lower()) for name in map(str, dataset_of(used))]
     of_ours = frame[(frame["metric"] == "accuracy") & frame["dataset"].isin(names)]
     if of_ours.empty:
@@ -72,6 +73,7 @@ def comparable(used: pd.DataFrame, epochs: pd.DataFrame) -> tuple[tuple[Publishe
         return (), [f"{len(of_ours)} {about} are not shown beside ours: this study has several "
                     "data sets."]  # fmt: skip
     ours = _ours(used, epochs)
+    # Each aspect on its own, since the note counts the numbers that fail it.
     agrees = pd.DataFrame({
         name: of_ours[name].map(lambda theirs, name=name: ours[name] == (theirs,))
         for name in ours
@@ -132,6 +134,7 @@ def _train_images(used: pd.DataFrame, epochs: pd.DataFrame) -> tuple[Value, ...]
 
     Without an epoch, or with one that leaves images out, those that VTAB-1k's layout has.
     """
+    # With drop_last an epoch has fewer images than the training split.
     if not used.reindex(columns=["train.drop_last"]).eq(True).any(axis=None):
         rows = epochs[epochs["trial"].isin(used["trial"])]
         counted = (rows["images_per_s"] * rows["duration_s"]).dropna().round().astype(int)
@@ -155,7 +158,7 @@ _ASPECTS: Mapping[str, str] = {
 
 
 def _held_back(rows: pd.DataFrame, agrees: pd.DataFrame, ours: Ours) -> list[str]:
-    """One sentence that says how many numbers are not shown, and each reason with its count."""
+    """One sentence: how many results are not shown, and each reason with its count."""
     count = int((~agrees.all(axis=1)).sum())
     if not count:
         return []
