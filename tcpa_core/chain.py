@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tcpa_core import plugins
 from tcpa_core.config import METHODS, TrialConfig
-from tcpa_core.errors import ConfigError
+from tcpa_core.errors import ConfigError, PluginError
 from tcpa_core.methods.base import AnyMethod, Method
 from tcpa_core.protocols.base import departures
 
@@ -16,8 +16,17 @@ if TYPE_CHECKING:
 
 
 def method_class(name: str) -> type[AnyMethod]:
-    """The `Method` class of a method file."""
+    """The `Method` class of a method file.
+
+    Raises:
+        PluginError: There is no such method, or its class is defined in another file.
+    """
     found: type[AnyMethod] = plugins.load(METHODS, name).Method
+    if found.name() != name:  # its settings and tensors would go by that other name
+        raise PluginError(
+            f"method {name!r} takes its class Method from {found.__module__!r}; define a class "
+            "Method in the method's own file, derived from that one if need be."
+        )
     return found
 
 

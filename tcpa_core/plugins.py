@@ -1,13 +1,20 @@
-"""Find parts by file name: a public module of a package is one method, data set, protocol or plot.
+"""Find methods, data sets, protocols and plots by name: each is a module, and no list names them.
 
-`base.py` is the package's contract and files that start with `_` are its helpers; neither counts.
-Folders outside the package are looked through as well: with TCPA_PLUGINS=DIR, DIR/methods/mine.py
-is the method "mine" and DIR/data/mine.py a data set. Processes that a study starts on this machine
-inherit the variable.
+Three places are looked through, taking methods as the example:
+
+1. The package tcpa_core/methods: every public file is a method. `base.py` is the contract and files
+   that start with `_` are its helpers; neither counts.
+2. Folders of the user: with TCPA_PLUGINS=DIR, DIR/methods/mine.py is the method "mine". Processes
+   that a study starts on this machine inherit the variable.
+3. Installed packages: an entry point `mine = "package.module"` of the group "tcpa.methods" makes
+   that module the method "mine".
 """
 
 import os
+from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
@@ -22,26 +29,32 @@ def names(package: str) -> tuple[str, ...]:
         package: Dotted package name, for example "tcpa_core.methods".
 
     Raises:
-        PluginError: A folder of TCPA_PLUGINS does not exist, or has a file of a name that is taken.
+        PluginError: A folder of TCPA_PLUGINS does not exist, an entry point names no module, or
+            two plugins have one name.
     """
-    folders = _folders(package)
-    found = [m.name for folder in folders for m in iter_modules([folder]) if not m.ispkg]
-    public = sorted(n for n in found if n != "base" and not n.startswith("_"))
-    for name, following in zip(public, public[1:], strict=False):
-        if name == following:
-            places = [folder for folder in folders if (Path(folder) / f"{name}.py").is_file()]
+    places: dict[str, list[str]] = {}
+    for folder in _folders(package):
+        for found in iter_modules([folder]):
+            if not found.ispkg and _is_public(found.name):
+                places.setdefault(found.name, []).append(folder)
+    for name, point in _installed(package).items():
+        places.setdefault(name, []).append(_place(point))
+    for name in sorted(places):
+        if len(places[name]) > 1:
+            is_installed = name in _installed(package)
+            culprit = "that entry point" if is_installed else "the one under TCPA_PLUGINS"
             raise PluginError(
-                f"two files are called {name!r}: in {' and '.join(places)}; rename the one under "
-                "TCPA_PLUGINS."
+                f"two files are called {name!r}: in {' and '.join(places[name])}; rename {culprit}."
             )
-    return tuple(public)
+    return tuple(sorted(places))
 
 
 def load(package: str, name: str) -> ModuleType:
     """Import one plugin module.
 
     Raises:
-        PluginError: The package has no public module of that name.
+        PluginError: There is no public module of that name, or that of an entry point cannot be
+            imported.
     """
     known = names(package)
     if name not in known:
@@ -50,7 +63,24 @@ def load(package: str, name: str) -> ModuleType:
             f"no {kind} {name!r} in {package.replace('.', '/')}{nearest(name, known)}. "
             f"Available: {', '.join(known)}."
         )
-    return import_module(f"{package}.{name}")
+    point = _installed(package).get(name)
+    if point is None:
+        return import_module(f"{package}.{name}")
+    try:
+        return import_module(point.value)
+    except ImportError as err:
+        raise PluginError(
+            f"{_place(point)} cannot be imported ({err}); repair or uninstall that package."
+        ) from err
+
+
+def name_of(package: str, module: str) -> str:
+    """The name under which a plugin module is found: that of its file or of its entry point."""
+    return _names_by_module(package).get(module) or module.rsplit(".", 1)[-1]
+
+
+def _is_public(name: str) -> bool:
+    return name != "base" and not name.startswith("_")
 
 
 def _folders(package: str) -> list[str]:
@@ -66,3 +96,36 @@ def _folders(package: str) -> list[str]:
         if folder not in path:
             path.append(folder)
     return list(path)
+
+
+@cache  # reads the metadata of every installed package, which takes some milliseconds
+def _installed(package: str) -> Mapping[str, EntryPoint]:
+    """Entry points of installed packages by name; only their metadata are read, no module."""
+    found: dict[str, EntryPoint] = {}
+    by_module: dict[str, EntryPoint] = {}
+    group = f"tcpa.{package.rsplit('.', 1)[-1]}"
+    for point in sorted(entry_points(group=group), key=lambda p: (p.name, p.value)):
+        if not point.name.isidentifier() or not _is_public(point.name) or point.attr:
+            raise PluginError(
+                f"{_place(point)} must give a module, without ':', a name of letters, digits and "
+                "underscores that starts with a letter and is not 'base'; write for example "
+                "gain = 'my_package.gain'."
+            )
+        other = found.get(point.name) or by_module.get(point.value)
+        if other:  # a module's name is that of its one entry point, see `name_of`
+            raise PluginError(
+                f"{_place(other)} and {_place(point)} must differ in name and in module; rename "
+                "one of them or uninstall its package."
+            )
+        found[point.name] = by_module[point.value] = point
+    return found
+
+
+@cache
+def _names_by_module(package: str) -> Mapping[str, str]:
+    return {point.value: name for name, point in _installed(package).items()}
+
+
+def _place(point: EntryPoint) -> str:
+    owner = f"{point.dist.name} {point.dist.version}" if point.dist else "an unnamed package"
+    return f"the entry point {point.name} = {point.value!r} ({point.group}) of {owner}"

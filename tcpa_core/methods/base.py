@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from torch import Tensor, nn
 
-from tcpa_core.config import Settings, TrialConfig
+from tcpa_core import plugins
+from tcpa_core.config import METHODS, Settings, TrialConfig
 from tcpa_core.methods._init import Init, constant, copy_of, normal, trunc02, uniform, vpt_bound
 from tcpa_core.methods._layers import batch_norm, member_linear, padding
 from tcpa_core.methods._passes import BatchPart, Pass, Step
@@ -143,8 +144,8 @@ class Method(nn.Module, Generic[State]):
 
     @classmethod
     def name(cls) -> str:
-        """The method's name: that of its file."""
-        return cls.__module__.rsplit(".", 1)[-1]
+        """The method's name: that of its file, or of the entry point that names its module."""
+        return plugins.name_of(METHODS, cls.__module__)
 
     @classmethod
     def check(cls, config: TrialConfig, layout: TokenLayout) -> None:
