@@ -1,13 +1,12 @@
 """What a trained trial attends to: maps, prompt usage, kept mass and rank, as plain numbers.
 
 The numbers behind the figures of the TCPA and CVPT papers. They need the network, so they are taken
-here; `reports` draws them and sees no tensor. Attention is worked out anew from the
-tokens that entered each block: the fast paths of training never have it as a matrix.
+here; reports draw them and see no tensor. Attention is spelled out from what each method says of
+its blocks (`Method.attention`): the fast paths of training never have it as a matrix.
 """
 
 # Axes: N images, B samples of a batch, H heads, S tokens in the sequence, R image tokens, P prompts
-# beside it, U = S + P columns, L blocks, G groups of a pool, T tokens of a role, K chosen groups,
-# D width, E head width.
+# beside it, U = S + P columns, L blocks, G groups of a pool, E head width.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,23 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor
 
+from tcpa_core.chain import method_class, overrides
 from tcpa_core.errors import ConfigError
-from tcpa_core.methods.base import Method, Pass, Step
-from tcpa_core.model.attention import PromptKeys
+from tcpa_core.methods.base import BlockAttention, Method, Step
 from tcpa_core.model.backbone import TokenLayout
-from tcpa_core.model.blocks import keys_values, queries
 from tcpa_core.model.single_model import SingleModel
 from tcpa_core.training.pack import load_trial_data
 from tcpa_core.training.run_trial import load_trained
 
-KNOWN = (
-    "adapter", "adaptformer", "autovp", "cvpt", "damvp", "linear", "lion", "mlp", "sidetune",
-    "tcpa", "vfpt", "vp", "vpt",
-)  # fmt: skip
-"""Methods under which self-attention is that of the frozen block over tokens and prompts."""
 BATCH = 16
 """Images that are looked at together; ranks are the mean over the first such batch."""
 MAPS = 4
@@ -75,7 +67,7 @@ def inspect_trial(
         See `inspect_model`, and "images" (MAPS, height, width, 3): those of the maps, in [0, 1].
 
     Raises:
-        ConfigError: The attention of one of the methods cannot be told.
+        ConfigError: One of the methods cannot say what its attention is.
         CheckpointError, DataError, WeightsError: State, data or weights are missing or damaged.
     """
     model = load_trained(path, device=device)
@@ -93,30 +85,25 @@ def inspect_trial(
 
 
 def check_methods(model: SingleModel) -> None:
-    """Refuse methods that change a block's attention in a way this module does not know.
+    """Refuse methods that cannot say what the attention of their blocks is.
 
     Raises:
         ConfigError: See above.
     """
-    config = model.config
-    settings = config.method_settings
-    unknown = [name for name in config.methods if name not in KNOWN]
-    if unknown:
-        raise ConfigError(
-            f"methods: attention figures know {', '.join(KNOWN)}, got {unknown[0]!r}, which "
-            "changes the attention itself; choose another trial."
-        )
-    if "cvpt" in config.methods and settings["cvpt"].position == 1:
-        raise ConfigError(
-            "cvpt.position: attention figures know the positions 2 to 5, got 1, which changes what "
-            "self-attention reads; choose another trial."
-        )
-    for name in ("vpt", "vfpt"):
-        if name in config.methods and settings[name].pool_prompts:
+    for name in model.config.methods:
+        reason = method_class(name).hides_attention(model.config)
+        if reason:
             raise ConfigError(
-                f"{name}.pool_prompts: attention figures know false, got true; choose another "
+                f"methods: attention figures cannot show {name!r}, which {reason}; choose another "
                 "trial."
             )
+    methods = [method for method in model.pack.methods.values() if isinstance(method, Method)]
+    tellers = [m.name() for m in methods if m.active and overrides(m, "attention")]
+    if len(tellers) > 1:
+        raise ConfigError(
+            f"methods: attention figures cannot show {tellers[0]!r} beside {tellers[1]!r}, as both "
+            "say what a block's attention reads; choose another trial."
+        )
 
 
 @torch.no_grad()
@@ -130,13 +117,13 @@ def inspect_model(model: SingleModel, images: Tensor, labels: Tensor) -> dict[st
     Returns:
         cls_maps, image_maps (L, MAPS, rows, columns): attention of the CLS token, and of the image
         tokens on average, to each image token; mean over heads.
-        num_prompts (L,): prompts of each block, those of CVPT included.
+        num_prompts (L,): prompts of each block, those included that only a cross attention reads.
         prompt_share_cls, prompt_share_image (L,): share of the softmax that prompts take, hidden
-        ones included. CVPT's prompts take none of self-attention.
+        ones included. Prompts that only a cross attention reads take none.
         kept_cls, kept_image (L,): share that the mask leaves, rho; 1 without a mask.
         rank (L,): effective rank of the heads' maps over image tokens, 1 to R.
-        usage_cls, usage_image (L, G), where TCPA matches: share of the role's choices that fell on
-        each group of its pool; usage_shared in place of both without split roles.
+        usage_POOL (L, G), where tokens choose among prompt groups: share of the choices that fell
+        on each group of a pool, "cls", "image", or "shared" in place of both.
         features (N, F) and labels (N,): what the head reads of the backbone.
         What belongs to the CLS token is absent where the backbone has none.
     """
@@ -147,85 +134,46 @@ def inspect_model(model: SingleModel, images: Tensor, labels: Tensor) -> dict[st
     features = []
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH].to(model.pack.backbone.dtype)
-        blocks, stats = _blocks(model, batch)
+        seen = model.pack.forward_attention(batch[None])
+        blocks = [_attention(told) for told in seen.blocks]
         features.append(model.pack.forward_features(batch[None], Step.evaluation(1))[0][0])
         for name, values in _shares(blocks, layout).items():
             means[name] = means.get(name, 0.0) + values * (len(batch) / len(images))
-        for name, chosen in _choices(model, stats).items():
-            counts[name] = counts.get(name, 0) + chosen
+        for pool, chosen in seen.usage.items():
+            name = f"usage_{pool}"
+            counts[name] = counts.get(name, 0) + chosen[0].cpu().numpy()
         if start == 0:
             first = {**_maps(blocks, layout), "rank": _ranks(blocks, layout)}
+            prompts = [
+                int(one.is_prompt_U.sum()) + told.num_prompts_apart
+                for one, told in zip(blocks, seen.blocks, strict=True)
+            ]
     return {
         **first,
         **means,
         **{name: count / count.sum(axis=1, keepdims=True) for name, count in counts.items()},
-        "num_prompts": _num_prompts(model, blocks),
+        "num_prompts": np.array(prompts),
         "features": torch.cat(features).float().cpu().numpy(),
         "labels": labels.cpu().numpy(),
     }
 
 
-def _blocks(model: SingleModel, batch: Tensor) -> tuple[list[_Attention], dict[str, Tensor]]:
-    """Attention of every block, and what the pass itself recorded."""
-    pack = model.pack
-    seen = pack.forward_blocks(batch[None], Step.evaluation(1))
-    visible = seen.output.stats.get("tcpa.visible")
-    hide_before = visible is not None and model.config.method_settings["tcpa"].mask_mode == "pre"
-    run = Pass(step=Step.evaluation(1), rows=None, backend=pack.backend)
-    methods = [m for m in pack.methods.values() if isinstance(m, Method) and m.active]
-    states = [method.begin(run) for method in methods]
-    prompts = next((s.projected for s in states if getattr(s, "projected", None)), None)
-    found = [
-        _attention(
-            block,
-            tokens[0],
-            prompts[index] if prompts else None,
-            None if visible is None else visible[index, 0],
-            hide_before,
-            _inserted(model, tokens.shape[2]),
-        )
-        for index, (block, tokens) in enumerate(
-            zip(pack.backbone.blocks, [seen.tokens, *seen.blocks[:-1]], strict=True)
-        )
-    ]
-    return found, seen.output.stats
-
-
-def _inserted(model: SingleModel, length: int) -> slice:
-    """Where prompts stand in a sequence of that length; deep prompts stand beside it."""
-    layout, settings = model.pack.backbone.layout, model.config.method_settings
-    extra = length - layout.num_prefix - layout.num_image
-    at_end = any(name in settings and settings[name].at_end for name in ("vpt", "vfpt"))
-    start = length - extra if at_end else layout.num_prefix
-    return slice(start, start + extra)
-
-
-def _attention(
-    block: Block,
-    tokens_BSD: Tensor,
-    prompts: PromptKeys | None,
-    visible_BSP: Tensor | None,
-    hide_before: bool,
-    inserted: slice,
-) -> _Attention:
-    """Spell a block's attention out."""
-    h_BSD = block.norm1(tokens_BSD)
-    q_BHSE = queries(block, h_BSD)
-    keys, _ = keys_values(block, h_BSD)
-    length = keys.shape[-2]
-    keys_BHUE = keys
-    if prompts is not None:
-        beside = prompts.k_MBHPE[0].expand(len(keys), -1, -1, -1)
-        keys_BHUE = torch.cat([keys, beside], dim=-2)
-    columns = keys_BHUE.shape[-2]
-    used = torch.ones(*tokens_BSD.shape[:2], columns, dtype=torch.bool, device=keys.device)
-    if visible_BSP is not None:
-        used[..., length:] = visible_BSP
-    scores = (q_BHSE @ keys_BHUE.mT) * q_BHSE.shape[-1] ** -0.5
-    if hide_before:
-        scores = scores.masked_fill(~used[:, None], float("-inf"))
-    is_prompt = torch.arange(columns, device=keys.device) >= length
-    is_prompt[inserted] = True
+def _attention(told: BlockAttention) -> _Attention:
+    """Spell a block's attention out, for the samples of the one member."""
+    keys_BHUE, length = told.k_NHSE, told.k_NHSE.shape[-2]
+    if told.prompts is not None:
+        beside = told.prompts.k_MBHPE[0].expand(len(keys_BHUE), -1, -1, -1)
+        keys_BHUE = torch.cat([keys_BHUE, beside], dim=-2)
+    samples, columns = len(keys_BHUE), keys_BHUE.shape[-2]
+    used = torch.ones(samples, length, columns, dtype=torch.bool, device=keys_BHUE.device)
+    scores = (told.q_NHSE @ keys_BHUE.mT) * told.q_NHSE.shape[-1] ** -0.5
+    if told.visibility is not None:
+        used[..., length:] = told.visibility.used_MBRP[0]
+        if told.visibility.mode == "pre":
+            scores = scores.masked_fill(~used[:, None], float("-inf"))
+    is_prompt = torch.arange(columns, device=keys_BHUE.device) >= length
+    if told.inserted is not None:
+        is_prompt[told.inserted] = True
     return _Attention(scores.softmax(-1), used, is_prompt)
 
 
@@ -277,25 +225,3 @@ def _maps(blocks: Sequence[_Attention], layout: TokenLayout) -> dict[str, Array]
             flat = mean_BSR[:, rows].mean(1)
             found.setdefault(f"{role}_maps", []).append(flat.unflatten(-1, layout.grid))
     return {name: torch.stack(maps).float().cpu().numpy() for name, maps in found.items()}
-
-
-def _choices(model: SingleModel, stats: dict[str, Tensor]) -> dict[str, Array]:
-    """How often each group was chosen, (L, G) by pool."""
-    found: dict[str, Array] = {}
-    for role in ("cls", "image", "none"):
-        chosen = stats.get(f"tcpa.groups_{role}")  # (L, 1, B, T, K), -1 where fewer were taken
-        if chosen is None:
-            continue
-        settings = model.config.method_settings["tcpa"]
-        sizes = {"cls": settings.num_cls_prompts, "image": settings.num_image_prompts}
-        groups = sizes[role] if settings.split_roles else sum(sizes.values())
-        rows = [torch.bincount(c[c >= 0].flatten(), minlength=groups) for c in chosen]
-        name = f"usage_{role if settings.split_roles else 'shared'}"
-        found[name] = found.get(name, 0) + torch.stack(rows).cpu().numpy()
-    return found
-
-
-def _num_prompts(model: SingleModel, blocks: Sequence[_Attention]) -> Array:
-    if "cvpt" in model.config.methods:
-        return np.full(len(blocks), model.config.method_settings["cvpt"].num_prompts)
-    return np.array([int(one.is_prompt_U.sum()) for one in blocks])

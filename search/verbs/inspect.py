@@ -18,8 +18,8 @@ from tcpa_core.inspection import inspect_trial
 from tcpa_core.record.values import EpochReport
 from tcpa_core.training.run_trial import run_trial
 
-MOST = 2
-"""Settings that a label names at most; where more differ it names the trial."""
+SETTINGS_IN_LABEL = 2
+"""Most settings that a label names; where more of them differ it names the trial."""
 
 
 def look_into(
@@ -30,7 +30,7 @@ def look_into(
     images: int,
     accept: bool = False,
 ) -> dict[str, Mapping[str, Any]]:
-    """What `tcpa_core.inspection` finds in each trial, by a label for figures.
+    """What `tcpa_core.inspection` finds in each trial, by its label in figures.
 
     Args:
         trials: Names of trials on the same data; OTHER/TRIAL is one of another study beside this.
@@ -40,7 +40,7 @@ def look_into(
     Raises:
         StudyError: The study has no such trial, or it has trained no epoch, or its data or weights
             have changed.
-        ConfigError: The attention of a trial's method cannot be told.
+        ConfigError: A method of a trial cannot say what its attention is.
     """
     places = {text: _place(study, text) for text in trials}
     settings = {text: stored(*place)[0] for text, place in places.items()}
@@ -113,7 +113,7 @@ def labels(settings: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) 
             ", ".join(f"{path.rpartition('.')[2]}={values[path][i]}" for path in differing)
             for i in range(len(trials))
         ]
-        if len(differing) > MOST or len(set(tails)) < len(trials):
+        if len(differing) > SETTINGS_IN_LABEL or len(set(tails)) < len(trials):
             tails = [f"trial {trial}" for trial in trials]
         for trial, tail in zip(trials, tails, strict=True):
             found[trial] = name if len(trials) == 1 else f"{name}, {tail}"

@@ -119,6 +119,18 @@ def choose(
     return ranked.masked_fill(~taken, -1)
 
 
+def count_choices(ranked_MBTK: Tensor, groups: int) -> Tensor:
+    """How often each group was chosen, (M, G).
+
+    Args:
+        ranked_MBTK: What `choose` returns.
+        groups: G.
+    """
+    places = ranked_MBTK.flatten(1) + 1  # -1, which is no choice, goes to a column of its own
+    counts = places.new_zeros(len(places), groups + 1)
+    return counts.scatter_add_(1, places, torch.ones_like(places))[:, 1:]
+
+
 class MatchingLoss(torch.autograd.Function):
     """Distance 1 - cosine between tokens and the keys of their groups, per member and stretch.
 

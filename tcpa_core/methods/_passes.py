@@ -49,5 +49,5 @@ class Pass:
     """Leading tokens of the last block that are read; None: all have to be computed."""
     backend: Backend | None
     inspect: bool = False
-    """Keep selections and masks of every block in `stats`."""
+    """Keep selections and masks of every block, in `stats` and for `attention` and `usage`."""
     stats: dict[str, Tensor] = field(default_factory=dict)

@@ -214,6 +214,19 @@ class PromptTokens(base.Method[State]):
         prompts = self._with_more(index, prompts)
         return prompted_block(block, tokens_MBSD, prompts, backend=state.run.backend, rows=rows)
 
+    def attention(
+        self, index: int, block: Block, tokens_MBSD: Tensor, state: State
+    ) -> base.BlockAttention:
+        """Deep prompts stand beside the sequence, shallow and pooled ones in it."""
+        prompts = state.projected[index] if state.projected else None
+        if index == self.layout.depth - 1 and self._config.pool_prompts and self._config.is_deep:
+            tokens_MBSD, prompts = self._insert(index, tokens_MBSD, state), None
+        length, real = tokens_MBSD.shape[2], self.layout.num_prefix + self.layout.num_image
+        start = self._start(real)
+        inserted = slice(start, start + length - real)
+        prompts = self._with_more(index, prompts)
+        return base.BlockAttention.of(block, tokens_MBSD, prompts, inserted=inserted)
+
     def on_output(self, tokens_MBSD: Tensor, state: State) -> Tensor:
         """Shallow: take the prompts out, so that they enter no pooling that should not see them."""
         if self._config.is_deep or self._config.pool_prompts or state.run.rows is not None:

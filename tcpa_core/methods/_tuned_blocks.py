@@ -77,10 +77,27 @@ class TunedBlocks(base.Method[State]):
         side = self.beside_mlp(u_MBRD, index, tokens_MBSD.shape[2], state)
         return out if side is None else out + side
 
+    def attention(
+        self, index: int, block: Block, tokens_MBSD: Tensor, state: State
+    ) -> base.BlockAttention:
+        """With the corrections of queries and keys."""
+        q_NHSE, k_NHSE, _ = self._heads(index, block, tokens_MBSD, None, state)
+        return base.BlockAttention(q_NHSE=q_NHSE, k_NHSE=k_NHSE)
+
     def _attention(
         self, index: int, block: Block, x_MBSD: Tensor, rows: int | None, state: State
     ) -> Tensor:
         attn, batch = block.attn, x_MBSD.shape[:2]
+        o_NHRE = F.scaled_dot_product_attention(*self._heads(index, block, x_MBSD, rows, state))
+        o_MBRA = attn.norm(o_NHRE.transpose(1, 2).flatten(2)).unflatten(0, batch)
+        o_MBRD = self.behind("o", o_MBRA, attn.proj(o_MBRA), index, state)
+        return block.drop_path1(block.ls1(attn.proj_drop(o_MBRD)))
+
+    def _heads(
+        self, index: int, block: Block, x_MBSD: Tensor, rows: int | None, state: State
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (N, H, R, E) of the rows, keys and values (N, H, S, E) of all tokens."""
+        attn = block.attn
         h_MBSD = self.behind("norm1", x_MBSD, block.norm1(x_MBSD), index, state)
         h_MBRD = h_MBSD[:, :, :rows]
         q, k, v = _projections(block, h_MBSD, rows)
@@ -88,10 +105,7 @@ class TunedBlocks(base.Method[State]):
         k = self.behind("k", h_MBSD, k, index, state)
         v = self.behind("v", h_MBSD, v, index, state)
         q_NHRE, k_NHSE, v_NHSE = (split_heads(t.flatten(0, 1), attn.num_heads) for t in (q, k, v))
-        o_NHRE = F.scaled_dot_product_attention(attn.q_norm(q_NHRE), attn.k_norm(k_NHSE), v_NHSE)
-        o_MBRA = attn.norm(o_NHRE.transpose(1, 2).flatten(2)).unflatten(0, batch)
-        o_MBRD = self.behind("o", o_MBRA, attn.proj(o_MBRA), index, state)
-        return block.drop_path1(block.ls1(attn.proj_drop(o_MBRD)))
+        return attn.q_norm(q_NHRE), attn.k_norm(k_NHSE), v_NHSE
 
     def _mlp(self, index: int, block: Block, h_MBRD: Tensor, state: State) -> Tensor:
         mlp = block.mlp

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tcpa_core import plugins
 from tcpa_core.config import METHODS, Settings, TrialConfig
+from tcpa_core.methods._block_attention import BlockAttention
 from tcpa_core.methods._init import Init, constant, copy_of, normal, trunc02, uniform, vpt_bound
 from tcpa_core.methods._layers import batch_norm, member_linear, padding
 from tcpa_core.methods._passes import BatchPart, Pass, Step
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnyMethod",
     "BatchPart",
+    "BlockAttention",
     "Dropout",
     "FitData",
     "Init",
@@ -189,6 +191,15 @@ class Method(nn.Module, Generic[State]):
         return False
 
     @classmethod
+    def hides_attention(cls, config: TrialConfig) -> str | None:
+        """Why `attention` cannot tell figures what the blocks read; None: it can.
+
+        Returns:
+            The end of a sentence that begins "methods: attention figures cannot show 'x', which".
+        """
+        return None
+
+    @classmethod
     def fit(cls, setup: Setup, data: FitData) -> dict[str, Tensor]:
         """Look at the training split once, before the first epoch (clusters, label maps).
 
@@ -257,6 +268,27 @@ class Method(nn.Module, Generic[State]):
     def on_block(self, index: int, block: Block, tokens_MBSD: Tensor, state: State) -> Tensor:
         """Run a block. The last one may return only the first `Pass.rows` tokens."""
         return plain_block(block, tokens_MBSD)
+
+    def attention(
+        self, index: int, block: Block, tokens_MBSD: Tensor, state: State
+    ) -> BlockAttention:
+        """Say what a block's self-attention reads, for figures: in evaluation, after `on_block`.
+
+        To be overridden where prompts stand in the sequence or beside it, or queries or keys are
+        not those of the block; only one method of a chain can say it.
+
+        Args:
+            tokens_MBSD: What entered the block.
+        """
+        return BlockAttention.of(block, tokens_MBSD)
+
+    def usage(self, state: State) -> Mapping[str, Tensor]:
+        """Say how often each prompt group was chosen in a pass of inspection (`Pass.inspect`).
+
+        Returns:
+            Counts (M, L, G) by pool: "cls", "image", or "shared" where all tokens share one pool.
+        """
+        return {}
 
     def on_output(self, tokens_MBSD: Tensor, state: State) -> Tensor:
         """Take out, after the last block, what the backbone's norm and pooling must not see."""

@@ -16,7 +16,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -169,6 +169,16 @@ class Method(base.Method[_State]):
         else:
             u_MBRD = u_MBRD + cross(u_MBRD)
         return mlp_residual(block, u_MBRD)
+
+    def attention(
+        self, index: int, block: Block, tokens_MBSD: Tensor, state: _State
+    ) -> base.BlockAttention:
+        """The block's own; prompts take no share of it, they are read by the cross attention."""
+        if self._config.position == 1:
+            cross = self._cross_attention(index, block, tokens_MBSD.shape[1], state)
+            tokens_MBSD = tokens_MBSD + cross(tokens_MBSD)
+        plain = base.BlockAttention.of(block, tokens_MBSD)
+        return replace(plain, num_prompts_apart=max(self._sizes))
 
     def _cross_attention(
         self, index: int, block: Block, samples: int, state: _State

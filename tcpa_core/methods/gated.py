@@ -16,6 +16,7 @@ Source:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -87,6 +88,18 @@ class Method(PromptTokens):
         parts = [out[:, :, : place.start], prompts.to(out.dtype), out[:, :, place.stop :]]
         return torch.cat(parts, dim=2)
 
+    def attention(
+        self, index: int, block: Block, tokens_MBSD: Tensor, state: State
+    ) -> base.BlockAttention:
+        """The block's own, at its temperature."""
+        plain = super().attention(index, block, tokens_MBSD, state)
+        temperature = self._temperature(index, tokens_MBSD.shape[1])
+        return replace(plain, q_NHSE=plain.q_NHSE / temperature)
+
+    def _temperature(self, index: int, samples: int) -> Tensor:
+        """(N, 1, 1, 1)."""
+        return self.temperatures[:, index].repeat_interleave(samples).view(-1, 1, 1, 1)
+
     def _run(self, index: int, block: Block, tokens_MBSD: Tensor, rows: int | None) -> Tensor:
         batch = tokens_MBSD.shape[:2]
         exists = self._exists(tokens_MBSD)
@@ -95,10 +108,9 @@ class Method(PromptTokens):
             mask = exists.repeat_interleave(batch[1], 0)[:, None, None]
         x_NSD = tokens_MBSD.flatten(0, 1)
         h_NSD = block.norm1(x_NSD)
-        temperature = self.temperatures[:, index].repeat_interleave(batch[1]).view(-1, 1, 1, 1)
         q = queries(block, h_NSD[:, :rows])
         k, v = keys_values(block, h_NSD)
-        q = (q / temperature).to(q.dtype)
+        q = (q / self._temperature(index, batch[1])).to(q.dtype)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x_NRD = x_NSD[:, :rows] + project(block, mixed)
         return mlp_residual(block, x_NRD).unflatten(0, batch)

@@ -23,7 +23,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -193,6 +193,13 @@ class Method(base.Method[_State]):
             prompts = prompts + self.map_scale[:, number - 1, None, None] * fresh
         state.prompts = prompts + read
         return tokens
+
+    def attention(
+        self, index: int, block: Block, tokens_MBSD: Tensor, state: _State
+    ) -> base.BlockAttention:
+        """The base branch's own; it reads the prompt branch, a prompt per token, elsewhere."""
+        plain = base.BlockAttention.of(block, tokens_MBSD)
+        return replace(plain, num_prompts_apart=len(self.near))
 
     def side_features(self, state: _State) -> Sequence[tuple[float, Tensor]]:
         """Features of the prompt branch, for its share of the loss."""

@@ -21,7 +21,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,7 +33,13 @@ from torch import Tensor
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import _image_prompter, base
-from tcpa_core.methods._matching import Matcher, Matches, make_rules, prompts_by_role
+from tcpa_core.methods._matching import (
+    Matcher,
+    Matches,
+    count_choices,
+    make_rules,
+    prompts_by_role,
+)
 from tcpa_core.methods._pools import (
     Pool,
     Scope,
@@ -341,6 +347,25 @@ class Method(base.Method[_State]):
             backend=state.run.backend,
             rows=state.run.rows if index == self.layout.depth - 1 else None,
         )
+
+    def attention(
+        self, index: int, block: Block, tokens_MBSD: Tensor, state: _State
+    ) -> base.BlockAttention:
+        """With the prompts beside the sequence, of which each token sees its own choice."""
+        visibility = Visibility(state.seen[index], self._config.mask_mode)
+        prompts = state.projected[index]
+        return base.BlockAttention.of(block, tokens_MBSD, prompts, visibility)
+
+    def usage(self, state: _State) -> Mapping[str, Tensor]:
+        """How often the tokens of a role chose each group, or all tokens those of both pools."""
+        sizes = {pool.role: max(pool.groups) for pool in self._pools}
+        found: dict[str, Tensor] = {}
+        for role, blocks in state.matches.groups.items():
+            pool = role if self._config.split_roles else "shared"
+            groups = sizes.get(pool, sum(sizes.values()))
+            counts = torch.stack([count_choices(ranked, groups) for ranked in blocks], dim=1)
+            found[pool] = found[pool] + counts if pool in found else counts
+        return found
 
     def penalty(self, state: _State) -> Tensor | None:
         """Weighted matching loss, summed over the blocks (Eq. 14)."""

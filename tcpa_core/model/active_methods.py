@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tcpa_core.chain import overrides
 from tcpa_core.config import TrialConfig
-from tcpa_core.methods.base import AnyMethod, Pass
+from tcpa_core.methods.base import AnyMethod, BlockAttention, Pass
 from tcpa_core.model.backbone import Change
 
 if TYPE_CHECKING:
@@ -92,6 +92,22 @@ class ActiveMethods:
             if overrides(method, "on_block"):  # `check_chain` allows one method of a chain to
                 return partial(_run_block, method, state)
         return None
+
+    def attention(self, entering: Iterable[tuple[Block, Tensor]]) -> list[BlockAttention]:
+        """What the self-attention of each block reads.
+
+        Args:
+            entering: Blocks, each with the tokens that entered it.
+        """
+        told = [pair for pair in self._active if overrides(pair[0], "attention")]
+        if not told:
+            return [BlockAttention.of(block, tokens) for block, tokens in entering]
+        method, state = told[0]
+        return [method.attention(i, block, x, state) for i, (block, x) in enumerate(entering)]
+
+    def usage(self) -> dict[str, Tensor]:
+        """How often each prompt group was chosen: counts (M, L, G) by pool."""
+        return {k: v for method, state in self._active for k, v in method.usage(state).items()}
 
     def on_output(self, tokens_MBSD: Tensor) -> Tensor:
         """Tokens behind the last block, as the final norm and pooling see them."""

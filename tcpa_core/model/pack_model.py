@@ -18,7 +18,7 @@ from torch.func import functional_call
 from tcpa_core.chain import check_chain, method_class, overrides, pack_capacity, pack_key
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError, ShapeError
-from tcpa_core.methods.base import AnyMethod, MemberState, Method, Pass, Step
+from tcpa_core.methods.base import AnyMethod, BlockAttention, MemberState, Method, Pass, Step
 from tcpa_core.model.active_methods import ActiveMethods
 from tcpa_core.model.attention import Backend
 from tcpa_core.model.backbone import Backbone, TokenLayout
@@ -54,6 +54,15 @@ class Inspection:
     """Tokens after each block; the last one in full."""
     output: ModelOutput
     """With selections and masks in `stats`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackAttention:
+    """What the self-attention of a pass in evaluation reads, for figures."""
+
+    blocks: Sequence[BlockAttention]
+    usage: Mapping[str, Tensor]
+    """How often each prompt group was chosen: counts (M, L, G) by pool."""
 
 
 class PackModel(nn.Module):
@@ -189,6 +198,18 @@ class PackModel(nn.Module):
         features, penalty = self._features(images, active)
         output = self._output(features, penalty, active)
         return Inspection(active.kept[0], active.kept[1:], output)
+
+    def forward_attention(self, images: Tensor) -> PackAttention:
+        """Run a pass in evaluation and ask the methods what each block's self-attention read.
+
+        Args:
+            images: (M, B, 3, height, width), as `forward` takes them.
+        """
+        active = self._begin(Step.evaluation(self.num_members), inspect=True)
+        self._features(images, active)
+        entering = list(zip(self.backbone.blocks, active.kept[:-1], strict=True))
+        blocks = _with_weights(self.backbone, active.weights(), lambda: active.attention(entering))
+        return PackAttention(blocks, active.usage())
 
     def source_logits(self, images: Tensor, step: Step) -> Tensor:
         """Logits (M, B, S) of the backbone's own classifier on images (M, B, 3, height, width)."""

@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 
 import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from tcpa_core.config import TrialConfig
@@ -157,3 +159,21 @@ def count_without_head(config: TrialConfig) -> int:
         for name, spec in member_specs(backbone, config, 100).items()
         if spec.trainable and not name.startswith("head")
     )
+
+
+class Listener(TorchFunctionMode):
+    """Keeps the attention of every fused kernel, with its mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps: list[Tensor] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func is F.scaled_dot_product_attention:
+            q, k = args[:2]
+            scores = q @ k.mT * q.shape[-1] ** -0.5
+            mask = (kwargs or {}).get("attn_mask")
+            if mask is not None:
+                scores = scores.masked_fill(~mask, float("-inf"))
+            self.maps.append(scores.softmax(-1))
+        return func(*args, **(kwargs or {}))

@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from tcpa_core.config import TrialConfig
+from tcpa_core import plugins
+from tcpa_core.chain import method_class
+from tcpa_core.config import METHODS, TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.inspection import (
-    KNOWN,
     MAPS,
-    _blocks,
+    _attention,
     check_methods,
     effective_rank,
     inspect_model,
@@ -26,6 +25,7 @@ from tcpa_core.methods.base import Step
 from tcpa_core.model.single_model import SingleModel, build_model
 from tcpa_core.training.checkpoint import save_checkpoint
 from tests.tcpa_core import oracle
+from tests.tcpa_core.checks import Listener
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, trial
 
 SMALL = dict(tcpa__num_cls_prompts=3, tcpa__num_image_prompts=4, tcpa__top_k_cls=1,
@@ -130,30 +130,19 @@ def test_usage_counts_the_choices_of_the_slow_oracle(name: str) -> None:
     assert ("usage_cls" in found) == split
 
 
-class Listener(TorchFunctionMode):
-    """Keeps queries and keys of every fused attention."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maps: list[Tensor] = []
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if func is F.scaled_dot_product_attention:
-            q, k = args[:2]
-            self.maps.append((q @ k.mT * q.shape[-1] ** -0.5).softmax(-1))
-        return func(*args, **(kwargs or {}))
+PLAIN = ("adapter", "adaptformer", "autovp", "damvp", "linear", "lion", "mlp", "sidetune", "vp")
+"""Methods that leave queries and keys to the frozen block."""
 
 
-@pytest.mark.parametrize("name", sorted(set(KNOWN) - {"vpt", "vfpt", "tcpa", "cvpt"}))
+@pytest.mark.parametrize("name", PLAIN)
 def test_other_methods_leave_the_attention_to_the_block(name: str) -> None:
     """The softmax of the very queries and keys that the fused kernel was given."""
     model = model_of(trial([name]), "registers")
     check_methods(model)
     batch = images(model.pack.backbone)[0]
-    with torch.no_grad():
-        found, _ = _blocks(model, batch)
-        with Listener() as heard:
-            model.pack.forward_blocks(batch[None], Step.evaluation(1))
+    with torch.no_grad(), Listener() as heard:
+        seen = model.pack.forward_attention(batch[None])
+    found = [_attention(told) for told in seen.blocks]
     # the last ones: DAM-VP first looks at the images without prompts
     for ours, theirs in zip(found, heard.maps[-len(found) :], strict=True):
         torch.testing.assert_close(ours.weights_BHSU, theirs)
@@ -221,19 +210,53 @@ def test_a_checkpoint_is_looked_at_on_val(tmp_path: Path) -> None:
     assert found["features"].shape[0] == 40
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (trial(["lora"]), "methods: attention figures know .* got 'lora'"),
-        (trial(["cvpt"], cvpt__position=1), "cvpt.position: .* got 1"),
-    ],
-)
-def test_what_cannot_be_told_is_refused(config: TrialConfig, message: str) -> None:
+@pytest.mark.parametrize("name", plugins.names(METHODS))
+def test_every_method_is_shown(name: str) -> None:
+    model = model_of(trial([name], **({"e2vpt__num_segments": 8} if name == "e2vpt" else {})))
+    check_methods(model)
+    found = look(model)
+    assert found["rank"].shape == found["num_prompts"].shape == (2,)
+    assert np.isfinite(found["rank"]).all() and (found["prompt_share_image"] >= 0).all()
+
+
+def test_a_method_that_cannot_tell_its_attention_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = trial(["lora"])
+    method = method_class("lora")
+    monkeypatch.setattr(method, "hides_attention", lambda config: "changes the attention itself")
+    message = (
+        "methods: attention figures cannot show 'lora', which changes the attention itself; "
+        "choose another trial."
+    )
     with pytest.raises(ConfigError, match=message):
         check_methods(model_of(config))
 
 
-def test_pooled_prompts_are_refused() -> None:
-    config = trial(["vpt"], vpt__pool_prompts=True)
-    with pytest.raises(ConfigError, match="vpt.pool_prompts: attention figures know false"):
-        check_methods(model_of(config, "no_cls"))
+def test_two_methods_that_tell_the_attention_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = method_class("vpt").attention
+    monkeypatch.setattr(method_class("vp"), "attention", told)
+    with pytest.raises(ConfigError, match="cannot show 'vp' beside 'vpt', as both say"):
+        check_methods(model_of(trial(["vp", "vpt"])))
+
+
+def test_prompts_of_a_second_branch_are_counted_but_take_no_share() -> None:
+    found = look(model_of(trial(["sa2vp"])))
+    assert found["num_prompts"].tolist() == [17, 17], "one for each token"
+    assert found["prompt_share_cls"] == pytest.approx(0)
+
+
+def test_key_value_prompts_count_as_prompts() -> None:
+    found = look(model_of(trial(["e2vpt"], e2vpt__num_prompts=3, e2vpt__num_kv_prompts=2)))
+    assert found["num_prompts"].tolist() == [5, 5]
+    assert (found["prompt_share_cls"] > 0).all()
+
+
+def test_weights_that_a_trial_trains_are_those_of_its_attention() -> None:
+    model = model_of(trial(["bias"]))
+    before = look(model)["rank"]
+    with torch.no_grad():
+        for name, value in model.pack.tensors.trainable().items():
+            if "attn/qkv" in name:
+                value += torch.linspace(-3, 3, value.numel(), dtype=value.dtype).view_as(value)
+    assert (look(model)["rank"] != before).all()

@@ -7,15 +7,17 @@ import torch
 from torch import Tensor
 
 from tcpa_core import plugins
-from tcpa_core.chain import pack_capacity
+from tcpa_core.chain import method_class, pack_capacity
 from tcpa_core.config import METHODS, TrialConfig
 from tcpa_core.errors import ConfigError
-from tcpa_core.methods.base import FitData, Step
+from tcpa_core.inspection import _attention as spelled_out
+from tcpa_core.methods.base import BlockAttention, FitData, Step
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.member_tensors import init_member_state
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.streams import Stream
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
+from tests.tcpa_core import checks
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, training_step, trial
 
 CHAINS = [[name] for name in plugins.names(METHODS)]
@@ -163,6 +165,58 @@ def test_a_member_computes_what_it_would_alone(chain: list[str]) -> None:
         alone = build(backbone, [config])(x[m : m + 1], training_step([config], [0], [3]))
         close(packed.logits[m], alone.logits[0])
         close(packed.penalty[m], alone.penalty[0])
+
+
+SHOWN = [(chain, {}) for chain in CHAINS]
+SHOWN += [
+    (["cvpt"], {"cvpt__position": position, "cvpt__weights": "random_frozen"})
+    for position in range(1, 6)
+]
+SHOWN += [
+    (["vpt"], {"vpt__deep": False}),
+    (["vpt"], {"vpt__deep": False, "vpt__position": "end"}),
+    (["vpt"], {"vpt__pool_prompts": True}),
+    (["gated"], {"gated__pool_prompts": True}),
+    (["e2vpt"], {"e2vpt__share_kv": False, "e2vpt__num_prompts": 0}),
+    (["lora"], {"lora__targets": "q,k,v,o,fc1,fc2"}),
+    (["tcpa"], {"tcpa__mask_mode": "pre", "tcpa__prompt_length": 2}),
+    (["tcpa"], {"tcpa__match_tokens": False}),
+    (["tcpa"], {"tcpa__split_roles": False}),
+]
+
+
+@pytest.mark.parametrize("kind", ["no_cls", "layer_scale"])
+@pytest.mark.parametrize(("chain", "settings"), SHOWN, ids=str)
+def test_the_attention_that_figures_show_is_computed(
+    chain: list[str], settings: dict[str, Any], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every block's attention, as the method tells it, is that of a fused kernel of the pass."""
+    if "pool_prompts" in str(settings) and kind != "no_cls":
+        return  # refused where nothing is averaged
+    backbone = tiny_backbone(kind)
+    config = small(chain, **layout_settings(chain, kind), **settings)
+    reasons = [method_class(name).hides_attention(config) for name in chain]
+    if any(reasons):
+        return  # figures say so
+    states = [init_member_state(backbone, config, NUM_CLASSES, data(backbone))]
+    pack = PackModel(backbone, [config], NUM_CLASSES, states, backend="twin")
+    checks.shake(pack)
+    monkeypatch.setattr("tcpa_core.model.attention._is_small", lambda *_: False)
+    with torch.no_grad(), checks.Listener() as heard:
+        seen = pack.forward_attention(images(backbone))
+    assert len(seen.blocks) == backbone.layout.depth
+    for told in seen.blocks:
+        ours = spelled_out(told).weights_BHSU
+        assert any(_equal(ours, theirs, told) for theirs in heard.maps)
+
+
+def _equal(ours: Tensor, theirs: Tensor, told: BlockAttention) -> bool:
+    if told.prompts is not None and theirs.shape[-1] > ours.shape[-1]:
+        # a prompt that a token does not use is replaced by a twin behind all prompts
+        count = told.prompts.k_MBHPE.shape[-2]
+        theirs, twins = theirs[..., :-count], theirs[..., -count:]
+        theirs = torch.cat([theirs[..., :-count], theirs[..., -count:] + twins], dim=-1)
+    return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("chain", CHAINS, ids="+".join)
