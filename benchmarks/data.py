@@ -19,8 +19,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.harness import Row, as_worker, ratios, write
-from tcpa_core.config import DataConfig
 from tcpa_core.data.base import load_dataset
+from tcpa_core.settings import DataConfig
 from tcpa_core.training.image_source import ImageSource
 
 

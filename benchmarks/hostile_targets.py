@@ -29,13 +29,14 @@ from search.study.state import read_past
 from spaces.load import load_space, preset_names
 from spaces.overrides import parse_override
 from spaces.reader import read_text
-from tcpa_core.config import BackboneConfig, DataConfig, TrialConfig
+from tcpa_core.config import TrialConfig
 from tcpa_core.data._cache import open_or_build
 from tcpa_core.data._decode import ResizeRule, decode
 from tcpa_core.data.base import dataset_fingerprint
 from tcpa_core.errors import ConfigError
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.record.events import read_journal
+from tcpa_core.settings import BackboneConfig, DataConfig
 from tcpa_core.training.checkpoint import SCHEMA, _checksum, load_checkpoint, save_checkpoint
 from tcpa_core.training.run_trial import load_trained
 

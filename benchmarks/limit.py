@@ -11,8 +11,8 @@ import torch
 
 from benchmarks.harness import Row, as_worker, interleave, write
 from benchmarks.step import CASES, VITS, Pair
-from tcpa_core.config import BackboneConfig
 from tcpa_core.model.load_backbone import load_backbone
+from tcpa_core.settings import BackboneConfig
 
 SIDE = 2048
 """Of the square matrices whose product sets the limit."""

@@ -17,10 +17,11 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from benchmarks.harness import CLOCKS, Row, as_worker, interleave, ratios, write
-from tcpa_core.config import BackboneConfig, Flat, TrialConfig
+from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.record.values import EpochReport
+from tcpa_core.settings import BackboneConfig
 from tcpa_core.training.image_source import ImageSource
 from tcpa_core.training.pack import Pack, TrialData, load_trial_data
 

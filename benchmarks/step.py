@@ -16,12 +16,13 @@ from torch import Tensor
 from benchmarks import literal
 from benchmarks.counts import Counts, counts
 from benchmarks.harness import CLOCKS, Row, as_worker, interleave, ratios, write
-from tcpa_core.config import BackboneConfig, TrialConfig
+from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import Step
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.member_tensors import init_member_state
 from tcpa_core.model.pack_model import PackModel
+from tcpa_core.settings import BackboneConfig
 from tcpa_core.streams import Stream
 
 CLASSES = 100

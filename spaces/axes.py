@@ -25,7 +25,8 @@ from pydantic import (
 )
 
 from spaces.refusal import Flag, Refused
-from tcpa_core.config import Flat, Settings
+from tcpa_core.config import Flat
+from tcpa_core.settings import Settings
 
 
 class Suggester(Protocol):

@@ -32,7 +32,8 @@ from typing import Any, Literal
 
 from spaces.axes import label
 from spaces.fraction import Runs, alias_lines, resolution, two_level_runs
-from tcpa_core.config import Flat, Settings
+from tcpa_core.config import Flat
+from tcpa_core.settings import Settings
 
 Design = Literal[
     "one_factor",

@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tcpa_core.config import Settings
+from tcpa_core.settings import Settings
 
 Metric = Literal[
     "val_accuracy",

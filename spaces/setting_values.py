@@ -11,9 +11,11 @@ from pydantic.fields import FieldInfo
 
 from spaces.reader import Document, Keys
 from tcpa_core import plugins
-from tcpa_core.config import DATASETS, METHODS, Settings, file_settings, known_paths
+from tcpa_core.config import METHODS, file_settings, known_paths
 from tcpa_core.errors import ConfigError, nearest
 from tcpa_core.hints import nearest_setting
+from tcpa_core.settings import DATASETS, Settings
+from tcpa_core.validation import first_problem
 
 T = TypeVar("T", bound=Settings)
 
@@ -143,7 +145,7 @@ def check_section(model: type[T], document: Document, *keys: str | int) -> T:
     try:
         return model.model_validate(dict(values))
     except ValidationError as err:
-        where = err.errors()[0]["loc"]
+        where = first_problem(err).where
         path = ".".join([name, *(str(part) for part in where)])
         raise ConfigError(_explain(err, path, document.place(*keys, *where))) from err
 
@@ -190,14 +192,10 @@ def lookup(data: Any, keys: Keys) -> Any:
 
 def _explain(err: ValidationError, path: str, place: str) -> str:
     """One sentence for the first problem: path, what is possible, value got, place."""
-    problem = err.errors()[0]
-    if problem["type"] == "value_error":  # our own validators write the sentence themselves
-        text = str(problem["ctx"]["error"]).removeprefix(f"{path} ")
+    problem = first_problem(err)
+    if problem.sentence is not None:
+        text = problem.sentence.removeprefix(f"{path} ")
         return f"{path}: {text} ({place})."
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    message = message.replace("input should be", "must be")
-    got = problem["input"]
-    expected = str(problem.get("ctx", {}).get("expected", ""))
-    options = [part.strip("' ") for part in expected.replace(" or ", ", ").split(",")]
-    near = nearest(got, options) if isinstance(got, str) else ""
-    return f"{path} {message}, got {got!r} ({place}){near}."
+    got = problem.value
+    near = nearest(got, problem.options) if isinstance(got, str) else ""
+    return f"{path} {problem.rule}, got {got!r} ({place}){near}."

@@ -14,8 +14,9 @@ from spaces.domains import Domains
 from spaces.points import Points
 from spaces.sections import Budget, Objective, SamplerConfig, SchedulerConfig
 from spaces.setting_values import default, methods
-from tcpa_core.config import Flat, Settings, TrialConfig
+from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.errors import ConfigError, nearest
+from tcpa_core.settings import Settings
 
 
 class Space(Settings):

@@ -20,7 +20,7 @@ from spaces.idle import equal_levels, idle_axes
 from spaces.load import per_method, trials_per_method
 from spaces.space import Space
 from tcpa_core.chain import deviations, method_class
-from tcpa_core.config import BackboneConfig, DataConfig, Flat, TrialConfig
+from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.data._cache import cache_root
 from tcpa_core.data.base import Dataset, DataSummary, load_dataset
 from tcpa_core.errors import ConfigError
@@ -29,6 +29,7 @@ from tcpa_core.model.load_backbone import check_size, load_backbone, weights_fin
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.model.preprocessing import Preprocessing
 from tcpa_core.protocols.base import load_protocol
+from tcpa_core.settings import BackboneConfig, DataConfig
 from tcpa_core.training.estimate import epoch_seconds
 
 Progress = Callable[[str, int, int], None]

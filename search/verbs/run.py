@@ -32,10 +32,10 @@ from search.tracking.run_writer import relocate
 from search.tracking.secrets import with_secrets
 from search.verbs.progress import Watch
 from spaces.selection import Results
-from tcpa_core.config import DataConfig
 from tcpa_core.data.base import load_dataset
 from tcpa_core.errors import StudyError
 from tcpa_core.record.events import FINAL_KINDS
+from tcpa_core.settings import DataConfig
 
 CLOSE_S = 60.0
 """How long a finished study waits for a tracker that takes nothing."""

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError, features
 
-from tcpa_core.config import DataConfig
 from tcpa_core.errors import ConfigError, DataError
+from tcpa_core.settings import DataConfig
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 """Told by content, not by suffix: published sets hold GIF and PNG files named .jpg."""

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tcpa_core.config import DataConfig
 from tcpa_core.data._classes import check_classes
 from tcpa_core.errors import ConfigError, DataError
+from tcpa_core.settings import DataConfig
 
 SPLITS = ("train", "val", "test")
 MAX_LIST_BYTES = 1 << 28

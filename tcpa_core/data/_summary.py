@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
-from tcpa_core.config import DataConfig
 from tcpa_core.data._cache import ImageStore
 from tcpa_core.data._classes import class_notes, listed
 from tcpa_core.data._listing import SPLITS, Listing, group_keys, group_of
+from tcpa_core.settings import DataConfig
 
 Hashes = Mapping[str, Sequence[str]]
 """SHA-256 of every image's content, by split."""

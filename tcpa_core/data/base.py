@@ -26,7 +26,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from tcpa_core import plugins
-from tcpa_core.config import DATASETS, DataConfig
 from tcpa_core.data._cache import (
     SCHEMA,
     BrokenImages,
@@ -53,6 +52,7 @@ from tcpa_core.data._listing import (
 )
 from tcpa_core.data._summary import DataSummary, summarise
 from tcpa_core.errors import DataError
+from tcpa_core.settings import DATASETS, DataConfig
 
 __all__ = [
     "SPLITS",

@@ -8,9 +8,9 @@ Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", 
 
 import numpy as np
 
-from tcpa_core.config import DataConfig
 from tcpa_core.data.base import Listing, SplitListing, draw_val, split_off
 from tcpa_core.errors import ConfigError
+from tcpa_core.settings import DataConfig
 
 TEST_FRACTION = 0.25
 MAX_VALUE = 16  # pixel values are counts of set pixels in 4 x 4 blocks

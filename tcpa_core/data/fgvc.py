@@ -14,9 +14,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tcpa_core.config import DataConfig
 from tcpa_core.data.base import SPLITS, Listing, SplitListing, need_root, read_text, relative_key
 from tcpa_core.errors import DataError
+from tcpa_core.settings import DataConfig
 
 MAX_ID = 200
 IMAGE_ROOTS = ("images", "Images", ".")

@@ -18,7 +18,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tcpa_core.config import DataConfig
 from tcpa_core.data.base import (
     SPLITS,
     Listing,
@@ -29,6 +28,7 @@ from tcpa_core.data.base import (
     other_spelling,
 )
 from tcpa_core.errors import DataError
+from tcpa_core.settings import DataConfig
 
 MAX_DEPTH = 32
 """Folders below a split: more is a mistake or a trap."""

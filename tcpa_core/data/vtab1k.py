@@ -15,9 +15,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tcpa_core.config import DataConfig
 from tcpa_core.data.base import Listing, SplitListing, need_root, read_text, relative_key
 from tcpa_core.errors import DataError
+from tcpa_core.settings import DataConfig
 
 LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
 UNION = "train800val200.txt"

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tcpa_core.config import IS_FILE, TrialConfig
+from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import _pixels, base
 from tcpa_core.methods._output_maps import (
@@ -40,6 +40,7 @@ from tcpa_core.methods._output_maps import (
 )
 from tcpa_core.methods._pixels import frozen_features
 from tcpa_core.methods.base import constant, copy_of
+from tcpa_core.settings import IS_FILE
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone, TokenLayout

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from torch import Tensor, nn
 
 from tcpa_core import plugins
-from tcpa_core.config import METHODS, Settings, TrialConfig
+from tcpa_core.config import METHODS, TrialConfig
 from tcpa_core.methods._block_attention import BlockAttention
 from tcpa_core.methods._init import Init, constant, copy_of, normal, trunc02, uniform, vpt_bound
 from tcpa_core.methods._layers import batch_norm, member_linear, padding
 from tcpa_core.methods._passes import BatchPart, Pass, Step
 from tcpa_core.methods._random import Dropout, random_bits
 from tcpa_core.model.blocks import plain_block
+from tcpa_core.settings import Settings
 from tcpa_core.streams import Stream
 
 if TYPE_CHECKING:

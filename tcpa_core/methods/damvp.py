@@ -26,11 +26,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tcpa_core.config import IS_FILE, TrialConfig
+from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.methods import _pixels, base
 from tcpa_core.methods._pixels import frozen_features
 from tcpa_core.methods.base import copy_of
+from tcpa_core.settings import IS_FILE
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone, TokenLayout

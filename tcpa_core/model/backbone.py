@@ -16,9 +16,9 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from tcpa_core.config import DataConfig, Triple
 from tcpa_core.errors import ConfigError
 from tcpa_core.model.preprocessing import NAMED, NormStats, Preprocessing, stats_of_name
+from tcpa_core.settings import DataConfig, Triple
 
 AS_TRAINED = "as trained"
 """Position embeddings that were not resampled."""

@@ -18,7 +18,6 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from tcpa_core.config import BackboneConfig
 from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.model.backbone import AS_TRAINED, Backbone, Classifier, check_supported
 from tcpa_core.model.fit_weights import classifier_of_file, fit_weights, resampled
@@ -31,6 +30,7 @@ from tcpa_core.model.preprocessing import (
 )
 from tcpa_core.model.timm_names import MODULES, NANO, check_name, check_published, has_projection
 from tcpa_core.model.weights_file import read_weights
+from tcpa_core.settings import BackboneConfig
 
 NANO_GEOMETRY = {
     "img_size": 32,

@@ -22,11 +22,11 @@ from timm.data.constants import (
 )
 from timm.models import PretrainedCfg
 
-from tcpa_core.config import BackboneConfig, DataConfig, Triple, norm_stats_value
 from tcpa_core.data._decode import ResizeRule
 from tcpa_core.errors import ConfigError
 from tcpa_core.model.timm_names import NANO, has_shape_of, is_shape_only, published, same_shape
 from tcpa_core.model.weights_file import SUFFIXES, WeightsFile
+from tcpa_core.settings import BackboneConfig, DataConfig, Triple, norm_stats_value
 
 NAMED: Mapping[str, tuple[Triple, Triple]] = {
     "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tcpa_core.config import DataConfig
 from tcpa_core.data.base import Split
 from tcpa_core.errors import ShapeError
+from tcpa_core.settings import DataConfig
 
 RESIDENT_SHARE = 0.25
 """Largest share of the free GPU memory that one split's pixels may take."""

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from tcpa_core.config import OptimConfig
 from tcpa_core.methods.base import ParamSpec
+from tcpa_core.settings import OptimConfig
 
 Moments = dict[str, Tensor]
 """Optimiser state of one member: "exp_avg/head.weight" -> tensor of the unpadded shape."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tcpa_core.chain import pack_key, splits_batch
-from tcpa_core.config import BackboneConfig, Flat, TrialConfig
+from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.errors import (
     DamagedCheckpointError,
     OutOfMemoryError,
@@ -23,6 +23,7 @@ from tcpa_core.errors import (
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.record.values import Pulse, Status, TrialResult
+from tcpa_core.settings import BackboneConfig
 from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
 from tcpa_core.training.pack import (
     Diverged,

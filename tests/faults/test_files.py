@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from search.study.folder import Journal, StudyDir
-from tcpa_core.config import BackboneConfig, DataConfig
 from tcpa_core.data.base import load_dataset
 from tcpa_core.errors import CheckpointError, RecordError, StudyError, TcpaError
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.record.events import read_journal
+from tcpa_core.settings import BackboneConfig, DataConfig
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.training.commands import Submit
 from tcpa_core.training.worker import Worker

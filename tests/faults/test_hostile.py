@@ -35,7 +35,6 @@ from search import cli
 from search.study.folder import StudyDir
 from spaces.load import load_space
 from spaces.reader import read_text
-from tcpa_core.config import BackboneConfig, DataConfig
 from tcpa_core.data._decode import decode
 from tcpa_core.data._listing import relative_key
 from tcpa_core.data.base import dataset_fingerprint, load_dataset
@@ -50,6 +49,7 @@ from tcpa_core.errors import (
 )
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.record.events import decode_line, encode_line
+from tcpa_core.settings import BackboneConfig, DataConfig
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.training.run_trial import load_trained
 from tests.reports.studies import components, final, planned, write

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from search import cli
-from tcpa_core.config import DataConfig
 from tcpa_core.data.base import load_dataset
+from tcpa_core.settings import DataConfig
 from tests.tcpa_core.data_layouts import LAYOUTS, make
 
 SPACE = """

@@ -11,11 +11,12 @@ from spaces.axes import ChoiceAxis, FloatAxis
 from spaces.load import load_space, preset_names, space_of
 from tcpa_core import plugins
 from tcpa_core.chain import check_chain
-from tcpa_core.config import METHODS, BackboneConfig
+from tcpa_core.config import METHODS
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.member_tensors import member_specs
 from tcpa_core.protocols.base import departures, protocol_names
+from tcpa_core.settings import BackboneConfig
 from tests.spaces.trials import RandomTrial
 
 SEARCHES = [name for name in preset_names() if load_space(name).ablation is None]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tcpa_core.config import DataConfig
+from tcpa_core.settings import DataConfig
 
 SIZES = {"train": 6, "val": 3, "test": 3}
 SIDE = 12

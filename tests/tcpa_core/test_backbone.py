@@ -13,10 +13,10 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from tcpa_core.config import BackboneConfig
 from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import NANO_GEOMETRY, load_backbone, weights_fingerprint
+from tcpa_core.settings import BackboneConfig
 
 DEIT = "deit-tiny/deit_tiny_patch16_224.fp16.safetensors"
 

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from benchmarks.counts import Counts, counts, saved_bytes
 from benchmarks.step import CASES, CLASSES, VITS, Pair, unfrozen
-from tcpa_core.config import BackboneConfig
 from tcpa_core.methods.base import Step
 from tcpa_core.model.attention import Backend
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.blocks import plain_block
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.pack_model import PackModel
+from tcpa_core.settings import BackboneConfig
 from tcpa_core.streams import Stream
 from tests.tcpa_core.tiny import tiny_backbone
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from tcpa_core import plugins
-from tcpa_core.config import DATASETS, DataConfig
 from tcpa_core.data import digits
 from tcpa_core.data.base import SPLITS, dataset_fingerprint, load_dataset
 from tcpa_core.errors import PluginError
+from tcpa_core.settings import DATASETS, DataConfig
 from tcpa_core.training.image_source import ImageSource
 from tests.tcpa_core.data_layouts import LAYOUTS, make, picture
 

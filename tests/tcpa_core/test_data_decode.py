@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
-from tcpa_core.config import DataConfig
 from tcpa_core.data._decode import ResizeRule, decode
 from tcpa_core.errors import DataError
+from tcpa_core.settings import DataConfig
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 COLOUR = np.stack([RAMP, RAMP[::-1], RAMP.T], axis=2)

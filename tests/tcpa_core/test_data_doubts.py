@@ -12,12 +12,13 @@ import pytest
 from PIL import Image
 
 from tcpa_core import data as data_package
-from tcpa_core.config import DataConfig, TrialConfig
+from tcpa_core.config import TrialConfig
 from tcpa_core.data._classes import alike, listed
 from tcpa_core.data.base import DataSummary, dataset_summary, load_dataset
 from tcpa_core.data.vtab1k import TASKS
 from tcpa_core.errors import ConfigError, DataError
 from tcpa_core.model.load_backbone import load_backbone
+from tcpa_core.settings import DataConfig
 from tcpa_core.training.pack import load_trial_data
 from tests.tcpa_core.data_layouts import LAYOUTS, make, picture
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tcpa_core.config import DataConfig, TrialConfig
+from tcpa_core.config import TrialConfig
 from tcpa_core.data.base import load_dataset, split_off
 from tcpa_core.errors import ConfigError, DataError
+from tcpa_core.settings import DataConfig
 from tests.tcpa_core.data_layouts import make, picture
 
 Change = Callable[[Path], object]

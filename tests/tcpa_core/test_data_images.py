@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from tcpa_core.config import DataConfig
 from tcpa_core.data.base import Split, load_dataset
 from tcpa_core.errors import ShapeError
+from tcpa_core.settings import DataConfig
 from tcpa_core.training.image_source import ImageSource
 from tests.tcpa_core.data_layouts import make
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from tcpa_core.chain import pack_key
-from tcpa_core.config import OptimConfig
 from tcpa_core.methods.base import ParamSpec
+from tcpa_core.settings import OptimConfig
 from tcpa_core.training.optim import PackOptimizer, lr_at
 from tests.tcpa_core.tiny import trial
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tcpa_core.config import ADDED, BackboneConfig, TrialConfig
+from tcpa_core.config import ADDED, TrialConfig
 from tcpa_core.errors import CheckpointError
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.record.values import EpochReport
+from tcpa_core.settings import BackboneConfig
 from tcpa_core.training import commands
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.training.commands import Extend, Stop, Submit

@@ -14,7 +14,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tcpa_core.chain import method_class
-from tcpa_core.config import BackboneConfig
 from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.methods._output_maps import frequency_map, semantic_map
 from tcpa_core.methods._pixels import frozen_features
@@ -25,6 +24,7 @@ from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.member_tensors import init_member_state, member_specs
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.record.values import EpochReport
+from tcpa_core.settings import BackboneConfig
 from tcpa_core.streams import Stream
 from tcpa_core.training.pack import Pack, TrialData
 from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial

@@ -8,9 +8,10 @@ import torch
 
 import tcpa_core.training.probe
 from tcpa_core.chain import pack_capacity
-from tcpa_core.config import BackboneConfig, TrialConfig
+from tcpa_core.config import TrialConfig
 from tcpa_core.errors import OutOfMemoryError
 from tcpa_core.model.load_backbone import load_backbone
+from tcpa_core.settings import BackboneConfig
 from tcpa_core.training.pack import Pack, load_trial_data
 from tcpa_core.training.probe import pack_size
 

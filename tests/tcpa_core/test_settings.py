@@ -20,8 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tcpa_core import plugins
-from tcpa_core.config import METHODS, OptimConfig, TrainConfig, TrialConfig, method_config
+from tcpa_core.config import METHODS, TrialConfig, method_config
 from tcpa_core.model.backbone import Backbone
+from tcpa_core.settings import OptimConfig, TrainConfig
 from tcpa_core.training.pack import Diverged, Pack, TrialData
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone
 

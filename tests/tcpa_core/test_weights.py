@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from tcpa_core.config import BackboneConfig, DataConfig
 from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import (
@@ -25,6 +24,7 @@ from tcpa_core.model.load_backbone import (
 )
 from tcpa_core.model.preprocessing import NAMED
 from tcpa_core.model.timm_names import published, same_shape
+from tcpa_core.settings import BackboneConfig, DataConfig
 from tests.tcpa_core.test_backbone import DEIT, nano_state, to_jax
 
 State = dict[str, Tensor]

@@ -1,0 +1,269 @@
+"""Settings of a trial by section: fields with defaults, ranges and meaning, as pydantic models.
+
+The text under a field is its documentation: `tcpa settings` and docs/settings.md print it. This
+module never imports torch.
+"""
+
+import math
+import re
+from collections.abc import Collection, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from tcpa_core import plugins
+
+DATASETS = "tcpa_core.data"
+
+IS_FILE: dict[str, Any] = {"is_file": True}
+"""Marks a setting (`json_schema_extra`) that names a file or folder. In a space it is relative to
+the space's own file; in a trial's identity its content stands for it."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, strict, unknown keys forbidden."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def idle(self, methods: Sequence[str]) -> Collection[str]:
+        """Fields that change nothing in a trial of these methods, given the other fields."""
+        return ()
+
+
+Triple = tuple[float, float, float]
+"""One number per colour channel."""
+
+
+def norm_stats_value(value: Any) -> Any:
+    """Check a value of `backbone.norm_stats`: names as they are, numbers as tuples of floats.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if value is None or value in ("imagenet", "inception", "clip"):
+        return value
+    try:
+        mean, std = (tuple(map(_number, numbers)) for numbers in value)
+        fits = len(mean) == len(std) == 3
+        fits = fits and all(0 <= m <= 1 for m in mean) and all(0 < s < math.inf for s in std)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            "backbone.norm_stats must be imagenet, inception, clip, or [[mean], [std]] with three "
+            "numbers each for pixels in [0, 1]: means in [0, 1], stds above 0, got "
+            f"{value!r}"
+        )
+    return mean, std
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return float(value)
+
+
+class BackboneConfig(Settings):
+    """Which frozen ViT, with which weights, at which image size."""
+
+    name: str = "vit_nano"
+    """A timm VisionTransformer by name, or "vit_nano" (shipped with this package)."""
+    weights: str | None = Field(default=None, json_schema_extra=IS_FILE)
+    """None: shipped or hub weights; a path to .safetensors/.pth/.npz; or "random" (labelled)."""
+    img_size: int | None = Field(default=None, ge=1, le=10_000)
+    """Input side in pixels, a multiple of the patch; None: the model's own. Position embeddings
+    are resized, which the plan states."""
+    norm_stats: Annotated[
+        Literal["imagenet", "inception", "clip"] | tuple[Triple, Triple] | None,
+        BeforeValidator(norm_stats_value),
+    ] = None
+    """Mean and std of the images that the weights were trained on: a name, or [[mean], [std]] for
+    pixels in [0, 1]. None: what the weights say themselves; where they do not, the plan asks."""
+    pool: Literal["avg"] | None = None
+    """avg: features are the mean of the image tokens, and the model's final norm follows the mean,
+    as MAE's are read. None: as the model reads them."""
+
+
+class DataConfig(Settings):
+    """Which labelled images, and how they become tensors."""
+
+    name: str = "digits"
+    """A file of tcpa_core/data."""
+    root: str | None = Field(default=None, json_schema_extra=IS_FILE)
+    """Folder of the data set; None where the data set needs none."""
+    resize: Literal["squash", "short_side"] = "squash"
+    """squash: to img_size x img_size, aspect ignored; short_side: to resize_to, then crop."""
+    resize_to: int | None = Field(default=None, ge=1)
+    """Short side in pixels before the crop; None: img_size * 256 / 224, rounded down as the
+    authors' programs do: 256 for 224, 438 for 384, 512 for 448."""
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    """Filter of the resize."""
+    antialias: bool = True
+    """Average over all pixels that one pixel of a smaller picture covers; false: take the nearest
+    ones only, as TensorFlow's resize does, which VPT's authors use on VTAB-1k."""
+    random_crop: bool = False
+    """Train on random img_size crops (short_side only); evaluation always crops the centre."""
+    flip: bool = False
+    """Mirror half of the training images."""
+    norm_stats: Literal["checkpoint", "imagenet", "half"] = "checkpoint"
+    """Mean and std: the checkpoint's own, ImageNet's, or 0.5."""
+    val_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """Share of train split off as val, per class, where the data set has no val split."""
+    split_seed: int = Field(default=0, ge=0)
+    """Seed of that split; not the trial's seed, so that replicates share the split."""
+    group: str | None = None
+    r"""Regular expression that finds, in an image's path below data.root, the track, patient or
+    scene it belongs to (its first group, or the whole match): such images stay together in that
+    split. GTSRB: `\d+/\d+(?=_)`. Where the data set has its own val, groups that it tears are
+    only counted."""
+    train_on: Literal["train", "train_and_val"] = "train"
+    """train_and_val: val is trained on as well, as some authors do in their final runs. It is
+    still scored, but says nothing, and so must not select the epoch."""
+
+    def short_side(self, img_size: int) -> int:
+        """Short side before the crop, in pixels."""
+        return img_size * 256 // 224 if self.resize_to is None else self.resize_to
+
+    @field_validator("group")
+    @classmethod
+    def _group_is_an_expression(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except (re.error, RecursionError, OverflowError) as err:
+            raise ValueError(
+                f"data.group must be a regular expression, got {value!r} ({err}); write for "
+                "example 'patient_[0-9]+'"
+            ) from err
+        return value
+
+    def idle(self, methods: Sequence[str]) -> Collection[str]:
+        """How val is split off, where the data set brings its own."""
+        draws_val = getattr(plugins.load(DATASETS, self.name), "draws_val", None)
+        is_drawn = draws_val is None or draws_val(self)
+        return () if is_drawn else ("val_fraction", "split_seed", "group")
+
+    @model_validator(mode="after")
+    def _crops_need_room(self) -> Self:
+        if self.resize == "squash" and (self.random_crop or self.resize_to is not None):
+            raise ValueError(
+                f"data.random_crop and data.resize_to need data.resize='short_side', got 'squash' "
+                f"with random_crop={self.random_crop}, resize_to={self.resize_to}; set "
+                f"data.resize=short_side or leave them out"
+            )
+        return self
+
+
+class OptimConfig(Settings):
+    """Optimiser and learning-rate schedule."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    """Optimiser; sgd has momentum."""
+    lr: float = Field(default=1e-3, gt=0.0)
+    """Peak learning rate, reached at the end of the warm-up; not scaled by the batch size."""
+    weight_decay: float = Field(default=0.01, ge=0.0)
+    """Decoupled (AdamW) or added to the gradient (SGD)."""
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """SGD only."""
+    warmup_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of all steps with a linear warm-up; 0 switches it off."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate behind the warm-up: down to 0 along a half cosine, or unchanged."""
+    clip_norm: float | None = Field(default=None, gt=0.0)
+    """Largest gradient norm of one trial's trainable tensors; None: no clipping."""
+    adamw_wd0: Literal["adamw", "sgd"] = "adamw"
+    """What adamw without weight decay means: itself, or SGD (VPT's authors' code)."""
+
+    def idle(self, methods: Sequence[str]) -> Collection[str]:
+        """SGD's momentum, and what AdamW without weight decay means, where that is not used."""
+        no_momentum = ("momentum",) if self.rule == "adamw" else ()
+        has_meaning = self.name == "adamw" and self.weight_decay == 0
+        return no_momentum if has_meaning else (*no_momentum, "adamw_wd0")
+
+    @property
+    def rule(self) -> Literal["adamw", "sgd"]:
+        """The optimiser that is used."""
+        falls_back = self.weight_decay == 0 and self.adamw_wd0 == "sgd"
+        return "sgd" if falls_back else self.name
+
+
+class TrainConfig(Settings):
+    """Length, batches, regularisation and selection."""
+
+    epochs: int = Field(default=20, ge=1)
+    """Passes over the training split."""
+    batch_size: int = Field(default=64, ge=1)
+    """Training images per step."""
+    drop_last: bool = False
+    """Leave the last batch of an epoch out where it is smaller than the others; a split of less
+    than one batch is trained on all the same."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of each target that is spread evenly over all classes."""
+    mixup_alpha: float = Field(default=0.0, ge=0.0)
+    """Beta(alpha, alpha) mixing of image pairs; 0 switches it off."""
+    mixup_prob: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Probability that a batch is mixed."""
+    selection: Literal["best_val", "best_val_loss", "last_epoch", "best_test_epoch"] = "best_val"
+    """Which epoch a trial's values are of, and whose state is tested: that of the highest val
+    accuracy, of the lowest val loss (default of a study whose objective is val_loss), or the last
+    one. best_test_epoch is some authors' rule; labelled."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after this many epochs without a better val accuracy, or val loss where best_val_loss
+    selects; None: never."""
+    head_init: Literal["torch_default", "vpt", "trunc02"] = "torch_default"
+    """Start of the head: as torch's Linear (TCPA, CVPT), VPT's authors', or N(0, 0.02²) cut at 2
+    (SA²VP)."""
+    drop_path: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of samples that skip a branch of the backbone's last block in training; it rises from
+    0 at the first block. Several papers use 0.1 or 0.2 on the frozen network."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Dropout in the backbone, behind the position embeddings and in the MLPs, in training. Some
+    authors leave the frozen network so, with 0.1."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: fp32 on CPU, bf16 autocast on CUDA."""
+
+    def idle(self, methods: Sequence[str]) -> Collection[str]:
+        """The other part of a mixup that is off, and a patience that never ends."""
+        fields = ["mixup_prob"] if self.mixup_alpha == 0 else []
+        fields += ["mixup_alpha"] if self.mixup_prob == 0 else []
+        return [*fields, "patience"] if (self.patience or 0) >= self.epochs else fields
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class CommonSettings(Settings):
+    """Settings that every trial has, whatever its methods are."""
+
+    protocol: str | None = None
+    """Published protocol that the trial claims to follow: it gives every setting that is not named,
+    and what differs from it is recorded as a deviation. A label; the settings decide."""
+    backbone: BackboneConfig = BackboneConfig()
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    methods: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (
+        "linear",
+    )
+    """Chain of tuning methods, applied together."""
+    seed: int = Field(default=0, ge=0)
+    """Initial values, batch order and augmentation; a space lists its replicates as `seeds`."""
+
+    @model_validator(mode="after")
+    def _val_must_be_unseen(self) -> Self:
+        by_val = self.train.selection in ("best_val", "best_val_loss")
+        selects = by_val or self.train.patience is not None
+        if self.data.train_on == "train_and_val" and selects:
+            raise ValueError(
+                "data.train_on='train_and_val' leaves no val to select by, got train.selection="
+                f"{self.train.selection!r} and train.patience={self.train.patience}; set "
+                "train.selection=last_epoch and train.patience=null, or data.train_on=train"
+            )
+        return self
