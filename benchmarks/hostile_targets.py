@@ -25,7 +25,6 @@ from reports.tables import epoch_table, trial_table
 from search import cli
 from search.planning.cost import recorded
 from search.study.folder import Journal, StudyDir
-from search.study.state import read_past
 from spaces.load import load_space, preset_names
 from spaces.overrides import parse_override
 from spaces.reader import read_text
@@ -35,7 +34,7 @@ from tcpa_core.data._decode import ResizeRule, decode
 from tcpa_core.data.base import dataset_fingerprint
 from tcpa_core.errors import ConfigError
 from tcpa_core.model.load_backbone import load_backbone
-from tcpa_core.record.events import read_journal
+from tcpa_core.record.events import event_of, read_journal
 from tcpa_core.settings import BackboneConfig, DataConfig
 from tcpa_core.training.checkpoint import SCHEMA, _checksum, load_checkpoint, save_checkpoint
 from tcpa_core.training.run_trial import load_trained
@@ -133,7 +132,7 @@ def _study(folder: Path, events: Sequence[dict[str, Any]] = ()) -> StudyDir:
     (folder / "space.yaml").write_text(text)
     study = StudyDir.create(folder, "mine", load_space(str(folder / "space.yaml")), {}, "")
     journal = Journal(study.journal_path)
-    journal.append(*events)
+    journal.append(*map(event_of, events))
     journal.close()
     return study
 
@@ -171,7 +170,7 @@ def _reader_of(study: StudyDir) -> Callable[[], None]:
     (study.path / "tables").write_text("")  # so that nothing is kept of a journal
 
     def read() -> None:
-        read_past(study, space)
+        study.state(space.objective[0].metric).outcomes()
         recorded(study.path.parent)
         Journal(study.journal_path).close()
         records = load_journal(study.path)

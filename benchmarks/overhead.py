@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,13 +30,13 @@ from mlflow import MlflowClient
 from benchmarks.harness import RESULTS, machine
 from benchmarks.postgresql import PostgreSQL
 from search.driver.cluster import connect
-from search.driver.driver import Placement, run_study
+from search.driver.driver import Listener, Placement, run_study
 from search.proposals.sampled import Sampled
 from search.study.folder import StudyDir
 from search.tracking.mirror import Mirror
 from spaces.load import space_of
 from spaces.space import Space
-from tcpa_core.record.events import FINAL_KINDS
+from tcpa_core.record.events import Ended, Event, Planned, Started
 from tests.search.stub import say_slots
 
 NUM_AXES = 8
@@ -66,9 +66,9 @@ class Watch:
     own_mib: list[int] = field(default_factory=list)
     """Resident memory that belongs to this process alone."""
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         self.events += 1
-        if (event["kind"] == "started" and not self.cpu_s) or event["kind"] in FINAL_KINDS:
+        if (isinstance(event, Started) and not self.cpu_s) or isinstance(event, Ended):
             self.cpu_s.append(time.process_time())
             self.mirror_cpu_s.append(self.mirror.cpu_s() if self.mirror else 0.0)
             self.wall_s.append(time.perf_counter())
@@ -124,7 +124,7 @@ def measure(trials: int, options: argparse.Namespace) -> dict[str, Any]:
         study = StudyDir.create(root, "overhead", space, _PRINTS, "")
         say_slots(study.path, options.slots)
         mirror = None
-        listeners: list[Callable[[Mapping[str, Any]], None]] = [watch]
+        listeners: list[Listener] = [watch]
         if uri:
             mirror = Mirror(study.path, uri, artifact_root=root / "artifacts", warn=print)
             watch.mirror = mirror
@@ -214,12 +214,12 @@ def check(study: StudyDir) -> dict[str, int]:
     open_trials: set[str] = set()
     ends: Counter[str] = Counter()
     for event in study.events():
-        if event["kind"] == "planned":
-            digests[event["digest"]] += 1
-            open_trials.add(event["trial"])
-        elif event["kind"] in FINAL_KINDS:
-            ends[event["trial"]] += 1
-            open_trials.discard(event["trial"])
+        if isinstance(event, Planned):
+            digests[event.digest] += 1
+            open_trials.add(event.trial)
+        elif isinstance(event, Ended):
+            ends[event.trial] += 1
+            open_trials.discard(event.trial)
     return {
         "planned": digests.total(),
         "ended": len(ends),

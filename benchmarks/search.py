@@ -19,6 +19,7 @@ import yaml
 
 from benchmarks.harness import Row, ratios, write
 from search.study.folder import StudyDir
+from tcpa_core.record.events import Epoch
 
 SPACE = {
     "name": "bench",
@@ -53,8 +54,8 @@ def run_ours(folder: Path, trials: int, epochs: int, seed: int) -> float:
         [sys.executable, "-m", "search.cli", *arguments], check=True, stdout=subprocess.DEVNULL
     )
     events = list(StudyDir.open(folder / "studies", "bench").events())
-    best: float = max(e["val_accuracy"] for e in events if e["kind"] == "epoch")
-    ended = sum(e["kind"] in ("completed", "pruned") for e in events)
+    best: float = max(e.report.val_accuracy for e in events if isinstance(e, Epoch))
+    ended = sum(e.kind in ("completed", "pruned") for e in events)
     assert ended == trials, f"{ended} of {trials} trials ended"
     return best
 

@@ -31,6 +31,8 @@ from search.proposals.dashboard_copy import OptunaLog
 from search.proposals.sampled import Sampled
 from search.study.folder import Journal
 from search.tune.searcher import StudySearcher
+from tcpa_core.record.events import Ended, Epoch
+from tcpa_core.record.values import EpochReport, Status, TrialResult
 
 EPOCH_RATIOS = (0.484, 0.576, 0.637, 0.674, 0.709, 0.728, 0.759, 0.785, 0.791, 0.81, 0.837, 0.861,
                 0.918, 0.961, 1.013, 1.069, 1.133, 1.247, 1.433, 2.471)  # fmt: skip
@@ -172,7 +174,7 @@ def _searcher(trials: int, folder: Path, journal: Journal, places: int) -> Study
     return StudySearcher(
         Sampled(space, "simulation", OptunaLog(folder / "optuna.log", space, ["simulation"])),
         fingerprints={"data": "none", "weights": "none"},
-        plan=lambda planned: journal.append(planned.event()),
+        plan=journal.append,
         stop=lambda trial: None,
         decisions=lambda config: list(RUNGS),
         limit=trials,
@@ -199,12 +201,14 @@ def _report(
 ) -> bool:
     """Record the epochs up to a rung, and let ASHA decide; True when the trial goes on."""
     first = RUNGS[rung - 1] if rung else 0
-    measured = {"train_loss": 1.0, "ce_loss": 1.0, "match_loss": 0.0, "lr": 0.1, "val_loss": 1.0,
-                "val_accuracy": quality, "duration_s": 1.0, "images_per_s": 100.0}  # fmt: skip
+    made_up = {"train_loss": 1.0, "ce_loss": 1.0, "match_loss": 0.0, "lr": 0.1, "val_loss": 1.0,
+               "val_accuracy": quality, "duration_s": 1.0, "images_per_s": 100.0}  # fmt: skip
     journal.append(
-        *({"kind": "epoch", "trial": trial, "epoch": epoch + 1, **measured}
-          for epoch in range(first, RUNGS[rung]))
-    )  # fmt: skip
+        *(
+            Epoch(trial=trial, report=EpochReport(epoch=epoch + 1, **made_up))
+            for epoch in range(first, RUNGS[rung])
+        )
+    )
     result = {"epoch": RUNGS[rung], "val_accuracy": quality, "num_epochs": RUNGS[rung]}
     handle = SimpleNamespace(trial_id=trial)
     is_over = RUNGS[rung] == EPOCHS
@@ -212,8 +216,9 @@ def _report(
         is_over = asha.on_trial_result(None, handle, result) == TrialScheduler.STOP
     if not is_over:
         return True
-    status = "completed" if RUNGS[rung] == EPOCHS else "pruned"
-    journal.append({"kind": status, "trial": trial, "status": status, **result})
+    status: Status = "completed" if RUNGS[rung] == EPOCHS else "pruned"
+    ended = TrialResult(status=status, val_accuracy=quality, num_epochs=RUNGS[rung])
+    journal.append(Ended(trial=trial, result=ended))
     asha.on_trial_complete(None, handle, result)
     searcher.on_trial_complete(trial, {**result, "status": status})
     return False

@@ -13,14 +13,13 @@ Of several objectives the first one decides.
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Self
 
 from spaces.sections import Objective
 from spaces.space import Space
-from tcpa_core.errors import RecordError
-from tcpa_core.record.events import FINAL_KINDS
+from tcpa_core.record.state import StudyState
 
 SHOWN = 5
 """Trials that a line names."""
@@ -158,65 +157,51 @@ def _note(ranked: Sequence[Standing], num_seeds: int) -> str:
     )
 
 
-def has_completed(event: Mapping[str, Any]) -> bool:
-    """Whether a trial's final event gives a value that counts."""
-    return event.get("status") == "completed"
+def has_completed(outcome: Mapping[str, Any]) -> bool:
+    """Whether a trial's outcome gives a value that counts."""
+    return outcome.get("status") == "completed"
 
 
 class Results:
-    """Replicates of a study as its journal tells of them, event by event.
+    """Where the points of a study stand, as its state has it at any time.
 
     Args:
+        state: May learn of further events.
         objective: The leading one.
         seeds: Those that every point is to have.
     """
 
-    def __init__(self, objective: Objective, seeds: Collection[int] = ()) -> None:
+    def __init__(
+        self, state: StudyState, objective: Objective, seeds: Collection[int] = ()
+    ) -> None:
+        self.state = state
         self.objective = objective
         self._seeds = seeds
-        self._replicates: dict[str, Replicate] = {}
-        self._ranking: Ranking | None = None
+        self._ranked: tuple[int, Ranking] | None = None
 
     @classmethod
-    def of(cls, space: Space, events: Iterable[Mapping[str, Any]] = ()) -> Self:
+    def of(cls, space: Space, state: StudyState) -> Self:
         """Results of a study of this space.
 
         In a race the rows that are left have the most seeds; how many that are, it decides.
         """
         races = space.ablation is not None and space.ablation.race
-        found = cls(space.objective[0], () if races else space.seeds)
-        for event in events:
-            found.take(event)
-        return found
+        return cls(state, space.objective[0], () if races else space.seeds)
 
-    def take(self, event: Mapping[str, Any]) -> None:
-        """Learn from one event; those that say nothing of results change nothing.
-
-        Raises:
-            RecordError: It tells of a trial that was never planned.
-        """
-        kind, trial = event["kind"], event.get("trial", "")
-        if kind == "planned":
-            seed = int(event["params"].get("seed", 0))
-            one = Replicate(trial, event.get("point") or trial, seed)
-            self._replicates.setdefault(trial, one)
-        elif kind == "started" or kind in FINAL_KINDS:  # started again: its old result is void
-            if trial not in self._replicates:
-                raise RecordError(
-                    f"the {kind!r} event is of trial {trial!r}, which was never planned; the "
-                    "journal lacks a line."
-                )
-            value = event.get(self.objective.metric) if has_completed(event) else None
-            self._replicates[trial] = replace(self._replicates[trial], value=value)
-        else:
-            return
-        self._ranking = None
+    def replicates(self) -> list[Replicate]:
+        """Every planned trial, in the order planned."""
+        metric = self.objective.metric
+        return [
+            Replicate(name, one.planned.point or name, one.planned.seed, one.value(metric))
+            for name, one in self.state.trials.items()
+        ]
 
     def ranking(self) -> Ranking:
         """The points as they stand now."""
-        if self._ranking is None:
-            self._ranking = rank(self._replicates.values(), self.objective, self._seeds)
-        return self._ranking
+        if self._ranked is None or self._ranked[0] != self.state.num_changes:
+            ranking = rank(self.replicates(), self.objective, self._seeds)
+            self._ranked = self.state.num_changes, ranking
+        return self._ranked[1]
 
     def best_of(self, group: Callable[[str], str]) -> dict[str, Standing]:
         """The selected point of each group of points, the best group first.
@@ -225,10 +210,11 @@ class Results:
             group: Names the group of a point.
         """
         groups: dict[str, list[Replicate]] = {}
-        for one in self._replicates.values():
+        replicates = self.replicates()
+        for one in replicates:
             groups.setdefault(group(one.point), []).append(one)
         found = [rank(part, self.objective, self._seeds).selected for part in groups.values()]
         best = {one.point: one for one in found if one}
-        between = [one for one in self._replicates.values() if one.point in best]
+        between = [one for one in replicates if one.point in best]
         ranked = rank(between, self.objective, self._seeds).points
         return {group(one.point): best[one.point] for one in ranked}

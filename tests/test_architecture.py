@@ -3,7 +3,8 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +12,18 @@ import pytest
 
 from benchmarks.faults import FAULTS
 from tcpa_core import errors
-from tcpa_core.record.events import EVENT_KINDS, FINAL_KINDS
+from tcpa_core.record import events
+from tcpa_core.record.events import (
+    EVENT_KINDS,
+    FINAL_KINDS,
+    Ended,
+    Epoch,
+    Event,
+    Planned,
+    Started,
+    Tested,
+    TrialEvent,
+)
 from tcpa_core.record.values import Status
 
 ROOT = Path(__file__).parents[1]
@@ -125,17 +137,23 @@ def _nodes(*packages: str) -> Iterator[ast.AST]:
             yield from ast.walk(ast.parse(path.read_text()))
 
 
-def test_every_kind_of_event_is_written() -> None:
-    written: set[object] = set(get_args(Status))
-    for node in _nodes("search", "tcpa_core"):
+FROM_WORKERS = {Started, Epoch, Ended, Tested}
+
+
+def test_every_kind_of_event_is_written_and_read_again() -> None:
+    reading = ast.walk(ast.parse((ROOT / "tcpa_core/record/events.py").read_text()))
+    made = Counter(_called(_nodes("search", "tcpa_core"))) - Counter(_called(reading))
+    kinds = {c for c in vars(events).values() if isinstance(c, type) and issubclass(c, Event)}
+    assert {c.__name__ for c in kinds - {Event, TrialEvent, Planned} - FROM_WORKERS} <= set(made)
+    assert set(EVENT_KINDS) == set(events._READERS)
+    assert set(FINAL_KINDS) == set(get_args(Status))
+
+
+def _called(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         match node:
-            case ast.Dict(
-                keys=[ast.Constant(value="kind"), *_], values=[ast.Constant(value=k), *_]
-            ):
-                written.add(k)
-            case ast.Call(func=ast.Name(id="_event"), args=[ast.Constant(value=k), *_]):
-                written.add(k)
-    assert set(EVENT_KINDS) <= written and set(FINAL_KINDS) == set(get_args(Status))
+            case ast.Call(func=ast.Name(id=name)):
+                yield name
 
 
 def test_every_error_is_raised() -> None:

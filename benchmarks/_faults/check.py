@@ -15,7 +15,7 @@ from search.study.address import default_uri
 from search.study.folder import StudyDir
 from search.study.identity import fingerprints_of
 from spaces.space import Space
-from tcpa_core.record.events import FINAL_KINDS, read_journal
+from tcpa_core.record.events import FINAL_KINDS, Epoch, read_journal
 from tcpa_core.record.values import EpochReport, TrialResult
 from tests.search.stub import accuracy
 
@@ -75,7 +75,8 @@ def audit(
     Returns:
         Counts; those of `Audit.faults` are 0 where all is well.
     """
-    events = list(read_journal(study.journal_path, allow_torn_tail=False))
+    journal = read_journal(study.journal_path, allow_torn_tail=False)
+    events = [event.as_dict() for event in journal]
     assert [e["n"] for e in events] == list(range(len(events))), "journal numbers have gaps"
     assert events[-1]["kind"] == "finished", f"the study ended with {events[-1]}"
     found = Audit(drivers=sum(e["kind"] in ("study", "resumed") for e in events))
@@ -178,11 +179,11 @@ def stub_numbers(space: Space) -> Numbers:
 
 def numbers_of(study: StudyDir) -> Numbers:
     """The numbers of a study that nobody disturbed."""
-    digests = {e["trial"]: e["digest"] for e in study.events() if e["kind"] == "planned"}
+    digests = {name: one.planned.digest for name, one in study.state().trials.items()}
     curves: Numbers = {digest: [] for digest in digests.values()}
     for event in study.events():
-        if event["kind"] == "epoch":
-            curves[digests[event["trial"]]].append(event["val_loss"])
+        if isinstance(event, Epoch):
+            curves[digests[event.trial]].append(event.report.val_loss)
     return curves
 
 

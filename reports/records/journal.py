@@ -138,7 +138,7 @@ def _read_on(state: _State, file: Any, path: Path) -> bool:
         is_epoch = _EPOCH_MARK in line[:_MARK_WITHIN]
         try:
             body = checked_body(line, place) if is_epoch else b""
-            event = {} if is_epoch else decode_line(line, place)
+            event: dict[str, Any] = {} if is_epoch else decode_line(line, place).as_dict()
         except RecordError:
             if line.endswith(b"\n"):
                 raise

@@ -6,10 +6,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,8 @@ from search.planning.requested_space import check_sampler
 from search.proposals.dashboard_copy import OptunaLog
 from search.proposals.equal_budgets import Balanced
 from search.proposals.race import Race
-from search.proposals.sampled import Design, Planned, Sampled, Source
+from search.proposals.sampled import Design, Sampled, Source
 from search.study.folder import Journal, StudyDir
-from search.study.state import Past, read_past
 from search.tune.early_stopping import Controller, Schedule
 from search.tune.searcher import StudySearcher
 from search.tune.trial_handle import PackTrial, Slots
@@ -36,12 +34,25 @@ from search.workers.actors import actor_class
 from search.workers.dispatcher import HALT_S, Dispatcher
 from search.workers.failure_attribution import clause, is_code_fault
 from search.workers.pack_worker import WorkerSpec
+from spaces.selection import Results
 from spaces.space import Space
 from tcpa_core.errors import StoppedError, StorageError
-from tcpa_core.record.events import FINAL_KINDS
+from tcpa_core.record.events import (
+    Ended,
+    Epoch,
+    Event,
+    Finished,
+    Notice,
+    Planned,
+    Resumed,
+    Stopped,
+    StudyBegun,
+    event_of,
+)
+from tcpa_core.record.state import StudyState
 from tcpa_core.training.allocator import WORKER_ENV
 
-Listener = Callable[[Mapping[str, Any]], None]
+Listener = Callable[[Event], None]
 """Called with every journal event as it was written, in order, one at a time."""
 
 POLL_S = 0.5
@@ -130,7 +141,7 @@ def run_study(
         journal = Journal(study.journal_path)
         if journal.dropped_bytes:
             notices.append(f"left out a torn last line of {journal.dropped_bytes} bytes")
-        past = read_past(study, space)
+        past = study.state(space.objective[0].metric)
         if past.is_finished:
             return StudyOutcome(past.counts(), "finished")
         run = _Run(space, study, placement, journal, past, listeners)
@@ -154,7 +165,7 @@ class _Run:
         study: StudyDir,
         placement: Placement,
         journal: Journal,
-        past: Past,
+        past: StudyState,
         listeners: Sequence[Listener],
     ) -> None:
         self._space = space
@@ -164,9 +175,8 @@ class _Run:
         self._past = past
         self._schedule = Schedule(space)
         self._listeners = listeners
-        self._counts = Counter(past.counts())
-        self._last_epochs = {t: e for t, e in past.epochs.items() if t not in past.outcomes}
-        self._open = past.planned.keys() - past.outcomes.keys()
+        self._results = Results.of(space, past)
+        self._open = set(past.unfinished())
         """Trials that have not ended."""
         self._stop_reason = ""
         self._failure: BaseException | None = None
@@ -174,7 +184,7 @@ class _Run:
         self._closing = threading.Event()
         self._recording = threading.Lock()
         self._num_gpus = 0.0
-        self._mark: dict[str, float] = {}
+        self._began: float | None = None
         """Of the next event: since when the driver's time counts."""
         self._num_workers = 0
         self._waited_s = 0.0
@@ -192,10 +202,10 @@ class _Run:
             on_interrupt(self._interrupt),  # again: Ray's start takes SIGTERM for itself
         ):
             if self._past.is_empty:
-                self._record({"kind": "study", "name": self._study.name})
+                self._record(StudyBegun(name=self._study.name))
             else:
-                self._record({"kind": "resumed"})
-            self._record(*({"kind": "notice", "text": text} for text in notices))
+                self._record(Resumed())
+            self._record(*(Notice(text=text) for text in notices))
             self._num_gpus = ray.cluster_resources().get("GPU", 0.0)
             self._devices = Devices("GPU" if self._num_gpus else "CPU")
             try:
@@ -208,15 +218,14 @@ class _Run:
                 self._devices.close()
         if self._failure is not None:
             raise self._failure
-        self._record({"kind": "stopped", "reason": self._stop_reason} if self._stop_reason
-                     else {"kind": "finished"})  # fmt: skip
+        self._record(Stopped(reason=self._stop_reason) if self._stop_reason else Finished())
         reason = self._stop_reason or "finished"
-        return StudyOutcome(dict(self._counts), reason, self._waited_s)
+        return StudyOutcome(self._past.counts(), reason, self._waited_s)
 
     def _work(self) -> None:
         """Run the trials, while a thread records what becomes of them."""
-        self._mark = {"began": self._journal.now(), "gpus": self._num_gpus}
-        self._past.spent.begin(**self._mark)
+        self._began = self._journal.now()
+        self._past.spent.begin(self._began, self._num_gpus)
         pump = threading.Thread(target=self._pump, name="events", daemon=True)
         pump.start()
         try:
@@ -278,7 +287,7 @@ class _Run:
             text = f"the cluster has grown: {more} more workers"
             if self._num_gpus:
                 self._num_gpus = float(self._devices.count)
-            self._record({"kind": "notice", "text": text, "gpus": self._num_gpus})
+            self._record(Notice(text=text, gpus=self._num_gpus))
 
     def _measured_slots(self, dispatcher: Any, workers: int) -> int:
         """Trials per worker: what the probe says, as far as the study's length makes use of it.
@@ -287,7 +296,7 @@ class _Run:
         four rounds. Studies too short to earn the probe back take `SLOTS`.
         """
         if self._space.ablation:
-            left = len(self._space.design()) - len(self._past.outcomes)
+            left = len(self._space.design()) - sum(self._past.counts().values())
             useful = max(1, -(-left // workers))
         else:
             left = self._space.budget.trials or PROBED_TRIALS
@@ -321,7 +330,7 @@ class _Run:
             stop=lambda trial: self._dispatcher.stop.remote(trial),
             decisions=self._schedule.decisions,
             limit=None if self._space.ablation else self._most_trials(),
-            past=self._past.trials(),
+            past=self._past.outcomes(),
             may_start=lambda: not self._is_over_budget(),
             ahead=max(2, self._concurrency // 4),
         )
@@ -335,7 +344,7 @@ class _Run:
 
     def _plan(self, planned: Planned) -> None:
         self._open.add(planned.trial)
-        self._record(planned.event())
+        self._record(planned)
 
     def _most_trials(self) -> int | None:
         """The budget's trials; a point that has several seeds is run with all of them or none."""
@@ -377,12 +386,11 @@ class _Run:
         """Read the test split once, for the configuration that the search selected."""
         if self._stop_reason or self._tests_all():
             return
-        selected = self._past.results.ranking().selected
-        wanted = set(selected.trials if selected else ()) - self._past.tested
-        for event in self._study.events() if wanted else ():
-            if event["kind"] != "planned" or event["trial"] not in wanted:
+        selected = self._results.ranking().selected
+        for name, one in self._past.trials.items() if selected else ():
+            if one.tested or not selected or name not in selected.trials:
                 continue
-            tested = self._dispatcher.test.remote(event["trial"], event["params"])
+            tested = self._dispatcher.test.remote(name, one.planned.params)
             while not self._stop_reason and not ray.wait([tested], timeout=POLL_S)[0]:
                 pass
 
@@ -410,7 +418,7 @@ class _Run:
                 call = self._dispatcher.next_events.remote(0.0 if closing else POLL_S)
                 events, fault = self._answer(call, POLL_S)
                 if events:
-                    self._record(*events)
+                    self._record(*map(event_of, events))
                 if fault is not None:
                     raise StoppedError(fault)
                 if self._devices.silent_s > ANSWER_S:
@@ -451,19 +459,19 @@ class _Run:
         if is_code_fault(err):
             text = f"a fault in the code or the installation has ended study {self._study.name!r}"
             why = clause(err)
-        self._record({"kind": "notice", "text": f"{text}; this driver ends"})
+        self._record(Notice(text=f"{text}; this driver ends"))
         self._failure = StoppedError(
             f"{text} ({why}); what is recorded is kept: 'tcpa resume {self._study.name}'."
         )
         self._interrupt(text)
 
-    def _is_news(self, event: Mapping[str, Any]) -> bool:
+    def _is_news(self, event: Event) -> bool:
         """False for an epoch that an earlier driver recorded: its checkpoint was lost."""
-        if event["kind"] in FINAL_KINDS:
-            self._last_epochs.pop(event["trial"], None)
-        return event["kind"] != "epoch" or event["epoch"] > self._last_epochs.get(event["trial"], 0)
+        if not isinstance(event, Epoch):
+            return True
+        return event.report.epoch > self._past.trials[event.trial].epoch
 
-    def _record(self, *events: Mapping[str, Any]) -> None:
+    def _record(self, *events: Event) -> None:
         if self._study.lost_to:
             raise StoppedError(
                 f"another driver has taken the study over, because this one showed no sign of "
@@ -471,14 +479,13 @@ class _Run:
             )
         with self._recording:
             news = [event for event in events if self._is_news(event)]
-            if news and self._mark:
-                news[0], self._mark = {**news[0], **self._mark}, {}
+            if news and self._began is not None:
+                news[0] = replace(news[0], began=self._began, gpus=self._num_gpus)
+                self._began = None
             for event in self._journal.append(*news):
-                self._past.results.take(event)
-                self._past.spent.take(event)
-                if event["kind"] in FINAL_KINDS:
-                    self._counts[str(event["status"])] += 1
-                    self._open.discard(str(event["trial"]))
+                self._past.take(event)
+                if isinstance(event, Ended):
+                    self._open.discard(event.trial)
                 for listener in self._listeners:
                     listener(event)
 

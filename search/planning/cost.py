@@ -16,7 +16,7 @@ from spaces.axes import label
 from spaces.space import Space
 from tcpa_core.config import Flat
 from tcpa_core.errors import RecordError
-from tcpa_core.record.events import decode_line
+from tcpa_core.record.events import Ended, Planned, decode_line
 
 Kind = tuple[Any, ...]
 """What the seconds of an epoch depend on."""
@@ -117,12 +117,12 @@ def _read(path: Path) -> list[tuple[float, str, Kind, float]]:
             if _EPOCH_MARK in line[:_MARK_WITHIN] or not line.endswith(b"\n"):
                 continue
             event = decode_line(line, f"{path}:{number}")
-            if event["kind"] == "planned":
-                kinds[event["trial"]] = kind_of(event["params"])
-            elif event["kind"] in ("completed", "pruned") and event.get("num_epochs"):
-                seconds = event["duration_s"] / event["num_epochs"]
-                device = event["device"].split(":")[0]
-                found.append((event["t"], device, kinds[event["trial"]], seconds))
+            if isinstance(event, Planned):
+                kinds[event.trial] = kind_of(event.params)
+            elif isinstance(event, Ended) and event.kind != "failed" and event.result.num_epochs:
+                seconds = event.result.duration_s / event.result.num_epochs
+                device = event.result.device.split(":")[0]
+                found.append((event.t, device, kinds[event.trial], seconds))
     return found
 
 

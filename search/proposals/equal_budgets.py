@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from search.proposals.dashboard_copy import OptunaLog
-from search.proposals.sampled import Planned, Proposal, Sampled
+from search.proposals.sampled import Proposal, Sampled
 from spaces.axes import label
 from spaces.load import per_method, trials_per_method
 from spaces.space import Space
+from tcpa_core.record.events import Planned
 
 
 @dataclass(slots=True)

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search.proposals.sampled import LATER, Later, Planned, Source
+from search.proposals.sampled import LATER, Later, Source
 from search.study.folder import trial_name
+from tcpa_core.chain import deviations
 from tcpa_core.config import TrialConfig
+from tcpa_core.record.events import Planned
 
 MAX_REPEATS = 10_000
 """Proposals in a row that were all run before; then the space counts as exhausted."""
@@ -58,13 +60,14 @@ class Planner:
             if digest in self._outcomes:
                 self._source.repeat(digest, proposal, self._outcomes[digest])
                 continue
-            planned = Planned(
-                trial=trial_name(self._number),
-                config=proposal.config,
+            planned = Planned.of(
+                trial_name(self._number),
+                proposal.config,
                 origin=proposal.origin,
                 digest=digest,
                 point=point,
                 cells=proposal.cells,
+                deviation=deviations(proposal.config),
                 draw=proposal.draw,
                 before=proposal.before,
             )

@@ -8,10 +8,11 @@ row is dropped for good, and a row with a failed trial is dropped too: the verdi
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search.proposals.sampled import LATER, Design, Later, Planned, Proposal
+from search.proposals.sampled import LATER, Design, Later, Proposal
 from spaces.selection import has_completed
 from spaces.space import Space
 from spaces.verdict import FIRST_SEEDS, contenders, looks
+from tcpa_core.record.events import Planned
 
 
 class Race(Design):

@@ -11,7 +11,7 @@ import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
@@ -23,9 +23,9 @@ from search.proposals.dashboard_copy import OptunaLog
 from spaces.sections import Goal
 from spaces.selection import has_completed
 from spaces.space import Space
-from tcpa_core.chain import deviations
 from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.errors import RecordError
+from tcpa_core.record.events import Planned
 
 _FORGETFUL = ("random", "tpe")
 """Samplers for which trials that are neither good nor new may be left out."""
@@ -44,77 +44,6 @@ ASK_AGAIN = 8
 """Suggestions in a row that were all run before; then points are drawn at random."""
 
 
-@dataclass(slots=True)
-class Planned:
-    """One trial to run."""
-
-    trial: str
-    config: TrialConfig
-    origin: str
-    digest: str
-    point: str
-    cells: list[dict[str, Any]] = field(default_factory=list)
-    draw: Flat = field(default_factory=dict)
-    """Values that Optuna drew, so that a resumed study can tell them again."""
-    before: "list[str | Flat] | None" = None
-    """What the sampler met between the trial before and this one, in order: names of trials told,
-    and points drawn that were run before ({"digest", "draw", "origin"}). None: not recorded."""
-
-    @classmethod
-    def from_event(cls, event: Mapping[str, Any]) -> "Planned":
-        """Read the journal's "planned" event back.
-
-        Raises:
-            RecordError: It lacks a part.
-            ConfigError: Its settings are none of a trial.
-        """
-        try:
-            return cls(
-                trial=event["trial"],
-                config=TrialConfig.from_flat(event["params"], place=f"trial {event['trial']}"),
-                origin=event["origin"],
-                digest=event["digest"],
-                point=event["point"],
-                cells=event["labels"]["cells"],
-                draw=event["draw"],
-                before=_steps(event),
-            )
-        except KeyError as err:
-            raise RecordError(
-                f"the 'planned' event of trial {event['trial']} has no {err}; the journal was "
-                "written by another version."
-            ) from err
-
-    def event(self) -> dict[str, Any]:
-        """The journal's "planned" event."""
-        return {
-            "kind": "planned",
-            "trial": self.trial,
-            "params": self.config.flat(),
-            "digest": self.digest,
-            "point": self.point,
-            "seed": self.config.seed,
-            "labels": {"cells": self.cells},
-            "deviation": list(deviations(self.config)),
-            "origin": self.origin,
-            "draw": self.draw,
-            **({} if self.before is None else {"before": self.before}),
-        }
-
-
-def _steps(event: Mapping[str, Any]) -> "list[str | Flat] | None":
-    """What a "planned" event says of the time before it, checked."""
-    steps: list[str | Flat] | None = event.get("before")
-    for step in steps or ():
-        is_repeat = isinstance(step, dict) and step.keys() == {"digest", "draw", "origin"}
-        if not isinstance(step, str) and not is_repeat:
-            raise RecordError(
-                f"the 'planned' event of trial {event['trial']} has {step!r} under 'before'; the "
-                "journal was written by another version."
-            )
-    return steps
-
-
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """A configuration to run, if it was not run before."""
@@ -125,7 +54,7 @@ class Proposal:
     draw: Flat
     asked: optuna.Trial | None = None
     """The Optuna trial of the point; the seeds of a point share it."""
-    before: "list[str | Flat] | None" = None
+    before: Sequence[str | Flat] | None = None
     """As of `Planned`."""
 
 

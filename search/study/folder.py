@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +25,15 @@ from spaces.load import stored_space
 from spaces.reader import read_stored
 from spaces.space import Space
 from tcpa_core.errors import RecordError, StorageError, StudyError, nearest
-from tcpa_core.record.events import SCHEMA_VERSION, decode_line, encode_line, read_journal
+from tcpa_core.record.events import (
+    SCHEMA_VERSION,
+    Event,
+    Extended,
+    decode_line,
+    encode_line,
+    read_journal,
+)
+from tcpa_core.record.state import StudyState
 
 _DESCRIBED = {"kind": str, "space": dict, "fingerprints": dict, "tracking_uri": str}
 """What study.yaml must say for a driver to go on with the study."""
@@ -73,16 +82,16 @@ class Journal:
         except OSError as err:
             raise StorageError.of(path, err) from err
 
-    def append(self, *events: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def append(self, *events: Event) -> list[Event]:
         """Write events with one flush to disk.
 
         Returns:
-            The events as written: with "n" (running number) and "t" (Unix time in seconds).
+            The events as written: with their numbers and times.
         """
         with self._lock:
             now = self.now()
-            stamped = [{"n": n, "t": now, **event} for n, event in enumerate(events, self._next)]
-            lines = [encode_line(event) for event in stamped]
+            stamped = [replace(event, n=n, t=now) for n, event in enumerate(events, self._next)]
+            lines = [encode_line(event.as_dict()) for event in stamped]
             size = self._file.tell()
             try:
                 data = memoryview(b"".join(lines))
@@ -288,7 +297,7 @@ class StudyDir:
             self._write_document(document)
             journal = Journal(self.journal_path)
             try:
-                journal.append({"kind": "extended", "trials": trials})
+                journal.append(Extended(trials=trials))
             finally:
                 journal.close()
         except OSError as err:
@@ -310,18 +319,23 @@ class StudyDir:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(self.path / "study.yaml")
 
-    def events(self) -> Iterator[dict[str, Any]]:
+    def events(self) -> Iterator[Event]:
         """The journal's events in order; none before the first driver started."""
         if self.journal_path.exists():
             yield from read_journal(self.journal_path)
 
+    def state(self, metric: str | None = None) -> StudyState:
+        """What the journal says, as of `StudyState`.
+
+        Raises:
+            RecordError: It is damaged.
+        """
+        return StudyState.of(self.events(), metric)
+
     @property
     def has_ended(self) -> bool:
         """Whether the last event says that nothing is left to run."""
-        last = ""
-        for event in self.events():
-            last = event["kind"]
-        return last == "finished"
+        return self.state().is_finished
 
     def lock(self) -> str:
         """Become the study's only driver until `unlock` or the end of the process.

@@ -10,10 +10,10 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 
@@ -21,7 +21,7 @@ from search.study.address import has_tables, sqlite_file
 from search.tracking.run_writer import RunWriter
 from search.tracking.secrets import hide, without_secrets
 from tcpa_core.errors import RecordError, StudyError
-from tcpa_core.record.events import decode_line, read_journal
+from tcpa_core.record.events import Event, Planned, TrialEvent, decode_line, read_journal
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # a lost answer may have made a run
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -38,8 +38,6 @@ RETRY_S = 1.0
 MAX_RETRY_S = 60.0
 LAST_TRIES = 3
 """Repeats at the end of a study."""
-
-Event = Mapping[str, Any]
 
 
 def check_tracker(uri: str) -> None:
@@ -119,7 +117,8 @@ class Mirror:
 
     def put(self, event: Event) -> None:
         """Learn that an event was written to the journal; returns at once and never raises."""
-        self._acknowledged = event["n"]
+        if event.n is not None:
+            self._acknowledged = event.n
         self._news.set()
 
     def close(self, timeout_s: float = 60.0, total_s: float | None = None) -> bool:
@@ -153,8 +152,8 @@ class Mirror:
         trials, number = set(self._refused()), 0
         for event in islice(read_journal(self._journal), self._number, None):
             number += 1
-            if "trial" in event:
-                trials.add(event["trial"])
+            if isinstance(event, TrialEvent):
+                trials.add(event.trial)
         return f"{number} events of {len(trials)} trials"
 
     def _progress(self) -> tuple[int, int]:
@@ -185,7 +184,7 @@ class Mirror:
                 continue
             retries = 0
             self._offset, self._number = offset, self._number + len(events)
-            self.num_trials += sum(event["kind"] == "planned" for event in events)
+            self.num_trials += sum(isinstance(event, Planned) for event in events)
             self._say_up()
             if len(events) < CHUNK:
                 if closing:
@@ -208,7 +207,7 @@ class Mirror:
                 if not is_there or not line.endswith(b"\n"):
                     break
                 event = decode_line(line, f"{self._journal.name}:{number + 1}")
-                events.append({**event, "n": number})
+                events.append(replace(event, n=number))
                 offset += len(line)
                 number += 1
         return events, offset

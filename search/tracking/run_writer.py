@@ -8,7 +8,6 @@ its tag `tcpa.n` gives, and is not read again.
 import json
 import sqlite3
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -31,7 +30,18 @@ from spaces.reader import read_stored
 from spaces.selection import Results
 from tcpa_core.errors import TcpaError
 from tcpa_core.record import mirror_schema as mirror
-from tcpa_core.record.events import FINAL_KINDS, read_journal
+from tcpa_core.record.events import (
+    Ended,
+    Epoch,
+    Event,
+    Planned,
+    Started,
+    Tested,
+    TrialEvent,
+    read_journal,
+)
+from tcpa_core.record.state import StudyState
+from tcpa_core.record.values import EpochReport, TrialResult
 
 MAX_VALUE = 6000
 """Characters of a parameter's value."""
@@ -45,8 +55,6 @@ _RUNS_FIRST = {"mlflow.experimentKind": "custom_model_development"}
 _ENDED = ("FINISHED", "FAILED")
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 """Errors that a repeat does not cure, for example of a run that was deleted by hand."""
-
-Event = Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -105,8 +113,8 @@ class RunWriter:
         """The same within a batch, so that a repeat goes on where it failed."""
         self._is_unsure = False
         """A call failed, and may have been carried out all the same."""
-        self._last_kind = ""
-        self._results = _results_of(study_dir)
+        self._state = StudyState()
+        self._results = _results_of(study_dir, self._state)
         self.refused: set[str] = set()
         """Trials that MLflow does not take."""
         self.num_written = 0
@@ -119,18 +127,16 @@ class RunWriter:
         """Mirror events, in their order, with as few calls per trial as possible.
 
         Args:
-            events: With their numbers "n".
+            events: With their numbers.
             again: The same events failed before: runs may exist that this writer does not know.
         """
-        groups: dict[str, list[Event]] = {}
+        groups: dict[str, list[TrialEvent]] = {}
         for event in events:
-            self._last_kind = event["kind"]
-            if self._results:
-                self._results.take(event)
-            trial = event.get("trial")
-            if trial is None or trial in self.refused:
+            self._state.take(event)
+            if not isinstance(event, TrialEvent) or event.trial in self.refused:
                 continue
-            if event["n"] > max(self._ended.get(trial, -1), self._done.get(trial, -1)):
+            trial = event.trial
+            if _number(event) > max(self._ended.get(trial, -1), self._done.get(trial, -1)):
                 groups.setdefault(trial, []).append(event)
         for trial, group in groups.items():
             try:
@@ -141,7 +147,7 @@ class RunWriter:
                     self._is_unsure = True
                     raise
                 self._refuse(trial, err)
-            self._done[trial] = group[-1]["n"]
+            self._done[trial] = _number(group[-1])
             self.num_written += 1
         self._done.clear()
 
@@ -152,7 +158,7 @@ class RunWriter:
         if self._is_unsure:
             self._look_around()
         self._mark_selected()
-        is_whole = self._last_kind == "finished"
+        is_whole = self._state.is_finished
         self._client.set_terminated(self._parent, "FINISHED" if is_whole else "KILLED")
 
     def _mark_selected(self) -> None:
@@ -165,13 +171,13 @@ class RunWriter:
                 self._parent, tags=[RunTag(key, value[:MAX_TAG]) for key, value in tags.items()]
             )
 
-    def _write_trial(self, trial: str, group: Sequence[Event], again: bool) -> None:
-        planned = next((event for event in group if event["kind"] == "planned"), None)
-        final = None
+    def _write_trial(self, trial: str, group: Sequence[TrialEvent], again: bool) -> None:
+        planned = next((event for event in group if isinstance(event, Planned)), None)
+        final: Ended | None = None
         for event in group:
-            if event["kind"] == "started":
+            if isinstance(event, Started):
                 final = None
-            elif event["kind"] in FINAL_KINDS:
+            elif isinstance(event, Ended):
                 final = event
         tags = _tags(group)
         run = self._runs.get(trial)
@@ -183,7 +189,7 @@ class RunWriter:
         metrics = [metric for event in group for metric in _metrics(event)]
         if run.points is not None:
             metrics = self._missing(run, metrics)
-        params = planned["params"] if planned else {}
+        params = planned.params if planned else {}
         self._client.log_batch(
             run.id,
             metrics=metrics,
@@ -192,30 +198,30 @@ class RunWriter:
         )
         self._upload(run, trial, params, is_last=final is not None)
         if final is not None:
-            status = "FAILED" if final["status"] == "failed" else "FINISHED"
+            status = "FAILED" if final.kind == "failed" else "FINISHED"
             self._client.set_terminated(run.id, status, end_time=_milliseconds(final))
-        elif run.status != "RUNNING" and any(event["kind"] == "started" for event in group):
+        elif run.status != "RUNNING" and any(isinstance(event, Started) for event in group):
             self._client.update_run(run.id, status="RUNNING")
             run.status = "RUNNING"
         if final is not None or run.status in _ENDED:
             del self._runs[trial]
 
-    def _create(self, trial: str, planned: Event | None, tags: Mapping[str, str]) -> _Run:
+    def _create(self, trial: str, planned: Planned | None, tags: Mapping[str, str]) -> _Run:
         if planned is None:
             raise MlflowException(f"the run of trial {trial} is gone", RESOURCE_DOES_NOT_EXIST)
-        params = planned["params"]
+        params = planned.params
         chain = "+".join(params["methods"])
         all_tags = {
             mirror.STUDY: self._study_dir.name,
             mirror.STUDY_ID: self._id,
             mirror.TRIAL: trial,
-            mirror.DIGEST: planned["digest"],
-            mirror.POINT: planned["point"],
-            mirror.SEED: str(planned["seed"]),
+            mirror.DIGEST: planned.digest,
+            mirror.POINT: planned.point,
+            mirror.SEED: str(planned.seed),
             mirror.METHODS: chain,
-            mirror.ORIGIN: planned["origin"],
-            mirror.LABELS: json.dumps(planned["labels"])[:MAX_TAG],
-            mirror.DEVIATION: json.dumps(planned.get("deviation", []))[:MAX_TAG],
+            mirror.ORIGIN: planned.origin,
+            mirror.LABELS: json.dumps({"cells": list(planned.cells)})[:MAX_TAG],
+            mirror.DEVIATION: json.dumps(list(planned.deviation))[:MAX_TAG],
             mirror.PARAMS: json.dumps(params)[:MAX_TAG],
             "mlflow.parentRunId": self._parent,
             **tags,
@@ -358,9 +364,9 @@ class RunWriter:
             return None
         journal = self._study_dir / "journal.jsonl"
         ours = {
-            (event["trial"], event["digest"], _milliseconds(event))
+            (event.trial, event.digest, _milliseconds(event))
             for event in (read_journal(journal) if journal.exists() else ())
-            if event["kind"] == "planned"
+            if isinstance(event, Planned)
         }
         for run in _pages(partial(self._client.search_runs, [old.experiment_id])):
             tags = run.data.tags
@@ -414,55 +420,65 @@ def _pages(search: Callable[..., PagedList[Run]]) -> Iterator[Run]:
             return
 
 
-def _results_of(study_dir: Path) -> Results | None:
+def _results_of(study_dir: Path, state: StudyState) -> Results | None:
     """Where the points of a study stand; None: it selects none, or does not say what it is."""
     try:
         space = StudyDir(study_dir).space()
     except TcpaError:
         return None
     selects = space.ablation is None or space.ablation.test == "winner"
-    return Results.of(space) if selects else None
+    return Results.of(space, state) if selects else None
 
 
 def _known(run: Run) -> _Run:
     return _Run(run.info.run_id, run.info.artifact_uri, run.info.status, set())
 
 
+def _number(event: Event) -> int:
+    return -1 if event.n is None else event.n
+
+
 def _milliseconds(event: Event) -> int:
-    return int(1000 * event.get("t", time.time()))
+    return int(1000 * event.t)
 
 
 def _metrics(event: Event) -> list[Metric]:
     """Numbers of an event: of an epoch at its step, of a final or "tested" event at step 0."""
-    kind, stamp = event["kind"], _milliseconds(event)
-    if kind == "epoch":
-        step = int(event["epoch"])
-        return [Metric(k, float(event[k]), stamp, step) for k in mirror.EPOCH_METRICS if k in event]
-    if kind != "tested" and kind not in FINAL_KINDS:
-        return []
+    stamp, step, named = _milliseconds(event), 0, mirror.FINAL_METRICS
+    values: EpochReport | TrialResult | Tested
+    match event:
+        case Epoch():
+            values, step = event.report, event.report.epoch
+            named = {name: name for name in mirror.EPOCH_METRICS}
+        case Ended():
+            values = event.result
+        case Tested():
+            values = event
+        case _:
+            return []
+    found = {name: getattr(values, key, None) for key, name in named.items()}
     return [
-        Metric(name, float(event[key]), stamp, 0)
-        for key, name in mirror.FINAL_METRICS.items()
-        if isinstance(event.get(key), int | float)
+        Metric(name, float(value), stamp, step)
+        for name, value in found.items()
+        if isinstance(value, int | float)
     ]
 
 
-def _tags(group: Iterable[Event]) -> dict[str, str]:
+def _tags(group: Iterable[TrialEvent]) -> dict[str, str]:
     """What events of a trial say that is no number."""
     tags: dict[str, str] = {}
     for event in group:
-        if event["kind"] == "started":
-            about = {"device": event.get("device"), "t": event.get("t")}
-            tags[mirror.STARTED] = json.dumps(about)
-            if "preprocessing" in event:
-                tags[mirror.PREPROCESSING] = json.dumps(event["preprocessing"])[:MAX_TAG]
-        elif event["kind"] in FINAL_KINDS:
-            kept = ("device", "warnings", "source_study", "source_trial", "t")
-            beside = {key: event[key] for key in kept if key in event}
-            tags[mirror.STATUS] = event["status"]
-            tags[mirror.RESULT] = json.dumps(beside)[:MAX_TAG]
-            if event.get("reason"):
-                tags[mirror.REASON] = event["reason"][:MAX_TAG]
-        if event["kind"] == "tested" or event["kind"] in FINAL_KINDS:
-            tags[mirror.LAST_EVENT] = str(event["n"])
+        if isinstance(event, Started):
+            tags[mirror.STARTED] = json.dumps({"device": event.device, "t": event.t})
+            if event.preprocessing is not None:
+                tags[mirror.PREPROCESSING] = json.dumps(event.preprocessing)[:MAX_TAG]
+        elif isinstance(event, Ended):
+            result = event.result
+            rest = {"device": result.device, "warnings": result.warnings, "t": event.t}
+            tags[mirror.STATUS] = result.status
+            tags[mirror.RESULT] = json.dumps(rest)[:MAX_TAG]
+            if result.reason:
+                tags[mirror.REASON] = result.reason[:MAX_TAG]
+        if isinstance(event, Tested | Ended):
+            tags[mirror.LAST_EVENT] = str(event.n)
     return tags

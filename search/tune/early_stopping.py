@@ -6,10 +6,10 @@ from typing import Any, cast
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
-from search.study.state import Past
 from search.tune.trial_handle import LAST
 from spaces.space import Space
 from tcpa_core.config import TrialConfig
+from tcpa_core.record.state import StudyState
 
 _PER_EPOCH = ("val_accuracy", "val_loss")
 
@@ -32,7 +32,7 @@ class Schedule:
                 rung *= scheduler.reduction_factor
         return [*rungs, epochs]
 
-    def scheduler(self, past: Past) -> TrialScheduler:
+    def scheduler(self, past: StudyState) -> TrialScheduler:
         """Tune's scheduler, which has learnt from the trials of earlier drivers."""
         if not self._is_asha():
             return FIFOScheduler()
@@ -48,17 +48,18 @@ class Schedule:
         self._rebuild(asha, past)
         return asha
 
-    def _rebuild(self, asha: "_Asha", past: Past) -> None:
+    def _rebuild(self, asha: "_Asha", past: StudyState) -> None:
         """Let every value that was reported at a decision count again, in the same order."""
-        decisions = {t: self.decisions(planned.config) for t, planned in past.planned.items()}
+        decisions = {name: self.decisions(t.planned.config) for name, t in past.trials.items()}
         for trial, epoch, value in past.reports():
             if epoch not in decisions[trial] or value is None:
                 continue
             asha.due.pop(trial, None)  # it went on
             if asha.counts(trial, epoch, value) == TrialScheduler.STOP:
                 asha.due[trial] = epoch
-        for trial in past.outcomes:
-            asha.due.pop(trial, None)
+        for name, one in past.trials.items():
+            if one.ended is not None:
+                asha.due.pop(name, None)
 
     def _is_asha(self) -> bool:
         """Whether trials are stopped early: one objective, known after every epoch."""

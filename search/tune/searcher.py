@@ -10,9 +10,10 @@ from ray.tune.result import AUTO_RESULT_KEYS
 from ray.tune.search import Searcher
 
 from search.proposals.planner import Planner
-from search.proposals.sampled import Later, Planned, Source
+from search.proposals.sampled import Later, Source
 from search.tune.trial_handle import Job
 from tcpa_core.config import TrialConfig
+from tcpa_core.record.events import Planned
 
 CLOSE_S = 10.0
 """Some samplers think for minutes; an orderly end has half a minute in all."""
@@ -88,7 +89,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             planned = taken
             self._plan(planned)
         self._running[trial_id] = planned
-        self.jobs[planned.trial] = Job(planned.config.flat(), self._decisions(planned.config))
+        self.jobs[planned.trial] = Job(planned.params, self._decisions(planned.config))
         return {"trial": planned.trial}
 
     def on_trial_complete(

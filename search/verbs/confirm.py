@@ -23,11 +23,10 @@ from search.study.identity import check_unchanged
 from search.verbs.run import run_watched, sum_up
 from spaces.axes import label
 from spaces.load import space_of
-from spaces.selection import Results, has_completed
+from spaces.selection import Results
 from spaces.space import Space
 from spaces.verdict import Verdict, decide
 from tcpa_core.errors import StudyError
-from tcpa_core.record.events import FINAL_KINDS
 
 
 def confirm(
@@ -117,12 +116,10 @@ def best_points(study: StudyDir, top: int) -> dict[str, tuple[float, dict[str, A
             f"{study.name} is an ablation; only the points of a search can be confirmed, or taken "
             "as a base."
         )
-    results = Results.of(space)
+    results = Results.of(space, study.state())
     settings: dict[str, dict[str, Any]] = {}
-    for event in study.events():
-        results.take(event)
-        if event["kind"] == "planned":
-            settings.setdefault(event["point"], _without_seed(event["params"]))
+    for one in results.state.trials.values():
+        settings.setdefault(one.planned.point, _without_seed(one.planned.params))
     ranking = results.ranking()
     if len(ranking.points) < min(top, 2):
         need = "two are needed to confirm one" if top > 1 else "one is needed"
@@ -165,8 +162,7 @@ def confirmation(
     study: StudyDir, name: str, best: Mapping[str, tuple[float, dict[str, Any]]], seeds: int
 ) -> Space:
     """The confirming study's space; its baseline is what the search selected."""
-    used = [event["seed"] for event in study.events() if event["kind"] == "planned"]
-    first = max(used) + 1
+    first = max(one.planned.seed for one in study.state().trials.values()) + 1
     searched = study.space()
     compares = searched.sampler.per is not None
     document = {
@@ -188,7 +184,7 @@ class _Rows:
     """The rows of a confirmation, from its journal."""
 
     def __init__(self, folder: StudyDir) -> None:
-        self.results = Results.of(folder.space())
+        self.results = Results.of(folder.space(), folder.state())
         self.settings: dict[str, dict[str, Any]] = {}
         """By point."""
         self.values: dict[str, dict[int, float | None]] = {}
@@ -196,23 +192,16 @@ class _Rows:
         self.tested: dict[str, dict[int, float]] = {}
         """Test accuracy by row and seed."""
         self._folder = folder
-        of: dict[str, tuple[str, int]] = {}
-        for event in folder.events():
-            self.results.take(event)
-            kind, trial = event["kind"], event.get("trial", "")
-            if kind == "planned":
-                cells, point = event["labels"]["cells"], event["point"]
-                of[trial] = cells[0]["level"] if cells else point, event["params"]["seed"]
-                self.settings[point] = _without_seed(event["params"])
-            elif trial in of:
-                self._note(*of[trial], event)
-
-    def _note(self, row: str, seed: int, event: Mapping[str, Any]) -> None:
-        found = self.values.setdefault(row, {})
-        if event["kind"] in FINAL_KINDS:
-            found[seed] = event.get(self.results.objective.metric) if has_completed(event) else None
-        if event.get("test_accuracy") is not None:
-            self.tested.setdefault(row, {})[seed] = event["test_accuracy"]
+        metric = self.results.objective.metric
+        for one in self.results.state.trials.values():
+            planned = one.planned
+            row = planned.cells[0]["level"] if planned.cells else planned.point
+            self.settings[planned.point] = _without_seed(planned.params)
+            found = self.values.setdefault(row, {})
+            if one.ended:
+                found[planned.seed] = one.value(metric)
+            if one.test_accuracy is not None:
+                self.tested.setdefault(row, {})[planned.seed] = one.test_accuracy
 
     def verdict(self) -> Verdict:
         """Who won."""

@@ -12,9 +12,9 @@ from search.study.folder import StudyDir, named_trial
 from search.study.identity import check_unchanged
 from search.verbs.replay import Enough, stored
 from spaces.axes import label
-from tcpa_core.config import TrialConfig
 from tcpa_core.errors import CheckpointError
 from tcpa_core.inspection import inspect_trial
+from tcpa_core.record.events import Planned
 from tcpa_core.record.values import EpochReport
 from tcpa_core.training.run_trial import run_trial
 
@@ -43,13 +43,13 @@ def look_into(
         ConfigError: A method of a trial cannot say what its attention is.
     """
     places = {text: _place(study, text) for text in trials}
-    settings = {text: stored(*place)[0] for text, place in places.items()}
+    planned = {text: stored(*place)[0] for text, place in places.items()}
     for text, (owner, _) in places.items():
-        config = TrialConfig.from_flat(settings[text])
-        change = check_unchanged(owner, accept=accept, trials=[config])
+        change = check_unchanged(owner, accept=accept, trials=[planned[text].config])
         if change:
             console.print(f"{change}; accepted.", markup=False, soft_wrap=True)
-    names = {text: row for text, place in places.items() if (row := row_of(*place))}
+    names = {text: row for text, one in planned.items() if (row := row_of(one))}
+    settings = {text: one.params for text, one in planned.items()}
     found: dict[str, Mapping[str, Any]] = {}
     for text, name in labels(settings, names).items():
         owner, trial = places[text]
@@ -68,25 +68,22 @@ def look_into(
 
 def train_again(study: StudyDir, trial: str, folder: Path) -> Path:
     """Train a trial as far as it was trained, which gives the same numbers; its best state."""
-    params, epochs = stored(study, trial)
+    planned, epochs = stored(study, trial)
 
     def stop(report: EpochReport) -> None:
         if report.epoch >= max(epochs):
             raise Enough
 
     with suppress(Enough):
-        run_trial(TrialConfig.from_flat(params), on_epoch=stop, folder=folder, recorded=True)
+        run_trial(planned.config, on_epoch=stop, folder=folder, recorded=True)
     return folder / "best.safetensors"
 
 
-def row_of(study: StudyDir, trial: str) -> str:
+def row_of(planned: Planned) -> str:
     """Row of a trial in an ablation that compares rows and not values of settings; else ""."""
-    for event in study.events():
-        if event["kind"] == "planned" and event["trial"] == trial:
-            cells = event["labels"].get("cells") or []
-            if len(cells) == 1 and "." not in cells[0]["factor"]:
-                return str(cells[0]["level"])
-    return ""
+    cells = planned.cells
+    is_row = len(cells) == 1 and "." not in cells[0]["factor"]
+    return str(cells[0]["level"]) if is_row else ""
 
 
 def _place(study: StudyDir, text: str) -> tuple[StudyDir, str]:

@@ -7,12 +7,8 @@ from pathlib import Path
 from search.study.folder import StudyDir
 from spaces.selection import Results
 from tcpa_core.errors import StudyError
-from tcpa_core.record.events import FINAL_KINDS
 
 HEADINGS = ("study", "kind", "state", "trials", "failed", "best", "last event")
-_ENDS = {"study": "interrupted", "resumed": "interrupted", "finished": "finished",
-         "stopped": "stopped", "extended": "extended"}  # fmt: skip
-"""State of a study without a driver, by the last of these events."""
 
 
 def study_lines(root: Path) -> Iterator[str]:
@@ -47,26 +43,21 @@ def _row(root: Path, name: str) -> Sequence[str]:
 
 def _described(study: StudyDir) -> Sequence[str]:
     space = study.space()
-    results = Results.of(space)
-    statuses: dict[str, str] = {}
-    state, last = "planned", ""
-    for event in study.events():
-        results.take(event)
-        state = _ENDS.get(event["kind"], state)
-        if event["kind"] in FINAL_KINDS:
-            statuses[event["trial"]] = event["status"]
-        elif event["kind"] == "started":
-            statuses.pop(event["trial"], None)
-        time = datetime.fromtimestamp(event["t"]).strftime("%Y-%m-%d %H:%M:%S")
-        last = f"{time} {event['kind']}"
+    state = study.state()
+    results = Results.of(space, state)
+    counts, last = state.counts(), ""
+    if state.last:
+        time = datetime.fromtimestamp(state.last.t).strftime("%Y-%m-%d %H:%M:%S")
+        last = f"{time} {state.last.kind}"
+    num_ended = sum(counts.values())
     total = len(space.design()) if space.ablation else space.budget.trials
     best = results.ranking().selected
     return (
         study.name,
         "ablation" if space.ablation else "search",
-        "running" if study.driver() else state,
-        f"{len(statuses)} of {total}" if total else str(len(statuses)),
-        str(list(statuses.values()).count("failed")),
+        "running" if study.driver() else state.phase,
+        f"{num_ended} of {total}" if total else str(num_ended),
+        str(counts.get("failed", 0)),
         f"{results.objective.metric} {best.text()}" if best else "",
         last,
     )

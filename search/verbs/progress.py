@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,12 +16,11 @@ from rich.text import Text
 
 from spaces.selection import Results
 from spaces.space import Space
-from tcpa_core.record.events import FINAL_KINDS
+from tcpa_core.record.events import Ended, Epoch, Event, Notice, TrialEvent
+from tcpa_core.record.state import StudyState
 
 PLAIN_S = 10.0
 """Least time between two progress lines where there is no terminal."""
-
-Event = Mapping[str, Any]
 
 
 class Watch:
@@ -42,9 +41,10 @@ class Watch:
         self._axes = list(space.axes)
         self._total = total
         self._lock = threading.Lock()
-        self._state: dict[str, str] = {}
-        self._planned: dict[str, Event] = {}
-        self._results = Results.of(space)
+        self._results = Results.of(space, StudyState())
+        self._state = self._results.state
+        self._left: set[str] = set()
+        """Trials that earlier drivers left running: they wait for a place."""
         self._message = ""
         self._started = time.monotonic()
         self._new_finals = 0
@@ -95,32 +95,31 @@ class Watch:
         with self._lock:
             for event in events:
                 self._update(event)
-            for trial, state in self._state.items():
-                self._state[trial] = "waiting" if state == "running" else state
+            trials = self._state.trials.items()
+            self._left = {name for name, one in trials if one.status == "running"}
             self._bar.reset(self._task, completed=self._new_finals, total=self._total)
             self._new_finals = 0
             self._message = ""
 
     def _update(self, event: Event) -> None:
-        self._results.take(event)
-        kind, trial = event["kind"], event.get("trial", "")
-        if kind == "planned":
-            self._state[trial] = "waiting"
-            self._planned[trial] = event
-        elif kind in ("started", "epoch"):
-            self._state[trial] = "running"
-        elif kind in FINAL_KINDS:
-            self._state[trial] = event["status"]
+        self._state.take(event)
+        if isinstance(event, TrialEvent):
+            self._left.discard(event.trial)
+        if isinstance(event, Ended):
             self._new_finals += 1
             self._bar.update(self._task, advance=1)
-            if event["status"] == "failed":
-                self._message = f"trial {trial} failed: {event['reason']}"
-        elif kind == "notice":
-            self._message = event["text"]
+            if event.kind == "failed":
+                self._message = f"trial {event.trial} failed: {event.result.reason}"
+        elif isinstance(event, Notice):
+            self._message = event.text
 
     def _counts(self) -> str:
-        counts = Counter(self._state.values())
+        counts = Counter(map(self._shown, self._state.trials))
         return ", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "starting"
+
+    def _shown(self, trial: str) -> str:
+        status = self._state.trials[trial].status
+        return "waiting" if status == "planned" or trial in self._left else status
 
     def _rate(self) -> str:
         hours = (time.monotonic() - self._started) / 3600
@@ -130,11 +129,10 @@ class Watch:
         best = self._results.ranking().selected
         if best is None:
             return "-"
-        planned = self._planned[best.trials[0]]
-        params = planned["params"]
+        planned = self._state.trials[best.trials[0]].planned
+        params = planned.params
         shown = [f"{path}={_short(params[path])}" for path in self._axes if path in params]
-        cells = planned.get("labels", {}).get("cells", ())  # of a design
-        shown += [f"{cell['factor']}={cell['level']}" for cell in cells]
+        shown += [f"{cell['factor']}={cell['level']}" for cell in planned.cells]  # of a design
         return f"{self._metric} {best.text(', '.join(shown))}"
 
     def _render(self) -> Group:
@@ -148,14 +146,14 @@ class Watch:
             return Group(table, self._bar)
 
     def _print_plain(self, event: Event) -> None:
-        if event["kind"] in FINAL_KINDS:
-            value = event.get(self._metric)
+        if isinstance(event, Ended):
+            value = getattr(event.result, self._metric, None)
             shown = "" if value is None else f" {self._metric} {value:.4f}"
-            reason = f": {event['reason']}" if event.get("reason") else ""
-            self._line(f"trial {event['trial']} {event['status']}{shown}{reason}")
-        elif event["kind"] == "notice":
-            self._line(event["text"])
-        elif event["kind"] == "epoch" and time.monotonic() - self._last_line > PLAIN_S:
+            reason = f": {event.result.reason}" if event.result.reason else ""
+            self._line(f"trial {event.trial} {event.kind}{shown}{reason}")
+        elif isinstance(event, Notice):
+            self._line(event.text)
+        elif isinstance(event, Epoch) and time.monotonic() - self._last_line > PLAIN_S:
             self._line(f"{self._counts()}; best {self._best_line()}; {self._rate()}")
 
     def _line(self, text: str) -> None:

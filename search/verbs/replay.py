@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 from rich.console import Console
 
 from search.study.folder import StudyDir, named_trial
 from search.study.identity import check_unchanged
-from tcpa_core.config import TrialConfig
 from tcpa_core.errors import StudyError
+from tcpa_core.record.events import Epoch, Planned, TrialEvent
 from tcpa_core.record.values import EpochReport
 from tcpa_core.training.run_trial import run_trial
 
@@ -39,14 +38,13 @@ def replay(
         StudyError: The study has no such trial, or it has trained no epoch, or its data or weights
             have changed.
     """
-    params, epochs = stored(study, trial)
-    change = check_unchanged(study, accept=accept, trials=[TrialConfig.from_flat(params)])
+    planned, epochs = stored(study, trial)
+    change = check_unchanged(study, accept=accept, trials=[planned.config])
     if change:
         console.print(f"{change}; accepted.", markup=False, soft_wrap=True)
     found = _Comparison(epochs, console)
     with suppress(Enough):
-        config = TrialConfig.from_flat(params)
-        run_trial(config, on_epoch=found.compare, device=device, recorded=True)
+        run_trial(planned.config, on_epoch=found.compare, device=device, recorded=True)
     if found.exact:
         console.print("all numbers agree bit for bit.")
         return 0
@@ -61,7 +59,7 @@ def replay(
 class _Comparison:
     """Numbers of a run beside the stored ones, epoch by epoch."""
 
-    def __init__(self, stored: Mapping[int, Mapping[str, Any]], console: Console) -> None:
+    def __init__(self, stored: Mapping[int, EpochReport], console: Console) -> None:
         self._stored = stored
         self._console = console
         self.exact = True
@@ -72,39 +70,34 @@ class _Comparison:
         known = self._stored.get(report.epoch)
         if known is not None:
             for name in _COMPARED:
-                old, new = known[name], getattr(report, name)
+                old, new = getattr(known, name), getattr(report, name)
                 self.exact = self.exact and old == new
                 self.worst = max(self.worst, abs(old - new) / max(abs(old), 1e-12))
             self._console.print(
                 f"epoch {report.epoch}: val accuracy {report.val_accuracy:.4f}, "
-                f"stored {known['val_accuracy']:.4f}",
+                f"stored {known.val_accuracy:.4f}",
                 markup=False,
             )
         if report.epoch >= max(self._stored):
             raise Enough
 
 
-def stored(study: StudyDir, trial: str) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
-    """Settings and epochs of a trial from the journal.
+def stored(study: StudyDir, trial: str) -> tuple[Planned, dict[int, EpochReport]]:
+    """A trial and its epochs from the journal.
 
     Raises:
         StudyError: The study has no such trial, or it has trained no epoch.
     """
-    params, epochs = None, {}
     trial = named_trial(trial)
-    for event in study.events():
-        if event.get("trial") != trial:
-            continue
-        if event["kind"] == "planned":
-            params = event["params"]
-        elif event["kind"] == "epoch":
-            epochs[event["epoch"]] = event
-    if params is None or not epochs:
+    mine = [e for e in study.events() if isinstance(e, TrialEvent) and e.trial == trial]
+    planned = next((event for event in mine if isinstance(event, Planned)), None)
+    epochs = {event.report.epoch: event.report for event in mine if isinstance(event, Epoch)}
+    if planned is None or not epochs:
         raise StudyError(
             f"{study.name} has no trial {trial!r} with a trained epoch; 'tcpa status {study.name}' "
             "and tables/trials.csv list its trials."
         )
-    return params, epochs
+    return planned, epochs
 
 
 class Enough(Exception):

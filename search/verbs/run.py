@@ -34,7 +34,6 @@ from search.verbs.progress import Watch
 from spaces.selection import Results
 from tcpa_core.data.base import load_dataset
 from tcpa_core.errors import StudyError
-from tcpa_core.record.events import FINAL_KINDS
 from tcpa_core.settings import DataConfig
 
 CLOSE_S = 60.0
@@ -130,22 +129,12 @@ def tracking_of(study: StudyDir, root: Path, uri: str | None) -> tuple[str, Path
 
 def show_status(study: StudyDir, console: Console) -> None:
     """Print counts, the selected point and the last failure."""
-    state: dict[str, str] = {}
-    results = Results.of(study.space())
-    failure, last = "", "planned"
-    begun = "running" if study.driver() else "interrupted"
-    for event in study.events():
-        last = event["kind"]
-        results.take(event)
-        if last == "planned":
-            state[event["trial"]] = "waiting"
-        elif last in ("started", "epoch"):
-            state[event["trial"]] = begun
-        elif last in FINAL_KINDS:
-            state[event["trial"]] = event["status"]
-            if event["status"] == "failed":
-                failure = f"{event['trial']}: {event['reason']}"
-    counts = ", ".join(f"{n} {name}" for name, n in sorted(Counter(state.values()).items()))
+    state = study.state()
+    results = Results.of(study.space(), state)
+    last = state.last.kind if state.last else "planned"
+    names = {"planned": "waiting", "running": "running" if study.driver() else "interrupted"}
+    found = Counter(names.get(one.status, one.status) for one in state.trials.values())
+    counts = ", ".join(f"{n} {name}" for name, n in sorted(found.items()))
     console.print(f"{study.name}: {counts or 'no trial yet'}; last event: {last}.", markup=False)
     ranking = results.ranking()
     if ranking.selected:
@@ -153,8 +142,11 @@ def show_status(study: StudyDir, console: Console) -> None:
         console.print(best, markup=False, soft_wrap=True)
         if ranking.note:
             console.print(ranking.note, markup=False, soft_wrap=True)
-    if failure:
-        console.print(f"last failure, trial {failure}", markup=False)
+    failed = [one.ended for one in state.trials.values() if one.ended and one.status == "failed"]
+    if failed:
+        last_one = max(failed, key=lambda event: event.n or 0)
+        text = f"last failure, trial {last_one.trial}: {last_one.result.reason}"
+        console.print(text, markup=False)
 
 
 def stop_driver(study: StudyDir, console: Console) -> None:

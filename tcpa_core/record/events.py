@@ -1,49 +1,332 @@
-"""The journal of a study: one JSON object per line, with a checksum.
+"""The journal of a study: one JSON object per line, with a checksum; each is one of these events.
 
-The journal is the truth of a study; MLflow and Parquet are rebuilt from it. This module knows no
-tensors and no platform, so that drivers and reports share it.
+The journal is the truth of a study; MLflow and Parquet are rebuilt from it. `encode_line`
+and `decode_line` are its only writer and its only reader. This module knows no tensors and no
+platform, so that workers, drivers and reports share it.
 """
 
 import json
 import re
+import sys
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.errors import RecordError
 from tcpa_core.record.values import EpochReport, TrialResult
 
 SCHEMA_VERSION = 1
 
-EVENT_KINDS = (
-    "study",  # first line: name; the rest is in study.yaml
-    "planned",  # trial, params (flat), digest, point, seed, labels, deviation, origin, draw, before
-    "started",  # trial, device, epoch (the last one trained), preprocessing, note if any
-    "epoch",  # trial, then the fields of EpochReport
-    "completed",  # trial, then the fields of TrialResult
-    "pruned",  # same
-    "failed",  # same; reason says why
-    "tested",  # trial, test_loss, test_accuracy: the selected trial of a search, read once
-    "resumed",  # a driver took the study up again
-    "notice",  # text: what the user should know; trials: of whom, if of some
-    "extended",  # trials: added to the budget by 'tcpa extend'
-    "stopped",  # the driver ended before the budget; reason
-    "finished",  # the budget is spent or the design is complete
-)
-_TRIAL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 FINAL_KINDS = ("completed", "pruned", "failed")
+_TRIAL = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened to a study."""
+
+    n: int | None = None
+    """Running number in the journal, from 0; None: not written yet."""
+    t: float = 0.0
+    """Unix time in seconds at which it was written."""
+    began: float | None = None
+    """On a driver's first event with a working cluster: since when its time counts."""
+    gpus: float | None = None
+    """GPUs of the cluster from here on; None: as before."""
+
+    @property
+    def kind(self) -> str:
+        """What happened, as the journal spells it."""
+        return _KINDS[type(self)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The journal's JSON object, in the order of its keys."""
+        # kind comes early: readers of millions of lines look for epochs without parsing them
+        stamp = {"t": self.t} if self.n is None else {"n": self.n, "t": self.t}
+        marks = {"began": self.began, "gpus": self.gpus}
+        given = {name: value for name, value in marks.items() if value is not None}
+        return {**stamp, "kind": self.kind, **self._body(), **given}
+
+    def _body(self) -> dict[str, Any]:
+        names = (f.name for f in fields(self) if f.name not in _STAMP)
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyBegun(Event):
+    """First line of a journal; the rest is in study.yaml."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed(Event):
+    """A driver took the study up again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extended(Event):
+    """'tcpa extend' allowed more trials."""
+
+    trials: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped(Event):
+    """The driver ended before the budget was spent."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished(Event):
+    """The budget is spent or the design is complete."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice(Event):
+    """What the user should know."""
+
+    text: str
+    trials: Sequence[str] = ()
+    """Of whom, if of some."""
+
+    def _body(self) -> dict[str, Any]:
+        trials = {"trials": list(self.trials)} if self.trials else {}
+        return {"text": self.text, **trials}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialEvent(Event):
+    """Something that happened to one trial."""
+
+    trial: str
+    """Its name: 1 to 64 of letters, digits, _ and -."""
+
+
+# Without slots: it keeps its configuration once that was asked for.
+@dataclass(frozen=True, kw_only=True)
+class Planned(TrialEvent):
+    """A trial to run. It travels as this value until a pack makes it a `Member`."""
+
+    params: Flat
+    """All settings by dotted path, the seed among them."""
+    digest: str
+    """Identity of the trial: settings, data, weights and seed."""
+    point: str
+    """The same for all seeds of a setting."""
+    origin: str
+    """Who proposed it: "sampler", "first_point", "random", "replicate" or "design"."""
+    cells: Sequence[dict[str, Any]] = ()
+    """Places in the tables of an ablation for which it counts."""
+    deviation: Sequence[str] = ()
+    """Where its methods differ from their papers."""
+    draw: Flat
+    """Values that Optuna drew, so that a resumed study can tell them again."""
+    before: Sequence[str | Flat] | None = None
+    """What the sampler met between the trial before and this one, in order: names of trials told,
+    and points drawn that were run before ({"digest", "draw", "origin"}). None: not recorded."""
+
+    @classmethod
+    def of(cls, trial: str, config: TrialConfig, **rest: Any) -> Self:
+        """A trial with this configuration; the rest as of the fields."""
+        planned = cls(trial=trial, params=config.flat(), **rest)
+        planned.__dict__["config"] = config
+        return planned
+
+    @cached_property
+    def config(self) -> TrialConfig:
+        """Its settings.
+
+        Raises:
+            ConfigError: They are none of a trial.
+        """
+        return TrialConfig.from_flat(self.params, place=f"trial {self.trial}")
+
+    @property
+    def seed(self) -> int:
+        """Seed of the trial."""
+        return int(self.params.get("seed", 0))
+
+    def _body(self) -> dict[str, Any]:
+        return {
+            "trial": self.trial,
+            "params": self.params,
+            "digest": self.digest,
+            "point": self.point,
+            "seed": self.seed,
+            "labels": {"cells": list(self.cells)},
+            "deviation": list(self.deviation),
+            "origin": self.origin,
+            "draw": self.draw,
+            **({} if self.before is None else {"before": list(self.before)}),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started(TrialEvent):
+    """A worker took a trial, fresh or from its last checkpoint."""
+
+    device: str
+    epoch: int = 0
+    """The last one trained."""
+    preprocessing: Mapping[str, Any] | None = None
+    """What becomes of images in front of its backbone."""
+    note: str = ""
+    """What there is to say about its checkpoint."""
+    worker: int | str | None = None
+
+    def _body(self) -> dict[str, Any]:
+        body = {"trial": self.trial, "device": self.device, "epoch": self.epoch}
+        rest: dict[str, Any] = {
+            "preprocessing": self.preprocessing,
+            "note": self.note or None,
+            "worker": self.worker,
+        }
+        return {**body, **{name: value for name, value in rest.items() if value is not None}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch(TrialEvent):
+    """An epoch was trained."""
+
+    report: EpochReport
+
+    def _body(self) -> dict[str, Any]:
+        return {"trial": self.trial, **asdict(self.report)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended(TrialEvent):
+    """A trial is completed, pruned or failed; `result.reason` says why."""
+
+    result: TrialResult
+
+    @property
+    def kind(self) -> str:
+        """Its status."""
+        return self.result.status
+
+    def _body(self) -> dict[str, Any]:
+        result = self.result.as_dict()
+        # what another version did not measure stays absent: a number is never null there
+        absent = {name for name in _NUMBERS if result[name] is None}
+        return {"trial": self.trial, **{k: v for k, v in result.items() if k not in absent}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tested(TrialEvent):
+    """The selected state of a trial was scored on the test split, which is read once."""
+
+    test_loss: float | None
+    test_accuracy: float | None
+
+
+_STAMP = tuple(f.name for f in fields(Event))
+_KINDS: Mapping[type[Event], str] = {
+    StudyBegun: "study",
+    Planned: "planned",
+    Started: "started",
+    Epoch: "epoch",
+    Tested: "tested",
+    Resumed: "resumed",
+    Notice: "notice",
+    Extended: "extended",
+    Stopped: "stopped",
+    Finished: "finished",
+}
+EVENT_KINDS = (*_KINDS.values(), *FINAL_KINDS)
+
+
+_EPOCH_FIELDS = tuple(f.name for f in fields(EpochReport))
+_TOLD = ("status", "reason", "device", "warnings")
+_MEASURED = tuple(f.name for f in fields(TrialResult) if f.name not in _TOLD)
+_Stamp = Mapping[str, Any]
+
+
+def _planned(event: Mapping[str, Any], stamp: _Stamp) -> Planned:
+    steps: list[str | Flat] | None = event.get("before")
+    for step in steps or ():
+        is_repeat = isinstance(step, dict) and step.keys() == {"digest", "draw", "origin"}
+        if not isinstance(step, str) and not is_repeat:
+            raise RecordError(
+                f"the 'planned' event of trial {event['trial']} has {step!r} under 'before'; the "
+                "journal was written by another version."
+            )
+    return Planned(
+        trial=event["trial"],
+        # the same few dozen names in every trial of a study of thousands
+        params={sys.intern(path): value for path, value in event["params"].items()},
+        digest=event["digest"],
+        point=event["point"],
+        origin=event["origin"],
+        cells=event["labels"]["cells"],
+        deviation=event.get("deviation") or (),
+        draw=event["draw"],
+        before=steps,
+        **stamp,
+    )
+
+
+def _started(event: Mapping[str, Any], stamp: _Stamp) -> Started:
+    names = ("trial", "device", "epoch", "preprocessing", "note", "worker")
+    return Started(**{"device": "", **{n: event[n] for n in names if n in event}}, **stamp)
+
+
+def _epoch(event: Mapping[str, Any], stamp: _Stamp) -> Epoch:
+    # None where another version did not measure something yet
+    report = EpochReport(**{name: event.get(name) for name in _EPOCH_FIELDS})  # type: ignore[arg-type]
+    return Epoch(trial=event["trial"], report=report, **stamp)
+
+
+def _ended(event: Mapping[str, Any], stamp: _Stamp) -> Ended:
+    # None where another version did not measure something yet: 0 would be a measurement
+    measured = {name: event.get(name) for name in _MEASURED}
+    told = {name: event[name] for name in _TOLD if name in event}
+    result = TrialResult(**told, **measured)  # type: ignore[arg-type]
+    if result.status != event["kind"]:
+        raise RecordError(
+            f"the {event['kind']!r} event of trial {event['trial']} has the status "
+            f"{result.status!r}; the journal was not written by a driver."
+        )
+    return Ended(trial=event["trial"], result=result, **stamp)
+
+
+def _tested(event: Mapping[str, Any], stamp: _Stamp) -> Tested:
+    loss, accuracy = event.get("test_loss"), event.get("test_accuracy")
+    return Tested(trial=event["trial"], test_loss=loss, test_accuracy=accuracy, **stamp)
+
+
+_READERS: Mapping[str, Callable[[Mapping[str, Any], _Stamp], Event]] = {
+    "planned": _planned,
+    "started": _started,
+    "epoch": _epoch,
+    **dict.fromkeys(FINAL_KINDS, _ended),
+    "tested": _tested,
+    "notice": lambda e, s: Notice(text=e.get("text", ""), trials=e.get("trials") or (), **s),
+    "study": lambda e, s: StudyBegun(name=e.get("name", ""), **s),
+    "resumed": lambda e, s: Resumed(**s),
+    "extended": lambda e, s: Extended(trials=e.get("trials", 0), **s),
+    "stopped": lambda e, s: Stopped(reason=e.get("reason", ""), **s),
+    "finished": lambda e, s: Finished(**s),
+}
 
 
 _NONE = type(None)
+_NUMBERS = ("num_epochs", "num_trainable", "num_trainable_no_head", "peak_memory_bytes",
+            "duration_s")  # fmt: skip
 _TYPES: Mapping[str, tuple[type, ...]] = {
     **{f.name: (float, int, _NONE) for f in (*fields(EpochReport), *fields(TrialResult))},
     **dict.fromkeys(("epoch", "seed", "num_epochs", "num_trainable", "num_trainable_no_head",
                      "peak_memory_bytes"), (int,)),
-    **dict.fromkeys(("trial", "digest", "point", "origin", "status", "reason", "device"), (str,)),
+    **dict.fromkeys(("trial", "digest", "point", "origin", "status", "reason", "device",
+                     "text", "note", "name"), (str,)),
     **dict.fromkeys(("params", "labels", "draw"), (dict,)),
-    **dict.fromkeys(("t", "began", "gpus"), (float, int)), "before": (list,),
+    **dict.fromkeys(("t", "began", "gpus"), (float, int)), "before": (list,), "trials": (list, int),
     "duration_s": (float, int), "best_epoch": (int, _NONE), "warnings": (list,),
 }  # fmt: skip
 """What a field of an event can be, whatever its kind."""
@@ -57,7 +340,11 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 
 
 def encode_line(event: Mapping[str, Any]) -> bytes:
-    """One journal line: compact JSON with a CRC-32 of the rest as last key, newline included."""
+    """One journal line: compact JSON with a CRC-32 of the rest as last key, newline included.
+
+    Args:
+        event: As of `Event.as_dict`.
+    """
     body = json.dumps(event, separators=(",", ":"), ensure_ascii=False)
     data = body.encode(errors="replace")  # a file name in a message need not be Unicode
     return data[:-1] + f',"crc":"{zlib.crc32(data):08x}"}}\n'.encode()
@@ -80,7 +367,7 @@ def checked_body(line: bytes, place: str) -> bytes:
     return body
 
 
-def decode_line(line: bytes, place: str) -> dict[str, Any]:
+def decode_line(line: bytes, place: str) -> Event:
     """Read a journal line back and check it.
 
     Args:
@@ -109,7 +396,25 @@ def decode_line(line: bytes, place: str) -> dict[str, Any]:
             "and -); the journal was not written by a driver."
         )
     _check_fields(event, place)
-    return event
+    try:
+        return event_of(event)
+    except RecordError as err:
+        raise RecordError(f"{place}: {err}") from err
+    except KeyError as err:
+        raise RecordError(
+            f"{place}: the {event['kind']!r} event of trial {event.get('trial')} has no {err}; the "
+            "journal was written by another version."
+        ) from err
+
+
+def event_of(event: Mapping[str, Any]) -> Event:
+    """The event of a JSON object, as of `Event.as_dict`.
+
+    Raises:
+        RecordError, KeyError: It contradicts itself, or lacks a field.
+    """
+    stamp = {name: event[name] for name in _STAMP if name in event}
+    return _READERS[event["kind"]](event, stamp)
 
 
 def _check_fields(event: Mapping[str, Any], place: str) -> None:
@@ -133,7 +438,7 @@ def _check_fields(event: Mapping[str, Any], place: str) -> None:
         raise RecordError(f"{place}: 'cells' among the labels must be a list of cells.")
 
 
-def read_journal(path: Path, *, allow_torn_tail: bool = True) -> Iterator[dict[str, Any]]:
+def read_journal(path: Path, *, allow_torn_tail: bool = True) -> Iterator[Event]:
     """Yield the events of a journal in order.
 
     A torn last line is what a killed writer leaves: it was never acknowledged and is passed over

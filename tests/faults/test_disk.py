@@ -17,9 +17,10 @@ from search.driver.driver import Listener, Placement, StudyOutcome, run_study
 from search.study.folder import Journal, StudyDir
 from spaces.load import space_of
 from tcpa_core.errors import StoppedError, StorageError
-from tcpa_core.record.events import FINAL_KINDS, read_journal
+from tcpa_core.record.events import FINAL_KINDS
 from tcpa_core.training.commands import Submit
 from tcpa_core.training.worker import Worker
+from tests.journals import recorded, write
 from tests.search.conftest import FACTORY
 
 SPACE = space_of(
@@ -96,15 +97,15 @@ def note(number: int) -> dict[str, Any]:
 def test_a_line_that_fits_in_part_leaves_no_part(tmp_path: Path, room: int) -> None:
     path = tmp_path / "journal.jsonl"
     journal = Journal(path)
-    journal.append(note(0))
+    write(journal, note(0))
     whole = path.read_bytes()
     with files_up_to(len(whole) + room):
         with pytest.raises(StorageError, match=r"journal.jsonl cannot be written \(File too large"):
-            journal.append(note(1), note(2))
+            write(journal, note(1), note(2))
     assert path.read_bytes() == whole
-    journal.append(note(3))
+    write(journal, note(3))
     journal.close()
-    found = list(read_journal(path, allow_torn_tail=False))
+    found = recorded(path, allow_torn_tail=False)
     assert [(e["n"], e["text"][:6]) for e in found] == [(0, "note 0"), (1, "note 3")]
 
 
@@ -205,14 +206,14 @@ def test_a_study_stops_and_goes_on_when_there_is_room(
         run(study, after_epochs(7, fail))
     says = "(No space left on device)" if full else "(Read-only file system)"
     assert says in str(caught.value) and "\n" not in str(caught.value)
-    before = list(read_journal(study.journal_path, allow_torn_tail=False))
+    before = recorded(study.journal_path, allow_torn_tail=False)
     assert not [e for e in before if e["kind"] in ("failed", "pruned")]
     if full:
         disk.make_room()
     else:
         disk.make("rw")
     assert run(study).finished
-    events = list(study.events())
+    events = recorded(study)
     assert events[: len(before)] == before, "what was recorded stays"
     assert Counter(e["kind"] for e in events if e["kind"] in FINAL_KINDS) == {"completed": 12}
     epochs = Counter((e["trial"], e["epoch"]) for e in events if e["kind"] == "epoch")

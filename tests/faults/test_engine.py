@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ import pytest
 
 from search.driver.cluster import connect
 from search.driver.driver import Placement, run_study
+from search.study import lock as locking
 from search.study.folder import Journal, StudyDir
-from search.study.folder import lock as locking
 from search.study.lock import DriverLock
-from search.study.state import read_past
 from spaces.load import space_of
 from tcpa_core.errors import RecordError, StoppedError, StorageError, StudyError
-from tcpa_core.record.events import encode_line, read_journal
+from tcpa_core.record.events import Event, encode_line
+from tests.journals import recorded, write
 from tests.search.conftest import FACTORY
 
 ROOT = Path(__file__).parents[2]
@@ -58,19 +58,19 @@ class TestClock:
     ) -> None:
         clock = Clock(monkeypatch)
         journal = Journal(study.journal_path)
-        journal.append({"kind": "study", "name": "small"})
+        write(journal, {"kind": "study", "name": "small"})
         clock.set_by(by)
         time.sleep(0.1)
-        journal.append({"kind": "notice", "text": "a"})
+        write(journal, {"kind": "notice", "text": "a"})
         journal.close()
         journal = Journal(study.journal_path)
-        journal.append({"kind": "resumed"})
+        write(journal, {"kind": "resumed"})
         clock.set_by(-by)
         time.sleep(0.1)
-        journal.append({"kind": "notice", "text": "b"})
+        write(journal, {"kind": "notice", "text": "b"})
         journal.close()
-        assert 0.19 < read_past(study, SPACE).hours * 3600 < 2
-        times = [event["t"] for event in study.events()]
+        assert 0.19 < study.state().spent.hours() * 3600 < 2
+        times = [event["t"] for event in recorded(study)]
         assert times[1] > times[0] and times[3] > times[2]
 
     def test_times_that_go_back_in_a_journal_take_no_time_away(self, study: StudyDir) -> None:
@@ -78,14 +78,14 @@ class TestClock:
         lines = [("study", 1000.0), ("notice", 1060.0), ("notice", 500.0), ("notice", 530.0)]
         events = [{"n": n, "t": t, "kind": kind} for n, (kind, t) in enumerate(lines)]
         study.journal_path.write_bytes(b"".join(map(encode_line, events)))
-        assert read_past(study, SPACE).hours * 3600 == pytest.approx(90)
+        assert study.state().spent.hours() * 3600 == pytest.approx(90)
 
     def test_time_between_drivers_is_not_spent(self, study: StudyDir) -> None:
         lines = [("study", 0.0), ("finished", 10.0), ("extended", 9000.0), ("resumed", 9900.0),
                  ("finished", 9905.0)]  # fmt: skip
         events = [{"n": n, "t": t, "kind": kind} for n, (kind, t) in enumerate(lines)]
         study.journal_path.write_bytes(b"".join(map(encode_line, events)))
-        assert read_past(study, SPACE).hours * 3600 == pytest.approx(15)
+        assert study.state().spent.hours() * 3600 == pytest.approx(15)
 
 
 class TestNames:
@@ -119,7 +119,7 @@ class TestNames:
         line = {"n": 0, "t": 1.0, "kind": "started", "trial": trial}
         study.journal_path.write_bytes(encode_line(line))
         with pytest.raises(RecordError, match=r"journal\.jsonl:1: .* is no name of a trial"):
-            list(read_journal(study.journal_path))
+            recorded(study.journal_path)
 
 
 class Other:
@@ -240,9 +240,9 @@ def test_a_driver_that_was_replaced_writes_nothing_more(study: StudyDir) -> None
     (study.path / "stub.json").write_text('{"epoch_s": 0.3}')
     written: list[int] = []
 
-    def replace(event: Mapping[str, Any]) -> None:
-        written.append(event["n"])
-        if event["kind"] == "epoch" and study.lost_to is None:
+    def replace(event: Event) -> None:
+        written.append(event.n or 0)
+        if event.kind == "epoch" and study.lost_to is None:
             other = "host elsewhere, pid 7, since 2026-01-01T00:00:00+00:00\n"
             (study.path / "driver.lock").write_text(other)
             wait_for(lambda: study.lost_to is not None)
@@ -253,7 +253,7 @@ def test_a_driver_that_was_replaced_writes_nothing_more(study: StudyDir) -> None
         pytest.raises(StoppedError, match="taken the study over.*elsewhere, pid"),
     ):
         run_study(SPACE, study, placement=placement, listeners=[replace])
-    events = list(study.events())
+    events = recorded(study)
     assert [e["n"] for e in events] == written
     assert events[-1]["kind"] in ("epoch", "completed"), "not even that it stopped"
 

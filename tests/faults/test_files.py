@@ -14,11 +14,11 @@ from search.study.folder import Journal, StudyDir
 from tcpa_core.data.base import load_dataset
 from tcpa_core.errors import CheckpointError, RecordError, StudyError, TcpaError
 from tcpa_core.model.load_backbone import load_backbone
-from tcpa_core.record.events import read_journal
 from tcpa_core.settings import BackboneConfig, DataConfig
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.training.commands import Submit
 from tcpa_core.training.worker import Worker
+from tests.journals import recorded, write
 
 EVERY = 100
 """Distance of the positions that are damaged."""
@@ -40,7 +40,7 @@ def damaged(path: Path) -> Iterator[str]:
 def write_journal(path: Path, count: int = 40) -> list[dict[str, Any]]:
     journal = Journal(path)
     events = [
-        journal.append({"kind": "epoch", "trial": f"{i:05d}", "epoch": i, "val_loss": 0.1 * i})[0]
+        write(journal, {"kind": "epoch", "trial": f"{i:05d}", "epoch": i, "val_loss": 0.1 * i})[0]
         for i in range(count)
     ]
     journal.close()
@@ -53,7 +53,7 @@ def test_a_damaged_journal_is_a_prefix_or_an_error(tmp_path: Path) -> None:
     refused = prefixes = 0
     for how in damaged(path):
         try:
-            found = list(read_journal(path))
+            found = recorded(path)
         except RecordError as err:
             assert "journal.jsonl:" in str(err), how
             refused += 1
@@ -71,9 +71,9 @@ def test_a_torn_journal_is_taken_up_where_it_is_whole(tmp_path: Path) -> None:
         file.truncate(path.stat().st_size - 7)
     journal = Journal(path)
     assert journal.dropped_bytes > 0
-    (added,) = journal.append({"kind": "finished"})
+    (added,) = write(journal, {"kind": "finished"})
     journal.close()
-    assert list(read_journal(path)) == [*events[:-1], added]
+    assert recorded(path) == [*events[:-1], added]
     assert added["n"] == len(events) - 1
 
 

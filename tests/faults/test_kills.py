@@ -18,6 +18,7 @@ from search.study.address import default_uri
 from search.study.folder import StudyDir
 from tcpa_core.errors import StudyError
 from tcpa_core.record.events import FINAL_KINDS
+from tests.journals import recorded
 
 pytestmark = pytest.mark.integration
 
@@ -96,14 +97,14 @@ def kill_when_held(study: StudyDir, *, saved: bool) -> None:
     with Driver(study) as driver:
         driver.wait_until((study.path / "held").exists, "the held epoch")
         driver.kill()
-    recorded = [(e["trial"], e["epoch"]) for e in study.events() if e["kind"] == "epoch"]
-    assert (hold["trial"], hold["epoch"]) not in recorded, "the kill came between the two"
+    trained = [(e["trial"], e["epoch"]) for e in recorded(study) if e["kind"] == "epoch"]
+    assert (hold["trial"], hold["epoch"]) not in trained, "the kill came between the two"
 
 
 def hold_next_trial(study: StudyDir, *, saved: bool) -> dict[str, object]:
     """Let the next new trial stand still in its second epoch; where it will stand."""
     (study.path / "held").unlink(missing_ok=True)
-    planned = sum(e["kind"] == "planned" for e in study.events())
+    planned = sum(e["kind"] == "planned" for e in recorded(study))
     hold = {"trial": f"{planned:05d}", "epoch": 2, "saved": saved}
     order(study, epoch_s=0.3, hold=hold)
     return hold
@@ -256,6 +257,6 @@ def test_real_training_gives_the_same_numbers_and_a_nan_fails_its_member_alone(
     found = audit(killed, expected, tracking_uri=default_uri(killed.path.parent))
     assert found.is_clean, found
     assert found.statuses == {"completed": 4, "failed": 2}
-    reasons = {e["reason"] for e in killed.events() if e["kind"] == "failed"}
+    reasons = {e["reason"] for e in recorded(killed) if e["kind"] == "failed"}
     assert all("loss is" in reason for reason in reasons), reasons
     record_property("trials taken up", found.restarts)

@@ -16,10 +16,12 @@ from mlflow import MlflowClient
 from benchmarks.postgresql import PostgreSQL
 from search.study.folder import Journal
 from search.tracking.mirror import Mirror, sync
-from tcpa_core.record.events import FINAL_KINDS, read_journal
+from tcpa_core.record.events import FINAL_KINDS
 from tcpa_core.record.mirror_schema import EPOCH_METRICS, FINAL_METRICS
 from tcpa_core.record.values import EpochReport, TrialResult
 from tests.faults.servers import MlflowServer, Mood, Proxy
+from tests.journals import event as made
+from tests.journals import recorded
 
 pytestmark = pytest.mark.integration
 
@@ -54,7 +56,7 @@ class Study:
             event = next(self._lines, None)
             if event is None:
                 return
-            (written,) = self._journal.append(event)
+            (written,) = self._journal.append(made(event))
             begun = time.perf_counter()
             mirror.put(written)
             self.longest_s = max(self.longest_s, time.perf_counter() - begun)
@@ -124,7 +126,7 @@ def _expected(study: Path) -> dict[str, tuple[dict[str, str], str, Points]]:
     params: dict[str, dict[str, str]] = {}
     status: dict[str, str] = {}
     points: dict[str, Points] = defaultdict(list)
-    for event in read_journal(study / "journal.jsonl"):
+    for event in recorded(study / "journal.jsonl"):
         trial, stamp = event.get("trial", ""), int(1000 * event["t"])
         if event["kind"] == "planned":
             params[trial] = {k: str(v) for k, v in event["params"].items()}

@@ -15,6 +15,8 @@ from search.study.folder import StudyDir
 from spaces.load import space_of
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
+from tests.journals import planned as planned_trial
+from tests.journals import recorded
 from tests.search.conftest import make_space, run_stubs
 
 MakeStudy = Callable[..., StudyDir]
@@ -33,8 +35,8 @@ def methods_space(**changes: Any) -> Space:
 
 
 def planned_of(number: int, proposal: Proposal) -> Planned:
-    return Planned(f"{number:05d}", proposal.config, proposal.origin, str(number), str(number),
-                   [], proposal.draw)  # fmt: skip
+    name, own = f"{number:05d}", str(number)
+    return planned_trial(name, proposal.config, proposal.origin, own, own, [], proposal.draw)
 
 
 def run(source: Balanced, seconds: dict[str, float], most: int) -> list[Planned]:
@@ -137,10 +139,10 @@ def test_a_record_gives_the_same_comparison() -> None:
 def test_a_comparison_over_workers(local_ray: None, make_study: MakeStudy) -> None:
     study = make_study(methods_space(budget={"trials": 9}))
     assert run_stubs(study.space(), study).finished
-    events = list(study.events())
+    events = recorded(study)
     planned = ["+".join(e["params"]["methods"]) for e in events if e["kind"] == "planned"]
     assert Counter(planned) == {"linear": 3, "vpt": 3, "vpt+tcpa": 3}
     study.extend(3)
     assert run_stubs(study.space(), study).finished
-    planned = ["+".join(e["params"]["methods"]) for e in study.events() if e["kind"] == "planned"]
+    planned = ["+".join(e["params"]["methods"]) for e in recorded(study) if e["kind"] == "planned"]
     assert Counter(planned) == {"linear": 4, "vpt": 4, "vpt+tcpa": 4}

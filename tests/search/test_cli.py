@@ -16,6 +16,7 @@ import tcpa_core
 from search import cli
 from search.study.folder import Journal, StudyDir
 from spaces.load import load_space, preset_names
+from tests.journals import write
 
 START = {"--study", "--root", "--set", "--trials", "--address", "--tracking-uri", "--dry-run"}
 ACCEPT = "--accept-changed-data"
@@ -156,13 +157,14 @@ def test_status_reads_the_journal_alone(
     assert tcpa("status", "s", "--root", str(tmp_path)) == (
         0, "s: no trial yet; last event: planned.\n")  # fmt: skip
     journal = Journal(study.journal_path)
-    journal.append({"kind": "study", "name": "s"})
+    write(journal, {"kind": "study", "name": "s"})
     for trial in ("00000", "00001", "00002", "00003", "00004"):
-        journal.append({"kind": "planned", "trial": trial, "params": {}})
+        write(journal, {"kind": "planned", "trial": trial, "params": {}})
     for trial in ("00000", "00001", "00002", "00003"):
-        journal.append({"kind": "started", "trial": trial})
+        write(journal, {"kind": "started", "trial": trial})
     done = {"kind": "completed", "status": "completed"}
-    journal.append(
+    write(
+        journal,
         {**done, "trial": "00000", "val_accuracy": 0.5},
         {**done, "trial": "00001", "val_accuracy": 0.7},
         {"kind": "failed", "status": "failed", "trial": "00002", "reason": "loss is nan"},

@@ -17,6 +17,7 @@ from search.verbs.run import stop_driver
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import StudyError
 from tcpa_core.training.run_trial import run_trial
+from tests.journals import recorded, write
 from tests.search.conftest import make_space, run_stubs
 
 MakeStudy = Callable[..., StudyDir]
@@ -25,15 +26,16 @@ MakeStudy = Callable[..., StudyDir]
 def write_search(study: StudyDir, values: dict[str, float], seed: int = 0) -> None:
     """A journal with completed trials at these objectives, one point each."""
     journal = Journal(study.journal_path)
-    journal.append({"kind": "study", "name": study.name})
+    write(journal, {"kind": "study", "name": study.name})
     for i, (trial, value) in enumerate(values.items()):
         params = TrialConfig.from_flat({"optim.lr": 0.01 * (i + 1), "seed": seed}).flat()
         planned = {"trial": trial, "params": params, "digest": trial, "point": f"p{i}"}
-        journal.append(
+        write(
+            journal,
             {"kind": "planned", **planned, "seed": seed, "labels": {}, "origin": "x", "draw": {}},
             {"kind": "completed", "trial": trial, "status": "completed", "val_accuracy": value},
         )
-    journal.append({"kind": "finished"})
+    write(journal, {"kind": "finished"})
     journal.close()
 
 
@@ -68,7 +70,8 @@ def test_a_comparison_confirms_the_best_point_of_each_method(make_study: MakeStu
     ):
         config = TrialConfig.from_flat({"methods": [method], "optim.lr": lr})
         planned = {"trial": f"{i}", "params": config.flat(), "digest": f"{i}", "point": f"{i}"}
-        journal.append(
+        write(
+            journal,
             {"kind": "planned", **planned, "seed": 0, "labels": {}, "origin": "x", "draw": {}},
             {"kind": "completed", "trial": f"{i}", "status": "completed", "val_accuracy": value},
         )
@@ -110,13 +113,13 @@ def raced(study: StudyDir, values: dict[str, dict[int, float | None]]) -> str:
             trial, status = f"{number:05d}", "failed" if value is None else "completed"
             params = {**best[row][1], "seed": seed}
             planned = {"trial": trial, "params": params, "digest": trial, "point": row}
-            journal.append(
+            write(journal, 
                 {"kind": "planned", **planned, "seed": seed, "origin": "design", "draw": {},
                  "labels": {"cells": [{"factor": "components", "level": row}]}},
                 {"kind": status, "trial": trial, "status": status, "val_accuracy": value},
             )  # fmt: skip
             number += 1
-    journal.append({"kind": "finished"})
+    write(journal, {"kind": "finished"})
     journal.close()
     text = io.StringIO()
     _show(folder, best, Console(file=text, width=300))
@@ -146,7 +149,7 @@ def test_only_the_winner_of_a_confirmation_is_tested(
     space = make_space(axes=None, sampler=None, scheduler=None, budget=None, ablation=ablation)
     study = make_study(space)
     assert run_stubs(space, study).finished
-    events = list(study.events())
+    events = recorded(study)
     lrs = {e["trial"]: e["params"]["optim.lr"] for e in events if e["kind"] == "planned"}
     assert [lrs[e["trial"]] for e in events if e["kind"] == "tested"] == [1e-2, 1e-2]
     completed = [e for e in events if e["kind"] == "completed"]
@@ -163,7 +166,7 @@ def test_an_extended_search_goes_on(local_ray: None, make_study: MakeStudy) -> N
     outcome = run_stubs(study.space(), study)
     assert outcome.finished
     assert sum(outcome.counts.values()) == 7
-    planned = [e["trial"] for e in study.events() if e["kind"] == "planned"]
+    planned = [e["trial"] for e in recorded(study) if e["kind"] == "planned"]
     assert len(set(planned)) == len(planned) == 7
 
 
@@ -212,14 +215,14 @@ def test_a_trial_comes_out_again(
     run_trial(config, on_epoch=lambda report: reports.append(asdict(report)))
     journal = Journal(study.journal_path)
     planned = {"trial": "00000", "params": config.flat(), "digest": "d", "point": "p", "seed": 1}
-    journal.append({"kind": "planned", **planned, "labels": {}, "origin": "x", "draw": {}})
+    write(journal, {"kind": "planned", **planned, "labels": {}, "origin": "x", "draw": {}})
     for report in reports[:2]:
-        journal.append({"kind": "epoch", "trial": "00000", **report})
+        write(journal, {"kind": "epoch", "trial": "00000", **report})
     text = io.StringIO()
     assert replay(study, "00000", Console(file=text)) == 0
     assert "bit for bit" in text.getvalue()
     assert "epoch 3" not in text.getvalue()
-    journal.append({"kind": "epoch", "trial": "00000", **reports[2], "val_loss": 9.0})
+    write(journal, {"kind": "epoch", "trial": "00000", **reports[2], "val_loss": 9.0})
     journal.close()
     assert replay(study, "00000", Console(file=text)) == 1
     assert "DIFFER" in text.getvalue()

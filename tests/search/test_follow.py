@@ -8,6 +8,7 @@ from rich.console import Console
 
 from search.study.folder import Journal, StudyDir
 from search.verbs.run import follow
+from tests.journals import recorded, write
 from tests.search.conftest import make_space
 
 MakeStudy = Callable[..., StudyDir]
@@ -18,14 +19,14 @@ def test_a_report_is_built_whenever_the_journal_grows(
 ) -> None:
     study = make_study(make_space())
     journal = Journal(study.journal_path)
-    journal.append({"kind": "study", "name": "stubs"})
+    write(journal, {"kind": "study", "name": "stubs"})
     study.lock()
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         if len(slept) == 2:  # nothing new at the first look
-            journal.append({"kind": "stopped", "reason": "x"})
+            write(journal, {"kind": "stopped", "reason": "x"})
         if len(slept) == 4:
             study.unlock()
 
@@ -33,7 +34,7 @@ def test_a_report_is_built_whenever_the_journal_grows(
     built: list[int] = []
 
     def build() -> str:
-        built.append(len(list(study.events())))
+        built.append(len(recorded(study)))
         return f"report {len(built)}"
 
     out = io.StringIO()
@@ -53,14 +54,14 @@ def test_what_came_with_the_last_breath_is_in_the_report(
     study.lock()
 
     def sleep(_: float) -> None:
-        journal.append({"kind": "finished"})
+        write(journal, {"kind": "finished"})
         study.unlock()
 
     monkeypatch.setattr("time.sleep", sleep)
     built: list[int] = []
 
     def build() -> str:
-        built.append(len(list(study.events())))
+        built.append(len(recorded(study)))
         return ""
 
     follow(study, build, Console(file=io.StringIO()), 1)

@@ -21,6 +21,7 @@ from search.study.identity import check_unchanged
 from search.verbs import run
 from spaces.load import load_space
 from tcpa_core.errors import StudyError
+from tests.journals import write
 from tests.tcpa_core.data_layouts import make, picture
 
 GO_ON = {
@@ -70,18 +71,19 @@ def root(tmp_path: Path) -> Path:
     root = tmp_path / "studies"
     study = plan_space(load_space(str(tmp_path / "s.yaml")), "s", root).create()
     journal = Journal(study.journal_path)
-    journal.append({"kind": "study", "name": "s"})
+    write(journal, {"kind": "study", "name": "s"})
     for i, lr in enumerate((0.1, 0.2)):
         flat = study.space().config({"optim.lr": lr}, 0).flat()
         about = {"digest": f"d{i}", "point": f"p{i}", "seed": 0, "labels": {"cells": []}}
         about |= {"origin": "x", "draw": {}}
         epoch = {"epoch": 1, "val_accuracy": 0.5 + lr, "val_loss": 1.0, "train_loss": 1.0}
-        journal.append(
+        write(
+            journal,
             {"kind": "planned", "trial": f"{i:05d}", "params": flat, **about},
             {"kind": "epoch", "trial": f"{i:05d}", **epoch},
             {"kind": "completed", "trial": f"{i:05d}", "status": "completed", "val_accuracy": lr},
         )
-    journal.append({"kind": "finished"})
+    write(journal, {"kind": "finished"})
     journal.close()
     return root
 

@@ -12,7 +12,8 @@ from benchmarks._faults import scene
 from search.study.folder import StudyDir
 from search.workers.dispatcher import Dispatcher
 from tcpa_core.errors import StoppedError, StudyError
-from tcpa_core.record.events import FINAL_KINDS
+from tcpa_core.record.events import FINAL_KINDS, Event
+from tests.journals import recorded
 from tests.search.conftest import make_space, run_stubs
 
 pytestmark = pytest.mark.integration
@@ -23,7 +24,7 @@ MakeStudy = Callable[..., StudyDir]
 def finals(study: StudyDir) -> dict[str, str]:
     """Status by trial; a second final event of a trial is an error."""
     out: dict[str, str] = {}
-    for event in study.events():
+    for event in recorded(study):
         if event["kind"] in FINAL_KINDS:
             assert event["trial"] not in out, f"trial {event['trial']} ended twice"
             out[event["trial"]] = event["status"]
@@ -32,7 +33,7 @@ def finals(study: StudyDir) -> dict[str, str]:
 
 def check_whole(study: StudyDir) -> Counter[str]:
     """Every planned trial ended once, none was planned twice, events are in order."""
-    events = list(study.events())
+    events = recorded(study)
     planned = [e for e in events if e["kind"] == "planned"]
     ends = finals(study)
     assert [e["trial"] for e in planned] == [f"{n:05d}" for n in range(len(planned))]
@@ -62,11 +63,11 @@ class TestOneDriver:
         assert counts["completed"] + counts["pruned"] == 20
         assert counts["completed"] >= 1, "the first at a rung goes on"
         assert counts["pruned"] >= 4
-        stopped_at = {e["num_epochs"] for e in study.events() if e["kind"] == "pruned"}
+        stopped_at = {e["num_epochs"] for e in recorded(study) if e["kind"] == "pruned"}
         assert stopped_at <= {1, 3}, "trials end at rungs only"
-        tested = [e for e in study.events() if e["kind"] == "tested"]
+        tested = [e for e in recorded(study) if e["kind"] == "tested"]
         best = max(
-            (e for e in study.events() if e["kind"] == "completed"),
+            (e for e in recorded(study) if e["kind"] == "completed"),
             key=lambda e: float(e["val_accuracy"]),
         )
         assert [e["trial"] for e in tested] == [best["trial"]], "the test split is read once"
@@ -77,10 +78,10 @@ class TestOneDriver:
         run_stubs(space, study)
         counts = check_whole(study)
         rates = {
-            e["trial"]: e["params"]["optim.lr"] for e in study.events() if e["kind"] == "planned"
+            e["trial"]: e["params"]["optim.lr"] for e in recorded(study) if e["kind"] == "planned"
         }
         assert counts["failed"] == sum(rate > 0.01 for rate in rates.values()) > 0
-        failed = [e for e in study.events() if e["kind"] == "failed"]
+        failed = [e for e in recorded(study) if e["kind"] == "failed"]
         assert all("nan" in e["reason"] for e in failed)
 
     def test_a_fault_in_the_dispatcher_s_code_is_no_lost_cluster(
@@ -97,7 +98,7 @@ class TestOneDriver:
             run_stubs(space, make_study(space))
 
     def test_listeners_get_what_the_journal_got(self, make_study: MakeStudy) -> None:
-        heard: list[dict[str, Any]] = []
+        heard: list[Event] = []
         space = make_space(budget={"trials": 3})
         study = make_study(space)
         from search.driver.driver import Placement, run_study
@@ -106,10 +107,10 @@ class TestOneDriver:
             space,
             study,
             placement=Placement(workers=1, worker_factory="tests.search.stub:make_worker"),
-            listeners=[lambda event: heard.append(dict(event))],
+            listeners=[heard.append],
         )
         assert heard == list(study.events())
-        assert heard[0]["kind"] == "study" and heard[-1]["kind"] == "finished"
+        assert heard[0].kind == "study" and heard[-1].kind == "finished"
 
     def test_ablation_runs_its_design_and_tests_every_trial(self, make_study: MakeStudy) -> None:
         cut = dict.fromkeys(("axes", "objective", "sampler", "scheduler", "budget"))
@@ -122,9 +123,9 @@ class TestOneDriver:
         study = make_study(space)
         run_stubs(space, study)
         assert check_whole(study) == {"completed": 9}
-        done = [e for e in study.events() if e["kind"] == "completed"]
+        done = [e for e in recorded(study) if e["kind"] == "completed"]
         assert all(e["test_accuracy"] is not None for e in done)
-        assert not [e for e in study.events() if e["kind"] == "tested"]
+        assert not [e for e in recorded(study) if e["kind"] == "tested"]
 
     def test_several_objectives_run_without_early_stopping(self, make_study: MakeStudy) -> None:
         goals = [
@@ -141,9 +142,9 @@ class TestOneDriver:
         study = make_study(space)
         run_stubs(space, study)
         assert check_whole(study) == {"completed": 6}
-        planned = [e for e in study.events() if e["kind"] == "planned"]
+        planned = [e for e in recorded(study) if e["kind"] == "planned"]
         assert Counter(Counter(e["point"] for e in planned).values()) == {2: 3}
-        assert len([e for e in study.events() if e["kind"] == "tested"]) == 2
+        assert len([e for e in recorded(study) if e["kind"] == "tested"]) == 2
 
     def test_spent_time_ends_the_study_after_what_runs(self, make_study: MakeStudy) -> None:
         space = make_space(budget={"hours": 1.5 / 3600})
@@ -175,7 +176,7 @@ class TestOneDriver:
         from search.driver.driver import Placement, run_study
 
         def fail(event: Any) -> None:
-            if event["kind"] == "completed":
+            if event.kind == "completed":
                 raise ZeroDivisionError("table")
 
         space = make_space(budget={"trials": 6})
@@ -201,9 +202,9 @@ def test_killed_driver_loses_and_repeats_no_trial(tmp_path: Path) -> None:
     with scene.Driver(study) as driver:
         driver.wait_for("epoch", 12)
         driver.kill()
-    planned = [e["digest"] for e in study.events() if e["kind"] == "planned"]
+    planned = [e["digest"] for e in recorded(study) if e["kind"] == "planned"]
     scene.order(study)
     run_stubs(space, study)
     assert sum(check_whole(study).values()) == 12
-    again = [e["digest"] for e in study.events() if e["kind"] == "planned"]
+    again = [e["digest"] for e in recorded(study) if e["kind"] == "planned"]
     assert again[: len(planned)] == planned

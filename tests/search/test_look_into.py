@@ -14,6 +14,7 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import StudyError
 from tcpa_core.training.checkpoint import load_checkpoint
 from tcpa_core.training.run_trial import run_trial
+from tests.journals import write
 
 LINEAR = {"methods": ["linear"], "data.name": "digits", "backbone.name": "vit_nano", "seed": 0,
           "train.epochs": 3, "train.batch_size": 256}  # fmt: skip
@@ -46,16 +47,16 @@ def make(root: Path, *cells: str) -> StudyDir:
     journal = Journal(study.journal_path)
     for n, factor in enumerate(cells):
         cell = {"factor": factor, "level": f"row {n}", "order": n, "baseline": not n}
-        journal.append(planned(n, [cell] if factor else []),
+        write(journal, planned(n, [cell] if factor else []),
                        {"kind": "epoch", "trial": f"{n:05d}", "epoch": 1})  # fmt: skip
-    journal.append(planned(9, []))
+    write(journal, planned(9, []))
     journal.close()
     return study
 
 
 def test_rows_of_an_ablation_name_its_trials(tmp_path: Path) -> None:
     study = make(tmp_path / "a", "components", "vpt.num_prompts", "")
-    assert [row_of(study, trial) for trial in ("00000", "00001", "00002")] == ["row 0", "", ""]
+    assert [row_of(one.planned) for one in study.state().trials.values()][:3] == ["row 0", "", ""]
 
 
 def test_trials_of_another_study_stand_beside(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ from reports.records.journal import load_journal
 from reports.summary import select
 from reports.tables import frame_of, trial_table
 from search.study.folder import Journal, StudyDir
-from search.study.state import read_past
 from search.tracking.mirror import sync
 from search.verbs.confirm import best_points, chosen_point
 from search.verbs.progress import Watch
 from search.verbs.run import show_status
+from spaces.selection import Results
+from tests.journals import recorded, write
 from tests.search.conftest import make_space, run_stubs
 
 MakeStudy = Callable[..., StudyDir]
@@ -34,12 +35,12 @@ def fill(study: StudyDir, points: dict[float, list[Any]]) -> None:
     or a status; None: it has not ended."""
     metric = study.space().objective[0].metric
     journal, number = Journal(study.journal_path), 0
-    journal.append({"kind": "study", "name": study.name})
+    write(journal, {"kind": "study", "name": study.name})
     for lr, outcomes in points.items():
         for seed, outcome in enumerate(outcomes):
             trial = f"{number:05d}"
             params = {"methods": ["linear"], "optim.lr": lr, "seed": seed}
-            journal.append(
+            write(journal, 
                 {"kind": "planned", "trial": trial, "params": params, "digest": f"{lr}/{seed}",
                  "point": f"{lr}", "seed": seed, "labels": {"cells": []}, "origin": "sampler",
                  "draw": {}}
@@ -49,7 +50,7 @@ def fill(study: StudyDir, points: dict[float, list[Any]]) -> None:
             measured = {"val_accuracy": 0.5, "val_loss": 0.5, metric: value}
             about = {"status": kind, "reason": "", "num_epochs": 1, "duration_s": 1.0}
             if outcome is not None:
-                journal.append({"kind": kind, "trial": trial, **about, **measured})
+                write(journal, {"kind": kind, "trial": trial, **about, **measured})
             number += 1
     journal.close()
 
@@ -78,7 +79,7 @@ def random_points(draw: random.Random) -> dict[float, list[Any]]:
 def check_one(study: StudyDir) -> None:
     """What is tested, and everything that names a best point, agree."""
     space = study.space()
-    found = read_past(study, space).results.ranking().selected
+    found = Results.of(space, study.state()).ranking().selected
     text, shown = io.StringIO(), Watch("s", space, None, Console(file=io.StringIO()))
     show_status(study, Console(file=text, width=500))
     for event in study.events():
@@ -94,7 +95,7 @@ def check_one(study: StudyDir) -> None:
     assert f"best {space.objective[0].metric} {found.text()[:-1]}" in text.getvalue()
     assert f"{space.objective[0].metric} {found.text()[:-1]}" in shown._best_line()
     value, settings = best_points(study, 1)["point 1"]
-    planned = {e["trial"]: e["params"] for e in study.events() if e["kind"] == "planned"}
+    planned = {e["trial"]: e["params"] for e in recorded(study) if e["kind"] == "planned"}
     lrs = {planned[trial]["optim.lr"] for trial in found.trials}
     assert (value, {settings["optim.lr"]}) == (found.value, lrs)
     assert chosen_point(study, study.path.parent)[0] == settings
@@ -120,13 +121,13 @@ def test_a_point_whose_other_seeds_are_lost_is_not_selected(
 def test_the_test_numbers_of_the_selected_point_are_reported(make_study: MakeStudy) -> None:
     study = make_study(make_space(seeds=SEEDS))
     fill(study, {0.1: [0.90, 0.91, 0.92], 0.2: [0.95, "failed", "failed"]})
-    selected = read_past(study, study.space()).results.ranking().selected
+    selected = Results.of(study.space(), study.state()).ranking().selected
     assert selected is not None
     journal = Journal(study.journal_path)
     for i, trial in enumerate(selected.trials):
-        journal.append({"kind": "tested", "trial": trial, "test_loss": 0.5,
+        write(journal, {"kind": "tested", "trial": trial, "test_loss": 0.5,
                         "test_accuracy": 0.8 + i / 100})  # fmt: skip
-    journal.append({"kind": "finished"})
+    write(journal, {"kind": "finished"})
     journal.close()
     summary = build_report(study.path)
     assert summary.selected is not None
@@ -146,7 +147,7 @@ def test_the_tested_trials_are_those_that_are_reported(
     study = make_study(space, noise=0.05, diverges_above=0.05)
     assert run_stubs(space, study).finished
     check_one(study)
-    tested = [event for event in study.events() if event["kind"] == "tested"]
+    tested = [event for event in recorded(study) if event["kind"] == "tested"]
     summary = build_report(study.path)
     assert summary.selected is not None
     assert {event["trial"] for event in tested} == set(summary.selected.trials)

@@ -11,6 +11,8 @@ from search.study.folder import Journal, StudyDir
 from search.verbs.overview import study_lines
 from spaces.load import load_space
 from tcpa_core.errors import StudyError
+from tcpa_core.record.events import encode_line
+from tests.journals import write
 from tests.search.conftest import make_space
 
 DONE = {"kind": "completed", "status": "completed"}
@@ -23,7 +25,7 @@ def make(root: Path, name: str, *events: dict[str, Any], **changes: Any) -> Stud
     study = StudyDir.create(root, name, make_space(**changes), {}, "")
     if events:
         journal = Journal(study.journal_path)
-        journal.append(*events)
+        write(journal, *events)
         journal.close()
     return study
 
@@ -74,8 +76,10 @@ def test_a_damaged_study_has_a_line_that_says_so_and_hides_no_other(tmp_path: Pa
     make(tmp_path, "whole")
     damaged = {
         "torn": lambda s: s.journal_path.write_bytes(b"no line of a journal\nanother\n"),
-        "strange": lambda s: Journal(s.journal_path).append({"kind": "completed", "trial": "9"}),
-        "fields": lambda s: Journal(s.journal_path).append({"kind": "planned"}),
+        "strange": lambda s: s.journal_path.write_bytes(
+            encode_line({"kind": "completed", "trial": "9"})
+        ),
+        "fields": lambda s: s.journal_path.write_bytes(encode_line({"kind": "planned", "t": 0.0})),
         "yaml": lambda s: (s.path / "study.yaml").write_text("[1, 2"),
         "other": lambda s: (s.path / "study.yaml").write_text("{schema: 1, kind: search}"),
         "without": lambda s: (s.journal_path.touch(), (s.path / "study.yaml").unlink()),

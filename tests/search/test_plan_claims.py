@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ from safetensors.torch import save_file
 
 from search.planning.plan import Plan, plan_space, show_plan
 from search.planning.requested_space import requested_space
-from search.proposals.sampled import Planned
+from search.proposals.planner import Planner
+from search.proposals.sampled import Proposal
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
+from tcpa_core.record.events import Planned, event_of
 
 SPACE = """
 name: claims
@@ -63,10 +66,15 @@ def test_deviations_are_told_before_anything_runs(tmp_path: Path) -> None:
 
 def test_the_journal_keeps_the_deviation_of_each_trial() -> None:
     config = TrialConfig.from_flat({"protocol": "ssf", "methods": ["ssf"], "train.epochs": 7})
-    planned = Planned("00000", config, "sampler", "digest", "point")
-    event = planned.event()
+    source: Any = SimpleNamespace(
+        propose=lambda attempt: Proposal(config, "sampler", [], {}), take=lambda *_: None
+    )
+    planned = Planner(source, {"data": "d", "weights": "w"}, None).new()
+    assert isinstance(planned, Planned)
+    event = planned.as_dict()
     assert event["deviation"] == ["train.epochs=7 (ssf: 100)"]
-    assert Planned.from_event(event).config == config
+    again = event_of(event)
+    assert isinstance(again, Planned) and again.config == config
 
 
 def test_a_map_needs_the_hubs_classifier(tmp_path: Path) -> None:

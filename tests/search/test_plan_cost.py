@@ -11,6 +11,7 @@ from search.study.folder import Journal, StudyDir
 from spaces.space import Space
 from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.training.estimate import epoch_seconds
+from tests.journals import write
 from tests.search.conftest import make_space
 
 MakeStudy = Callable[..., StudyDir]
@@ -32,7 +33,7 @@ def record(study: StudyDir, *trials: list[dict[str, Any]]) -> None:
     journal = Journal(study.journal_path)
     for trial in trials:
         for event in trial:
-            journal.append(event)
+            write(journal, event)
     journal.close()
 
 

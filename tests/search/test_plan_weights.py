@@ -17,6 +17,7 @@ from tcpa_core.errors import ConfigError
 from tcpa_core.training.commands import Submit
 from tcpa_core.training.run_trial import run_trial
 from tcpa_core.training.worker import Worker
+from tests.journals import event
 from tests.tcpa_core.test_weights import state_of
 
 SPACE = (
@@ -92,7 +93,7 @@ def test_a_worker_says_what_it_does_to_images(tmp_path: Path) -> None:
     (started,) = worker.work()
     assert started["kind"] == "started"
     assert started["preprocessing"]["mean"] == IMAGENET
-    tags = _tags([{**started, "t": 1.0}])
+    tags = _tags([event({**started, "t": 1.0})])
     assert '"mean": [0.485, 0.456, 0.406]' in tags["tcpa.preprocessing"]
 
 

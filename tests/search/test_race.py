@@ -12,6 +12,8 @@ from search.proposals.sampled import LATER, Planned, Proposal
 from search.study.folder import StudyDir
 from spaces.space import Space
 from spaces.verdict import FIRST_SEEDS
+from tests.journals import planned as planned_trial
+from tests.journals import recorded
 from tests.search.conftest import make_space, run_stubs
 
 MakeStudy = Callable[..., StudyDir]
@@ -44,7 +46,7 @@ def drive(race: Race, value: Callable[[str, int], float | None], limit: int = 10
 
 
 def planned_of(proposal: Proposal) -> Planned:
-    return Planned("00000", proposal.config, "design", "d", "p", proposal.cells)
+    return planned_trial("00000", proposal.config, "design", "d", "p", proposal.cells)
 
 
 def test_a_clear_loser_gets_no_further_seed() -> None:
@@ -93,7 +95,7 @@ def test_differences_that_are_all_equal_decide_nothing() -> None:
 def test_a_race_over_workers_and_its_resume(local_ray: None, make_study: MakeStudy) -> None:
     study = make_study(race_space(), noise=0.01)
     assert run_stubs(study.space(), study).finished
-    events = list(study.events())
+    events = recorded(study)
     planned = [(e["labels"]["cells"][0]["level"], e["seed"]) for e in events
                if e["kind"] == "planned"]  # fmt: skip
     asked = Counter(row for row, _ in planned)
@@ -107,6 +109,6 @@ def test_a_race_over_workers_and_its_resume(local_ray: None, make_study: MakeStu
     lines = study.journal_path.read_bytes().splitlines(keepends=True)
     cut.journal_path.write_bytes(b"".join(lines[: kept + 1]))
     assert run_stubs(cut.space(), cut).finished
-    again = [(e["labels"]["cells"][0]["level"], e["seed"]) for e in cut.events()
+    again = [(e["labels"]["cells"][0]["level"], e["seed"]) for e in recorded(cut)
              if e["kind"] == "planned"]  # fmt: skip
     assert sorted(again) == sorted(planned)

@@ -7,7 +7,8 @@ a study that was cut can be compared with that of one that was not, event by eve
 import hashlib
 import importlib.util
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,11 +19,14 @@ from optuna.trial import FixedTrial, TrialState
 from search.proposals.equal_budgets import Balanced
 from search.proposals.planner import Planner
 from search.proposals.race import Race
-from search.proposals.sampled import Design, Planned, Sampled, Source
-from search.study.state import Past, Spent, read_past
+from search.proposals.sampled import Design, Sampled, Source
 from search.tune.early_stopping import Schedule
 from search.tune.trial_handle import LAST
 from spaces.space import Space
+from tcpa_core.record.events import Finished, Planned, StudyBegun
+from tcpa_core.record.state import Spent, StudyState
+from tests.journals import event
+from tests.journals import planned as planned_trial
 from tests.search.conftest import make_space
 
 Event = dict[str, Any]
@@ -54,25 +58,22 @@ class Life:
     def __init__(self, space: Space, folder: Path, journal: Sequence[Event] = ()) -> None:
         self.space = space
         self.journal = list(journal)
-        self.past = read_past(self, space)  # type: ignore[arg-type]
+        self.past = state_of(self.journal, space)
         self.schedule = Schedule(space)
         self.asha: Any = self.schedule.scheduler(self.past)
         self.source = make_source(space, folder)
         self.planner = Planner(self.source, IDS, space.budget.trials)
-        self.planner.replay(self.past.trials())
+        self.planner.replay(self.past.outcomes())
         self.is_exhausted = False
         self.running: dict[str, Planned] = {}
         self.values: dict[str, list[float]] = {}
-        open_trials = [p for t, p in self.past.planned.items() if t not in self.past.outcomes]
+        open_trials = [one.planned for one in self.past.unfinished().values()]
         for planned in open_trials:
             self.running[planned.trial] = planned
             self.values[planned.trial] = []
         for planned in open_trials:  # as the dispatcher tells them: decision by decision
-            for epoch in range(1, self.past.epochs.get(planned.trial, 0) + 1):
+            for epoch in range(1, self.past.trials[planned.trial].epoch + 1):
                 self.report(planned, epoch)
-
-    def events(self) -> Iterator[Event]:
-        yield from self.journal
 
     def live(self) -> list[Event]:
         """Go on to the end; the whole journal."""
@@ -87,7 +88,7 @@ class Life:
         if not places or (may_start and chance(number, "start") < 0.5):
             new = self.planner.new()
             if isinstance(new, Planned):
-                self.write(new.event())
+                self.write(new.as_dict())
                 self.running[new.trial], self.values[new.trial] = new, []
                 return
             self.is_exhausted = new is None
@@ -315,8 +316,10 @@ def test_rungs_hold_the_values_of_their_epochs(epochs: int, grace: int, factor: 
     space = make_space(base={"train.epochs": epochs}, scheduler=scheduler)
     config = space.config({"optim.lr": 0.01, "optim.weight_decay": 0.0}, 0)
     reports = {epoch: epoch / 1000 for epoch in range(1, epochs + 1)}
-    past = Past(planned={"00000": Planned("00000", config, "sampler", "d", "p")},
-                values={"00000": dict(reports)})  # fmt: skip
+    past = StudyState(METRIC)
+    past.take(planned_trial("00000", config, "sampler", "d", "p"))
+    for epoch, value in reports.items():
+        past.take(event({"kind": "epoch", "trial": "00000", "epoch": epoch, METRIC: value}))
     rungs = Schedule(space).scheduler(past)._brackets[0]._rungs
     assert {rung: dict(values) for rung, values in rungs} == {
         rung: {"00000": rung / 1000} for rung, _ in rungs
@@ -328,19 +331,19 @@ def test_the_longest_trial_may_be_one_without_the_axis() -> None:
     axes = {"methods": {"choice": [["linear"], ["vpt"]]}, "optim.lr": {"float": [0.001, 0.1]},
             "train.epochs": {"int": [2, 6], "when": {"methods": "vpt"}}}  # fmt: skip
     space = make_space(base={}, axes=axes, scheduler=ASHA)
-    asha: Any = Schedule(space).scheduler(read_past(journal_of([]), space))
+    asha: Any = Schedule(space).scheduler(StudyState(METRIC))
     assert asha._max_t == 20
 
 
-def journal_of(events: Sequence[Event]) -> Any:
-    return SimpleNamespace(events=lambda: iter(events))
+def state_of(journal: Sequence[Event], space: Space) -> StudyState:
+    return StudyState.of(map(event, journal), space.objective[0].metric)
 
 
 def test_time_counts_once_whoever_looks_at_it() -> None:
     """A driver's start counts for no budget, and its GPUs are those that it had."""
     events: list[Event] = [
         {"kind": "study", "t": 100.0},
-        {"kind": "planned", "t": 112.0, "began": 110.0, "gpus": 2.0},
+        {"kind": "planned", "trial": "00000", "t": 112.0, "began": 110.0, "gpus": 2.0},
         {"kind": "notice", "t": 114.0, "gpus": 4.0},
         {"kind": "stopped", "t": 120.0},
         {"kind": "extended", "t": 500.0},
@@ -351,21 +354,21 @@ def test_time_counts_once_whoever_looks_at_it() -> None:
     hours = {4: (10, 4 * 2 + 6 * 4), 6: (10, 32), 8: (16, 32 + 6)}
     for cut, (wall, gpu) in hours.items():
         spent = Spent()
-        for event in events[:cut]:
-            spent.take(event)
+        for one in events[:cut]:
+            spent.take(event(one))
         assert spent.hours() * 3600 == pytest.approx(wall)
         assert spent.gpu_hours(otherwise=9.0) * 3600 == pytest.approx(gpu)
     running = Spent()
-    for event in events[:3]:
-        running.take(event)
+    for one in events[:3]:
+        running.take(event(one))
     assert running.hours(now=118.0) * 3600 == pytest.approx(8)
     assert running.gpu_hours(9.0, now=118.0) * 3600 == pytest.approx(4 * 2 + 4 * 4)
 
 
 def test_time_of_a_journal_that_names_no_gpus() -> None:
     spent = Spent()
-    for event in ({"kind": "study", "t": 0.0}, {"kind": "finished", "t": 3600.0}):
-        spent.take(event)
+    spent.take(StudyBegun(name="s", t=0.0))
+    spent.take(Finished(t=3600.0))
     assert spent.hours() == 1.0
     assert spent.gpu_hours(otherwise=4.0) == 4.0
     assert spent.gpu_hours(otherwise=0.0) == 1.0
@@ -374,16 +377,18 @@ def test_time_of_a_journal_that_names_no_gpus() -> None:
 def test_a_stopped_trial_is_told_as_it_stood() -> None:
     """Its record has the best epoch; the sampler was told the one at which it was stopped."""
     space = sampled_space("tpe", seeds=[0])
-    planned = Planned("00000", space.config(space.complete(FIRST), 0), "sampler", "d", "p", [], {})
+    planned = planned_trial(
+        "00000", space.config(space.complete(FIRST), 0), "sampler", "d", "p", [], {}
+    )
     events: list[Event] = [
         {"kind": "study", "t": 0.0},
-        {"t": 1.0, **planned.event()},
+        {"t": 1.0, **planned.as_dict()},
         *({"kind": "epoch", "t": 2.0, "trial": "00000", "epoch": e, METRIC: v}
           for e, v in ((1, 0.8), (2, 0.3))),
         {"kind": "pruned", "t": 3.0, "trial": "00000", "status": "pruned", "num_epochs": 2,
          METRIC: 0.8},
     ]  # fmt: skip
-    ((_, outcome),) = read_past(journal_of(events), space).trials()
+    ((_, outcome),) = state_of(events, space).outcomes()
     assert outcome is not None
     assert (outcome["num_epochs"], outcome[METRIC]) == (2, 0.3)
 
@@ -395,7 +400,7 @@ def test_a_journal_without_the_order_of_steps_is_read() -> None:
     planned: list[Planned] = []
     planner = Planner(Sampled(space, "s"), IDS, 9)
     while isinstance(new := planner.new(), Planned):
-        planned.append(Planned.from_event({k: v for k, v in new.event().items() if k != "before"}))
+        planned.append(replace(new, before=None))
         planner.tell(new, {"status": "completed", METRIC: 0.5})
     source = Sampled(space, "s")
     source.replay([(p, {"status": "completed", METRIC: 0.5}) for p in planned])
@@ -409,7 +414,7 @@ def test_a_draw_that_an_older_version_read_otherwise_is_told_as_what_was_run() -
     config = space.config(space.complete(FIRST), 0)
     draw = {**space.params(space.complete(FIRST)), "tcpa.top_k_image/tcpa.num_image_prompts": 0.99}
     source = Sampled(space, "s")
-    source.replay([(Planned("00000", config, "sampler", "d", "p", [], draw), None)])
+    source.replay([(planned_trial("00000", config, "sampler", "d", "p", [], draw), None)])
     ((point, seed, _, trial),) = source._pending
     assert space.config(point, 0) == config and seed == 1
     assert space.suggest(FixedTrial(trial.params))["tcpa.top_k_image"] == 3
@@ -423,7 +428,7 @@ def test_trials_of_another_version_are_neither_run_again_nor_renamed() -> None:
     past: list[tuple[Planned, Any]] = []
     for planned in old:
         assert isinstance(planned, Planned)
-        planned.digest, planned.point = "old" + planned.digest, "old" + planned.point
+        planned = replace(planned, digest="old" + planned.digest, point="old" + planned.point)
         past.append((planned, {"status": "completed", METRIC: 0.5}))
     again = Planner(Design(space), IDS, None)
     again.replay(past)

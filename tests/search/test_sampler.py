@@ -13,10 +13,11 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from search.proposals.dashboard_copy import OptunaLog
-from search.proposals.sampled import Design, Planned, Sampled, make_sampler
+from search.proposals.sampled import Design, Sampled, make_sampler
 from search.tune.searcher import StudySearcher
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
+from tcpa_core.record.events import Planned, event_of
 from tests.search.conftest import SPACE, make_space
 
 TINY = {"optim.lr": {"choice": [0.001, 0.01, 0.1]}, "optim.warmup_fraction": {"choice": [0.0, 0.1]}}
@@ -72,6 +73,12 @@ class Driver:
         self.searcher.close()
         assert isinstance(self.source, Sampled)
         return self.source._study.trials
+
+
+def read_again(planned: Planned) -> Planned:
+    again = event_of(planned.as_dict())
+    assert isinstance(again, Planned)
+    return again
 
 
 def test_budget_ends_the_search_with_as_many_different_trials(tmp_path: Path) -> None:
@@ -246,7 +253,7 @@ def test_resumed_search_finishes_first_and_repeats_nothing(tmp_path: Path) -> No
     points = [{"optim.lr": 0.02}, {"optim.lr": 0.03}]
     space = make_space(sampler={"name": "tpe"}, first_points=points)
     past = run_some(Driver(space, tmp_path), 4)
-    past = [(Planned.from_event(planned.event()), outcome) for planned, outcome in past]
+    past = [(read_again(planned), outcome) for planned, outcome in past]
     resumed = Driver(space, tmp_path, past=past)
     unfinished = resumed.next()
     assert unfinished is not None and unfinished.trial == "00004"

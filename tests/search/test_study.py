@@ -10,7 +10,7 @@ import pytest
 
 from search.study.folder import Journal, StudyDir
 from tcpa_core.errors import RecordError, StudyError
-from tcpa_core.record.events import read_journal
+from tests.journals import recorded, write
 from tests.search.conftest import make_space
 
 PRINTS = {"data": "d", "weights": "w"}
@@ -23,12 +23,12 @@ def event(number: int) -> dict[str, object]:
 def test_journal_numbers_events_and_goes_on_after_reopening(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     journal = Journal(path)
-    journal.append(event(1), event(2))
+    write(journal, event(1), event(2))
     journal.close()
     journal = Journal(path)
-    journal.append(event(3))
+    write(journal, event(3))
     journal.close()
-    events = list(read_journal(path))
+    events = recorded(path)
     assert [e["n"] for e in events] == [0, 1, 2]
     assert [e["epoch"] for e in events] == [1, 2, 3]
     assert all(e["t"] > 1e9 for e in events)
@@ -38,21 +38,21 @@ def test_journal_numbers_events_and_goes_on_after_reopening(tmp_path: Path) -> N
 def test_journal_cuts_a_torn_tail_and_says_so(tmp_path: Path, tail: bytes) -> None:
     path = tmp_path / "journal.jsonl"
     journal = Journal(path)
-    journal.append(event(1))
+    write(journal, event(1))
     journal.close()
     whole = path.read_bytes()
     path.write_bytes(whole + tail)
     journal = Journal(path)
     assert journal.dropped_bytes == len(tail)
-    journal.append(event(2))
+    write(journal, event(2))
     journal.close()
-    assert [e["epoch"] for e in read_journal(path)] == [1, 2]
+    assert [e["epoch"] for e in recorded(path)] == [1, 2]
 
 
 def test_journal_with_a_damaged_middle_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     journal = Journal(path)
-    journal.append(event(1), event(2), event(3))
+    write(journal, event(1), event(2), event(3))
     journal.close()
     before = path.read_bytes()
     path.write_bytes(before.replace(b'"epoch":2', b'"epoch":9'))
@@ -65,7 +65,7 @@ def test_full_disk_leaves_the_journal_whole(
 ) -> None:
     path = tmp_path / "journal.jsonl"
     journal = Journal(path)
-    journal.append(event(1))
+    write(journal, event(1))
     whole = path.read_bytes()
 
     def full(_: int) -> None:
@@ -74,11 +74,11 @@ def test_full_disk_leaves_the_journal_whole(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(StudyError, match="No space left on device"):
-            journal.append(event(2))
+            write(journal, event(2))
     assert path.read_bytes() == whole
-    journal.append(event(3))
+    write(journal, event(3))
     journal.close()
-    assert [(e["n"], e["epoch"]) for e in read_journal(path)] == [(0, 1), (1, 3)]
+    assert [(e["n"], e["epoch"]) for e in recorded(path)] == [(0, 1), (1, 3)]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "A", "../x", "a" * 65, "ü", "a/b", "."])

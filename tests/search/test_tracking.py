@@ -15,6 +15,7 @@ from search.tracking.mirror import Mirror, check_tracker, sync
 from search.tracking.secrets import without_secrets
 from tcpa_core.errors import StudyError
 from tcpa_core.record.events import read_journal
+from tests.journals import event as made
 
 pytestmark = pytest.mark.integration
 
@@ -86,7 +87,7 @@ def record(study: Path, lines: list[dict[str, Any]], mirror: Mirror | None = Non
     """Write events as a driver does."""
     journal = Journal(study / "journal.jsonl")
     for line in lines:
-        for event in journal.append(line):
+        for event in journal.append(made(line)):
             if mirror is not None:
                 mirror.put(event)
     journal.close()

@@ -10,6 +10,7 @@ from search.verbs.confirm import chosen_point, confirmation, confirmed_name
 from spaces.load import load_space
 from spaces.space import Space
 from tcpa_core.errors import StudyError
+from tests.journals import write
 
 
 def fill(root: Path, name: str, space: Space, values: dict[float, list[float]], *,
@@ -21,7 +22,7 @@ def fill(root: Path, name: str, space: Space, values: dict[float, list[float]], 
         for seed, value in enumerate(found, start=first):
             trial = f"{number:05d}"
             params: dict[str, Any] = {"methods": ["linear"], "optim.lr": lr, "seed": seed}
-            journal.append(
+            write(journal, 
                 {"kind": "planned", "trial": trial, "params": params, "digest": f"{lr}{seed}",
                  "point": str(lr), "seed": seed, "labels": {"cells": []}, "origin": "sampler",
                  "draw": {}},
@@ -29,7 +30,7 @@ def fill(root: Path, name: str, space: Space, values: dict[float, list[float]], 
             )  # fmt: skip
             number += 1
     if ended:
-        journal.append({"kind": "finished"})
+        write(journal, {"kind": "finished"})
     journal.close()
     return study
 
@@ -45,7 +46,7 @@ def test_the_selected_point_until_another_is_confirmed(tmp_path: Path) -> None:
     running = fill(tmp_path, confirmed_name("s"), space, raced, ended=False, first=1)
     assert chosen_point(study, tmp_path)[1] == "selected by s", "the race is still open"
     journal = Journal(running.journal_path)
-    journal.append({"kind": "finished"})
+    write(journal, {"kind": "finished"})
     journal.close()
     chosen, how = chosen_point(study, tmp_path)
     assert (chosen["optim.lr"], how) == (0.3, "confirmed by s_confirm")

@@ -11,6 +11,9 @@ import pytest
 
 from spaces.sections import Objective
 from spaces.selection import Ranking, Replicate, Results, rank
+from tcpa_core.record.events import Event, StudyBegun
+from tcpa_core.record.state import StudyState
+from tests.journals import event as made
 
 ROOT = Path(__file__).parents[2]
 UP, DOWN = Objective(metric="val_accuracy"), Objective(metric="val_loss")
@@ -112,22 +115,23 @@ def test_any_order_of_arrival_gives_the_same_ranking(objective: Objective) -> No
                 assert not objective.better(following.value, one.value)
 
 
-def event(kind: str, trial: str, **fields: Any) -> dict[str, Any]:
-    return {"kind": kind, "trial": trial, **fields}
+def event(kind: str, trial: str, **fields: Any) -> Event:
+    return made({"kind": kind, "trial": trial, **fields})
 
 
 def test_results_follow_the_journal() -> None:
-    results = Results(UP)
-    results.take({"kind": "study", "name": "s"})
+    state = StudyState()
+    results = Results(state, UP)
+    state.take(StudyBegun(name="s"))
     for trial, point in (("0", "a"), ("1", "b"), ("2", "c")):
-        results.take(event("planned", trial, point=point, params={"seed": 0}))
+        state.take(event("planned", trial, point=point, params={"seed": 0}))
     assert results.ranking() == Ranking()
-    results.take(event("completed", "0", status="completed", val_accuracy=0.5))
-    results.take(event("pruned", "1", status="pruned", val_accuracy=0.9))
+    state.take(event("completed", "0", status="completed", val_accuracy=0.5))
+    state.take(event("pruned", "1", status="pruned", val_accuracy=0.9))
     assert first(results.ranking()) == ("a", 0.5, 1)
-    results.take(event("completed", "2", status="completed", val_accuracy=0.6))
+    state.take(event("completed", "2", status="completed", val_accuracy=0.6))
     assert first(results.ranking()) == ("c", 0.6, 1)
-    results.take(event("started", "2"))
+    state.take(event("started", "2"))
     assert first(results.ranking()) == ("a", 0.5, 1), "trained again: its old result is void"
     assert list(results.best_of(str.upper)) == ["A"]
 

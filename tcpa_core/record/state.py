@@ -1,0 +1,241 @@
+"""A study up to now: the one fold over the events of a journal.
+
+Status, the live view, resuming, confirmations, costs, MLflow and reports all read a `StudyState`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from tcpa_core.errors import RecordError
+from tcpa_core.record.events import (
+    Ended,
+    Epoch,
+    Event,
+    Extended,
+    Finished,
+    Planned,
+    Resumed,
+    Started,
+    Stopped,
+    StudyBegun,
+    Tested,
+    TrialEvent,
+)
+from tcpa_core.record.values import TrialResult
+
+Progress = Literal["planned", "running", "completed", "pruned", "failed"]
+
+_PHASES: Mapping[type[Event], str] = {
+    StudyBegun: "interrupted",  # unless a driver ends it in order
+    Resumed: "interrupted",
+    Finished: "finished",
+    Stopped: "stopped",
+    Extended: "extended",
+}
+_BETWEEN_DRIVERS = (StudyBegun, Resumed, Extended)
+"""Events before which no driver ran."""
+
+
+@dataclass(slots=True)
+class Spent:
+    """The time that drivers have run, by the journal's clock; also of the one that runs."""
+
+    seconds: dict[float | None, float] = field(default_factory=dict)
+    """By the number of GPUs of the cluster; None: not recorded."""
+    gpus: float | None = None
+    since: float | None = None
+    """Time of the last event; None: there was none."""
+
+    def take(self, event: Event) -> None:
+        """Count the time up to an event, if a driver ran then."""
+        if event.began is not None:
+            self.begin(event.began, event.gpus)
+        if not isinstance(event, _BETWEEN_DRIVERS):
+            self.seconds = self._until(event.t)
+        self.since = event.t
+        if isinstance(event, _BETWEEN_DRIVERS):
+            self.gpus = None
+        self.gpus = self.gpus if event.gpus is None else event.gpus
+
+    def begin(self, began: float, gpus: float | None) -> None:
+        """From now on a driver's time counts; its start did not."""
+        self.since, self.gpus = began, gpus
+
+    def hours(self, now: float | None = None) -> float:
+        """Wall time up to the last event, or up to a time at which the last driver still runs."""
+        return sum(self._until(now).values()) / 3600
+
+    def gpu_hours(self, otherwise: float, now: float | None = None) -> float:
+        """The same times GPUs; without one, the machine counts as one.
+
+        Args:
+            otherwise: GPUs where they were not recorded.
+        """
+        by_gpus = self._until(now).items()
+        hours = (s / 3600 * ((otherwise if gpus is None else gpus) or 1) for gpus, s in by_gpus)
+        return sum(hours)
+
+    def _until(self, now: float | None) -> dict[float | None, float]:
+        if now is None or self.since is None:
+            return self.seconds
+        more = max(0.0, now - self.since)  # a clock that is set back takes nothing away
+        return {**self.seconds, self.gpus: self.seconds.get(self.gpus, 0.0) + more}
+
+
+@dataclass(slots=True)
+class TrialState:
+    """One trial."""
+
+    planned: Planned
+    status: Progress = "planned"
+    epoch: int = 0
+    """The last one recorded."""
+    values: dict[int, float | None] = field(default_factory=dict)
+    """What the study looks at (`StudyState.metric`) by epoch, as first recorded."""
+    started: Started | None = None
+    """Its last start."""
+    ended: Ended | None = None
+    """None: not yet, or started again since."""
+    tested: Tested | None = None
+
+    @property
+    def result(self) -> TrialResult | None:
+        """Its outcome; None: it has not ended."""
+        return None if self.ended is None else self.ended.result
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Of its selected epoch; None: the test split was not read for it."""
+        if self.tested is not None:
+            return self.tested.test_accuracy
+        return None if self.result is None else self.result.test_accuracy
+
+    def value(self, metric: str) -> float | None:
+        """A number of its outcome that counts: None unless it has completed."""
+        result = self.result
+        if result is None or result.status != "completed":
+            return None
+        found: float | None = getattr(result, metric, None)
+        return found
+
+
+class StudyState:
+    """What the events so far say of a study.
+
+    Args:
+        metric: Which value of each epoch is kept; None: none is.
+    """
+
+    def __init__(self, metric: str | None = None) -> None:
+        self.metric = metric
+        self.trials: dict[str, TrialState] = {}
+        """By name, in the order planned."""
+        self.spent = Spent()
+        self.last: Event | None = None
+        """The last event; None: no driver has begun yet."""
+        self.phase = "planned"
+        """Where the study stands when no driver runs it: "planned", "interrupted", "stopped",
+        "extended" or "finished"."""
+        self.num_changes = 0
+        """Times that the result of a trial has changed."""
+        self._reported: list[str] = []
+        """The trial of each kept value, in the order of the reports."""
+
+    @classmethod
+    def of(cls, events: Iterable[Event], metric: str | None = None) -> Self:
+        """The state after some events.
+
+        Raises:
+            RecordError: They tell of a trial that was never planned, or are damaged.
+        """
+        state = cls(metric)
+        for event in events:
+            state.take(event)
+        return state
+
+    def take(self, event: Event) -> None:
+        """Learn from the next event.
+
+        Raises:
+            RecordError: It tells of a trial that was never planned.
+        """
+        if isinstance(event, TrialEvent):
+            self._take(event)
+        self.phase = _PHASES.get(type(event), self.phase)
+        self.spent.take(event)
+        self.last = event
+
+    def _take(self, event: TrialEvent) -> None:
+        if isinstance(event, Planned):  # planned again after a resume: it keeps what it has
+            self.trials.setdefault(event.trial, TrialState(event))
+            self.num_changes += 1
+            return
+        trial = self.trials.get(event.trial)
+        if trial is None:
+            raise RecordError(
+                f"the {event.kind!r} event is of trial {event.trial!r}, which was never planned; "
+                "the journal lacks a line."
+            )
+        match event:
+            case Started():  # again, perhaps: its old result is void
+                trial.started, trial.ended, trial.status = event, None, "running"
+                self.num_changes += 1
+            case Epoch():
+                self._keep_value(trial, event)
+            case Ended():
+                trial.ended, trial.status = event, event.result.status
+                self.num_changes += 1
+            case Tested():
+                trial.tested = event
+
+    def _keep_value(self, trial: TrialState, event: Epoch) -> None:
+        epoch = trial.epoch = event.report.epoch
+        if trial.status == "planned":  # the line of its start is lost
+            trial.status = "running"
+        if epoch not in trial.values and hasattr(event.report, self.metric or ""):
+            trial.values[epoch] = getattr(event.report, self.metric or "")
+            self._reported.append(event.trial)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no driver has begun yet."""
+        return self.last is None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to run."""
+        return isinstance(self.last, Finished)
+
+    def counts(self) -> dict[str, int]:
+        """Trials by final status."""
+        ended = (trial.result for trial in self.trials.values())
+        return dict(Counter(result.status for result in ended if result is not None))
+
+    def unfinished(self) -> dict[str, TrialState]:
+        """Trials that have not ended, by name."""
+        return {name: trial for name, trial in self.trials.items() if trial.ended is None}
+
+    def reports(self) -> Iterator[tuple[str, int, float | None]]:
+        """Trial, epoch and value of every kept value, in the order of the reports."""
+        left = {name: iter(trial.values.items()) for name, trial in self.trials.items()}
+        for name in self._reported:
+            yield name, *next(left[name])
+
+    def outcomes(self) -> list[tuple[Planned, Mapping[str, Any] | None]]:
+        """What was planned, with the outcomes that the sampler was told; None: has not ended.
+
+        A trial that was stopped early is told as it stood then, as ASHA saw it, while its record
+        gives its best epoch.
+        """
+        return [(trial.planned, self._told(trial)) for trial in self.trials.values()]
+
+    def _told(self, trial: TrialState) -> Mapping[str, Any] | None:
+        if trial.ended is None:
+            return None
+        outcome = {"n": trial.ended.n, **trial.ended.result.as_dict()}
+        if trial.status != "pruned" or not trial.values:
+            return outcome
+        last = max(trial.values)
+        return {**outcome, "num_epochs": last, self.metric or "": trial.values[last]}
