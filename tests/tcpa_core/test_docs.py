@@ -7,10 +7,13 @@ import pytest
 
 from tcpa_core import plugins
 from tcpa_core.config import METHODS
+from tcpa_core.methods import base
+from tcpa_core.methods.base import Method
 from tests.tcpa_core import checks
 from tests.tcpa_core.tiny import trial
 
-TEXT = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "methods.md").read_text()
 PARAGRAPHS = dict(re.findall(r"^\*\*`(\w+)`\*\*: (.*?)(?:\n\n|\Z)", TEXT, re.S | re.M))
 COUNTS = {
     "vpt": trial(["vpt"]),
@@ -31,6 +34,21 @@ COUNTS = {
     "mlp": trial(["mlp"]),
     "sidetune": trial(["sidetune"]),
 }
+
+
+def test_new_method_names_every_hook() -> None:
+    text = (DOCS / "new_method.md").read_text()
+    named = set(re.findall(r"`(\w+)`", text))
+    hooks = {name for name in vars(Method) if not name.startswith("_")}
+    assert len(hooks) > 25 and hooks <= named
+
+
+def test_new_method_names_only_what_authors_can_import() -> None:
+    text = (DOCS / "new_method.md").read_text()
+    assert set(re.findall(r"\bbase\.(\w+)", text)) - {"py"} <= set(base.__all__)
+    helpers = re.search(r"initialisers\s+\((.*?)\), `(\w+)`.*?`(\w+)` and `(\w+)`", text, re.S)
+    assert helpers is not None
+    assert set(re.findall(r"\w+", helpers[1])) | set(helpers.groups()[1:]) <= set(base.__all__)
 
 
 def test_every_method_has_a_paragraph() -> None:
