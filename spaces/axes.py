@@ -128,7 +128,7 @@ class FloatAxis(_Number):
             last = self.low + self.step * math.floor(steps)
             raise Refused(
                 f"steps of {self.step} from {self.low} do not end at {self.high}",
-                remedy=f"use high {last:.6g}",
+                ending=f"; use high {last:.6g}.",
             )
         return self
 
@@ -194,7 +194,7 @@ class IntAxis(_Number):
         if last != high:
             raise Refused(
                 f"steps of {self.step} from {low} do not end at {high}",
-                remedy=f"use [{low}, {last}] or [{low}, {last + self.step}]",
+                ending=f"; use [{low}, {last}] or [{low}, {last + self.step}].",
             )
         return self
 

@@ -48,7 +48,7 @@ def read_axis(path: str, entry: Entry, document: Document) -> Axis:
     if kind == "choice" and isinstance(spec[kind], list):
         # Read one by one, as each may be a relative file name, or a number to be a float.
         spec[kind] = [read_setting(path, entry._replace(value=value)) for value in spec[kind]]
-    axis = build(_AXIS, spec, f"axis {path}", document, entry.keys)
+    axis = build(_AXIS, spec, f"axis {path}: ", document, entry.keys)
     if isinstance(axis, FractionAxis):
         check_value(path, 1, place)  # the only count that is known here
     elif not isinstance(axis, ChoiceAxis):

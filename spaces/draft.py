@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from spaces.ablation_section import read_ablation
 from spaces.axes import Axis, ChoiceAxis
 from spaces.axes_section import check_axes, read_axis
 from spaces.constraints import read_constraints
 from spaces.designs import Ablation
-from spaces.grammar_ablation import read_ablation
 from spaces.reader import Document
 from spaces.sections import Budget, Objective, SamplerConfig, SchedulerConfig
 from spaces.setting_values import (
@@ -145,8 +145,7 @@ def _chains(base: Flat, axes: Mapping[str, Axis], ablation: Ablation | None) -> 
     axis = axes.get("methods")
     chains = list(axis.options) if isinstance(axis, ChoiceAxis) else [base.get("methods")]
     if ablation is not None:
-        chains += [*ablation.factors.get("methods", ())]
-        chains += [row["methods"] for row in ablation.rows.values() if "methods" in row]
+        chains += ablation.levels("methods")
     return [chain or default("methods") for chain in chains]
 
 
@@ -190,7 +189,7 @@ def _follow_objective(
     path = "train.selection"
     said = {*base, *axes}
     if ablation is not None:
-        said |= {*ablation.factors}.union(*ablation.rows.values(), *ablation.datasets.values())
+        said |= ablation.paths()
     if leading.metric == "val_loss" and path not in said:
         base[path] = BY_LOSS
         places[path] = "objective val_loss"

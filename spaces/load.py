@@ -15,6 +15,7 @@ from spaces.axes import ChoiceAxis, label
 from spaces.checks import check_space
 from spaces.constraints import parse_relation
 from spaces.draft import BY_LOSS, Draft, read_draft
+from spaces.factor_designs import FractionalFactorial
 from spaces.overrides import apply_overrides
 from spaces.reader import Document, read_file
 from spaces.setting_values import Entry, default
@@ -99,9 +100,9 @@ def stored_space(data: Mapping[str, Any], source: str) -> Space:
                 base[path] = default(path)
     space = space_of({**data, "base": base}, source)
     ablation = space.ablation
-    if ablation is None or ablation.runs is None or "runs" in data["ablation"]:
-        return space
-    return space.replaced(ablation=ablation.model_copy(update={"is_older": True}))
+    if isinstance(ablation, FractionalFactorial) and "runs" not in data["ablation"]:
+        return space.replaced(ablation=ablation.as_older())
+    return space
 
 
 def per_method(space: Space) -> dict[str, Space]:

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError, ValidationIn
 
 from spaces.reader import Document, Keys
 from tcpa_core.errors import ConfigError
+from tcpa_core.validation import first_problem
 
 T = TypeVar("T")
 
@@ -17,22 +18,30 @@ class Refused(ValueError):
     Args:
         text: What is asked for, and what is there.
         keys: Of the part that is wrong, from the value on.
-        remedy: What to do about it.
+        ending: What follows the place: what to do about it.
     """
 
-    def __init__(self, text: str, *keys: str, remedy: str = "") -> None:
+    def __init__(self, text: str, *keys: str, ending: str = ".") -> None:
         super().__init__(text)
-        self.keys, self.remedy = keys, remedy
+        self.keys, self.ending = keys, ending
 
 
-def _true_or_false(value: Any, info: ValidationInfo) -> Any:
+def check_flag(name: str, value: Any) -> bool:
+    """Refuse what is neither true nor false.
+
+    Raises:
+        Refused: In these words.
+    """
     if type(value) is not bool:
-        name = str(info.field_name)
         raise Refused(f"{name} must be true or false, got {value!r}", name)
     return value
 
 
-Flag = Annotated[bool, BeforeValidator(_true_or_false)]
+def _flag(value: Any, info: ValidationInfo) -> bool:
+    return check_flag(str(info.field_name), value)
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
 
 
 def build(
@@ -43,7 +52,7 @@ def build(
     Args:
         kind: What is built.
         values: What stands in the file, single settings checked.
-        subject: What messages begin with.
+        subject: What messages begin with, such as "axis optim.lr: ".
         document: The file, for places.
         keys: Where the value stands in it.
 
@@ -53,11 +62,10 @@ def build(
     try:
         return kind.validate_python(values)
     except ValidationError as err:
-        problem = err.errors()[0]
-        cause = problem.get("ctx", {}).get("error")
+        cause = err.errors()[0].get("ctx", {}).get("error")
         if not isinstance(cause, Refused):  # a type that no class has words of its own for
-            name = ".".join(str(part) for part in problem["loc"][1:])
-            cause = Refused(f"{name}: {problem['msg']}, got {problem['input']!r}")
-        remedy = f"; {cause.remedy}" if cause.remedy else ""
+            problem = first_problem(err)
+            name = ".".join(str(part) for part in problem.where[1:])
+            cause = Refused(f"{name} {problem.rule}, got {problem.value!r}")
         place = document.place(*keys, *cause.keys)
-        raise ConfigError(f"{subject}: {cause} ({place}){remedy}.") from err
+        raise ConfigError(f"{subject}{cause} ({place}){cause.ending}") from err

@@ -185,7 +185,7 @@ class Results:
 
         In a race the rows that are left have the most seeds; how many that are, it decides.
         """
-        races = space.ablation is not None and space.ablation.race
+        races = space.ablation is not None and space.ablation.races
         return cls(state, space.objective[0], () if races else space.seeds)
 
     def replicates(self) -> list[Replicate]:

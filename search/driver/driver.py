@@ -317,7 +317,7 @@ class _Run:
         source: Source
         log = self._study.path / "optuna.log"
         if self._space.ablation:
-            source = Race(self._space) if self._space.ablation.race else Design(self._space)
+            source = Race(self._space) if self._space.ablation.races else Design(self._space)
         elif self._space.sampler.per:
             source = Balanced(self._space, log, self._study.name)
         else:

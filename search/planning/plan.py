@@ -175,7 +175,7 @@ def show_plan(plan: Plan, console: Console) -> None:
 def _rows(plan: Plan) -> list[tuple[str, str]]:
     space = plan.space
     trials = "until the budget is spent" if plan.num_trials is None else str(plan.num_trials)
-    if space.ablation and space.ablation.race:
+    if space.ablation and space.ablation.races:
         trials = f"at most {trials}: rows that are clearly worse get fewer seeds"
     design = space.ablation.design if space.ablation else f"{space.sampler.name} sampler"
     fraction, aliases = space.ablation.fraction() if space.ablation else ("", [])
@@ -243,7 +243,7 @@ def _idle(space: Space) -> list[str]:
     for factor, levels in equal_levels(space).items():
         lines.append(
             f"levels {' and '.join(levels)} of {factor} are one and the same trial"
-            f"{' at some points' if space.ablation and factor in space.ablation.factors else ''}: "
+            f"{' at some points' if space.ablation and factor in space.ablation.paths() else ''}: "
             "what differs changes nothing there."
         )
     return lines

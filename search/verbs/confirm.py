@@ -216,7 +216,7 @@ def _verdict(folder: StudyDir, values: Mapping[str, Mapping[int, float | None]])
         row: {seed: None if value is None else utility(value) for seed, value in found.items()}
         for row, found in values.items()
     }
-    races = space.ablation is not None and space.ablation.race
+    races = space.ablation is not None and space.ablation.races
     return decide(utilities, space.seeds, races=races)
 
 

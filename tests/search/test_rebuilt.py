@@ -44,7 +44,7 @@ def chance(*key: Any) -> float:
 
 def make_source(space: Space, folder: Path) -> Source:
     if space.ablation:
-        return Race(space) if space.ablation.race else Design(space)
+        return Race(space) if space.ablation.races else Design(space)
     return Balanced(space, folder / "log", "s") if space.sampler.per else Sampled(space, "s")
 
 

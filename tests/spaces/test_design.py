@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from spaces.designs import Cell, DesignPoint, two_level_runs
+from spaces.designs import Cell, DesignPoint
+from spaces.fraction import two_level_runs
 from spaces.load import load_space, space_of
 from spaces.space import Space
 from tcpa_core.errors import ConfigError

@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from spaces import reference
+from spaces.ablation_section import DESIGNS
 from spaces.axes import KINDS
 from spaces.axes_section import options_of
-from spaces.designs import DESIGNS
+from spaces.designs import KEYS
 from spaces.draft import _ABLATION, _SEARCH
-from spaces.grammar_ablation import _KEYS
 from spaces.load import space_of
 from spaces.setting_values import paths
 from tcpa_core.config import known_paths
@@ -50,7 +50,7 @@ def test_settings_are_found_by_path_section_and_pattern() -> None:
 
 @pytest.mark.parametrize(
     "key",
-    sorted({*_SEARCH, *_ABLATION, *_KEYS, *DESIGNS, *KINDS, *OPTIONS}
+    sorted({*_SEARCH, *_ABLATION, *KEYS, *DESIGNS, *KINDS, *OPTIONS}
            | STUDY),
 )  # fmt: skip
 def test_the_page_of_space_files_names_every_key(key: str) -> None:
