@@ -11,7 +11,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -20,17 +19,18 @@ from benchmarks.harness import CLOCKS, Row, as_worker, interleave, ratios, write
 from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
-from tcpa_core.record.values import EpochReport
 from tcpa_core.settings import BackboneConfig
 from tcpa_core.training.image_source import ImageSource
-from tcpa_core.training.pack import Pack, TrialData, load_trial_data
+from tcpa_core.training.member import Member
+from tcpa_core.training.pack import Pack
+from tcpa_core.training.trial_data import TrialData, load_trial_data
 
 SOLO = """
 import json, sys, torch
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.config import TrialConfig
-from tcpa_core.training.image_source import ImageSource
-from tcpa_core.training.pack import Pack, load_trial_data
+from tcpa_core.training.pack import Pack
+from tcpa_core.training.trial_data import load_trial_data
 torch.set_num_threads(int(sys.argv[2]))
 config = TrialConfig.from_flat(json.loads(sys.argv[1]))
 backbone = load_backbone(config.backbone, device=sys.argv[3])
@@ -40,7 +40,7 @@ for source in (data.train, data.val, data.test):
 pack = Pack(backbone, data)
 member = pack.new_member("solo", config)
 while not member.is_done:
-    pack.run_epoch([member])
+    (member,) = pack.run_epoch([member])
 pack.test([member])
 """
 """What a process that trains and tests one trial runs."""
@@ -92,24 +92,27 @@ def shortened(data: TrialData, train: int, val: int) -> TrialData:
     )
 
 
-def train(pack: Pack, configs: Sequence[TrialConfig], epochs: int) -> list[list[EpochReport]]:
-    """Losses of every epoch of every member, all trained side by side."""
-    members = [pack.new_member(str(i), config) for i, config in enumerate(configs)]
-    history: list[list[EpochReport]] = [[] for _ in members]
+def new_members(pack: Pack, configs: Sequence[TrialConfig]) -> list[Member]:
+    """A fresh member per configuration."""
+    return [pack.new_member(str(m), config) for m, config in enumerate(configs)]
+
+
+def train(pack: Pack, members: Sequence[Member], epochs: int) -> list[Member]:
+    """The members some epochs later, all trained side by side."""
     for _ in range(epochs):
-        for reports, outcome in zip(history, pack.run_epoch(members), strict=True):
-            assert isinstance(outcome, EpochReport), outcome
-            reports.append(outcome)
-    return history
+        outcomes = pack.run_epoch(members)
+        members = [outcome for outcome in outcomes if isinstance(outcome, Member)]
+        assert len(members) == len(outcomes), outcomes
+    return list(members)
 
 
 def difference(pack: Pack, configs: Sequence[TrialConfig], epochs: int) -> float:
     """Largest relative difference of any member's losses to its solo run."""
-    together = train(pack, configs, epochs)
+    together = train(pack, new_members(pack, configs), epochs)
     worst = 0.0
-    for config, reports in zip(configs, together, strict=True):
-        (alone,) = train(pack, [config], epochs)
-        for a, b in zip(reports, alone, strict=True):
+    for packed in together:
+        (alone,) = train(pack, new_members(pack, [packed.config]), epochs)
+        for a, b in zip(packed.reports, alone.reports, strict=True):
             for name in ("train_loss", "val_loss"):
                 x, y = getattr(a, name), getattr(b, name)
                 worst = max(worst, abs(x - y) / abs(y))
@@ -125,17 +128,20 @@ def compare(
     data = load_trial_data(biggest[0], backbone, device=options.device)
     pack = Pack(backbone, shortened(data, options.steps * batch, options.steps * batch // 4))
 
-    def epoch(size: int) -> Callable[[], Any]:
-        members = [pack.new_member(str(m), biggest[m]) for m in range(size)]
-        return lambda: pack.run_epoch(members)
+    def epoch(size: int) -> Callable[[], None]:
+        members = new_members(pack, biggest[:size])
+
+        def run() -> None:
+            members[:] = train(pack, members, 1)
+
+        return run
 
     def sequential() -> None:
-        for member in alone:
-            pack.run_epoch([member])
+        alone[:] = [train(pack, [member], 1)[0] for member in alone]
 
     rows: list[Row] = []
     for size in options.packs:
-        alone = [pack.new_member(str(m), biggest[m]) for m in range(size)]
+        alone = new_members(pack, biggest[:size])
         variants = {"warm sequential": sequential, f"pack of {size}": epoch(size)}
         times = interleave(variants, rounds=options.rounds, clock=options.clock)
         per_trial = {name: [s / size for s in seconds] for name, seconds in times.items()}
@@ -164,9 +170,9 @@ def processes(images: int, options: argparse.Namespace) -> list[Row]:
 
     def whole(configs: Sequence[TrialConfig]) -> None:
         pack = Pack(backbone, data)
-        members = [pack.new_member(str(m), config) for m, config in enumerate(configs)]
+        members = new_members(pack, configs)
         while not members[0].is_done:
-            pack.run_epoch(members)
+            members = train(pack, members, 1)
         pack.test(members)
 
     def spawn() -> None:

@@ -22,8 +22,8 @@ from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import BlockAttention, Method, Step
 from tcpa_core.model.backbone import TokenLayout
 from tcpa_core.model.single_model import SingleModel
-from tcpa_core.training.pack import load_trial_data
 from tcpa_core.training.run_trial import load_trained
+from tcpa_core.training.trial_data import load_trial_data
 
 BATCH = 16
 """Images that are looked at together; ranks are the mean over the first such batch."""

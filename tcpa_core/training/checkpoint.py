@@ -30,6 +30,8 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str
     contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     text = json.dumps({"schema": SCHEMA, **info}, allow_nan=False)
     data = save(contiguous, metadata={"tcpa": text, "crc": str(_checksum(contiguous, text))})
+    # Beside the file, since a rename is atomic within one file system only. The number of the
+    # process keeps a hung worker and the one that took its place apart.
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,6 +39,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str
             with temporary.open("wb") as file:
                 file.write(data)
                 file.flush()
+                # Else a machine that loses power may have renamed a file that is still empty.
                 os.fsync(file.fileno())
             temporary.replace(path)
         finally:
@@ -81,6 +84,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> int:
+    # safetensors checks the header's form, not the values; a flipped bit would train on in silence.
     crc = zlib.crc32(text.encode())
     for name in sorted(tensors):
         kind = f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}"

@@ -2,6 +2,7 @@
 
 # Axes: M members (1 here), B samples.
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from tcpa_core.chain import pack_key
 from tcpa_core.methods.base import Step
 from tcpa_core.model.pack_model import ModelOutput, PackModel
 from tcpa_core.streams import Stream
+from tcpa_core.training.batches import changes_images
+from tcpa_core.training.image_source import ImageSource
+from tcpa_core.training.memory import is_out_of_memory
+from tcpa_core.training.precision import autocast
 
 SAMPLES = 2
 """Images of the counted step: batch norm needs more than one."""
@@ -27,6 +33,43 @@ class TrainingCosts:
     """Kept from the forward for the backward pass; weights are not counted."""
 
 
+class CountedCosts:
+    """Costs of a training step, counted once per set of shapes.
+
+    Args:
+        train: The training split.
+    """
+
+    def __init__(self, train: ImageSource) -> None:
+        self._train = train
+        self._counted: dict[Hashable, TrainingCosts] = {}
+
+    def of(self, model: PackModel) -> TrainingCosts | None:
+        """Costs of a pack of one; None where a step of SAMPLES images does not fit into memory."""
+        try:
+            return self._count(model)
+        except Exception as err:
+            if not is_out_of_memory(err):
+                raise
+            return None
+
+    def _count(self, model: PackModel) -> TrainingCosts:
+        config = model.configs[0]
+        shapes = tuple((name, spec.shape) for name, spec in model.tensors.specs[0].items())
+        key = (*pack_key(config), shapes, tuple(config.method_settings.values()))
+        if key not in self._counted:
+            # By the settings, not by what happens to be kept: two workers with more and less
+            # memory have to report the same costs.
+            cached = model.first_block > 0 and not changes_images([config])
+            inputs = self._train.batch(torch.arange(SAMPLES), None)[None]
+            with autocast(config, inputs.device):
+                if cached:
+                    with torch.no_grad():
+                        inputs = model.forward_frozen(inputs).to(model.backbone.dtype)
+                self._counted[key] = training_costs(model, inputs, cached=cached)
+        return self._counted[key]
+
+
 def training_costs(model: PackModel, inputs: Tensor, *, cached: bool) -> TrainingCosts:
     """Count one step of a pack of one.
 
@@ -38,6 +81,7 @@ def training_costs(model: PackModel, inputs: Tensor, *, cached: bool) -> Trainin
     owned = {
         t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers(), inputs)
     }
+    # By address: a tensor saved twice, or a view of one, takes its memory once.
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:

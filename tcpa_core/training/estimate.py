@@ -6,8 +6,9 @@ import torch
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.model.load_backbone import load_backbone
-from tcpa_core.training.pack import Pack, load_trial_data
+from tcpa_core.training.pack import Pack
 from tcpa_core.training.probe import pack_size
+from tcpa_core.training.trial_data import load_trial_data
 
 VALIDATION = 1 / 3
 """Time of a forward pass beside a training step, whose backward pass takes twice as long."""
@@ -29,6 +30,7 @@ def epoch_seconds(config: TrialConfig) -> tuple[float, str]:
         OutOfMemoryError: Not even one trial fits.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    # Workers of a study have one thread each: with more, a step here would be faster than theirs.
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(1)

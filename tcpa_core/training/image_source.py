@@ -1,7 +1,6 @@
-"""Batches of normalised images, cut, mirrored and scaled on the device that trains.
+"""Batches of normalised images, cut, mirrored and scaled on the device that trains."""
 
 # Axes: n images of a batch, H = W = image size.
-"""
 
 from collections.abc import Sequence
 
@@ -64,6 +63,8 @@ class ImageSource:
         # (x / 255 - mean) / std as one product and one sum
         self._scale = (1 / (255 * std_3)).to(self.device, torch.float32)
         self._shift = (-mean_3 / std_3).to(self.device, torch.float32)
+        # Else every batch crosses the bus, while a split that took too much would leave no room to
+        # train in.
         where = self.device if _fits(store.pixels.nbytes, self.device) else torch.device("cpu")
         self._pixels = torch.from_numpy(store.pixels).to(where)
         largest = int(max(split.images.heights.max(), split.images.widths.max()))
@@ -91,6 +92,7 @@ class ImageSource:
         indices = indices.to(self._pixels.device)
         draws = None
         if generator is not None:
+            # On the generator's device and before any cut: a GPU and a CPU draw the same crops.
             draws = torch.rand(
                 3, len(indices), generator=generator, device=generator.device, dtype=torch.float64
             ).to(self._pixels.device)

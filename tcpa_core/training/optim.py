@@ -76,12 +76,14 @@ class PackOptimizer:
             for name in self._params
         }
         self._clip = torch.tensor([c.clip_norm or math.inf for c in configs], device=device)
+        self._clips = any(c.clip_norm for c in configs)
         self._name = configs[0].rule
         self._slots = {
             f"{slot}/{name}": torch.zeros_like(param, requires_grad=False)
             for slot in _SLOTS[self._name]
             for name, param in self._params.items()
         }
+        # Members at different steps may share a pack; a fresh one has the zeros from above.
         for m, saved in enumerate(moments):
             for key, value in saved.items():
                 self._region(key, m).copy_(value)
@@ -102,13 +104,15 @@ class PackOptimizer:
                 update(name, param, param.grad, lr * self._lr_scale[name])
 
     def zero_grad(self) -> None:
-        """Drop all gradients."""
+        """Drop all gradients; a tensor that the next step does not use is then not decayed."""
         for param in self._params.values():
             param.grad = None
 
     def _adamw(self, name: str, param: Tensor, grad: Tensor, lr: Tensor) -> None:
         beta1, beta2, eps = 0.9, 0.999, 1e-8
         mean, square = self._slots[f"exp_avg/{name}"], self._slots[f"exp_avg_sq/{name}"]
+        # In float64, as torch computes it with Python's numbers: in float32, 1 - 0.999^t has lost
+        # three of its seven digits in the first steps.
         done = torch.tensor(self._steps, device=param.device, dtype=torch.float64)
         correction1 = _column((1 - beta1**done).to(param.dtype), param)
         correction2 = _column((1 - beta2**done).sqrt().to(param.dtype), param)
@@ -128,10 +132,11 @@ class PackOptimizer:
 
     def _clip_gradients(self) -> None:
         """Scale each member's gradients so that their joint norm is at most its `clip_norm`."""
-        if torch.isinf(self._clip).all():
+        if not self._clips:
             return
         grads = [p.grad for p in self._params.values() if p.grad is not None]
         square = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0)
+        # 1e-6 is that of torch.nn.utils.clip_grad_norm_.
         scale = (self._clip / (square.sqrt() + 1e-6)).clamp(max=1.0)
         for grad in grads:
             grad.mul_(_column(scale, grad))

@@ -21,7 +21,8 @@ from tcpa_core.chain import pack_capacity, pack_key
 from tcpa_core.config import TrialConfig
 from tcpa_core.data._cache import cache_root
 from tcpa_core.errors import OutOfMemoryError
-from tcpa_core.training.pack import Pack, free_bytes, is_out_of_memory
+from tcpa_core.training.memory import free_bytes, held_bytes, is_out_of_memory
+from tcpa_core.training.pack import Pack
 
 WORTH = 0.05
 """Gain in speed that makes a doubling of the pack worth its memory."""
@@ -91,9 +92,22 @@ def recorded_size(
     return found if type(found.members) is int and found.members > 0 else None
 
 
+def largest_batch(pack: Pack, config: TrialConfig) -> int:
+    """Samples of the largest batch, by halves, whose training step fits; 0: not even one."""
+    size = min(config.train.batch_size, len(pack.data.train))
+    while size := size // 2:
+        try:
+            pack.trial_step([config.replace_paths({"train.batch_size": size})])()
+            return size
+        except Exception as err:
+            if not is_out_of_memory(err):
+                raise
+    return 0
+
+
 def _probe(pack: Pack, config: TrialConfig, share: float) -> PackSize:
     free = free_bytes(pack.device) * share * MEMORY_SHARE
-    start, best, size = _used_bytes(pack.device), 1, 1
+    start, best, size = held_bytes(pack.device), 1, 1
     speeds: dict[int, float] = {}
     growth = 0
     started = time.perf_counter()
@@ -112,10 +126,12 @@ def _probe(pack: Pack, config: TrialConfig, share: float) -> PackSize:
                 ) from err
             break
         speeds[size] = size * config.train.batch_size / seconds
-        growth = max(0, _used_bytes(pack.device) - start) // size
+        growth = max(0, held_bytes(pack.device) - start) // size
         if size > 1 and speeds[size] < speeds[best] * (1 + WORTH):
             break
         best = size
+        # Stop before the size that would not fit: on a GPU the attempt alone fragments memory, and
+        # on the CPU the system may kill the process for it.
         if growth * size * 2 > free:
             break
         size *= 2
@@ -129,12 +145,13 @@ def _fastest_step(pack: Pack, configs: Sequence[TrialConfig]) -> float:
         started = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - started)
-    return min(seconds[1:])
+    return min(seconds[1:])  # the first one also loads kernels and fills caches
 
 
 def _path(pack: Pack, config: TrialConfig, cache_dir: Path | None) -> Path:
     device = pack.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    # All that the figure depends on; another processor or torch gets a record of its own.
     parts = [
         SCHEMA,
         name,
@@ -148,14 +165,6 @@ def _path(pack: Pack, config: TrialConfig, cache_dir: Path | None) -> Path:
     ]
     key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     return cache_root(cache_dir) / "packs" / f"{key}.json"
-
-
-def _used_bytes(device: torch.device) -> int:
-    """Peak of the device's allocations, or what the process holds now where it is the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _remember(path: Path, found: PackSize) -> None:

@@ -13,7 +13,10 @@ from tcpa_core.model.moved_weights import backbone_of
 from tcpa_core.model.single_model import SingleModel, build_model
 from tcpa_core.record.values import EpochReport, TrialResult
 from tcpa_core.training.checkpoint import load_checkpoint
-from tcpa_core.training.pack import Diverged, Pack, load_trial_data
+from tcpa_core.training.divergence import Diverged
+from tcpa_core.training.pack import Pack
+from tcpa_core.training.saved_member import LAST, restore_member, save_member
+from tcpa_core.training.trial_data import load_trial_data
 
 
 def run_trial(
@@ -49,18 +52,20 @@ def run_trial(
     backbone = load_backbone(config.backbone, device=device, recorded=recorded)
     data = load_trial_data(config, backbone, device=device, cache_dir=cache_dir)
     pack = Pack(backbone, data)
-    if folder and (folder / "last.safetensors").exists():
-        member = pack.restore(folder, folder.name, config)
+    # Whatever was trained in that folder before is not trained again, a finished trial not at all.
+    if folder and (folder / LAST).exists():
+        member = restore_member(folder, folder.name, config)
     else:
         member = pack.new_member("solo", config)
     while not member.is_done:
         (outcome,) = pack.run_epoch([member])
         if isinstance(outcome, Diverged):
             return pack.result(member, "failed", reason=outcome.reason)
+        member = outcome
         if folder:
-            pack.save(member, folder)
+            save_member(member, folder, backbone, data.class_names)
         if on_epoch:
-            on_epoch(outcome)
+            on_epoch(member.reports[-1])
     return pack.result(member, "completed", test=pack.test([member])[0])
 
 

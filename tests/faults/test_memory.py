@@ -14,8 +14,13 @@ from tcpa_core.chain import splits_batch
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import BatchPart, Step
 from tcpa_core.streams import Stream
+from tcpa_core.training.between_epochs import BetweenEpochs
+from tcpa_core.training.by_rows import EVAL_ROWS, ByRows
 from tcpa_core.training.commands import Submit
-from tcpa_core.training.pack import EVAL_ROWS, Pack, _cross_entropy, is_out_of_memory
+from tcpa_core.training.loss import cross_entropy
+from tcpa_core.training.member import Member
+from tcpa_core.training.memory import is_out_of_memory
+from tcpa_core.training.step import TrainingStep
 from tcpa_core.training.worker import Worker
 from tests.tcpa_core.test_methods_contract import CHAINS, build, small
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone
@@ -42,9 +47,9 @@ def gradients(config: TrialConfig, cuts: list[int]) -> dict[str, torch.Tensor]:
         rows = slice(start, stop)
         at = replace(step, part=BatchPart(rows, SAMPLES)) if cuts else step
         out = model(x[:, rows], at)
-        loss = _cross_entropy(out.logits, targets[:, rows]) + out.penalty
+        loss = cross_entropy(out.logits, targets[:, rows]) + out.penalty
         for share, side in out.side_logits:
-            loss = loss + share * _cross_entropy(side, targets[:, rows])
+            loss = loss + share * cross_entropy(side, targets[:, rows])
         (loss.sum() * (stop - start) / SAMPLES).backward()
     return {name: t.grad for name, t in stacked.items() if t.grad is not None}
 
@@ -90,14 +95,14 @@ def test_a_trial_in_parts_has_the_numbers_of_the_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(tmp_path / "whole")
-    losses = Pack._losses
+    losses = TrainingStep.losses
 
-    def small_machine(self: Pack, *args: Any) -> Any:
+    def small_machine(self: TrainingStep, *args: Any) -> Any:
         if self.parts < 3:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return losses(self, *args)
 
-    monkeypatch.setattr(Pack, "_losses", small_machine)
+    monkeypatch.setattr(TrainingStep, "losses", small_machine)
     parts = run(tmp_path / "parts")
     said = [e["text"] for e in parts if e["kind"] == "notice"]
     assert ["trained in 2 parts" in said[0], "trained in 4 parts" in said[1]] == [True, True]
@@ -113,15 +118,15 @@ def test_after_a_fault_no_member_has_advanced(
     """Also where memory runs out after the epoch of a neighbour is complete."""
     settings = {"methods": ["linear"], "train.epochs": 2}
     undisturbed = run(tmp_path / "whole", 2, settings)
-    after = Pack._after_epoch
+    after = BetweenEpochs.after_epoch
     faults = iter([True])
 
-    def fail_once(self: Pack, member: Any) -> None:
+    def fail_once(self: BetweenEpochs, member: Member) -> Member:
         if member.trial == "t1" and next(faults, False):
             raise MemoryError
-        after(self, member)
+        return after(self, member)
 
-    monkeypatch.setattr(Pack, "_after_epoch", fail_once)
+    monkeypatch.setattr(BetweenEpochs, "after_epoch", fail_once)
     events = run(tmp_path / "fault", 2, settings)
     for found in (undisturbed, events):
         epochs = [(e["trial"], e["epoch"]) for e in found if e["kind"] == "epoch"]
@@ -137,9 +142,9 @@ def test_an_evaluation_that_does_not_fit_takes_fewer_images_at_once(
 ) -> None:
     whole = run(tmp_path / "whole")
     rows: list[int] = []
-    by_rows = Pack._by_rows
+    by_rows = ByRows.__call__
 
-    def small_machine(self: Pack, count: int, members: int, compute: Any) -> Any:
+    def small_machine(self: ByRows, count: int, members: int, compute: Any) -> Any:
         def computed(indices: torch.Tensor) -> torch.Tensor:
             rows.append(len(indices))
             if len(indices) > 50:
@@ -148,7 +153,7 @@ def test_an_evaluation_that_does_not_fit_takes_fewer_images_at_once(
 
         return by_rows(self, count, members, computed)
 
-    monkeypatch.setattr(Pack, "_by_rows", small_machine)
+    monkeypatch.setattr(ByRows, "__call__", small_machine)
     fewer = run(tmp_path / "fewer")
     assert rows[0] == EVAL_ROWS and [n for n in rows if n > 50] == [256, 128, 64]
     ends = [next(e for e in events if e["kind"] == "completed") for events in (whole, fewer)]

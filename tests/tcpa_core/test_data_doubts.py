@@ -19,7 +19,7 @@ from tcpa_core.data.vtab1k import TASKS
 from tcpa_core.errors import ConfigError, DataError
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.settings import DataConfig
-from tcpa_core.training.pack import load_trial_data
+from tcpa_core.training.trial_data import load_trial_data
 from tests.tcpa_core.data_layouts import LAYOUTS, make, picture
 
 LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}

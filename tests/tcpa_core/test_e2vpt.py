@@ -18,14 +18,16 @@ from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.member_tensors import init_member_state
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.model.single_model import build_model
-from tcpa_core.record.values import EpochReport
 from tcpa_core.streams import Stream
 from tcpa_core.training.image_source import ImageSource
+from tcpa_core.training.member import Member
 from tcpa_core.training.optim import lr_at
-from tcpa_core.training.pack import Pack, TrialData
+from tcpa_core.training.pack import Pack
+from tcpa_core.training.saved_member import restore_member, save_member
+from tcpa_core.training.trial_data import TrialData
 from tests.tcpa_core import checks, oracle
 from tests.tcpa_core.checks import close
-from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, trial
+from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, trained, trial
 
 EVAL = Step.evaluation(1)
 PRUNING = {"prune_epoch": 2, "token_prune": 50, "segment_prune": 50}
@@ -231,13 +233,10 @@ def two_stage(**settings: Any) -> TrialConfig:
     return e2vpt(3, **{**core, "num_prompts": 4, **PRUNING, **settings})
 
 
-def run(pack: Pack, member: Any, epochs: int) -> list[EpochReport]:
-    reports = []
+def run(pack: Pack, member: Member, epochs: int) -> Member:
     for _ in range(epochs):
-        (report,) = pack.run_epoch([member])
-        assert isinstance(report, EpochReport)
-        reports.append(report)
-    return reports
+        (member,) = trained(pack.run_epoch([member]))
+    return member
 
 
 @pytest.mark.parametrize("importance", ["abs", "signed"])
@@ -248,13 +247,12 @@ def test_the_least_important_are_cut(importance: str, data: TrialData) -> None:
     member, twin = (
         pack.new_member("t", c) for c in (config, config.replace_paths({"e2vpt.prune_epoch": 4}))
     )
-    run(pack, member, 2)
-    run(pack, twin, 2)
-    trained = twin.state
+    member = run(pack, member, 2)
+    before = run(pack, twin, 2).state
     order = torch.randperm(20, generator=Stream(config.seed).generator("order", 1))
-    model = PackModel(tiny_backbone(), [config], 3, [trained])
+    model = PackModel(tiny_backbone(), [config], 3, [before])
     for name in ("token_mask", "segment_mask"):
-        scores = torch.zeros_like(trained[f"e2vpt.{name}"]).double()
+        scores = torch.zeros_like(before[f"e2vpt.{name}"]).double()
         for batch in order.split(8):
             x, y = data.train.batch(batch, None)[None].double(), data.train.labels[batch]
             grad = torch.zeros_like(scores)
@@ -283,7 +281,7 @@ def test_at_least_one_prompt_and_a_quarter_of_its_segments_stay(
     member = pack.new_member(
         "t", two_stage(prune_epoch=1, token_prune=tokens, segment_prune=segments)
     )
-    run(pack, member, 1)
+    member = run(pack, member, 1)
     assert int(member.state["e2vpt.token_mask"].sum()) == kept[0]
     assert (member.state["e2vpt.segment_mask"].sum(-1) == kept[1]).all()
 
@@ -294,18 +292,19 @@ def test_the_second_stage_starts_afresh(rewind: str, data: TrialData) -> None:
     pack = small_pack(data)
     member = pack.new_member("t", config)
     start = dict(member.state)
-    reports = run(pack, member, 2)
+    member = run(pack, member, 2)
     assert member.moments == {} and (member.stage_epoch, member.stage_step) == (2, 6)
     for key in ("e2vpt.prompts", "e2vpt.kv_prompts", "head.weight"):
         assert torch.equal(member.state[key], start[key]) is (rewind == "stored")
     assert member.selected is not None and member.selected.epoch <= 2
     masks = {k: v for k, v in member.state.items() if k.endswith("mask")}
-    reports += run(pack, member, 1)
+    member = run(pack, member, 1)
+    assert member.selected is not None
     assert member.selected.epoch == 3, "epochs before the pruning are not selected any more"
-    reports += run(pack, member, 2)
+    member = run(pack, member, 2)
     assert all(torch.equal(member.state[k], v) for k, v in masks.items())
     rates = [lr_at(config.optim, i, n) for n, i in ((15, 2), (15, 5), (9, 2), (9, 5), (9, 8))]
-    assert [r.lr for r in reports] == pytest.approx(rates)
+    assert [r.lr for r in member.reports] == pytest.approx(rates)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -314,31 +313,31 @@ def test_trained_masks_are_fixed_once_they_are_cut(optimizer: str, data: TrialDa
     pack = small_pack(data)
     member = pack.new_member("t", config)
     names = ("e2vpt.token_mask", "e2vpt.segment_mask")
-    run(pack, member, 1)
+    member = run(pack, member, 1)
     assert all((member.state[n] != 1).any() for n in names), "they are trained at first"
-    run(pack, member, 1)
+    member = run(pack, member, 1)
     cut = {n: member.state[n] for n in names}
     assert all(set(mask.unique().tolist()) == {0.0, 1.0} for mask in cut.values())
     before = member.state["e2vpt.prompts"]
-    run(pack, member, 2)
+    member = run(pack, member, 2)
     assert all(torch.equal(member.state[n], mask) for n, mask in cut.items())
     assert not torch.equal(member.state["e2vpt.prompts"], before)
 
 
 def test_scoring_may_go_on_training(data: TrialData) -> None:
     pack = small_pack(data)
-    member = pack.new_member("t", two_stage(prune_epoch=3))
-    run(pack, member, 1)
+    member = run(pack, pack.new_member("t", two_stage(prune_epoch=3)), 1)
     before = dict(member.state)
+    names = ["e2vpt.token_mask"]
     still, moving = (
-        [g["e2vpt.token_mask"] for g in pack._gradients(member, ["e2vpt.token_mask"], update)]
+        [g["e2vpt.token_mask"] for g in pack._between_epochs.gradients(member, names, update)]
         for update in (False, True)
     )
     assert torch.equal(still[0], moving[0])
     assert not torch.equal(still[1], moving[1])
     assert all(torch.equal(member.state[name], value) for name, value in before.items())
     twin = pack.new_member("t", two_stage(prune_epoch=1, update_while_scoring=True))
-    run(pack, twin, 1)
+    twin = run(pack, twin, 1)
     assert twin.stage_epoch == 1
 
 
@@ -347,9 +346,9 @@ def test_an_optimiser_that_starts_afresh_counts_its_steps_anew(data: TrialData) 
     config = two_stage(optim__weight_decay=0.0, optim__warmup_fraction=0.0, train__batch_size=32)
     pack = small_pack(data)
     member = pack.new_member("t", config)
-    run(pack, member, 2)
+    member = run(pack, member, 2)
     before = member.state["head.bias"]
-    run(pack, member, 1)
+    member = run(pack, member, 1)
     moved = (member.state["head.bias"] - before).abs()
     torch.testing.assert_close(moved, torch.full_like(moved, config.optim.lr), rtol=1e-4, atol=0)
 
@@ -359,17 +358,17 @@ def test_resume_goes_on_bit_by_bit(halt: int, data: TrialData, tmp_path: Path) -
     config = two_stage(train__mixup_alpha=0.5)
     straight = small_pack(data)
     member = straight.new_member("t", config)
-    run(straight, member, 5)
+    member = run(straight, member, 5)
     first = small_pack(data)
-    halted = first.new_member("t", config)
-    run(first, halted, halt)
-    first.save(halted, tmp_path)
+    halted = run(first, first.new_member("t", config), halt)
+    save_member(halted, tmp_path, first.backbone, data.class_names)
     second = small_pack(data)
-    resumed = second.restore(tmp_path, "t", config)
+    resumed = restore_member(tmp_path, "t", config)
     assert resumed.selected is not None and halted.selected is not None
     for key, tensor in halted.selected.state.items():
         assert torch.equal(tensor, resumed.selected.state[key]), key
-    run(second, resumed, 5 - halt)
+    resumed = run(second, resumed, 5 - halt)
+    assert resumed.selected is not None
     for key, tensor in member.state.items():
         assert torch.equal(tensor, resumed.state[key]), key
     assert member.selected is not None and member.selected.epoch == resumed.selected.epoch
@@ -379,14 +378,13 @@ def test_members_of_both_stages_share_a_pack(data: TrialData) -> None:
     configs = [two_stage(prune_epoch=1), two_stage(prune_epoch=3, num_prompts=2, num_kv_prompts=1)]
     pack = small_pack(data)
     members = [pack.new_member(str(m), c) for m, c in enumerate(configs)]
-    together = [pack.run_epoch(members) for _ in range(5)]
-    for m, config in enumerate(configs):
+    for _ in range(5):
+        members = trained(pack.run_epoch(members))
+    for packed, config in zip(members, configs, strict=True):
         alone = small_pack(data)
-        for packed, solo in zip(
-            together, run(alone, alone.new_member("x", config), 5), strict=True
-        ):
-            report = packed[m]
-            assert isinstance(report, EpochReport)
+        other = run(alone, alone.new_member("x", config), 5)
+        assert len(packed.reports) == 5
+        for report, solo in zip(packed.reports, other.reports, strict=True):
             assert report.train_loss == pytest.approx(solo.train_loss, rel=1e-5)
             assert report.val_loss == pytest.approx(solo.val_loss, rel=1e-5)
 
@@ -394,7 +392,7 @@ def test_members_of_both_stages_share_a_pack(data: TrialData) -> None:
 def test_nothing_to_cut_is_no_second_stage(data: TrialData) -> None:
     pack = small_pack(data)
     member = pack.new_member("t", two_stage(token_prune=0, segment_prune=0))
-    run(pack, member, 3)
+    member = run(pack, member, 3)
     assert member.stage_epoch == 0 and "e2vpt.token_mask" not in member.state
 
 

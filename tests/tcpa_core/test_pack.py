@@ -18,10 +18,16 @@ from tcpa_core.settings import BackboneConfig
 from tcpa_core.training import commands
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.training.commands import Extend, Stop, Submit
+from tcpa_core.training.divergence import Diverged
+from tcpa_core.training.evaluation import Evaluation
 from tcpa_core.training.image_source import ImageSource
-from tcpa_core.training.pack import Diverged, Member, Pack, TrialData, load_trial_data
+from tcpa_core.training.member import Member
+from tcpa_core.training.pack import Pack
 from tcpa_core.training.run_trial import load_trained, run_trial
+from tcpa_core.training.saved_member import restore_member, save_member
+from tcpa_core.training.trial_data import TrialData, load_trial_data
 from tcpa_core.training.worker import Worker
+from tests.tcpa_core.tiny import trained
 
 BASE = {"data.name": "folder", "train.batch_size": 8, "train.epochs": 3, "optim.lr": 0.01}
 
@@ -143,16 +149,21 @@ def data(images: Path, cache: Path, backbone: Backbone) -> TrialData:
     return load_trial_data(_config(images, "linear", {}), backbone, cache_dir=cache)
 
 
-def _same(solo: EpochReport, packed: EpochReport | Diverged) -> None:
-    assert isinstance(packed, EpochReport)
+def _same(solo: EpochReport, packed: EpochReport) -> None:
     for name in ("train_loss", "ce_loss", "match_loss", "val_loss"):
         assert getattr(packed, name) == pytest.approx(getattr(solo, name), rel=1e-5, abs=1e-6)
     assert packed.val_accuracy == solo.val_accuracy
     assert packed.epoch == solo.epoch
 
 
-def _run(pack: Pack, members: list[Member], epochs: int) -> list[list[EpochReport | Diverged]]:
-    return [pack.run_epoch(members) for _ in range(epochs)]
+def _run(pack: Pack, members: list[Member], epochs: int) -> list[Member]:
+    for _ in range(epochs):
+        members = trained(pack.run_epoch(members))
+    return members
+
+
+def _save(pack: Pack, member: Member, folder: Path) -> None:
+    save_member(member, folder, pack.backbone, pack.data.class_names)
 
 
 @pytest.mark.parametrize("name", PACKS)
@@ -179,13 +190,12 @@ def _check_members_equal_their_solo_runs(
 ) -> None:
     pack = Pack(backbone, data)
     together = _run(pack, [pack.new_member(str(i), c) for i, c in enumerate(configs)], 3)
-    for i, config in enumerate(configs):
+    for packed, config in zip(together, configs, strict=True):
         alone = Pack(backbone, data)
-        for solo, packed in zip(
-            _run(alone, [alone.new_member("x", config)], 3), together, strict=True
-        ):
-            assert isinstance(solo[0], EpochReport)
-            _same(solo[0], packed[i])
+        (solo,) = _run(alone, [alone.new_member("x", config)], 3)
+        assert len(packed.reports) == 3
+        for one, other in zip(solo.reports, packed.reports, strict=True):
+            _same(one, other)
 
 
 def _partial(images: Path, **settings: Any) -> TrialConfig:
@@ -197,12 +207,14 @@ def _runs_of_the_first_block(backbone: Backbone, pack: Pack, config: TrialConfig
     seen: list[int] = []
     hook = backbone.blocks[0].register_forward_hook(lambda _, x, y: seen.append(len(x[0])))
     counts = []
-    member = pack.new_member("x", config)
+    members = [pack.new_member("x", config)]
     try:
-        for work in (*[lambda: pack.run_epoch([member])] * 3, lambda: pack.test([member])):
-            work()
+        for _ in range(3):
+            members = trained(pack.run_epoch(members))
             counts.append(sum(seen))
             seen.clear()
+        pack.test(members)
+        counts.append(sum(seen))
     finally:
         hook.remove()
     return counts
@@ -224,7 +236,7 @@ def test_frozen_blocks_see_every_image_once(
     assert _runs_of_the_first_block(backbone, Pack(backbone, data), noisy) == [
         train + val, train, train, test,
     ]  # fmt: skip
-    monkeypatch.setattr("tcpa_core.training.pack.free_bytes", lambda device: 10_000)
+    monkeypatch.setattr("tcpa_core.training.kept_tokens.free_bytes", lambda device: 10_000)
     full = [train + val] * 3 + [test]
     assert _runs_of_the_first_block(backbone, Pack(backbone, data), _partial(images)) == full
 
@@ -240,14 +252,16 @@ def test_kept_tokens_change_nothing(
     config = _partial(images, **{"partial.num_blocks": num_blocks})
     reports, tested, costs = [], [], []
     for free in (10_000, 10**12):
-        monkeypatch.setattr("tcpa_core.training.pack.free_bytes", lambda device, free=free: free)
+        monkeypatch.setattr(
+            "tcpa_core.training.kept_tokens.free_bytes", lambda device, free=free: free
+        )
         pack = Pack(backbone, data)
-        member = pack.new_member("x", config)
-        reports.append([epoch[0] for epoch in _run(pack, [member], 3)])
+        (member,) = _run(pack, [pack.new_member("x", config)], 3)
+        assert len(member.reports) == 3
+        reports.append(member.reports)
         tested.append(pack.test([member])[0])
         costs.append(pack.result(member, "completed").train_flops_per_image)
     for without, kept in zip(*reports, strict=True):
-        assert isinstance(without, EpochReport)
         _same(without, kept)
     assert tested[0] == pytest.approx(tested[1], rel=1e-5)
     assert costs[0] == costs[1], "the table of a study does not depend on a worker's memory"
@@ -256,18 +270,16 @@ def test_kept_tokens_change_nothing(
 def test_members_join_and_leave(images: Path, backbone: Backbone, data: TrialData) -> None:
     configs = [_config(images, "tcpa", settings) for settings in TCPA]
     pack = Pack(backbone, data)
-    a, b, c = (pack.new_member(str(i), config) for i, config in enumerate(configs))
-    reports: dict[str, list[Any]] = {"0": [], "1": [], "2": []}
-    for members in ([a], [a, b], [b, c], [c, a, b], [c]):
-        for member, report in zip(members, pack.run_epoch(members), strict=True):
-            reports[member.trial].append(report)
-    for i, config in enumerate(configs):
+    members = {name: pack.new_member(name, c) for name, c in zip("abc", configs, strict=True)}
+    for together in ("a", "ab", "bc", "cab", "c"):
+        for member in trained(pack.run_epoch([members[name] for name in together])):
+            members[member.trial] = member
+    assert [member.epoch for member in members.values()] == [3, 3, 3]
+    for member in members.values():
         alone = Pack(backbone, data)
-        member = alone.new_member("x", config)
-        for packed in reports[str(i)]:
-            (solo,) = alone.run_epoch([member])
-            assert isinstance(solo, EpochReport)
-            _same(solo, packed)
+        (solo,) = _run(alone, [alone.new_member("x", member.config)], member.epoch)
+        for one, packed in zip(solo.reports, member.reports, strict=True):
+            _same(one, packed)
 
 
 @pytest.mark.parametrize(
@@ -290,9 +302,8 @@ def test_the_last_small_batch_is_left_out_where_asked(
     )
     settings = {"train.drop_last": drop_last, "train.batch_size": batch_size, "data.flip": True}
     pack = Pack(backbone, data)
-    member = pack.new_member("x", _config(images, "vpt", settings))
-    (report,) = pack.run_epoch([member])
-    assert isinstance(report, EpochReport)
+    (member,) = _run(pack, [pack.new_member("x", _config(images, "vpt", settings))], 1)
+    (report,) = member.reports
     assert seen[: len(sizes)] == sizes and member.step == len(sizes)
     assert round(report.images_per_s * report.duration_s) == sum(sizes)
 
@@ -302,17 +313,17 @@ def test_a_diverging_member_fails_alone(images: Path, backbone: Backbone, data: 
     bad = _config(images, "vpt", {**VPT[1], "optim.name": "adamw", "optim.lr": 1e30})
     pack = Pack(backbone, data)
     first, second = pack.new_member("good", good), pack.new_member("bad", bad)
-    outcomes = pack.run_epoch([first, second])
-    assert isinstance(outcomes[1], Diverged)
-    assert "trial bad" in outcomes[1].reason and "optim.lr=1e+30" in outcomes[1].reason
+    state = {name: tensor.clone() for name, tensor in second.state.items()}
+    survivor, diverged = pack.run_epoch([first, second])
+    assert isinstance(diverged, Diverged)
+    assert "trial bad" in diverged.reason and "optim.lr=1e+30" in diverged.reason
     assert second.epoch == 0
-    reports = [outcomes[0], *(pack.run_epoch([first])[0] for _ in range(2))]
+    assert all(torch.equal(second.state[name], tensor) for name, tensor in state.items())
+    (member,) = _run(pack, trained([survivor]), 2)
     alone = Pack(backbone, data)
-    member = alone.new_member("x", good)
-    for packed in reports:
-        (solo,) = alone.run_epoch([member])
-        assert isinstance(solo, EpochReport)
-        _same(solo, packed)
+    (solo,) = _run(alone, [alone.new_member("x", good)], 3)
+    for one, packed in zip(solo.reports, member.reports, strict=True):
+        _same(one, packed)
 
 
 def test_a_member_that_explodes_in_its_last_step_fails_alone(
@@ -321,15 +332,15 @@ def test_a_member_that_explodes_in_its_last_step_fails_alone(
     """Its losses are finite; what is left of it is not, and could not be recorded."""
     pack = Pack(backbone, data)
     members = [pack.new_member(f"{i}", _config(images, "vpt", VPT[i])) for i in range(2)]
-    evaluate = Pack._evaluate
+    score = Evaluation.score
 
-    def explode(self: Pack, model: Any, split: str) -> tuple[list[float], list[float]]:
-        loss, accuracy = evaluate(self, model, split)
+    def explode(self: Evaluation, model: Any, split: Any) -> tuple[list[float], list[float]]:
+        loss, accuracy = score(self, model, split)
         return [loss[0], float("nan")], accuracy
 
-    monkeypatch.setattr(Pack, "_evaluate", explode)
+    monkeypatch.setattr(Evaluation, "score", explode)
     good, bad = pack.run_epoch(members)
-    assert isinstance(good, EpochReport) and members[0].epoch == 1
+    assert isinstance(good, Member) and good.epoch == 1
     assert isinstance(bad, Diverged) and members[1].epoch == 0
     assert "val_loss is nan" in bad.reason and "after epoch 1 (trial 1" in bad.reason
 
@@ -340,16 +351,14 @@ def test_resume_is_bit_exact(
 ) -> None:
     config = _config(images, name, (PACKS | ALONE)[name][-1])
     straight = Pack(backbone, data)
-    member = straight.new_member("t", config)
-    _run(straight, [member], 3)
+    (member,) = _run(straight, [straight.new_member("t", config)], 3)
     first = Pack(backbone, data)
-    halted = first.new_member("t", config)
-    _run(first, [halted], 1)
-    first.save(halted, tmp_path)
+    (halted,) = _run(first, [first.new_member("t", config)], 1)
+    _save(first, halted, tmp_path)
     second = Pack(backbone, data)
-    resumed = second.restore(tmp_path, "t", config)
+    resumed = restore_member(tmp_path, "t", config)
     assert resumed.epoch == 1
-    _run(second, [resumed], 2)
+    (resumed,) = _run(second, [resumed], 2)
     assert resumed.step == member.step
     for key, tensor in member.state.items():
         assert torch.equal(tensor, resumed.state[key]), key
@@ -373,13 +382,13 @@ def test_a_result_is_of_the_epoch_that_the_rule_selects(
     member = pack.new_member("t", config)
     for loss, accuracy in VAL:
         monkeypatch.setattr(
-            Pack, "_evaluate", lambda *_, val=(loss, accuracy): ([val[0]], [val[1]])
+            Evaluation, "score", lambda *_, val=(loss, accuracy): ([val[0]], [val[1]])
         )
-        _run(pack, [member], 1)
-        pack.save(member, tmp_path)
+        (member,) = _run(pack, [member], 1)
+        _save(pack, member, tmp_path)
         if is_resumed:
             pack = Pack(backbone, data)
-            member = pack.restore(tmp_path, "t", config)
+            member = restore_member(tmp_path, "t", config)
     found = pack.result(member, "completed")
     assert found.best_epoch == PICKS[rule]
     assert (found.val_loss, found.val_accuracy) == VAL[PICKS[rule] - 1]
@@ -399,9 +408,9 @@ def test_patience_watches_what_selects(
     for loss, accuracy in VAL:
         if not member.is_done:
             monkeypatch.setattr(
-                Pack, "_evaluate", lambda *_, val=(loss, accuracy): ([val[0]], [val[1]])
+                Evaluation, "score", lambda *_, val=(loss, accuracy): ([val[0]], [val[1]])
             )
-            _run(pack, [member], 1)
+            (member,) = _run(pack, [member], 1)
     assert member.is_done and member.epoch == trained
 
 
@@ -410,19 +419,18 @@ def test_a_checkpoint_of_an_older_version_is_taken_up(
 ) -> None:
     config = _config(images, "linear", {})
     pack = Pack(backbone, data)
-    member = pack.new_member("t", config)
-    _run(pack, [member], 1)
-    pack.save(member, tmp_path)
+    (member,) = _run(pack, [pack.new_member("t", config)], 1)
+    _save(pack, member, tmp_path)
     tensors, info = load_checkpoint(tmp_path / "last.safetensors")
     info["peak_accuracy"] = info.pop("peak")
     for path in (*ADDED, "weights", "norm_stats"):  # what that version did not have
         (info if path in info else info["config"]).pop(path)
     save_checkpoint(tmp_path / "last.safetensors", tensors, info)
-    assert pack.restore(tmp_path, "t", config).peak == member.peak is not None
+    assert restore_member(tmp_path, "t", config).peak == member.peak is not None
     info["config"]["optim.lr"] = 0.123
     save_checkpoint(tmp_path / "last.safetensors", tensors, info)
     with pytest.raises(CheckpointError, match="other settings than trial t"):
-        pack.restore(tmp_path, "t", config)
+        restore_member(tmp_path, "t", config)
 
 
 def test_frozen_weights_stay(images: Path, data: TrialData) -> None:
@@ -466,7 +474,8 @@ def test_worker_tells_the_whole_story(images: Path, cache: Path, tmp_path: Path)
     kinds = [(e["trial"], e["kind"]) for e in events]
     assert kinds.count(("a", "epoch")) == 3 and kinds.count(("b", "epoch")) == 1
     assert kinds[-1] == ("a", "completed") and events[-1]["test_accuracy"] is not None
-    assert worker.num_members == 1, "b waits for more epochs"
+    held = [list(group.jobs) for group in worker._packs.groups]
+    assert held == [["b"]], "b waits for more epochs"
     worker.take(Extend(trial="b", until_epoch=2))
     worker.take(Stop(trial="a"))  # already gone: nothing happens
     assert [e["kind"] for e in _drain(worker)] == ["epoch"]
@@ -509,7 +518,7 @@ def test_worker_shrinks_when_memory_is_short(
     whole = Pack.run_epoch
     sizes: list[int] = []
 
-    def small_machine(self: Pack, members: list[Member]) -> list[EpochReport | Diverged]:
+    def small_machine(self: Pack, members: list[Member]) -> list[Member | Diverged]:
         sizes.append(len(members))
         if len(members) > 1:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
@@ -531,7 +540,7 @@ def test_a_fault_of_one_member_spares_the_others(
 ) -> None:
     whole = Pack.run_epoch
 
-    def faulty(self: Pack, members: list[Member]) -> list[EpochReport | Diverged]:
+    def faulty(self: Pack, members: list[Member]) -> list[Member | Diverged]:
         if any(member.trial == "1" for member in members):
             raise ZeroDivisionError("of member 1")
         return whole(self, members)

@@ -23,11 +23,19 @@ from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.member_tensors import init_member_state, member_specs
 from tcpa_core.model.pack_model import PackModel
-from tcpa_core.record.values import EpochReport
 from tcpa_core.settings import BackboneConfig
 from tcpa_core.streams import Stream
-from tcpa_core.training.pack import Pack, TrialData
-from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
+from tcpa_core.training.pack import Pack
+from tcpa_core.training.trial_data import TrialData
+from tests.tcpa_core.tiny import (
+    KINDS,
+    NUM_CLASSES,
+    images,
+    tiny_backbone,
+    trained,
+    training_step,
+    trial,
+)
 
 EVAL = Step.evaluation(1)
 
@@ -333,8 +341,7 @@ def test_an_iterative_map_follows_the_training(nano: Backbone) -> None:
     start = member.state["autovp.source_classes"]
     maps = []
     for _ in range(4):
-        (report,) = pack.run_epoch([member])
-        assert isinstance(report, EpochReport)
+        (member,) = trained(pack.run_epoch([member]))
         maps.append(member.state["autovp.source_classes"])
         if member.epoch == 2:
             model = PackModel(nano, [config], NUM_CLASSES, [member.state])

@@ -12,8 +12,9 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import OutOfMemoryError
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.settings import BackboneConfig
-from tcpa_core.training.pack import Pack, load_trial_data
+from tcpa_core.training.pack import Pack
 from tcpa_core.training.probe import pack_size
+from tcpa_core.training.trial_data import load_trial_data
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_memory_bounds_it(pack: Pack, tmp_path: Path, monkeypatch: pytest.Monkey
     set_speed(monkeypatch, {1: 1.0, 2: 1.0, 4: 1.0})
     assert pack_size(pack, config(), cache_dir=tmp_path).members == 4
     used = iter([0, 100, 220, 440])
-    monkeypatch.setattr(tcpa_core.training.probe, "_used_bytes", lambda device: next(used))
+    monkeypatch.setattr(tcpa_core.training.probe, "held_bytes", lambda device: next(used))
     monkeypatch.setattr(tcpa_core.training.probe, "free_bytes", lambda device: 500)
     found = pack_size(pack, config(), cache_dir=tmp_path / "other")
     assert found.members == 2, "four members need 440 of the 400 bytes that may be used"

@@ -13,7 +13,7 @@ from tcpa_core.methods.base import MemberState, Step, random_bits
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.member_tensors import init_member_state
 from tcpa_core.model.pack_model import PackModel
-from tcpa_core.training.pack import _loss
+from tcpa_core.training.loss import classification_loss
 from tests.tcpa_core import checks
 from tests.tcpa_core.checks import close
 from tests.tcpa_core.tiny import GEOMETRY, KINDS, NUM_CLASSES, images, tiny_backbone, trial
@@ -189,7 +189,7 @@ def test_the_loss_has_a_fifth_of_the_prompt_branch() -> None:
         torch.nn.functional.cross_entropy(logits[0].float(), labels)
         for logits in (output.logits, output.side_logits[0][1])
     )
-    torch.testing.assert_close(_loss(output, targets)[0], 0.8 * base + 0.2 * prompt)
+    torch.testing.assert_close(classification_loss(output, targets)[0], 0.8 * base + 0.2 * prompt)
 
 
 @pytest.mark.parametrize(

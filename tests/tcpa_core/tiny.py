@@ -12,6 +12,8 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import Step
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.streams import Stream
+from tcpa_core.training.divergence import Diverged
+from tcpa_core.training.member import Member
 
 NUM_CLASSES = 5
 GEOMETRY: dict[str, Any] = {
@@ -67,3 +69,10 @@ def training_step(
     """A training step in which every member is at its own place."""
     streams = [Stream(config.seed) for config in configs]
     return Step(training=True, epochs=epochs, steps=steps, streams=streams)
+
+
+def trained(outcomes: Sequence[Member | Diverged]) -> list[Member]:
+    """Members after an epoch that ended well for all."""
+    members = [outcome for outcome in outcomes if isinstance(outcome, Member)]
+    assert len(members) == len(outcomes), outcomes
+    return members

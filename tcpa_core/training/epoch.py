@@ -1,0 +1,56 @@
+"""One epoch of optimiser steps: the only training loop there is."""
+
+# Axes: M members.
+
+import torch
+from torch import Tensor
+
+from tcpa_core.methods.base import Step
+from tcpa_core.streams import Stream
+from tcpa_core.training.batches import batches, order
+from tcpa_core.training.optim import lr_at
+from tcpa_core.training.stacks import Stacks
+from tcpa_core.training.step import TrainingStep
+
+
+def train_epoch(stacks: Stacks, training: TrainingStep, count: int) -> tuple[Tensor, list[float]]:
+    """Train the stacks on; the members they were made from stay as they are.
+
+    Args:
+        stacks: Changed in place.
+        training: Gives the losses.
+        count: Training images.
+
+    Returns:
+        Losses [steps, 3, M] on the CPU (total, classification, method) and the last rates.
+    """
+    members, model, optimizer = stacks.members, stacks.model, stacks.optimizer
+    streams = [Stream(m.config.seed) for m in members]
+    orders = [order(s, m.epoch, count) for m, s in zip(members, streams, strict=True)]
+    epoch = batches(torch.stack(orders), members[0].config)
+    # A restarted member's schedule counts from its present stage; random draws never restart.
+    done = [m.step - m.stage_step for m in members]
+    totals = [(m.config.train.epochs - m.stage_epoch) * len(epoch) for m in members]
+    losses, lrs = [], [0.0] * len(members)
+    for i, indices in enumerate(epoch):
+        step = Step(
+            training=True,
+            epochs=[m.epoch for m in members],
+            steps=[m.step + i for m in members],
+            streams=streams,
+        )
+        optimizer.zero_grad()
+        parts = []
+        for ce, penalty in training.losses(model, indices, step):
+            # Members share no trainable tensor: the gradient of the sum is everyone's own.
+            (ce + penalty).sum().backward()
+            parts.append(torch.stack([ce + penalty, ce, penalty]).detach())
+        lrs = [
+            lr_at(m.config.optim, start + i, total)
+            for m, start, total in zip(members, done, totals, strict=True)
+        ]
+        optimizer.step(lrs)
+        model.after_step()
+        losses.append(torch.stack(parts).sum(0))
+    # Read once per epoch: a copy to the CPU in every step would have the device wait for it.
+    return torch.stack(losses).float().cpu(), lrs

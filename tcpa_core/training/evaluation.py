@@ -1,0 +1,68 @@
+"""Loss and accuracy of all members of a pack on a whole split."""
+
+# Axes: M members, N samples of the split, n samples of a turn, C classes.
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tcpa_core.methods.base import Step
+from tcpa_core.model.pack_model import PackModel
+from tcpa_core.training.by_rows import ByRows
+from tcpa_core.training.kept_tokens import KeptTokens
+from tcpa_core.training.precision import autocast
+from tcpa_core.training.trial_data import SplitName, TrialData
+
+
+class Evaluation:
+    """Scores packs on the splits of a data set.
+
+    Args:
+        data: The splits.
+        kept: What frozen blocks make of them.
+        by_rows: Cuts a split so that memory holds each piece.
+    """
+
+    def __init__(self, data: TrialData, kept: KeptTokens, by_rows: ByRows) -> None:
+        self._data = data
+        self._kept = kept
+        self._by_rows = by_rows
+
+    @torch.no_grad()
+    def score(self, model: PackModel, split: SplitName) -> tuple[list[float], list[float]]:
+        """Mean cross-entropy and accuracy of every member on a whole split."""
+        source = self._data.split(split)
+        # Sums in float64: in float32 the mean of a large split depends on how it was cut.
+        loss = torch.zeros(model.num_members, device=source.labels.device, dtype=torch.float64)
+        hits = torch.zeros_like(loss)
+        for indices, logits in self._logits(model, split):
+            labels = source.labels[indices].expand(model.num_members, -1)
+            loss += (
+                F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
+                .view_as(labels)
+                .sum(1)
+            )
+            hits += (logits.argmax(-1) == labels).sum(1)
+        return (loss / len(source)).tolist(), (hits / len(source)).tolist()
+
+    def _logits(self, model: PackModel, split: SplitName) -> Iterator[tuple[Tensor, Tensor]]:
+        """Indices (n,) and logits (M, n, C), until every sample of the split was there once."""
+        source, step = self._data.split(split), Step.evaluation(model.num_members)
+        if model.features_are_frozen:
+            # Only the head is left to compute: one product for the split, for all members.
+            everything = torch.arange(len(source), device=source.labels.device)
+            features = self._kept.of(model, split).expand(model.num_members, -1, -1)
+            yield everything, model.classify(features, step).logits
+            return
+
+        kept = self._kept.of(model, split) if self._kept.keeps(model, split) else None
+
+        def logits(indices: Tensor) -> Tensor:
+            inputs = (source.batch(indices, None) if kept is None else kept[indices])[None]
+            inputs = inputs.expand(model.num_members, *[-1] * (inputs.ndim - 1))
+            with autocast(model.configs[0], indices.device):
+                return (model if kept is None else model.forward_trained)(inputs, step).logits
+
+        yield from self._by_rows(len(source), model.num_members, logits)

@@ -1,0 +1,15 @@
+"""The precision a trial computes in."""
+
+import torch
+
+from tcpa_core.config import TrialConfig
+
+
+def autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
+    """Context of the passes of a trial: bfloat16 products where `train.precision` says so.
+
+    Parameters, optimiser state and losses stay in float32 in any case.
+    """
+    precision = config.train.precision
+    use = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=use)

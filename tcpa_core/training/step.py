@@ -1,0 +1,72 @@
+"""The losses of one training step."""
+
+# Axes: M members, B batch.
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from torch import Tensor
+
+from tcpa_core.methods.base import Step
+from tcpa_core.model.pack_model import PackModel
+from tcpa_core.training.batches import (
+    mix,
+    parts,
+    smoothed_targets,
+    training_images,
+)
+from tcpa_core.training.kept_tokens import KeptTokens
+from tcpa_core.training.loss import classification_loss
+from tcpa_core.training.precision import autocast
+from tcpa_core.training.trial_data import TrialData
+
+
+class TrainingStep:
+    """Runs batches of the training split through a pack, forward.
+
+    Args:
+        data: Whose training split.
+        kept: What frozen blocks make of it.
+        on_step: Called before every pass: a sign of life.
+    """
+
+    def __init__(self, data: TrialData, kept: KeptTokens, on_step: Callable[[], None]) -> None:
+        self._data = data
+        self._kept = kept
+        self._on_step = on_step
+        self.parts = 1
+        """Into so many parts each batch is cut, so that it fits into memory."""
+
+    def losses(
+        self, model: PackModel, indices: Tensor, step: Step
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Classification and method loss of one batch per member, both [M], part by part.
+
+        The losses of the parts add up to those of the batch, and so do their gradients. A caller
+        goes backward before it asks for the next part, so that one part's activations are alive.
+
+        Args:
+            model: The members.
+            indices: Images of the batch, [M, B].
+            step: Where each member is in its training.
+        """
+        train, configs = self._data.train, model.configs
+        indices = indices.to(train.labels.device)
+        targets = smoothed_targets(configs, train.labels[indices], len(self._data.class_names))
+        is_kept = self._kept.keeps(model, "train")
+        if is_kept:
+            inputs = self._kept.of(model, "train")[indices]
+        else:
+            inputs = training_images(train, configs, indices, step)
+            mix(configs, inputs, targets, step)
+        run = model.forward_trained if is_kept else model
+        # Images are drawn and mixed as a whole: a batch in parts is the same batch.
+        for part in parts(indices.shape[1], self.parts):
+            self._on_step()
+            at = replace(step, part=part)
+            rows = part.rows if part else slice(0, indices.shape[1])
+            share = (rows.stop - rows.start) / indices.shape[1]
+            with autocast(configs[0], indices.device):
+                out = run(inputs[:, rows], at)
+            loss = classification_loss(out, targets[:, rows])
+            yield share * loss, share * out.penalty.float()

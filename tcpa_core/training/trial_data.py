@@ -1,0 +1,69 @@
+"""The data set of a trial on the device that trains."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tcpa_core.config import TrialConfig
+from tcpa_core.data.base import Progress, load_dataset
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.training.image_source import ImageSource
+
+SplitName = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialData:
+    """The three splits on the device, ready to be sampled."""
+
+    train: ImageSource
+    val: ImageSource
+    test: ImageSource
+    class_names: tuple[str, ...]
+    fingerprint: str
+    warnings: tuple[str, ...] = ()
+    """Sentences that every use of the data has to say."""
+
+    def split(self, name: SplitName) -> ImageSource:
+        """One of the three."""
+        return {"train": self.train, "val": self.val, "test": self.test}[name]
+
+
+def load_trial_data(
+    config: TrialConfig,
+    backbone: Backbone,
+    *,
+    device: str = "cpu",
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+    keep: bool = True,
+) -> TrialData:
+    """Load the data set of a trial at the backbone's image size, with its normalisation.
+
+    Args:
+        config: `data` says which images, and how their values are normalised.
+        backbone: Whose image size and, by default, mean and deviation are taken.
+        device: Where batches are wanted.
+        cache_dir: Decoded images; None: the user's cache folder.
+        progress: Called as images are decoded.
+        keep: Write decoded images to the cache.
+
+    Raises:
+        DataError: The data set is missing or cannot be read.
+    """
+    data = load_dataset(
+        config.data, backbone.img_size, cache_dir=cache_dir, progress=progress, keep=keep
+    )
+    mean, std = backbone.norm_stats(config.data.norm_stats)
+    train, val, test = (
+        ImageSource(data.splits[name], config.data, backbone.img_size, mean, std, device)
+        for name in ("train", "val", "test")
+    )
+    return TrialData(
+        train=train,
+        val=val,
+        test=test,
+        class_names=tuple(data.class_names),
+        fingerprint=data.fingerprint,
+        warnings=tuple(data.summary.warnings()),
+    )
