@@ -10,6 +10,7 @@ from torch import Tensor
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ShapeError
 from tcpa_core.methods.base import MemberState, Step, random_bits
+from tcpa_core.model import pack_model
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.member_tensors import init_member_state
 from tcpa_core.model.pack_model import PackModel
@@ -151,7 +152,7 @@ def test_deeper_backbones_with_grids_that_are_not_square(
     pixels = torch.randn(1, 2, 3, 24, 40, generator=generator).double()
     monkeypatch.setattr(checks, "tiny_backbone", lambda kind: backbone)
     monkeypatch.setattr(checks, "images", lambda backbone, **sizes: pixels)
-    monkeypatch.setattr(PackModel, "_check_images", lambda self, images: None)
+    monkeypatch.setattr(pack_model, "_check_images", lambda *_: None)
     checks.equals_literal("", sa2vp(inner_dim=2, inter_weight=0.5), "train", literal)
 
 
