@@ -21,11 +21,13 @@ from ray.tune.search import ConcurrencyLimiter, SearchGenerator
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.driver.cluster import Devices, connect, on_interrupt
-from search.planning.requested_space import check_sampler
 from search.proposals.dashboard_copy import OptunaLog
-from search.proposals.equal_budgets import Balanced
+from search.proposals.design import Design
+from search.proposals.equal_budgets import EqualBudgets
 from search.proposals.race import Race
-from search.proposals.sampled import Design, Sampled, Source
+from search.proposals.sampled import Sampled
+from search.proposals.samplers import check_sampler
+from search.proposals.source import Source
 from search.study.folder import Journal, StudyDir
 from search.tune.early_stopping import Controller, Schedule
 from search.tune.searcher import StudySearcher
@@ -319,7 +321,7 @@ class _Run:
         if self._space.ablation:
             source = Race(self._space) if self._space.ablation.races else Design(self._space)
         elif self._space.sampler.per:
-            source = Balanced(self._space, log, self._study.name)
+            source = EqualBudgets(self._space, log, self._study.name)
         else:
             name = self._study.name
             source = Sampled(self._space, name, OptunaLog(log, self._space, [name]))

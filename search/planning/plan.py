@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.planning import cost
-from search.planning.requested_space import check_sampler
+from search.proposals.samplers import check_sampler
 from search.study.address import database_of, local_folder, recorded_uri, resolved_uri
 from search.study.folder import StudyDir
 from search.study.identity import joined

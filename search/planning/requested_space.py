@@ -1,6 +1,5 @@
 """The space that a command asks for: cheap checks, before anything heavy is loaded."""
 
-import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,16 +47,3 @@ def requested_space(
             "design with every seed, so leave --trials out."
         )
     return space
-
-
-def check_sampler(name: str) -> None:
-    """Refuse a sampler that cannot run here.
-
-    Raises:
-        ConfigError: It needs a package that is not installed.
-    """
-    if name == "cmaes" and importlib.util.find_spec("cmaes") is None:
-        raise ConfigError(
-            "sampler.name 'cmaes' needs the package 'cmaes', which is not installed; run "
-            "pip install 'tcpa-search[cmaes]', or use 'tpe'."
-        )

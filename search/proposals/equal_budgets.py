@@ -1,13 +1,12 @@
 """Equal budgets: a sampler of its own for each method, and the next trial for the one behind."""
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from search.proposals.dashboard_copy import OptunaLog
-from search.proposals.sampled import Proposal, Sampled
+from search.proposals.sampled import Sampled
+from search.proposals.source import Outcome, Past, Proposal
 from spaces.axes import label
 from spaces.load import per_method, trials_per_method
 from spaces.space import Space
@@ -32,7 +31,7 @@ class _Method:
         return total + total / ended * (self.taken - ended) if ended else 0.0
 
 
-class Balanced:
+class EqualBudgets:
     """Points of several methods, each with the same number of trials or of seconds.
 
     With `budget.trials` every method gets the same number of trials; without it, the method that
@@ -65,17 +64,17 @@ class Balanced:
         method.taken += 1
         method.source.take(planned, proposal)
 
-    def tell(self, planned: Planned, outcome: Mapping[str, Any]) -> None:
+    def tell(self, planned: Planned, outcome: Outcome) -> None:
         """Learn from a trial, and what it took."""
         method = self._of(planned)
         method.seconds.append(outcome.get("duration_s") or 0.0)
         method.source.tell(planned, outcome)
 
-    def repeat(self, digest: str, proposal: Proposal, outcome: Mapping[str, Any] | None) -> None:
+    def repeat(self, digest: str, proposal: Proposal, outcome: Outcome | None) -> None:
         """A configuration that was run before costs its method nothing."""
         self._methods[label(list(proposal.config.methods))].source.repeat(digest, proposal, outcome)
 
-    def replay(self, past: Sequence[tuple[Planned, Mapping[str, Any] | None]]) -> None:
+    def replay(self, past: Past) -> None:
         """Tell each method of its trials under an earlier driver."""
         for method in self._methods.values():
             mine = [(p, outcome) for p, outcome in past if self._of(p) is method]

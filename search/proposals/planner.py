@@ -1,9 +1,8 @@
 """Numbers and names what a source proposes, so that no trial is planned twice."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-from search.proposals.sampled import LATER, Later, Source
+from search.proposals.source import LATER, Later, Outcome, Past, Source
 from search.study.folder import trial_name
 from tcpa_core.chain import deviations
 from tcpa_core.config import TrialConfig
@@ -26,13 +25,13 @@ class Planner:
         self._source = source
         self._ids = fingerprints["data"], fingerprints["weights"]
         self._limit = limit
-        self._outcomes: dict[str, Mapping[str, Any] | None] = {}
+        self._outcomes: dict[str, Outcome | None] = {}
         """By digest of what was planned; None: has not ended."""
         self._recorded: dict[str, str] = {}
         """Digests and points that another version recorded under other hashes, by today's."""
         self._number = 0
 
-    def replay(self, past: Sequence[tuple[Planned, Mapping[str, Any] | None]]) -> None:
+    def replay(self, past: Past) -> None:
         """Go through the trials of earlier drivers in their order, with their outcomes."""
         for planned, outcome in past:
             self._outcomes[planned.digest] = outcome
@@ -43,7 +42,7 @@ class Planner:
         self._number = len(past)
         self._source.replay(past)
 
-    def tell(self, planned: Planned, outcome: Mapping[str, Any]) -> None:
+    def tell(self, planned: Planned, outcome: Outcome) -> None:
         """Let the source learn from a trial that has ended."""
         self._outcomes[planned.digest] = outcome
         self._source.tell(planned, outcome)

@@ -8,7 +8,8 @@ row is dropped for good, and a row with a failed trial is dropped too: the verdi
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search.proposals.sampled import LATER, Design, Later, Proposal
+from search.proposals.design import Design
+from search.proposals.source import LATER, Later, Outcome, Proposal
 from spaces.selection import has_completed
 from spaces.space import Space
 from spaces.verdict import FIRST_SEEDS, contenders, looks
@@ -44,18 +45,16 @@ class Race(Design):
             return super().propose(attempt)
         return None
 
-    def tell(self, planned: Planned, outcome: Mapping[str, Any]) -> None:
+    def tell(self, planned: Planned, outcome: Outcome) -> None:
         """Learn from a trial of this driver."""
         self._note(planned.cells, planned.config.seed, outcome)
 
-    def repeat(self, digest: str, proposal: Proposal, outcome: Mapping[str, Any] | None) -> None:
+    def repeat(self, digest: str, proposal: Proposal, outcome: Outcome | None) -> None:
         """Learn from a trial of an earlier driver; one that still runs is told in the end."""
         if outcome is not None:
             self._note(proposal.cells, proposal.config.seed, outcome)
 
-    def _note(
-        self, cells: Sequence[Mapping[str, Any]], seed: int, outcome: Mapping[str, Any]
-    ) -> None:
+    def _note(self, cells: Sequence[Mapping[str, Any]], seed: int, outcome: Outcome) -> None:
         row = cells[0]["level"]
         self._running.discard((row, seed))
         value = outcome.get(self._objective.metric) if has_completed(outcome) else None

@@ -10,7 +10,7 @@ from ray.tune.result import AUTO_RESULT_KEYS
 from ray.tune.search import Searcher
 
 from search.proposals.planner import Planner
-from search.proposals.sampled import Later, Source
+from search.proposals.source import Later, Source
 from search.tune.trial_handle import Job
 from tcpa_core.config import TrialConfig
 from tcpa_core.record.events import Planned

@@ -9,12 +9,13 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from search.proposals.equal_budgets import Balanced
-from search.proposals.sampled import Planned, Proposal
+from search.proposals.equal_budgets import EqualBudgets
+from search.proposals.source import Proposal
 from search.study.folder import StudyDir
 from spaces.load import space_of
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
+from tcpa_core.record.events import Planned
 from tests.journals import planned as planned_trial
 from tests.journals import recorded
 from tests.search.conftest import make_space, run_stubs
@@ -39,7 +40,7 @@ def planned_of(number: int, proposal: Proposal) -> Planned:
     return planned_trial(name, proposal.config, proposal.origin, own, own, [], proposal.draw)
 
 
-def run(source: Balanced, seconds: dict[str, float], most: int) -> list[Planned]:
+def run(source: EqualBudgets, seconds: dict[str, float], most: int) -> list[Planned]:
     """Trials one after the other, each of its method's length."""
     done: list[Planned] = []
     while len(done) < most and (proposal := source.propose(0)) is not None:
@@ -62,13 +63,15 @@ SECONDS = {"linear": 1.0, "vpt": 3.0, "vpt+tcpa": 6.0}
 
 def test_every_method_gets_the_same_number_of_trials(tmp_path: Path) -> None:
     space = methods_space(budget={"trials": 14})
-    done = run(Balanced(space, tmp_path / "log", "s"), SECONDS, 100)
+    done = run(EqualBudgets(space, tmp_path / "log", "s"), SECONDS, 100)
     assert count(done) == {"linear": 4, "vpt": 4, "vpt+tcpa": 4}
     assert all(p.config.flat().get("vpt.num_prompts") in (5, 10) for p in done[1::3])
 
 
 def test_the_copy_for_the_dashboard_has_a_study_for_each_method(tmp_path: Path) -> None:
-    done = run(Balanced(methods_space(budget={"trials": 14}), tmp_path / "log", "s"), SECONDS, 100)
+    done = run(
+        EqualBudgets(methods_space(budget={"trials": 14}), tmp_path / "log", "s"), SECONDS, 100
+    )
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "log")))
     trials = {
         s.study_name: len(storage.get_all_trials(s._study_id)) for s in storage.get_all_studies()
@@ -78,14 +81,14 @@ def test_the_copy_for_the_dashboard_has_a_study_for_each_method(tmp_path: Path) 
 
 def test_replicates_stay_whole(tmp_path: Path) -> None:
     space = methods_space(budget={"trials": 14}, seeds=[0, 1])
-    done = run(Balanced(space, tmp_path / "log", "s"), SECONDS, 100)
+    done = run(EqualBudgets(space, tmp_path / "log", "s"), SECONDS, 100)
     assert count(done) == {"linear": 4, "vpt": 4, "vpt+tcpa": 4}
     assert Counter(p.config.seed for p in done) == {0: 6, 1: 6}
 
 
 def test_without_a_number_of_trials_seconds_are_equal(tmp_path: Path) -> None:
     space = methods_space(budget={"gpu_hours": 1.0})
-    done = run(Balanced(space, tmp_path / "log", "s"), SECONDS, 90)
+    done = run(EqualBudgets(space, tmp_path / "log", "s"), SECONDS, 90)
     seconds = {name: n * SECONDS[name] for name, n in count(done).items()}
     assert max(seconds.values()) - min(seconds.values()) <= max(SECONDS.values())
     assert count(done)["linear"] > 5 * count(done)["vpt+tcpa"]
@@ -99,14 +102,14 @@ def test_an_exhausted_method_does_not_hold_up_the_others(tmp_path: Path) -> None
     }
     grid = {"name": "grid", "per": "methods"}
     space = methods_space(axes=axes, sampler=grid, budget={"trials": 30})
-    done = run(Balanced(space, tmp_path / "log", "s"), SECONDS, 100)
+    done = run(EqualBudgets(space, tmp_path / "log", "s"), SECONDS, 100)
     assert count(done) == {"linear": 2, "vpt": 4, "vpt+tcpa": 4}
 
 
 def test_a_resumed_comparison_counts_what_was_run(tmp_path: Path) -> None:
     space = methods_space(budget={"trials": 12})
-    first = run(Balanced(space, tmp_path / "log", "s"), SECONDS, 5)
-    source = Balanced(space, tmp_path / "log2", "s")
+    first = run(EqualBudgets(space, tmp_path / "log", "s"), SECONDS, 5)
+    source = EqualBudgets(space, tmp_path / "log2", "s")
     outcome = {"status": "completed", "val_accuracy": 0.5, "duration_s": 1.0}
     source.replay([(planned, outcome) for planned in first])
     rest = run(source, SECONDS, 100)

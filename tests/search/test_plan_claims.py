@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from search.planning.plan import Plan, plan_space, show_plan
 from search.planning.requested_space import requested_space
 from search.proposals.planner import Planner
-from search.proposals.sampled import Proposal
+from search.proposals.source import Proposal
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.record.events import Planned, event_of

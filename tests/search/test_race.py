@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from search.proposals.race import Race
-from search.proposals.sampled import LATER, Planned, Proposal
+from search.proposals.source import LATER, Proposal
 from search.study.folder import StudyDir
 from spaces.space import Space
 from spaces.verdict import FIRST_SEEDS
+from tcpa_core.record.events import Planned
 from tests.journals import planned as planned_trial
 from tests.journals import recorded
 from tests.search.conftest import make_space, run_stubs

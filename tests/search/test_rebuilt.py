@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 from optuna.trial import FixedTrial, TrialState
 
-from search.proposals.equal_budgets import Balanced
+from search.proposals.design import Design
+from search.proposals.equal_budgets import EqualBudgets
 from search.proposals.planner import Planner
 from search.proposals.race import Race
-from search.proposals.sampled import Design, Sampled, Source
+from search.proposals.sampled import Sampled
+from search.proposals.source import Source
 from search.tune.early_stopping import Schedule
 from search.tune.trial_handle import LAST
 from spaces.space import Space
@@ -45,7 +47,7 @@ def chance(*key: Any) -> float:
 def make_source(space: Space, folder: Path) -> Source:
     if space.ablation:
         return Race(space) if space.ablation.races else Design(space)
-    return Balanced(space, folder / "log", "s") if space.sampler.per else Sampled(space, "s")
+    return EqualBudgets(space, folder / "log", "s") if space.sampler.per else Sampled(space, "s")
 
 
 class Life:
@@ -145,20 +147,20 @@ class Life:
 
 
 def source_state(source: Any) -> Any:
-    if isinstance(source, Balanced):
+    if isinstance(source, EqualBudgets):
         methods = source._methods.values()
         return [(m.taken, sorted(m.seconds), source_state(m.source)) for m in methods]
     if not isinstance(source, Sampled):
         return None  # a design looks at its trials anew, point by point
-    trials = source._study.get_trials(deepcopy=False)
+    trials = source._points.study.get_trials(deepcopy=False)
     return (
         [(t.number, t.state, t.params, t.values, t.intermediate_values) for t in trials],
         [{k: v for k, v in t.system_attrs.items() if "generation" in k} for t in trials],
-        source._study._storage.get_study_system_attrs(source._study._study_id),
-        source._num_asked,
+        source._points.study._storage.get_study_system_attrs(source._points.study._study_id),
+        source._points.num_asked,
         len(source._first),
         sorted(source._seen),
-        [(point, seed) for point, seed, _, _ in source._pending],
+        [(asked.point, seed) for asked, seed, _ in source._pending],
         source._before,
     )
 
@@ -301,7 +303,7 @@ def test_design_and_race(tmp_path: Path, race: bool) -> None:
 
 @pytest.mark.parametrize("kept", [8, 1000])
 def test_a_sampler_that_forgets(tmp_path: Path, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.proposals.sampled.KEPT", kept)
+    monkeypatch.setattr("search.proposals.asked.KEPT", kept)
     space = sampled_space("tpe", budget={"trials": 24}, base={"train.epochs": 1},
                           scheduler={"name": "none"})  # fmt: skip
     check(space, tmp_path, slice(30, None, 4))
@@ -404,8 +406,8 @@ def test_a_journal_without_the_order_of_steps_is_read() -> None:
         planner.tell(new, {"status": "completed", METRIC: 0.5})
     source = Sampled(space, "s")
     source.replay([(p, {"status": "completed", METRIC: 0.5}) for p in planned])
-    assert len(source._study.get_trials(states=[TrialState.COMPLETE])) == 4
-    assert [seed for _, seed, _, _ in source._pending] == [1]
+    assert len(source._points.study.get_trials(states=[TrialState.COMPLETE])) == 4
+    assert [seed for _, seed, _ in source._pending] == [1]
 
 
 def test_a_draw_that_an_older_version_read_otherwise_is_told_as_what_was_run() -> None:
@@ -415,9 +417,9 @@ def test_a_draw_that_an_older_version_read_otherwise_is_told_as_what_was_run() -
     draw = {**space.params(space.complete(FIRST)), "tcpa.top_k_image/tcpa.num_image_prompts": 0.99}
     source = Sampled(space, "s")
     source.replay([(planned_trial("00000", config, "sampler", "d", "p", [], draw), None)])
-    ((point, seed, _, trial),) = source._pending
-    assert space.config(point, 0) == config and seed == 1
-    assert space.suggest(FixedTrial(trial.params))["tcpa.top_k_image"] == 3
+    ((asked, seed, _),) = source._pending
+    assert space.config(asked.point, 0) == config and seed == 1
+    assert space.suggest(FixedTrial(asked.trial.params))["tcpa.top_k_image"] == 3
 
 
 def test_trials_of_another_version_are_neither_run_again_nor_renamed() -> None:

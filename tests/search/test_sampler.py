@@ -13,7 +13,9 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from search.proposals.dashboard_copy import OptunaLog
-from search.proposals.sampled import Design, Sampled, make_sampler
+from search.proposals.design import Design
+from search.proposals.sampled import Sampled
+from search.proposals.samplers import make_sampler
 from search.tune.searcher import StudySearcher
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
@@ -72,7 +74,7 @@ class Driver:
     def told(self) -> list[optuna.trial.FrozenTrial]:
         self.searcher.close()
         assert isinstance(self.source, Sampled)
-        return self.source._study.trials
+        return self.source._points.study.trials
 
 
 def read_again(planned: Planned) -> Planned:

@@ -1,0 +1,174 @@
+"""Points that Optuna was asked for, and what it is told of them.
+
+Ray's `OptunaSearch` leaves trials with a nan running, tells stopped trials as complete and pickles
+its state, so a search is driven through Optuna's `ask` and `tell` here. The Optuna study lives in
+memory; a copy for optuna-dashboard is written to a journal file beside it.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import optuna
+from optuna.trial import TrialState
+
+from search.proposals.dashboard_copy import OptunaLog
+from search.proposals.samplers import LEARNS_FROM_FEW, make_sampler
+from search.proposals.source import Outcome
+from spaces.sections import Goal
+from spaces.selection import has_completed
+from spaces.space import Space
+from tcpa_core.config import Flat
+from tcpa_core.record.events import Planned
+
+KEPT = 250
+"""Trials that a sampler of `LEARNS_FROM_FEW` learns from, at least; at most twice as many. Its cost
+grows with their number: TPE takes 8 ms with 300 trials, 20 with 1,000, 130 with 10,000 (8
+parameters)."""
+
+_DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """A point that Optuna was asked for; the seeds of a point share its Optuna trial."""
+
+    trial: optuna.Trial
+    point: Flat
+    origin: str
+    num_open: int
+    """Seeds that have not ended."""
+    values: list[list[float]] = field(default_factory=list)
+    """The objectives of each seed that has completed."""
+    last: list[tuple[int, float]] = field(default_factory=list)
+    """Epoch and value of each seed that was stopped early."""
+
+
+class AskedPoints:
+    """The Optuna study of a search, from a point's draw to the end of its last seed.
+
+    Args:
+        space: Its axes and sampler.
+        name: Of the Optuna study.
+        log: Gets a copy of the finished points under that name.
+    """
+
+    def __init__(self, space: Space, name: str, log: OptunaLog | None = None) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._space = space
+        goals: list[Goal] = [objective.goal for objective in space.objective]
+        self.study = optuna.create_study(
+            directions=goals, sampler=make_sampler(space, 0), study_name=name
+        )
+        self.num_asked = 0
+        self._num_told = 0
+        """Trials that the study has learnt from."""
+        self.by_trial: dict[str, Asked] = {}
+        """The point of each trial that runs."""
+        self._waiting: dict[str, list[Asked]] = {}
+        """Points drawn again while a trial with their digest ran; they share its outcome."""
+        self._log = log
+
+    def ask(self, origin: str, draw: Flat | None = None, *, is_redrawn: bool = False) -> Asked:
+        """Begin the next point.
+
+        Its number and what is known decide it, not how often the driver was started: the sampler is
+        made anew for every point.
+
+        Args:
+            origin: Who proposes it; "random": the sampler only repeats itself.
+            draw: What it is; None: what the sampler draws.
+            is_redrawn: Let the sampler draw all the same, and keep of it what it wants.
+        """
+        asks_it = origin != "random" and (draw is None or is_redrawn)
+        name = self._space.sampler.name if asks_it else "random"
+        self.study.sampler = make_sampler(self._space, self.num_asked, name)
+        if draw is not None:
+            self.study.enqueue_trial(draw)
+        self.num_asked += 1
+        trial = self.study.ask()
+        trial.set_user_attr("number", self.num_asked)
+        if is_redrawn:
+            _ = trial.relative_params  # drawn when first asked for
+        return Asked(trial, self._space.suggest(trial), origin, len(self._space.seeds))
+
+    def assign(self, planned: Planned, asked: Asked) -> None:
+        """Remember which point a planned trial belongs to, and note our names on Optuna's trial.
+
+        Optuna numbers trials otherwise: a point has several seeds.
+        """
+        self.by_trial[planned.trial] = asked
+        asked.trial.set_user_attr("point", planned.point)
+        for key, value in (("trial", planned.trial), ("seed", str(planned.config.seed))):
+            earlier = asked.trial.user_attrs.get(key)
+            asked.trial.set_user_attr(key, f"{earlier}, {value}" if earlier else value)
+
+    def tell(self, planned: Planned, outcome: Outcome) -> None:
+        """Learn from a trial, also for the points that wait for it."""
+        self._learn(self.by_trial.pop(planned.trial), outcome)
+        for asked in self._waiting.pop(planned.digest, ()):
+            self._learn(asked, outcome)
+
+    def share(self, asked: Asked, digest: str, outcome: Outcome | None) -> None:
+        """Let a point learn from a trial of another one; None: when that trial ends."""
+        if outcome is None:
+            self._waiting.setdefault(digest, []).append(asked)
+        else:
+            self._learn(asked, outcome)
+
+    def close(self) -> None:
+        """Finish writing the copy for optuna-dashboard."""
+        if self._log is not None:
+            self._log.close()
+
+    def _learn(self, asked: Asked, outcome: Outcome) -> None:
+        values = [outcome.get(o.metric) for o in self._space.objective]
+        finite = [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
+        has_all = len(finite) == len(values)
+        if has_completed(outcome) and has_all:
+            asked.values.append(finite)
+        elif outcome.get("status") == "pruned" and has_all:
+            asked.last.append((int(outcome.get("num_epochs") or 1), finite[0]))
+        asked.num_open -= 1
+        if asked.num_open == 0:
+            self._tell_point(asked)
+
+    def _tell_point(self, asked: Asked) -> None:
+        trial = asked.trial
+        # Since `_forget`, the study that the trial was asked of may not be the present one.
+        asked_of = trial.study
+        if len(asked.values) == len(self._space.seeds):
+            columns = zip(*asked.values, strict=True)
+            told = asked_of.tell(trial, [math.fsum(c) / len(asked.values) for c in columns])
+        elif asked.last and len(self._space.objective) == 1:
+            mean = math.fsum(value for _, value in asked.last) / len(asked.last)
+            trial.report(mean, max(epoch for epoch, _ in asked.last))
+            told = asked_of.tell(trial, state=TrialState.PRUNED)
+        else:
+            told = asked_of.tell(trial, state=TrialState.FAIL)
+        if self._log is not None:
+            self._log.add(self.study.study_name, told)
+        if asked_of is not self.study:
+            self.study.add_trial(told)
+        self._num_told += 1
+        if self._num_told == 2 * KEPT and self._space.sampler.name in LEARNS_FROM_FEW:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Go on with a new Optuna study that knows the best and the latest trials only.
+
+        TPE weights trials by their age, so that those left out count least. Trials that run are
+        told to the study that they were asked of, and added to the new one.
+        """
+        done = self.study.get_trials(deepcopy=False, states=_DONE)
+        if len(self._space.objective) > 1:
+            best = self.study.best_trials
+        else:
+            complete = [trial for trial in done if trial.state is TrialState.COMPLETE]
+            utility = self._space.objective[0].utility
+            best = sorted(complete, key=lambda trial: utility(trial.value or 0.0), reverse=True)
+        kept = {trial.number for trial in best[: KEPT // 5]}
+        kept |= {trial.number for trial in done[len(kept) - KEPT :]}
+        name, directions = self.study.study_name, self.study.directions
+        self.study = optuna.create_study(directions=directions, study_name=name)
+        self.study.add_trials([trial for trial in done if trial.number in kept])
+        self._num_told = KEPT
