@@ -1,4 +1,4 @@
-"""Every method's losses are those of the last version: scripts/trajectories.py says how to go on."""
+"""The losses of every method are those of the last version, see scripts/trajectories.py."""
 
 import json
 from pathlib import Path
