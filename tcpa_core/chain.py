@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from inspect import getattr_static
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,12 @@ def method_class(name: str) -> type[AnyMethod]:
 
 def overrides(method: AnyMethod | type[AnyMethod], hook: str) -> bool:
     """Whether a method defines a hook itself."""
-    kind = method if isinstance(method, type) else type(method)
+    kind: object = method if isinstance(method, type) else type(method)
+    return _defines(kind, hook)
+
+
+@cache  # asked several times in every forward pass
+def _defines(kind: object, hook: str) -> bool:
     return getattr_static(kind, hook) is not getattr_static(Method, hook)
 
 

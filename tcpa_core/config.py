@@ -29,7 +29,7 @@ METHODS = "tcpa_core.methods"
 CORE_VERSION = 4
 """Raised whenever a change of code changes the numbers of a trial; part of every digest."""
 
-ADDED: Mapping[str, Any] = {
+ADDED: Mapping[str, object] = {
     "backbone.norm_stats": None,
     "data.antialias": True,
     "data.group": None,
@@ -54,7 +54,7 @@ class TrialConfig(CommonSettings):
     """Checked `Config` object of each method in `methods`, by method name."""
 
     @classmethod
-    def from_flat(cls, flat: Mapping[str, Any], *, place: str = "trial") -> Self:
+    def from_flat(cls, flat: Mapping[str, object], *, place: str = "trial") -> Self:
         """Check settings given by dotted path; absent ones take their defaults.
 
         Args:
@@ -71,6 +71,8 @@ class TrialConfig(CommonSettings):
                 f"methods must be a list of method names, got {raw_methods!r} ({place}); "
                 f"write [{raw_methods}]."
             )
+        # Before anything is checked: what the protocol gives takes the place of defaults, and is
+        # checked together with what the trial says.
         _follow_protocol(nested, raw_methods)
         core = {k: v for k, v in nested.items() if k in CommonSettings.model_fields}
         sections = {k: v for k, v in nested.items() if k not in CommonSettings.model_fields}
@@ -85,6 +87,7 @@ class TrialConfig(CommonSettings):
         }
         for name in sections:
             _refuse_section(name, base.methods, place)
+        # Both halves are checked already.
         return cls.model_construct(
             **{k: getattr(base, k) for k in CommonSettings.model_fields}, method_settings=settings
         )
@@ -102,8 +105,12 @@ class TrialConfig(CommonSettings):
             out |= {f"{name}.{key}": v for key, v in settings.model_dump().items()}
         return out
 
-    def replace_paths(self, changes: Mapping[str, Any]) -> "TrialConfig":
-        """The same trial with some paths changed. Sections of dropped methods are dropped too."""
+    def replace_paths(self, changes: Mapping[str, object]) -> "TrialConfig":
+        """The same trial with some paths changed. Sections of dropped methods are dropped too.
+
+        Raises:
+            ConfigError: As `from_flat`.
+        """
         merged = {**self.flat(), **changes}
         methods = merged["methods"]
         kept = {
@@ -129,11 +136,13 @@ class TrialConfig(CommonSettings):
         for section, settings in self._parts().items():
             settled = _settled(settings, self.methods)
             out |= {f"{section}.{key}": value for key, value in settled.model_dump().items()}
+        # AdamW that falls back to SGD is SGD: trials that say so in two ways have one identity.
         out["optim.name"] = self.optim.rule
         out["optim.adamw_wd0"] = OptimConfig.model_fields["adamw_wd0"].default
         return out
 
     def _parts(self) -> dict[str, Settings]:
+        """Sections of the trial by name, those of its methods included."""
         core = {name: getattr(self, name) for name in CommonSettings.model_fields}
         sections = {name: part for name, part in core.items() if isinstance(part, Settings)}
         return sections | self.method_settings
@@ -142,6 +151,10 @@ class TrialConfig(CommonSettings):
         """Identity of the trial: 16 hex digits over everything that changes its result.
 
         Names of files do not enter; what they lead to does.
+
+        Args:
+            data_fingerprint: Of the data set's content.
+            weights_fingerprint: Of the backbone's weights (`model.load_backbone`).
 
         Raises:
             ConfigError: A file cannot be read.
@@ -155,11 +168,14 @@ class TrialConfig(CommonSettings):
         return _hash(identity)
 
     def _identity(self, data_fingerprint: str, weights_fingerprint: str) -> Flat:
+        # A setting that did not exist when a study began enters only where it is used, so that the
+        # digests of older trials stay what they were.
         identity = {k: v for k, v in self.effective().items() if k not in ADDED or v != ADDED[k]}
         del identity["protocol"]
         size = self.backbone.img_size
         if self.data.resize == "short_side" and size and size * 256 // 224 != round(size * 8 / 7):
-            identity["data.resize_to"] = self.data.short_side(size)  # was rounded to nearest before
+            # The side was rounded to nearest once; where that differs, it is another trial.
+            identity["data.resize_to"] = self.data.short_side(size)
         for path in file_settings() & identity.keys() - {"data.root", "backbone.weights"}:
             identity[path] = _content(path, identity[path])
         identity["data.root"] = data_fingerprint
@@ -169,9 +185,9 @@ class TrialConfig(CommonSettings):
 
 
 def _settled(settings: Settings, methods: Sequence[str]) -> Settings:
-    """Settings with all that changes nothing at its default, also what does so only then."""
+    """Settings with all that changes nothing at its default."""
     fields = type(settings).model_fields
-    while True:
+    while True:  # a default may make further settings idle
         idle = {key: fields[key].default for key in settings.idle(methods)}
         if all(getattr(settings, key) == default for key, default in idle.items()):
             return settings
@@ -229,7 +245,8 @@ def _content(path: str, name: str | None) -> str | None:
         ) from err
 
 
-def _nest(flat: Mapping[str, Any], place: str) -> dict[str, Any]:
+def _nest(flat: Mapping[str, object], place: str) -> dict[str, Any]:
+    """Sections with their values out of dotted paths; what stands in them is checked later."""
     nested: dict[str, Any] = {}
     for path, value in flat.items():
         section, dot, key = str(path).partition(".")
@@ -247,16 +264,13 @@ def _nest(flat: Mapping[str, Any], place: str) -> dict[str, Any]:
 def _core_paths() -> frozenset[str]:
     """Dotted paths of the settings that every trial has."""
     return frozenset(
-        f"{name}.{key}"
-        for name, field in CommonSettings.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
-        for key in field.annotation.model_fields
+        f"{name}.{key}" for name, model in sections().items() if name for key in model.model_fields
     )
 
 
-def _as_recorded(flat: Mapping[str, Any]) -> Mapping[str, Any]:
-    """All settings of a trial, as a record from before `ADDED` has them: they did not exist then,
-    so the protocol does not fill them in."""
+def _as_recorded(flat: Mapping[str, object]) -> Mapping[str, object]:
+    """The settings, with those of `ADDED` where a record from before them has all the others: they
+    did not exist then, so the protocol does not fill them in."""
     absent = _core_paths() - flat.keys()
     return {**ADDED, **flat} if absent and absent <= ADDED.keys() else flat
 

@@ -2,6 +2,8 @@
 
 The text under a field is its documentation: `tcpa settings` and docs/settings.md print it. This
 module never imports torch.
+
+Every section checks itself: a trial that exists has settings that fit together within each section.
 """
 
 import math
@@ -17,12 +19,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.config import JsonDict
 
 from tcpa_core import plugins
 
 DATASETS = "tcpa_core.data"
 
-IS_FILE: dict[str, Any] = {"is_file": True}
+IS_FILE: JsonDict = {"is_file": True}
 """Marks a setting (`json_schema_extra`) that names a file or folder. In a space it is relative to
 the space's own file; in a trial's identity its content stands for it."""
 
@@ -42,14 +45,18 @@ Triple = tuple[float, float, float]
 
 
 def norm_stats_value(value: Any) -> Any:
-    """Check a value of `backbone.norm_stats`: names as they are, numbers as tuples of floats.
+    """Check a value of `backbone.norm_stats`.
+
+    Returns:
+        A name or None as it is, numbers as (mean, std), each a tuple of three floats.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: It is neither, or the numbers cannot be those of pixels in [0, 1].
     """
     if value is None or value in ("imagenet", "inception", "clip"):
         return value
     try:
+        # Lists from YAML and JSON, tuples from our own code, rows of arrays: all become tuples.
         mean, std = (tuple(map(_number, numbers)) for numbers in value)
         fits = len(mean) == len(std) == 3
         fits = fits and all(0 <= m <= 1 for m in mean) and all(0 < s < math.inf for s in std)
@@ -64,7 +71,7 @@ def norm_stats_value(value: Any) -> Any:
     return mean, std
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError
     return float(value)
@@ -235,7 +242,7 @@ class TrainConfig(Settings):
         return [*fields, "patience"] if (self.patience or 0) >= self.epochs else fields
 
 
-def _as_tuple(value: Any) -> Any:
+def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -258,6 +265,7 @@ class CommonSettings(Settings):
 
     @model_validator(mode="after")
     def _val_must_be_unseen(self) -> Self:
+        # Here and not in a section: it sets two of them against each other.
         by_val = self.train.selection in ("best_val", "best_val_loss")
         selects = by_val or self.train.patience is not None
         if self.data.train_on == "train_and_val" and selects:

@@ -1,4 +1,7 @@
-"""The hooks of a pack's methods during one forward pass, as one chain."""
+"""The hooks of a pack's methods during one forward pass, as one chain.
+
+The states that methods keep during a pass are of types of their own, which meet only here.
+"""
 
 # Axes: M members, B samples, S tokens, D width, F features, C classes.
 
@@ -32,6 +35,8 @@ class ActiveMethods:
 
     def __init__(self, chain: Iterable[AnyMethod], run: Pass) -> None:
         self.run = run
+        # A method without prompts is left out altogether: the pass is then that of the plain
+        # backbone to the bit.
         self._active: list[tuple[AnyMethod, Any]] = [
             (method, method.begin(run)) for method in chain if method.active
         ]
@@ -49,6 +54,7 @@ class ActiveMethods:
 
     def weights(self) -> dict[str, Tensor]:
         """What takes the place of the backbone's weights, by its parameter names."""
+        # Names cannot clash: `check_chain` allows one method of a chain to train the backbone.
         replaced: dict[str, Tensor] = {}
         for method, state in self._active:
             replaced |= method.weights(state)
@@ -78,6 +84,7 @@ class ActiveMethods:
         if not found:
             return None
 
+        # timm's modules know no members: M and B are one axis there, and two in the hooks.
         def change(x: Tensor) -> Tensor:
             x = x.unflatten(0, batch)
             for method, state in found:

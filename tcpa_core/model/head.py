@@ -49,6 +49,7 @@ class Head(nn.Module):
     def forward(self, features_MBF: Tensor) -> Tensor:
         """Logits (M, B, C) of features, at least in float32; distilled: the mean of both heads."""
         with torch.autocast(features_MBF.device.type, enabled=False):
+            # Logits in bfloat16 would round a cross-entropy's differences away.
             wide = features_MBF.to(self.head_weight.dtype)
             if not self._is_distilled:
                 return _linear(wide, self.head_weight, self.head_bias)

@@ -75,6 +75,7 @@ def init_member_state(
 def _setup(
     backbone: Backbone, config: TrialConfig, num_classes: int, method: str, fitted: MemberState
 ) -> Setup:
+    # Methods know their tensors by short names; two methods may use the same one.
     own = {k.split(".", 1)[1]: v for k, v in fitted.items() if k.startswith(f"{method}.")}
     return Setup(backbone=backbone, config=config, num_classes=num_classes, fitted=own)
 
@@ -162,6 +163,7 @@ class MemberTensors:
         """The members' tensors of one name as one, padded with zeros."""
         shapes = [specs[name].shape for specs in self.specs]
         full = tuple(max(sizes) for sizes in zip(*shapes, strict=True))
+        # Zeros: what a padded prompt or channel computes must not be NaN, even where it is masked.
         data = torch.zeros(len(states), *full, dtype=dtype, device=device)
         for m, state in enumerate(states):
             data[_region(m, shapes[m])] = state[name]

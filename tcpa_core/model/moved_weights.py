@@ -8,7 +8,6 @@ checkpoint, the current folder and the cache; its fingerprint proves that it is 
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from tcpa_core.data._cache import cache_root
 from tcpa_core.errors import CheckpointError, WeightsError
@@ -17,14 +16,14 @@ from tcpa_core.settings import BackboneConfig, norm_stats_value
 
 
 def backbone_of(
-    checkpoint: Path, cfg: BackboneConfig, info: Mapping[str, Any], weights: Path | None
+    checkpoint: Path, cfg: BackboneConfig, info: Mapping[str, object], weights: Path | None
 ) -> BackboneConfig:
     """The backbone of a checkpoint, with weights that are there and those of the training.
 
     Args:
         checkpoint: The file.
         cfg: The backbone of the trial's settings.
-        info: What the checkpoint says; older ones do not tell "weights" and "norm_stats".
+        info: What the checkpoint says; older ones lack "weights" and "norm_stats".
         weights: Where the weights are; None: they are looked for.
 
     Raises:
@@ -48,7 +47,7 @@ def backbone_of(
         raise CheckpointError(f"{checkpoint}: its mean and std cannot be.") from err
 
 
-def _compare(found: BackboneConfig, wanted: Any, checkpoint: Path) -> None:
+def _compare(found: BackboneConfig, wanted: object, checkpoint: Path) -> None:
     """Refuse weights of another content; names of the hub tell nothing of a file's."""
     is_file = found.weights not in (None, "random")
     if wanted is None or (is_file and not str(wanted).startswith("sha256:")):
@@ -62,14 +61,16 @@ def _compare(found: BackboneConfig, wanted: Any, checkpoint: Path) -> None:
         )
 
 
-def _equal(one: str, other: Any) -> bool:
+def _equal(one: str, other: object) -> bool:
     """Whether two fingerprints are of one content, whatever lies beside a file."""
+    # Behind "-" stands the mark of a description beside the file, which may not have moved with it;
+    # mean and std of the training are in the checkpoint.
     if one.startswith("sha256:"):
         return one.partition("-")[0] == str(other).partition("-")[0]
     return bool(one == other)
 
 
-def _search(cfg: BackboneConfig, wanted: Any, checkpoint: Path) -> Path:
+def _search(cfg: BackboneConfig, wanted: object, checkpoint: Path) -> Path:
     """The file of the training, where it was or where it may have moved."""
     old = Path(os.path.expanduser(str(cfg.weights)))
     others = []
@@ -89,6 +90,7 @@ def _search(cfg: BackboneConfig, wanted: Any, checkpoint: Path) -> Path:
 
 def _places(old: Path, checkpoint: Path) -> Iterator[Path]:
     """Existing files that may be the old one: its path, then its last parts in other folders."""
+    # Longest tails first: the more folders agree, the likelier it is the file.
     tails = [Path(*old.parts[i:]) for i in range(1, len(old.parts))] or [old]
     folders = [*checkpoint.resolve().parents, Path.cwd(), *Path.cwd().parents, cache_root(None)]
     places = dict.fromkeys([old, *(folder / tail for folder in folders for tail in tails)])

@@ -38,6 +38,8 @@ def noisy(backbone: Backbone, configs: Sequence[TrialConfig], step: Step) -> Ite
     if not step.training or not any(has_noise(config) for config in configs):
         yield
         return
+    # The sites are changed for this pass alone: a backbone is shared by all packs of a process, and
+    # evaluation must find it silent.
     depth = len(backbone.blocks)
     dropout = Dropout(_DROPOUT, [config.train.dropout for config in configs])
     sites = [backbone.vit.pos_drop]

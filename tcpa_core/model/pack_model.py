@@ -7,8 +7,9 @@ depend on its neighbours.
 
 # Axes: M members, B samples, S tokens, D width, F features, C classes.
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 import torch
@@ -18,7 +19,7 @@ from torch.func import functional_call
 from tcpa_core.chain import check_chain, method_class, overrides, pack_capacity, pack_key
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError, ShapeError
-from tcpa_core.methods.base import AnyMethod, BlockAttention, MemberState, Method, Pass, Step
+from tcpa_core.methods.base import BlockAttention, MemberState, Pass, Step
 from tcpa_core.model.active_methods import ActiveMethods
 from tcpa_core.model.attention import Backend
 from tcpa_core.model.backbone import Backbone, TokenLayout
@@ -96,11 +97,12 @@ class PackModel(nn.Module):
         self.configs = list(configs)
         self.num_classes = num_classes
         self.backend = backend
-        self.methods = nn.ModuleDict(
-            {n: method_class(n)(backbone, configs) for n in configs[0].methods}
-        )
-        for method in self._chain():
-            method.prompt_changers = [m for m in self._chain() if overrides(m, "on_prompts")]
+        chain = {name: method_class(name)(backbone, configs) for name in configs[0].methods}
+        self.methods = nn.ModuleDict(chain)
+        self._chain = list(chain.values())
+        # Whoever owns prompts applies the changes that methods make to them, after its dropout.
+        for method in self._chain:
+            method.prompt_changers = [m for m in self._chain if overrides(m, "on_prompts")]
         if states is None:
             states = [init_member_state(backbone, config, num_classes) for config in configs]
         self.tensors = MemberTensors(backbone, configs, num_classes, states)
@@ -108,7 +110,7 @@ class PackModel(nn.Module):
 
     @property
     def num_members(self) -> int:
-        """M."""
+        """M, the number of trials."""
         return len(self.configs)
 
     @property
@@ -118,7 +120,7 @@ class PackModel(nn.Module):
         What enters it, or the features, can be cached.
         """
         depth = self.backbone.layout.depth
-        return min((m.first_block for m in self._chain() if m.active), default=depth)
+        return min((m.first_block for m in self._chain if m.active), default=depth)
 
     @property
     def features_are_frozen(self) -> bool:
@@ -127,7 +129,7 @@ class PackModel(nn.Module):
 
     def after_step(self) -> None:
         """Let the methods bring their tensors back into range after an optimiser step."""
-        for method in self._chain():
+        for method in self._chain:
             if method.active:
                 method.after_step()
 
@@ -138,9 +140,9 @@ class PackModel(nn.Module):
         constants in evaluation and not counted, nor is it subtracted that only the tokens that
         are read have to be computed in the last block.
         """
-        own = any(method.has_own_logits(self.configs[m]) for method in self._chain())
+        own = any(method.has_own_logits(self.configs[m]) for method in self._chain)
         head = 0.0 if own else 2.0 * self.backbone.layout.feature_dim * self.num_classes
-        extra = sum(method.extra_flops(m) for method in self._chain() if method.active)
+        extra = sum(method.extra_flops(m) for method in self._chain if method.active)
         return self.backbone.flops_per_image() + head + extra
 
     def forward(self, images: Tensor, step: Step) -> ModelOutput:
@@ -175,21 +177,24 @@ class PackModel(nn.Module):
         """
         if self.features_are_frozen:
             return self.forward_features(images, Step.evaluation(1))[0]
+        # No method changes images, tokens or blocks up to here, so no hook is asked.
         tokens = self.backbone.embed(images.flatten(0, 1))
         for block in self.backbone.blocks[: self.first_block]:
             tokens = plain_block(block, tokens[None])[0]
         return tokens[None]
 
     def forward_trained(self, inputs: Tensor, step: Step) -> ModelOutput:
-        """Classify what `forward_frozen` returns, (M, B, ...)."""
+        """Classify what `forward_frozen` returns, (M, B, ...).
+
+        The penalty is 0: methods that leave the first blocks alone have none.
+        """
         if self.features_are_frozen:
             with torch.autocast(inputs.device.type, enabled=False):  # no backbone to save time in
                 return self.classify(inputs, step)
         active = self._begin(step)
         first = self.first_block
-        features = _with_weights(
-            self.backbone, active.weights(), lambda: self._blocks(inputs, first, active)
-        )
+        run = partial(_run_blocks, self.backbone, inputs, active, first, first)
+        features = _with_weights(self.backbone, active.weights(), run)
         return self._output(features, features.new_zeros(self.num_members), active)
 
     def forward_blocks(self, images: Tensor, step: Step) -> Inspection:
@@ -225,48 +230,30 @@ class PackModel(nn.Module):
     def _begin(self, step: Step, *, inspect: bool = False) -> ActiveMethods:
         rows = None if inspect else self.backbone.rows_read
         run = Pass(step=step, rows=rows, backend=self.backend, inspect=inspect)
-        return ActiveMethods(self._chain(), run)
+        return ActiveMethods(self._chain, run)
 
     def _features(self, images: Tensor, active: ActiveMethods) -> tuple[Tensor, Tensor]:
         """Features (M, B, F) and penalty (M,) of images."""
-        # One batch may stand for all members where these change nothing before the head.
-        batches = (self.num_members, 1) if self.features_are_frozen else (self.num_members,)
-        _check_images(images, batches, self.backbone)
+        _check_images(images, self.num_members, self.features_are_frozen, self.backbone)
         return _with_weights(self.backbone, active.weights(), lambda: self._run(images, active))
 
     def _run(self, images: Tensor, active: ActiveMethods) -> tuple[Tensor, Tensor]:
         """`_features`, while the methods' weights stand in the place of the backbone's."""
         images = active.on_images(images)
         batch = images.shape[:2]
+        # The noise covers the network alone; what methods draw is theirs.
         with noisy(self.backbone, self.configs, active.run.step):
             on_patches = active.changes("on_patches", batch)
             tokens = self.backbone.embed(images.flatten(0, 1), on_patches).unflatten(0, batch)
             tokens = active.on_tokens(tokens)
             active.keep(tokens)
-            features = self._blocks(tokens, 0, active)
+            features = _run_blocks(self.backbone, tokens, active, 0, self.first_block)
         zero = torch.zeros(self.num_members, device=features.device, dtype=self.backbone.dtype)
         return features, active.penalty(zero)
 
-    def _blocks(self, tokens: Tensor, first: int, active: ActiveMethods) -> Tensor:
-        """Features (M, B, F) of the tokens that enter block `first`."""
-        batch = tokens.shape[:2]
-        run_block = active.block_runner()
-        depth = self.backbone.layout.depth
-        # Methods that may start as the plain backbone must match timm bit for bit, so they compute
-        # all tokens in the last block.
-        may_skip_unread = active.defines("on_images") or 0 < self.first_block < depth
-        read = active.run.rows if may_skip_unread else None
-        for index, block in list(enumerate(self.backbone.blocks))[first:]:
-            if run_block is not None:
-                tokens = run_block(index, block, tokens)
-            else:
-                tokens = plain_block(block, tokens, rows=read if index == depth - 1 else None)
-            active.keep(tokens)
-        tokens = active.on_output(tokens)
-        on_norm = active.changes("on_norm", batch)
-        return self.backbone.read(tokens.flatten(0, 1), on_norm).unflatten(0, batch)
-
     def _output(self, features: Tensor, penalty: Tensor, active: ActiveMethods) -> ModelOutput:
+        # Before the head: a side branch belongs to the pass through the network, and the order in
+        # which the graph is built decides that in which gradients are added up.
         side = active.side_features()
         logits = self._classify(features, active)
         side_logits = [(share, self._classify(found, active)) for share, found in side]
@@ -277,10 +264,35 @@ class PackModel(nn.Module):
         logits = active.on_logits(features, self.configs[0])
         return self.head(features) if logits is None else logits
 
-    def _chain(self) -> Iterator[AnyMethod]:
-        for method in self.methods.values():
-            assert isinstance(method, Method)
-            yield method
+
+def _run_blocks(
+    backbone: Backbone, tokens: Tensor, active: ActiveMethods, first: int, first_changed: int
+) -> Tensor:
+    """Run the blocks from `first` on and read the features (M, B, F).
+
+    Args:
+        backbone: The frozen network.
+        tokens: What enters the first of these blocks (M, B, S, D).
+        active: Methods of the pass.
+        first: Index of the first block to run.
+        first_changed: Index of the first block that a method changes, or the depth.
+    """
+    batch = tokens.shape[:2]
+    run_block = active.block_runner()
+    depth = backbone.layout.depth
+    # Methods that may start as the plain backbone must match timm bit for bit, so they compute all
+    # tokens in the last block.
+    may_skip_unread = active.defines("on_images") or 0 < first_changed < depth
+    read = active.run.rows if may_skip_unread else None
+    for index, block in list(enumerate(backbone.blocks))[first:]:
+        if run_block is not None:
+            tokens = run_block(index, block, tokens)
+        else:
+            tokens = plain_block(block, tokens, rows=read if index == depth - 1 else None)
+        active.keep(tokens)
+    tokens = active.on_output(tokens)
+    on_norm = active.changes("on_norm", batch)
+    return backbone.read(tokens.flatten(0, 1), on_norm).unflatten(0, batch)
 
 
 def _with_weights(
@@ -306,12 +318,16 @@ class _Body(nn.Module, Generic[T]):
         return self._compute()
 
 
-def _check_images(images: Tensor, batches: Sequence[int], backbone: Backbone) -> None:
+def _check_images(
+    images: Tensor, members: int, features_are_frozen: bool, backbone: Backbone
+) -> None:
+    # One batch may stand for all members where these change nothing before the head.
+    batches = (members, 1) if features_are_frozen else (members,)
     side = backbone.img_size
     fits = backbone.vit.dynamic_img_size or tuple(images.shape[-2:]) == (side, side)
     if images.ndim != 5 or images.shape[0] not in batches or not fits:
         raise ShapeError(
-            f"images must have shape ({batches[0]}, B, 3, {side}, {side}), got "
+            f"images must have shape ({members}, B, 3, {side}, {side}), got "
             f"{tuple(images.shape)}; one batch per member, at the backbone's image size."
         )
 

@@ -168,6 +168,7 @@ def stats_beside(path: Path, name: str) -> NormStats | None:
         document = _json(path.parent / file)
         arch = document.get("architecture")
         is_other = isinstance(arch, str) and timm.is_model(arch) and name != NANO
+        # A description of another architecture is not of this file.
         if is_other and not has_shape_of(str(arch).partition(".")[0], name.partition(".")[0]):
             continue
         found = document if section is None else document.get(section)
@@ -197,6 +198,7 @@ def _from_metadata(file: WeightsFile) -> NormStats | None:
             values[key] = json.loads(file.metadata.get(key, "null"))
         except (ValueError, RecursionError):
             continue
+    # timm writes its settings as one JSON object, other programs mean and std side by side.
     inner = values.get("pretrained_cfg")
     values |= inner if isinstance(inner, dict) else {}
     if values.get("mean") is None or values.get("std") is None:
@@ -218,6 +220,7 @@ def _checked(value: Any, source: str) -> NormStats:
 def _of_published(name: str, file: str, num_classes: int) -> NormStats | ConfigError:
     """What is published in the file's shape decides where it agrees; else a name that says whose
     weights it means, as far as the file bears it out."""
+    # The number of classes narrows the origin down (21,843: ImageNet-21k), 1,000 and 0 do not.
     own, all_known = published(name), same_shape(name)
     possible = {k: v for k, v in all_known.items() if v.num_classes == num_classes}
     if num_classes in _OF_ANYBODY or not possible:

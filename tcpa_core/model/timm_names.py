@@ -72,6 +72,7 @@ def same_shape(name: str) -> dict[str, PretrainedCfg]:
     Classifiers and the number of positions do not count: a file may lack or resize them.
     """
     arch = name.partition(".")[0]
+    # Only models of the same size and patch can have equal shapes; to build each one takes long.
     size = _SIZE.match(arch)
     models = {arch}
     if size:
@@ -107,6 +108,8 @@ def has_projection(name: str, tag: str) -> bool:
 
 @cache
 def _shapes(arch: str) -> frozenset[tuple[str, tuple[int, ...]]]:
+    # One block on the meta device shows all shapes: blocks of a model are alike.
     with torch.device("meta"):
         state = timm.create_model(arch, num_classes=0, depth=1).state_dict()
+    # A file's positions are resampled to another image size, so they tell nothing.
     return frozenset((k, tuple(v.shape)) for k, v in state.items() if k != "pos_embed")

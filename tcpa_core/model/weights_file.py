@@ -110,6 +110,8 @@ def read_weights(path: Path, vit: VisionTransformer, name: str) -> WeightsFile:
         WeightsError: The file cannot be read, is of a layout that cannot be brought to timm's
             names, or holds values that are no numbers.
     """
+    # The layout is told by names, also of parts that are dropped then. Damage is looked for before
+    # names are changed, so that messages name what stands in the file.
     state, wrapper, metadata = _read(path)
     state = {k.removeprefix("module."): v for k, v in state.items()}  # of DistributedDataParallel
     layout = next(one for one in LAYOUTS if _has(state, one.marks))
@@ -145,13 +147,14 @@ def _has(state: State, marks: tuple[str, ...]) -> bool:
 def _read(path: Path) -> tuple[State, str, dict[str, str]]:
     """Tensors as they stand in the file, the key that they stood under, and metadata."""
     try:
-        if zipfile.is_zipfile(path):
+        if zipfile.is_zipfile(path):  # before anything unpacks it
             _refuse_bomb(path)
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 return load_file(path), "", file.metadata() or {}
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
+                # Integers are counters of steps, no weights.
                 state = {k: torch.from_numpy(v) for k, v in arrays.items() if v.dtype.kind == "f"}
                 return state, "", {}
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -264,6 +267,7 @@ def _from_jax(state: State) -> State:
     for name, value in _unstacked(state).items():
         if not name.startswith("pre_logits/"):
             found[_from_jax_name(name)] = _from_jax_order(name, value)
+    # timm keeps the three projections as one matrix, queries first.
     for name in [name for name in found if ".attn.query." in name]:
         parts = [name.replace("query", part) for part in ("query", "key", "value")]
         if all(part in found for part in parts):
@@ -301,7 +305,8 @@ def _from_jax_order(name: str, value: Tensor) -> Tensor:
         return value.flatten()
     if leaf != "kernel":
         return value
-    if value.ndim == 4:
+    if value.ndim == 4:  # (height, width, in, out) of the patch embedding
         return value.permute(3, 2, 0, 1).contiguous()
+    # Attention kernels keep heads apart: (in, H, E) of the projections, (H, E, out) of the output.
     flat = value.flatten(0, -2) if place.endswith("/out") else value.flatten(1)
     return flat.T.contiguous()
