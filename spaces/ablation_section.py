@@ -40,11 +40,13 @@ def read_ablation(document: Document, base: Flat, fixed: Mapping[str, Entry]) ->
         fixed: Overrides, which may not touch what the design varies.
 
     Raises:
-        ConfigError: Unknown design or key, fewer than two levels, a baseline that is none of them.
+        ConfigError: Unknown design or key, fewer than two levels, a baseline that is not a level.
     """
     design = _read_design(document)
     spec = document.data["ablation"]
     values = {key: spec[key] for key in DESIGNS[design].model_fields if key in spec}
+    # Single settings are checked here, where each has a line; how they fit together, the design
+    # checks itself.
     if issubclass(DESIGNS[design], FactorDesign):
         values["factors"] = _read_factors(document)
         values["baseline"] = _read_baseline(document, values["factors"], base)
@@ -55,6 +57,7 @@ def read_ablation(document: Document, base: Flat, fixed: Mapping[str, Entry]) ->
     if isinstance(spec.get("datasets"), Mapping):
         values["datasets"] = _read_datasets(document, varied)
     ablation = build(_DESIGN, values, "ablation.", document, ("ablation",))
+    # An override of a level would silently empty the comparison.
     for path in ablation.paths() & fixed.keys():
         raise ConfigError(
             f"{path} is varied by the ablation and cannot be fixed ({fixed[path].place}); "
@@ -80,12 +83,15 @@ def _read_design(document: Document) -> str:
             f"ablation.design must be one of {', '.join(DESIGNS)}, got {design!r} "
             f"({document.place('ablation', 'design')}){nearest(str(design), DESIGNS)}."
         )
+    # What is missing is said before what is too much: under a wrong `design` both are true, and the
+    # first tells more.
     needed = "factors" if issubclass(DESIGNS[design], FactorDesign) else "rows"
     if not isinstance(spec.get(needed), Mapping) or not spec[needed]:
         raise ConfigError(
             f"ablation design {design} needs {needed!r}, a mapping that is not empty, got "
             f"{spec.get(needed)!r} ({place})."
         )
+    # `null` is as good as left out.
     own = (*DESIGNS[design].model_fields, "seeds")
     for key in (key for key, value in spec.items() if key not in own and value is not None):
         place = document.place("ablation", key)
@@ -109,7 +115,7 @@ def _read(document: Document, *keys: str) -> Flat:
 
 
 def _read_factors(document: Document) -> dict[str, Any]:
-    """Levels by path; what is no list is left to the design."""
+    """Levels by path; what is not a list is left to the design."""
     return {
         path: [read_setting(path, entry._replace(value=level)) for level in entry.value]
         if isinstance(entry.value, list)
@@ -124,7 +130,7 @@ def _read_baseline(document: Document, factors: Mapping[str, Any], base: Flat) -
     for path, entry in given.items():
         if path not in factors:
             raise ConfigError(
-                f"ablation.baseline names {path}, which is no factor ({entry.place}); "
+                f"ablation.baseline names {path}, which is not a factor ({entry.place}); "
                 "put fixed settings into base."
             )
     levels = _read(document, "baseline")

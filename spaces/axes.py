@@ -43,7 +43,7 @@ class Suggester(Protocol):
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
 
 
-def label(value: Any) -> str:
+def label(value: object) -> str:
     """A value as a short text: level names, and list-valued choices in Optuna."""
     if isinstance(value, list):
         return "+".join(map(str, value))
@@ -79,11 +79,11 @@ class _Range(_Axis):
 
     @field_validator("bounds", mode="before")
     @classmethod
-    def _two_numbers(cls, raw: Any) -> tuple[float, float]:
-        numbers = isinstance(raw, list | tuple) and all(type(v) in (int, float) for v in raw)
-        if not numbers or len(raw) != 2 or not all(map(math.isfinite, raw)):
+    def _two_numbers(cls, raw: object) -> tuple[float, float]:
+        pair = tuple(raw) if isinstance(raw, list | tuple) else ()
+        if len(pair) != 2 or not all(type(v) in (int, float) and math.isfinite(v) for v in pair):
             raise Refused(f"{cls.kind} needs a range of two numbers, got {raw!r}")
-        low, high = raw
+        low, high = pair
         if low > high:
             raise Refused(f"low must be <= high, got {raw!r}")
         return low, high
@@ -97,6 +97,7 @@ class _Number(_Range):
 
     @model_validator(mode="after")
     def _log_fits(self) -> Self:
+        # As written: every int axis has a step, of 1.
         if self.log and "step" in self.model_fields_set:
             raise Refused("log and step exclude each other")
         if self.log and self.low <= 0:
@@ -153,9 +154,11 @@ class FloatAxis(_Number):
         if self.step is None:
             return [self.low] if self.low == self.high else None
         count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
+        # Steps add up to slightly more than the end.
         return [min(self.high, self.low + i * self.step) for i in range(count)]
 
-    def contains(self, value: Any) -> bool:
+    def contains(self, value: object) -> bool:
+        # In Python true is a number.
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         if not self.low <= value <= self.high:
@@ -174,7 +177,7 @@ class IntAxis(_Number):
 
     @field_validator("bounds", mode="before")
     @classmethod
-    def _two_numbers(cls, raw: Any) -> tuple[float, float]:
+    def _two_numbers(cls, raw: object) -> tuple[float, float]:
         low, high = super()._two_numbers(raw)
         if type(low) is not int or type(high) is not int:
             raise Refused(f"int needs whole numbers, got {raw}")
@@ -182,7 +185,7 @@ class IntAxis(_Number):
 
     @field_validator("step", mode="before")
     @classmethod
-    def _is_step(cls, step: Any) -> Any:
+    def _is_step(cls, step: object) -> object:
         if type(step) is not int or step < 1:
             raise Refused(f"step must be a whole number >= 1, got {step!r}")
         return step
@@ -215,7 +218,7 @@ class IntAxis(_Number):
         low, high = self.bounds
         return range(low, high + 1, self.step)
 
-    def contains(self, value: Any) -> bool:
+    def contains(self, value: object) -> bool:
         return type(value) is int and value in (self.values() or ())
 
 
@@ -227,7 +230,7 @@ class ChoiceAxis(_Axis):
 
     @field_validator("options", mode="before")
     @classmethod
-    def _distinct(cls, raw: Any) -> tuple[Any, ...]:
+    def _distinct(cls, raw: object) -> tuple[Any, ...]:
         if not isinstance(raw, list | tuple) or not raw:
             raise Refused(f"choice must be a list of values, got {raw!r}")
         for index, option in enumerate(raw):
@@ -236,6 +239,7 @@ class ChoiceAxis(_Axis):
         return tuple(raw)
 
     def suggest(self, trial: Suggester, path: str) -> Any:
+        # Optuna keeps categories as JSON scalars, so that a chain of methods goes by its label.
         names = [self._name(option) for option in self.options]
         return self.options[names.index(trial.suggest_categorical(path, names))]
 
@@ -252,7 +256,7 @@ class ChoiceAxis(_Axis):
     def values(self) -> Sequence[Any] | None:
         return self.options
 
-    def contains(self, value: Any) -> bool:
+    def contains(self, value: object) -> bool:
         return value in self.options
 
 
@@ -272,12 +276,12 @@ class FractionAxis(_Range):
 
     @field_validator("of", mode="before")
     @classmethod
-    def _as_path(cls, raw: Any) -> str:
+    def _as_path(cls, raw: object) -> str:
         return str(raw)
 
     @field_validator("bounds", mode="before")
     @classmethod
-    def _two_numbers(cls, raw: Any) -> tuple[float, float]:
+    def _two_numbers(cls, raw: object) -> tuple[float, float]:
         low, high = super()._two_numbers(raw)
         if not 0 < low <= high <= 1:
             raise Refused(f"range must be shares in (0, 1], got {raw}")
@@ -296,9 +300,12 @@ class FractionAxis(_Range):
 
     def suggest(self, trial: Suggester, path: str) -> int:
         first, last = self.ends()
+        # Under a name of its own: what the sampler learns is the share, whatever the other count
+        # is.
         drawn = trial.suggest_float(f"{path}/{self.of}", self.low, self.high)
         if first == last:
             return first
+        # Equal parts, not rounding, which would draw the first and the last count half as often.
         part = (drawn - self.low) / (self.high - self.low) * (last - first + 1)
         return min(last, first + int(part))
 
@@ -314,11 +321,11 @@ class FractionAxis(_Range):
     def values(self) -> Sequence[Any] | None:
         return range(self.count(self.low), self.count(self.high) + 1)
 
-    def contains(self, value: Any) -> bool:
+    def contains(self, value: object) -> bool:
         return type(value) is int and self.count(self.low) <= value <= self.count(self.high)
 
 
-def kind_of(axis: Any) -> str | None:
+def kind_of(axis: object) -> str | None:
     """The kind of an axis, also as it stands in YAML; None: it has not exactly one."""
     if isinstance(axis, _Axis):
         return axis.kind

@@ -102,8 +102,10 @@ def _check_condition(
     path: str, other: str, allowed: tuple[Any, ...], axes: Mapping[str, Axis], place: str
 ) -> None:
     axis = axes.get(other)
+    # Chains contain a name or not; names were checked where the condition was read.
     if axis is None or other == "methods":
         return
+    # A real number is never drawn exactly, and a count by its share depends on the point.
     if not isinstance(axis, ChoiceAxis | IntAxis):
         raise ConfigError(
             f"axis {path}: when cannot depend on {other}, whose values are not fixed ({place}); "

@@ -57,6 +57,7 @@ def _check_sampler(space: Space) -> None:
             f"sampler.name 'cmaes' has one objective, got {len(space.objective)} "
             f"({place}); use 'tpe' or 'nsga2'."
         )
+    # Neither of the two left out ends a study.
     limits = space.budget.model_dump(exclude_none=True, exclude={"hang_seconds", "pack_size"})
     if not limits and sampler != "grid":
         raise ConfigError(

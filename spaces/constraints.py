@@ -12,6 +12,7 @@ from tcpa_core.errors import ConfigError
 
 _PATH = r"[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*"
 _NUMBER = r"[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?"
+# All that a constraint can be: nothing in a space file is ever evaluated as code.
 _RELATION = re.compile(rf"\s*({_PATH})\s*(<=|<|>=|>)\s*({_PATH}|{_NUMBER})\s*")
 
 Side = str | float
@@ -61,7 +62,7 @@ def read_constraints(
         narrowed: Overrides were given, so that a constraint may have lost its axes; it is left out.
 
     Raises:
-        ConfigError: Not a list of relations, or a side that is no number that can be bounded.
+        ConfigError: Not a list of relations, or a side that cannot be bounded.
     """
     raw = document.data.get("constraints") or []
     if not isinstance(raw, list):
@@ -75,6 +76,8 @@ def read_constraints(
         sides = relation.paths()
         for path in sides:
             check_path(path, place)
+        # Overrides may have fixed both sides, or dropped the method of one: nothing is left to
+        # bound.
         if narrowed and not _binds(sides, axes, base):
             continue
         for path in sides:

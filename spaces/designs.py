@@ -64,7 +64,7 @@ class Ablation(Settings):
 
     @field_validator("datasets", mode="before")
     @classmethod
-    def _distinct(cls, datasets: Any) -> Any:
+    def _distinct(cls, datasets: object) -> object:
         if not isinstance(datasets, Mapping) or len(datasets) < 2:
             raise Refused(
                 f"datasets must map at least two names to their settings, got {datasets!r}",
@@ -84,7 +84,7 @@ class Ablation(Settings):
 
     @field_validator("test", mode="before")
     @classmethod
-    def _all_or_winner(cls, test: Any) -> Any:
+    def _all_or_winner(cls, test: object) -> object:
         if test not in ("all", "winner"):
             raise Refused(f"test must be all or winner, got {test!r}", "test")
         return test
@@ -127,6 +127,7 @@ class Ablation(Settings):
 
     def as_dict(self) -> Flat:
         """The design as it stands in YAML, without its seeds."""
+        # Rows of `cumulative: true` are stored summed up, so that the key itself is not stored.
         written = self.model_dump(mode="json", exclude_defaults=True) | {"design": self.design}
         return {key: written[key] for key in KEYS if key in written}
 

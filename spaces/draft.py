@@ -70,6 +70,7 @@ def read_draft(
     entries = {**flatten(document, "base"), **winner, **fixed}
     base = {path: read_setting(path, entry) for path, entry in entries.items()}
     specs = {p: e for p, e in flatten(document, "axes").items() if p not in fixed}
+    # Either would win silently over the other.
     for path, entry in specs.items():
         if path in base:
             raise ConfigError(
@@ -79,6 +80,7 @@ def read_draft(
     axes = {path: read_axis(path, entry, document) for path, entry in specs.items()}
     places = {path: entry.place for path, entry in {**entries, **specs}.items()}
     ablation = read_ablation(document, base, fixed) if is_ablation else None
+    # From here on the base grows: a protocol, then the objective, fill in what nobody has set.
     _drop_other_methods(base, axes, ablation, fixed, places)
     _follow_protocol(base, axes, ablation, places)
     objective = _read_objective(document)
@@ -167,8 +169,10 @@ def _follow_protocol(
             f"protocol: no protocol {name!r} ({places['protocol']})"
             f"{closed_set(name, protocol_names())}"
         )
+    # What a protocol fixes may depend on the methods of the trial.
     fixed = [fixed_settings(name, chain) for chain in _chains(base, axes, ablation)]
     for path, value in [item for one in fixed for item in one.items()]:
+        # Where protocols of several methods differ, each trial takes its own default instead.
         agreed = all(one.get(path, value) == value for one in fixed)
         if agreed and path not in base and path not in axes:
             base[path] = value
@@ -223,6 +227,7 @@ def _one_objective(document: Document, *keys: str | int) -> Objective:
     raw = lookup(document.data, keys)
     metric = raw.get("metric") if isinstance(raw, Mapping) else None
     place = document.place(*keys, "metric")
+    # Refused with its reason; as one of many unknown metrics it would read like a typing error.
     if isinstance(metric, str) and metric.startswith("test_"):
         raise ConfigError(
             f"objective.metric cannot be {metric!r} ({place}): the test split is read once, after "
@@ -235,6 +240,7 @@ def _read_scheduler(
     document: Document, base: Flat, axes: Mapping[str, Axis], is_ablation: bool
 ) -> SchedulerConfig:
     if is_ablation:
+        # Rows are compared with each other, so that none may be stopped for being worse.
         return SchedulerConfig(name="none")
     scheduler = check_section(SchedulerConfig, document, "scheduler")
     path = "train.epochs"
@@ -253,6 +259,7 @@ def _read_seeds(document: Document, *keys: str) -> tuple[int, ...]:
     place = document.place(*keys)
     if raw is None:
         return (0,)
+    # `type`, as true is an int.
     if type(raw) is int and 1 <= raw <= MAX_SEEDS:
         return tuple(range(raw))
     whole = isinstance(raw, list) and all(type(seed) is int and seed >= 0 for seed in raw)

@@ -46,7 +46,7 @@ class FactorDesign(Ablation):
         for path, levels in info.data.get("factors", {}).items():
             if baseline[path] not in levels:
                 raise Refused(
-                    f"baseline {path} = {label(baseline[path])} is none of its levels "
+                    f"baseline {path} = {label(baseline[path])} is not one of its levels "
                     f"{list(levels)}",
                     "factors",
                     path,
@@ -65,10 +65,12 @@ class FactorDesign(Ablation):
         for order, levels in enumerate(combinations):
             point = dict(zip(self.factors, levels, strict=True))
             name = ", ".join(f"{path}={label(level)}" for path, level in point.items())
+            # A point of a factorial counts for each of its levels and for their combination, from
+            # which interactions are estimated.
             cells = [self._level(path, level) for path, level in point.items()]
             yield point, [*cells, Cell.of("combination", name, order, point == self.baseline)]
 
-    def _level(self, path: str, value: Any) -> Cell:
+    def _level(self, path: str, value: object) -> Cell:
         order = self.factors[path].index(value)
         return Cell.of(path, label(value), order, value == self.baseline[path])
 
@@ -83,6 +85,7 @@ class OneFactor(FactorDesign):
 
     def _points(self) -> Iterator[Changes]:
         baseline = {path: self.baseline[path] for path in self.factors}
+        # The baseline is trained once and counts for every factor.
         yield baseline, [self._level(path, level) for path, level in baseline.items()]
         for path, levels in self.factors.items():
             for level in (v for v in levels if v != baseline[path]):
@@ -126,11 +129,12 @@ class FractionalFactorial(FactorDesign):
 
     @field_validator("runs", mode="before")
     @classmethod
-    def _is_possible(cls, runs: Any, info: ValidationInfo) -> Any:
+    def _is_possible(cls, runs: object, info: ValidationInfo) -> object:
         num = len(info.data.get("factors", ()))
         if runs is None:
             return fewest_runs(num)
         possible = [2**k for k in range(1, num + 1) if 2**k > num]
+        # Below that, two factors would share a column; `type`, as true is an int.
         if runs not in possible or type(runs) is not int:
             raise Refused(
                 f"runs of {num} factors must be one of {', '.join(map(str, possible))}, got "

@@ -30,6 +30,7 @@ _NUMERALS = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X")
 def fewest_runs(num_factors: int) -> int:
     """Runs of the smallest fraction of resolution IV or better."""
     runs = 2
+    # Resolution IV needs at least twice as many runs as factors (the foldover bound).
     while runs < 2 * num_factors and runs < 2**num_factors:
         runs *= 2
     return runs
@@ -76,6 +77,7 @@ def aliases(runs: Runs) -> dict[Effect, tuple[Effect, ...]]:
     if len(runs) == 2**num_factors:
         return found
     own = {effect: contrast(runs, effect) for effect in effects}
+    # Aliases of lowest order only: higher ones are rarely large, and there are very many.
     for order in range(1, num_factors + 1):
         open_ = [effect for effect in effects if not found[effect]]
         if not open_:
@@ -145,6 +147,8 @@ def _columns(num_factors: int, num_basic: int, first_products: bool) -> tuple[in
     first = (*basic, *products[: num_factors - len(basic)])
     if first_products:
         return first
+    # There are too many sets of products to try them all: a beam goes on with the best few, one for
+    # each distribution of word lengths.
     best: list[tuple[tuple[int, ...], list[int]]] = [((), [run.bit_count() for run in runs])]
     for size in range(num_basic + 1, num_factors + 1):
         found: dict[tuple[int, ...], tuple[tuple[int, ...], list[int]]] = {}
@@ -153,6 +157,7 @@ def _columns(num_factors: int, num_basic: int, first_products: bool) -> tuple[in
                 more = [n + _parity(run & column) for n, run in zip(highs, runs, strict=True)]
                 found.setdefault(_word_lengths(more, size), ((*chosen, column), more))
         best = [found[lengths] for lengths in sorted(found)[:_KEPT]]
+    # So that it is never worse than the first products, which are the best of many sizes.
     designs = [first, (*basic, *best[0][0])]  # of equal ones the first
     return min(designs, key=lambda columns: _word_lengths(_highs(columns, runs), num_factors))
 

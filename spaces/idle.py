@@ -29,6 +29,7 @@ def equal_levels(space: Space) -> dict[str, list[str]]:
                 for other in point.cells
                 if (other.factor, other.dataset) == (cell.factor, cell.dataset)
             }
+            # Combinations that are one trial follow from levels that are.
             if len(same) > 1 and cell.factor != "combination":
                 out.setdefault(cell.factor, list(same))
     return out

@@ -59,6 +59,7 @@ def load_space(
     settings, place = winner or ({}, "")
     entries = {path: Entry(value, place, Path.cwd()) for path, value in settings.items()}
     space = _build(document, overrides or {}, entries)
+    # Asked of new studies only: one on disk may have begun so, and goes on.
     if space.objective[0].metric == "val_loss" and space.base.get("train.selection") == "best_val":
         raise ConfigError(
             "objective val_loss would be the loss of the epoch with the highest val accuracy, as "
@@ -94,6 +95,7 @@ def stored_space(data: Mapping[str, Any], source: str) -> Space:
             base.setdefault("train.selection", default("train.selection"))
     if name in protocol_names():
         protocol, chosen = load_protocol(name), plugins.names(METHODS)
+        # What a protocol fixes for some methods only is left to the trials, then as now.
         left = {path for facts in protocol.of_methods.values() for path in facts}
         for path in protocol.facts.keys() - base.keys() - axes.keys() - left:
             if path.partition(".")[0] not in chosen:
@@ -130,6 +132,7 @@ def per_method(space: Space) -> dict[str, Space]:
             f"budget.trials must be at least {least} (methods x seeds), got "
             f"{space.budget.trials} ({place}); every method gets the same number."
         )
+    # By the way of its record, as an override of `methods` also drops what other methods have.
     data = space.as_dict()
     data["sampler"].pop("per", None)
     document = Document(data, {}, space.source, Path.cwd())
@@ -166,6 +169,7 @@ def _build(document: Document, overrides: Mapping[str, Any], winner: Mapping[str
         point = _kept(written, place, space, fixed)
         if point is not None and point not in points:
             points.append(point)
+    # Done last, as points are checked against the axes that are left.
     if points:
         space = space.replaced(first_points=tuple(points))
     check_space(space)
@@ -207,12 +211,13 @@ def _with_active_axes(draft: Draft, fixed: Mapping[str, Entry]) -> Space:
 def _kept(point: Flat, place: str, space: Space, fixed: Mapping[str, Entry]) -> Flat | None:
     """A first point without what overrides have fixed; None if they contradict it."""
     chain = space.base.get("methods") if "methods" in fixed else None
+    # The point is of a method that is not searched any more.
     if chain is not None and point.get("methods", chain) != chain:
         return None
     for path in point:
         if path not in space.axes and not fixed:
             raise ConfigError(
-                f"first point {point} sets {path}, which is no axis ({place})"
+                f"first point {point} sets {path}, which is not an axis ({place})"
                 f"{nearest(path, space.axes)}; settings that do not vary belong in base."
             )
     return {path: value for path, value in point.items() if path in space.axes}

@@ -26,7 +26,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     """Split "PATH=VALUE"; the value is read as YAML.
 
     Raises:
-        ConfigError: No "=", no path, or a value that is no YAML scalar or list.
+        ConfigError: No "=", no path, or a value that is not a YAML scalar or list.
     """
     path, equals, value = text.partition("=")
     path = path.strip()
@@ -59,13 +59,16 @@ def apply_overrides(
             section, _, key = path.partition(".")
             if section == "ablation" and section not in data:
                 raise ConfigError(f"{place}: {document.label} is a search; set seeds instead.")
+            # A section that the file lacks stands where its first key was given.
             places.setdefault((section,), place)
             keys: Keys = (section, key) if key else (section,)
             data[section] = _with(document, data.get(section), section, key, value)
+            # The goal in the file is that of another metric; left out, it follows from the new one.
             if path == "objective.metric" and "objective.goal" not in overrides:
                 data[section].pop("goal", None)
             places[keys] = place
             continue
+        # `seed` goes on to `check_path`, which knows where seeds belong.
         if path not in paths() and path != "seed":
             near = nearest_setting(path, [*paths(), *_STUDY_KEYS])
             raise ConfigError(f"no setting {path!r} ({place}){near}.")
@@ -74,7 +77,7 @@ def apply_overrides(
     return replace(document, data=data, places=places), fixed
 
 
-def _with(document: Document, section: Any, name: str, key: str, value: Any) -> Any:
+def _with(document: Document, section: object, name: str, key: str, value: object) -> object:
     if not key:
         return value
     if section is not None and not isinstance(section, Mapping):

@@ -62,12 +62,14 @@ class _Bounded(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
         line = event.start_mark.line + 1
+        # A few lines of aliases can stand for gigabytes.
         if isinstance(event, yaml.AliasEvent):
             raise _Refused(line, f"alias *{event.anchor} is not supported; write the value.")
         if isinstance(event, yaml.ScalarEvent) and (found := _UNSAFE.search(event.value)):
             raise _Refused(line, f"character {found[0]!r} is not allowed, not even escaped.")
         if isinstance(event, yaml.CollectionStartEvent) and self.depth == MAX_DEPTH:
             raise _Refused(line, f"values are nested more than {MAX_DEPTH} levels deep.")
+        # Checked before the parent class goes down, which would end in a RecursionError.
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -77,6 +79,7 @@ class _Bounded(yaml.SafeLoader):
 class _Loader(_Bounded):
     """Without YAML 1.1's surprises; only its scanner, parser and composer are used."""
 
+    # Own resolvers, as those of YAML 1.1 read `no` as false, `010` as 8 and `5e-4` as text.
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
 
@@ -100,6 +103,7 @@ def read_file(path: Path, label: str, folder: Path) -> Document:
     """
     try:
         with path.open("rb") as file:
+            # One more than allowed, to see that there is more.
             raw = file.read(MAX_BYTES + 1)
     except OSError as err:
         raise ConfigError(f"{label} cannot be read: {err.strerror or err}.") from err
@@ -109,6 +113,7 @@ def read_file(path: Path, label: str, folder: Path) -> Document:
             "another file."
         )
     try:
+        # Editors on Windows begin a file with a byte order mark.
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as err:
         line = raw[: err.start].count(b"\n") + 1
@@ -155,6 +160,7 @@ def read_stored(path: Path) -> Any:
         RecordError: Unreadable, not such YAML, with aliases, or more than 20 levels deep.
     """
     try:
+        # Through JSON, so that whatever YAML makes of a value is a plain one.
         loaded = _Bounded(path.read_text(encoding="utf-8")).get_single_data()
         return json.loads(json.dumps(loaded, default=str))
     except (OSError, yaml.YAMLError, ValueError, TypeError, OverflowError) as err:
@@ -183,6 +189,7 @@ def _plain_mapping(
         key = key_node.value
         if not isinstance(key_node, yaml.ScalarNode) or not key:
             raise ConfigError(f"{place}: a key must be text on one line, as in 'optim.lr: 0.001'.")
+        # YAML libraries keep the last one silently.
         if key in out:
             raise ConfigError(f"{place}: key {key!r} stands twice (first: {places[*keys, key]}).")
         out[key] = _plain(value_node, (*keys, key), label, places)

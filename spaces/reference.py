@@ -120,6 +120,7 @@ def _docstrings(model: type[BaseModel]) -> dict[str, str]:
     for cls in reversed(model.__mro__):
         if cls in (object, BaseModel) or not issubclass(cls, BaseModel):
             continue
+        # Python keeps no text under a field; it stands in the source only.
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
         assert isinstance(tree, ast.ClassDef)
         for line, following in zip(tree.body, tree.body[1:], strict=False):
@@ -162,5 +163,5 @@ def _bounds(marks: list[Any]) -> str:
     return " and ".join(found)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return f"`[{', '.join(value)}]`" if isinstance(value, tuple) else f"`{label(value)}`"

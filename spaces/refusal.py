@@ -26,7 +26,7 @@ class Refused(ValueError):
         self.keys, self.ending = keys, ending
 
 
-def check_flag(name: str, value: Any) -> bool:
+def check_flag(name: str, value: object) -> bool:
     """Refuse what is neither true nor false.
 
     Raises:
@@ -37,7 +37,7 @@ def check_flag(name: str, value: Any) -> bool:
     return value
 
 
-def _flag(value: Any, info: ValidationInfo) -> bool:
+def _flag(value: object, info: ValidationInfo) -> bool:
     return check_flag(str(info.field_name), value)
 
 

@@ -55,7 +55,7 @@ class Components(RowDesign):
 
     @field_validator("baseline", mode="before")
     @classmethod
-    def _is_a_row(cls, baseline: Any, info: ValidationInfo) -> Any:
+    def _is_a_row(cls, baseline: object, info: ValidationInfo) -> object:
         rows = info.data.get("rows", {})
         if baseline is None and rows:
             return next(iter(rows))

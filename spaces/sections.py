@@ -49,6 +49,7 @@ class Objective(Settings):
     @model_validator(mode="before")
     @classmethod
     def _goal_of_metric(cls, values: Any) -> Any:
+        # Before the check, so that the goal follows the metric wherever it is left out.
         return {"goal": _better(values.get("metric", "val_accuracy")), **values}
 
     @model_validator(mode="after")

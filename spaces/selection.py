@@ -100,6 +100,7 @@ def rank(
     for one in replicates:
         needed.setdefault(one.seed)
         known = planned.setdefault(one.point, {})
+        # Planned again under another name, a replicate counts once, with the value that it has.
         if one.seed not in known or not _counts(known[one.seed]):
             known[one.seed] = one
     values = {
@@ -108,6 +109,7 @@ def rank(
     }
     by_number = sorted(filter(values.get, values), key=lambda p: -len(values[p]))
     ranked: list[Standing] = []
+    # Within a group as many seeds each, though not always the same ones.
     for _, group in groupby(by_number, key=lambda p: len(values[p])):
         ranked += _compared({point: values[point] for point in group}, objective, list(needed))
     return Ranking(tuple(ranked), _note(ranked, len(needed)))
@@ -124,6 +126,7 @@ def _compared(
     shared = set.intersection(*map(set, values.values()))
     standings = []
     for point, found in values.items():
+        # Of the seeds that all share, so that no point gains by a lucky one of its own.
         seeds = tuple(seed for seed in found if seed in shared or not shared)
         used = [found[seed].value or 0.0 for seed in seeds]
         standings.append(
@@ -136,6 +139,7 @@ def _compared(
                 num_seeds=len(needed),
             )
         )
+    # Sorting is stable: of equal means the point that was planned first stays first.
     return sorted(standings, key=lambda one: objective.utility(one.value), reverse=True)
 
 

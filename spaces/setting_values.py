@@ -89,6 +89,7 @@ def check_value(path: str, value: Any, place: str) -> Any:
         ConfigError: Unknown path, wrong type, out of range, or a method or data set not known.
     """
     check_path(path, place)
+    # The likely slip gets its own remedy.
     if path == "methods" and isinstance(value, str):
         raise ConfigError(
             f"methods must be a list of method names, got {value!r} ({place}); write [{value}]."
@@ -110,6 +111,7 @@ def check_value(path: str, value: Any, place: str) -> Any:
 def _adapter(path: str) -> TypeAdapter[Any]:
     field = paths()[path]
     assert field is not None
+    # One field alone: its section would also check how fields fit together.
     annotated: Any = field.annotation
     if field.metadata:
         annotated = Annotated[(annotated, *field.metadata)]
@@ -169,6 +171,7 @@ def flatten(document: Document, *keys: str | int) -> dict[str, Entry]:
         )
     out: dict[str, Entry] = {}
     for key, value in raw.items():
+        # `optim: {lr: 0.1}` is nested; a mapping under anything else is left for its own check.
         nested = isinstance(value, Mapping) and key in _sections()
         items = {f"{key}.{sub}": (key, sub) for sub in value} if nested else {key: (key,)}
         for path, tail in items.items():

@@ -106,7 +106,7 @@ class Space(Settings):
         for path in partial:
             if path not in self.axes:
                 raise ConfigError(
-                    f"first point {partial}: {path} is no axis ({self.place})"
+                    f"first point {partial}: {path} is not an axis ({self.place})"
                     f"{nearest(path, self.axes)}; settings that do not vary belong in base."
                 )
         so_far: Flat = {}
@@ -141,6 +141,7 @@ class Space(Settings):
         """
         chain = point.get("methods", self.base.get("methods", default("methods")))
         outside = methods() - set(chain)
+        # The base may hold settings of every method that some trial has.
         base = {p: v for p, v in self.base.items() if p.partition(".")[0] not in outside}
         return TrialConfig.from_flat({**base, **point, "seed": seed}, place=self.place)
 
@@ -213,6 +214,7 @@ class Space(Settings):
         """Points of the design with all their cells; points of equal settings are one."""
         merged: dict[str, tuple[Flat, list[Cell]]] = {}
         for point, cells in self.ablation.points() if self.ablation else ():
+            # Settings that change nothing do not tell points apart.
             key = repr(self.config(point, seed=0).effective())
             merged.setdefault(key, (point, []))[1].extend(cells)
         return list(merged.values())

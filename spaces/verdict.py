@@ -53,13 +53,13 @@ def contenders(values: Values, seeds: Sequence[int], num_looks: int) -> list[str
         seeds: Those trained so far; a row that lacks one of them is out.
         num_looks: How often this is asked in one race.
     """
-    whole = _whole(values, seeds)
-    if not whole:
+    complete = _without_gaps(values, seeds)
+    if not complete:
         return []
     level = _level(values, num_looks)
-    ranked = sorted(whole, key=lambda row: -sum(whole[row]))
-    leader = whole[ranked[0]]
-    return [ranked[0]] + [row for row in ranked[1:] if paired_p(leader, whole[row]) >= level]
+    ranked = sorted(complete, key=lambda row: -sum(complete[row]))
+    leader = complete[ranked[0]]
+    return [ranked[0]] + [row for row in ranked[1:] if paired_p(leader, complete[row]) >= level]
 
 
 def decide(values: Values, seeds: Sequence[int], *, races: bool) -> Verdict:
@@ -78,19 +78,19 @@ def decide(values: Values, seeds: Sequence[int], *, races: bool) -> Verdict:
     left = contenders(values, run, num_looks)
     if not run or not left:
         lacking = [_lack(row, found, run or seeds) for row, found in values.items()]
-        told = "; ".join(lacking)
-        return Verdict(None, f"not decided: no row has a value for every seed ({told}).")
+        reasons = "; ".join(lacking)
+        return Verdict(None, f"not decided: no row has a value for every seed ({reasons}).")
     leader, num = left[0], f"{len(run)} seed{'s' * (len(run) > 1)}"
     best = f"{leader} has the best mean"
     if len(run) < FIRST_SEEDS:
         return Verdict(
             None, f"not decided: {num} cannot tell rows apart, {FIRST_SEEDS} may; {best}."
         )
-    whole = _whole(values, run)
+    complete = _without_gaps(values, run)
     unbeaten = [
         row
         for row in values
-        if row not in whole and not _is_beaten(row, leader, values, run, num_looks)
+        if row not in complete and not _is_beaten(row, leader, values, run, num_looks)
     ]
     if unbeaten:
         lacking = [_lack(row, values[row], run, values[leader], leader) for row in unbeaten]
@@ -110,7 +110,7 @@ def decide(values: Values, seeds: Sequence[int], *, races: bool) -> Verdict:
         leader,
         f"{leader} wins: with {num}, every other row is significantly worse. "
         f"Its mean is itself the best of {len(values)} and still optimistic, by about "
-        f"{optimism(list(whole.values())):.2g} (bootstrap over the seeds).",
+        f"{optimism(list(complete.values())):.2g} (bootstrap over the seeds).",
     )
 
 
@@ -130,6 +130,7 @@ def optimism(rows: Sequence[Sequence[float]]) -> float:
     num = len(rows[0])
     draw, excess = random.Random(0), 0.0
     for _ in range(RESAMPLES):
+        # The same seeds for every row: what makes a seed easy is shared by all.
         drawn = draw.choices(range(num), k=num)
         means = [math.fsum(row[i] for i in drawn) / num for row in rows]
         best = max(range(len(rows)), key=means.__getitem__)
@@ -149,6 +150,7 @@ def paired_p(first: Sequence[float], second: Sequence[float]) -> float:
     if n < 2 or mean == 0:
         return 1.0
     deviation = math.sqrt(sum((d - mean) ** 2 for d in differences) / (n - 1))
+    # Rounding differs in the last bits, which would make any difference significant.
     if deviation <= NO_SPREAD * max(map(abs, first)):
         return 1.0
     return 1 - _student(abs(mean) / (deviation / math.sqrt(n)), n - 1)
@@ -176,7 +178,7 @@ def _known(found: Mapping[int, float | None], seeds: Sequence[int]) -> dict[int,
     return {seed: value for seed, value in of if value is not None and math.isfinite(value)}
 
 
-def _whole(values: Values, seeds: Sequence[int]) -> dict[str, list[float]]:
+def _without_gaps(values: Values, seeds: Sequence[int]) -> dict[str, list[float]]:
     """Values of the rows that have one for every seed."""
     known = {row: _known(found, seeds) for row, found in values.items()}
     return {row: [*one.values()] for row, one in known.items() if one and len(one) == len(seeds)}
@@ -201,7 +203,7 @@ def _is_beaten(row: str, leader: str, values: Values, run: Sequence[int], races:
     """
     for num in range(FIRST_SEEDS, len(run)) if races > 1 else ():
         seeds = run[:num]
-        if _whole({row: values[row]}, seeds) and row not in contenders(values, seeds, races):
+        if _without_gaps({row: values[row]}, seeds) and row not in contenders(values, seeds, races):
             return True
     best, own = _shared(values[leader], values[row], run)
     level = _level(values, races)

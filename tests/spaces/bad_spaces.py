@@ -294,7 +294,7 @@ BAD_SPACES: list[tuple[str, str, str]] = [
     (
         "point_no_axis",
         _GOOD + "first_points: [{train.epochs: 5}]\n",
-        r"train.epochs, which is no axis",
+        r"train.epochs, which is not an axis",
     ),
     ("point_unknown", _GOOD + "first_points: [{optim.l: 5}]\n", r"no setting 'optim.l'"),
     (
@@ -317,6 +317,31 @@ BAD_SPACES: list[tuple[str, str, str]] = [
     ("design_unknown", "name: a\nablation: {design: onefactor}\n", r"closest name: 'one_factor'"),
     ("design_missing", "name: a\nablation: {rows: {}}\n", r"ablation.design must be one of .*None"),
     ("no_factors", _ONE, r"design one_factor needs 'factors'"),
+    (
+        "factors_for_rows",
+        _COMP + "  rows: {x: {}, y: {optim.lr: 0.1}}\n  factors: {optim.lr: [0.1, 0.2]}\n",
+        r"ablation.factors is for design one_factor or .*, not components \(.*line 6\); remove it",
+    ),
+    (
+        "runs_for_rows",
+        _COMP + "  rows: {x: {}, y: {optim.lr: 0.1}}\n  runs: 4\n",
+        r"ablation.runs is for design fractional_factorial, not components \(.*\); remove it",
+    ),
+    (
+        "rows_empty",
+        _COMP + "  rows: {}\n",
+        r"design components needs 'rows', a mapping that is not empty, got \{\}",
+    ),
+    (
+        "race_text",
+        _COMP + "  rows: {x: {}, y: {optim.lr: 0.1}}\n  race: yes\n",
+        r"ablation.race must be true or false, got 'yes' \(.*line 6",
+    ),
+    (
+        "test_other",
+        _COMP + "  rows: {x: {}, y: {optim.lr: 0.1}}\n  test: best\n",
+        r"ablation.test must be all or winner, got 'best' \(.*line 6",
+    ),
     ("rows_for_factors", _ONE + "  rows: {x: {}}\n", r"design one_factor needs 'factors'"),
     ("one_level", _ONE + "  factors: {cvpt.position: [3]}\n", r"at least two levels, got \[3\]"),
     ("level_bad", _ONE + "  factors: {cvpt.position: [3, 9]}\n", r"cvpt.position must be .* got 9"),
@@ -326,12 +351,12 @@ BAD_SPACES: list[tuple[str, str, str]] = [
     (
         "baseline_no_level",
         _ONE + "  factors: {cvpt.position: [1, 2]}\n",
-        r"baseline cvpt.position = 3 is none of its levels \[1, 2\]",
+        r"baseline cvpt.position = 3 is not one of its levels \[1, 2\]",
     ),
     (
         "baseline_no_factor",
         _ONE + "  factors: {cvpt.position: [3, 4]}\n  baseline: {optim.lr: 0.1}\n",
-        r"names optim.lr, which is no factor",
+        r"names optim.lr, which is not a factor",
     ),
     ("cumulative_factors", _ONE + "  factors: {}\n  cumulative: true\n", r"needs 'factors'"),
     (

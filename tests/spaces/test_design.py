@@ -246,7 +246,9 @@ def test_the_winner_of_a_search_is_the_base_of_a_design(tmp_path: Path) -> None:
     assert (first.point, first.cells[0].baseline) == ({N_C: 8}, True)
     config = space.config(first.point, 0)
     assert (config.optim.lr, config.train.epochs) == (0.02, 3)
-    with pytest.raises(ConfigError, match="baseline tcpa.num_cls_prompts = 5 is none of its lev"):
+    with pytest.raises(
+        ConfigError, match="baseline tcpa.num_cls_prompts = 5 is not one of its lev"
+    ):
         load_space(str(file), {}, ({"methods": ["tcpa"], N_C: 5}, "--from b"))
     with pytest.raises(ConfigError, match=r"num_cls_prompts belongs to method 'tcpa'.*never chos"):
         load_space(str(file), {}, ({"methods": ["vpt"], N_C: 8}, "--from b"))

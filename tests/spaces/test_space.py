@@ -307,7 +307,7 @@ def test_complete_says_which_axis_is_left_open_or_misspelt() -> None:
     space = space_of(_search(axes={"optim.lr": {"float": [0.1, 1.0]}}))
     with pytest.raises(ConfigError, match="optim.lr is left open, and its default is 0.001"):
         space.complete({})
-    with pytest.raises(ConfigError, match="optim.l is no axis .*closest name: 'optim.lr'"):
+    with pytest.raises(ConfigError, match="optim.l is not an axis .*closest name: 'optim.lr'"):
         space.complete({"optim.l": 0.1})
     assert space.complete({"optim.lr": 1.0}) == {"optim.lr": 1.0}
 
