@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from reports.records.journal import EPOCH_FIELDS
+from tcpa_core.record.mirror_schema import EPOCH_METRICS
 
 SCHEMA_VERSION = 4
 """Raised whenever a column changes its name, type or meaning."""
@@ -80,7 +80,7 @@ EPOCH_COLUMNS = (
     Column("trial", TEXT, "number of the trial"),
     Column("epoch", INT, "epoch, from 1"),
     # By the fields of EpochReport: a new one without a meaning fails here.
-    *(Column(name, REAL, *_EPOCH_MEANINGS[name]) for name in EPOCH_FIELDS),
+    *(Column(name, REAL, *_EPOCH_MEANINGS[name]) for name in EPOCH_METRICS),
 )
 _DEVIATION = Column("deviation", TEXT, "of the level's trials, as in `trials`")
 ABLATION_COLUMNS = (

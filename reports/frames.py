@@ -9,7 +9,8 @@ import pandas as pd
 import pyarrow as pa
 
 from reports.parquet import read_table
-from reports.records.journal import Records, load_journal
+from reports.records.journal import load_journal
+from reports.records.records import Records
 from reports.records.study import Study
 from reports.statistics import ablation, importance, race
 from reports.statistics import across_data_sets as cross

@@ -19,9 +19,12 @@ from reports.columns import (
     TRIAL_COLUMNS,
     Column,
 )
-from reports.records.journal import Records
+from reports.labels import NewRow, Row
+from reports.records.records import Records
 from reports.records.study import Study
 from spaces.selection import Ranking, Replicate, rank
+from tcpa_core.record.events import Tested
+from tcpa_core.record.state import TrialState
 
 
 def trial_table(records: Records) -> pa.Table:
@@ -30,11 +33,11 @@ def trial_table(records: Records) -> pa.Table:
     After TRIAL_COLUMNS, each setting is a column by dotted path: null where it is not set or not
     part of the trial. A column is bool, int, float or text; a list is JSON text.
     """
-    rows = [_trial_row(trial, records.study) for trial in records.trials]
+    rows = [_trial_row(trial, records.study) for trial in records.trials.values()]
     arrays = [pa.array([row.get(c.name) for row in rows], c.dtype) for c in TRIAL_COLUMNS]
     schema = [column.arrow() for column in TRIAL_COLUMNS]
     # A dict keeps the order in which the settings were met; "seed" is a column of its own.
-    params = [trial["params"] or {} for trial in records.trials]
+    params = [trial.planned.params for trial in records.trials.values()]
     for path in dict.fromkeys(p for one in params for p in one if p != "seed"):
         array = _setting([one.get(path) for one in params])
         arrays.append(array)
@@ -120,29 +123,50 @@ def counts(trials: pd.DataFrame) -> dict[str, int]:
     return {str(k): int(v) for k, v in trials["status"].value_counts().sort_index().items()}
 
 
-def _trial_row(trial: Mapping[str, Any], study: Study) -> dict[str, Any]:
-    row = dict(trial)
-    data = study.data_of(trial["params"] or {})
+def _trial_row(trial: TrialState, study: Study) -> NewRow:
+    planned, result = trial.planned, trial.result
+    row: NewRow = {} if result is None else result.as_dict()
+    if result is None:
+        row["device"] = None if trial.started is None else trial.started.device
+    tested = _tested(trial)
+    if tested is not None:
+        row |= {"test_loss": tested.test_loss, "test_accuracy": tested.test_accuracy}
+    data = study.data_of(planned.params)
     shared = data.get("shared") or {}
-    row["val_in_train"] = shared.get("train/val")
-    row["test_in_train"] = shared.get("train/test")
-    row["test_in_val"] = shared.get("val/test")
-    row["two_labels"] = data.get("two_labels")
-    on_gpu = (trial.get("device") or "").startswith("cuda")
-    duration = trial.get("duration_s")
-    row["gpu_s"] = None if duration is None else duration if on_gpu else 0.0
-    row["warnings"] = json.dumps(trial.get("warnings") or [])
-    row["deviation"] = "; ".join(trial.get("deviation") or [])
-    row["cells"] = json.dumps((trial.get("labels") or {}).get("cells") or [])
-    row["left_out"] = _left_out(trial, study.objectives[0].metric)
-    return row
+    duration, on_gpu = row.get("duration_s"), (row["device"] or "").startswith("cuda")
+    return {
+        **row,
+        "trial": planned.trial,
+        "status": trial.status,
+        "left_out": _left_out(trial.status, row, study.objectives[0].metric),
+        "origin": planned.origin,
+        "digest": planned.digest,
+        "point": planned.point,
+        "seed": planned.seed,
+        "gpu_s": None if duration is None else duration if on_gpu else 0.0,
+        "warnings": json.dumps(row.get("warnings") or []),
+        "val_in_train": shared.get("train/val"),
+        "test_in_train": shared.get("train/test"),
+        "test_in_val": shared.get("val/test"),
+        "two_labels": data.get("two_labels"),
+        "deviation": "; ".join(planned.deviation),
+        "cells": json.dumps(list(planned.cells)),
+    }
 
 
-def _left_out(trial: Mapping[str, Any], metric: str) -> str:
+def _tested(trial: TrialState) -> Tested | None:
+    """What the test split said of a trial's present state; None: it was started again since."""
+    tested, started = trial.tested, trial.started
+    if tested is not None and started is not None and (tested.n or 0) < (started.n or 0):
+        return None
+    return tested
+
+
+def _left_out(status: str, row: Row, metric: str) -> str:
     """Why statistics leave a trial out; "" if they use it."""
-    if trial["status"] != "completed":
-        return str(trial["status"])
-    value = trial.get(metric)
+    if status != "completed":
+        return status
+    value = row.get(metric)
     if value is None:
         return f"{metric} is missing"
     return "" if abs(value) < float("inf") else f"{metric} is {value}"

@@ -3,27 +3,27 @@
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 
-from reports.records.journal import (
-    EPOCH_SCHEMA,
-    Records,
-    in_order,
-    note_replaced,
-)
+from reports.records.epochs import EPOCH_SCHEMA, in_order
+from reports.records.records import Records
 from reports.records.study import Study
 from tcpa_core.errors import RecordError, StudyError
 from tcpa_core.record import mirror_schema as mirror
+from tcpa_core.record.events import Event, event_of
+from tcpa_core.record.state import StudyState
 from tcpa_core.record.values import TrialResult
 
+History = Mapping[str, Sequence[Metric]]
+"""All points of a run's metrics, by name."""
+EpochRow = dict[str, str | float]
 _FIELDS = {metric: name for name, metric in mirror.FINAL_METRICS.items()}
 """Fields of TrialResult by the metric that has them."""
 _WHOLE = {f.name for f in fields(TrialResult) if "int" in str(f.type)}
@@ -46,24 +46,23 @@ def load_mlflow(tracking_uri: str, study: str, study_id: str | None = None) -> R
         raise StudyError(f"MLflow has no study {study!r}: no database lies at {tracking_uri!r}.")
     client = MlflowClient(tracking_uri=tracking_uri)
     parent = _chosen(client, study, study_id)
-    records = Records(_study(client, parent))
-    trials: dict[str, dict[str, Any]] = {}
-    rows: list[dict[str, Any]] = []
+    described = _study(client, parent)
+    state = StudyState()
+    rows: list[EpochRow] = []
     of_trials = [
         run
         for run in _runs(client, [parent.info.experiment_id])
         if mirror.TRIAL in run.data.tags and _owner(run) == _owner(parent)
     ]
+    # MLflow keeps no order; names of trials are numbers in the order planned.
     for run in sorted(of_trials, key=lambda run: str(run.data.tags[mirror.TRIAL])):
-        name = run.data.tags[mirror.TRIAL]
         history = {k: client.get_metric_history(run.info.run_id, k) for k in run.data.metrics}
-        trials[name] = _trial(client, run, history)
-        rows += _epochs(name, history)
-    epochs = pa.Table.from_pylist(rows, schema=EPOCH_SCHEMA)
-    records.epochs = in_order(epochs, trials, f"study {study!r} in MLflow")
-    records.trials = list(trials.values())
-    note_replaced(records, len(epochs) - len(records.epochs))
-    return records
+        for event in _events(client, run, history):
+            state.take(event)
+        rows += _epochs(run.data.tags[mirror.TRIAL], history)
+    reported = pa.Table.from_pylist(rows, schema=EPOCH_SCHEMA)
+    epochs = in_order(reported, state.trials, f"study {study!r} in MLflow")
+    return Records.of(described, state.trials, epochs, len(reported) - len(epochs))
 
 
 def _is_absent(tracking_uri: str) -> bool:
@@ -125,51 +124,59 @@ def _study(client: MlflowClient, parent: Run) -> Study:
         return Study.read(Path(path).parent)
 
 
-def _trial(client: MlflowClient, run: Run, history: Mapping[str, list[Metric]]) -> dict[str, Any]:
+def _events(client: MlflowClient, run: Run, history: History) -> list[Event]:
+    """The events of a trial but its epochs, as far as its run has them.
+
+    Raises:
+        RecordError: A tag is missing or cut off.
+    """
     tags = run.data.tags
-    trial: dict[str, Any] = {"trial": tags[mirror.TRIAL], "status": "planned"}
+    trial = tags[mirror.TRIAL]
     try:
-        trial |= {
+        planned = {
+            "kind": "planned",
+            "trial": trial,
             "params": _params(client, run),
             "digest": tags[mirror.DIGEST],
             "point": tags[mirror.POINT],
-            "seed": int(tags[mirror.SEED]),
-            "labels": json.loads(tags[mirror.LABELS]),
             "origin": tags[mirror.ORIGIN],
+            "labels": json.loads(tags[mirror.LABELS]),
             "deviation": json.loads(tags.get(mirror.DEVIATION, "[]")),
+            "draw": {},  # MLflow does not have it, and reports do not need it
         }
+        found = [event_of(planned)]
         started = json.loads(tags.get(mirror.STARTED, "null"))
         result = json.loads(tags.get(mirror.RESULT, "null"))
         if started:
-            trial.update(status="running", device=started["device"])
+            device = started["device"] or ""
+            found.append(event_of({"kind": "started", "trial": trial, "device": device}))
+        # A trial that was started again after its result has none: the tags of both are there.
         if result and not (started and (started["t"] or 0) > (result.get("t") or 0)):
-            trial.update(_result(tags, result, history))
+            texts = {key: result[key] for key in ("device", "warnings") if key in result}
+            status, reason = tags[mirror.STATUS], tags.get(mirror.REASON, "")
+            about = {"kind": status, "trial": trial, "status": status, "reason": reason}
+            found.append(event_of({**about, **texts, **dict(_outcome(history))}))
     except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as err:
         raise RecordError(
-            f"MLflow run {run.info.run_id} of trial {trial['trial']!r} lacks a tag of the mirror, "
+            f"MLflow run {run.info.run_id} of trial {trial!r} lacks a tag of the mirror, "
             f"or it was cut off ({err}); make the report from the journal."
         ) from err
-    return trial
-
-
-def _result(
-    tags: Mapping[str, str], result: Mapping[str, Any], history: Mapping[str, list[Metric]]
-) -> dict[str, Any]:
-    """Fields of TrialResult from the metrics at step 0 and the tags."""
-    found: dict[str, Any] = {"status": tags[mirror.STATUS], "reason": tags.get(mirror.REASON, "")}
-    found |= {key: result[key] for key in ("device", "warnings") if key in result}
-    for key, metrics in history.items():
-        name = _FIELDS.get(key)
-        at_end = [m for m in metrics if m.step == 0]
-        if name is not None and at_end:
-            value = max(at_end, key=lambda m: m.timestamp).value
-            found[name] = int(value) if name in _WHOLE else value
     return found
 
 
-def _epochs(trial: str, history: Mapping[str, list[Metric]]) -> list[dict[str, Any]]:
+def _outcome(history: History) -> Iterator[tuple[str, float]]:
+    """Fields of TrialResult from the metrics at step 0; of several points the last."""
+    for metric, points in history.items():
+        at_end = [point for point in points if point.step == 0]
+        if metric in _FIELDS and at_end:
+            name, value = _FIELDS[metric], max(at_end, key=lambda point: point.timestamp).value
+            yield name, int(value) if name in _WHOLE else value
+
+
+def _epochs(trial: str, history: History) -> list[EpochRow]:
     """One row per report of an epoch, in the order reported."""
-    rows: dict[tuple[int, int], dict[str, Any]] = {}
+    # By time as well: an epoch trained again after a resume is another report.
+    rows: dict[tuple[int, int], EpochRow] = {}
     for key in mirror.EPOCH_METRICS:
         for metric in history.get(key, []):
             if metric.step > 0:
@@ -179,7 +186,7 @@ def _epochs(trial: str, history: Mapping[str, list[Metric]]) -> list[dict[str, A
     return [rows[at] for at in sorted(rows)]
 
 
-def _params(client: MlflowClient, run: Run) -> dict[str, Any]:
+def _params(client: MlflowClient, run: Run) -> dict[str, object]:
     """Settings by dotted path; a tag holds 5,000 characters, longer ones are in the artifact."""
     try:
         return dict(json.loads(run.data.tags[mirror.PARAMS]))

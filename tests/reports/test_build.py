@@ -278,8 +278,8 @@ def test_what_was_read_is_kept_and_never_stale(tmp_path: Path) -> None:
     added = b"".join(encode_line({"n": 5 + n, "t": 9.0, **e}) for n, e in enumerate(more))
     journal.write_bytes(whole + added + b'{"n":')
     grown = load_journal(study)
-    assert [t["status"] for t in first.trials] == ["completed", "running"]
-    assert [t["status"] for t in grown.trials] == ["completed", "completed"]
+    assert [t.status for t in first.trials.values()] == ["completed", "running"]
+    assert [t.status for t in grown.trials.values()] == ["completed", "completed"]
     assert grown.epochs["val_accuracy"].to_pylist() == [0.4, 0.35, 0.6]
     assert any("1 epochs were trained again" in note for note in grown.notes)
     shutil.rmtree(study / "tables")
@@ -288,7 +288,21 @@ def test_what_was_read_is_kept_and_never_stale(tmp_path: Path) -> None:
     other = [planned(0), epoch(0, 1, 0.4), final(0, "completed", 0.7), *events[3:]]
     lines = [encode_line({"n": n, "t": float(n), **e}) for n, e in enumerate(other)]
     journal.write_bytes(b"".join(lines))
-    assert load_journal(study).trials[0]["val_accuracy"] == 0.7, "an altered journal is read anew"
+    changed = load_journal(study).trials["00000"].result
+    assert changed is not None and changed.val_accuracy == 0.7, "an altered journal is read anew"
+
+
+def test_what_a_test_split_said_of_an_earlier_training_does_not_count(tmp_path: Path) -> None:
+    """Read from the journal, and from what was kept of it."""
+    started = {"kind": "started", "trial": "00000", "device": "cpu", "epoch": 0}
+    tested = {"kind": "tested", "trial": "00000", "test_loss": 1.0, "test_accuracy": 0.4}
+    events = [planned(0), started, final(0, "completed", 0.5), tested]
+    for again, expected in (([], 0.4), ([started], None), ([final(0, "completed", 0.6)], None)):
+        events += again
+        study = write(tmp_path / str(len(events)), events)
+        for _ in range(2):
+            (found,) = reports.load(study).trials["test_accuracy"].astype(object)
+            assert (None if pd.isna(found) else found) == expected
 
 
 def test_load_gives_frames(tmp_path: Path) -> None:
