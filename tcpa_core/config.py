@@ -9,7 +9,7 @@ a trial's method section is only checked where `TrialConfig.from_flat` is called
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -275,9 +275,10 @@ def _as_recorded(flat: Mapping[str, object]) -> Mapping[str, object]:
     return {**ADDED, **flat} if absent and absent <= ADDED.keys() else flat
 
 
-def _follow_protocol(nested: dict[str, Any], methods: Any) -> None:
+def _follow_protocol(nested: dict[str, Any], methods: Collection[str]) -> None:
     """Fill in what the protocol says and the trial does not."""
     name = nested.get("protocol")
+    # A name that is no text is refused with all other wrong types, when the sections are checked.
     if not isinstance(name, str):
         return
     for path, value in fixed_settings(name, methods).items():

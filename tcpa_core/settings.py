@@ -152,6 +152,7 @@ class DataConfig(Settings):
 
     def idle(self, methods: Sequence[str]) -> Collection[str]:
         """How val is split off, where the data set brings its own."""
+        # Asked of the data set's own file: only that knows whether it brings a val split.
         draws_val = getattr(plugins.load(DATASETS, self.name), "draws_val", None)
         is_drawn = draws_val is None or draws_val(self)
         return () if is_drawn else ("val_fraction", "split_seed", "group")
@@ -189,6 +190,7 @@ class OptimConfig(Settings):
 
     def idle(self, methods: Sequence[str]) -> Collection[str]:
         """SGD's momentum, and what AdamW without weight decay means, where that is not used."""
+        # By the rule that is used, not by the name: AdamW without weight decay may stand for SGD.
         no_momentum = ("momentum",) if self.rule == "adamw" else ()
         has_meaning = self.name == "adamw" and self.weight_decay == 0
         return no_momentum if has_meaning else (*no_momentum, "adamw_wd0")
@@ -237,6 +239,7 @@ class TrainConfig(Settings):
 
     def idle(self, methods: Sequence[str]) -> Collection[str]:
         """The other part of a mixup that is off, and a patience that never ends."""
+        # Either of the two switches mixup off, and makes the other one's value meaningless.
         fields = ["mixup_prob"] if self.mixup_alpha == 0 else []
         fields += ["mixup_alpha"] if self.mixup_prob == 0 else []
         return [*fields, "patience"] if (self.patience or 0) >= self.epochs else fields

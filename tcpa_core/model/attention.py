@@ -297,6 +297,8 @@ class _LseAttention(torch.autograd.Function):
         used: Tensor | None,
     ) -> Tensor:
         flat = [t.flatten(0, 1) for t in (q, k, v)]
+        # The kernel behind torch's attention on a CPU, by its inner name: only that returns the
+        # log-sum-exp.
         token_out, token_lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*flat)
         token_lse = token_lse.view(q.shape[:-1])
         scores = _prompt_scores(q, pk, counted)

@@ -192,6 +192,7 @@ class Backbone(nn.Module):
 
         At least in float32, as a trial's own head.
         """
+        # One flat list of weights and biases: a module holds parameters, no pairs of them.
         pairs = list(self._classifier)
         with torch.autocast(features.device.type, enabled=False):
             parts = features.to(pairs[0].dtype).chunk(self.layout.num_readouts, dim=-1)

@@ -139,6 +139,8 @@ def weights_fingerprint(cfg: BackboneConfig) -> str:
     if _is_hub(cfg):
         check_name(cfg.name)
         check_published(cfg.name)
+        # The tag stands for the content, which no plan fetches. A name without a tag means timm's
+        # default one, which is written out: another timm may have another default.
         pretrained = timm.get_pretrained_cfg(cfg.name)
         return f"hub:{cfg.name.split('.')[0]}@{pretrained.tag if pretrained else ''}"
     path = _weights_path(cfg)
@@ -153,6 +155,7 @@ def _described(path: Path, cfg: BackboneConfig) -> str:
     Empty where it says what is assumed without it: such weights keep the fingerprint that they had
     before descriptions were read.
     """
+    # The shipped weights have none, and `backbone.norm_stats` is in the trial's digest by itself.
     found = None if cfg.weights is None or cfg.norm_stats else stats_beside(path, cfg.name)
     if found is None:
         return ""
@@ -172,6 +175,8 @@ def _pool_by_mean(vit: VisionTransformer, name: str) -> None:
             f"{vit.global_pool!r}{', distilled' if hasattr(vit, 'dist_token') else ''}); leave "
             "backbone.pool out."
         )
+    # timm builds such models with `fc_norm` behind the mean and no norm before it; here the final
+    # norm, which is trained, changes its place.
     if vit.global_pool == "token":
         vit.global_pool, vit.fc_norm, vit.norm = "avg", vit.norm, nn.Identity()
 
@@ -292,6 +297,7 @@ def _resized_at_hub(vit: VisionTransformer) -> str:
 def backbone_names(pattern: str = "*") -> list[str]:
     """Names that `backbone.name` can take without a file: vit_nano, and timm's plain vision
     transformers with published weights."""
+    # Part of a name is enough, as with timm's own lists.
     filters = pattern if "*" in pattern else f"*{pattern}*"
     names = sorted(n for module in MODULES for n in timm.list_models(filters, module=module))
     return [n for n in (NANO,) if fnmatch(n, filters)] + [n for n in names if _is_usable(n)]
@@ -299,7 +305,7 @@ def backbone_names(pattern: str = "*") -> list[str]:
 
 @cache
 def _is_usable(name: str) -> bool:
-    """Whether a plan takes a name; told from one block, as all blocks of a model are alike."""
+    """Whether a plan takes a name; seen from one block, as all blocks of a model are alike."""
     try:
         check_published(name)
         with torch.device("meta"):

@@ -98,7 +98,7 @@ class Preprocessing:
             positions=positions,
         )
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain JSON values."""
         found = asdict(self)
         return {**found, "mean": list(self.mean), "std": list(self.std)}
@@ -135,6 +135,7 @@ def stats_of_file(
     Args:
         num_classes: Of its classifier; 0: it has none.
     """
+    # What was written for this very file comes before what its layout or shape make likely.
     described = _from_metadata(file) or stats_beside(file.path, cfg.name)
     if described is not None:
         return described
@@ -206,7 +207,8 @@ def _from_metadata(file: WeightsFile) -> NormStats | None:
     return _checked([values["mean"], values["std"]], "the file's metadata")
 
 
-def _checked(value: Any, source: str) -> NormStats:
+def _checked(value: object, source: str) -> NormStats:
+    """Mean and std as somebody has written them down, for pixels in [0, 1]."""
     try:
         mean, std = norm_stats_value(value)
     except ValueError as err:
@@ -245,6 +247,7 @@ def _common(known: Mapping[str, PretrainedCfg], source: str) -> NormStats | None
 
 
 def _question(name: str, file: str, known: Mapping[str, PretrainedCfg]) -> ConfigError:
+    """What to ask the user: the possible answers, each with weights that it would be true for."""
     groups: dict[str, list[str]] = {}
     names = {pair: name for name, pair in NAMED.items()}
     for full, cfg in known.items():

@@ -41,9 +41,11 @@ class SingleModel(nn.Module):
         """Logits, and the methods' weighted extra loss (a scalar) to add to the training loss."""
         step = Step.evaluation(1)
         if self.training:
+            # As in a search: the draws of a pass follow from seed, epoch and step alone.
             stream = Stream(self.config.seed)
             step = Step(training=True, epochs=(self.epoch,), steps=(self.steps,), streams=(stream,))
             self.steps += 1
+        # A pack of one computes the same numbers as any pack that the trial is a member of.
         output = self.pack(images[None], step)
         return output.logits[0], output.penalty[0]
 

@@ -119,6 +119,8 @@ def read_weights(path: Path, vit: VisionTransformer, name: str) -> WeightsFile:
     _refuse_no_numbers(state, path)
     has_hidden_layer = any("pre_logits" in key for key in state)
     state = {k.removeprefix(layout.prefix): v for k, v in state.items()}
+    # timm's conversions index and reshape what they expect to find; in a foreign file that fails in
+    # any of these ways.
     try:
         state = _from_jax(state) if layout is JAX else _from_torch(state, vit)
     except (
@@ -157,6 +159,7 @@ def _read(path: Path) -> tuple[State, str, dict[str, str]]:
                 # Integers are counters of steps, no weights.
                 state = {k: torch.from_numpy(v) for k, v in arrays.items() if v.dtype.kind == "f"}
                 return state, "", {}
+        # Tensors only: a pickle may run any program.
         loaded = torch.load(path, map_location="cpu", weights_only=True)
         wrapper = ""
         for key in _WRAPPERS:
