@@ -10,6 +10,7 @@ import optuna
 import pytest
 import yaml
 
+from spaces.axes import FloatAxis
 from spaces.load import _build, load_space, space_of
 from spaces.overrides import parse_override
 from spaces.reader import Document
@@ -347,3 +348,12 @@ def _places(value: Any, keys: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 def _overridden(data: dict[str, Any], overrides: dict[str, Any]) -> Space:
     return _build(Document(data, {}, "test", Path.cwd()), overrides, {})
+
+
+def test_a_space_with_other_parts_works_its_points_out_again() -> None:
+    space = space_of(_search())
+    assert [trial.optim.lr for trial in space.trials] == [1e-3, 1e-1]
+    other = space.replaced(axes={"optim.lr": FloatAxis(float=(0.5, 0.75))})
+    assert [trial.optim.lr for trial in other.trials] == [0.5, 0.75]
+    assert space.trials is space.trials, "made once"
+    assert other.name == space.name and space_of(other.as_dict(), other.source) == other
