@@ -176,7 +176,6 @@ def _searcher(trials: int, folder: Path, journal: Journal, places: int) -> Study
         fingerprints={"data": "none", "weights": "none"},
         plan=journal.append,
         stop=lambda trial: None,
-        decisions=lambda config: list(RUNGS),
         limit=trials,
         past=[],
         may_start=lambda: True,

@@ -49,7 +49,6 @@ from tcpa_core.record.events import (
     Resumed,
     Stopped,
     StudyBegun,
-    event_of,
 )
 from tcpa_core.record.state import StudyState
 from tcpa_core.training.allocator import WORKER_ENV
@@ -330,7 +329,6 @@ class _Run:
             fingerprints=self._study.document()["fingerprints"],
             plan=self._plan,
             stop=lambda trial: self._dispatcher.stop.remote(trial),
-            decisions=self._schedule.decisions,
             limit=None if self._space.ablation else self._most_trials(),
             past=self._past.outcomes(),
             may_start=lambda: not self._is_over_budget(),
@@ -369,7 +367,9 @@ class _Run:
             search_alg=algorithm,
             scheduler=self._schedule.scheduler(self._past),
             storage=experiment.storage,
-            resource_manager_factory=lambda: Slots(self._dispatcher, searcher.jobs),
+            resource_manager_factory=lambda: Slots(
+                self._dispatcher, searcher.trials, self._schedule.decisions
+            ),
         )
         controller.update_max_pending_trials(self._concurrency)
         try:
@@ -392,7 +392,7 @@ class _Run:
         for name, one in self._past.trials.items() if selected else ():
             if one.tested or not selected or name not in selected.trials:
                 continue
-            tested = self._dispatcher.test.remote(name, one.planned.params)
+            tested = self._dispatcher.test.remote(one.planned)
             while not self._stop_reason and not ray.wait([tested], timeout=POLL_S)[0]:
                 pass
 
@@ -420,7 +420,7 @@ class _Run:
                 call = self._dispatcher.next_events.remote(0.0 if closing else POLL_S)
                 events, fault = self._answer(call, POLL_S)
                 if events:
-                    self._record(*map(event_of, events))
+                    self._record(*events)
                 if fault is not None:
                     raise StoppedError(fault)
                 if self._devices.silent_s > ANSWER_S:

@@ -11,8 +11,6 @@ from ray.tune.search import Searcher
 
 from search.proposals.planner import Planner
 from search.proposals.source import Later, Source
-from search.tune.trial_handle import Job
-from tcpa_core.config import TrialConfig
 from tcpa_core.record.events import Planned
 
 CLOSE_S = 10.0
@@ -30,7 +28,6 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         fingerprints: Identities of data and weights.
         plan: Called with every planned trial before it starts (writes the journal).
         stop: Called with a trial that the scheduler ended early.
-        decisions: Epochs at which the scheduler decides, for a configuration.
         limit: Most trials of the study; None: until the source is exhausted.
         past: Trials of earlier drivers with their outcomes; those without go on first.
         may_start: Asked before every new trial (budget, interrupt).
@@ -44,7 +41,6 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         fingerprints: Mapping[str, str],
         plan: Callable[[Planned], None],
         stop: Callable[[str], None],
-        decisions: Callable[[TrialConfig], list[int]],
         limit: int | None,
         past: Sequence[tuple[Planned, Mapping[str, Any] | None]],
         may_start: Callable[[], bool],
@@ -56,11 +52,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._past = past
         self._plan = plan
         self._stop = stop
-        self._decisions = decisions
         self._unfinished = deque(planned for planned, outcome in past if outcome is None)
         self._may_start = may_start
         self._ahead = ahead
-        self._running: dict[str, Planned] = {}
+        self._running: dict[str, str] = {}
+        """Names of the running trials by Tune's own ids."""
         self._ready: deque[Planned] = deque()
         self._finished: deque[tuple[Planned, Mapping[str, Any]]] = deque()
         self._changed = threading.Condition()
@@ -69,8 +65,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         """The source waits for the end of a running trial."""
         self._is_closed = False
         self._failure: BaseException | None = None
-        self.jobs: dict[str, Job] = {}
-        """What the running trials train, by name."""
+        self.trials: dict[str, Planned] = {}
+        """The running trials by name."""
         self.waited_s = 0.0
         """Time that places stood free because no suggestion was ready."""
         self._thread = threading.Thread(target=self._prepare, name="suggestions", daemon=True)
@@ -88,18 +84,18 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 return Searcher.FINISHED if self._is_exhausted else None
             planned = taken
             self._plan(planned)
-        self._running[trial_id] = planned
-        self.jobs[planned.trial] = Job(planned.params, self._decisions(planned.config))
+        self._running[trial_id] = planned.trial
+        self.trials[planned.trial] = planned
         return {"trial": planned.trial}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Learn from a trial that has ended, whichever way."""
-        planned = self._running.pop(trial_id, None)
-        if planned is None:
+        name = self._running.pop(trial_id, None)
+        if name is None:
             return
-        del self.jobs[planned.trial]
+        planned = self.trials.pop(name)
         if (result or {}).get("interrupted"):
             return
         outcome = {k: v for k, v in (result or {}).items() if k not in AUTO_RESULT_KEYS}

@@ -19,6 +19,11 @@ from ray.air import AcquiredResources, ResourceRequest
 from ray.air.execution import ResourceManager
 from ray.tune import Trainable
 
+from tcpa_core.config import TrialConfig
+from tcpa_core.record.events import Planned
+
+Decisions = Callable[[TrialConfig], Sequence[int]]
+
 LAST = "last_"
 """How the names of a trial's last epoch's metrics begin, beside its final ones."""
 
@@ -26,18 +31,8 @@ LAST = "last_"
 class PackTrial(Trainable):  # type: ignore[misc]
     """The name of a trial in Ray Tune; `Slots` replaces its actor by a `TrialHandle`.
 
-    Its config is {"trial": NAME}; the rest is in the trial's `Job`, which Tune need not copy.
+    Its config is {"trial": NAME}; the rest is in the trial's `Planned`, which Tune need not copy.
     """
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a trial trains."""
-
-    params: dict[str, Any]
-    """All settings by dotted path."""
-    decisions: Sequence[int]
-    """Epochs at which Tune decides whether it goes on; the last one is its end."""
 
 
 class _Call:
@@ -52,14 +47,14 @@ class TrialHandle:
 
     Args:
         dispatcher: Actor handle of the study's dispatcher.
-        trial: Its name.
-        job: What it trains.
+        planned: The trial.
+        decisions: Epochs at which Tune decides whether it goes on; the last one is its end.
     """
 
-    def __init__(self, dispatcher: Any, trial: str, job: Job) -> None:
+    def __init__(self, dispatcher: Any, planned: Planned, decisions: Sequence[int]) -> None:
         self._dispatcher = dispatcher
-        self._trial = trial
-        self._job = job
+        self._planned = planned
+        self._decisions = decisions
         self._asked = 0
         self.train = _Call(self._train)
         self.stop = _Call(lambda: ray.put(None))  # the searcher stops trials
@@ -68,33 +63,33 @@ class TrialHandle:
 
     def _train(self) -> Any:
         """Train up to the next decision; the last epoch's metrics, `done` when it has ended."""
-        decisions = self._job.decisions
-        until = decisions[min(self._asked, len(decisions) - 1)]
-        params = {} if self._asked else self._job.params
+        until = self._decisions[min(self._asked, len(self._decisions) - 1)]
         self._asked += 1
-        return self._dispatcher.advance.remote(self._trial, params, until)
+        return self._dispatcher.advance.remote(self._planned, until)
 
 
 class _ActorClass:
     """What Tune takes for the actor class; called with the arguments of a `Trainable`."""
 
-    def __init__(self, dispatcher: Any, jobs: Mapping[str, Job]) -> None:
+    def __init__(
+        self, dispatcher: Any, trials: Mapping[str, Planned], decisions: Decisions
+    ) -> None:
         self._dispatcher = dispatcher
-        self._jobs = jobs
+        self._trials = trials
+        self._decisions = decisions
 
     def remote(self, config: dict[str, Any], **_: Any) -> TrialHandle:
-        trial = config["trial"]
-        return TrialHandle(self._dispatcher, trial, self._jobs[trial])
+        planned = self._trials[config["trial"]]
+        return TrialHandle(self._dispatcher, planned, self._decisions(planned.config))
 
 
 @dataclass
 class _Slot(AcquiredResources):  # type: ignore[misc]
-    dispatcher: Any
-    jobs: Mapping[str, Job]
+    actor_class: _ActorClass
 
     def annotate_remote_entities(self, entities: Sequence[Any]) -> list[Any]:
         """Run trials through the dispatcher instead of in a new actor."""
-        return [_ActorClass(self.dispatcher, self.jobs) for _ in entities]
+        return [self.actor_class for _ in entities]
 
 
 class Slots(ResourceManager):  # type: ignore[misc]
@@ -102,12 +97,14 @@ class Slots(ResourceManager):  # type: ignore[misc]
 
     Args:
         dispatcher: Actor handle of the study's dispatcher.
-        jobs: What the trials that Tune knows train, by their names.
+        trials: Those that Tune knows, by their names.
+        decisions: Epochs at which Tune decides, for a configuration.
     """
 
-    def __init__(self, dispatcher: Any, jobs: Mapping[str, Job]) -> None:
-        self._dispatcher = dispatcher
-        self._jobs = jobs
+    def __init__(
+        self, dispatcher: Any, trials: Mapping[str, Planned], decisions: Decisions
+    ) -> None:
+        self._actor_class = _ActorClass(dispatcher, trials, decisions)
 
     def request_resources(self, resource_request: ResourceRequest) -> None:
         """Nothing is reserved."""
@@ -121,7 +118,7 @@ class Slots(ResourceManager):  # type: ignore[misc]
 
     def acquire_resources(self, resource_request: ResourceRequest) -> _Slot:
         """A slot, whose actors are handles."""
-        return _Slot(resource_request, self._dispatcher, self._jobs)
+        return _Slot(resource_request, self._actor_class)
 
     def free_resources(self, acquired_resource: AcquiredResources) -> None:
         """Nothing was reserved."""

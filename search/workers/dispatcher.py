@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import ray
@@ -20,6 +21,7 @@ from search.workers.failure_attribution import (
     MAX_RESTARTS,
     NODE_LOST,
     PackState,
+    Report,
     Trial,
     blame,
     clause,
@@ -28,11 +30,18 @@ from search.workers.failure_attribution import (
 from search.workers.pack_worker import PackWorker, WorkerSpec
 from search.workers.watchdog import Watchdog
 from tcpa_core.errors import StorageError
-from tcpa_core.record.events import FINAL_KINDS
-from tcpa_core.record.values import Pulse, TrialResult
+from tcpa_core.record.events import (
+    Ended,
+    Epoch,
+    Event,
+    Notice,
+    Planned,
+    Started,
+    Tested,
+    TrialEvent,
+)
+from tcpa_core.record.values import EpochReport, Pulse, TrialResult
 from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
-
-Event = dict[str, Any]
 
 MAX_FAILED_STARTS = 3
 """Workers in a row that may die before they take a trial, while none trains; then the study is
@@ -66,7 +75,7 @@ class Dispatcher:
         self._fault: str | None = None
         self._together: int | None = None
         """Most trials to train together, after workers died of more; None: no limit."""
-        self._tests: dict[str, tuple[dict[str, Any], asyncio.Future[Event]]] = {}
+        self._tests: dict[str, tuple[Planned, asyncio.Future[Tested]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._guards: set[asyncio.Task[None]] = set()
 
@@ -105,12 +114,11 @@ class Dispatcher:
         self._slots = slots
         self._place()
 
-    async def advance(self, trial: str, params: dict[str, Any], until_epoch: int) -> dict[str, Any]:
+    async def advance(self, planned: Planned, until_epoch: int) -> dict[str, Any]:
         """Let a trial train up to an epoch and wait until it stands there or has ended.
 
         Args:
-            trial: Its name.
-            params: Its settings; read the first time only.
+            planned: The trial.
             until_epoch: It may train up to and including this epoch.
 
         Returns:
@@ -118,27 +126,28 @@ class Dispatcher:
             `num_epochs` and the last epoch's own values (`LAST`) when it has ended. Told in full
             once. A trial whose checkpoint is further on is told as it was at the epoch asked for.
         """
+        trial = planned.trial
         state = self._trials.get(trial)
         if state is None:
-            state = self._trials[trial] = Trial(params, until_epoch)
+            state = self._trials[trial] = Trial(planned, until_epoch)
             self._queue.append(trial)
             self._place()
         elif not state.has_ended:
             state.until_epoch = until_epoch
-            if state.report.get("epoch", 0) < until_epoch:  # else a checkpoint was further on
+            if state.epoch < until_epoch:  # else a checkpoint was further on
                 state.reached.clear()
             if state.worker is not None:
                 self._command(state.worker, Extend(trial=trial, until_epoch=until_epoch))
         if not self._interrupted:
             await state.reached.wait()
-        last = state.report.get("epoch", 0)
-        if until_epoch < last and until_epoch in state.epochs and not self._interrupted:
+        if until_epoch < state.epoch and until_epoch in state.epochs and not self._interrupted:
             return {**state.epochs[until_epoch], "done": False, "interrupted": False}
         done = state.has_ended or self._interrupted
-        report = {k: v for k, v in state.report.items() if k in self._reported}
-        if state.has_ended:
-            report |= {f"{LAST}{k}": v for k, v in state.epochs.get(last, {}).items()}
-            state.report = {k: state.report[k] for k in ("epoch", "status") if k in report}
+        last = state.epochs.get(state.epoch, {})
+        report = {**last}
+        if state.outcome is not None:
+            report |= state.outcome | {f"{LAST}{k}": v for k, v in last.items()}
+            state.outcome = {k: report[k] for k in ("epoch", "status") if k in report}
             state.epochs.clear()
         return {**report, "done": done, "interrupted": self._interrupted}
 
@@ -150,10 +159,10 @@ class Dispatcher:
             if state.worker is not None:
                 self._command(state.worker, Stop(trial=trial))
 
-    async def test(self, trial: str, params: dict[str, Any]) -> Event:
+    async def test(self, planned: Planned) -> Tested:
         """Score a finished trial's selected state on the test split."""
-        future: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
-        self._tests[trial] = params, future
+        future: asyncio.Future[Tested] = asyncio.get_running_loop().create_future()
+        self._tests[planned.trial] = planned, future
         self._send_tests()
         return await future
 
@@ -182,10 +191,10 @@ class Dispatcher:
         """Take a worker's events, in order."""
         if worker not in self._workers:
             return  # taken for dead; its trials go on elsewhere from their checkpoints
-        news = [event for event in events if self._take(event)]
+        news = [new for event in events if (new := self._take(event)) is not None]
         for event in news:
-            state = self._trials.get(event.get("trial", ""))
-            if state and (state.has_ended or state.report.get("epoch", 0) >= state.until_epoch):
+            state = self._trials.get(event.trial) if isinstance(event, TrialEvent) else None
+            if state and (state.has_ended or state.epoch >= state.until_epoch):
                 state.reached.set()
         self._outbox += news
         self._news.set()
@@ -204,36 +213,38 @@ class Dispatcher:
         events, self._outbox = self._outbox, []
         return events, self._fault
 
-    def _take(self, event: Event) -> bool:
-        """Note an event; False if it tells nothing new (a trial taken up tells all its epochs)."""
-        kind = event["kind"]
-        if kind == "notice":
-            return True
-        trial = event["trial"]
-        if kind == "tested":
+    def _take(self, event: Event) -> Event | None:
+        """Note an event; None if it tells nothing new (a trial taken up tells all its epochs)."""
+        if not isinstance(event, TrialEvent):
+            return event
+        trial = event.trial
+        if isinstance(event, Tested):
             _, future = self._tests.pop(trial, (None, None))
             if future is not None:
                 future.set_result(event)
-            return future is not None
+            return event if future is not None else None
         state = self._trials[trial]
         if state.has_ended:
-            return False
-        fields = {k: v for k, v in event.items() if k not in ("kind", "trial")}
-        if kind == "epoch":
-            if event["epoch"] <= state.report.get("epoch", 0):
-                return False
-            state.report = fields
-            state.epochs[event["epoch"]] = {k: v for k, v in fields.items() if k in self._reported}
-            state.restarts = 0
-        elif kind == "started":
-            event["worker"] = state.worker
-        elif kind in FINAL_KINDS:
-            state.report |= fields
-            state.params = {}
-            if state.worker is not None:
-                self._workers[state.worker].trials.discard(trial)
-                state.worker = None
-        return True
+            return None
+        match event:
+            case Started():
+                return replace(event, worker=state.worker)
+            case Epoch(report=report):
+                if report.epoch <= state.epoch:
+                    return None
+                state.epoch = report.epoch
+                state.epochs[report.epoch] = self._report(report)
+                state.restarts = 0
+            case Ended(result=result):
+                state.outcome = self._report(result)
+                state.planned = None
+                if state.worker is not None:
+                    self._workers[state.worker].trials.discard(trial)
+                    state.worker = None
+        return event
+
+    def _report(self, values: EpochReport | TrialResult) -> Report:
+        return {name: value for name, value in asdict(values).items() if name in self._reported}
 
     def _place(self) -> None:
         """Give waiting trials to the workers with the most free places, oldest first.
@@ -247,12 +258,13 @@ class Dispatcher:
                 continue
             if number is None:
                 return
+            assert state.planned is not None, "a trial that has ended waits for no place"
             self._queue.remove(trial)
             state.worker = number
             self._workers[number].trials.add(trial)
             submit = Submit(
                 trial=trial,
-                params=state.params,
+                params=state.planned.params,
                 until_epoch=state.until_epoch,
                 test_at_end=self._test_at_end,
                 alone=state.is_suspect,
@@ -272,8 +284,8 @@ class Dispatcher:
 
     def _send_tests(self) -> None:
         ready = [number for number, worker in self._workers.items() if worker.is_ready]
-        for trial, (params, _) in self._tests.items() if ready else ():
-            self._command(ready[0], Test(trial=trial, params=params))
+        for trial, (planned, _) in self._tests.items() if ready else ():
+            self._command(ready[0], Test(trial=trial, params=planned.params))
 
     def _command(self, worker: int, command: Command) -> None:
         """Send a command; a worker that refuses one is broken, and `_watch` sees its end."""
@@ -414,8 +426,7 @@ class Dispatcher:
 
     def _fail(self, trial: str, reason: str) -> None:
         """End a trial that no worker survives."""
-        result = TrialResult(status="failed", reason=reason).as_dict()
-        event = {"kind": "failed", "trial": trial, **result}
+        event = Ended(trial=trial, result=TrialResult(status="failed", reason=reason))
         self._take(event)
         self._outbox.append(event)
         self._news.set()
@@ -432,5 +443,5 @@ class Dispatcher:
         self._say(text, trials)
 
     def _say(self, text: str, trials: Iterable[str] = ()) -> None:
-        self._outbox.append({"kind": "notice", "text": text, "trials": sorted(trials)})
+        self._outbox.append(Notice(text=text, trials=sorted(trials)))
         self._news.set()

@@ -8,6 +8,11 @@ from typing import Any
 
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
+from tcpa_core.record.events import Planned
+
+Report = dict[str, float | str | None]
+"""Values of a trial by their names, as far as the scheduler and the sampler ask for them."""
+
 MAX_RESTARTS = 3
 """Times that a trial may lose its worker within an epoch before it is taken for the cause."""
 HANG = 2
@@ -20,14 +25,17 @@ NODE_LOST = "its node"
 class Trial:
     """A trial as the dispatcher knows it."""
 
-    params: dict[str, Any]
+    planned: Planned | None
+    """None: it has ended."""
     until_epoch: int
     worker: int | None = None
     """None: waits for a free place, or has ended."""
-    report: dict[str, Any] = field(default_factory=dict)
-    """Last epoch's fields, or the final ones."""
-    epochs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    epoch: int = 0
+    """Its last new one."""
+    epochs: dict[int, Report] = field(default_factory=dict)
     """What the scheduler may ask of each epoch so far."""
+    outcome: Report | None = None
+    """The same of its end; None: it has not ended."""
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the trial stands at `until_epoch` or has ended."""
     stopping: bool = False
@@ -37,7 +45,7 @@ class Trial:
     @property
     def has_ended(self) -> bool:
         """Whether its final event has come."""
-        return "status" in self.report
+        return self.outcome is not None
 
     @property
     def is_suspect(self) -> bool:

@@ -15,12 +15,17 @@ from search.workers.dispatcher import HALT_S, Dispatcher
 from search.workers.failure_attribution import PackState, Trial, blame
 from search.workers.pack_worker import WorkerSpec
 from search.workers.watchdog import FIRST_S, LEAST_S, TIMES, Watchdog
+from tcpa_core.record.events import Planned
 from tcpa_core.record.values import Pulse
 from tcpa_core.training.commands import Limit, Submit
 from tcpa_core.training.worker import Worker
 from tests.search.conftest import FACTORY
 
 PARAMS = {"train.epochs": 3, "optim.lr": 0.01, "seed": 0}
+
+
+def planned(trial: str) -> Planned:
+    return Planned(trial=trial, params=PARAMS, digest="d", point="p", origin="sampler", draw={})
 
 
 class TestLimits:
@@ -86,13 +91,13 @@ class Client:
     def run(self, trials: int) -> dict[str, str]:
         """Train trials to their ends; status by trial."""
         names = [f"{n:05d}" for n in range(trials)]
-        ends = ray.get([self.actor.advance.remote(t, PARAMS, 3) for t in names], timeout=90)
+        ends = ray.get([self.actor.advance.remote(planned(t), 3) for t in names], timeout=90)
         self.read()
         return {t: end["status"] for t, end in zip(names, ends, strict=True)}
 
     def read(self) -> str | None:
         events, fault = ray.get(self.actor.next_events.remote(0.0))
-        self.events += events
+        self.events += [event.as_dict() for event in events]
         return fault
 
     def notices(self) -> list[str]:
@@ -167,7 +172,7 @@ def test_a_worker_that_is_killed_for_its_memory_trains_fewer_together(client: An
 @pytest.mark.integration
 def test_a_hang_does_not_block_an_orderly_end(client: Any, tmp_path: Path) -> None:
     dispatcher = client(hang={"trial": "00000", "epoch": 2}, silence_s=600.0)
-    waiting = dispatcher.actor.advance.remote("00000", PARAMS, 3)
+    waiting = dispatcher.actor.advance.remote(planned("00000"), 3)
     until = time.monotonic() + 30
     while not dispatcher.epochs():
         assert time.monotonic() < until
@@ -236,6 +241,6 @@ def test_a_suspect_is_trained_alone_for_one_epoch_first(tmp_path: Path) -> None:
     ],
 )
 def test_only_a_lost_node_is_nobodys_fault(why: str, restarts: int) -> None:
-    trial = Trial({}, 3)
+    trial = Trial(planned("00000"), 3)
     assert blame(PackState(None, {"00000"}), {"00000": trial}, why) == 0
     assert trial.restarts == restarts

@@ -13,15 +13,14 @@ import queue
 import random
 import signal
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tcpa_core.errors import StorageError
+from tcpa_core.record.events import Ended, Epoch, Event, Started, Tested
 from tcpa_core.record.values import EpochReport, Pulse, Status, TrialResult
 from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
-
-Event = dict[str, Any]
 
 SLOTS = 4
 """Trials that a worker may be given at once where `stub.json` does not say; as many as a driver
@@ -124,7 +123,7 @@ class StubWorker:
                 return [self._end(trial, "pruned")]
             case Test(trial=trial, params=params):
                 value = self._accuracy(params, params["train.epochs"])
-                return [_event("tested", trial, test_loss=1 - value, test_accuracy=value)]
+                return [Tested(trial=trial, test_loss=1 - value, test_accuracy=value)]
             case Limit(members=members):
                 self._together = members
         return []
@@ -137,7 +136,7 @@ class StubWorker:
         )
         saved = self._checkpoint(trial)
         job.epoch = json.loads(saved.read_text())["epoch"] if saved.exists() else 0
-        events = [_event("started", trial, device=self._device, epoch=job.epoch)]
+        events: list[Event] = [Started(trial=trial, device=self._device, epoch=job.epoch)]
         events += [self._report(trial, job, n + 1) for n in range(job.epoch)]
         if job.epoch >= job.epochs:
             events.append(self._end(trial, "completed"))
@@ -157,7 +156,7 @@ class StubWorker:
         except OSError as err:
             raise StorageError.of(saved, err) from err
         self._misbehave(trial, job.epoch, after_saving=True)
-        events = [self._report(trial, job, job.epoch)]
+        events: list[Event] = [self._report(trial, job, job.epoch)]
         if job.epoch >= job.epochs:
             events.append(self._end(trial, "completed"))
         return events
@@ -165,7 +164,7 @@ class StubWorker:
     def _accuracy(self, params: dict[str, Any], epoch: int) -> float:
         return accuracy(params, epoch, self._plan.get("noise", 0.0))
 
-    def _report(self, trial: str, job: _Job, epoch: int) -> Event:
+    def _report(self, trial: str, job: _Job, epoch: int) -> Epoch:
         value = self._accuracy(job.params, epoch)
         report = EpochReport(
             epoch=epoch,
@@ -178,7 +177,7 @@ class StubWorker:
             duration_s=0.001,
             images_per_s=1000.0,
         )
-        return _event("epoch", trial, **asdict(report))
+        return Epoch(trial=trial, report=report)
 
     def _break_down(self, together: dict[str, _Job]) -> None:
         """Hang or die of a trial, or of more trials at once than fit."""
@@ -205,7 +204,7 @@ class StubWorker:
         if self._counts("deaths", orders["times"]):
             os._exit(1)
 
-    def _end(self, trial: str, status: Status, reason: str = "") -> Event:
+    def _end(self, trial: str, status: Status, reason: str = "") -> Ended:
         job = self._jobs.pop(trial)
         value = self._accuracy(job.params, job.epoch)
         measured = status != "failed" and job.epoch > 0
@@ -223,14 +222,10 @@ class StubWorker:
             duration_s=0.001 * job.epoch,
             device=self._device,
         )
-        return _event(status, trial, **asdict(result))
+        return Ended(trial=trial, result=result)
 
     def _checkpoint(self, trial: str) -> Path:
         return self._study / "checkpoints" / trial / "last.json"
-
-
-def _event(kind: str, trial: str, **fields: Any) -> Event:
-    return {"kind": kind, "trial": trial, **fields}
 
 
 def say_slots(study_dir: Path, slots: int) -> None:

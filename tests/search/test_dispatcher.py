@@ -13,6 +13,7 @@ import ray
 from search.workers.dispatcher import Dispatcher
 from search.workers.failure_attribution import MAX_RESTARTS
 from search.workers.pack_worker import WorkerSpec
+from tcpa_core.record.events import Planned
 from tests.search.conftest import FACTORY
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
@@ -26,6 +27,10 @@ def get(reference: Any) -> Any:
 
 
 PARAMS = {"train.epochs": 4, "optim.lr": 0.01, "seed": 0}
+
+
+def planned(trial: str) -> Planned:
+    return Planned(trial=trial, params=PARAMS, digest="d", point="p", origin="sampler", draw={})
 
 
 class Client:
@@ -50,7 +55,7 @@ class Client:
         get(self.actor.start.remote())
 
     def advance(self, trial: str, until: int) -> Any:
-        return self.actor.advance.remote(trial, PARAMS, until)
+        return self.actor.advance.remote(planned(trial), until)
 
     def epochs(self, trial: str) -> list[int]:
         self.read()
@@ -62,7 +67,7 @@ class Client:
 
     def read(self) -> str | None:
         events, fault = get(self.actor.next_events.remote(0.0))
-        self.events += events
+        self.events += [event.as_dict() for event in events]
         return fault
 
 
@@ -165,9 +170,9 @@ def test_workers_that_cannot_start_end_the_study(client: Any) -> None:
 def test_finished_trial_can_be_tested(client: Any) -> None:
     dispatcher = client()
     get(dispatcher.advance("00000", 4))
-    event = get(dispatcher.actor.test.remote("00000", PARAMS))
-    assert event["kind"] == "tested"
-    assert 0 < event["test_accuracy"] <= 1
+    event = get(dispatcher.actor.test.remote(planned("00000")))
+    assert event.kind == "tested"
+    assert 0 < event.test_accuracy <= 1
     assert dispatcher.kinds()["tested"] == 1
 
 
