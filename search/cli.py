@@ -220,7 +220,7 @@ def extend(
     accept: Accept = False,
 ) -> None:
     """Give a search more trials and go on with it."""
-    from search.proposals.samplers import check_sampler
+    from search.proposals.samplers.base import check_sampler
     from search.study.folder import StudyDir
     from search.study.identity import check_unchanged
     from search.verbs.run import run_and_watch

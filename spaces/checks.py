@@ -5,7 +5,9 @@ from collections.abc import Mapping
 
 from spaces.axes import Axis, ChoiceAxis
 from spaces.designs import Ablation
+from spaces.sections import SAMPLERS
 from spaces.space import Space
+from tcpa_core import plugins
 from tcpa_core.errors import ConfigError
 
 MAX_DESIGN_TRIALS = 10_000
@@ -41,25 +43,26 @@ def _check_design(space: Space, ablation: Ablation) -> None:
 
 
 def _check_sampler(space: Space) -> None:
-    sampler, place = space.sampler.name, space.place
+    name, place = space.sampler.name, space.place
+    sampler = plugins.load(SAMPLERS, name).Sampler
     if not space.axes:
         raise ConfigError(
             f"a search needs axes ({place}); list what varies under 'axes', or write an 'ablation'."
         )
-    if sampler == "grid" and space.size() is None:
+    if sampler.enumerates and space.size() is None:
         infinite = ", ".join(space.points.infinite) or "the product of all axes"
         raise ConfigError(
-            f"sampler.name 'grid' needs axes with countable values, but {infinite} has too many "
+            f"sampler.name {name!r} needs axes with countable values, but {infinite} has too many "
             f"({place}); give a step, list choices, or use 'tpe'."
         )
-    if sampler == "cmaes" and len(space.objective) > 1:
+    if sampler.has_one_objective and len(space.objective) > 1:
         raise ConfigError(
-            f"sampler.name 'cmaes' has one objective, got {len(space.objective)} "
+            f"sampler.name {name!r} has one objective, got {len(space.objective)} "
             f"({place}); use 'tpe' or 'nsga2'."
         )
     # Neither of the two left out ends a study.
     limits = space.budget.model_dump(exclude_none=True, exclude={"hang_seconds", "pack_size"})
-    if not limits and sampler != "grid":
+    if not limits and not sampler.enumerates:
         raise ConfigError(
             f"budget must limit trials, hours or gpu_hours ({place}); for example "
             "budget: {trials: 64}."

@@ -1,9 +1,11 @@
 """Study-wide settings: what is optimised, who proposes, who stops early, for how long."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from tcpa_core import plugins
+from tcpa_core.errors import nearest
 from tcpa_core.settings import Settings
 
 Metric = Literal[
@@ -18,6 +20,8 @@ Metric = Literal[
 ]
 
 Goal = Literal["maximize", "minimize"]
+SAMPLERS = "search.proposals.samplers"
+"""Where samplers are found by name; nothing of it is imported but what a space names."""
 
 
 class Objective(Settings):
@@ -66,11 +70,20 @@ def _better(metric: object) -> str:
     return "maximize" if metric == "val_accuracy" else "minimize"
 
 
+def _known_sampler(name: str) -> str:
+    known = plugins.names(SAMPLERS)
+    if name not in known:
+        possible = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+        raise ValueError(f"must be {possible}, got {name!r}{nearest(name, known)}")
+    return name
+
+
 class SamplerConfig(Settings):
     """Who proposes the next point."""
 
-    name: Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2", "grid"] = "tpe"
-    """Optuna's sampler of that name; grid: every point of the axes, which then need an end."""
+    name: Annotated[str, AfterValidator(_known_sampler)] = "tpe"
+    """A file of search/proposals/samplers: Optuna's sampler of that name; grid: every point of the
+    axes, which then need an end."""
     seed: int = Field(default=0, ge=0)
     """Of the proposals only; trials have their own seeds."""
     per: Literal["methods"] | None = None

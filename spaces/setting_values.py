@@ -198,7 +198,8 @@ def _explain(err: ValidationError, path: str, place: str) -> str:
     problem = first_problem(err)
     if problem.sentence is not None:
         text = problem.sentence.removeprefix(f"{path} ")
-        return f"{path}: {text} ({place})."
+        colon = "" if text.startswith("must be ") else ":"
+        return f"{path}{colon} {text} ({place})."
     got = problem.value
     near = nearest(got, problem.options) if isinstance(got, str) else ""
     return f"{path} {problem.rule}, got {got!r} ({place}){near}."

@@ -1,4 +1,4 @@
-"""Find methods, data sets, protocols and plots by name: each is a module, and no list names them.
+"""Find methods, data sets, protocols, plots and samplers by name: each is a module, no list has them.
 
 Three places are looked through, taking methods as the example:
 

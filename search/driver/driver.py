@@ -26,7 +26,7 @@ from search.proposals.design import Design
 from search.proposals.equal_budgets import EqualBudgets
 from search.proposals.race import Race
 from search.proposals.sampled import Sampled
-from search.proposals.samplers import check_sampler
+from search.proposals.samplers.base import check_sampler
 from search.proposals.source import Source
 from search.study.folder import Journal, StudyDir
 from search.tune.early_stopping import Controller, Schedule

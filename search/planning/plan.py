@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.planning import cost
-from search.proposals.samplers import check_sampler
+from search.proposals.samplers.base import check_sampler, sampler_class
 from search.study.address import database_of, local_folder, recorded_uri, resolved_uri
 from search.study.folder import StudyDir
 from search.study.identity import joined
@@ -249,20 +249,17 @@ def _idle(space: Space) -> list[str]:
     return lines
 
 
-_JOINT = ("cmaes", "gp", "nsga2", "qmc")
-"""Samplers that draw axes together, and at random those that are not the same in every trial."""
-
-
 def _drawn_apart(space: Space) -> list[str]:
     """What the sampler of a search draws without what it knows."""
-    if space.ablation or space.sampler.name not in _JOINT:
+    sampler = sampler_class(space.sampler.name)
+    if space.ablation or not sampler.is_joint:
         return []
     spaces = per_method(space) if space.sampler.per else {"": space}
     lines = []
     for chain, one in spaces.items():
         apart = one.points.shifting()
         why = "not in every trial, or their bounds follow other axes"
-        if space.sampler.name == "cmaes":
+        if sampler.draws_choices_apart:
             apart = [p for p, a in one.axes.items() if p in apart or isinstance(a, ChoiceAxis)]
             why += ", or choices"
         if apart:

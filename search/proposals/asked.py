@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import TrialState
 
 from search.proposals.dashboard_copy import OptunaLog
-from search.proposals.samplers import LEARNS_FROM_FEW, make_sampler
+from search.proposals.samplers.base import make_sampler, sampler_class
 from search.proposals.source import Outcome
 from spaces.sections import Goal
 from spaces.selection import has_completed
@@ -21,7 +21,7 @@ from tcpa_core.config import Flat
 from tcpa_core.record.events import Planned
 
 KEPT = 250
-"""Trials that a sampler of `LEARNS_FROM_FEW` learns from, at least; at most twice as many. Its cost
+"""Trials that a sampler which learns from few keeps, at least; at most twice as many. Its cost
 grows with their number: TPE takes 8 ms with 300 trials, 20 with 1,000, 130 with 10,000 (8
 parameters)."""
 
@@ -55,6 +55,7 @@ class AskedPoints:
     def __init__(self, space: Space, name: str, log: OptunaLog | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
+        self._sampler = sampler_class(space.sampler.name)
         goals: list[Goal] = [objective.goal for objective in space.objective]
         self.study = optuna.create_study(
             directions=goals, sampler=make_sampler(space, 0), study_name=name
@@ -150,7 +151,7 @@ class AskedPoints:
         if asked_of is not self.study:
             self.study.add_trial(told)
         self._num_told += 1
-        if self._num_told == 2 * KEPT and self._space.sampler.name in LEARNS_FROM_FEW:
+        if self._num_told == 2 * KEPT and self._sampler.learns_from_few:
             self._forget()
 
     def _forget(self) -> None:

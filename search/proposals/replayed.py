@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import optuna
 
 from search.proposals.asked import Asked, AskedPoints
-from search.proposals.samplers import LEAVES_MARKS
+from search.proposals.samplers.base import sampler_class
 from search.proposals.source import Outcome, Past
 from spaces.space import Space
 from tcpa_core.config import Flat, TrialConfig
@@ -82,10 +82,10 @@ class Replay:
             self._points.tell(*self._untold.pop(name))
 
     def _begin(self, origin: str, draw: Flat, point: str) -> Asked:
-        name = self._space.sampler.name
+        sampler = sampler_class(self._space.sampler.name)
         # What a sampler wrote on a trial is not in the journal: where it still matters, the sampler
         # draws again and writes it again, and the recorded draw is what counts.
-        is_read = name in LEAVES_MARKS or (name != "grid" and point in self._live)
+        is_read = sampler.leaves_marks or (not sampler.enumerates and point in self._live)
         return self._begin_point(origin, draw, is_read and origin not in ("first_point", "random"))
 
     def _repeat(self, step: Flat) -> None:

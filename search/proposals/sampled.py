@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from search.proposals.asked import Asked, AskedPoints
 from search.proposals.dashboard_copy import OptunaLog
 from search.proposals.replayed import Replay
+from search.proposals.samplers.base import sampler_class
 from search.proposals.source import Outcome, Past, Proposal
 from spaces.space import Space
 from tcpa_core.config import Flat
@@ -100,7 +101,7 @@ class Sampled:
         self._points.close()
 
     def _ask(self, attempt: int) -> Asked | None:
-        is_grid = self._space.sampler.name == "grid"
+        is_grid = sampler_class(self._space.sampler.name).enumerates
         if self._first:
             return self._begin("first_point", self._space.params(self._first[0]))
         origin = "random" if attempt >= ASK_AGAIN and not is_grid else "sampler"

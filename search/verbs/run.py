@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.driver.driver import Placement, StudyOutcome, run_study
-from search.proposals.samplers import check_sampler
+from search.proposals.samplers.base import check_sampler
 from search.study.address import (
     artifacts_of,
     default_uri,

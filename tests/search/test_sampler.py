@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 from search.proposals.dashboard_copy import OptunaLog
 from search.proposals.design import Design
 from search.proposals.sampled import Sampled
-from search.proposals.samplers import make_sampler
+from search.proposals.samplers.base import make_sampler
 from search.tune.searcher import StudySearcher
 from spaces.space import Space
 from tcpa_core.errors import ConfigError

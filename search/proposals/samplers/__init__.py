@@ -1,0 +1,1 @@
+"""The samplers that a space can name, one file each."""

@@ -1,0 +1,22 @@
+"""Genetic search: for several objectives."""
+
+from typing import TYPE_CHECKING
+
+from search.proposals.samplers import base
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+
+class Sampler(base.Sampler):
+    """See the module."""
+
+    is_joint = True
+    leaves_marks = True
+
+    @staticmethod
+    def make(seed: int) -> "BaseSampler":
+        """See `base.Sampler.make`."""
+        from optuna.samplers import NSGAIISampler
+
+        return NSGAIISampler(seed=seed)
