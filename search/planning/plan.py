@@ -21,8 +21,7 @@ from spaces.load import per_method, trials_per_method
 from spaces.space import Space
 from tcpa_core.chain import deviations, method_class
 from tcpa_core.config import Flat, TrialConfig
-from tcpa_core.data._cache import cache_root
-from tcpa_core.data.base import Dataset, DataSummary, load_dataset
+from tcpa_core.data.base import Dataset, DataSummary, cache_root, load_dataset
 from tcpa_core.errors import ConfigError
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import check_size, load_backbone, weights_fingerprint

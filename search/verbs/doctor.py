@@ -17,7 +17,7 @@ from search.study.address import database_of, default_uri, resolved_uri
 from search.study.folder import versions
 from search.tracking.mirror import check_tracker
 from search.tracking.secrets import with_secrets, without_secrets
-from tcpa_core.data._cache import cache_root
+from tcpa_core.data.base import cache_root
 from tcpa_core.errors import StudyError, TcpaError
 
 LEAST_FREE_GB = 5.0

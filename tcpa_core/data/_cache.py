@@ -72,6 +72,7 @@ class ImageStore:
         return planes.transpose(1, 2, 0)
 
 
+# Two packs of one process that keep nothing share what was decoded, as long as one holds it.
 _passing: WeakValueDictionary[str, ImageStore] = WeakValueDictionary()
 
 
@@ -128,12 +129,14 @@ def open_or_build(
             return _in_passing(key, count, decode, progress, stage)
         folder.mkdir(parents=True, exist_ok=True)
         with _lock(folder / f"{key}.lock", progress, stage, count):
+            # Asked again: whoever held the lock may have made it in the meantime.
             store = _open(path, key, count)
             if store is None:
                 with _temporary(path) as (temp, file):
                     _build(file, key, count, decode, progress, stage)
                     file.close()
                     temp.replace(path)
+                # Read back and checked, so that a disk that loses data is found out now.
                 store = _open(path, key, count)
     if store is None:
         raise DataError(
@@ -186,6 +189,7 @@ def _lock(path: Path, progress: Progress | None, stage: str, count: int) -> Iter
             if progress:
                 progress(f"{stage} (waiting for another process)", 0, count)
             fcntl.flock(file, fcntl.LOCK_EX)
+        # Safe only here: nobody else writes this entry while the lock is held.
         for leftover in path.parent.glob(f"{path.stem}.pixels.*.tmp"):  # of a killed holder
             leftover.unlink(missing_ok=True)
         yield
@@ -205,6 +209,7 @@ def _in_passing(
     with using(Path(tempfile.gettempdir()), "TMPDIR"), tempfile.TemporaryFile() as file:
         _build(file, key, count, decode, progress, stage)
         file.flush()
+        # The mapping outlives the file's handle; the space is free once the last store is gone.
         store = _checked(np.memmap(file, np.uint8, mode="c"), key, count)
     _passing[key] = store = replace(store, is_kept=False)
     return store
@@ -220,6 +225,7 @@ def _build(
 ) -> None:
     def checked(index: int) -> tuple[Pixels, list[int]] | str:
         try:
+            # Channels first, as a batch wants them: turned once here instead of in every epoch.
             planes = np.ascontiguousarray(decode(index).transpose(2, 0, 1))
         except DataError as err:
             return str(err)
@@ -232,6 +238,7 @@ def _build(
     for index, done in enumerate(ordered_map(checked, range(count))):
         if isinstance(done, str):
             broken[index] = done
+        # After the first broken image the rest is decoded only to name all that are broken.
         elif not broken:
             planes, table[index] = done
             file.write(planes.data)
@@ -239,6 +246,8 @@ def _build(
             progress(stage, index + 1, count)
     if broken:
         raise BrokenImages(broken)
+    # At the end: the sizes of images are known only when all are written, and an entry whose
+    # writing broke off has no end.
     footer = {"schema": SCHEMA, "key": key, "count": count, "table_crc": zlib.crc32(table.data)}
     text = json.dumps(footer).encode()
     file.write(table.tobytes() + text + _END.pack(len(text), MAGIC))

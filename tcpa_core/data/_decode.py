@@ -77,6 +77,7 @@ class ResizeRule:
         Raises:
             DataError: The long side of a strip-like image would become too long.
         """
+        # A strip of 1 x 100,000 pixels is small, and huge once its short side is 256.
         size = self.size(*image.size)
         if size[0] * size[1] > MAX_PIXELS:
             raise DataError(
@@ -120,6 +121,7 @@ def decode(data: bytes, place: str) -> Image.Image:
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
+        # From the header, before any pixel is decoded: a small file can ask for all memory.
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError("header")
         image.load()
@@ -144,6 +146,7 @@ def decode(data: bytes, place: str) -> Image.Image:
 
 def _to_rgb(image: Image.Image, place: str) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        # The upper byte, as most programs show such a picture.
         grey = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")
     if image.mode in ("I", "F", "LAB"):

@@ -60,7 +60,9 @@ def _file_hashes(
     stats = _stat_all(listing, root)
     memory = cache / "hashes" / f"{sha256(os.fsencode(root.resolve()))[:32]}.json"
     known = _recall(memory)
+    # Changed since: ctime catches a file that was replaced and had its old mtime put back.
     todo = [key for key, times in stats.items() if known.get(key, [])[:3] != times]
+    # Before anything is read: what changes while it is read must look too young to be remembered.
     now = time.time_ns()
     for done, (key, digest) in enumerate(
         zip(todo, ordered_map(lambda key: sha256(read_image(root / key)), todo), strict=True)
@@ -77,7 +79,7 @@ def _stat_all(listing: Listing, root: Path) -> dict[str, list[int]]:
     """Size and times of all files of the listing."""
     stats: dict[str, list[int]] = {}
     missing: list[str] = []
-    folder = os.fspath(root)
+    folder = os.fspath(root)  # strings: a Path per file costs seconds with a million of them
     for split in listing.splits.values():
         for index, key in enumerate(split.keys):
             try:
@@ -119,6 +121,7 @@ def _recall(memory: Path) -> Known:
         crc, body = memory.read_bytes().split(b"\n", 1)
     except (OSError, ValueError):
         return {}
+    # A wrong hash would give one data set the pixels of another, so that torn files must be found.
     if crc != f"{zlib.crc32(body):08x}".encode():
         return {}
     try:

@@ -100,6 +100,7 @@ class Listing:
             )
         for index, (key, label) in enumerate(zip(split.keys, split.labels, strict=True)):
             if not 0 <= label < len(self.class_names):
+                # The commonest mistake; that no label is 0 tells it from one wrong line.
                 is_one_based = label == len(self.class_names) and 0 not in split.labels
                 hint = " It seems to count from 1; subtract 1." if is_one_based else ""
                 raise DataError(
@@ -166,6 +167,7 @@ def relative_key(text: str, place: str) -> str:
             characters or halves of a pair of code units, which no file name needs.
     """
     parts = [part for part in text.split("/") if part not in ("", ".")]
+    # isprintable first: it is one fast call, and nearly all names pass it.
     odd = not text.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in text)
     if text.startswith("/") or ".." in parts or odd or not parts:
         raise DataError(
@@ -189,6 +191,7 @@ def read_text(path: Path) -> str:
             raise DataError(
                 f"list {path} has {size:,} bytes, more than {MAX_LIST_BYTES:,}; it is another file."
             )
+        # -sig: spreadsheets put a mark in front, which would become part of the first name.
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as err:
         raise DataError(
@@ -265,12 +268,14 @@ def _choose_groups(
     for group, label in zip(groups, labels, strict=True):
         sizes.setdefault(group, Counter())[label] += 1
     total = Counter(labels)
+    # At least one image of a class in val, and at least one left in train.
     wanted = {c: min(max(1, round(fraction * n)), n - 1) for c, n in total.items()}
     val: Counter[int] = Counter()
     chosen = set()
     ordered = sorted(sizes, key=lambda group: _rank(seed, group))
     for group in ordered:
         size = sizes[group]
+        # A group may hold several classes: it is taken if, all in all, they come closer.
         gain = sum(abs(wanted[c] - val[c]) - abs(wanted[c] - val[c] - n) for c, n in size.items())
         if gain > 0 and all(val[c] + n < total[c] for c, n in size.items()):
             chosen.add(group)

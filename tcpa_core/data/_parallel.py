@@ -28,6 +28,7 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         waiting: deque[Future[R]] = deque()
         for item in items:
             waiting.append(pool.submit(function, item))
+            # Some slack beyond one per thread, so that a slow item does not leave the others idle.
             if len(waiting) >= 4 * workers:
                 yield waiting.popleft().result()
         while waiting:

@@ -64,6 +64,7 @@ __all__ = [
     "Progress",
     "Split",
     "SplitListing",
+    "cache_root",
     "check_suffix",
     "dataset_fingerprint",
     "dataset_summary",
@@ -137,6 +138,7 @@ def load_dataset(
     broken: dict[str, str] = {}
     for name in SPLITS:
         both = name == "train" and cfg.train_on == "train_and_val"
+        # val keeps its own entry too: with train_and_val it is still what epochs are scored on.
         parts = ("train", "val") if both else (name,)
         keys = tuple(key for part in parts for key in listing.splits[part].keys)
         try:
@@ -149,6 +151,7 @@ def load_dataset(
                 f"decode {' and '.join(parts)}",
                 keep=keep,
             )
+        # All splits are tried, so that one run names every image that has to be restored.
         except BrokenImages as err:
             broken |= {keys[index]: why for index, why in err.found.items()}
             continue
@@ -253,6 +256,7 @@ def _decode_one(
     path = listing.root / split.keys[index]
     place = f"{path} ({split.place(index)})"
     data = read_image(path)
+    # The entry's name says that it holds these contents, which are read here for a second time.
     if sha256(data) != hashes[name][index]:
         raise DataError(f"{place}: file changed while the data set was read; start again.")
     return rule.apply(decode(data, place), place)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tcpa_core.data._cache import cache_root
+from tcpa_core.data.base import cache_root
 from tcpa_core.errors import CheckpointError, WeightsError
 from tcpa_core.model.load_backbone import weights_fingerprint
 from tcpa_core.settings import BackboneConfig, norm_stats_value

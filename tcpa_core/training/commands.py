@@ -1,4 +1,4 @@
-"""What a worker may be told: plain values, so that they travel between processes."""
+"""What a worker can be asked to do: plain values, so that they travel between processes."""
 
 from dataclasses import dataclass
 

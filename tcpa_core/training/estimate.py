@@ -15,7 +15,7 @@ VALIDATION = 1 / 3
 
 
 def epoch_seconds(config: TrialConfig) -> tuple[float, str]:
-    """Seconds of one epoch of a trial that shares the device with as many others as pay.
+    """Seconds of one epoch of a trial in a pack of the size that trains fastest.
 
     The device is the one that trials would use; a processor works with one thread, as the workers
     of a study do. Methods that train on kept features (linear) take less than this says, since

@@ -28,8 +28,8 @@ class Selected:
     state: MemberState
 
     def rank(self, rule: str) -> tuple[float, float]:
-        """Sort key of the selection rule; larger is better. Epochs of one val accuracy are told
-        apart by their loss, and the other way round."""
+        """Sort key of the selection rule; larger is better. Equal val accuracies are ordered by
+        val loss, and the other way round."""
         if rule == "last_epoch":
             return (float(self.epoch), 0.0)
         if rule == "best_test_epoch":
@@ -83,7 +83,7 @@ class Member:
             outcome: The epoch's state with its measurements.
             moments: Optimiser state after the epoch.
             steps: Optimiser steps of the epoch.
-            report: What is told of the epoch.
+            report: Measurements of the epoch.
         """
         rule, best = self.config.train.selection, self.selected
         # A method that restarts a member does not want its first stage back, so that any epoch of

@@ -31,6 +31,6 @@ def peak_bytes(device: torch.device) -> int:
 def is_out_of_memory(err: Exception) -> bool:
     """Whether an error of a training step means that memory ran out."""
     # On the CPU there is no class for it: allocators and oneDNN raise a RuntimeError.
-    told = ("allocate memory", "bad_alloc", "out of memory", "could not create a primitive")
+    phrases = ("allocate memory", "bad_alloc", "out of memory", "could not create a primitive")
     known = isinstance(err, (MemoryError, torch.cuda.OutOfMemoryError))
-    return known or any(words in str(err) for words in told)
+    return known or any(words in str(err) for words in phrases)

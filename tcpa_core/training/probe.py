@@ -19,7 +19,7 @@ import torch
 
 from tcpa_core.chain import pack_capacity, pack_key
 from tcpa_core.config import TrialConfig
-from tcpa_core.data._cache import cache_root
+from tcpa_core.data.base import cache_root
 from tcpa_core.errors import OutOfMemoryError
 from tcpa_core.training.memory import free_bytes, held_bytes, is_out_of_memory
 from tcpa_core.training.pack import Pack
