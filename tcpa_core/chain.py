@@ -47,6 +47,7 @@ def pack_key(config: TrialConfig) -> tuple[object, ...]:
     parts = [(name, *s.pack_key()) for name, s in config.method_settings.items()]
     if config.train.dropout > 0:  # draws cover all tokens: with padding they would be others
         parts += list(config.method_settings.items())
+    # One loop steps all members of a pack, so their batches have to end together.
     batches = config.train.batch_size, config.train.drop_last
     return (config.methods, *batches, config.optim.rule, *parts)
 
@@ -69,6 +70,7 @@ def check_chain(config: TrialConfig, layout: TokenLayout) -> None:
     """
     chain = {name: method_class(name) for name in config.methods}
     for hook, job in _SINGLE.items():
+        # A method that is replaced leaves its hooks to the one that replaces it.
         found = [
             name
             for name, method in chain.items()

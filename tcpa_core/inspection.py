@@ -46,6 +46,7 @@ class _Attention:
     def rows(self, num_prefix: int) -> tuple[Tensor, Tensor]:
         """Places of the prefix tokens and of the image tokens in the sequence."""
         length = self.weights_BHSU.shape[-2]
+        # Prompts in the sequence have attention of their own, which is not shown.
         real = (~self.is_prompt_U[:length]).nonzero().flatten()
         return real[:num_prefix], real[num_prefix:]
 
@@ -136,6 +137,8 @@ def inspect_model(model: SingleModel, images: Tensor, labels: Tensor) -> dict[st
         batch = images[start : start + BATCH].to(model.pack.backbone.dtype)
         seen = model.pack.forward_attention(batch[None])
         blocks = [_attention(told) for told in seen.blocks]
+        # A pass of its own: what training computes, to the bit, where the first one computes all
+        # tokens.
         features.append(model.pack.forward_features(batch[None], Step.evaluation(1))[0][0])
         for name, values in _shares(blocks, layout).items():
             means[name] = means.get(name, 0.0) + values * (len(batch) / len(images))
@@ -143,6 +146,8 @@ def inspect_model(model: SingleModel, images: Tensor, labels: Tensor) -> dict[st
             name = f"usage_{pool}"
             counts[name] = counts.get(name, 0) + chosen[0].cpu().numpy()
         if start == 0:
+            # Maps are for looking at, and ranks take a decomposition per head: the first batch is
+            # enough.
             first = {**_maps(blocks, layout), "rank": _ranks(blocks, layout)}
             prompts = [
                 int(one.is_prompt_U.sum()) + told.num_prompts_apart
@@ -210,6 +215,7 @@ def effective_rank(maps: Tensor) -> Tensor:
         O. Roy, M. Vetterli: "The effective rank: a measure of effective dimensionality", EUSIPCO
         2007, Definition 1.
     """
+    # There is no decomposition in half precision.
     values = torch.linalg.svdvals(maps.float())
     share = values / values.sum(-1, keepdim=True)
     return torch.special.entr(share).sum(-1).exp()

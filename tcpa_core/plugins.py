@@ -93,6 +93,7 @@ def _folders(package: str) -> list[str]:
                 "methods/ or data/."
             )
         folder = str(Path(root).resolve() / package.rsplit(".", 1)[-1])
+        # The package's own search path: what is appended is imported as tcpa_core.methods.NAME.
         if folder not in path:
             path.append(folder)
     return list(path)

@@ -48,6 +48,7 @@ def look_into(
         change = check_unchanged(owner, accept=accept, trials=[planned[text].config])
         if change:
             console.print(f"{change}; accepted.", markup=False, soft_wrap=True)
+    # An ablation's row says more than the settings that make it up.
     names = {text: row for text, one in planned.items() if (row := row_of(one))}
     settings = {text: one.params for text, one in planned.items()}
     found: dict[str, Mapping[str, Any]] = {}

@@ -64,6 +64,7 @@ class BackboneWeights(base.Method[base.Pass]):
 
     def weights(self, state: base.Pass) -> Mapping[str, Tensor]:
         """The trial's own weights."""
+        # A pack of one: the leading axis of members is of length 1.
         return {name: getattr(self, _own(name)).squeeze(0) for name in self._names}
 
 

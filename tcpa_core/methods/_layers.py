@@ -11,6 +11,7 @@ from torch import Tensor
 
 def member_linear(x_M_I: Tensor, weight_MOI: Tensor, bias_MO: Tensor | None = None) -> Tensor:
     """Apply each member's own linear layer to its own samples (M, ..., I)."""
+    # One batched product for the pack, where a loop would start a kernel per member.
     flat = x_M_I.flatten(1, -2)
     if bias_MO is None:
         out = torch.bmm(flat, weight_MOI.mT)
@@ -36,6 +37,7 @@ def batch_norm(
     samples = x_MBF.shape[-2]
     if training and samples > 1:
         var, mean = torch.var_mean(x_MBF, dim=-2, correction=0)
+        # Running statistics are state of the trial, not part of the graph.
         with torch.no_grad():
             mean_MF.lerp_(mean, 0.1)
             var_MF.lerp_(var * (samples / (samples - 1)), 0.1)

@@ -90,6 +90,7 @@ class Similarity:
     @torch.no_grad()
     def of(cls, tokens_MBSD: Tensor, keys_MGD: Tensor) -> "Similarity":
         """Compare all tokens with the keys of all pools."""
+        # Half precision would decide between close groups by rounding.
         with torch.autocast(tokens_MBSD.device.type, enabled=False):
             dots = torch.bmm(tokens_MBSD.flatten(1, 2), keys_MGD.mT)
             norms = torch.linalg.vector_norm(tokens_MBSD, dim=-1).clamp_min_(1e-12)
@@ -109,6 +110,7 @@ def choose(
     """
     if exists_MG is not None:
         scores_MBTG = scores_MBTG.masked_fill(~exists_MG[:, None, None], float("-inf"))
+    # All members take as many as the largest needs; the surplus of the others is dropped below.
     ranked = scores_MBTG.topk(max(top_k), dim=-1).indices
     within = padding(top_k, scores_MBTG.device)
     if within is None:
@@ -172,6 +174,7 @@ class MatchingLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Any) -> Any:
+        # The backward pass runs outside of the forward pass's autocast context.
         with torch.autocast(ctx.saved_tensors[0].device.type, enabled=False):
             return MatchingLoss._backward(ctx, *grads)
 
@@ -180,6 +183,7 @@ class MatchingLoss(torch.autograd.Function):
         tokens, keys, norms, chosen, cosines, stretches, slope = ctx.saved_tensors
         per_token = ((grad_MR * slope) @ stretches.mT)[:, None] / norms
         weights = (chosen * per_token.unsqueeze(-1)).flatten(1, 2)
+        # Tokens need no gradient in the first block, nor with `detach_tokens`.
         grad_keys = grad_tokens = None
         if ctx.needs_input_grad[0]:
             along = per_token.mul_(cosines).div_(norms).unsqueeze(-1)
@@ -258,6 +262,7 @@ class Matcher:
             if matches.run.inspect:
                 matches.groups.setdefault(rule.role, []).append(ranked)
         if self._judged:
+            # Made once per pass: each of these small tensors is a transfer to the device.
             if not matches.sums:
                 matches.sums = self._sums(dots)
             with torch.autocast(dots.device.type, enabled=False):
@@ -302,7 +307,10 @@ class Matcher:
             generator = step.streams[m].generator(
                 f"tcpa.random_{rule.role}_groups", step.steps[m], index, device=scores.device
             )
+            # Drawn for the member's own groups: with padding its neighbours would change its
+            # numbers.
             sizes = [p.groups[m] for p, used in zip(self._pools, rule.pools, strict=True) if used]
+            # A batch that is trained in parts draws as a whole, so that its parts change no number.
             batch = step.part.batch if step.part else samples
             draw = scores.new_empty(batch, count, sum(sizes)).uniform_(generator=generator)
             draw = draw[step.part.rows] if step.part else draw

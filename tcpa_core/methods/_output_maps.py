@@ -46,6 +46,7 @@ def frequency_map(counts: Tensor, num_map: int) -> Tensor:
     sources, classes = counts.shape
     found: list[list[int]] = [[] for _ in range(classes)]
     free = set(range(sources))
+    # Stable: equal counts are served in order, whatever the machine.
     for flat in counts.flatten().argsort(descending=True, stable=True).tolist():
         source, target = divmod(flat, classes)
         if counts[source, target] == 0:
@@ -69,11 +70,13 @@ def semantic_map(source_SE: Tensor, target_CE: Tensor, num_map: int) -> Tensor:
         source_SE: Features of the source classes' names, of any length.
         target_CE: Of the classes' names.
     """
+    # In double precision, lest rounding decides between names that are equally similar.
     similarity = F.normalize(target_CE.double(), dim=-1) @ F.normalize(source_SE.double(), dim=-1).T
     found: list[list[int]] = [[] for _ in similarity]
     for _ in range(num_map):
         for row, scores in zip(found, similarity, strict=True):
             row.append(int(scores.argmax()))
+            # Taken: no other class may have it.
             similarity[:, row[-1]] = float("-inf")
     return torch.tensor(found)
 

@@ -43,6 +43,7 @@ def border_specs(
 
 def borders(parts: Mapping[str, Tensor], sizes: Sequence[int], side: int) -> Tensor:
     """Whole images (M, ..., 3, H, H) that are 0 inside, from padded parts (M, ..., 3, _, _)."""
+    # Widths differ between members, so each picture is put together by itself.
     images = []
     for m, size in enumerate(sizes):
         inner = side - 2 * size

@@ -52,6 +52,7 @@ class Scope:
         """The scope of some pools whose first prompt has the place `start`."""
         exists = torch.cat([pool.exists(device) for pool in pools], dim=-1)
         sizes = num_prompts(pools)
+        # Stable, so that real prompts keep their order; it matters to a Fourier transform.
         padded = sizes != [exists.shape[1]] * len(sizes)
         order = exists.int().argsort(dim=-1, descending=True, stable=True) if padded else None
         return cls(start, start + exists.shape[1], sizes, order)
@@ -69,6 +70,16 @@ class Scope:
 
 def _take(prompts_MBPD: Tensor, places_MP: Tensor) -> Tensor:
     return prompts_MBPD.gather(2, places_MP[:, None, :, None].expand_as(prompts_MBPD))
+
+
+def make_scopes(pools: Sequence[Pool], device: torch.device, *, joint: bool) -> list[Scope]:
+    """All pools together, or one by one."""
+    scopes: list[Scope] = []
+    start = 0
+    for group in [pools] if joint else [[pool] for pool in pools]:
+        scopes.append(Scope.of(group, start, device))
+        start = scopes[-1].stop
+    return scopes
 
 
 def num_prompts(pools: Sequence[Pool]) -> list[int]:
@@ -101,6 +112,7 @@ def group_padding(pools: Sequence[Pool], device: torch.device) -> Tensor | None:
 def prompts_of_groups(pools: Sequence[Pool], chosen_MBSG: Tensor) -> Tensor:
     """Prompts (M, B, S, P) of chosen groups (M, B, S, G of all pools)."""
     lengths = [max(pool.lengths) for pool in pools]
+    # A group of one prompt token is its prompt.
     if max(lengths) == 1:
         return chosen_MBSG
     parts = chosen_MBSG.split([max(pool.groups) for pool in pools], dim=-1)

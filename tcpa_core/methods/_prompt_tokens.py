@@ -58,6 +58,8 @@ class PromptSettings(base.MethodSettings):
 
     def pack_key(self) -> tuple[object, ...]:
         """Code path, whether there are prompts at all, and how many if a mean runs over them."""
+        # A mean over pooled prompts would take padding in, so such members need equal numbers of
+        # them.
         count = self.num_prompts if self.pool_prompts else self.num_prompts > 0
         return (*super().pack_key(), count)
 
@@ -81,6 +83,7 @@ class SequenceSettings(PromptSettings):
     @model_validator(mode="before")
     @classmethod
     def _dropout_by_depth(cls, values: Any) -> Any:
+        # Before the fields are filled: afterwards a default looks like a value that was set.
         if isinstance(values, dict) and values.get("deep") is False:
             return {"prompt_dropout": 0.0, **values}
         return values
@@ -131,6 +134,7 @@ class PromptTokens(base.Method[State]):
         self._blocks = backbone.blocks
         self._config: Any = self.settings[0]
         replaced = self.is_replaced(configs[0])
+        # Beside a method that replaces it, this one keeps its settings but owns no prompt.
         self._sizes = [0 if replaced else s.num_prompts for s in self.settings]
         rates = [s.prompt_dropout for s in self.settings]
         self._dropout = base.Dropout(f"{self.name()}.prompt_dropout", rates, self._sizes)
@@ -187,6 +191,8 @@ class PromptTokens(base.Method[State]):
     def begin(self, run: base.Pass) -> State:
         """Project the prompts of all blocks unless dropout makes them differ between samples."""
         state = State(run, self._stored())
+        # Without dropout all samples share a block's prompts: keys and values are made once per
+        # pass.
         if state.prompts and self._config.is_deep and not self._dropout.is_on(run.step):
             state.projected = [
                 self._project(i, block, 1, state) for i, block in enumerate(self._blocks)
@@ -205,6 +211,8 @@ class PromptTokens(base.Method[State]):
             return plain_block(block, tokens_MBSD, exists_MS=self._exists(tokens_MBSD), rows=rows)
         samples = tokens_MBSD.shape[1]
         prompts: PromptKeys | None = None
+        # Pooled prompts are read behind the last block, so there they have to run through it as
+        # tokens.
         if is_last and self._config.pool_prompts:
             tokens_MBSD = self._insert(index, tokens_MBSD, state)
         elif state.projected:
@@ -229,6 +237,7 @@ class PromptTokens(base.Method[State]):
 
     def on_output(self, tokens_MBSD: Tensor, state: State) -> Tensor:
         """Shallow: take the prompts out, so that they enter no pooling that should not see them."""
+        # Where only leading rows were computed, no prompt is among them.
         if self._config.is_deep or self._config.pool_prompts or state.run.rows is not None:
             return tokens_MBSD
         length = max(self._sizes)
@@ -253,6 +262,7 @@ class PromptTokens(base.Method[State]):
         prompts = self.prompts if self._config.is_deep else self.prompts[:, None]
         if self._config.width is not None:
             wide = prompts @ self.project_weight.mT[:, None] + self.project_bias[:, None, None]
+            # The layer's bias has filled the padding, which must stay 0.
             exists = base.padding(self._sizes, prompts.device)
             prompts = wide if exists is None else wide * exists[:, None, :, None]
         return prompts.unbind(1)
@@ -266,6 +276,7 @@ class PromptTokens(base.Method[State]):
             ready = self._dropout.prompts(prompts, exists, samples, step, index)
         else:
             ready = prompts[:, None]
+        # In the order of the chain; VFPT's own transform is one of them.
         for method in self.prompt_changers:
             ready = method.on_prompts(ready, self._sizes, index, step)
         return ready
@@ -280,6 +291,7 @@ class PromptTokens(base.Method[State]):
             return tokens_MBSD
         samples, start = tokens_MBSD.shape[1], self._start(tokens_MBSD.shape[2])
         prompts = self._ready(index, samples, state).expand(-1, samples, -1, -1)
+        # Under autocast tokens may be in half precision, trained tensors are not.
         prompts = prompts.to(tokens_MBSD.dtype)
         return torch.cat([tokens_MBSD[:, :, :start], prompts, tokens_MBSD[:, :, start:]], dim=2)
 

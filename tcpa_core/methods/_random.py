@@ -40,6 +40,7 @@ class Dropout:
         """
         members, length, width = prompts_MPD.shape
         device = prompts_MPD.device
+        # Drawn member by member, applied to the pack in one operation.
         bits = torch.zeros(members, samples, length, width, dtype=torch.int16, device=device)
         for m, rate in enumerate(self.rates):
             if rate > 0:
@@ -103,6 +104,7 @@ def random_bits(shape: tuple[int, ...], generator: Generator) -> Tensor:
 
 def _keep(x: Tensor, bits: Tensor, rates: Sequence[float]) -> Tensor:
     """Scale up where random int16 numbers (M, ...) are small enough, 0 elsewhere."""
+    # The scale follows the rounded rate, so that the mean stays exact; int16 ends at 32767.
     kept = [round((1 - rate) * 65536) for rate in rates]
     limits = torch.tensor([min(k - 32769, 32767) for k in kept], dtype=torch.int16, device=x.device)
     scale = torch.tensor([65536 / k for k in kept], dtype=x.dtype, device=x.device)

@@ -73,6 +73,7 @@ class TunedBlocks(base.Method[State]):
         u_MBRD = tokens_MBSD[:, :, :rows] + o_MBRD
         h_MBRD = self.behind("norm2", u_MBRD, block.norm2(u_MBRD), index, state)
         m_MBRD = self.behind("mlp", h_MBRD, self._mlp(index, block, h_MBRD, state), index, state)
+        # Layer scale and drop path belong to the frozen branch; what stands beside it skips both.
         out = u_MBRD + block.drop_path2(block.ls2(m_MBRD))
         side = self.beside_mlp(u_MBRD, index, tokens_MBSD.shape[2], state)
         return out if side is None else out + side
@@ -99,6 +100,7 @@ class TunedBlocks(base.Method[State]):
         """Queries (N, H, R, E) of the rows, keys and values (N, H, S, E) of all tokens."""
         attn = block.attn
         h_MBSD = self.behind("norm1", x_MBSD, block.norm1(x_MBSD), index, state)
+        # Keys and values are needed of all tokens, queries only of those that are computed.
         h_MBRD = h_MBSD[:, :, :rows]
         q, k, v = _projections(block, h_MBSD, rows)
         q = self.behind("q", h_MBRD, q, index, state)

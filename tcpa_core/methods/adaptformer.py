@@ -76,6 +76,7 @@ class Method(Bottleneck):
         if self._config.scale == "learnable":
             self.per_block = (*self.per_block, "scale")
         else:
+            # A buffer that is not saved: it follows from the settings.
             fixed = torch.tensor([s.scale for s in self.settings], dtype=backbone.dtype)
             self.register_buffer("_fixed_scale", fixed.to(backbone.device), persistent=False)
 
@@ -119,6 +120,7 @@ class Method(Bottleneck):
         """Normalise the features over the batch."""
         if not self._config.head_norm:
             return features_MBF
+        # Statistics of a batch are too coarse in half precision.
         with torch.autocast(features_MBF.device.type, enabled=False):
             wide = features_MBF.to(self.running_mean.dtype)
             training = state.run.step.training

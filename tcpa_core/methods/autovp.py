@@ -174,6 +174,7 @@ class Method(base.Method[base.Pass]):
             source, target, _ = read_text_features(settings.names_file)
             return {"source_classes": semantic_map(source, target, settings.num_map)}
         backbone = setup.backbone
+        # The frame is grey before training, sigmoid(0).
         start = torch.zeros(1, 3, backbone.img_size, backbone.img_size, device=backbone.device)
         scale = torch.full((1, 1), settings.img_scale, device=backbone.device)
 
@@ -193,6 +194,7 @@ class Method(base.Method[base.Pass]):
     def refresh(cls, trainer: base.Trainer) -> base.MemberState:
         """iter: map anew by what the prompted images are taken for now."""
         settings: Config = trainer.config.method_settings[cls.name()]
+        # A map made behind the last epoch would belong to no epoch that was evaluated.
         is_last = trainer.epoch >= trainer.config.train.epochs
         if settings.mapping != "iter" or is_last or trainer.epoch % settings.map_every:
             return {}
@@ -291,6 +293,7 @@ def framed(
     """
     side = images.shape[-1]
     mean, std = (value.to(images) for value in stats)
+    # The authors' frame lives in pixels of [0, 1], images arrive normalised.
     pixels = images * std + mean
     shrunk = []
     masks = []
@@ -298,6 +301,8 @@ def framed(
         if config.train_resize:
             start = min(side, int(BASE_SHARE * side))
             shrunk.append(_zoom(_resized(pixels[m], start), scale[m]))
+            # The frame's inner edge is a number of pixels and has no gradient; the image moves
+            # smoothly.
             filled = min(side, int(start * float(scale[m].detach())))
         else:
             filled = min(side, int(BASE_SHARE * side * config.img_scale))

@@ -142,6 +142,7 @@ class Method(nn.Module, Generic[State]):
         self.layout = backbone.layout
         self.prompt_changers: list[AnyMethod] = []
         """Methods of the chain whose `on_prompts` is to be applied to this one's prompts."""
+        # Members of a pack share a chain and `pack_key`; all other settings may differ.
         self.seeds = [config.seed for config in configs]
         self.settings: list[Any] = [config.method_settings[self.name()] for config in configs]
 
@@ -160,11 +161,7 @@ class Method(nn.Module, Generic[State]):
 
     @classmethod
     def check_classes(cls, config: TrialConfig, class_names: Sequence[str]) -> None:
-        """Refuse settings that do not fit the data set's classes.
-
-        Raises:
-            ConfigError: Saying which setting to change.
-        """
+        """Refuse settings that do not fit the data set's classes, as `check` does."""
 
     @classmethod
     def deviations(cls, config: TrialConfig) -> tuple[str, ...]:
@@ -193,20 +190,14 @@ class Method(nn.Module, Generic[State]):
 
     @classmethod
     def hides_attention(cls, config: TrialConfig) -> str | None:
-        """Why `attention` cannot tell figures what the blocks read; None: it can.
-
-        Returns:
-            The end of a sentence that begins "methods: attention figures cannot show 'x', which".
-        """
+        """Why `attention` cannot say what the blocks read, as the end of the sentence "attention
+        figures cannot show 'x', which ..."; None: it can."""
         return None
 
     @classmethod
     def fit(cls, setup: Setup, data: FitData) -> dict[str, Tensor]:
-        """Look at the training split once, before the first epoch (clusters, label maps).
-
-        Returns:
-            Tensors by name; `params` lists them as not trainable.
-        """
+        """Look at the training split once, before the first epoch (clusters, label maps): tensors
+        by name, which `params` lists as not trainable."""
         return {}
 
     @classmethod
@@ -284,11 +275,8 @@ class Method(nn.Module, Generic[State]):
         return BlockAttention.of(block, tokens_MBSD)
 
     def usage(self, state: State) -> Mapping[str, Tensor]:
-        """Say how often each prompt group was chosen in a pass of inspection (`Pass.inspect`).
-
-        Returns:
-            Counts (M, L, G) by pool: "cls", "image", or "shared" where all tokens share one pool.
-        """
+        """Say how often each prompt group was chosen in a pass of inspection (`Pass.inspect`):
+        counts (M, L, G) by pool, "cls", "image", or "shared" where all tokens share one."""
         return {}
 
     def on_output(self, tokens_MBSD: Tensor, state: State) -> Tensor:
@@ -320,22 +308,14 @@ class Method(nn.Module, Generic[State]):
 
     @classmethod
     def after_epoch(cls, trainer: Trainer) -> Restart | None:
-        """Look at one member between two epochs; a two-stage method starts its second stage here.
-
-        Returns:
-            What the member goes on with, or None to go on as it is.
-        """
+        """Look at one member between two epochs; a two-stage method starts its second stage here,
+        with what it returns. None: the member goes on as it is."""
         return None
 
     @classmethod
     def refresh(cls, trainer: Trainer) -> MemberState:
-        """New values of tensors that follow the training without being trained (label maps).
-
-        Asked after each epoch; training goes on with them as if nothing had happened.
-
-        Returns:
-            Tensors by full name.
-        """
+        """New values, by full name, of tensors that follow the training without being trained
+        (label maps). Asked after each epoch; training goes on as if nothing had happened."""
         return {}
 
 

@@ -113,6 +113,7 @@ class Method(base.Method[_State]):
         self._config: Config = self.settings[0]
         self._blocks = backbone.blocks
         if self.active and self._config.weights == "random_frozen":
+            # Drawn from the seed each time, so they need no place in the trial's state.
             for name, value in _draw_frozen(backbone, configs).items():
                 self.register_buffer(name, value, persistent=False)
 
@@ -162,6 +163,7 @@ class Method(base.Method[_State]):
         x_NRD = x_NSD[:, :rows] + self_attention(block, block.norm1(x_NSD), rows=rows)
         u_MBRD = x_NRD.unflatten(0, tokens_MBSD.shape[:2])
         if position == 4:
+            # Behind the norm: only what enters the MLP changes, not the residual sum.
             hidden = block.norm2(u_MBRD) + cross(u_MBRD)
             return u_MBRD + block.drop_path2(block.ls2(block.mlp(hidden)))
         if position == 2:  # within the branch of the self-attention, so it skips with it
@@ -201,6 +203,8 @@ class Method(base.Method[_State]):
                 return _linear(v[:, :, :, 0].flatten(2)[:, :, None], weights, "proj")
             if config.ca_norm != "none":
                 x_MBRD = block.norm1(x_MBRD)
+            # Constant prompts can be multiplied into the projections: two products of the tokens
+            # are left.
             if self._folds(block, state):
                 folded = _fold(k, v, weights)
                 return _attend_folded(
@@ -250,6 +254,7 @@ class Method(base.Method[_State]):
 
     def _weights(self) -> list[_Weights]:
         if self._config.weights == "shared_frozen":
+            # One set for all members: the leading axis of length 1 broadcasts.
             return [
                 _Weights(*(_own(block, name)[None] for name in _WEIGHTS)) for block in self._blocks
             ]

@@ -81,6 +81,7 @@ class Method(base.Method[base.Pass]):
 
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__(backbone, configs)
+        # A function: as an attribute the backbone would become part of this module.
         self._features = lambda images: frozen_features(backbone, images)
         self._backbone_flops = backbone.flops_per_image()
         self._side = backbone.img_size
@@ -113,6 +114,7 @@ class Method(base.Method[base.Pass]):
     def fit(cls, setup: base.Setup, data: base.FitData) -> dict[str, Tensor]:
         """Cluster up to 1,000 training images; head-free: choose the features."""
         settings: Config = setup.settings(cls.name())
+        # Average linkage takes memory by the square of the images.
         order = torch.randperm(len(data.labels), generator=data.stream.generator("damvp.sample"))
         chosen = order[:SAMPLE].to(data.labels.device)
         features = torch.cat(
@@ -176,6 +178,7 @@ class Method(base.Method[base.Pass]):
         counts = [len(self._real(m)) for m in range(members)]
         exists = base.padding(counts, images.device)
         if exists is not None:
+            # Padding is a vector of zeros, which could be the nearest.
             distances = distances.masked_fill(~exists[:, None], float("inf"))
         nearest = distances.argmin(-1)
         parts = {name: getattr(self, name) for name in _pixels.SIDES}
@@ -204,6 +207,7 @@ def cluster(features: Tensor, threshold: float | None, most: int) -> Tensor:
     """
     from scipy.cluster.hierarchy import fcluster, linkage  # not needed to import the core
 
+    # On the CPU in double precision, so that clusters do not depend on the device.
     points = features.double().cpu().numpy()
     if len(points) < 2:
         return features.mean(0, keepdim=True).cpu()

@@ -208,6 +208,7 @@ class Method(PromptTokens):
         else:
             channels = self.segment_mask.repeat(1, 1, repeats)
         mask = self.token_mask[:, :, None] * channels
+        # Once cut, masks stay parameters but get no gradient any more.
         if self._config.train_masks:
             mask = torch.where(self.is_cut[:, :, None] > 0, mask.detach(), mask)
         return prompts * mask.view(len(sizes), *[1] * (prompts.ndim - 3), *mask.shape[1:])
@@ -222,8 +223,10 @@ class Method(PromptTokens):
         gradients = trainer.gradients(names, settings.update_while_scoring)
         tokens, segments = _importance(names, gradients, settings)
         num_tokens = min(len(tokens) - 1, len(tokens) * settings.token_prune // 100)
+        # At least a quarter of the segments stays, rounded up.
         most = settings.num_segments - -(-settings.num_segments // 4)
         num_segments = min(most, settings.num_segments * settings.segment_prune // 100)
+        # Paper and code differ here: rewind to the first start, or draw another one.
         state = trainer.initial() if settings.rewind == "stored" else trainer.redraw()
         pruned = (_keep(tokens, num_tokens), _keep(segments, num_segments))
         masks = {name: mask.to(state[name]) for name, mask in zip(names, pruned, strict=True)}

@@ -80,6 +80,7 @@ class Method(PromptTokens):
         is_last = index == self.layout.depth - 1
         rows = state.run.rows if is_last else None
         out = self._run(index, block, tokens_MBSD, rows)
+        # No block follows that would read the prompts.
         if is_last:
             return out
         place = slice(self.layout.num_prefix, self.layout.num_prefix + max(self._sizes))
@@ -110,6 +111,7 @@ class Method(PromptTokens):
         h_NSD = block.norm1(x_NSD)
         q = queries(block, h_NSD[:, :rows])
         k, v = keys_values(block, h_NSD)
+        # Dividing queries divides all logits; back to their type, as a temperature is in float32.
         q = (q / self._temperature(index, batch[1])).to(q.dtype)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x_NRD = x_NSD[:, :rows] + project(block, mixed)

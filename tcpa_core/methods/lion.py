@@ -202,17 +202,21 @@ class Method(base.Method[_State]):
             batch = u_MBTD.shape[1:3]
             flat = u_MBTD.to(layer.input_weight.dtype).flatten(1, 2)
             given = torch.baddbmm(layer.input_bias, flat, layer.input_weight.mT)
+            # Solved for h = W1 z in the narrow width r, not for z in the width D.
             inner = layer.state_weight @ layer.up_weight
             bias = layer.up_bias @ layer.state_weight.mT
 
             def step(h: Tensor) -> Tensor:
                 return torch.baddbmm(bias, F.gelu(h + given), inner.mT)
 
+            # The solver's steps need no graph: the gradient is that of the fixed point.
             with torch.no_grad():
                 h, residual = self._iterate(step, torch.zeros_like(given), batch)
             if self._config.gradient == "one_step":
                 z = layer.output(h + given).detach()
                 return layer.output(z @ layer.state_weight.mT + given).unflatten(1, batch), residual
+            # By the implicit function theorem the gradient solves a fixed-point equation of its
+            # own.
             slope = _gelu_slope(h + given).detach()
             h = step(h)
             if h.requires_grad:
@@ -237,6 +241,7 @@ class Method(base.Method[_State]):
             new, old = (x.unflatten(1, tuple(batch)) for x in (step(now), now))
             change, norm = ((x.square().sum((2, 3), keepdim=True).sqrt()) for x in (new - old, new))
             share = torch.where(is_open, change / norm.clamp_min(1e-12), share)
+            # A solved sample stays as it is, whatever its neighbours still need.
             now = torch.where(is_open, new, old).flatten(1, 2)
             is_open = is_open & (share > self._config.tolerance)
             if not is_open.any():
@@ -267,6 +272,7 @@ class _Critical(torch.autograd.Function):
 def _contract(weight: Tensor) -> Tensor:
     """Divide matrices (..., r, D) by their spectral norm where it is above 1."""
     finite = torch.nan_to_num(weight, 0.0, 0.0, 0.0)  # a member of NaNs must not stop the others
+    # The largest singular value from the small r x r product, which needs no SVD.
     largest = torch.linalg.eigvalsh(finite @ finite.mT)[..., -1, None, None]
     return weight / largest.clamp_min(1.0).sqrt()
 

@@ -83,6 +83,7 @@ class Method(TunedBlocks):
         self._targets: list[str] = self.settings[0].targets.split(",")
         self._widths = block_sizes(backbone)
         self.per_block = [f"{t}_{part}" for t in self._targets for part in ("down", "up")]
+        # Rank 0 has no scale; its padding multiplies to 0 anyway.
         scales = [(s.alpha or s.rank) / max(s.rank, 1) for s in self.settings]
         scale = torch.tensor(scales, dtype=backbone.dtype, device=backbone.device)
         self.register_buffer("_scale", scale.view(-1, 1, 1), persistent=False)

@@ -97,6 +97,7 @@ class Method(base.Method[base.Pass]):
     def on_features(self, features_MBF: Tensor, state: base.Pass) -> Tensor:
         """Run the hidden layers, at least in float32."""
         with torch.autocast(features_MBF.device.type, enabled=False):
+            # Members and readouts both have weights of their own, so both become one leading axis.
             wide = features_MBF.to(self.weight.dtype)
             x_MHBD = wide.unflatten(-1, (self.layout.num_readouts, -1)).transpose(1, 2)
             for index in range(self._hidden):

@@ -102,6 +102,7 @@ class Method(base.Method[_State]):
 
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__(backbone, configs)
+        # A bound method: as an attribute the backbone would become part of this module.
         self._read = backbone.read
         self._drop_embedding = backbone.vit.pos_drop.forward
         self._linear = sum(p.numel() for p in backbone.blocks[0].parameters() if p.ndim == 2)
@@ -170,6 +171,7 @@ class Method(base.Method[_State]):
                 "backbone.img_size of these images."
             )
         if self._is_noisy and state.run.step.training:
+            # Dropout has to differ between samples, which share the prompts without it.
             prompts = state.prompts.expand(-1, tokens_MBSD.shape[1], -1, -1)
             state.prompts = self._drop_embedding(prompts)
             state.maps = state.maps.expand(-1, -1, tokens_MBSD.shape[1], -1, -1)
@@ -181,12 +183,14 @@ class Method(base.Method[_State]):
         prompts = state.prompts
         prompts_read = index in self._turns
         readers, others = (prompts, tokens_MBSD) if prompts_read else (tokens_MBSD, prompts)
+        # Before either branch moves on: both read the other's input of this block.
         read = state.weight * self._cross(index, block, readers[:, :, :rows], others, state)
         tokens = plain_block(block, tokens_MBSD, rows=rows)
         prompts = plain_block(block, prompts, rows=rows)
         if not prompts_read:
             state.prompts = prompts
             return tokens + read
+        # The first map is the branch itself; later ones run through this block before they join.
         number = self._turns.index(index)
         if number > 0:
             fresh = plain_block(block, state.maps[:, number - 1], rows=rows)

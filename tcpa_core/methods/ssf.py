@@ -90,6 +90,7 @@ class Method(TunedBlocks):
         """Scale and shift the output of one layer."""
         if layer == "mlp":
             return y_MBSO
+        # The authors' scale stands behind the joint projection; each part takes its third.
         place = "qkv" if layer in ("q", "k", "v") else layer
         scale, shift = (s.by_block[f"{place}_{part}"][index] for part in ("scale", "shift"))
         if place == "qkv":
@@ -120,6 +121,7 @@ def merge(backbone: Backbone, state: base.MemberState) -> Backbone:
     Args:
         state: The member's tensors by full name.
     """
+    # Other trials share the backbone, so it is not changed in place.
     merged = deepcopy(backbone)
     vit = merged.vit
     own = {k.removeprefix("ssf."): v for k, v in state.items()}

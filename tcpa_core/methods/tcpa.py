@@ -43,6 +43,7 @@ from tcpa_core.methods._matching import (
 from tcpa_core.methods._pools import (
     Pool,
     Scope,
+    make_scopes,
     num_prompts,
     prompt_padding,
     prompts_of_groups,
@@ -154,6 +155,7 @@ class Config(base.MethodSettings):
     def _half_the_pool(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
+        # Before the fields are filled: afterwards a default looks like a value that was set.
         filled = dict(values)
         for role in ("cls", "image"):
             size = values.get(f"num_{role}_prompts")
@@ -226,17 +228,7 @@ class Method(base.Method[_State]):
         super().__init__(backbone, configs)
         self._blocks = backbone.blocks
         self._config: Config = self.settings[0]
-        cls_pool = Pool(
-            "cls",
-            [s.num_cls_prompts for s in self.settings],
-            [s.prompt_length for s in self.settings],
-        )
-        image_pool = Pool(
-            "image",
-            [s.num_image_prompts for s in self.settings],
-            [s.image_prompt_length or s.prompt_length for s in self.settings],
-        )
-        self._pools = [pool for pool in (cls_pool, image_pool) if max(pool.groups) > 0]
+        self._pools = _pools(self.settings)
         self._num_prompts = num_prompts(self._pools) if self._pools else []
         rates = [s.prompt_dropout for s in self.settings]
         self._dropout = base.Dropout("tcpa.prompt_dropout", rates, self._num_prompts)
@@ -304,6 +296,7 @@ class Method(base.Method[_State]):
 
     def begin(self, run: base.Pass) -> _State:
         """Prepare keys, and project prompts unless dropout makes them differ between samples."""
+        # Pools stand one after the other in one tensor: a block then has one product with all keys.
         prompts = torch.cat(
             [getattr(self, f"{pool.role}_prompts").flatten(2, 3) for pool in self._pools], dim=2
         ).unbind(1)
@@ -314,7 +307,9 @@ class Method(base.Method[_State]):
         exists = prompt_padding(self._pools, prompts[0].device)
         state = _State(run, Matches(run), prompts, keys, exists)
         if self.prompt_changers:
-            state.scopes = self._scopes()
+            joint = self._config.fourier_scope == "joint"
+            state.scopes = make_scopes(self._pools, prompts[0].device, joint=joint)
+        # With dropout each sample has prompts of its own; how many there are `on_block` knows.
         if not self._dropout.is_on(run.step):
             state.projected = [
                 self._project(i, block, p[:, None], state)
@@ -378,10 +373,11 @@ class Method(base.Method[_State]):
             return None
         losses_LMR = torch.stack(matches.losses)
         roles = self._matcher.judged_roles
+        # Detached: statistics outlive the step and must not keep its graph.
         for i, role in enumerate(roles):
             stats[f"tcpa.match_{role}"] = losses_LMR[..., i].detach()
-        weights = losses_LMR.new_tensor([self._lambdas(role) for role in roles])
-        return (losses_LMR.sum(0) * weights.mT).sum(-1)
+        weights = [[_loss_weight(s, role) for role in roles] for s in self.settings]
+        return (losses_LMR.sum(0) * losses_LMR.new_tensor(weights)).sum(-1)
 
     def _visible(
         self, index: int, block: Block, tokens_MBSD: Tensor, state: _State
@@ -389,27 +385,26 @@ class Method(base.Method[_State]):
         """Which prompts the tokens use in this block: boolean (M, B, S, P), or None for all."""
         visible: Tensor | None = None
         if state.keys:
-            given = self._match_input(block, tokens_MBSD)
+            given = _match_input(self._config, block, tokens_MBSD)
             chosen = self._matcher.match(index, given, state.keys[index], state.matches)
             visible = prompts_of_groups(self._pools, chosen)
         elif not all(all(rule.pools) for rule in self._rules):
+            # Roles alone decide, so one mask serves all samples and all blocks.
             if state.visible is None:
-                length = tokens_MBSD.shape[2]
-                state.visible = prompts_by_role(self._rules, self._pools, length, self._device)
+                state.visible = prompts_by_role(
+                    self._rules, self._pools, tokens_MBSD.shape[2], tokens_MBSD.device
+                )
             visible = state.visible
         if state.run.inspect:
             seen = torch.ones(1, dtype=torch.bool) if visible is None else visible
             width = sum(pool.width for pool in self._pools)
-            full = seen.to(self._device).expand(*tokens_MBSD.shape[:3], width)
+            full = seen.to(tokens_MBSD.device).expand(*tokens_MBSD.shape[:3], width)
             state.seen.append(full)
         return visible
 
-    def _match_input(self, block: Block, tokens_MBSD: Tensor) -> Tensor:
-        tokens = tokens_MBSD if self._config.match_input == "raw" else block.norm1(tokens_MBSD)
-        return tokens.detach() if self._config.detach_tokens else tokens
-
     def _project(self, index: int, block: Block, prompts_MBPD: Tensor, state: _State) -> PromptKeys:
         """Let other methods of the chain change the prompts, then make keys and values of them."""
+        # Other methods expect padding at the end only; with two pools it also stands in the middle.
         changed = [prompts_MBPD[:, :, s.start : s.stop] for s in state.scopes]
         for method in self.prompt_changers:
             changed = [
@@ -419,24 +414,30 @@ class Method(base.Method[_State]):
         prompts_MBPD = torch.cat(changed, dim=2) if changed else prompts_MBPD
         return prompt_keys(block, prompts_MBPD, state.exists_MP)
 
-    def _scopes(self) -> list[Scope]:
-        """All prompts together, or pool by pool."""
-        joint = self._config.fourier_scope == "joint"
-        scopes, start = [], 0
-        for pools in [self._pools] if joint else [[pool] for pool in self._pools]:
-            scopes.append(Scope.of(pools, start, self._device))
-            start = scopes[-1].stop
-        return scopes
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self.parameters()).device
+def _match_input(config: Config, block: Block, tokens_MBSD: Tensor) -> Tensor:
+    """What is compared with the keys."""
+    tokens = tokens_MBSD if config.match_input == "raw" else block.norm1(tokens_MBSD)
+    return tokens.detach() if config.detach_tokens else tokens
 
-    def _lambdas(self, role: str) -> list[float]:
-        return [
-            s.lambda_image if role == "image" and not s.lambda_shared else s.lambda_cls
-            for s in self.settings
-        ]
+
+def _pools(settings: Sequence[Config]) -> list[Pool]:
+    """The pools that any member has; both roles' lengths follow `prompt_length` unless set."""
+    cls_pool = Pool(
+        "cls", [s.num_cls_prompts for s in settings], [s.prompt_length for s in settings]
+    )
+    image_pool = Pool(
+        "image",
+        [s.num_image_prompts for s in settings],
+        [s.image_prompt_length or s.prompt_length for s in settings],
+    )
+    return [pool for pool in (cls_pool, image_pool) if max(pool.groups) > 0]
+
+
+def _loss_weight(settings: Config, role: str) -> float:
+    """Weight of the matching loss of a role."""
+    shared = role != "image" or settings.lambda_shared
+    return settings.lambda_cls if shared else settings.lambda_image
 
 
 def _prefix_roles(layout: TokenLayout, config: Config) -> list[str]:

@@ -79,6 +79,7 @@ class Method(PromptTokens):
         counts = [int(f * size) for f, size in zip(self._fractions, sizes, strict=True)]
         if index not in self._transformed or not any(counts):
             return prompts
+        # Fast Fourier transforms in half precision exist for powers of two only.
         with torch.autocast(prompts.device.type, enabled=False):
             wide = prompts.to(torch.promote_types(prompts.dtype, torch.float32))
             parts = [wide]
@@ -101,6 +102,7 @@ class Method(PromptTokens):
             ]
             return _pad([_rows_alone(n, r) for n, r in zip(sizes, rows, strict=True)], like)
         key = (tuple(sizes), like.dtype, like.device)
+        # Constant for given sizes: built once, then kept on the device.
         if key not in self._mixers:
             together = [
                 _together(n, count, dims, location == "append")

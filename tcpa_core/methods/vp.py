@@ -65,6 +65,7 @@ class Method(base.Method[base.Pass]):
 
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__(backbone, configs)
+        # A bound method: as an attribute the backbone would become part of this module.
         self._source_logits = backbone.source_logits
         self._source_flops = backbone.source_flops
         self._side = backbone.img_size
@@ -145,6 +146,8 @@ class Method(base.Method[base.Pass]):
         room = self._side - self._sizes[m]
         if self._kind == "fixed_patch" or room == 0:
             return (0, 0)
+        # None is PyTorch's global generator: another place at each evaluation, as in the authors'
+        # code.
         generator = None
         if step.training:
             generator = step.streams[m].generator("vp.position", step.steps[m])

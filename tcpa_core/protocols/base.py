@@ -79,6 +79,7 @@ def fixed_settings(name: str, methods: Collection[str]) -> dict[str, Any]:
     Args:
         methods: The trial's; settings of other methods are left out.
     """
+    # A protocol may fix settings of several methods; the trial has those of its own only.
     others = set(plugins.names("tcpa_core.methods")) - set(methods)
     return {
         path: value[0] if isinstance(value, tuple) else value
