@@ -1,4 +1,4 @@
-"""Find methods, data sets, protocols, plots and samplers by name: each is a module, no list has them.
+"""Find methods, data sets, protocols, plots and samplers by name; each is a module, none is listed.
 
 Three places are looked through, taking methods as the example:
 
