@@ -90,6 +90,7 @@ PLUGINS = {
     "tcpa_core/data": {"read"},
     "tcpa_core/protocols": {"PROTOCOL"},
     "reports/plots": {"prepare", "draw"},
+    "search/proposals/samplers": {"Sampler"},
 }
 """Packages whose public files are plug-ins, and what each of these files defines."""
 
