@@ -11,7 +11,6 @@ from typing import Any
 import ray
 
 from search.imports import without_gc
-from tcpa_core.record.events import Event, event_of
 from tcpa_core.record.values import Pulse
 from tcpa_core.training.commands import Command
 
@@ -66,8 +65,7 @@ class PackWorker:
         """Train until `halt`. Events are handed over before the next epoch, which may be fatal."""
         while not self._halted:
             self._wake.clear()
-            told = self._worker.work()
-            events = [one if isinstance(one, Event) else event_of(one) for one in told]
+            events = self._worker.work()
             if events:
                 ray.get(dispatcher.push.remote(worker, events))
             elif self._worker.idle:

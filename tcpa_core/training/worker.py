@@ -1,19 +1,19 @@
 """A worker owns one device and trains the trials it is given in packs, epoch by epoch.
 
 It keeps backbones, data and packs warm between trials. It knows no platform: commands come in from
-any thread, journal-ready events come out of `work`.
+any thread, events for the journal come out of `work`.
 """
 
 import platform
 import queue
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.errors import StorageError, TcpaError
+from tcpa_core.record.events import Ended, Epoch, Event, Notice, Started, Tested
 from tcpa_core.record.values import Pulse, Status, TrialResult
 from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
 from tcpa_core.training.divergence import Diverged
@@ -23,8 +23,6 @@ from tcpa_core.training.probe import pack_size
 from tcpa_core.training.recovery import GiveUp, recover
 from tcpa_core.training.saved_member import restore_member, restored_or_new, save_member
 from tcpa_core.training.warm_packs import WarmPacks
-
-Event = dict[str, Any]
 
 
 class Worker:
@@ -150,18 +148,17 @@ class Worker:
             if getattr(err.__cause__, "errno", None) in StorageError.ERRNOS:
                 raise StorageError(f"{err} Then 'tcpa resume'.") from err
             result = TrialResult(status="failed", reason=str(err), device=self._device)
-            return [_event("failed", trial, asdict(result))]
+            return [Ended(trial=trial, result=result)]
         group.jobs[trial] = Job(member, command.until_epoch, command.test_at_end, command.alone)
-        fields: dict[str, Any] = {
-            "device": self._device,
-            "epoch": member.epoch,
-            "preprocessing": group.pack.backbone.preprocessing(config.data).as_dict(),
-        }
-        if note:
-            fields["note"] = note
-        started = _event("started", trial, fields)
+        started = Started(
+            trial=trial,
+            device=self._device,
+            epoch=member.epoch,
+            preprocessing=group.pack.backbone.preprocessing(config.data).as_dict(),
+            note=note,
+        )
         # What was trained before may not have arrived: its receiver drops what it knows.
-        told = [_event("epoch", trial, asdict(report)) for report in member.reports]
+        told = [Epoch(trial=trial, report=report) for report in member.reports]
         return [started, *told, *self._finish(group)]
 
     def _test(self, command: Test) -> list[Event]:
@@ -170,7 +167,7 @@ class Worker:
         pack = self._packs.group(config).pack
         member = restore_member(self._checkpoints / trial, trial, config)
         loss, accuracy = pack.test([member])[0]
-        return [_event("tested", trial, {"test_loss": loss, "test_accuracy": accuracy})]
+        return [Tested(trial=trial, test_loss=loss, test_accuracy=accuracy)]
 
     def _train(self, group: Group, jobs: list[Job]) -> list[Event]:
         members = [job.member for job in jobs]
@@ -191,7 +188,7 @@ class Worker:
         if fault is not None:
             return self._recover(group, jobs, fault)
         group.longest_s = max(group.longest_s or 0.0, time.perf_counter() - started)
-        events = []
+        events: list[Event] = []
         for job, outcome in zip(jobs, outcomes, strict=True):
             trial = job.member.trial
             job.alone = False
@@ -202,7 +199,7 @@ class Worker:
             # Saved before it is told: what the journal knows of a trial can be taken up again.
             pack = group.pack
             save_member(outcome, self._checkpoints / trial, pack.backbone, pack.data.class_names)
-            events.append(_event("epoch", trial, asdict(outcome.reports[-1])))
+            events.append(Epoch(trial=trial, report=outcome.reports[-1]))
         return events + self._finish(group)
 
     def _recover(self, group: Group, jobs: list[Job], fault: Exception) -> list[Event]:
@@ -212,7 +209,7 @@ class Worker:
             return [self._end(group, trials[0], "failed", reason=found.reason)]
         if found.notice is None:
             return []
-        return [{"kind": "notice", "text": found.notice, "trials": trials}]
+        return [Notice(text=found.notice, trials=trials)]
 
     def _finish(self, group: Group) -> list[Event]:
         """Complete the jobs of a pack that have trained their last epoch."""
@@ -233,11 +230,7 @@ class Worker:
         *,
         reason: str = "",
         test: tuple[float, float] | None = None,
-    ) -> Event:
+    ) -> Ended:
         member = group.jobs.pop(trial).member
         result = group.pack.result(member, status, reason=reason, test=test)
-        return _event(status, trial, asdict(result))
-
-
-def _event(kind: str, trial: str, fields: dict[str, Any]) -> Event:
-    return {"kind": kind, "trial": trial, **fields}
+        return Ended(trial=trial, result=result)

@@ -115,7 +115,7 @@ SETTINGS = {"methods": ["linear"], "train.epochs": 3, "train.batch_size": 512}
 def drain(worker: Worker) -> list[dict[str, Any]]:
     events = []
     while not worker.idle:
-        events += worker.work()
+        events += [event.as_dict() for event in worker.work()]
     return events
 
 
@@ -130,7 +130,7 @@ def test_a_checkpoint_that_cannot_be_written_is_no_fault_of_its_trial(
 
     undisturbed = drain(worker(tmp_path / "whole"))
     first = worker(disk.path)
-    events = first.work()
+    events = [event.as_dict() for event in first.work()]
     last = disk.path / "checkpoints" / "a" / "last.safetensors"
     before = last.read_bytes()
     disk.fill(leave=4096)

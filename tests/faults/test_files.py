@@ -104,7 +104,7 @@ SETTINGS = {"methods": ["linear"], "train.epochs": 3, "train.batch_size": 64}
 def drain(worker: Worker) -> list[dict[str, Any]]:
     events = []
     while not worker.idle:
-        events += worker.work()
+        events += [event.as_dict() for event in worker.work()]
     return events
 
 

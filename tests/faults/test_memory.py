@@ -87,7 +87,7 @@ def run(folder: Path, trials: int = 1, settings: Any = SETTINGS) -> list[dict[st
         worker.take(Submit(trial=f"t{seed}", params={**settings, "seed": seed}, until_epoch=2))
     events = []
     while not worker.idle:
-        events += worker.work()
+        events += [event.as_dict() for event in worker.work()]
     return events
 
 
@@ -191,7 +191,7 @@ for seed in range(trials):
     worker.take(Submit(trial=f"t{seed}", params={**settings, "seed": seed}, until_epoch=1))
 while not worker.idle:
     for event in worker.work():
-        print(json.dumps(event))
+        print(json.dumps(event.as_dict()))
 """
 """Trains with so many MiB of address space more than data and weights take."""
 

@@ -15,7 +15,7 @@ from search.workers.dispatcher import HALT_S, Dispatcher
 from search.workers.failure_attribution import PackState, Trial, blame
 from search.workers.pack_worker import WorkerSpec
 from search.workers.watchdog import FIRST_S, LEAST_S, TIMES, Watchdog
-from tcpa_core.record.events import Planned
+from tcpa_core.record.events import Epoch, Planned
 from tcpa_core.record.values import Pulse
 from tcpa_core.training.commands import Limit, Submit
 from tcpa_core.training.worker import Worker
@@ -223,12 +223,12 @@ def test_a_suspect_is_trained_alone_for_one_epoch_first(tmp_path: Path) -> None:
     together = []
     while not worker.idle:
         events = worker.work()
-        together.append([e["trial"] for e in events if e["kind"] == "epoch"])
+        together.append([e.trial for e in events if isinstance(e, Epoch)])
     assert together == [["suspect"], ["a", "b", "suspect"], ["a", "b"]]
     worker.take(Limit(members=1))
     worker.take(Submit(trial="c", params=settings, until_epoch=1))
     worker.take(Submit(trial="d", params=settings, until_epoch=1))
-    assert [e["trial"] for e in worker.work() if e["kind"] == "epoch"] == ["c"]
+    assert [e.trial for e in worker.work() if isinstance(e, Epoch)] == ["c"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What a plan asks, states and records of backbones and of the images in front of them."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from search.planning.requested_space import requested_space
 from search.tracking.run_writer import _tags
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
+from tcpa_core.record.events import Started
 from tcpa_core.training.commands import Submit
 from tcpa_core.training.run_trial import run_trial
 from tcpa_core.training.worker import Worker
-from tests.journals import event
 from tests.tcpa_core.test_weights import state_of
 
 SPACE = (
@@ -91,9 +92,9 @@ def test_a_worker_says_what_it_does_to_images(tmp_path: Path) -> None:
     worker = Worker(tmp_path / "study", None, "cpu")
     worker.take(Submit(trial="00000", params=config.flat(), until_epoch=0))
     (started,) = worker.work()
-    assert started["kind"] == "started"
-    assert started["preprocessing"]["mean"] == IMAGENET
-    tags = _tags([event({**started, "t": 1.0})])
+    assert isinstance(started, Started) and started.preprocessing is not None
+    assert started.preprocessing["mean"] == IMAGENET
+    tags = _tags([replace(started, t=1.0)])
     assert '"mean": [0.485, 0.456, 0.406]' in tags["tcpa.preprocessing"]
 
 
@@ -107,7 +108,8 @@ def test_a_trial_that_was_planned_before_the_question_goes_on_and_says_so(tmp_pa
     worker = Worker(tmp_path / "study", None, "cpu")
     worker.take(Submit(trial="00000", params=config.flat(), until_epoch=0))
     (started,) = worker.work()
-    assert (started["kind"], started["preprocessing"]["mean"]) == ("started", [0.5] * 3)
+    assert isinstance(started, Started) and started.preprocessing is not None
+    assert started.preprocessing["mean"] == [0.5] * 3
     with pytest.raises(ConfigError, match="Set backbone.norm_stats"):
         run_trial(config)
 

@@ -461,7 +461,7 @@ def test_run_trial_learns_selects_and_leaves_a_model(
 def _drain(worker: Worker) -> list[dict[str, Any]]:
     events = []
     while not worker.idle:
-        events += worker.work()
+        events += [event.as_dict() for event in worker.work()]
     return events
 
 
