@@ -29,8 +29,10 @@ from mlflow import MlflowClient
 
 from benchmarks.harness import RESULTS, machine
 from benchmarks.postgresql import PostgreSQL
-from search.driver.cluster import connect
-from search.driver.driver import Listener, Placement, run_study
+from search.driver.driver import run_study
+from search.driver.placement import Placement
+from search.driver.ray_session import connect
+from search.driver.recorder import Listener
 from search.proposals.sampled import Sampled
 from search.study.folder import StudyDir
 from search.tracking.mirror import Mirror

@@ -28,7 +28,9 @@ from ray.tune.search import Searcher
 from benchmarks.harness import RESULTS, machine
 from benchmarks.overhead import overhead_space
 from search.proposals.dashboard_copy import OptunaLog
+from search.proposals.planner import Planner
 from search.proposals.sampled import Sampled
+from search.proposals.suggestions import Suggestions
 from search.study.folder import Journal
 from search.tune.searcher import StudySearcher
 from tcpa_core.record.events import Ended, Epoch
@@ -100,7 +102,7 @@ def simulate(nodes: int, slots: int, gpu_s: float, rounds: float) -> dict[str, A
     draw = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "journal.jsonl")
-        searcher = _searcher(trials, Path(folder), journal, places)
+        searcher, suggestions = _searcher(trials, Path(folder), journal, places)
         asha = ASHAScheduler("epoch", "val_accuracy", "max", EPOCHS, RUNGS[0], 3)
         driver, counter = Driver(), itertools.count()
         events: list[tuple[float, int, str, int, float, float]] = []
@@ -135,7 +137,7 @@ def simulate(nodes: int, slots: int, gpu_s: float, rounds: float) -> dict[str, A
             busy_s += seconds
             at = ready_at + seconds
             heapq.heappush(events, (at, next(counter), named, 0, epoch_s, draw.random()))
-        searcher.close()
+        suggestions.close()
         journal.close()
     return _figures(nodes, slots, ended, now, busy_s, driver, waits, full_until)
 
@@ -169,18 +171,21 @@ def _figures(
     }
 
 
-def _searcher(trials: int, folder: Path, journal: Journal, places: int) -> StudySearcher:
+def _searcher(
+    trials: int, folder: Path, journal: Journal, places: int
+) -> tuple[StudySearcher, Suggestions]:
     space = overhead_space(trials, EPOCHS, "tpe", "asha")
-    return StudySearcher(
-        Sampled(space, "simulation", OptunaLog(folder / "optuna.log", space, ["simulation"])),
-        fingerprints={"data": "none", "weights": "none"},
+    source = Sampled(space, "simulation", OptunaLog(folder / "optuna.log", space, ["simulation"]))
+    planner = Planner(source, {"data": "none", "weights": "none"}, trials)
+    suggestions = Suggestions(planner, [], ahead=max(2, places // 4))
+    searcher = StudySearcher(
+        suggestions,
+        [],
         plan=journal.append,
         stop=lambda trial: None,
-        limit=trials,
-        past=[],
         may_start=lambda: True,
-        ahead=max(2, places // 4),
     )
+    return searcher, suggestions
 
 
 def _suggest(searcher: StudySearcher, trial_id: str) -> str | None:

@@ -455,7 +455,7 @@ def _start(
     if dry_run:
         return
     folder = checked.create()
-    from search.driver.cluster import connect
+    from search.driver.ray_session import connect
     from search.imports import import_meanwhile
 
     imports = import_meanwhile("search.verbs.run")

@@ -81,6 +81,18 @@ def test_imports_follow_the_table(package: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_ray_tune_stays_in_its_folder() -> None:
+    """The rest of the search knows trials, a loop and a scheduler, not how Tune wants them."""
+    wrong = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sorted((ROOT / "search").rglob("*.py"))
+        if path.parent.name != "tune"
+        for name in _imports(path)
+        if name.startswith(("ray.tune", "ray.air"))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 PLUGINS = {
     "tcpa_core/methods": {"Config", "Method"},
     "tcpa_core/data": {"read"},

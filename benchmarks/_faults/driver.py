@@ -12,7 +12,7 @@ from pathlib import Path
 
 import search.verbs.run
 from search.cli import main
-from search.driver.driver import Placement
+from search.driver.placement import Placement
 
 if __name__ == "__main__":
     root = Path(sys.argv[sys.argv.index("--root") + 1])

@@ -72,8 +72,8 @@ def make_study(
     Args:
         root: Folder of the study and of its MLflow database.
         space: What it runs.
-        workers: As `search.driver.driver.Placement`.
-        slots: As `search.driver.driver.Placement`.
+        workers: As `search.driver.placement.Placement`.
+        slots: As `search.driver.placement.Placement`.
         orders: What the stub does wrong, see `tests.search.stub` and `benchmarks._faults.stub`.
     """
     root.mkdir(parents=True, exist_ok=True)

@@ -76,6 +76,10 @@ class Planner:
             return planned
         return None
 
+    def close(self) -> None:
+        """Release what the source holds."""
+        self._source.close()
+
     def _identity(self, config: TrialConfig) -> tuple[str, str]:
         """Digest and point of a trial, as the study's journal has them."""
         digest, point = config.digest(*self._ids), config.point(*self._ids)

@@ -1,12 +1,8 @@
-"""Ray Tune's part: when trials are stopped early, and its loop without what is not used of it."""
+"""When trials are stopped early, and what Tune's scheduler knows of those of earlier drivers."""
 
-from types import SimpleNamespace
-from typing import Any, cast
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from ray.tune.execution.tune_controller import TuneController
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
-
-from search.tune.trial_handle import LAST
+from search.tune.internals import Asha
 from spaces.space import Space
 from tcpa_core.config import TrialConfig
 from tcpa_core.record.state import StudyState
@@ -37,7 +33,7 @@ class Schedule:
         if not self._is_asha():
             return FIFOScheduler()
         objective = self._space.objective[0]
-        asha = _Asha(
+        asha = Asha(
             time_attr="epoch",
             metric=objective.metric,
             mode="max" if objective.maximize else "min",
@@ -48,7 +44,7 @@ class Schedule:
         self._rebuild(asha, past)
         return asha
 
-    def _rebuild(self, asha: "_Asha", past: StudyState) -> None:
+    def _rebuild(self, asha: Asha, past: StudyState) -> None:
         """Let every value that was reported at a decision count again, in the same order."""
         decisions = {name: self.decisions(t.planned.config) for name, t in past.trials.items()}
         for trial, epoch, value in past.reports():
@@ -68,65 +64,3 @@ class Schedule:
             return False
         in_reach = space.scheduler.grace_epochs < space.most_epochs
         return in_reach and space.objective[0].metric in _PER_EPOCH
-
-
-class Controller(TuneController):  # type: ignore[misc]
-    """Tune's controller without snapshots and without a memory of what has ended.
-
-    A study is taken up from its journal alone. Tune keeps every trial for its snapshots and its
-    final analysis, 40 KiB each, which are not used here.
-    """
-
-    _trials: list[Any]
-
-    def checkpoint(self, force: bool = False, wait: bool = False) -> None:
-        """Write nothing."""
-
-    def on_step_end(self) -> None:
-        """Forget trials that have ended."""
-        super().on_step_end()
-        if len(self._trials) > 2 * len(self._live_trials) + 100:
-            self._trials = [trial for trial in self._trials if not trial.is_finished()]
-            for ended in (self._stopped_trials, self._failed_trials, self._trials_to_cache):
-                ended.clear()
-
-
-class _Asha(ASHAScheduler):  # type: ignore[misc]
-    """ASHA that knows trials by our names, so that one taken up again counts once at each rung."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.due: dict[str, int] = {}
-        """Trials that an earlier driver was about to stop when it ended, and at which epoch."""
-
-    def counts(self, trial: str, epoch: int, value: float) -> str:
-        """Let a value count at its rung; whether the trial goes on from there."""
-        (bracket,) = self._brackets
-        named = SimpleNamespace(trial_id=trial)
-        return cast(str, bracket.on_result(named, epoch, self._metric_op * value))
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Nothing: there is one bracket for all."""
-
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """Nothing."""
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Whether a trial goes on after a decision epoch."""
-        name, epoch, value = _name(trial), result.get("epoch"), result.get(self._metric)
-        if epoch is None or value is None:
-            return str(TrialScheduler.CONTINUE)
-        if epoch >= self._max_t or self.due.get(name) == epoch:
-            return str(TrialScheduler.STOP)
-        return self.counts(name, epoch, value)
-
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Let the last epoch count, as measured then; the result's own value is the selected."""
-        value = result.get(f"{LAST}{self._metric}", result.get(self._metric))
-        if "epoch" in result and value is not None:
-            self.counts(_name(trial), result["epoch"], value)
-
-
-def _name(trial: Any) -> str:
-    """Our name of a Tune trial, whose own id is another one under every driver."""
-    return str(getattr(trial, "config", {}).get("trial", trial.trial_id))

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from search.driver.cluster import connect
+from search.driver.ray_session import connect
 from search.study.address import database_of, default_uri, resolved_uri
 from search.study.folder import versions
 from search.tracking.mirror import check_tracker

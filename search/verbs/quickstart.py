@@ -9,7 +9,7 @@ from rich.markdown import Markdown
 
 from reports.build import build_report
 from reports.summary import ReportSummary
-from search.driver.cluster import connect
+from search.driver.ray_session import connect
 from search.planning.plan import plan_space, show_plan
 from search.planning.requested_space import requested_space
 from search.study.folder import StudyDir

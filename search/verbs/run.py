@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from search.driver.driver import Placement, StudyOutcome, run_study
+from search.driver.driver import StudyOutcome, run_study
+from search.driver.placement import Placement
 from search.proposals.samplers.base import check_sampler
 from search.study.address import (
     artifacts_of,

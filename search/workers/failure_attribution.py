@@ -95,7 +95,7 @@ def is_code_fault(err: RayError) -> bool:
     """Whether code of an actor raised it; else a process, a node or the cluster was lost."""
     if isinstance(err, RayTaskError):
         return not isinstance(err.cause, RayError)
-    return isinstance(err, RayActorError) and err._actor_init_failed
+    return isinstance(err, RayActorError) and err.actor_init_failed
 
 
 def clause(err: RayError) -> str:

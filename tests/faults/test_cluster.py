@@ -10,7 +10,7 @@ import ray
 
 from benchmarks._faults.check import check
 from benchmarks._faults.scene import Driver, cluster, make_space, make_study, order
-from search.driver.cluster import Devices
+from search.driver.devices import Devices
 
 pytestmark = pytest.mark.integration
 
@@ -114,7 +114,7 @@ def test_devices_are_counted_again_and_silence_shows(monkeypatch: pytest.MonkeyP
         return {"CPU": count or 0.0}
 
     monkeypatch.setattr(ray, "cluster_resources", resources)
-    monkeypatch.setattr("search.driver.cluster.LOOK_S", 0.01)
+    monkeypatch.setattr("search.driver.devices.POLL_S", 0.01)
     devices = Devices("CPU")
     assert devices.count == 2
     until = time.monotonic() + 10

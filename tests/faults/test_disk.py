@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from search.driver.cluster import connect
-from search.driver.driver import Listener, Placement, StudyOutcome, run_study
+from search.driver.driver import StudyOutcome, run_study
+from search.driver.placement import Placement
+from search.driver.ray_session import connect
+from search.driver.recorder import Listener
 from search.study.folder import Journal, StudyDir
 from spaces.load import space_of
 from tcpa_core.errors import StoppedError, StorageError

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from search.driver.cluster import connect
-from search.driver.driver import Placement, run_study
+from search.driver.driver import run_study
+from search.driver.placement import Placement
+from search.driver.ray_session import connect
 from search.study import lock as locking
 from search.study.folder import Journal, StudyDir
 from search.study.lock import DriverLock

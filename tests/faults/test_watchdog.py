@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 
-from search.driver.cluster import connect
+from search.driver.ray_session import connect
 from search.workers.dispatcher import HALT_S, Dispatcher
 from search.workers.failure_attribution import PackState, Trial, blame
 from search.workers.pack_worker import WorkerSpec

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from search.driver.cluster import connect
-from search.driver.driver import Placement, StudyOutcome, run_study
+from search.driver.driver import StudyOutcome, run_study
+from search.driver.placement import Placement
+from search.driver.ray_session import connect
 from search.study.folder import StudyDir
 from spaces.load import space_of
 from spaces.space import Space

@@ -13,7 +13,7 @@ import typer
 import yaml
 
 from search import cli
-from search.driver import cluster
+from search.driver import ray_session
 from search.driver.driver import StudyOutcome
 from search.planning.plan import plan_space
 from search.study.folder import Journal, StudyDir
@@ -95,7 +95,7 @@ def tcpa(
     """Run a verb in this process with nothing trained; its exit code and what it says."""
     outcome = StudyOutcome({"completed": 2}, "finished")
     monkeypatch.setattr(run, "run_study", lambda *_, **__: outcome)
-    monkeypatch.setattr(cluster, "connect", lambda *_: nullcontext())
+    monkeypatch.setattr(ray_session, "connect", lambda *_: nullcontext())
 
     def call(verb: str, *more: str) -> tuple[int, str]:
         arguments = [a.replace("SPACE", str(root.parent / "a.yaml")) for a in GO_ON[verb]]

@@ -91,7 +91,7 @@ class TestOneDriver:
             def __init__(self, *_: object) -> None:
                 raise TypeError("one argument too many")
 
-        monkeypatch.setattr("search.driver.driver.Dispatcher", Broken)
+        monkeypatch.setattr("search.driver.workforce.Dispatcher", Broken)
         space = make_space()
         says = r"fault in the code or the .* 'stubs' \(TypeError: one argument too many\).*resume"
         with pytest.raises(StoppedError, match=says):
@@ -101,7 +101,8 @@ class TestOneDriver:
         heard: list[Event] = []
         space = make_space(budget={"trials": 3})
         study = make_study(space)
-        from search.driver.driver import Placement, run_study
+        from search.driver.driver import run_study
+        from search.driver.placement import Placement
 
         run_study(
             space,
@@ -173,7 +174,8 @@ class TestOneDriver:
     def test_error_of_a_listener_is_raised_and_the_study_can_go_on(
         self, make_study: MakeStudy
     ) -> None:
-        from search.driver.driver import Placement, run_study
+        from search.driver.driver import run_study
+        from search.driver.placement import Placement
 
         def fail(event: Any) -> None:
             if event.kind == "completed":

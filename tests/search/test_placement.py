@@ -1,56 +1,89 @@
 """How many trials a worker trains together."""
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
-from search.driver.driver import IN_TURN, _Run, worth_slots
+from search.driver.concurrency import (
+    SLOTS_WITHOUT_GAIN,
+    Speeds,
+    largest_trials,
+    measured_slots,
+    worth_slots,
+)
 from tests.search.conftest import make_space
 
 
-def run_of(monkeypatch: pytest.MonkeyPatch, **budget: int) -> Any:
-    """A run whose measurement is interrupted."""
-    monkeypatch.setattr("ray.wait", lambda *_, **__: ([], []))
-    return SimpleNamespace(
-        _space=make_space(budget=budget),
-        _num_gpus=0,
-        _stop_reason="interrupted",
-    )
+class Interrupted:
+    """A measurement that is interrupted."""
 
+    def __init__(self) -> None:
+        self.times = 0
 
-def dispatcher_of(asked: list[object]) -> Any:
-    return SimpleNamespace(measure=SimpleNamespace(remote=lambda *args: asked.append(args)))
+    def __call__(self) -> Speeds | None:
+        self.times += 1
+        return None
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_a_user_may_cap_what_a_measurement_would_find(
-    size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = run_of(monkeypatch, trials=80, pack_size=size)
-    assert _Run._measured_slots(run, dispatcher_of([]), workers=2) == size
+def test_a_user_may_cap_what_a_measurement_would_find(size: int) -> None:
+    space = make_space(budget={"trials": 80, "pack_size": size})
+    assert measured_slots(space, 0, 2, Interrupted()) == size
 
 
 @pytest.mark.parametrize(("trials", "is_measured"), [(31, False), (32, True)])
-def test_a_short_search_measures_nothing(
-    trials: int, is_measured: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[object] = []
-    run = run_of(monkeypatch, trials=trials)
-    assert _Run._measured_slots(run, dispatcher_of(asked), workers=2) == 4
-    assert bool(asked) is is_measured
+def test_a_short_search_measures_nothing(trials: int, is_measured: bool) -> None:
+    measure = Interrupted()
+    assert measured_slots(make_space(budget={"trials": trials}), 0, 2, measure) == 4
+    assert bool(measure.times) is is_measured
 
 
 @pytest.mark.parametrize(
     ("speeds", "slots"),
     [
-        ([{1: 100.0}], IN_TURN),  # nothing is gained
-        ([{1: 100.0, 2: 104.0}], IN_TURN),  # too little
+        ([], 4),  # the worker died of it
+        ([{1: 100.0, 2: 160.0, 4: 240.0, 8: 400.0, 16: 790.0}], 10),  # a fourth of 80 trials on 2
+        ([{1: 100.0}], SLOTS_WITHOUT_GAIN),
+    ],
+)
+def test_a_search_keeps_four_rounds(speeds: Speeds, slots: int) -> None:
+    space = make_space(budget={"trials": 80})
+    assert measured_slots(space, 0, 2, lambda: speeds) == slots
+
+
+def test_a_design_is_spread_over_the_workers() -> None:
+    cut = dict.fromkeys(("axes", "objective", "sampler", "scheduler", "budget"))
+    ablation = {
+        "design": "one_factor",
+        "factors": {"optim.lr": [0.001, 0.01, 0.1]},
+        "seeds": [0, 1, 2],
+    }
+    space = make_space(**cut, ablation=ablation)
+    assert measured_slots(space, 0, 2, Interrupted()) == 5
+    assert measured_slots(space, 4, 2, Interrupted()) == 3
+    assert measured_slots(space, 9, 2, Interrupted()) == 1
+
+
+def test_a_probe_trains_the_largest_trial_of_each_kind() -> None:
+    axes = {
+        "methods": {"choice": [["linear"], ["vpt"]]},
+        "vpt.num_prompts": {"int": [1, 50]},
+        "train.batch_size": {"choice": [32, 64]},
+    }
+    found = largest_trials(make_space(base={"train.epochs": 6}, axes=axes))
+    kinds = {(*flat["methods"], flat["train.batch_size"]) for flat in found}
+    assert kinds == {("linear", 32), ("linear", 64), ("vpt", 32), ("vpt", 64)}
+    assert {flat["vpt.num_prompts"] for flat in found if flat["methods"] == ["vpt"]} == {50}
+
+
+@pytest.mark.parametrize(
+    ("speeds", "slots"),
+    [
+        ([{1: 100.0}], SLOTS_WITHOUT_GAIN),  # nothing is gained
+        ([{1: 100.0, 2: 104.0}], SLOTS_WITHOUT_GAIN),  # too little
         ([{1: 100.0, 2: 160.0, 4: 240.0, 8: 250.0}], 4),
         ([{1: 100.0, 2: 160.0, 4: 240.0}, {1: 90.0, 2: 150.0, 4: 220.0}], 8),  # four of each kind
         ([{1: 100.0, 2: 160.0}, {}], 4),  # a kind that trains alone waits for its turn
-        ([{1: 100.0}, {1: 1e6, 2: 2e6, 4: 4e6}], IN_TURN),  # what gains takes no time
-        ([{}, {}], IN_TURN),
+        ([{1: 100.0}, {1: 1e6, 2: 2e6, 4: 4e6}], SLOTS_WITHOUT_GAIN),  # what gains takes no time
+        ([{}, {}], SLOTS_WITHOUT_GAIN),
     ],
 )
 def test_a_worker_holds_as_many_trials_as_pay(speeds: list[dict[int, float]], slots: int) -> None:

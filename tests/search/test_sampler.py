@@ -14,8 +14,10 @@ from ray.tune.search import Searcher
 
 from search.proposals.dashboard_copy import OptunaLog
 from search.proposals.design import Design
+from search.proposals.planner import Planner
 from search.proposals.sampled import Sampled
 from search.proposals.samplers.base import make_sampler
+from search.proposals.suggestions import Suggestions
 from search.tune.searcher import StudySearcher
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
@@ -36,17 +38,17 @@ class Driver:
         )
         self.planned: list[Planned] = []
         self.stopped: list[str] = []
+        past = options.pop("past", [])
+        planner = Planner(self.source, {"data": "d", "weights": "w"}, space.budget.trials)
+        self.suggestions = Suggestions(planner, past, options.pop("ahead", 1))
         arguments: dict[str, Any] = {
-            "fingerprints": {"data": "d", "weights": "w"},
             "plan": self.planned.append,
             "stop": self.stopped.append,
-            "limit": space.budget.trials,
-            "past": [],
             "may_start": lambda: True,
-            "ahead": 1,
         }
-        self.searcher = StudySearcher(self.source, **{**arguments, **options})
-        self._past = {planned.trial: planned for planned, _ in options.get("past", [])}
+        unfinished = [planned for planned, outcome in past if outcome is None]
+        self.searcher = StudySearcher(self.suggestions, unfinished, **{**arguments, **options})
+        self._past = {planned.trial: planned for planned, _ in past}
 
     def next(self) -> Planned | None:
         """The next trial, called like ours in Tune; None when there is none left."""
@@ -67,11 +69,11 @@ class Driver:
         """One trial after the other to the end."""
         while (planned := self.next()) is not None:
             self.finish(planned, val_accuracy=value(planned))
-        self.searcher.close()
+        self.suggestions.close()
 
     @property
     def told(self) -> list[optuna.trial.FrozenTrial]:
-        self.searcher.close()
+        self.suggestions.close()
         assert isinstance(self.source, Sampled)
         return self.source._points.study.trials
 
@@ -246,7 +248,7 @@ def run_some(driver: Driver, number: int) -> list[tuple[Planned, Mapping[str, An
         driver.finish(planned, val_accuracy=planned.config.optim.lr)
     planned = driver.next()
     assert planned is not None
-    driver.searcher.close()
+    driver.suggestions.close()
     return [*past, (planned, None)]
 
 
@@ -278,7 +280,7 @@ def test_resumed_point_gets_its_missing_seeds(tmp_path: Path) -> None:
     planned = resumed.next()
     assert planned is not None
     assert (planned.config.seed, planned.point) == (2, past[0][0].point)
-    resumed.searcher.close()
+    resumed.suggestions.close()
 
 
 def test_copy_for_the_dashboard_is_complete_whatever_was_there(tmp_path: Path) -> None:
@@ -301,7 +303,7 @@ def test_the_copy_bears_our_names_whatever_ended_first(tmp_path: Path) -> None:
     for planned in reversed(running):
         driver.finish(planned, val_accuracy=planned.config.optim.lr)
     past = [(p, {"status": "completed", "val_accuracy": p.config.optim.lr}) for p in running]
-    driver.searcher.close()
+    driver.suggestions.close()
     for folder, one in ((tmp_path, None), (tmp_path / "resumed", past)):
         folder.mkdir(exist_ok=True)
         if one is not None:
@@ -342,20 +344,19 @@ def test_error_of_the_suggestion_thread_is_raised(tmp_path: Path) -> None:
     ablation = {"design": "one_factor", "factors": {"optim.lr": [0.001, 0.1]}}
     space = make_space(**cut, ablation=ablation)
     driver = Driver(space, tmp_path)
-    driver.searcher.close()
+    driver.suggestions.close()
+    planner = Planner(Broken(space), {"data": "d", "weights": "w"}, None)
+    driver.suggestions = Suggestions(planner, [], ahead=1)
     driver.searcher = StudySearcher(
-        Broken(space),
-        fingerprints={"data": "d", "weights": "w"},
+        driver.suggestions,
+        [],
         plan=lambda _: None,
         stop=lambda _: None,
-        limit=None,
-        past=[],
         may_start=lambda: True,
-        ahead=1,
     )
     with pytest.raises(RuntimeError, match="no idea"):
         driver.searcher.suggest("?")
-    driver.searcher.close()
+    driver.suggestions.close()
 
 
 def test_no_thread_is_left(tmp_path: Path) -> None:
@@ -367,5 +368,5 @@ def test_no_thread_is_left(tmp_path: Path) -> None:
 def test_spent_budget_ends_the_search(tmp_path: Path) -> None:
     driver = Driver(make_space(), tmp_path, may_start=lambda: False)
     assert driver.next() is None
-    driver.searcher.close()
+    driver.suggestions.close()
     assert SPACE["budget"] == {"trials": 12}

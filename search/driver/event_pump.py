@@ -1,0 +1,96 @@
+"""The thread that carries events from the dispatcher to the journal."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
+from search.driver.recorder import Recorder
+from search.driver.stop_reason import StopReason
+from tcpa_core.errors import StoppedError
+
+POLL_S = 0.5
+ANSWER_S = 20.0
+"""A head or dispatcher that does not answer in this time is lost. Ray itself ends the process 60 s
+after it has lost its head, without a word of ours."""
+LAST_ANSWER_S = 8.0
+"""The same after a signal to stop: it may have ended Ray, and who sent it often waits 30 s."""
+
+
+class EventPump:
+    """A thread that records events while the main thread stands in Tune's loop.
+
+    What goes wrong here is a reason to stop, which the main thread sees at its next step.
+
+    Args:
+        dispatcher: Handle of the actor that has the events.
+        recorder: Gets them.
+        stop: Learns why the run cannot go on.
+        silent_s: Seconds since the cluster's head last answered.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Any,
+        recorder: Recorder,
+        stop: StopReason,
+        silent_s: Callable[[], float],
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._recorder = recorder
+        self._stop = stop
+        self._silent_s = silent_s
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="events", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Record what the dispatcher still has, then end."""
+        self._closing.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            # Read before the call: what comes in after `close` is fetched by one call more.
+            closing = self._closing.is_set()
+            try:
+                events = self._next_events(0.0 if closing else POLL_S)
+            except RayError as err:
+                self._stop.lose_cluster(err, self._recorder.record)
+                return
+            except BaseException as err:  # the main thread raises it
+                self._stop.fail(err)
+                return
+            if closing and not events:
+                return
+
+    def _next_events(self, wait_s: float) -> int:
+        """Record what has happened; the number of events."""
+        call = self._dispatcher.next_events.remote(wait_s)
+        events, fault = answer_of(call, POLL_S, self._stop)
+        if events:
+            self._recorder.record(*events)
+        if fault is not None:
+            raise StoppedError(fault)
+        if self._silent_s() > ANSWER_S:
+            raise GetTimeoutError("its head is gone")
+        return len(events)
+
+
+def answer_of(call: Any, takes_s: float, stop: StopReason) -> Any:
+    """What the dispatcher answers to a call that may take so long.
+
+    `ray.get` alone would hang with a lost head until Ray ends the process.
+
+    Raises:
+        GetTimeoutError: It does not answer.
+    """
+    begun = time.monotonic()
+    while not ray.wait([call], timeout=POLL_S)[0]:
+        patience = LAST_ANSWER_S if stop else ANSWER_S
+        if stop.is_cluster_lost or time.monotonic() - begun > takes_s + patience:
+            raise GetTimeoutError("its dispatcher does not answer")
+    return ray.get(call)

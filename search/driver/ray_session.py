@@ -1,0 +1,79 @@
+"""A Ray connection for the length of a study."""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+from search.ray_internals import (
+    SCRATCH_OPTION,
+    environment,
+    loopback_only,
+    silence_node_messages,
+)
+from tcpa_core.errors import StudyError
+from tcpa_core.training.allocator import WORKER_ENV
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+_OBJECT_STORE_BYTES = 100 * 2**20
+"""Nothing large travels between processes; Ray's default is a third of the memory."""
+
+
+@contextmanager
+def connect(address: str | None, num_cpus: int) -> Iterator[None]:
+    """A quiet Ray connection, closed in the end; one that is open already is used and left open.
+
+    Args:
+        address: A running cluster; None starts one on this machine, on the loopback interface.
+        num_cpus: Of the cluster that is started.
+
+    Raises:
+        StudyError: No cluster answers, or none could be started.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    for name in ("ray", "ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised or recorded
+    silence_node_messages()
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    scratch = None if address else tempfile.mkdtemp(prefix="tcpa-ray-", dir=_short_folder())
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            # The environment is inherited; a runtime_env would cost seconds at the start.
+            with environment(WORKER_ENV), loopback_only():
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    **{SCRATCH_OPTION: scratch},
+                    **quiet,
+                )
+    except Exception as err:  # bare ones, too: "The current node timed out during startup"
+        why = str(err).splitlines()[0] if str(err) else type(err).__name__
+        hint = "start one with 'ray start --head' or leave it out" if address else "try again"
+        raise StudyError(
+            f"--address: no Ray cluster at {address or 'this machine'} ({why}); {hint}."
+        ) from err
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _short_folder() -> str:
+    """Ray's socket names may be 107 bytes long, which a deep temporary folder exceeds."""
+    return "/tmp" if os.access("/tmp", os.W_OK) else str(Path(tempfile.gettempdir()))

@@ -1,0 +1,26 @@
+"""For which trials the test split is read."""
+
+from spaces.selection import Results
+from spaces.space import Space
+from tcpa_core.record.events import Planned
+from tcpa_core.record.state import StudyState
+
+
+def is_every_trial_tested(space: Space) -> bool:
+    """Whether every trial reads the test split when it completes: rows of a table do."""
+    return space.ablation is not None and space.ablation.test == "all"
+
+
+def trials_to_test(space: Space, state: StudyState) -> list[Planned]:
+    """The trials of the selected point whose test split is still to be read, at the study's end.
+
+    It is read once, for the configuration that the search selected, so that nothing is selected by
+    it.
+    """
+    if is_every_trial_tested(space):
+        return []
+    selected = Results.of(space, state).ranking().selected
+    if selected is None:
+        return []
+    trials = state.trials.items()
+    return [one.planned for name, one in trials if name in selected.trials and not one.tested]

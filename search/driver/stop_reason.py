@@ -1,0 +1,60 @@
+"""Why a run ends before its budget is used up."""
+
+from collections.abc import Callable
+
+from ray.exceptions import RayError
+
+from search.workers.failure_attribution import clause, is_code_fault
+from tcpa_core.errors import StoppedError
+from tcpa_core.record.events import Notice
+
+
+class StopReason:
+    """False until somebody gives a reason to stop; the first one counts.
+
+    The main thread, the event pump and signal handlers give and read it, without a lock: every
+    field is set once, and who reads it too early asks again within half a second.
+
+    Args:
+        study: Its name.
+    """
+
+    def __init__(self, study: str) -> None:
+        self._study = study
+        self.text = ""
+        """The reason; "": there is none."""
+        self.failure: BaseException | None = None
+        """What the run raises in the end."""
+        self.is_cluster_lost = False
+        """Whether no call of Ray is worth waiting for any more."""
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+    def give(self, text: str) -> None:
+        """Stop in order for this reason, unless there is one already."""
+        self.text = self.text or text
+
+    def fail(self, err: BaseException) -> None:
+        """Stop, and raise this in the end."""
+        self.failure = err
+        self.give(f"the driver failed: {err}")
+
+    def lose_cluster(self, err: RayError, record: Callable[[Notice], None]) -> None:
+        """Stop, because the cluster does not answer. A signal to us may have been one to Ray, too.
+
+        Recorded at once: the main thread may stand in a call of Ray, which then ends the process.
+        """
+        self.is_cluster_lost = True
+        if self:
+            return
+        text = f"the Ray cluster of study {self._study!r} does not answer any more"
+        why = str(err).strip().splitlines()[0]
+        if is_code_fault(err):
+            text = f"a fault in the code or the installation has ended study {self._study!r}"
+            why = clause(err)
+        record(Notice(text=f"{text}; this driver ends"))
+        self.failure = StoppedError(
+            f"{text} ({why}); what is recorded is kept: 'tcpa resume {self._study}'."
+        )
+        self.give(text)

@@ -1,0 +1,163 @@
+"""Names that Ray and Ray Tune keep to themselves: each failure says which has moved, and for what.
+
+Optuna is used by its public names alone, which `test_no_other_file_uses_private_names` holds.
+"""
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import ray
+from ray.exceptions import RayActorError
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.schedulers.async_hyperband import _Bracket
+from ray.tune.search import ConcurrencyLimiter
+
+from search import ray_internals
+from search.tune import internals
+
+ROOT = Path(__file__).parents[2]
+RAY = f"Ray {ray.__version__}"
+MODULES = [
+    ("ray._private.worker", "print_to_stdstream", "silence_node_messages",
+     "the function that prints lines of worker and node logs in the driver"),
+    ("ray._private.ray_constants", "ENABLE_RAY_CLUSTER", "loopback_only",
+     "the switch that keeps Ray on 127.0.0.1 under macOS and Windows"),
+    ("ray._private.ray_constants", "ENABLE_RAY_CLUSTERS_ENV_VAR", "loopback_only",
+     "the name of that switch's environment variable"),
+]  # fmt: skip
+CONTROLLER = [
+    ("_trials", "a list of all trials"),
+    ("_live_trials", "a set of the trials that have not ended"),
+    ("_stopped_trials", "a set of trials that have ended in order"),
+    ("_failed_trials", "a set of trials that have ended with an error"),
+    ("_trials_to_cache", "a set of trials whose state goes into the next snapshot"),
+]
+ASHA = [
+    ("_brackets", "the list of brackets, which hold the rungs"),
+    ("_metric", "the name of the metric"),
+    ("_metric_op", "1.0 where larger is better, -1.0 where smaller is"),
+    ("_max_t", "the epoch at which every trial ends"),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "used_by", "look_for"), MODULES)
+def test_ray_has_it_where_it_was(module: str, name: str, used_by: str, look_for: str) -> None:
+    assert hasattr(ray_internals, used_by)
+    try:
+        found = hasattr(import_module(module), name)
+    except ImportError:
+        found = False
+    assert found, (
+        f"{RAY} moved {module}.{name}, which search/ray_internals.py uses in {used_by}; "
+        f"look for {look_for}."
+    )
+
+
+def test_a_cluster_can_be_given_its_folder() -> None:
+    option = ray_internals.SCRATCH_OPTION
+    assert f'"{option}"' in inspect.getsource(ray.init), (
+        f"ray.init of {RAY} does not take {option!r} any more, which search/driver/ray_session.py "
+        "gives it; look for the option that says where its sockets and logs lie."
+    )
+
+
+def test_an_actor_says_whether_its_constructor_failed() -> None:
+    assert isinstance(getattr(RayActorError, "actor_init_failed", None), property), (
+        f"RayActorError of {RAY} has no actor_init_failed, by which "
+        "search/workers/failure_attribution.py tells faults in the code from lost nodes."
+    )
+
+
+@pytest.mark.parametrize(("name", "look_for"), CONTROLLER)
+def test_the_controller_still_keeps(name: str, look_for: str) -> None:
+    kept = re.search(rf"self\.{name}\b[^=\n]*=", inspect.getsource(TuneController.__init__))
+    assert kept, (
+        f"{RAY} moved TuneController.{name}, which search/tune/internals.py clears of trials that "
+        f"have ended; look for {look_for}, or drop `Controller.on_step_end` and pay 40 KiB a trial."
+    )
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "on_step_end"])
+def test_the_controller_still_calls(name: str) -> None:
+    calls = f"self.{name}("
+    assert hasattr(TuneController, name) and calls in inspect.getsource(TuneController), (
+        f"TuneController of {RAY} does not call {name} any more, which search/tune/internals.py "
+        "replaces; look for where it writes snapshots and where a step of its loop ends."
+    )
+
+
+@pytest.mark.parametrize("name", ["update_max_pending_trials", "cleanup", "is_finished", "step"])
+def test_the_loop_still_finds(name: str) -> None:
+    assert hasattr(TuneController, name), (
+        f"{RAY} moved TuneController.{name}, which search/tune/loop.py calls; look for it in "
+        "ray.tune.execution."
+    )
+
+
+def test_the_number_of_trials_at_once_can_be_changed() -> None:
+    assert hasattr(ConcurrencyLimiter, "set_max_concurrency"), (
+        f"ConcurrencyLimiter of {RAY} has no set_max_concurrency, which search/tune/loop.py calls "
+        "when a cluster has grown; look for where it keeps `max_concurrent`."
+    )
+
+
+@pytest.mark.parametrize(("name", "look_for"), ASHA)
+def test_asha_still_keeps(name: str, look_for: str) -> None:
+    asha = ASHAScheduler("epoch", "val_accuracy", "max", 9, 1, 3)
+    assert hasattr(asha, name), (
+        f"{RAY} moved ASHAScheduler.{name}, which search/tune/internals.py uses to let values "
+        f"count that an earlier driver reported; look for {look_for}."
+    )
+
+
+def test_a_bracket_asks_for_the_id_of_a_trial_alone() -> None:
+    asha = internals.Asha(
+        time_attr="epoch", metric="m", mode="min", max_t=9, grace_period=1, reduction_factor=3
+    )
+    told = [asha.counts(name, 1, value) for name, value in (("a", 0.1), ("b", 0.5), ("c", 0.6))]
+    assert told == ["CONTINUE", "STOP", "STOP"] and isinstance(asha._brackets[0], _Bracket), (
+        f"a bracket of {RAY} does not take (trial, epoch, value) in on_result as "
+        "search/tune/internals.py calls it; look for what ASHAScheduler.on_trial_result does."
+    )
+
+
+ALLOWED = {"search/ray_internals.py", "search/tune/internals.py",
+           "search/tracking/mlflow_internals.py"}  # fmt: skip
+LIBRARIES = {"ray", "optuna", "mlflow"}
+
+
+def _private(tree: ast.AST) -> Iterator[str]:
+    """Private names of the libraries that a file imports, and private attributes of its values."""
+    imported = [list(_parts(node)) for node in ast.walk(tree)]
+    used = [parts for names in imported for parts in names if parts[0] in LIBRARIES]
+    yield from (".".join(parts) for parts in used if any(part.startswith("_") for part in parts))
+    for node in ast.walk(tree) if used else ():
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                pass
+            case ast.Attribute(attr=str(name)) if re.match("_[^_]", name):
+                yield ast.unparse(node)
+
+
+def _parts(node: ast.AST) -> Iterator[list[str]]:
+    match node:
+        case ast.ImportFrom(module=str(module), names=names):
+            yield from (f"{module}.{alias.name}".split(".") for alias in names)
+        case ast.Import(names=names):
+            yield from (alias.name.split(".") for alias in names)
+
+
+def test_no_other_file_uses_private_names() -> None:
+    wrong = [
+        f"{file}: {found}"
+        for path in sorted((ROOT / "search").rglob("*.py"))
+        if (file := path.relative_to(ROOT).as_posix()) not in ALLOWED
+        for found in _private(ast.parse(path.read_text()))
+    ]
+    assert not wrong, "private names stand in one file per library:\n" + "\n".join(wrong)
