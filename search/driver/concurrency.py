@@ -34,6 +34,7 @@ def measured_slots(
         measure: Probes the packs of the space; [] where that failed, None where it was interrupted.
     """
     if space.ablation:
+        # A worker that holds more than its share leaves another one idle at the end.
         left = len(space.design()) - num_ended
         useful = max(1, -(-left // workers))
     else:
@@ -42,6 +43,7 @@ def measured_slots(
     useful = min(useful, space.budget.pack_size or useful)
     if useful == 1 or (left < MIN_PROBED_TRIALS and useful <= 2 * DEFAULT_SLOTS):
         return useful
+    # Seconds for each kind of pack, so only after it is known that the answer can matter.
     speeds = measure()
     if speeds is None:
         return useful
@@ -63,6 +65,8 @@ def worth_slots(speeds: Speeds) -> int:
         return sum(1 / by_size[max(n for n in by_size if n <= members)] for by_size in packs)
 
     members = 1
+    # Powers of two are what the probe measures. A kind that gains nothing takes its turns, too, so
+    # that the others gain less.
     while packs and seconds(2 * members) * (1 + MIN_GAIN) < seconds(members):
         members *= 2
     return members * len(speeds) if members > 1 else SLOTS_WITHOUT_GAIN
@@ -73,6 +77,7 @@ def largest_trials(space: Space) -> list[Flat]:
     found: dict[tuple[object, ...], tuple[float, Flat]] = {}
     for config in space.trials:
         flat = config.flat()
+        # Integer settings of methods are mostly numbers of prompts, which cost memory and time.
         size = sum(
             value
             for path, value in flat.items()

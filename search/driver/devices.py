@@ -22,10 +22,12 @@ class Devices:
 
     def __init__(self, resource: str) -> None:
         self._resource = resource
+        # In the caller's thread first: whoever starts workers needs a number at once.
         self.count = self._ask()
         """As of the last answer."""
         self._answered = time.monotonic()
         self._ended = threading.Event()
+        # Never joined: it may hang in its question for as long as this process lives.
         threading.Thread(target=self._work, name="devices", daemon=True).start()
 
     @property

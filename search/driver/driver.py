@@ -72,6 +72,7 @@ def run_study(
         RecordError: The journal is damaged.
     """
     check_sampler(space.sampler.name)
+    # Before the journal is opened, which cuts off a torn last line.
     notices = [study.lock(), *notices]
     journal = None
     try:
@@ -85,6 +86,7 @@ def run_study(
         driver = Driver(space, study, placement or Placement(), recorder)
         return driver.run(filter(None, notices))
     except OSError as err:
+        # From wherever it comes: a full disk stops a study with what is recorded kept.
         if err.errno not in StorageError.ERRNOS:
             raise
         raise StorageError.of(Path(err.filename or study.path), err) from err
@@ -136,6 +138,7 @@ class Driver:
                 self._work(workforce)
             finally:
                 workforce.close()
+        # After the connection is closed, so that no worker outlives its study.
         if self._stop.failure is not None:
             raise self._stop.failure
         reason = self._stop.text
@@ -144,6 +147,7 @@ class Driver:
 
     def _work(self, workforce: Workforce) -> None:
         """Run the trials, while a thread records what becomes of them."""
+        # Starting Ray and measuring packs counts for no budget.
         self._recorder.begin(workforce.num_gpus)
         dispatcher, devices = workforce.dispatcher, workforce.devices
         pump = EventPump(dispatcher, self._recorder, self._stop, lambda: devices.silent_s)
@@ -178,6 +182,7 @@ class Driver:
             return workforce.num_at_once
 
         try:
+            # Trials of earlier drivers are in the journal already, so they are not planned again.
             searcher = StudySearcher(
                 suggestions,
                 [one.planned for one in self._state.unfinished().values()],

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayError
 
 from search.driver.recorder import Recorder
@@ -34,7 +35,7 @@ class EventPump:
 
     def __init__(
         self,
-        dispatcher: Any,
+        dispatcher: ActorHandle,
         recorder: Recorder,
         stop: StopReason,
         silent_s: Callable[[], float],
@@ -71,10 +72,12 @@ class EventPump:
         """Record what has happened; the number of events."""
         call = self._dispatcher.next_events.remote(wait_s)
         events, fault = answer_of(call, POLL_S, self._stop)
+        # What happened is recorded before it is said that no more can come.
         if events:
             self._recorder.record(*events)
         if fault is not None:
             raise StoppedError(fault)
+        # The dispatcher, on this machine, may go on without the head; Ray will end this process.
         if self._silent_s() > ANSWER_S:
             raise GetTimeoutError("its head is gone")
         return len(events)

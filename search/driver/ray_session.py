@@ -19,6 +19,7 @@ from search.ray_internals import (
 from tcpa_core.errors import StudyError
 from tcpa_core.training.allocator import WORKER_ENV
 
+# Read by Ray when it starts, some by every process of it; a user's own values count.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -38,6 +39,7 @@ def connect(address: str | None, num_cpus: int) -> Iterator[None]:
     Raises:
         StudyError: No cluster answers, or none could be started.
     """
+    # Whoever opened the connection (a test, a notebook, another study) closes it.
     if ray.is_initialized():
         yield
         return
@@ -70,6 +72,7 @@ def connect(address: str | None, num_cpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        # Ray leaves the logs of every cluster behind.
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
 

@@ -64,10 +64,12 @@ class Recorder:
         with self._lock:
             news = [event for event in events if self._is_news(event)]
             if news and self._begun is not None:
+                # On an event that is written anyway: the journal has no kind for it.
                 began, num_gpus = self._begun
                 gpus = num_gpus if news[0].gpus is None else news[0].gpus
                 news[0] = replace(news[0], began=began, gpus=gpus)
                 self._begun = None
+            # On disk first: what a listener shows or mirrors is never lost with this process.
             for event in self._journal.append(*news):
                 self.state.take(event)
                 for listener in self._listeners:
@@ -85,4 +87,5 @@ class Recorder:
     def _is_news(self, event: Event) -> bool:
         if not isinstance(event, Epoch):
             return True
+        # A second start is news as well: a trial that lost its worker starts again.
         return event.report.epoch > self.state.trials[event.trial].epoch

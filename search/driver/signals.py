@@ -18,6 +18,7 @@ def on_interrupt(interrupt: Callable[[str], None]) -> Iterator[None]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        # First, so that a second signal ends the process even if `interrupt` does not return.
         for name in old:
             signal.signal(name, signal.SIG_DFL)
         interrupt(f"interrupted by {signal.Signals(number).name}")

@@ -53,6 +53,7 @@ class StopReason:
         if is_code_fault(err):
             text = f"a fault in the code or the installation has ended study {self._study!r}"
             why = clause(err)
+        # First, for it may raise: a full disk is then the error that the user sees.
         record(Notice(text=f"{text}; this driver ends"))
         self.failure = StoppedError(
             f"{text} ({why}); what is recorded is kept: 'tcpa resume {self._study}'."

@@ -1,8 +1,7 @@
 """The dispatcher of a study and its workers, as many as the cluster has devices for."""
 
-from typing import Any
-
 import ray
+from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.driver.concurrency import DEFAULT_SLOTS, Speeds, largest_trials, measured_slots
@@ -38,8 +37,8 @@ class Workforce:
         self.devices = Devices("GPU" if self.num_gpus else "CPU")
         self._num_workers = placement.workers or max(1, self.devices.count)
         self._slots = placement.slots or DEFAULT_SLOTS
-        self.dispatcher: Any = None
-        """Handle of the actor; None: not started."""
+        self.dispatcher: ActorHandle
+        """Set by `start`."""
 
     def start(self, num_ended: int, stop: StopReason) -> None:
         """Start the workers and find out how many trials each should hold.
@@ -69,6 +68,7 @@ class Workforce:
         )
         metrics = ["duration_s", *(objective.metric for objective in self._space.objective)]
         self.dispatcher = actor.remote(spec, metrics, is_every_trial_tested(self._space))
+        # Workers load their libraries while the sampler and Tune start.
         ray.get(self.dispatcher.start.remote())
         if not self._placement.slots:
             self._slots = measured_slots(
@@ -89,6 +89,7 @@ class Workforce:
         Returns:
             What the user should know; None: nothing has changed.
         """
+        # On this machine no device can join, and a number that a user gave is kept.
         is_fixed = self._placement.workers or not self._placement.address
         more = 0 if is_fixed else self.devices.count - self._num_workers
         if more <= 0:

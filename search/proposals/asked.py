@@ -86,6 +86,7 @@ class AskedPoints:
         if draw is not None:
             self.study.enqueue_trial(draw)
         self.num_asked += 1
+        # From here on the trial counts for the sampler, which keeps away from what runs.
         trial = self.study.ask()
         trial.set_user_attr("number", self.num_asked)
         if is_redrawn:
@@ -129,6 +130,7 @@ class AskedPoints:
             asked.values.append(finite)
         elif outcome.get("status") == "pruned" and has_all:
             asked.last.append((int(outcome.get("num_epochs") or 1), finite[0]))
+        # A point is told once all its seeds have ended; a failed one leaves a gap in its values.
         asked.num_open -= 1
         if asked.num_open == 0:
             self._tell_point(asked)
@@ -138,6 +140,7 @@ class AskedPoints:
         # Since `_forget`, the study that the trial was asked of may not be the present one.
         asked_of = trial.study
         if len(asked.values) == len(self._space.seeds):
+            # `fsum`: seeds end in any order, and the mean must be the same to the bit.
             columns = zip(*asked.values, strict=True)
             told = asked_of.tell(trial, [math.fsum(c) / len(asked.values) for c in columns])
         elif asked.last and len(self._space.objective) == 1:
@@ -148,6 +151,7 @@ class AskedPoints:
             told = asked_of.tell(trial, state=TrialState.FAIL)
         if self._log is not None:
             self._log.add(self.study.study_name, told)
+        # Optuna copies what is added; the sampler of the present study must know it, too.
         if asked_of is not self.study:
             self.study.add_trial(told)
         self._num_told += 1
@@ -167,6 +171,7 @@ class AskedPoints:
             complete = [trial for trial in done if trial.state is TrialState.COMPLETE]
             utility = self._space.objective[0].utility
             best = sorted(complete, key=lambda trial: utility(trial.value or 0.0), reverse=True)
+        # A fifth for the best, whatever their age; TPE needs both good points and recent ones.
         kept = {trial.number for trial in best[: KEPT // 5]}
         kept |= {trial.number for trial in done[len(kept) - KEPT :]}
         name, directions = self.study.study_name, self.study.directions

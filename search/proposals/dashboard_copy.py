@@ -58,6 +58,7 @@ class OptunaLog:
             )
 
     def _write(self) -> None:
+        # A lock of a dead driver would be waited for, and a torn line be read as damage.
         for left in (self._path, self._path.with_name(f"{self._path.name}.lock")):
             left.unlink(missing_ok=True)
         whole = JournalStorage(JournalFileBackend(str(self._path)))
@@ -65,6 +66,7 @@ class OptunaLog:
             optuna.create_study(storage=whole, study_name=name, directions=self._directions)
         added = 0
         while (item := self._queue.get()) is not None:
+            # A new storage forgets all that the old one remembered of the trials it wrote.
             if added % CHUNK == 0:
                 storage = JournalStorage(_Appended(str(self._path), len(self._names)))
                 studies = {

@@ -50,11 +50,13 @@ class EqualBudgets:
     def propose(self, attempt: int) -> Proposal | None:
         """The next configuration of the method that is behind; None when all have their share."""
         while left := [m for m in self._methods.values() if self._may_go_on(m)]:
+            # Ties go to the method with fewer trials, so that each begins before one has two.
             by_time = self._share is None
             method = min(left, key=lambda m: (m.spent(by_time), m.taken))
             proposal = method.source.propose(attempt)
             if proposal is not None:
                 return proposal
+            # A finite space of one method has an end; the others go on.
             method.is_exhausted = True
         return None
 

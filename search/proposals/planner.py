@@ -35,6 +35,7 @@ class Planner:
         """Go through the trials of earlier drivers in their order, with their outcomes."""
         for planned, outcome in past:
             self._outcomes[planned.digest] = outcome
+            # A version that hashes otherwise must neither run a trial again nor split a point.
             hashes = planned.config.digest(*self._ids), planned.config.point(*self._ids)
             for today, recorded in zip(hashes, (planned.digest, planned.point), strict=True):
                 if today != recorded:
@@ -70,6 +71,7 @@ class Planner:
                 draw=proposal.draw,
                 before=proposal.before,
             )
+            # From now on a proposal of the same digest waits for this trial's end.
             self._outcomes[digest] = None
             self._number += 1
             self._source.take(planned, proposal)

@@ -30,8 +30,10 @@ class Race(Design):
         """The next configuration that is still needed."""
         while self._points:
             point = self._points[0]
+            # The design goes seed by seed: all rows with one seed before any with the next.
             row, so_far = point.cells[0].level, self._seeds[: self._seeds.index(point.seed)]
             if len(so_far) >= FIRST_SEEDS:
+                # A verdict needs all rows with the same seeds, so it waits for the slowest.
                 if any(seed in so_far for _, seed in self._running):
                     return LATER
                 left = contenders(self._values, so_far, looks(len(self._seeds)))

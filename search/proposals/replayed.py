@@ -60,8 +60,10 @@ class Replay:
                 asked = self._begin(planned.origin, draw, planned.point)
                 self._asked[planned.point] = asked, list(self._space.seeds)
             asked, seeds = self._asked[planned.point]
+            # What is left of the seeds was not planned before the driver ended.
             seeds.remove(planned.config.seed)
             self._points.assign(planned, asked)
+        # In the order of their ends; the next trial is drawn, and recorded, after them.
         rest = sorted(self._untold, key=lambda name: self._untold[name][1].get("n", 0))
         for name in rest:
             self._tell(name)

@@ -85,6 +85,7 @@ class Sampled:
             proposal: As it was made.
             outcome: Of the earlier trial; None while it still runs, then it is told in the end.
         """
+        # Noted once for a point: its other seeds follow without being drawn.
         if proposal.origin != "replicate":
             note = {"digest": digest, "draw": proposal.draw, "origin": proposal.origin}
             self._before.append(note)
@@ -104,6 +105,7 @@ class Sampled:
         is_grid = sampler_class(self._space.sampler.name).enumerates
         if self._first:
             return self._begin("first_point", self._space.params(self._first[0]))
+        # A sampler that has converged proposes the same point again and again.
         origin = "random" if attempt >= ASK_AGAIN and not is_grid else "sampler"
         if not self._is_finite or not (is_grid or origin == "random"):
             return self._begin(origin)
@@ -113,6 +115,7 @@ class Sampled:
 
     def _begin(self, origin: str, draw: Flat | None = None, is_redrawn: bool = False) -> Asked:
         """Begin the next point, as of `AskedPoints.ask`."""
+        # Also in a replay, where the draw comes from the journal and not from the queue.
         if origin == "first_point" and self._first:
             self._first.popleft()
         asked = self._points.ask(origin, draw, is_redrawn=is_redrawn)

@@ -20,6 +20,7 @@ class Schedule:
         """Epochs at which the scheduler may end a trial: ASHA's rungs and the last epoch."""
         epochs = config.train.epochs
         scheduler = self._space.scheduler
+        # Tune hears of no other epochs: each report is a step of its loop.
         rungs = []
         if self._is_asha():
             rung = scheduler.grace_epochs
@@ -47,6 +48,7 @@ class Schedule:
     def _rebuild(self, asha: Asha, past: StudyState) -> None:
         """Let every value that was reported at a decision count again, in the same order."""
         decisions = {name: self.decisions(t.planned.config) for name, t in past.trials.items()}
+        # In the order of the reports: whether a value stops its trial depends on those before it.
         for trial, epoch, value in past.reports():
             if epoch not in decisions[trial] or value is None:
                 continue
@@ -54,6 +56,7 @@ class Schedule:
             if asha.counts(trial, epoch, value) == TrialScheduler.STOP:
                 asha.due[trial] = epoch
         for name, one in past.trials.items():
+            # One that has ended is not taken up again, so there is nobody to stop.
             if one.ended is not None:
                 asha.due.pop(name, None)
 

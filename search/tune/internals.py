@@ -44,6 +44,7 @@ class Asha(ASHAScheduler):  # type: ignore[misc]
 
     def counts(self, trial: str, epoch: int, value: float) -> str:
         """Let a value count at its rung; whether the trial goes on from there."""
+        # Straight to the bracket: the scheduler itself knows trials by Tune's ids.
         (bracket,) = self._brackets
         named = SimpleNamespace(trial_id=trial)
         return cast(str, bracket.on_result(named, epoch, self._metric_op * value))
@@ -59,6 +60,7 @@ class Asha(ASHAScheduler):  # type: ignore[misc]
         name, epoch, value = _name(trial), result.get("epoch"), result.get(self._metric)
         if epoch is None or value is None:
             return str(TrialScheduler.CONTINUE)
+        # `due`: decided by the values of then, which later ones must not change.
         if epoch >= self._max_t or self.due.get(name) == epoch:
             return str(TrialScheduler.STOP)
         return self.counts(name, epoch, value)

@@ -15,6 +15,8 @@ from search.tune.internals import Controller
 from search.tune.searcher import StudySearcher
 from search.tune.trial_handle import PackTrial, Slots
 
+# Read by Tune when its loop starts. Its callbacks, its signal handler and its snapshots (once an
+# hour at most, for it cannot be told never) would each do what the driver does.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
@@ -44,6 +46,7 @@ def run_trials(
     # Tune insists on a folder of its own; nothing of it is kept.
     scratch = tempfile.mkdtemp(prefix="tcpa-tune-")
     try:
+        # No end of samples: the searcher says when there are no more.
         experiment = Experiment(
             name, PackTrial.__name__, num_samples=sys.maxsize, storage_path=scratch
         )
@@ -59,6 +62,7 @@ def run_trials(
         )
         controller.update_max_pending_trials(num_at_once)
         try:
+            # `controller.run` would print, and would not ask for a reason to stop.
             while not controller.is_finished() and not stop():
                 if (allowed := on_tick()) != num_at_once:
                     num_at_once = allowed

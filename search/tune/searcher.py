@@ -53,6 +53,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             if taken is None:
                 return Searcher.FINISHED if self._suggestions.is_exhausted else None
             planned = taken
+            # In the journal before it starts: a driver that is killed now repeats no trial.
             self._plan(planned)
         self._running[trial_id] = planned.trial
         self.trials[planned.trial] = planned
@@ -66,6 +67,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if name is None:
             return
         planned = self.trials.pop(name)
+        # Released by a halt, not ended: the next driver takes it up, and nothing is learnt of it.
         if (result or {}).get("interrupted"):
             return
         outcome = {k: v for k, v in (result or {}).items() if k not in AUTO_RESULT_KEYS}

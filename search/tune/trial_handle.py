@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 from ray.air import AcquiredResources, ResourceRequest
 from ray.air.execution import ResourceManager
 from ray.tune import Trainable
@@ -51,7 +52,7 @@ class TrialHandle:
         decisions: Epochs at which Tune decides whether it goes on; the last one is its end.
     """
 
-    def __init__(self, dispatcher: Any, planned: Planned, decisions: Sequence[int]) -> None:
+    def __init__(self, dispatcher: ActorHandle, planned: Planned, decisions: Sequence[int]) -> None:
         self._dispatcher = dispatcher
         self._planned = planned
         self._decisions = decisions
@@ -72,7 +73,7 @@ class _ActorClass:
     """What Tune takes for the actor class; called with the arguments of a `Trainable`."""
 
     def __init__(
-        self, dispatcher: Any, trials: Mapping[str, Planned], decisions: Decisions
+        self, dispatcher: ActorHandle, trials: Mapping[str, Planned], decisions: Decisions
     ) -> None:
         self._dispatcher = dispatcher
         self._trials = trials
@@ -102,7 +103,7 @@ class Slots(ResourceManager):  # type: ignore[misc]
     """
 
     def __init__(
-        self, dispatcher: Any, trials: Mapping[str, Planned], decisions: Decisions
+        self, dispatcher: ActorHandle, trials: Mapping[str, Planned], decisions: Decisions
     ) -> None:
         self._actor_class = _ActorClass(dispatcher, trials, decisions)
 
