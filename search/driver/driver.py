@@ -83,8 +83,8 @@ def run_study(
         if state.is_finished:
             return StudyOutcome(state.counts(), "finished")
         recorder = Recorder(journal, state, listeners, lambda: study.lost_to)
-        driver = Driver(space, study, placement or Placement(), recorder)
-        return driver.run(filter(None, notices))
+        run = StudyRun(space, study, placement or Placement(), recorder)
+        return run.go(filter(None, notices))
     except OSError as err:
         # From wherever it comes: a full disk stops a study with what is recorded kept.
         if err.errno not in StorageError.ERRNOS:
@@ -96,7 +96,7 @@ def run_study(
         study.unlock()
 
 
-class Driver:
+class StudyRun:
     """One run of a study, from the start of its workers to its last event.
 
     Three threads share it: this one stands in Tune's loop, `EventPump` records what becomes of the
@@ -114,7 +114,7 @@ class Driver:
         self._stop = StopReason(study.name)
         self._waited_s = 0.0
 
-    def run(self, notices: Iterable[str]) -> StudyOutcome:
+    def go(self, notices: Iterable[str]) -> StudyOutcome:
         """Run to the end of the budget, an interrupt or a fault of the driver.
 
         Args:
