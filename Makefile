@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 ROOT ?= studies
 POSTGRESQL = $(shell $(BIN)/python -c "from benchmarks.postgresql import PostgreSQL; print('--postgresql' * PostgreSQL.is_installed())")
 LOWEST ?= build/lowest
+LATEST ?= build/latest
 LOWEST_TESTS := tests/test_architecture.py tests/test_bounds.py tests/spaces tests/tcpa_core/test_golden.py \
   tests/tcpa_core/test_model.py tests/tcpa_core/test_cache.py tests/tcpa_core/test_data_decode.py \
   tests/tcpa_core/test_checkpoint.py tests/tcpa_core/test_backbone.py tests/reports/test_build.py \
   tests/search/test_launch.py tests/search/test_study.py tests/faults/test_kills.py tests/faults/test_hostile.py
 
-.PHONY: quickstart test faults lowest lint clean
+.PHONY: quickstart test faults lowest latest lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/tcpa quickstart --root $(ROOT)
@@ -35,6 +36,14 @@ lowest:
 	$(PYTHON) scripts/lowest.py > $(LOWEST)/pins.txt
 	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/pins.txt --editable '.[test]'
 	$(LOWEST)/bin/python -m pytest $(LOWEST_TESTS)
+
+# The newest versions, pre-releases too, in an environment of their own (gigabytes): what a new Ray,
+# Optuna or MLflow has moved is told here before users meet it.
+latest:
+	$(PYTHON) -m venv $(LATEST)
+	$(LATEST)/bin/python -m pip install --quiet --upgrade --pre --editable '.[test]'
+	$(LATEST)/bin/python -m pip list
+	$(LATEST)/bin/python -m pytest --ignore=tests/faults
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -13,13 +13,7 @@ import pytest
 from benchmarks.faults import FAULTS
 from tcpa_core import errors
 from tcpa_core.record import events
-from tcpa_core.record.events import (
-    EVENT_KINDS,
-    FINAL_KINDS,
-    Event,
-    Planned,
-    TrialEvent,
-)
+from tcpa_core.record.events import EVENT_KINDS, FINAL_KINDS, Event, Planned, TrialEvent
 from tcpa_core.record.values import Status
 
 ROOT = Path(__file__).parents[1]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_architecture import MAY_USE, MAY_USE_OURS
+
 ROOT = Path(__file__).parents[1]
 PLACEHOLDER = re.compile(r"@[A-Z]{2,}@|\bTO" r"DO\b|\bFIX" r"ME\b|\bXX" r"X\b|[Ll]orem ip" r"sum")
 ENDINGS = ("*.md", "*.py", "*.yaml", "*.html", "*.j2", "*.css", "*.js", "*.ipynb", "*.toml")
@@ -38,3 +40,28 @@ def test_links_among_the_documents_lead_somewhere() -> None:
         if not (path.parent / target).exists()
     ]
     assert not broken
+
+
+FOLDERS = "tcpa_core|spaces|search|reports|tests|scripts|benchmarks|docs"
+FILE = re.compile(rf"`((?:{FOLDERS})/[\w/]+\.\w+)`")
+NOT_THERE = re.compile(r"NAME|<name>|benchmarks/results/")
+"""What a reader is to write, and what benchmarks leave."""
+
+
+def test_files_that_documents_name_are_there() -> None:
+    missing = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in written()
+        if path.suffix == ".md"
+        for name in FILE.findall(path.read_text(encoding="utf-8"))
+        if not NOT_THERE.search(name) and not (ROOT / name).exists()
+    ]
+    assert not missing, "\n".join(missing)
+
+
+def test_the_table_of_imports_in_the_architecture_is_the_one_that_is_held() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", text, re.M)
+    assert {name: set(third.split(", ")) for name, _, third in rows} == MAY_USE
+    ours = {name: set(re.findall(r"`([\w.]+)`", some)) for name, some, _ in rows}
+    assert ours == MAY_USE_OURS
