@@ -24,7 +24,8 @@ from reports.records.study import Study
 from reports.tables import epoch_table, trial_table
 from search import cli
 from search.planning.cost import recorded
-from search.study.folder import Journal, StudyDir
+from search.study.folder import StudyDir
+from search.study.journal import Journal
 from spaces.load import load_space, preset_names
 from spaces.overrides import parse_override
 from spaces.reader import read_text

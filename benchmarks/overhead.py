@@ -44,7 +44,7 @@ from tests.search.stub import say_slots
 NUM_AXES = 8
 STATUS_CODE = (
     "import sys, time; from rich.console import Console; "
-    "from search.study.folder import StudyDir; from search.verbs.run import show_status; "
+    "from search.study.folder import StudyDir; from search.verbs.status import show_status; "
     "from pathlib import Path; start = time.perf_counter(); "
     "show_status(StudyDir.open(Path(sys.argv[1]), sys.argv[2]), Console(stderr=True)); "
     "print(time.perf_counter() - start)"

@@ -31,7 +31,7 @@ from search.proposals.dashboard_copy import OptunaLog
 from search.proposals.planner import Planner
 from search.proposals.sampled import Sampled
 from search.proposals.suggestions import Suggestions
-from search.study.folder import Journal
+from search.study.journal import Journal
 from search.tune.searcher import StudySearcher
 from tcpa_core.record.events import Ended, Epoch
 from tcpa_core.record.values import EpochReport, Status, TrialResult

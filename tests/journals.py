@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from search.study.folder import Journal, StudyDir
+from search.study.folder import StudyDir
+from search.study.journal import Journal
 from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.record.events import Event, Planned, event_of, read_journal
 

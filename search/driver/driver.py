@@ -22,7 +22,8 @@ from search.proposals.make_source import make_source, most_trials
 from search.proposals.planner import Planner
 from search.proposals.samplers.base import check_sampler
 from search.proposals.suggestions import Suggestions
-from search.study.folder import Journal, StudyDir
+from search.study.folder import StudyDir
+from search.study.journal import Journal
 from search.tune.early_stopping import Schedule
 from search.tune.loop import run_trials
 from search.tune.searcher import StudySearcher

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from search.study.folder import Journal
+from search.study.journal import Journal
 from tcpa_core.errors import StoppedError
 from tcpa_core.record.events import Epoch, Event
 from tcpa_core.record.state import StudyState

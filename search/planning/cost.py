@@ -16,6 +16,7 @@ from spaces.axes import label
 from spaces.space import Space
 from tcpa_core.config import Flat
 from tcpa_core.errors import RecordError
+from tcpa_core.record import files
 from tcpa_core.record.events import Ended, Planned, decode_line
 
 Kind = tuple[Any, ...]
@@ -54,7 +55,7 @@ def kind_of(params: Flat) -> Kind:
 def recorded(root: Path) -> Rates:
     """Seconds per epoch of all trials below a studies folder; damaged journals are passed over."""
     found: list[tuple[float, str, Kind, float]] = []
-    for path in sorted(root.glob("*/journal.jsonl")):
+    for path in sorted(root.glob(f"*/{files.JOURNAL}")):
         with suppress(RecordError, OSError, KeyError):  # KeyError: it lacks lines
             found += _read(path)
     rates = Rates(device=max(found)[1] if found else "cpu")

@@ -6,7 +6,6 @@ to another file. A folder's own database has no recorded address, so that the fo
 
 import os
 import re
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -38,6 +37,18 @@ def local_folder(text: str | Path) -> Path:
 def database_of(root: Path) -> Path:
     """The tracking database of a studies folder."""
     return root / "mlflow.db"
+
+
+def existing_database(root: Path) -> Path:
+    """The same.
+
+    Raises:
+        StudyError: No study has made it yet.
+    """
+    database = database_of(root)
+    if not database.is_file():
+        raise StudyError(f"no MLflow database {database}; run a study with this --root first.")
+    return database
 
 
 def default_uri(root: Path) -> str:
@@ -124,6 +135,8 @@ def has_tables(database: Path) -> bool:
     Raises:
         StudyError: The file is no database, or cannot be made or read.
     """
+    import sqlite3  # every help page loads this module
+
     parent = next(p for p in database.absolute().parents if p.exists())
     if not database.exists():
         if not parent.is_dir() or not os.access(parent, os.W_OK):

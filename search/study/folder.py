@@ -1,46 +1,34 @@
-"""A study on disk: folder, lock, description and journal. One writer, the driver."""
+"""A study on disk: its folder, description, journal and lock. One writer, the driver."""
 
-import json
 import os
-import platform
 import re
 import shutil
-import subprocess
-import threading
-import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
+from pydantic import ValidationError
 
 from search.study.address import local_folder, recorded_uri
-from search.study.lock import Driver, DriverLock
-from spaces.load import stored_space
-from spaces.reader import read_stored
-from spaces.space import Space
-from tcpa_core.errors import RecordError, StorageError, StudyError, nearest
-from tcpa_core.record.events import (
-    SCHEMA_VERSION,
-    Event,
-    Extended,
-    decode_line,
-    encode_line,
-    read_journal,
+from search.study.description import (
+    Description,
+    new_description,
+    now,
+    read_description,
+    write_description,
 )
+from search.study.journal import Journal
+from search.study.lock import Driver, DriverLock
+from search.study.outline import Outline
+from spaces.load import stored_space
+from spaces.space import Space
+from tcpa_core.errors import StorageError, StudyError, nearest
+from tcpa_core.record import files
+from tcpa_core.record.events import Event, Extended, read_journal
 from tcpa_core.record.state import StudyState
 
-_DESCRIBED = {"kind": str, "space": dict, "fingerprints": dict, "tracking_uri": str}
-"""What study.yaml must say for a driver to go on with the study."""
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _NAME_RULE = "study name must be 1 to 64 of a-z, 0-9, _ and -"
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_PACKAGES = ("tcpa-search", "torch", "timm", "torchvision", "ray", "optuna", "mlflow", "numpy")
 
 
 def trial_name(number: int) -> str:
@@ -53,88 +41,12 @@ def named_trial(text: str) -> str:
     return trial_name(int(text)) if re.fullmatch("[0-9]{1,18}", text) else text
 
 
-class Journal:
-    """Append-only record of a study; a line is on disk before `append` returns.
-
-    Safe to call from several threads of the driver. Opening drops a torn last line, which a killed
-    writer never acknowledged.
-
-    Raises:
-        RecordError: A line other than the last is damaged.
-        StorageError: The file cannot be written.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.dropped_bytes = 0
-        """Length of a torn last line that was cut off; 0: the journal was whole."""
-        self._lock = threading.Lock()
-        self._next = 0
-        # Time passes within one driver as it does, whoever sets the clock.
-        self._epoch = time.time() - time.monotonic()
-        if path.exists():
-            whole = self._whole_length()
-            self.dropped_bytes = path.stat().st_size - whole
-            if self.dropped_bytes:
-                os.truncate(path, whole)
-        try:
-            self._file = path.open("ab", buffering=0)
-        except OSError as err:
-            raise StorageError.of(path, err) from err
-
-    def append(self, *events: Event) -> list[Event]:
-        """Write events with one flush to disk.
-
-        Returns:
-            The events as written: with their numbers and times.
-        """
-        with self._lock:
-            now = self.now()
-            stamped = [replace(event, n=n, t=now) for n, event in enumerate(events, self._next)]
-            lines = [encode_line(event.as_dict()) for event in stamped]
-            size = self._file.tell()
-            try:
-                data = memoryview(b"".join(lines))
-                while data:  # a disk that becomes full takes a part without an error
-                    data = data[self._file.write(data) :]
-                os.fsync(self._file.fileno())
-            except OSError as err:
-                with suppress(OSError):  # no half line: what follows would be unreadable
-                    self._file.truncate(size)
-                raise StorageError.of(self.path, err) from err
-            self._next += len(lines)
-        return stamped
-
-    def now(self) -> float:
-        """The time that an event would get: Unix time in seconds."""
-        return round(self._epoch + time.monotonic(), 3)
-
-    def close(self) -> None:
-        """Close the file; nothing can be appended any more."""
-        self._file.close()
-
-    def _whole_length(self) -> int:
-        """Bytes up to the end of the last whole line."""
-        length = 0
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    decode_line(line, f"{self.path.name}:{number}")
-                except RecordError:
-                    if line.endswith(b"\n"):
-                        raise
-                    break
-                length += len(line)
-                self._next = number
-        return length
-
-
 class StudyDir:
     """The folder ROOT/STUDY. Make one with `create` or `open`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = DriverLock(path / "driver.lock", path.name)
+        self._lock = DriverLock(path / files.LOCK, path.name)
 
     @property
     def name(self) -> str:
@@ -144,7 +56,7 @@ class StudyDir:
     @property
     def journal_path(self) -> Path:
         """The append-only record."""
-        return self.path / "journal.jsonl"
+        return self.path / files.JOURNAL
 
     @classmethod
     def check_free(cls, root: Path, name: str) -> Path:
@@ -176,39 +88,28 @@ class StudyDir:
         space: Space,
         fingerprints: Mapping[str, str],
         tracking_uri: str,
-        data: Sequence[Mapping[str, Any]] = (),
-        *,
-        preprocessing: Sequence[Mapping[str, Any]] = (),
+        images: Mapping[str, Any] | None = None,
     ) -> Self:
         """Make the folder with its study.yaml.
 
         Args:
             fingerprints: Identities of data and weights.
             tracking_uri: Where MLflow mirrors it, without secrets; "": the database of `root`.
-            data: What is in each data set (`DataSummary.as_dict`), and the settings that choose it.
-            preprocessing: What becomes of images in front of each backbone.
+            images: "data", what is in each data set (`DataSummary.as_dict`) and the settings that
+                choose it; "preprocessing", what becomes of images in front of each backbone.
 
         Raises:
             StudyError: As `check_free`, or the disk is full.
         """
         study = cls(cls.check_free(root, name))
-        document = {
-            "schema": SCHEMA_VERSION,
-            "name": name,
-            "id": uuid.uuid4().hex,
-            "kind": "ablation" if space.ablation else "search",
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": {"python": platform.python_version(), **versions()},
-            "git": _git_state(),
-            "space": space.as_dict(),
+        recorded = {
             "fingerprints": dict(fingerprints),
-            "data": list(data),
-            "preprocessing": [dict(one) for one in preprocessing],
+            **{"data": [], "preprocessing": [], **(images or {})},
             "tracking_uri": recorded_uri(tracking_uri, root),
         }
         try:
             study.path.mkdir(parents=True)
-            study._write_document(document)
+            write_description(study.path, new_description(name, space, recorded))
         except OSError as err:
             shutil.rmtree(study.path, ignore_errors=True)
             raise StudyError(
@@ -226,7 +127,7 @@ class StudyDir:
         """
         root = local_folder(root)
         study = cls(root / name)
-        if not _NAME.fullmatch(name) or not os.path.isfile(study.path / "study.yaml"):
+        if not _NAME.fullmatch(name) or not os.path.isfile(study.path / files.DESCRIPTION):
             raise StudyError(_why_none(root, name))
         _refuse_link(study.path)
         journal = study.journal_path
@@ -234,21 +135,28 @@ class StudyDir:
             raise StudyError(f"{journal} is no file that can be read; restore it or its rights.")
         return study
 
-    def document(self) -> dict[str, Any]:
-        """study.yaml as plain values, with an "id" also where an earlier version gave none."""
-        loaded = read_stored(self.path / "study.yaml")
-        if not isinstance(loaded, dict) or loaded.get("schema") != SCHEMA_VERSION:
-            raise RecordError(f"{self.path}/study.yaml is not a valid study description.")
-        for name, kind in _DESCRIBED.items():
-            if not isinstance(loaded.get(name), kind):
-                raise RecordError(
-                    f"{self.path}/study.yaml is not a valid study description: it lacks {name!r}."
-                )
-        return {**loaded, "id": study_id(loaded)}
+    def document(self) -> Description:
+        """study.yaml as plain values.
+
+        Raises:
+            RecordError: It lacks something, or is of another schema.
+        """
+        return read_description(self.path)
 
     def space(self) -> Space:
         """The space as it was resolved when the study was made."""
         return stored_space(self.document()["space"], source=f"study {self.name}")
+
+    def outline(self) -> Outline:
+        """What a look at the study needs of that space; the rest of it is not checked.
+
+        Raises:
+            ConfigError: The space is damaged where it was read.
+        """
+        try:
+            return Outline.model_validate(self.document()["space"])
+        except ValidationError:  # as an earlier version wrote it; else `space` says what is wrong
+            return Outline.model_validate(self.space().as_dict())
 
     def fingerprints(self) -> dict[str, str]:
         """Identities of the data and weights that the study goes on with: the last accepted."""
@@ -267,12 +175,11 @@ class StudyDir:
             change: What differed, as `search.study.identity.Change` has it; of this study, or of
                 the one that it was made from.
         """
-        at = datetime.now(UTC).isoformat(timespec="seconds")
         self.lock()
         try:
             document = self.document()
-            document.setdefault("accepted_changes", []).append({"at": at, **change})
-            self._write_document(document)
+            document.setdefault("accepted_changes", []).append({"at": now(), **change})
+            write_description(self.path, document)
         except OSError as err:
             raise StorageError.of(self.path, err) from err
         finally:
@@ -294,7 +201,7 @@ class StudyDir:
         self.lock()
         try:
             budget["trials"] += trials
-            self._write_document(document)
+            write_description(self.path, document)
             journal = Journal(self.journal_path)
             try:
                 journal.append(Extended(trials=trials))
@@ -312,12 +219,6 @@ class StudyDir:
     def is_held_by(self, driver: Driver) -> bool:
         """Whether a process here holds the lock as that driver: other containers count anew."""
         return self._lock.is_open_in(driver.pid)
-
-    def _write_document(self, document: Mapping[str, Any]) -> None:
-        text = yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False)
-        temporary = self.path / ".study.yaml"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(self.path / "study.yaml")
 
     def events(self) -> Iterator[Event]:
         """The journal's events in order; none before the first driver started."""
@@ -359,31 +260,14 @@ class StudyDir:
         return self._lock.lost_to
 
 
-def study_id(document: Mapping[str, Any]) -> str:
-    """What tells a study from every other, whatever their names: 32 hex digits.
-
-    Args:
-        document: Its study.yaml. One that an earlier version wrote without an id has the same one
-            at every look: a hash of all that it says.
-
-    Raises:
-        RecordError: It has one that could not be written by this package.
-    """
-    text = json.dumps(document, sort_keys=True)
-    found = document.get("id") or uuid.uuid5(uuid.NAMESPACE_OID, text).hex
-    if not _ID.fullmatch(str(found)):
-        raise RecordError(
-            f"study.yaml: {found!r} is no id of a study (1 to 64 letters, digits, _ and -)."
-        )
-    return str(found)
-
-
 def _why_none(root: Path, name: str) -> str:
     """Why a root has no study of a name, and which one may be meant."""
-    known = sorted(p.parent.name for p in root.glob("*/study.yaml")) if root.is_dir() else []
+    known = (
+        sorted(p.parent.name for p in root.glob(f"*/{files.DESCRIPTION}")) if root.is_dir() else []
+    )
     if name in known:
         return f"{root / name}: {_NAME_RULE}, got {name!r}; rename the folder."
-    if _NAME.fullmatch(name) and os.path.isfile(root / name / "journal.jsonl"):
+    if _NAME.fullmatch(name) and os.path.isfile(root / name / files.JOURNAL):
         return f"{root / name} has a journal but no study.yaml; restore the file."
     listed = f" Studies there: {', '.join(known)}." if known else ""
     return f"no study {name!r} in {root}{nearest(name, known)}.{listed}"
@@ -399,25 +283,3 @@ def _refuse_link(path: Path) -> None:
 
 def _a(kind: str) -> str:
     return "an ablation" if kind == "ablation" else f"a {kind}"
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of this package and of those that change results or records."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _git_state() -> str:
-    """Commit of the code that runs, with "+" when it was changed; "" outside a checkout."""
-    command: Sequence[str] = ("git", "describe", "--always", "--dirty=+", "--abbrev=12")
-    folder = Path(__file__).parent
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

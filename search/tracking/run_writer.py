@@ -24,7 +24,8 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.entities import PagedList
 
 from search.study.address import artifacts_of, has_tables, sqlite_file
-from search.study.folder import StudyDir, study_id
+from search.study.description import study_id
+from search.study.folder import StudyDir
 from search.tracking.secrets import hide
 from spaces.reader import read_stored
 from spaces.selection import Results

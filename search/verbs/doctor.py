@@ -14,7 +14,7 @@ from rich.text import Text
 
 from search.driver.ray_session import connect
 from search.study.address import database_of, default_uri, resolved_uri
-from search.study.folder import versions
+from search.study.provenance import versions
 from search.tracking.mirror import check_tracker
 from search.tracking.secrets import with_secrets, without_secrets
 from tcpa_core.data.base import cache_root

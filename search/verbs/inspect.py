@@ -14,6 +14,7 @@ from search.verbs.replay import Enough, stored
 from spaces.axes import label
 from tcpa_core.errors import CheckpointError
 from tcpa_core.inspection import inspect_trial
+from tcpa_core.record import files
 from tcpa_core.record.events import Planned
 from tcpa_core.record.values import EpochReport
 from tcpa_core.training.run_trial import run_trial
@@ -55,9 +56,7 @@ def look_into(
     for text, name in labels(settings, names).items():
         owner, trial = places[text]
         try:
-            look = inspect_trial(
-                owner.path / "checkpoints" / trial / "best.safetensors", images=images
-            )
+            look = inspect_trial(owner.path / files.CHECKPOINTS / trial / files.BEST, images=images)
         except CheckpointError as err:
             console.print(f"trial {text} is trained again: {err}", markup=False, soft_wrap=True)
             with tempfile.TemporaryDirectory() as folder:
@@ -77,7 +76,7 @@ def train_again(study: StudyDir, trial: str, folder: Path) -> Path:
 
     with suppress(Enough):
         run_trial(planned.config, on_epoch=stop, folder=folder, recorded=True)
-    return folder / "best.safetensors"
+    return folder / files.BEST
 
 
 def row_of(planned: Planned) -> str:

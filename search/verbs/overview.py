@@ -5,8 +5,8 @@ from datetime import datetime
 from pathlib import Path
 
 from search.study.folder import StudyDir
-from spaces.selection import Results
 from tcpa_core.errors import StudyError
+from tcpa_core.record import files
 
 HEADINGS = ("study", "kind", "state", "trials", "failed", "best", "last event")
 
@@ -21,8 +21,8 @@ def study_lines(root: Path) -> Iterator[str]:
     """
     if not root.is_dir():
         raise StudyError(f"--root: there is no folder {root}; give the one that holds the studies.")
-    files = [*root.glob("*/study.yaml"), *root.glob("*/journal.jsonl")]
-    names = sorted({file.parent.name for file in files})
+    found = [*root.glob(f"*/{files.DESCRIPTION}"), *root.glob(f"*/{files.JOURNAL}")]
+    names = sorted({file.parent.name for file in found})
     if not names:
         yield f"no studies in {root}."
         return
@@ -42,19 +42,20 @@ def _row(root: Path, name: str) -> Sequence[str]:
 
 
 def _described(study: StudyDir) -> Sequence[str]:
-    space = study.space()
+    outline = study.outline()
     state = study.state()
-    results = Results.of(space, state)
+    results = outline.results(state)
     counts, last = state.counts(), ""
     if state.last:
         time = datetime.fromtimestamp(state.last.t).strftime("%Y-%m-%d %H:%M:%S")
         last = f"{time} {state.last.kind}"
     num_ended = sum(counts.values())
-    total = len(space.design()) if space.ablation else space.budget.trials
+    # Rows of a design with equal settings are one trial: to count them, all of them are built.
+    total = len(study.space().design()) if outline.ablation else outline.budget.trials
     best = results.ranking().selected
     return (
         study.name,
-        "ablation" if space.ablation else "search",
+        "ablation" if outline.ablation else "search",
         "running" if study.driver() else state.phase,
         f"{num_ended} of {total}" if total else str(num_ended),
         str(counts.get("failed", 0)),

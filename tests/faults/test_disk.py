@@ -16,7 +16,8 @@ from search.driver.driver import StudyOutcome, run_study
 from search.driver.placement import Placement
 from search.driver.ray_session import connect
 from search.driver.recorder import Listener
-from search.study.folder import Journal, StudyDir
+from search.study.folder import StudyDir
+from search.study.journal import Journal
 from spaces.load import space_of
 from tcpa_core.errors import StoppedError, StorageError
 from tcpa_core.record.events import FINAL_KINDS

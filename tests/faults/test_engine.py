@@ -16,7 +16,8 @@ from search.driver.driver import run_study
 from search.driver.placement import Placement
 from search.driver.ray_session import connect
 from search.study import lock as locking
-from search.study.folder import Journal, StudyDir
+from search.study.folder import StudyDir
+from search.study.journal import Journal
 from search.study.lock import DriverLock
 from spaces.load import space_of
 from tcpa_core.errors import RecordError, StoppedError, StorageError, StudyError

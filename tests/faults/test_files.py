@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from search.study.folder import Journal, StudyDir
+from search.study.folder import StudyDir
+from search.study.journal import Journal
 from tcpa_core.data.base import load_dataset
 from tcpa_core.errors import CheckpointError, RecordError, StudyError, TcpaError
 from tcpa_core.model.load_backbone import load_backbone

@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from benchmarks.postgresql import PostgreSQL
-from search.study.folder import Journal
+from search.study.journal import Journal
 from search.tracking.mirror import Mirror, sync
 from tcpa_core.record.events import FINAL_KINDS
 from tcpa_core.record.mirror_schema import EPOCH_METRICS, FINAL_METRICS

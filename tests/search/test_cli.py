@@ -14,7 +14,8 @@ import typer
 
 import tcpa_core
 from search import cli
-from search.study.folder import Journal, StudyDir
+from search.study.folder import StudyDir
+from search.study.journal import Journal
 from spaces.load import load_space, preset_names
 from tests.journals import write
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from search.study.folder import Journal, StudyDir
+from search.study.folder import StudyDir
+from search.study.journal import Journal
 from search.study.identity import fingerprints_of
 from search.verbs.confirm import _show, best_points, confirm, confirmation
 from search.verbs.replay import replay

@@ -13,7 +13,7 @@ from search.driver import event_pump
 from search.driver.event_pump import EventPump, answer_of
 from search.driver.recorder import Recorder
 from search.driver.stop_reason import StopReason
-from search.study.folder import Journal
+from search.study.journal import Journal
 from tcpa_core.errors import StoppedError
 from tcpa_core.record.events import Event, Notice
 from tcpa_core.record.state import StudyState

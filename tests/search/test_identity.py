@@ -16,8 +16,9 @@ from search import cli
 from search.driver import ray_session
 from search.driver.driver import StudyOutcome
 from search.planning.plan import plan_space
-from search.study.folder import Journal, StudyDir
+from search.study.folder import StudyDir
 from search.study.identity import check_unchanged
+from search.study.journal import Journal
 from search.verbs import run
 from spaces.load import load_space
 from tcpa_core.errors import StudyError

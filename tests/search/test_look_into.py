@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from search.study.folder import Journal, StudyDir
+from search.study.folder import StudyDir
+from search.study.journal import Journal
 from search.verbs.inspect import labels, look_into, row_of, train_again
 from spaces.load import load_space
 from tcpa_core.config import TrialConfig

@@ -15,7 +15,8 @@ from reports.build import build_report
 from reports.records.journal import load_journal
 from reports.summary import select
 from reports.tables import frame_of, trial_table
-from search.study.folder import Journal, StudyDir
+from search.study.folder import StudyDir
+from search.study.journal import Journal
 from search.tracking.mirror import sync
 from search.verbs.confirm import best_points, chosen_point
 from search.verbs.progress import Watch

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from search.study.folder import Journal, StudyDir
+from search.study.folder import StudyDir
+from search.study.journal import Journal
 from search.verbs.overview import study_lines
 from spaces.load import load_space
 from tcpa_core.errors import StudyError

@@ -14,7 +14,8 @@ from mlflow.entities import Run
 
 import reports
 from search.study.address import default_uri, sqlite_uri
-from search.study.folder import StudyDir, study_id
+from search.study.description import study_id
+from search.study.folder import StudyDir
 from search.tracking.mirror import sync
 from search.verbs.run import run_pages, tracking_of
 from tcpa_core.errors import RecordError, StudyError

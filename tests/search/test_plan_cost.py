@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from search.planning import cost
-from search.study.folder import Journal, StudyDir
+from search.study.folder import StudyDir
+from search.study.journal import Journal
 from spaces.space import Space
 from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.training.estimate import epoch_seconds

@@ -7,7 +7,7 @@ import pytest
 
 from search.driver.recorder import Listener, Recorder
 from search.driver.stop_reason import StopReason
-from search.study.folder import Journal
+from search.study.journal import Journal
 from tcpa_core.errors import StoppedError
 from tcpa_core.record.events import Event, Notice, StudyBegun, read_journal
 from tcpa_core.record.state import StudyState

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from search.study.folder import Journal, StudyDir
+from search.study.folder import StudyDir
+from search.study.journal import Journal
 from tcpa_core.errors import RecordError, StudyError
 from tests.journals import recorded, write
 from tests.search.conftest import make_space

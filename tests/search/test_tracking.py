@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from search.study.folder import Journal
+from search.study.journal import Journal
 from search.tracking.mirror import Mirror, check_tracker, sync
 from search.tracking.secrets import without_secrets
 from tcpa_core.errors import StudyError

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from search.study.folder import Journal, StudyDir
+from search.study.folder import StudyDir
+from search.study.journal import Journal
 from search.verbs.confirm import chosen_point, confirmation, confirmed_name
 from spaces.load import load_space
 from spaces.space import Space
