@@ -5,13 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from search.planning import cost
 from search.proposals.samplers.base import check_sampler, sampler_class
-from search.study.address import database_of, local_folder, recorded_uri, resolved_uri
+from search.study.address import local_folder, recorded_uri, resolved_uri
 from search.study.folder import StudyDir
 from search.study.identity import joined
 from search.tracking.secrets import with_secrets, without_secrets
@@ -21,7 +17,7 @@ from spaces.load import per_method, trials_per_method
 from spaces.space import Space
 from tcpa_core.chain import deviations, method_class
 from tcpa_core.config import Flat, TrialConfig
-from tcpa_core.data.base import Dataset, DataSummary, cache_root, load_dataset
+from tcpa_core.data.base import Dataset, DataSummary, load_dataset
 from tcpa_core.errors import ConfigError
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import check_size, load_backbone, weights_fingerprint
@@ -33,6 +29,19 @@ from tcpa_core.training.estimate import epoch_seconds
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """What becomes of the images that a check decodes."""
+
+    keep: bool = False
+    """They stay in the cache, so that the study starts at once."""
+    progress: Progress | None = None
+    """Told of images decoded, as by `load_dataset`."""
+
+
+DECODED, KEPT = Decoding(), Decoding(keep=True)
 
 LISTING = ("data.name", "data.root", "data.val_fraction", "data.split_seed", "data.group")
 """Settings that choose the images of the splits."""
@@ -82,14 +91,14 @@ class Plan:
             for config, summary in self.data.items()
             for flat in [{f"data.{key}": value for key, value in config.model_dump().items()}]
         ]
+        preprocessing = [{"backbone": n, **found.as_dict()} for n, found in self.preprocessing]
         return StudyDir.create(
             self.root,
             self.name,
             self.space,
             self.fingerprints,
             uri,
-            data,
-            preprocessing=[{"backbone": n, **found.as_dict()} for n, found in self.preprocessing],
+            {"data": data, "preprocessing": preprocessing},
         )
 
 
@@ -100,8 +109,7 @@ def plan_space(
     *,
     tracking_uri: str | None = None,
     probe: bool = False,
-    keep_images: bool = False,
-    progress: Progress | None = None,
+    decoding: Decoding = DECODED,
 ) -> Plan:
     """Check a space, its data, its weights, the folder and the tracker; nothing is written.
 
@@ -109,8 +117,7 @@ def plan_space(
         name: Of the study.
         probe: Train a few steps of every method to tell the cost; otherwise it is told from the
             trials on record below `root`.
-        keep_images: Keep what is decoded for the check in the cache: the study starts at once.
-        progress: Told of images decoded, as by `load_dataset`.
+        decoding: What becomes of the images that the check decodes.
 
     Raises:
         TcpaError: Something is wrong; nothing was started or written.
@@ -119,7 +126,7 @@ def plan_space(
     root = local_folder(root)
     StudyDir.check_free(root, name)
     of_space = (*_idle(space), *_drawn_apart(space))
-    backbones, datasets, preprocessing = _check_parts(space.trials, keep_images, progress)
+    backbones, datasets, preprocessing = _check_parts(space.trials, decoding)
     _check_sizes(space, backbones)
     data = {config: found.summary for (config, _), found in datasets.items()}
     uri = recorded_uri(resolved_uri(with_secrets(tracking_uri or "")), root)
@@ -149,66 +156,6 @@ def plan_space(
         undecoded=_undecoded(datasets.values()),
         deviations=_deviations(space.trials),
     )
-
-
-def show_plan(plan: Plan, console: Console) -> None:
-    """Print what the study will do."""
-    space = plan.space
-    table = Table(title=f"plan of {plan.name}", show_header=False, title_justify="left")
-    for key, value in _rows(plan):
-        table.add_row(key, Text(value))
-    console.print(table)
-    if space.axes:
-        axes = Table("axis", "range", "when", title_justify="left")
-        for path, axis in space.axes.items():
-            shown = axis.as_dict()
-            when = shown.pop("when", "")
-            axes.add_row(path, Text(str(shown)), Text(str(when)))
-        console.print(axes)
-    for deviation in plan.deviations:
-        console.print(f"deviation: {deviation}", markup=False)
-    for warning in plan.warnings:
-        console.print(f"warning: {warning}", markup=False)
-
-
-def _rows(plan: Plan) -> list[tuple[str, str]]:
-    space = plan.space
-    trials = "until the budget is spent" if plan.num_trials is None else str(plan.num_trials)
-    if space.ablation and space.ablation.races:
-        trials = f"at most {trials}: rows that are clearly worse get fewer seeds"
-    design = space.ablation.design if space.ablation else f"{space.sampler.name} sampler"
-    fraction, aliases = space.ablation.fraction() if space.ablation else ("", [])
-    design += f": {fraction}" if fraction else ""
-    if space.sampler.per:
-        design += " for each method, equal budgets"
-    scheduler = "none" if space.ablation else space.scheduler.name
-    budget = {k: v for k, v in space.budget.model_dump().items() if v is not None}
-    return [
-        ("kind", f"{'ablation' if space.ablation else 'search'} ({design}, scheduler {scheduler})"),
-        ("trials", trials),
-        (
-            "distinct points",
-            "infinite (continuous axes)" if plan.num_points is None else str(plan.num_points),
-        ),
-        ("epochs", f"at most {plan.most_epochs} a trial"),
-        ("seeds", ", ".join(map(str, space.seeds))),
-        *(("aliases" if n == 0 else "", line) for n, line in enumerate(aliases)),
-        ("budget", ", ".join(f"{k} {v}" for k, v in budget.items()) or "the whole design"),
-        ("cost", plan.cost),
-        *(("data", _about(summary)) for summary in plan.data.values()),
-        *_decoding(plan),
-        ("weights", plan.fingerprints["weights"]),
-        *(("images", f"{found} ({name})") for name, found in plan.preprocessing),
-        ("study folder", str(plan.root / plan.name)),
-        ("MLflow", without_secrets(plan.tracking_uri) or str(database_of(plan.root))),
-    ]
-
-
-def _decoding(plan: Plan) -> list[tuple[str, str]]:
-    """What the study will decode before its first trial; none where the cache has all of it."""
-    images, size = plan.undecoded
-    text = f"{images:,} images will be decoded into {cache_root()} ({size / 1e6:,.1f} MB)"
-    return [("", text)] if images else []
 
 
 def _deviations(configs: Sequence[TrialConfig]) -> tuple[str, ...]:
@@ -290,7 +237,7 @@ def _num_trials(space: Space, size: int | None) -> int | None:
 
 
 def _check_parts(
-    configs: Sequence[TrialConfig], keep_images: bool, progress: Progress | None
+    configs: Sequence[TrialConfig], decoding: Decoding
 ) -> tuple[
     dict[BackboneConfig, Backbone],
     dict[tuple[DataConfig, int], Dataset],
@@ -308,7 +255,7 @@ def _check_parts(
         source = (config.data, backbone.img_size)
         if source not in data:
             data[source] = load_dataset(
-                config.data, backbone.img_size, progress=progress, keep=keep_images
+                config.data, backbone.img_size, progress=decoding.progress, keep=decoding.keep
             )
         PackModel(backbone, [config], data[source].num_classes)
         for name in config.methods:
@@ -328,13 +275,6 @@ def _warnings(backbones: Iterable[Backbone], data: Iterable[DataSummary]) -> tup
     lines = [line for backbone in backbones for line in backbone.warnings]
     lines += [line for summary in data for line in summary.warnings()]
     return tuple(dict.fromkeys(lines))
-
-
-def _about(summary: DataSummary) -> str:
-    sizes = ", ".join(f"{n:,} {split}" for split, n in summary.sizes.items())
-    return (
-        f"{summary.name}: {len(summary.class_names)} classes, {sizes} ({summary.fingerprint[:16]})"
-    )
 
 
 def _check_sizes(space: Space, backbones: Mapping[BackboneConfig, Backbone]) -> None:

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from search.planning.plan import Plan, plan_space, show_plan
+from search.planning.plan import KEPT, Plan, plan_space
+from search.planning.plan_view import show_plan
 from search.planning.requested_space import requested_space
 from tcpa_core.errors import ConfigError, StudyError, WeightsError
 
@@ -121,7 +122,7 @@ def test_images_are_decoded_once_and_varied_data_is_joined(tmp_path: Path) -> No
     source = write(tmp_path, base + "axes: {data.root: {choice: [one, two]}}\n")
     said: list[tuple[str, int, int]] = []
     options = {"root": tmp_path, "progress": lambda *stage: said.append(stage)}
-    plan = make_plan(source, **options, keep_images=True)
+    plan = make_plan(source, **options, decoding=KEPT)
     assert plan.fingerprints["data"].count("+") == 1
     assert ("decode test", 2, 2) in said
     said.clear()

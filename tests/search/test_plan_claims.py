@@ -11,7 +11,8 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
-from search.planning.plan import Plan, plan_space, show_plan
+from search.planning.plan import Plan, plan_space
+from search.planning.plan_view import show_plan
 from search.planning.requested_space import requested_space
 from search.proposals.planner import Planner
 from search.proposals.source import Proposal

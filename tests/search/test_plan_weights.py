@@ -10,9 +10,10 @@ import torch
 from rich.console import Console
 
 from reports.records.study import Study
-from search.planning.plan import Plan, plan_space, show_plan
+from search.planning.plan import Plan, plan_space
+from search.planning.plan_view import show_plan
 from search.planning.requested_space import requested_space
-from search.tracking.run_writer import _tags
+from search.tracking.run_values import tags_of
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.record.events import Started
@@ -94,7 +95,7 @@ def test_a_worker_says_what_it_does_to_images(tmp_path: Path) -> None:
     (started,) = worker.work()
     assert isinstance(started, Started) and started.preprocessing is not None
     assert started.preprocessing["mean"] == IMAGENET
-    tags = _tags([replace(started, t=1.0)])
+    tags = tags_of([replace(started, t=1.0)])
     assert '"mean": [0.485, 0.456, 0.406]' in tags["tcpa.preprocessing"]
 
 

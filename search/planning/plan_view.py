@@ -1,0 +1,110 @@
+"""What a user reads of a plan before a study starts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from search.planning.plan import Plan
+from search.study.address import database_of
+from search.tracking.secrets import without_secrets
+from spaces.axes import Axis, ChoiceAxis, FractionAxis, IntAxis, label
+from tcpa_core.data.base import cache_root
+from tcpa_core.data.base import DataSummary
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """Print what the study will do."""
+    space = plan.space
+    table = Table(title=f"plan of {plan.name}", show_header=False, title_justify="left")
+    for key, value in _rows(plan):
+        table.add_row(key, Text(value))
+    console.print(table)
+    if space.axes:
+        axes = Table("axis", "range", "when", title_justify="left")
+        for path, axis in space.axes.items():
+            axes.add_row(path, Text(range_text(axis)), Text(condition_text(axis)))
+        console.print(axes)
+    for deviation in plan.deviations:
+        console.print(f"deviation: {deviation}", markup=False)
+    for warning in plan.warnings:
+        console.print(f"warning: {warning}", markup=False)
+
+
+def range_text(axis: Axis) -> str:
+    """What an axis ranges over: "0.01 to 1, log", "2, 4 or 8", "0.1 to 0.5 of vpt.num_prompts"."""
+    if isinstance(axis, ChoiceAxis):
+        return any_of(axis.options)
+    low, high = axis.bounds
+    text = f"{_number(low)} to {_number(high)}"
+    if isinstance(axis, FractionAxis):
+        return f"{text} of {axis.of}"
+    # of whole numbers each is meant where no other step is given
+    is_given = axis.step is not None and not (isinstance(axis, IntAxis) and axis.step == 1)
+    step = f", step {_number(axis.step or 0)}" if is_given else ""
+    return f"{text}{', log' if axis.log else ''}{step}"
+
+
+def condition_text(axis: Axis) -> str:
+    """When an axis is active: "methods: tcpa; tcpa.gate: soft or hard"; "": always."""
+    return "; ".join(f"{path}: {any_of(values)}" for path, values in axis.when.items())
+
+
+def any_of(values: Sequence[Any]) -> str:
+    """Values as a list for a reader."""
+    *first, last = map(label, values)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _rows(plan: Plan) -> list[tuple[str, str]]:
+    space = plan.space
+    trials = "until the budget is spent" if plan.num_trials is None else str(plan.num_trials)
+    if space.ablation and space.ablation.races:
+        trials = f"at most {trials}: rows that are clearly worse get fewer seeds"
+    design = space.ablation.design if space.ablation else f"{space.sampler.name} sampler"
+    fraction, aliases = space.ablation.fraction() if space.ablation else ("", [])
+    design += f": {fraction}" if fraction else ""
+    if space.sampler.per:
+        design += " for each method, equal budgets"
+    scheduler = "none" if space.ablation else space.scheduler.name
+    budget = {k: v for k, v in space.budget.model_dump().items() if v is not None}
+    return [
+        ("kind", f"{'ablation' if space.ablation else 'search'} ({design}, scheduler {scheduler})"),
+        ("trials", trials),
+        (
+            "distinct points",
+            "infinite (continuous axes)" if plan.num_points is None else str(plan.num_points),
+        ),
+        ("epochs", f"at most {plan.most_epochs} a trial"),
+        ("seeds", ", ".join(map(str, space.seeds))),
+        *(("aliases" if n == 0 else "", line) for n, line in enumerate(aliases)),
+        ("budget", ", ".join(f"{k} {v}" for k, v in budget.items()) or "the whole design"),
+        ("cost", plan.cost),
+        *(("data", _about(summary)) for summary in plan.data.values()),
+        *_decoding(plan),
+        ("weights", plan.fingerprints["weights"]),
+        *(("images", f"{found} ({name})") for name, found in plan.preprocessing),
+        ("study folder", str(plan.root / plan.name)),
+        ("MLflow", without_secrets(plan.tracking_uri) or str(database_of(plan.root))),
+    ]
+
+
+def _decoding(plan: Plan) -> list[tuple[str, str]]:
+    """What the study will decode before its first trial; none where the cache has all of it."""
+    images, size = plan.undecoded
+    text = f"{images:,} images will be decoded into {cache_root()} ({size / 1e6:,.1f} MB)"
+    return [("", text)] if images else []
+
+
+def _about(summary: DataSummary) -> str:
+    sizes = ", ".join(f"{n:,} {split}" for split, n in summary.sizes.items())
+    return (
+        f"{summary.name}: {len(summary.class_names)} classes, {sizes} ({summary.fingerprint[:16]})"
+    )
+
+
+def _number(value: float) -> str:
+    short = f"{value:g}"  # "1" for 1.0, but no digit is lost
+    return short if float(short) == value else str(value)
