@@ -17,10 +17,19 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from search.study.address import has_tables, sqlite_file
+from search.study.address import (
+    artifacts_of,
+    default_uri,
+    has_tables,
+    recorded_uri,
+    resolved_uri,
+    sqlite_file,
+)
+from search.study.folder import StudyDir
 from search.tracking.run_writer import RunWriter
-from search.tracking.secrets import hide, without_secrets
+from search.tracking.secrets import hide, with_secrets, without_secrets
 from tcpa_core.errors import RecordError, StudyError
+from tcpa_core.record import files
 from tcpa_core.record.events import Event, Planned, TrialEvent, decode_line, read_journal
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # a lost answer may have made a run
@@ -72,6 +81,14 @@ def check_tracker(uri: str) -> None:
         ) from failures[0]
 
 
+def tracking_of(study: StudyDir, root: Path, uri: str | None) -> tuple[str, Path | None]:
+    """Tracking address of a study, and where a database of this machine keeps artifacts."""
+    uri = recorded_uri(resolved_uri(uri or study.document()["tracking_uri"]), root)
+    uri = with_secrets(uri) if uri else default_uri(root)
+    database = sqlite_file(uri)
+    return uri, database and artifacts_of(database)
+
+
 class Mirror:
     """Follows a study's journal and writes it to MLflow.
 
@@ -94,7 +111,7 @@ class Mirror:
         self._uri = uri
         self._artifact_root = artifact_root
         self._warn = warn
-        self._journal = study_dir / "journal.jsonl"
+        self._journal = study_dir / files.JOURNAL
         self._past = self._journal.stat().st_size if self._journal.exists() else 0
         """Length of the journal that earlier drivers left."""
         self._acknowledged = -1

@@ -10,9 +10,8 @@ import pytest
 
 from search.planning.plan import plan_space
 from search.study.folder import StudyDir
-from search.tracking.mirror import check_tracker
+from search.tracking.mirror import check_tracker, tracking_of
 from search.tracking.secrets import hide, move_out_of_arguments, with_secrets, without_secrets
-from search.verbs.run import tracking_of
 from spaces.load import load_space
 from tcpa_core.errors import StudyError
 

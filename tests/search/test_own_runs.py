@@ -16,8 +16,8 @@ import reports
 from search.study.address import default_uri, sqlite_uri
 from search.study.description import study_id
 from search.study.folder import StudyDir
-from search.tracking.mirror import sync
-from search.verbs.run import run_pages, tracking_of
+from search.tracking.mirror import sync, tracking_of
+from search.verbs.dashboard import run_pages
 from tcpa_core.errors import RecordError, StudyError
 from tests.search.conftest import make_space
 from tests.search.test_tracking import events, record
@@ -247,7 +247,7 @@ def test_an_id_is_of_the_whole_record_and_the_same_at_every_look(tmp_path: Path)
     assert study_id(record) == study_id(dict(reversed(record.items())))
     assert len({study_id({**record, key: "x"}) for key in record} | {study_id(record)}) == 4
     assert study_id({**record, "id": "abc"}) == "abc"
-    with pytest.raises(RecordError, match="is no id of a study"):
+    with pytest.raises(RecordError, match="is not the id of a study"):
         study_id({"id": "a' or 'b"})
     study = new_study(tmp_path, **old(1))
     first = study.document()["id"]

@@ -1,0 +1,64 @@
+"""What is used of MLflow without a promise that it stays (tests/search/test_private_names.py).
+
+The client has no call that logs a file without asking for the run first, none that changes where
+the files of a run are, and no constant for the tags that its pages read.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from search.study.address import artifacts_of, has_tables
+
+PARENT_RUN = "mlflow.parentRunId"
+"""Tag that makes a run the child of another one."""
+RUNS_FIRST = {"mlflow.experimentKind": "custom_model_development"}
+"""Tag of an experiment whose pages open on the runs instead of on traces of language models."""
+REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+"""Codes of errors that a repeat does not cure, for example of a run that was deleted by hand."""
+
+
+def upload(found: Sequence[Path], folder: str, tracking_uri: str) -> None:
+    """Copy files to where the files of a run are.
+
+    Args:
+        folder: `artifact_uri` of the run.
+    """
+    if found:
+        store = get_artifact_repository(folder, tracking_uri=tracking_uri)
+        for path in found:
+            store.log_artifact(str(path))
+
+
+def relocate(database: Path) -> None:
+    """Let a database of this machine find the files of its runs after its folder was moved.
+
+    MLflow records their whole addresses and has no call that changes them. Only those that
+    `RunWriter` gave are changed, where the files have come along or are not where they were.
+    """
+    if not has_tables(database):
+        return
+    here = artifacts_of(database.resolve())
+    with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+        found = connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
+        for (old,) in found:
+            folder = Path(unquote(urlsplit(old or "").path))
+            new = here / folder.name
+            if folder.parent.name != here.name or new == folder or not old.startswith("file:"):
+                continue
+            if folder.exists() and (not new.exists() or folder.samefile(new)):
+                continue
+            uri = new.as_uri()
+            connection.execute(
+                "UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?",
+                (uri, old),
+            )
+            connection.execute(
+                "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?)"
+                " WHERE substr(artifact_uri, 1, ?) = ?",
+                (uri, len(old) + 1, len(old) + 1, f"{old}/"),
+            )

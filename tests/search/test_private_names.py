@@ -1,0 +1,63 @@
+"""Names of other libraries that they do not promise to keep: each failure says what has moved."""
+
+import sqlite3
+from contextlib import closing
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import RestException
+
+from search.study.address import has_tables
+from search.tracking import mlflow_internals
+
+MLFLOW = f"MLflow {version('mlflow')}"
+WHERE = "mend search/tracking/mlflow_internals.py"
+
+
+def test_mlflow_has_a_store_for_the_files_of_a_run(tmp_path: Path) -> None:
+    name = "mlflow.store.artifact.artifact_repository_registry"
+    try:
+        found = getattr(import_module(name), "get_artifact_repository", None)
+    except ImportError:
+        found = None
+    assert found, f"{MLFLOW} has no {name}.get_artifact_repository any more; {WHERE}"
+    (tmp_path / "a.txt").write_text("x")
+    mlflow_internals.upload([tmp_path / "a.txt"], (tmp_path / "run").as_uri(), "")
+    assert (tmp_path / "run" / "a.txt").is_file(), f"{MLFLOW}: log_artifact copies nothing; {WHERE}"
+
+
+def test_mlflow_knows_a_run_of_another_run() -> None:
+    found = getattr(import_module("mlflow.utils.mlflow_tags"), "MLFLOW_PARENT_RUN_ID", None)
+    assert found == mlflow_internals.PARENT_RUN, (
+        f"{MLFLOW} calls the tag of a parent run {found!r}; its pages would show runs flat; {WHERE}"
+    )
+
+
+def test_the_pages_of_mlflow_open_on_the_runs() -> None:
+    """The tag stands in the scripts of its pages alone."""
+    scripts = Path(mlflow.__file__).parent.joinpath("server", "js", "build").rglob("*.js")
+    texts = [script.read_text(encoding="utf-8") for script in scripts]
+    for word in next(iter(mlflow_internals.RUNS_FIRST.items())):
+        assert any(f'"{word}"' in text for text in texts), (
+            f"the pages of {MLFLOW} do not know {word!r} any more and may open on traces; {WHERE}"
+        )
+
+
+def test_mlflow_keeps_where_the_files_of_runs_are_in_these_columns(tmp_path: Path) -> None:
+    database = tmp_path / "mlflow.db"
+    client = MlflowClient(f"sqlite:///{database}")
+    client.create_run(client.create_experiment("one", (tmp_path / "files").as_uri()))
+    assert has_tables(database), f"{MLFLOW} has no table 'experiments'; mend has_tables and {WHERE}"
+    with closing(sqlite3.connect(database)) as connection:
+        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+            found = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+            assert column in found, f"{MLFLOW} has no column {table}.{column}; {WHERE} (relocate)"
+
+
+def test_mlflow_names_the_errors_that_a_repeat_does_not_cure() -> None:
+    for code in mlflow_internals.REFUSALS:
+        err = RestException({"error_code": code, "message": "m"})
+        assert err.error_code == code, f"{MLFLOW} has no error code {code}; {WHERE}"
