@@ -41,7 +41,8 @@ EXCEPTIONS = {
     ("tcpa_core/methods/damvp.py", "scipy"),  # average linkage; loaded where data are clustered
     ("search/study/address.py", "sqlalchemy"),  # how MLflow reads the address of a database
     ("search/verbs/doctor.py", "torch"),  # says which GPUs PyTorch can use
-    ("search/cli.py", "reports"),  # the command line hands over to a report
+    ("search/commands/inspect.py", "reports"),  # the command line hands over to a report
+    ("search/verbs/report.py", "reports"),
     ("search/verbs/quickstart.py", "reports"),
 }
 

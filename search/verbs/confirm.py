@@ -17,7 +17,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from search.planning.plan import Plan, plan_space, show_plan
+from search.planning.plan import KEPT, Plan, plan_space
+from search.planning.plan_view import show_plan
 from search.study.folder import StudyDir
 from search.study.identity import check_unchanged
 from search.verbs.run import run_watched, sum_up
@@ -27,6 +28,7 @@ from spaces.selection import Results
 from spaces.space import Space
 from spaces.verdict import Verdict, decide
 from tcpa_core.errors import StudyError
+from tcpa_core.record import files
 
 
 def confirm(
@@ -58,7 +60,7 @@ def confirm(
     name = confirmed_name(study.name)
     best = best_points(study, top)
     space = confirmation(study, name, best, seeds)
-    if (root / name / "study.yaml").is_file():
+    if (root / name / files.DESCRIPTION).is_file():
         folder = StudyDir.open(root, name)
         old = folder.space()
         if (old.ablation, old.seeds) != (space.ablation, space.seeds):
@@ -70,7 +72,7 @@ def confirm(
     else:
         change = check_unchanged(study, accept=accept)
         uri = study.document()["tracking_uri"] or None
-        plan = plan_space(space, name, root, tracking_uri=uri, keep_images=True)
+        plan = plan_space(space, name, root, tracking_uri=uri, decoding=KEPT)
         show_plan(plan, console)
         folder = plan.create()
     outcome = run_watched(folder, root, console, address=address, change=change)
@@ -145,7 +147,7 @@ def chosen_point(study: StudyDir, root: Path) -> tuple[dict[str, Any], str]:
     """
     _, selected = next(iter(best_points(study, 1).values()))
     name = confirmed_name(study.name)
-    if (root / name / "study.yaml").is_file():
+    if (root / name / files.DESCRIPTION).is_file():
         confirmed = StudyDir.open(root, name)
         rows = _Rows(confirmed)
         best = rows.results.ranking().selected

@@ -10,7 +10,8 @@ from rich.markdown import Markdown
 from reports.build import build_report
 from reports.summary import ReportSummary
 from search.driver.ray_session import connect
-from search.planning.plan import plan_space, show_plan
+from search.planning.plan import KEPT, plan_space
+from search.planning.plan_view import show_plan
 from search.planning.requested_space import requested_space
 from search.study.folder import StudyDir
 from search.verbs.run import run_watched
@@ -42,7 +43,7 @@ def _run_both(root: Path, tracking_uri: str | None, console: Console) -> int:
             study = StudyDir.open(root, name)
         else:
             space = requested_space(preset, settings)
-            plan = plan_space(space, name, root, tracking_uri=tracking_uri, keep_images=True)
+            plan = plan_space(space, name, root, tracking_uri=tracking_uri, decoding=KEPT)
             show_plan(plan, console)
             study = plan.create()
         outcome = run_watched(study, root, console, tracking_uri=tracking_uri)

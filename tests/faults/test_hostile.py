@@ -33,6 +33,7 @@ from reports.records.journal import load_journal
 from reports.records.study import Study
 from search import cli
 from search.study.folder import StudyDir
+from search.terminal import MAX_SHOWN
 from spaces.load import load_space
 from spaces.reader import read_text
 from tcpa_core.data._decode import decode
@@ -486,7 +487,7 @@ def test_a_message_does_not_repeat_a_whole_file(
     monkeypatch.setattr("sys.argv", ["tcpa", "plan", str(tmp_path / "a.yaml")])
     with pytest.raises(SystemExit, match="2"):
         cli.main()
-    assert len(capsys.readouterr().err) < cli.MAX_SHOWN + 50
+    assert len(capsys.readouterr().err) < MAX_SHOWN + 50
 
 
 # What is written

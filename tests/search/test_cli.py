@@ -147,7 +147,7 @@ def test_an_interrupt_ends_as_shells_expect(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("search.verbs.run.show_data", stop)
+    monkeypatch.setattr("search.verbs.data.show_data", stop)
     assert tcpa("data", "digits")[0] == 130  # 128 + SIGINT
 
 

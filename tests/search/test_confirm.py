@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from search.study.folder import StudyDir
-from search.study.journal import Journal
 from search.study.identity import fingerprints_of
+from search.study.journal import Journal
 from search.verbs.confirm import _show, best_points, confirm, confirmation
 from search.verbs.replay import replay
-from search.verbs.run import stop_driver
+from search.verbs.status import stop_driver
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import StudyError
 from tcpa_core.training.run_trial import run_trial

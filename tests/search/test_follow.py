@@ -8,7 +8,7 @@ from rich.console import Console
 
 from search.study.folder import StudyDir
 from search.study.journal import Journal
-from search.verbs.run import follow
+from search.verbs.report import follow
 from tests.journals import recorded, write
 from tests.search.conftest import make_space
 

@@ -20,7 +20,7 @@ from search.study.journal import Journal
 from search.tracking.mirror import sync
 from search.verbs.confirm import best_points, chosen_point
 from search.verbs.progress import Watch
-from search.verbs.run import show_status
+from search.verbs.status import show_status
 from spaces.selection import Results
 from tests.journals import recorded, write
 from tests.search.conftest import make_space, run_stubs

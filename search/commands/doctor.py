@@ -1,0 +1,13 @@
+"""tcpa doctor."""
+
+from rich.console import Console
+
+from search.options import DEFAULT_ROOT, Address, Root, Uri
+from search.terminal import leave
+
+
+def command(root: Root = DEFAULT_ROOT, address: Address = None, tracking_uri: Uri = None) -> None:
+    """Say whether this machine is ready: versions, devices, disks, MLflow and Ray."""
+    from search.verbs.doctor import examine
+
+    leave(examine(root, Console(), address=address, tracking_uri=tracking_uri))

@@ -1,0 +1,29 @@
+"""tcpa extend."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from search.options import DEFAULT_ROOT, Accept, Address, Root, Study
+from search.terminal import leave
+
+
+def command(
+    study: Study,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Trials to add.")],
+    root: Root = DEFAULT_ROOT,
+    address: Address = None,
+    accept: Accept = False,
+) -> None:
+    """Give a search more trials and go on with it."""
+    from search.proposals.samplers.base import check_sampler
+    from search.study.folder import StudyDir
+    from search.study.identity import check_unchanged
+    from search.verbs.run import run_and_watch
+
+    folder = StudyDir.open(root, study)
+    change = check_unchanged(folder, accept=accept)
+    check_sampler(folder.space().sampler.name)
+    folder.extend(trials)
+    leave(run_and_watch(folder, root, Console(), address=address, change=change))

@@ -1,0 +1,22 @@
+"""tcpa plan."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from search.options import Common, Uri, with_common
+
+
+@with_common
+def command(
+    common: Common,
+    tracking_uri: Uri = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Train a few steps of each method.")
+    ] = False,
+) -> None:
+    """Check a space and say what it would run and cost."""
+    from search.verbs.start import requested, shown_plan
+
+    shown_plan(requested(common), common, tracking_uri, Console(), probe=probe)

@@ -1,0 +1,13 @@
+"""tcpa quickstart."""
+
+from rich.console import Console
+
+from search.options import DEFAULT_ROOT, Root, Uri
+from search.terminal import leave
+
+
+def command(root: Root = DEFAULT_ROOT, tracking_uri: Uri = None) -> None:
+    """Search, ablate and report on shipped images with the shipped backbone, offline."""
+    from search.verbs.quickstart import run_quickstart
+
+    leave(run_quickstart(root, tracking_uri, Console()))

@@ -1,0 +1,22 @@
+"""tcpa replay."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from search.options import DEFAULT_ROOT, Accept, Root, Study
+from search.terminal import leave
+
+
+def command(
+    study: Study,
+    trial: Annotated[str, typer.Argument(help="Name of the trial: 00012, or 12.")],
+    root: Root = DEFAULT_ROOT,
+    accept: Accept = False,
+) -> None:
+    """Run a stored trial again and say whether the numbers agree."""
+    from search.study.folder import StudyDir
+    from search.verbs.replay import replay
+
+    leave(replay(StudyDir.open(root, study), trial, Console(), accept=accept))

@@ -1,0 +1,33 @@
+"""MLflow's pages of a studies folder."""
+
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from search.study.address import sqlite_uri
+from search.tracking.mlflow_internals import relocate
+from search.tracking.pages import is_open, opening, serve, server_command
+
+
+def open_pages(database: Path, host: str, port: int) -> None:
+    """Say where the pages are, and serve them until Ctrl-C.
+
+    Raises:
+        StudyError: As `serve`.
+    """
+    server_command(database, host, port)  # refuses before anything is said
+    address = f"http://{host}:{port}"
+    lines = [f"MLflow: {address}  (Ctrl-C ends it)", *run_pages(database, address)]
+    print("\n".join(lines + [opening(host, port)] * is_open(host)), flush=True)
+    serve(database, host, port)
+
+
+def run_pages(database: Path, server: str) -> list[str]:
+    """Direct links to the runs of each study, since MLflow opens on an overview."""
+    relocate(database)
+    found = MlflowClient(tracking_uri=sqlite_uri(database.resolve())).search_experiments()
+    return [
+        f"{server}/#/experiments/{one.experiment_id}/runs  {one.name}"
+        for one in sorted(found, key=lambda one: int(one.experiment_id))
+        if one.experiment_id != "0"
+    ]

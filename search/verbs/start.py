@@ -1,0 +1,118 @@
+"""From the options of a command to a study that runs: its space, its plan, its folder, its driver.
+
+Imports stand inside the functions: a wrong space is refused in a moment, before anything is loaded
+that only a plan or a run needs.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from search.imports import import_meanwhile, without_gc
+from search.options import Common
+
+if TYPE_CHECKING:
+    from search.planning.plan import Plan
+    from search.study.identity import Change
+    from spaces.space import Space
+    from tcpa_core.config import Flat
+
+
+def requested(
+    common: Common, kind: str | None = None, winner: "tuple[Flat, str] | None" = None
+) -> "Space":
+    """The space that a command asks for, as of `requested_space`."""
+    from search.planning.requested_space import requested_space
+    from spaces.overrides import parse_override
+
+    settings = dict(parse_override(text) for text in common.set_ or [])
+    return requested_space(common.space, settings, trials=common.trials, kind=kind, winner=winner)
+
+
+def base_of(study: str, root: Path, accept: bool) -> "tuple[tuple[Flat, str], Change | None]":
+    """What `--from` takes from a search.
+
+    Returns:
+        Settings of the point that it ends with and where they come from, and what has changed
+        since it was made.
+    """
+    from search.study.folder import StudyDir
+    from search.study.identity import check_unchanged
+    from search.verbs.confirm import chosen_point
+
+    folder = StudyDir.open(root, study)
+    settings, how = chosen_point(folder, root)
+    change = check_unchanged(folder, accept=accept, reads=False)
+    Console().print(f"base: the point {how}.", markup=False)
+    return (settings, f"--from {study}"), change
+
+
+def shown_plan(
+    space: "Space",
+    common: Common,
+    tracking_uri: str | None,
+    console: Console,
+    *,
+    probe: bool = False,
+    starts: bool = False,
+) -> "Plan":
+    """Check a space, show its plan and return it; nothing is written unless the study `starts`."""
+    with without_gc():
+        from search.planning.plan import Decoding, plan_space
+        from search.planning.plan_view import show_plan
+
+    with Console(stderr=True).status("checking weights and data") as status:
+        plan = plan_space(
+            space,
+            space.name if common.study is None else common.study,
+            common.root,
+            tracking_uri=tracking_uri,
+            probe=probe,
+            decoding=Decoding(
+                starts, lambda stage, done, total: status.update(f"{stage}: {done} of {total}")
+            ),
+        )
+    show_plan(plan, console)
+    return plan
+
+
+def start(
+    space: "Space",
+    common: Common,
+    address: str | None,
+    tracking_uri: str | None,
+    *,
+    dry_run: bool,
+    change: "Change | None" = None,
+) -> int:
+    """Show what a space will do, and do it unless that is all that was asked for.
+
+    Args:
+        change: Other data or weights than the study of `--from` recorded.
+
+    Returns:
+        The exit code, as of `run_and_watch`.
+    """
+    console = Console()
+    plan = shown_plan(space, common, tracking_uri, console, starts=not dry_run)
+    if dry_run:
+        return 0
+    folder = plan.create()
+    from search.driver.ray_session import connect
+
+    # Ray takes seconds to start, mostly waiting: what the driver needs is loaded meanwhile.
+    imports = import_meanwhile("search.verbs.run")
+    with connect(address, os.cpu_count() or 1):
+        imports.join()
+        from search.verbs.run import run_and_watch
+
+        return run_and_watch(
+            folder,
+            common.root,
+            console,
+            address=address,
+            tracking_uri=plan.tracking_uri,
+            change=change,
+        )
