@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from tcpa_core.errors import ConfigError, StudyError
 
 _SERVICES = ("databricks", "databricks-uc", "uc")
-"""Tracking addresses that are no paths, though they look so."""
+"""Tracking addresses that look like paths and are none."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
 
@@ -29,7 +29,7 @@ def local_folder(text: str | Path) -> Path:
     if scheme[1].lower() == "file":
         return Path(unquote(urlsplit(str(text)).path))
     raise StudyError(
-        f"--root: {str(text)!r} is an address and no folder of this machine; mount the {scheme[1]} "
+        f"--root: {str(text)!r} is an address, not a folder of this machine; mount the {scheme[1]} "
         "storage and give the folder in which it appears."
     )
 
@@ -133,7 +133,7 @@ def has_tables(database: Path) -> bool:
     """Whether MLflow has made its tables in a database; nothing is written.
 
     Raises:
-        StudyError: The file is no database, or cannot be made or read.
+        StudyError: The file is not a database, or cannot be made or read.
     """
     import sqlite3  # every help page loads this module
 

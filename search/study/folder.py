@@ -63,7 +63,7 @@ class StudyDir:
         """The folder that a new study would get.
 
         Raises:
-            StudyError: The name is no file name, is taken, or `root` cannot be written.
+            StudyError: The name is not a valid one, is taken, or `root` cannot be written.
         """
         if not _NAME.fullmatch(name):
             raise StudyError(f"{_NAME_RULE}, got {name!r}; give another one with --study.")
@@ -132,7 +132,7 @@ class StudyDir:
         _refuse_link(study.path)
         journal = study.journal_path
         if journal.exists() and not (journal.is_file() and os.access(journal, os.R_OK)):
-            raise StudyError(f"{journal} is no file that can be read; restore it or its rights.")
+            raise StudyError(f"{journal} is not a file that can be read; restore it or its rights.")
         return study
 
     def document(self) -> Description:
@@ -169,7 +169,7 @@ class StudyDir:
     def accept_change(self, change: Mapping[str, Any]) -> None:
         """Record that the study goes on with other data or weights.
 
-        Trials keep the identity that the study gives them, so that a design is not begun anew.
+        Trials keep the identity that the study gives them, so that a design goes on where it was.
 
         Args:
             change: What differed, as `search.study.identity.Change` has it; of this study, or of
@@ -217,7 +217,7 @@ class StudyDir:
         return self._lock.holder()
 
     def is_held_by(self, driver: Driver) -> bool:
-        """Whether a process here holds the lock as that driver: other containers count anew."""
+        """Whether a process here holds the lock as that driver; a container has its own pids."""
         return self._lock.is_open_in(driver.pid)
 
     def events(self) -> Iterator[Event]:

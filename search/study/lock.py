@@ -159,7 +159,7 @@ class DriverLock:
         until = time.monotonic() + WATCHED_BEATS * BEAT_S
         while time.monotonic() < until:
             time.sleep(BEAT_S / 5)
-            with self._path.open() as file:  # opening it makes a network file system look anew
+            with self._path.open() as file:  # opening it makes a network file system look again
                 if os.fstat(file.fileno()).st_mtime_ns != seen:
                     return True
         return False

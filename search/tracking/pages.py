@@ -27,7 +27,7 @@ def serve(database: Path, host: str, port: int) -> NoReturn:
         port: Port to listen at.
 
     Raises:
-        StudyError: The host is open to others, and there is no password or no Flask-WTF.
+        StudyError: The host is open to others, and there is neither a password nor Flask-WTF.
     """
     line, variables = server_command(database, host, port)
     os.execve(sys.executable, line, {**os.environ, **variables})
@@ -72,7 +72,7 @@ def is_open(host: str) -> bool:
         return host != "localhost"
 
 
-def opening(host: str, port: int) -> str:
+def open_host_notice(host: str, port: int) -> str:
     """What a server at an open address lets others do, for a message."""
     return (
         f"Open to every machine that reaches {host}:{port}: whoever has a user name and password "

@@ -69,7 +69,7 @@ def metrics_of(event: Event) -> list[Metric]:
 
 
 def tags_of(group: Iterable[TrialEvent]) -> dict[str, str]:
-    """What events of a trial say that is no number."""
+    """What events of a trial say in words, as tags."""
     tags: dict[str, str] = {}
     for event in group:
         if isinstance(event, Started):

@@ -13,7 +13,7 @@ _HARMLESS = frozenset(
     "application_name cache charset check_same_thread connect_timeout driver isolation_level mode "
     "options sslmode target_session_attrs timeout uri".split()
 )
-"""Query keys of a database address whose values are no secrets; all others are left out."""
+"""Query keys of a database address whose values are harmless; all others are left out."""
 _SECRET_VARIABLE = re.compile(r"PASSW|PGPASS|_PWD$|TOKEN$|SECRET|API_?KEY|ACCESS_KEY", re.I)
 _LEAST = 6
 """Shorter values of environment variables are hardly secrets and would garble a message."""

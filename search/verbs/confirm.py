@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -27,8 +27,18 @@ from spaces.load import space_of
 from spaces.selection import Results
 from spaces.space import Space
 from spaces.verdict import Verdict, decide
+from tcpa_core.config import Flat
 from tcpa_core.errors import StudyError
 from tcpa_core.record import files
+
+
+class Candidate(NamedTuple):
+    """A point that a confirmation trains again."""
+
+    value: float
+    """Mean of the objective in the search."""
+    settings: Flat
+    """All of them but the seed."""
 
 
 def confirm(
@@ -54,7 +64,7 @@ def confirm(
         The exit code: 0 done, 1 with failed trials or interrupted.
 
     Raises:
-        StudyError: The study is no search or has completed too few points, or was confirmed with
+        StudyError: The study is not a search or has completed too few points, or was confirmed with
             other points or seeds, or its data or weights have changed.
     """
     name = confirmed_name(study.name)
@@ -66,7 +76,7 @@ def confirm(
         if (old.ablation, old.seeds) != (space.ablation, space.seeds):
             raise StudyError(
                 f"{root / name} confirms other points or seeds than asked for now; rename or "
-                "remove that folder to confirm anew."
+                "remove that folder to confirm again."
             )
         change = check_unchanged(folder, accept=accept)
     else:
@@ -106,11 +116,11 @@ def confirmed_name(study: str) -> str:
     return f"{study}_confirm"
 
 
-def best_points(study: StudyDir, top: int) -> dict[str, tuple[float, dict[str, Any]]]:
-    """The best completed points of a search: name -> (mean objective, settings that vary).
+def best_points(study: StudyDir, top: int) -> dict[str, Candidate]:
+    """The best completed points of a search, by the name of their row in the confirmation.
 
     Raises:
-        StudyError: The study is no search, or has too few completed points.
+        StudyError: The study is not a search, or has too few completed points.
     """
     space = study.space()
     if space.ablation:
@@ -119,7 +129,7 @@ def best_points(study: StudyDir, top: int) -> dict[str, tuple[float, dict[str, A
             "as a base."
         )
     results = Results.of(space, study.state())
-    settings: dict[str, dict[str, Any]] = {}
+    settings: dict[str, Flat] = {}
     for one in results.state.trials.values():
         settings.setdefault(one.planned.point, _without_seed(one.planned.params))
     ranking = results.ranking()
@@ -133,19 +143,19 @@ def best_points(study: StudyDir, top: int) -> dict[str, tuple[float, dict[str, A
         chosen = {f"point {i}": one for i, one in enumerate(ranking.points[:top], start=1)}
     else:
         chosen = results.best_of(lambda point: label(settings[point]["methods"]))
-    return {row: (one.value, settings[one.point]) for row, one in chosen.items()}
+    return {row: Candidate(one.value, settings[one.point]) for row, one in chosen.items()}
 
 
-def chosen_point(study: StudyDir, root: Path) -> tuple[dict[str, Any], str]:
+def chosen_point(study: StudyDir, root: Path) -> tuple[Flat, str]:
     """Settings of the point that a search ends with, and how it was chosen.
 
     Where a confirmation has run to its end, it is the row that this selects: its winner, or, where
     it could not decide, the row with the best mean.
 
     Raises:
-        StudyError: The study is no search, or has no completed point.
+        StudyError: The study is not a search, or has no completed point.
     """
-    _, selected = next(iter(best_points(study, 1).values()))
+    selected = next(iter(best_points(study, 1).values())).settings
     name = confirmed_name(study.name)
     if (root / name / files.DESCRIPTION).is_file():
         confirmed = StudyDir.open(root, name)
@@ -160,10 +170,9 @@ def chosen_point(study: StudyDir, root: Path) -> tuple[dict[str, Any], str]:
     return selected, f"selected by {study.name}"
 
 
-def confirmation(
-    study: StudyDir, name: str, best: Mapping[str, tuple[float, dict[str, Any]]], seeds: int
-) -> Space:
+def confirmation(study: StudyDir, name: str, best: Mapping[str, Candidate], seeds: int) -> Space:
     """The confirming study's space; its baseline is what the search selected."""
+    # Seeds that the search has seen are part of why its best points are the best.
     first = max(one.planned.seed for one in study.state().trials.values()) + 1
     searched = study.space()
     compares = searched.sampler.per is not None
@@ -173,7 +182,7 @@ def confirmation(
         "ablation": {
             "design": "components",
             "baseline": next(iter(best)),
-            "rows": {row: point for row, (_, point) in best.items()},
+            "rows": {row: candidate.settings for row, candidate in best.items()},
             "seeds": list(range(first, first + seeds)),
             "test": "all" if compares else "winner",
             "race": not compares,
@@ -187,7 +196,7 @@ class _Rows:
 
     def __init__(self, folder: StudyDir) -> None:
         self.results = Results.of(folder.space(), folder.state())
-        self.settings: dict[str, dict[str, Any]] = {}
+        self.settings: dict[str, Flat] = {}
         """By point."""
         self.values: dict[str, dict[int, float | None]] = {}
         """Objective by row and seed; None: the trial gave none."""
@@ -222,9 +231,7 @@ def _verdict(folder: StudyDir, values: Mapping[str, Mapping[int, float | None]])
     return decide(utilities, space.seeds, races=races)
 
 
-def _show(
-    folder: StudyDir, best: Mapping[str, tuple[float, dict[str, Any]]], console: Console
-) -> None:
+def _show(folder: StudyDir, best: Mapping[str, Candidate], console: Console) -> None:
     """The value the search saw beside the confirmed one, and whether the race is decided."""
     rows = _Rows(folder)
     objective = rows.results.objective
@@ -236,14 +243,14 @@ def _show(
         cells = ["", "0", ""]
         if known:
             mean = math.fsum(known) / len(known)
-            optimism = objective.utility(best[row][0] - mean)
+            optimism = objective.utility(best[row].value - mean)
             cells = [f"{mean:.4f}", str(len(known)), f"{optimism:+.4f}"]
         test = rows.tested.get(row, {}).values()
         shown = f"{sum(test) / len(test):.4f}" if test else ""
-        table.add_row(row, f"{best[row][0]:.4f}", *cells, shown)
+        table.add_row(row, f"{best[row].value:.4f}", *cells, shown)
     console.print(table)
     console.print(str(rows.verdict()), markup=False, soft_wrap=True)
 
 
-def _without_seed(params: Mapping[str, Any]) -> dict[str, Any]:
+def _without_seed(params: Flat) -> Flat:
     return {path: value for path, value in params.items() if path != "seed"}

@@ -6,7 +6,7 @@ from mlflow import MlflowClient
 
 from search.study.address import sqlite_uri
 from search.tracking.mlflow_internals import relocate
-from search.tracking.pages import is_open, opening, serve, server_command
+from search.tracking.pages import is_open, open_host_notice, serve, server_command
 
 
 def open_pages(database: Path, host: str, port: int) -> None:
@@ -18,7 +18,7 @@ def open_pages(database: Path, host: str, port: int) -> None:
     server_command(database, host, port)  # refuses before anything is said
     address = f"http://{host}:{port}"
     lines = [f"MLflow: {address}  (Ctrl-C ends it)", *run_pages(database, address)]
-    print("\n".join(lines + [opening(host, port)] * is_open(host)), flush=True)
+    print("\n".join(lines + [open_host_notice(host, port)] * is_open(host)), flush=True)
     serve(database, host, port)
 
 

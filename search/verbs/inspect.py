@@ -10,7 +10,7 @@ from rich.console import Console
 
 from search.study.folder import StudyDir, named_trial
 from search.study.identity import check_unchanged
-from search.verbs.replay import Enough, stored
+from search.verbs.replay import LastEpochReached, stored
 from spaces.axes import label
 from tcpa_core.errors import CheckpointError
 from tcpa_core.inspection import inspect_trial
@@ -72,9 +72,9 @@ def train_again(study: StudyDir, trial: str, folder: Path) -> Path:
 
     def stop(report: EpochReport) -> None:
         if report.epoch >= max(epochs):
-            raise Enough
+            raise LastEpochReached
 
-    with suppress(Enough):
+    with suppress(LastEpochReached):
         run_trial(planned.config, on_epoch=stop, folder=folder, recorded=True)
     return folder / files.BEST
 

@@ -43,7 +43,7 @@ def replay(
     if change:
         console.print(f"{change}; accepted.", markup=False, soft_wrap=True)
     found = _Comparison(epochs, console)
-    with suppress(Enough):
+    with suppress(LastEpochReached):
         run_trial(planned.config, on_epoch=found.compare, device=device, recorded=True)
     if found.exact:
         console.print("all numbers agree bit for bit.")
@@ -79,7 +79,7 @@ class _Comparison:
                 markup=False,
             )
         if report.epoch >= max(self._stored):
-            raise Enough
+            raise LastEpochReached
 
 
 def stored(study: StudyDir, trial: str) -> tuple[Planned, dict[int, EpochReport]]:
@@ -100,5 +100,5 @@ def stored(study: StudyDir, trial: str) -> tuple[Planned, dict[int, EpochReport]
     return planned, epochs
 
 
-class Enough(Exception):
+class LastEpochReached(Exception):
     """The last stored epoch is compared: a pruned trial is not trained further than it was."""

@@ -98,7 +98,7 @@ def test_a_look_at_a_database_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("address", ["s3://bucket/studies", "gs://b", "hdfs://host:1/x", "S3://b"])
 def test_an_address_is_no_root(address: str, tmp_path: Path) -> None:
     for root in (address, Path(address)):
-        with pytest.raises(StudyError, match="--root: .* is an address and no folder of this"):
+        with pytest.raises(StudyError, match="--root: .* is an address, not a folder of this"):
             local_folder(root)
     for call in (StudyDir.check_free, StudyDir.open):
         with pytest.raises(StudyError, match="no folder"):

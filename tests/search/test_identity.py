@@ -16,6 +16,7 @@ from search import cli
 from search.driver import ray_session
 from search.driver.driver import StudyOutcome
 from search.planning.plan import plan_space
+from search.study.description import write_description
 from search.study.folder import StudyDir
 from search.study.identity import check_unchanged
 from search.study.journal import Journal
@@ -233,7 +234,7 @@ def test_a_trial_is_compared_with_its_own_data(root: Path) -> None:
     config = study.space().config({"optim.lr": 0.1}, 0)
     document = study.document()
     document["fingerprints"]["data"] += "+" + "0" * 64
-    study._write_document(document)
+    write_description(study.path, document)
     assert check_unchanged(study, trials=[config]) is None
     with pytest.raises(StudyError, match="data of study 's' changed"):
         check_unchanged(study)
@@ -257,7 +258,7 @@ def test_a_study_of_the_last_version_is_compared_as_well(root: Path) -> None:
     study = StudyDir.open(root, "s")
     document = study.document()
     del document["data"]
-    study._write_document(document)
+    write_description(study.path, document)
     assert check_unchanged(study) is None
     change_weights(root.parent)
     with pytest.raises(StudyError, match="weights of study"):

@@ -112,7 +112,7 @@ def test_a_folder_that_is_no_study_says_what_it_lacks(name: str, tmp_path: Path)
 
 def test_a_journal_that_is_no_file_is_told(tmp_path: Path) -> None:
     make(tmp_path, "old").journal_path.mkdir()
-    with pytest.raises(StudyError, match=r"old/journal.jsonl is no file that can be read"):
+    with pytest.raises(StudyError, match=r"old/journal.jsonl is not a file that can be read"):
         StudyDir.open(tmp_path, "old")
 
 

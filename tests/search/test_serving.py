@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from search.tracking.pages import is_open, opening, server_command
+from search.tracking.pages import is_open, open_host_notice, server_command
 from tcpa_core.errors import StudyError
 from tests.faults.servers import MlflowServer
 
@@ -39,7 +39,7 @@ def test_an_open_address_demands_a_password(
             monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", word)
         with pytest.raises(StudyError, match="set MLFLOW_AUTH_ADMIN_PASSWORD to at least 12"):
             server_command(tmp_path / "mlflow.db", host, 5000)
-    assert f"reaches {host}:5000" in opening(host, 5000)
+    assert f"reaches {host}:5000" in open_host_notice(host, 5000)
 
 
 def test_an_open_address_demands_the_package(
