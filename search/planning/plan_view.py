@@ -11,8 +11,7 @@ from search.planning.plan import Plan
 from search.study.address import database_of
 from search.tracking.secrets import without_secrets
 from spaces.axes import Axis, ChoiceAxis, FractionAxis, IntAxis, label
-from tcpa_core.data.base import cache_root
-from tcpa_core.data.base import DataSummary
+from tcpa_core.data.base import DataSummary, cache_root
 
 
 def show_plan(plan: Plan, console: Console) -> None:

@@ -101,7 +101,7 @@ def test_an_address_is_no_root(address: str, tmp_path: Path) -> None:
         with pytest.raises(StudyError, match="--root: .* is an address, not a folder of this"):
             local_folder(root)
     for call in (StudyDir.check_free, StudyDir.open):
-        with pytest.raises(StudyError, match="no folder"):
+        with pytest.raises(StudyError, match="not a folder"):
             call(Path(address), "x")
     assert local_folder(f"{tmp_path.as_uri()}/a%20b") == tmp_path / "a b"
 
@@ -125,7 +125,7 @@ def test_every_verb_refuses_an_address_as_root(
             cli.main()
         assert ended.value.code == 2
         said = capsys.readouterr().err
-        assert said.startswith("error: --root: 's3://bucket/x' is an address and"), (name, said)
+        assert said.startswith("error: --root: 's3://bucket/x' is an address, not"), (name, said)
     assert not list(tmp_path.iterdir())
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from search.study.folder import StudyDir
 from search.study.identity import fingerprints_of
 from search.study.journal import Journal
-from search.verbs.confirm import _show, best_points, confirm, confirmation
+from search.verbs.confirm import Candidate, _show, best_points, confirm, confirmation
 from search.verbs.replay import replay
 from search.verbs.status import stop_driver
 from tcpa_core.config import TrialConfig
@@ -104,7 +104,7 @@ def test_one_completed_point_cannot_be_confirmed(make_study: MakeStudy) -> None:
 
 def raced(study: StudyDir, values: dict[str, dict[int, float | None]]) -> str:
     """What is shown of a confirmation with these outcomes; None: the trial failed."""
-    best = {row: (0.99, {"methods": ["linear"], "optim.lr": 0.1 * (i + 1)})
+    best = {row: Candidate(0.99, {"methods": ["linear"], "optim.lr": 0.1 * (i + 1)})
             for i, row in enumerate(values)}  # fmt: skip
     space = confirmation(study, "raced", best, 5)
     folder = StudyDir.create(study.path.parent, "raced", space, {}, "")
@@ -112,7 +112,7 @@ def raced(study: StudyDir, values: dict[str, dict[int, float | None]]) -> str:
     for row, found in values.items():
         for seed, value in found.items():
             trial, status = f"{number:05d}", "failed" if value is None else "completed"
-            params = {**best[row][1], "seed": seed}
+            params = {**best[row].settings, "seed": seed}
             planned = {"trial": trial, "params": params, "digest": trial, "point": row}
             write(journal, 
                 {"kind": "planned", **planned, "seed": seed, "origin": "design", "draw": {},

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from search.planning.plan import KEPT, Plan, plan_space
+from search.planning.plan import Decoding, Plan, plan_space
 from search.planning.plan_view import show_plan
 from search.planning.requested_space import requested_space
 from tcpa_core.errors import ConfigError, StudyError, WeightsError
@@ -121,12 +121,15 @@ def test_images_are_decoded_once_and_varied_data_is_joined(tmp_path: Path) -> No
     base = "name: s\nbase: {methods: [linear], data.name: folder}\nbudget: {trials: 2}\n"
     source = write(tmp_path, base + "axes: {data.root: {choice: [one, two]}}\n")
     said: list[tuple[str, int, int]] = []
-    options = {"root": tmp_path, "progress": lambda *stage: said.append(stage)}
-    plan = make_plan(source, **options, decoding=KEPT)
+
+    def note(*stage: Any) -> None:
+        said.append(stage)
+
+    plan = make_plan(source, root=tmp_path, decoding=Decoding(keep=True, progress=note))
     assert plan.fingerprints["data"].count("+") == 1
     assert ("decode test", 2, 2) in said
     said.clear()
-    make_plan(source, **options)
+    make_plan(source, root=tmp_path, decoding=Decoding(progress=note))
     assert not [stage for stage, _, _ in said if stage.startswith("decode")]
 
 
@@ -139,7 +142,7 @@ def test_what_is_shown_names_the_axes_and_hides_secrets(
     show_plan(plan, Console(file=text, width=140))
     shown = text.getvalue()
     for part in ("tpe sampler, scheduler asha", "infinite (continuous axes)", "http://host:5000",
-                 "optim.lr", "at most 5 a trial", "fraction_of"):  # fmt: skip
+                 "optim.lr", "at most 5 a trial", "0.1 to 1 of tcpa.num_cls_prompts"):  # fmt: skip
         assert part in shown
     assert "sesame" not in shown
 

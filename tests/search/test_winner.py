@@ -7,7 +7,7 @@ import pytest
 
 from search.study.folder import StudyDir
 from search.study.journal import Journal
-from search.verbs.confirm import chosen_point, confirmation, confirmed_name
+from search.verbs.confirm import Candidate, chosen_point, confirmation, confirmed_name
 from spaces.load import load_space
 from spaces.space import Space
 from tcpa_core.errors import StudyError
@@ -40,7 +40,7 @@ def test_the_selected_point_until_another_is_confirmed(tmp_path: Path) -> None:
     study = fill(tmp_path, "s", load_space("quickstart"), {0.1: [0.7], 0.2: [0.9], 0.3: [0.8]})
     chosen, how = chosen_point(study, tmp_path)
     assert (chosen, how) == ({"methods": ["linear"], "optim.lr": 0.2}, "selected by s")
-    best = {f"point {i}": (0.9, {"methods": ["linear"], "optim.lr": lr})
+    best = {f"point {i}": Candidate(0.9, {"methods": ["linear"], "optim.lr": lr})
             for i, lr in enumerate((0.2, 0.3))}  # fmt: skip
     space = confirmation(study, confirmed_name("s"), best, 3)
     raced = {0.2: [0.80, 0.82, 0.81], 0.3: [0.92, 0.93, 0.94]}
@@ -55,7 +55,7 @@ def test_the_selected_point_until_another_is_confirmed(tmp_path: Path) -> None:
 
 def test_what_a_confirmation_left_open_is_not_called_confirmed(tmp_path: Path) -> None:
     study = fill(tmp_path, "s", load_space("quickstart"), {0.1: [0.7], 0.2: [0.9], 0.3: [0.8]})
-    best = {f"point {i}": (0.9, {"methods": ["linear"], "optim.lr": lr})
+    best = {f"point {i}": Candidate(0.9, {"methods": ["linear"], "optim.lr": lr})
             for i, lr in enumerate((0.2, 0.3))}  # fmt: skip
     space = confirmation(study, confirmed_name("s"), best, 3)
     raced = {0.2: [0.80, 0.81, 0.82], 0.3: [0.81, 0.82, 0.83]}
