@@ -1,4 +1,4 @@
-"""Names of other libraries that they do not promise to keep: each failure says what has moved."""
+"""Names of MLflow that it does not promise to keep: each failure says what a new version moved."""
 
 import sqlite3
 from contextlib import closing
