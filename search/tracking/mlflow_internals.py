@@ -1,4 +1,4 @@
-"""What is used of MLflow without a promise that it stays (tests/search/test_private_names_of_mlflow.py).
+"""What is used of MLflow without a promise that it stays: test_private_names_of_mlflow.py.
 
 The client has no call that logs a file without asking for the run first, none that changes where
 the files of a run are, and no constant for the tags that its pages read.

@@ -1,5 +1,6 @@
 """Names of MLflow that it does not promise to keep: each failure says what a new version moved."""
 
+import ast
 import sqlite3
 from contextlib import closing
 from importlib import import_module
@@ -14,6 +15,7 @@ from search.study.address import has_tables
 from search.tracking import mlflow_internals
 
 MLFLOW = f"MLflow {version('mlflow')}"
+ROOT = Path(__file__).parents[2]
 WHERE = "mend search/tracking/mlflow_internals.py"
 
 
@@ -61,3 +63,16 @@ def test_mlflow_names_the_errors_that_a_repeat_does_not_cure() -> None:
     for code in mlflow_internals.REFUSALS:
         err = RestException({"error_code": code, "message": "m"})
         assert err.error_code == code, f"{MLFLOW} has no error code {code}; {WHERE}"
+
+
+def test_no_other_file_imports_what_mlflow_keeps_to_itself() -> None:
+    public = {"mlflow", "mlflow.entities", "mlflow.exceptions"}
+    found = {
+        f"{path.relative_to(ROOT)}: {node.module}"
+        for folder in ("search", "reports", "tcpa_core", "spaces")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "mlflow"
+        if node.module not in public and path.stem != "mlflow_internals"
+    }
+    assert not found, f"move it to search/tracking/mlflow_internals.py: {sorted(found)}"
