@@ -31,6 +31,7 @@ class Replay:
 
     def __init__(self, space: Space, points: AskedPoints, begin: Begin, past: Past) -> None:
         self._space = space
+        self._sampler = sampler_class(space.sampler.name)
         self._points = points
         self._begin_point = begin
         self._past = past
@@ -84,10 +85,10 @@ class Replay:
             self._points.tell(*self._untold.pop(name))
 
     def _begin(self, origin: str, draw: Flat, point: str) -> Asked:
-        sampler = sampler_class(self._space.sampler.name)
         # What a sampler wrote on a trial is not in the journal: where it still matters, the sampler
         # draws again and writes it again, and the recorded draw is what counts.
-        is_read = sampler.leaves_marks or (not sampler.enumerates and point in self._live)
+        marks, grid = self._sampler.leaves_marks, self._sampler.enumerates
+        is_read = marks or (not grid and point in self._live)
         return self._begin_point(origin, draw, is_read and origin not in ("first_point", "random"))
 
     def _repeat(self, step: Flat) -> None:

@@ -32,6 +32,7 @@ class Sampled:
         self._space = space
         self._points = AskedPoints(space, name, log)
         self._first = deque(space.complete(point) for point in space.first_points)
+        self._is_grid = sampler_class(space.sampler.name).enumerates
         self._is_finite = space.size() is not None
         self._rest: Iterator[Flat] | None = None
         """The grid behind what was proposed of it; None: not needed yet."""
@@ -102,12 +103,11 @@ class Sampled:
         self._points.close()
 
     def _ask(self, attempt: int) -> Asked | None:
-        is_grid = sampler_class(self._space.sampler.name).enumerates
         if self._first:
             return self._begin("first_point", self._space.params(self._first[0]))
         # A sampler that has converged proposes the same point again and again.
-        origin = "random" if attempt >= ASK_AGAIN and not is_grid else "sampler"
-        if not self._is_finite or not (is_grid or origin == "random"):
+        origin = "random" if attempt >= ASK_AGAIN and not self._is_grid else "sampler"
+        if not self._is_finite or not (self._is_grid or origin == "random"):
             return self._begin(origin)
         # The sampler only repeats itself: what is left of the grid ends the space for sure.
         point = next(self._unseen(), None)

@@ -10,7 +10,7 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -197,7 +197,8 @@ class Epoch(TrialEvent):
     report: EpochReport
 
     def _body(self) -> dict[str, Any]:
-        return {"trial": self.trial, **asdict(self.report)}
+        # by name: `asdict` copies deeply, which takes ten times as long for every epoch
+        return {"trial": self.trial, **{n: getattr(self.report, n) for n in _EPOCH_FIELDS}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,18 +52,20 @@ def sampler_class(name: str) -> type[Sampler]:
     return found
 
 
-def check_sampler(name: str) -> None:
-    """Refuse a sampler that cannot run here.
+def check_sampler(name: str) -> type[Sampler]:
+    """The sampler of that name, unless it cannot run here.
 
     Raises:
         ConfigError: It needs a package that is not installed.
     """
-    package = sampler_class(name).package
+    sampler = sampler_class(name)
+    package = sampler.package
     if package and importlib.util.find_spec(package) is None:
         raise ConfigError(
             f"sampler.name {name!r} needs the package {package!r}, which is not installed; run "
             f"pip install 'tcpa-search[{package}]', or use 'tpe'."
         )
+    return sampler
 
 
 def make_sampler(space: Space, number: int, name: str | None = None) -> "BaseSampler":
@@ -80,7 +82,6 @@ def make_sampler(space: Space, number: int, name: str | None = None) -> "BaseSam
     """
     key = f"{space.sampler.seed}/{number}".encode()
     seed = int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "little")
-    name = name or space.sampler.name
-    check_sampler(name)
+    sampler = check_sampler(name or space.sampler.name)
     with warnings.catch_warnings(action="ignore"):  # QMC calls itself experimental
-        return sampler_class(name).make(seed)
+        return sampler.make(seed)
