@@ -28,7 +28,7 @@ from search.tune.early_stopping import Schedule
 from search.tune.loop import run_trials
 from search.tune.searcher import StudySearcher
 from search.tune.trial_handle import Slots
-from search.workers.dispatcher import HALT_S
+from search.workers.worker_pool import HALT_S
 from spaces.space import Space
 from tcpa_core.errors import StorageError
 from tcpa_core.record.events import Finished, Notice, Resumed, Stopped, StudyBegun

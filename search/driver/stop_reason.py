@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ray.exceptions import RayError
 
-from search.workers.failure_attribution import clause, is_code_fault
+from search.workers.ray_errors import is_code_fault, reason_of
 from tcpa_core.errors import StoppedError
 from tcpa_core.record.events import Notice
 
@@ -52,7 +52,7 @@ class StopReason:
         why = str(err).strip().splitlines()[0]
         if is_code_fault(err):
             text = f"a fault in the code or the installation has ended study {self._study!r}"
-            why = clause(err)
+            why = reason_of(err)
         # First, for it may raise: a full disk is then the error that the user sees.
         record(Notice(text=f"{text}; this driver ends"))
         self.failure = StoppedError(

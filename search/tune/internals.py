@@ -9,7 +9,7 @@ from typing import Any, cast
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from search.tune.trial_handle import LAST
+from search.workers.trial_progress import LAST
 
 
 class Controller(TuneController):  # type: ignore[misc]

@@ -25,9 +25,6 @@ from tcpa_core.record.events import Planned
 
 Decisions = Callable[[TrialConfig], Sequence[int]]
 
-LAST = "last_"
-"""How the names of a trial's last epoch's metrics begin, beside its final ones."""
-
 
 class PackTrial(Trainable):  # type: ignore[misc]
     """The name of a trial in Ray Tune; `Slots` replaces its actor by a `TrialHandle`.

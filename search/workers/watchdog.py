@@ -8,13 +8,13 @@ import time
 
 from tcpa_core.record.values import Pulse
 
-LEAST_S = 60.0
+MIN_LIMIT_S = 60.0
 """Nothing shorter is called a hang."""
-FIRST_S = 3600.0
+MAX_LIMIT_S = 3600.0
 """Longest silence where no epoch of a pack was measured yet (data, clusters), and at all."""
-TIMES = 20
+LIMIT_EPOCHS = 20
 """Longest silence in epochs of the pack."""
-LONGEST_PAUSE_S = 10.0
+MAX_PAUSE_S = 10.0
 
 
 class Watchdog:
@@ -27,7 +27,7 @@ class Watchdog:
     def __init__(self, limit_s: float | None) -> None:
         self._limit_s = limit_s
         self._last = Pulse()
-        self._looked = time.monotonic()
+        self._last_look_s = time.monotonic()
         self.silent_s = 0.0
         """Since the last sign of life."""
 
@@ -42,12 +42,14 @@ class Watchdog:
         if self._limit_s is not None:
             return self._limit_s
         usual = self._last.usual_s
-        return FIRST_S if usual is None else min(max(LEAST_S, TIMES * usual), FIRST_S)
+        if usual is None:
+            return MAX_LIMIT_S
+        return min(max(MIN_LIMIT_S, LIMIT_EPOCHS * usual), MAX_LIMIT_S)
 
     @property
     def pause_s(self) -> float:
         """Time until the next look."""
-        return min(LONGEST_PAUSE_S, self.limit_s / 4)
+        return min(MAX_PAUSE_S, self.limit_s / 4)
 
     def hangs(self, pulse: Pulse | None) -> bool:
         """Take what the worker answered; None: nothing.
@@ -57,10 +59,11 @@ class Watchdog:
             (a machine that sleeps) counts as one pause.
         """
         now = time.monotonic()
-        passed, self._looked = now - self._looked, now
+        passed, self._last_look_s = now - self._last_look_s, now
         if pulse is not None and (pulse.is_idle or pulse.signs != self._last.signs):
             self.silent_s = 0.0
         else:
+            # More than two pauses passed only if this process stood still, too: the machine slept.
             self.silent_s += min(passed, 2 * self.pause_s)
         self._last = pulse or self._last
         return self.silent_s > self.limit_s

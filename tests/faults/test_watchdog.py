@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import ActorUnavailableError, RayError
 
 from search.driver.ray_session import connect
-from search.workers.dispatcher import HALT_S, Dispatcher
-from search.workers.failure_attribution import PackState, Trial, blame
+from search.workers.dispatcher import Dispatcher
+from search.workers.failure_attribution import count_loss
 from search.workers.pack_worker import WorkerSpec
-from search.workers.watchdog import FIRST_S, LEAST_S, TIMES, Watchdog
+from search.workers.ray_errors import loss_of
+from search.workers.trial_progress import TrialProgress
+from search.workers.watchdog import LIMIT_EPOCHS, MAX_LIMIT_S, MIN_LIMIT_S, Watchdog
+from search.workers.worker_pool import HALT_S
 from tcpa_core.record.events import Epoch, Planned
 from tcpa_core.record.values import Pulse
 from tcpa_core.training.commands import Limit, Submit
@@ -30,7 +34,8 @@ def planned(trial: str) -> Planned:
 
 class TestLimits:
     @pytest.mark.parametrize(
-        ("usual", "limit"), [(None, FIRST_S), (0.1, LEAST_S), (9.0, TIMES * 9.0), (9000.0, FIRST_S)]
+        ("usual", "limit"),
+        [(None, MAX_LIMIT_S), (0.1, MIN_LIMIT_S), (9.0, LIMIT_EPOCHS * 9.0), (9000.0, MAX_LIMIT_S)],
     )
     def test_limit_follows_the_longest_epoch(self, usual: float | None, limit: float) -> None:
         watchdog = Watchdog(None)
@@ -232,15 +237,25 @@ def test_a_suspect_is_trained_alone_for_one_epoch_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("why", "restarts"),
+    ("err", "why", "restarts"),
     [
-        ("its node has died", 0),
-        ("its node does not answer", 0),
-        ("Task was killed due to the node running low on memory.", 1),
-        ("its worker process has died", 1),
+        (RayError("The actor died because its node has died.\nMore."), "its node has died", 0),
+        (ActorUnavailableError("no answer", None), "its node does not answer", 0),
+        (
+            RayError("Task was killed due to the node running low on memory."),
+            "Task was killed due to the node running low on memory.",
+            1,
+        ),
+        (
+            RayError("The actor died because its worker process has died. More."),
+            "its worker process has died",
+            1,
+        ),
     ],
 )
-def test_only_a_lost_node_is_nobodys_fault(why: str, restarts: int) -> None:
-    trial = Trial(planned("00000"), 3)
-    assert blame(PackState(None, {"00000"}), {"00000": trial}, why) == 0
+def test_only_a_lost_node_is_nobodys_fault(err: RayError, why: str, restarts: int) -> None:
+    trial = TrialProgress(planned("00000"), 3)
+    loss = loss_of(err)
+    assert loss.reason == why
+    assert count_loss(loss, [trial], hung=[]) == 0
     assert trial.restarts == restarts

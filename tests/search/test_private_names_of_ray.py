@@ -69,7 +69,7 @@ def test_a_cluster_can_be_given_its_folder() -> None:
 def test_an_actor_says_whether_its_constructor_failed() -> None:
     assert isinstance(getattr(RayActorError, "actor_init_failed", None), property), (
         f"RayActorError of {RAY} has no actor_init_failed, by which "
-        "search/workers/failure_attribution.py tells faults in the code from lost nodes."
+        "search/workers/ray_errors.py tells faults in the code from lost nodes."
     )
 
 

@@ -23,7 +23,7 @@ from search.proposals.race import Race
 from search.proposals.sampled import Sampled
 from search.proposals.source import Source
 from search.tune.early_stopping import Schedule
-from search.tune.trial_handle import LAST
+from search.workers.trial_progress import LAST
 from spaces.space import Space
 from tcpa_core.record.events import Finished, Planned, StudyBegun
 from tcpa_core.record.state import Spent, StudyState

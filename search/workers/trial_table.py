@@ -1,0 +1,257 @@
+"""Which trial waits, which runs where, and what its worker is to be sent.
+
+Nothing here knows Ray or waits for anything. Every method takes what has happened, notes it and
+returns what follows from it: commands for workers, events for the journal.
+"""
+
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, replace
+from typing import NamedTuple
+
+from search.workers.failure_attribution import MAX_RESTARTS, WorkerLoss, count_loss
+from search.workers.trial_progress import Report, TrialProgress
+from tcpa_core.record.events import (
+    Ended,
+    Epoch,
+    Event,
+    Notice,
+    Planned,
+    Started,
+    Tested,
+    TrialEvent,
+)
+from tcpa_core.record.values import EpochReport, TrialResult
+from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
+
+
+class Order(NamedTuple):
+    """A command and the number of the worker that it is for."""
+
+    worker: int
+    command: Command
+
+
+class TrialTable:
+    """The trials of a study and the workers that hold them.
+
+    Args:
+        metrics: Names of the values that the scheduler and the sampler ask for.
+        slots: Trials that one worker holds at once.
+        test_at_end: Whether every trial is scored on the test split when it completes.
+    """
+
+    def __init__(self, metrics: Iterable[str], slots: int, *, test_at_end: bool) -> None:
+        self._reported = {"epoch", "num_epochs", "status", *metrics}
+        self._slots = slots
+        self._test_at_end = test_at_end
+        self._trials: dict[str, TrialProgress] = {}
+        self._waiting: deque[str] = deque()
+        self._held: dict[int, set[str]] = {}
+        """Names of the trials of every worker that is ready."""
+        self._max_together: int | None = None
+        """Most trials to train together, after workers died of more; None: no limit."""
+        self._tests: dict[str, Planned] = {}
+        """Trials whose selected state is to be scored on the test split."""
+        self._is_halted = False
+
+    def advance(self, planned: Planned, until_epoch: int) -> list[Order]:
+        """Let a trial train up to an epoch."""
+        trial = self._trials.get(planned.trial)
+        if trial is None:
+            self._trials[planned.trial] = TrialProgress(planned, until_epoch)
+            self._waiting.append(planned.trial)
+            return self.place()
+        if trial.has_ended:
+            return []
+        trial.until_epoch = until_epoch
+        if trial.worker is None:
+            return []
+        return [Order(trial.worker, Extend(trial=planned.trial, until_epoch=until_epoch))]
+
+    def has_arrived(self, name: str) -> bool:
+        """Whether nobody need wait for a trial any longer."""
+        return self._is_halted or self._trials[name].has_arrived
+
+    def report(self, name: str, until_epoch: int) -> Report:
+        """What the scheduler is told of a trial that has arrived; see `Dispatcher.advance`."""
+        return self._trials[name].report(until_epoch, is_halted=self._is_halted)
+
+    def stop(self, name: str) -> list[Order]:
+        """The scheduler ends a trial early; nothing happens if it has ended already."""
+        trial = self._trials.get(name)
+        if trial is None or trial.has_ended:
+            return []
+        trial.is_stopped = True
+        return [] if trial.worker is None else [Order(trial.worker, Stop(trial=name))]
+
+    def test(self, planned: Planned) -> list[Order]:
+        """Have a trial that has ended scored on the test split."""
+        self._tests[planned.trial] = planned
+        return self._test_orders()
+
+    def allow(self, slots: int) -> list[Order]:
+        """Let every worker hold this many trials at once."""
+        self._slots = slots
+        return self.place()
+
+    def halt(self) -> None:
+        """Place nothing from here on; everybody is told how far the trials are."""
+        self._is_halted = True
+
+    def held_by(self, worker: int) -> Collection[str]:
+        """Names of the trials that a worker holds; none before it is ready."""
+        return self._held.get(worker, ())
+
+    def is_ready(self, worker: int) -> bool:
+        """Whether a worker takes trials: false before its start and once it is lost."""
+        return worker in self._held
+
+    def welcome(self, worker: int) -> list[Order]:
+        """A worker is ready to take trials."""
+        self._held[worker] = set()
+        limits = self._limit_orders() if self._max_together is not None else []
+        # A test that was sent to a lost worker is sent again: the first answer counts.
+        return [*limits, *self.place(), *self._test_orders()]
+
+    def take(self, events: Iterable[Event]) -> list[Event]:
+        """Note what a worker tells; what of it there is to record, in order."""
+        return [new for event in events if (new := self._note(event)) is not None]
+
+    def place(self) -> list[Order]:
+        """Give waiting trials to the workers with the most free places, oldest first."""
+        orders: list[Order] = []
+        for name in () if self._is_halted else tuple(self._waiting):
+            trial = self._trials[name]
+            worker = self._most_free(for_suspect=trial.is_suspect)
+            if worker is None and trial.is_suspect:
+                continue  # others may have a place all the same
+            if worker is None:
+                break
+            assert trial.planned is not None, "a trial that has ended waits for no place"
+            self._waiting.remove(name)
+            trial.worker = worker
+            self._held[worker].add(name)
+            submit = Submit(
+                trial=name,
+                params=trial.planned.params,
+                until_epoch=trial.until_epoch,
+                test_at_end=self._test_at_end,
+                alone=trial.is_suspect,
+            )
+            orders.append(Order(worker, submit))
+            if trial.is_stopped:
+                orders.append(Order(worker, Stop(trial=name)))
+        return orders
+
+    def lose(self, worker: int, loss: WorkerLoss) -> tuple[list[Event], list[Order]]:
+        """Take the trials of a lost worker back; they are the first to go on.
+
+        A trial that no worker survives is ended as failed. The rest waits for `place`.
+        """
+        held = sorted(self._held.pop(worker, ()))
+        events: list[Event] = [_notice_of_loss(worker, loss, held)]
+        orders: list[Order] = []
+
+        together = count_loss(
+            loss,
+            [self._trials[name] for name in held],
+            [self._trials[name] for name in loss.hung_in],
+        )
+        if together > 1:
+            events.append(self._lower_limit(together))
+            orders += self._limit_orders()
+
+        for name in reversed(held):  # each goes to the front, so that they stand in their order
+            trial = self._trials[name]
+            trial.worker = None
+            if trial.restarts <= MAX_RESTARTS:
+                self._waiting.appendleft(name)
+                continue
+            ended = _failed(name, trial.restarts, loss)
+            self._note(ended)
+            events.append(ended)
+            if self._max_together is not None:  # it was this trial, not too many of them
+                self._max_together = None
+                orders += self._limit_orders()
+        return events, orders
+
+    def _note(self, event: Event) -> Event | None:
+        """What there is to record of an event; None if it tells nothing new."""
+        if not isinstance(event, TrialEvent):
+            return event
+        if isinstance(event, Tested):
+            return event if self._tests.pop(event.trial, None) is not None else None
+        trial = self._trials[event.trial]
+        if trial.has_ended:
+            return None
+        match event:
+            case Started():
+                return replace(event, worker=trial.worker)
+            case Epoch(report=report):
+                # A worker that takes a trial up tells all its epochs: it cannot know which arrived.
+                if report.epoch <= trial.epoch:
+                    return None
+                trial.epoch = report.epoch
+                trial.epochs[report.epoch] = self._asked_for(report)
+                trial.restarts = 0
+            case Ended(result=result):
+                trial.outcome = self._asked_for(result)
+                trial.planned = None
+                if trial.worker is not None:
+                    self._held[trial.worker].discard(event.trial)
+                    trial.worker = None
+        return event
+
+    def _asked_for(self, values: EpochReport | TrialResult) -> Report:
+        return {name: value for name, value in asdict(values).items() if name in self._reported}
+
+    def _most_free(self, *, for_suspect: bool) -> int | None:
+        """The worker with the most free places; None if there is no place.
+
+        A worker holds one suspect at a time, so that its end shows which trial was the cause.
+        """
+        free = {
+            worker: self._slots - len(names)
+            for worker, names in sorted(self._held.items())
+            if not (for_suspect and any(self._trials[name].is_suspect for name in names))
+        }
+        most = max(free, key=lambda worker: free[worker], default=None)
+        return most if most is not None and free[most] > 0 else None
+
+    def _test_orders(self) -> list[Order]:
+        if not self._held:
+            return []
+        first = min(self._held)
+        return [
+            Order(first, Test(trial=planned.trial, params=planned.params))
+            for planned in self._tests.values()
+        ]
+
+    def _lower_limit(self, together: int) -> Notice:
+        """Train fewer together where so many may be what two workers died of."""
+        self._max_together = max(1, min(together, self._max_together or together) // 2)
+        return Notice(
+            text=f"two workers died in the same epoch while training {together} trials together, "
+            f"perhaps out of memory; at most {self._max_together} will be trained together from "
+            "now on"
+        )
+
+    def _limit_orders(self) -> list[Order]:
+        limit = Limit(members=self._max_together)
+        return [Order(worker, limit) for worker in sorted(self._held)]
+
+
+def _notice_of_loss(worker: int, loss: WorkerLoss, held: Sequence[str]) -> Notice:
+    text = f"worker {worker} was lost ({loss.reason})"
+    if held:
+        text += f"; trials {', '.join(held)} go on elsewhere from their last epoch"
+    return Notice(text=text, trials=held)
+
+
+def _failed(trial: str, restarts: int, loss: WorkerLoss) -> Ended:
+    """The end of a trial that no worker survives."""
+    reason = loss.reason
+    if trial not in loss.hung_in:
+        reason = f"its worker ended {restarts} times in one epoch: {reason}"
+    return Ended(trial=trial, result=TrialResult(status="failed", reason=reason))

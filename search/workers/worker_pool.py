@@ -1,0 +1,235 @@
+"""Starts pack workers, follows each to its end and replaces those that are lost.
+
+All of it runs in the event loop of the dispatcher's actor: a method is interrupted by another only
+where it awaits, so that no state here needs a lock.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from search.workers.actors import actor_class
+from search.workers.failure_attribution import WorkerLoss
+from search.workers.pack_worker import PackWorker, WorkerSpec
+from search.workers.ray_errors import loss_of
+from search.workers.watchdog import Watchdog
+from tcpa_core.config import Flat
+from tcpa_core.errors import StorageError
+from tcpa_core.record.values import Pulse
+from tcpa_core.training.commands import Command
+
+MAX_FAILED_STARTS = 3
+"""Workers in a row that may die before they take a trial, while none trains; then the study is
+given up."""
+HALT_S = 10.0
+"""How long a halt waits for the end of the epochs; a preempted job is often given 30 s in all."""
+PROBE_S = 600.0
+"""A probe of all kinds of packs takes seconds for each, and data may have to be decoded first."""
+DEATH_S = 15.0
+"""How long a killed worker is waited for, so that no two have the same trial."""
+PULSE = "pulse"
+"""The thread of a worker that always answers."""
+
+Task = Coroutine[object, None, None]
+
+
+@dataclass(slots=True)
+class WorkerState:
+    """A pack worker as the pool knows it."""
+
+    actor: Any
+    is_ready: bool = False
+    process: str = ""
+    """Id and host, for messages."""
+    hung_in: tuple[str, ...] = ()
+    """Trials of the epoch that did not end, if it is killed for that."""
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process of a killed worker has ended, or is waited for no longer."""
+
+
+class WorkerPool:
+    """The pack workers of a study, by their numbers.
+
+    Args:
+        spec: How they are made.
+        on_ready: Called with a worker that takes trials from here on.
+        on_lost: Called with a worker that is gone, and how it was lost.
+        on_fault: Called with what ends the study: no worker starts, or every one would die.
+        held_by: The trials that a worker holds.
+    """
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        *,
+        on_ready: Callable[[int], None],
+        on_lost: Callable[[int, WorkerLoss], None],
+        on_fault: Callable[[str], None],
+        held_by: Callable[[int], Collection[str]],
+    ) -> None:
+        self._spec = spec
+        self._on_ready = on_ready
+        self._on_lost = on_lost
+        self._on_fault = on_fault
+        self._held_by = held_by
+        self._workers: dict[int, WorkerState] = {}
+        self._num_started = 0
+        self._failed_starts = 0
+        self._is_closed = False
+        """Halted or at fault: nobody is replaced any longer."""
+        # The event loop keeps weak references only: a task that nobody holds may vanish.
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._guards: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Start one worker more; it waits until the cluster has a place for it."""
+        spec = self._spec
+        actor = actor_class(PackWorker, concurrency_groups={PULSE: 1}).options(
+            num_cpus=spec.num_cpus,
+            num_gpus=spec.num_gpus,
+            max_concurrency=2,  # one thread trains, one takes commands in their order
+            runtime_env={"env_vars": spec.env} if spec.env else None,
+        )
+        number = self._num_started
+        self._num_started += 1
+        self._workers[number] = WorkerState(actor.remote(spec))
+        self._keep(self._watch(number), self._tasks)
+
+    def send(self, number: int, command: Command) -> None:
+        """Send a command; a worker that refuses one is broken, and `_watch` sees its end."""
+        actor = self._workers[number].actor
+        sent = actor.command.remote(command)  # here, not in the task: commands keep their order
+
+        async def check() -> None:
+            try:
+                await sent
+            except RayTaskError:
+                ray.kill(actor)
+            except RayError:
+                pass  # it died: `_watch` has its trials moved
+
+        self._keep(check(), self._tasks)
+
+    def has_worked(self) -> None:
+        """A worker has got through a start and more: those that failed before do not count."""
+        self._failed_starts = 0
+
+    async def measure(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
+        """See `Dispatcher.measure`."""
+        actor = self._workers[0].actor
+        try:
+            speeds: list[dict[int, float]] = await asyncio.wait_for(
+                actor.probe.remote(trials, share), PROBE_S
+            )
+            return speeds
+        except TimeoutError:
+            ray.kill(actor)
+        except RayError:
+            pass  # `_watch` replaces it
+        return []
+
+    async def halt(self) -> None:
+        """End the workers at their next epoch boundary, and kill those that do not come to it."""
+        self._is_closed = True
+        for guard in self._guards:
+            guard.cancel()
+        for worker in list(self._workers.values()):
+            if worker.is_ready:
+                worker.actor.halt.remote()
+            else:  # perhaps it waits for resources that never come
+                ray.kill(worker.actor)
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=HALT_S)
+        for worker in self._workers.values():
+            ray.kill(worker.actor)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _watch(self, number: int) -> None:
+        """Follow a worker from its start to its end, which only a fault or `halt` brings."""
+        worker = self._workers[number]
+        try:
+            worker.process = await worker.actor.ready.remote()
+            worker.is_ready = True
+            self._failed_starts = 0
+            self._keep(self._guard(number), self._guards)
+            self._on_ready(number)
+            await worker.actor.run.remote(ray.get_runtime_context().current_actor, number)
+        except RayError as err:
+            with contextlib.suppress(RayError):
+                ray.kill(worker.actor)
+            if isinstance(err, StorageError):  # every worker would meet it
+                self._fault(str(err.cause) if isinstance(err, RayTaskError) else str(err))
+            self._lose(number, loss_of(err))
+        else:
+            self._workers.pop(number, None)
+
+    async def _guard(self, number: int) -> None:
+        """Kill a worker that shows no sign of life for too long."""
+        worker, watchdog = self._workers[number], Watchdog(self._spec.silence_s)
+        pulse: Pulse | None = Pulse()
+        while not watchdog.hangs(pulse):
+            await asyncio.sleep(watchdog.pause_s)
+            if number not in self._workers:
+                return
+            pulse = await self._ask_pulse(worker, max(1.0, watchdog.pause_s))
+        trials = pulse.trials if pulse else ()
+        # A process that does not answer cannot say which trials it trains: all count that it holds.
+        worker.hung_in = tuple(sorted(trials or self._held_by(number)))
+        what = f"epoch {pulse.epoch}" if pulse and trials else "the work"
+        usual = f"{watchdog.usual_s:.1f} s" if watchdog.usual_s is not None else "not known yet"
+        reason = (
+            f"hung: {watchdog.silent_s:.0f} s without a step in {what} of "
+            f"{', '.join(worker.hung_in) or 'no trial'}, {worker.process}; longest epoch {usual}"
+        )
+        ray.kill(worker.actor)
+        with contextlib.suppress(TimeoutError):  # some processes cannot even die
+            await asyncio.wait_for(worker.gone.wait(), DEATH_S)
+        worker.gone.set()
+        self._lose(number, WorkerLoss(reason, hung_in=worker.hung_in))
+
+    async def _ask_pulse(self, worker: WorkerState, timeout_s: float) -> Pulse | None:
+        """The worker's pulse; None: it does not answer, whatever it is doing."""
+        ask = worker.actor.pulse.options(concurrency_group=PULSE).remote
+        try:
+            pulse: Pulse = await asyncio.wait_for(ask(), timeout_s)
+            return pulse
+        except (TimeoutError, RayError):
+            return None
+
+    def _lose(self, number: int, loss: WorkerLoss) -> None:
+        """Replace a worker that is gone."""
+        worker = self._workers.get(number)
+        if worker is None:
+            return
+        # `_watch` and `_guard` both meet the end of a worker that hung. `_guard` waits for the word
+        # of `_watch` that the process has ended, then comes here itself, as it knows the reason.
+        if worker.hung_in and not worker.gone.is_set():
+            worker.gone.set()
+            return
+        del self._workers[number]
+        if not worker.is_ready and not loss.with_node:
+            self._failed_starts += 1
+        if self._failed_starts >= MAX_FAILED_STARTS:
+            self._fault(
+                f"{self._failed_starts} workers in a row could not start ({loss.reason}); correct "
+                f"that, then 'tcpa resume {self._spec.study_dir.name}'."
+            )
+        if self._is_closed:
+            return
+        self._on_lost(number, loss)
+        self.start()
+
+    def _fault(self, text: str) -> None:
+        self._is_closed = True
+        self._on_fault(text)
+
+    @staticmethod
+    def _keep(coroutine: Task, tasks: set[asyncio.Task[None]]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
