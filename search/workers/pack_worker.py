@@ -6,11 +6,13 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 
 from search.imports import without_gc
+from tcpa_core.config import Flat
+from tcpa_core.record.events import Event
 from tcpa_core.record.values import Pulse
 from tcpa_core.training.commands import Command
 
@@ -34,8 +36,32 @@ class WorkerSpec:
     """Time without a sign of life after which a worker is taken for hung; None: see `Watchdog`."""
 
 
+class TrainingWorker(Protocol):
+    """What a factory makes, as `tcpa_core.training.worker.Worker`."""
+
+    def take(self, command: Command) -> None:
+        """Note a command, from any thread."""
+
+    def pulse(self) -> Pulse:
+        """What it is doing, from any thread."""
+
+    def probe(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
+        """Speeds of packs for some settings."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether `work` has nothing to do until another command comes."""
+
+    def work(self) -> Sequence[Event]:
+        """Carry out the commands and train one epoch; what has happened."""
+
+
 class PackWorker:
-    """A loop in one thread, commands in another, and a third that always answers."""
+    """A loop in one thread, commands in another, and a third that always answers.
+
+    Ray calls `run` and `command` in the two threads of the default group, `pulse` in one of its
+    own: it answers while both others stand.
+    """
 
     def __init__(self, spec: WorkerSpec) -> None:
         os.environ["OMP_NUM_THREADS"] = str(max(1, int(spec.num_cpus)))  # before torch is imported
@@ -43,7 +69,7 @@ class PackWorker:
         device = "cuda" if spec.num_gpus else "cpu"
         with without_gc():
             make = getattr(importlib.import_module(module), name)
-        self._worker = make(spec.study_dir, spec.cache_dir, device)
+        self._worker: TrainingWorker = make(spec.study_dir, spec.cache_dir, device)
         self._wake = threading.Event()
         self._halted = False
 
@@ -51,19 +77,18 @@ class PackWorker:
         """Say which process this is, once the worker is made."""
         return f"pid {os.getpid()} on {os.uname().nodename}"
 
-    def probe(self, trials: Sequence[dict[str, Any]], share: float) -> list[dict[int, float]]:
+    def probe(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
         """Speeds of packs by their size for some settings, measured on this worker's device."""
-        speeds: list[dict[int, float]] = self._worker.probe(trials, share)
-        return speeds
+        return self._worker.probe(trials, share)
 
     def pulse(self) -> Pulse:
         """What the worker is doing; a worker that hangs shows no new signs of life."""
-        pulse: Pulse = self._worker.pulse()
-        return pulse
+        return self._worker.pulse()
 
     def run(self, dispatcher: Any, worker: int) -> None:
         """Train until `halt`. Events are handed over before the next epoch, which may be fatal."""
         while not self._halted:
+            # Before the work, not before the wait: a command that comes meanwhile sets it again.
             self._wake.clear()
             events = self._worker.work()
             if events:
