@@ -55,3 +55,15 @@ def test_the_figure_is_drawn(mine: Path, tmp_path: Path) -> None:
     run(mine, "report", "old_ablation", "--root", str(tmp_path / "studies"))
     (report,) = (tmp_path / "studies" / "old_ablation").rglob("report.html")
     assert "Epochs trained" in report.read_text()
+
+
+def test_the_verb_works(tmp_path: Path) -> None:
+    """In a copy of the package: a verb belongs to a checkout."""
+    ((name, code),) = re.findall(r"`(search/commands/\w+\.py)`:\n\n```python\n(.*?)```", TEXT, re.S)
+    for package in ("search", "spaces", "reports", "tcpa_core"):
+        shutil.copytree(ROOT / package, tmp_path / package)
+    (tmp_path / name).write_text(code)
+    root = str(ROOT / "tests" / "old_studies")
+    command = [sys.executable, "-m", "search.cli", "slowest", "old_search", "--root", root]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert re.fullmatch(r"\d{5}: \d+ s\n", done.stdout), done.stderr
