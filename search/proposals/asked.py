@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import TrialState
 
 from search.proposals.dashboard_copy import OptunaLog
-from search.proposals.samplers.base import make_sampler, sampler_class
+from search.proposals.samplers.base import check_sampler, make_sampler
 from search.proposals.source import Outcome
 from spaces.sections import Goal
 from spaces.selection import has_completed
@@ -55,7 +55,8 @@ class AskedPoints:
     def __init__(self, space: Space, name: str, log: OptunaLog | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
-        self._sampler = sampler_class(space.sampler.name)
+        self._sampler = check_sampler(space.sampler.name)
+        self._random = check_sampler("random")
         goals: list[Goal] = [objective.goal for objective in space.objective]
         self.study = optuna.create_study(
             directions=goals, sampler=make_sampler(space, 0), study_name=name
@@ -81,8 +82,8 @@ class AskedPoints:
             is_redrawn: Let the sampler draw all the same, and keep of it what it wants.
         """
         asks_it = origin != "random" and (draw is None or is_redrawn)
-        name = self._space.sampler.name if asks_it else "random"
-        self.study.sampler = make_sampler(self._space, self.num_asked, name)
+        sampler = self._sampler if asks_it else self._random
+        self.study.sampler = make_sampler(self._space, self.num_asked, sampler)
         if draw is not None:
             self.study.enqueue_trial(draw)
         self.num_asked += 1

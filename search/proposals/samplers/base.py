@@ -68,20 +68,20 @@ def check_sampler(name: str) -> type[Sampler]:
     return sampler
 
 
-def make_sampler(space: Space, number: int, name: str | None = None) -> "BaseSampler":
+def make_sampler(space: Space, number: int, sampler: type[Sampler] | None = None) -> "BaseSampler":
     """The Optuna sampler that a space names.
 
     Args:
         space: Names and seeds it.
         number: Points proposed before: each number has a random stream of its own, so that no
             driver draws again what an earlier one drew.
-        name: Another one than the space names.
+        sampler: The one that the space names, or another; None: looked up, which takes longer.
 
     Raises:
         ConfigError: The sampler needs a package that is not installed.
     """
     key = f"{space.sampler.seed}/{number}".encode()
     seed = int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "little")
-    sampler = check_sampler(name or space.sampler.name)
+    sampler = sampler or check_sampler(space.sampler.name)
     with warnings.catch_warnings(action="ignore"):  # QMC calls itself experimental
         return sampler.make(seed)
