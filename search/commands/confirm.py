@@ -24,6 +24,6 @@ def command(
 
     console = Console()
     folder = StudyDir.open(root, study)
-    code = confirm(folder, root, console, top=top, seeds=seeds, address=address, accept=accept)
+    code = confirm(folder, console, top=top, seeds=seeds, address=address, accept=accept)
     report_confirmed(root / confirmed_name(study), console)
     leave(code)

@@ -32,6 +32,7 @@ from search.workers.worker_pool import HALT_S
 from spaces.space import Space
 from tcpa_core.errors import StorageError
 from tcpa_core.record.events import Finished, Notice, Resumed, Stopped, StudyBegun
+from tcpa_core.record.files import OPTUNA_LOG
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,7 @@ class StudyRun:
 
     def _run_trials(self, workforce: Workforce) -> None:
         """Let Tune run the trials that the space asks for."""
-        source = make_source(self._space, self._study.name, self._study.path / "optuna.log")
+        source = make_source(self._space, self._study.name, self._study.path / OPTUNA_LOG)
         prints = self._study.document()["fingerprints"]
         planner = Planner(source, prints, most_trials(self._space))
         schedule = Schedule(self._space)

@@ -1,22 +1,24 @@
 """The experiment of one study in MLflow: found by the study's id, adopted, or made."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Run, ViewType
+from mlflow.entities import Experiment, Run, RunTag, ViewType
 
 from search.study.description import study_id
-from search.tracking.mlflow_internals import RUNS_FIRST
+from search.tracking.mlflow_internals import RUNS_FIRST, upload
 from search.tracking.run_values import milliseconds
 from spaces.reader import read_stored
 from tcpa_core.record import files
 from tcpa_core.record import mirror_schema as mirror
 from tcpa_core.record.events import Planned, read_journal
 
+ENDED = ("FINISHED", "FAILED")
+"""States of a run whose trial has ended."""
 PAGE = 1000
 """Runs that one search returns."""
 
@@ -80,6 +82,28 @@ class StudyRuns:
         self.experiment = self._find_experiment(artifact_root, warn)
         """Its id."""
 
+    def own_run(self, tracking_uri: str) -> str:
+        """The study's own run, which the runs of its trials are children of: its id.
+
+        It is made or taken up again, and holds study.yaml as that is now.
+        """
+        tags = {
+            mirror.STUDY: self._study.name,
+            mirror.STUDY_ID: self._study.id,
+            mirror.CREATED: self._study.created,
+            mirror.KIND: mirror.OF_STUDY,
+        }
+        run = self.first(f"tags.`{mirror.KIND}` = '{mirror.OF_STUDY}'")
+        if run is not None:
+            self._client.update_run(run.info.run_id, status="RUNNING", name=self._study.name)
+            self._client.log_batch(run.info.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+        else:
+            run = self._client.create_run(self.experiment, run_name=self._study.name, tags=tags)
+        description = self._study.folder / files.DESCRIPTION
+        if description.is_file():  # for reports made from MLflow
+            upload([description], run.info.artifact_uri, tracking_uri)
+        return str(run.info.run_id)
+
     def first(self, key: str) -> Run | None:
         """A run with this condition."""
         found = self._client.search_runs([self.experiment], self._ours(key), max_results=1)
@@ -140,6 +164,44 @@ class StudyRuns:
                 self._client.set_tag(run.info.run_id, mirror.STUDY_ID, self._study.id)
         self._client.set_experiment_tag(old.experiment_id, mirror.STUDY_ID, self._study.id)
         return old
+
+
+def without_duplicates(
+    runs: Iterable[Run], parent: str, current: Mapping[str, str]
+) -> tuple[dict[str, tuple[int, Run]], list[str]]:
+    """One run for each trial, of those that a lost answer may have left twice.
+
+    The one that holds most of the journal stays; of equal ones that which is written to, else the
+    oldest.
+
+    Args:
+        runs: All of a study, the oldest first.
+        parent: The study's own run.
+        current: Runs that are written to, by trial.
+
+    Returns:
+        By trial the number of the last event that its run holds (-1: the trial has not ended
+        there) and the run; and the ids of those that are too many.
+    """
+    kept: dict[str, tuple[int, Run]] = {}
+    surplus = []
+    for run in runs:
+        tags, run_id = run.data.tags, run.info.run_id
+        trial = tags.get(mirror.TRIAL)
+        if trial is None:
+            if tags.get(mirror.KIND) == mirror.OF_STUDY and run_id != parent:
+                surplus.append(run_id)
+            continue
+        last = int(tags.get(mirror.LAST_EVENT, -1)) if run.info.status in ENDED else -1
+        before = kept.get(trial)
+        if before is None:
+            kept[trial] = last, run
+        elif (last, run_id == current.get(trial)) > (before[0], False):
+            kept[trial] = last, run
+            surplus.append(before[1].info.run_id)
+        else:
+            surplus.append(run_id)
+    return kept, surplus
 
 
 def _pages(search: Callable[..., Any]) -> Iterator[Run]:

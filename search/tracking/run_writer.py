@@ -16,7 +16,7 @@ from mlflow.entities import Metric, Run, RunTag
 
 from search.study.address import artifacts_of, sqlite_file
 from search.study.folder import StudyDir
-from search.tracking.experiment import Mirrored, StudyRuns
+from search.tracking.experiment import ENDED, Mirrored, StudyRuns, without_duplicates
 from search.tracking.mlflow_internals import PARENT_RUN, REFUSALS, relocate, upload
 from search.tracking.run_values import (
     MAX_TAG,
@@ -35,8 +35,6 @@ from tcpa_core.record import mirror_schema as mirror
 from tcpa_core.record.events import Ended, Event, Planned, Started, TrialEvent
 from tcpa_core.record.state import StudyState
 
-_ENDED = ("FINISHED", "FAILED")
-
 
 @dataclass(slots=True)
 class _Run:
@@ -48,6 +46,16 @@ class _Run:
     status: str = "RUNNING"
     points: set[tuple[str, int, int]] | None = None
     """Name, step and time of what MLflow holds; None: nothing but what this writer wrote."""
+
+    def missing(self, metrics: Sequence[Metric], client: MlflowClient) -> list[Metric]:
+        """Metrics that MLflow lacks of a run that was found; from now on it has them."""
+        if not self.points:
+            names = client.get_run(self.id).data.metrics
+            history = (client.get_metric_history(self.id, name) for name in names)
+            self.points = {_place(metric) for metrics in history for metric in metrics}
+        new = [metric for metric in metrics if _place(metric) not in self.points]
+        self.points.update(map(_place, new))
+        return new
 
 
 class _Gone(Exception):
@@ -101,7 +109,7 @@ class RunWriter:
         """Trials that MLflow does not take."""
         self.num_written = 0
         """How often a run was written to."""
-        self._parent = self._own_run()
+        self._parent = self._of_study.own_run(uri)
         if not is_new:
             self._look_around()
 
@@ -170,7 +178,7 @@ class RunWriter:
         self._runs[trial] = run
         metrics = [metric for event in group for metric in metrics_of(event)]
         if run.points is not None:
-            metrics = self._missing(run, metrics)
+            metrics = run.missing(metrics, self._client)
         self._client.log_batch(
             run.id,
             metrics=metrics,
@@ -184,7 +192,7 @@ class RunWriter:
         elif run.status != "RUNNING" and any(isinstance(event, Started) for event in group):
             self._client.update_run(run.id, status="RUNNING")
             run.status = "RUNNING"
-        if final is not None or run.status in _ENDED:
+        if final is not None or run.status in ENDED:
             del self._runs[trial]
 
     def _create(self, planned: Planned | None, tags: Mapping[str, str], trial: str) -> _Run:
@@ -209,17 +217,6 @@ class RunWriter:
         found = self._of_study.first(f"tags.`{mirror.TRIAL}` = '{trial}'")
         return None if found is None else _known(found)
 
-    def _missing(self, run: _Run, metrics: Sequence[Metric]) -> list[Metric]:
-        """Metrics that MLflow lacks of a run that was found."""
-        if not run.points:
-            names = self._client.get_run(run.id).data.metrics
-            history = (self._client.get_metric_history(run.id, name) for name in names)
-            run.points = {(m.key, m.step, m.timestamp) for points in history for m in points}
-        # with its time: an epoch trained again after a resume is another measurement
-        new = [m for m in metrics if (m.key, m.step, m.timestamp) not in (run.points or ())]
-        run.points.update((m.key, m.step, m.timestamp) for m in new)
-        return new
-
     def _upload(self, run: _Run, trial: str, planned: Planned | None, *, is_last: bool) -> None:
         """Keep a trial's settings and its trained state as files of its run."""
         state = self._study.folder / files.CHECKPOINTS / trial / files.BEST
@@ -243,54 +240,15 @@ class RunWriter:
             )
         self.refused.add(trial)
 
-    def _own_run(self) -> str:
-        """The study's own run, which the runs of its trials are children of."""
-        tags = {
-            mirror.STUDY: self._study.name,
-            mirror.STUDY_ID: self._study.id,
-            mirror.CREATED: self._study.created,
-            mirror.KIND: mirror.OF_STUDY,
-        }
-        run = self._of_study.first(f"tags.`{mirror.KIND}` = '{mirror.OF_STUDY}'")
-        if run is not None:
-            self._client.update_run(run.info.run_id, status="RUNNING", name=self._study.name)
-            self._client.log_batch(run.info.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
-        else:
-            run = self._client.create_run(
-                self._of_study.experiment, run_name=self._study.name, tags=tags
-            )
-        description = self._study.folder / files.DESCRIPTION
-        if description.is_file():  # for reports made from MLflow
-            upload([description], run.info.artifact_uri, self._uri)
-        return str(run.info.run_id)
-
     def _look_around(self) -> None:
         """Learn which runs of ours there are, and delete those that a lost answer left twice."""
-        kept: dict[str, tuple[int, Run]] = {}
-        for run in self._of_study:
-            trial = run.data.tags.get(mirror.TRIAL)
-            if trial is None:
-                if (
-                    run.data.tags.get(mirror.KIND) == mirror.OF_STUDY
-                    and run.info.run_id != self._parent
-                ):
-                    self._client.delete_run(run.info.run_id)
-                continue
-            holds = (
-                int(run.data.tags.get(mirror.LAST_EVENT, -1)) if run.info.status in _ENDED else -1
-            )
-            ours = self._runs.get(trial)
-            before = kept.get(trial)
-            if before is None:
-                kept[trial] = holds, run
-            elif (holds, run.info.run_id == (ours and ours.id)) > (before[0], False):
-                kept[trial] = holds, run
-                self._client.delete_run(before[1].info.run_id)
-            else:
-                self._client.delete_run(run.info.run_id)
-        for trial, (holds, run) in kept.items():
-            if holds >= 0:
-                self._ended[trial] = holds
+        current = {trial: run.id for trial, run in self._runs.items()}
+        kept, surplus = without_duplicates(self._of_study, self._parent, current)
+        for run_id in surplus:
+            self._client.delete_run(run_id)
+        for trial, (last, run) in kept.items():
+            if last >= 0:
+                self._ended[trial] = last
             elif trial not in self._runs:
                 self._runs[trial] = _known(run)
 
@@ -303,6 +261,11 @@ def _results_of(study_dir: Path, state: StudyState) -> Results | None:
         return None
     selects = space.ablation is None or space.ablation.test == "winner"
     return Results.of(space, state) if selects else None
+
+
+def _place(metric: Metric) -> tuple[str, int, int]:
+    # with its time: an epoch trained again after a resume is another measurement
+    return metric.key, metric.step, metric.timestamp
 
 
 def _known(run: Run) -> _Run:

@@ -43,7 +43,6 @@ class Candidate(NamedTuple):
 
 def confirm(
     study: StudyDir,
-    root: Path,
     console: Console,
     *,
     top: int,
@@ -67,7 +66,7 @@ def confirm(
         StudyError: The study is not a search or has completed too few points, or was confirmed with
             other points or seeds, or its data or weights have changed.
     """
-    name = confirmed_name(study.name)
+    root, name = study.path.parent, confirmed_name(study.name)
     best = best_points(study, top)
     space = confirmation(study, name, best, seeds)
     if (root / name / files.DESCRIPTION).is_file():
@@ -108,7 +107,7 @@ def compare(
             f"and then: tcpa confirm {study.name} --root {quote(str(root))}", markup=False
         )
         return code
-    return confirm(study, root, console, top=2, seeds=seeds, address=address)
+    return confirm(study, console, top=2, seeds=seeds, address=address)
 
 
 def confirmed_name(study: str) -> str:

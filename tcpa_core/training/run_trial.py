@@ -11,11 +11,12 @@ from tcpa_core.errors import CheckpointError
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.moved_weights import backbone_of
 from tcpa_core.model.single_model import SingleModel, build_model
+from tcpa_core.record.files import LAST
 from tcpa_core.record.values import EpochReport, TrialResult
 from tcpa_core.training.checkpoint import load_checkpoint
 from tcpa_core.training.divergence import Diverged
 from tcpa_core.training.pack import Pack
-from tcpa_core.training.saved_member import LAST, restore_member, save_member
+from tcpa_core.training.saved_member import restore_member, save_member
 from tcpa_core.training.trial_data import load_trial_data
 
 

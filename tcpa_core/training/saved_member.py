@@ -9,12 +9,10 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import CheckpointError, ConfigError, DamagedCheckpointError
 from tcpa_core.methods.base import MemberState
 from tcpa_core.model.backbone import Backbone
+from tcpa_core.record.files import BEST, LAST
 from tcpa_core.record.values import EpochReport
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.training.member import Member, Selected
-
-LAST = "last.safetensors"
-BEST = "best.safetensors"
 
 _COUNTERS = (
     "epoch",

@@ -14,6 +14,7 @@ from pathlib import Path
 from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.errors import StorageError, TcpaError
 from tcpa_core.record.events import Ended, Epoch, Event, Notice, Started, Tested
+from tcpa_core.record.files import CHECKPOINTS
 from tcpa_core.record.values import Pulse, Status, TrialResult
 from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
 from tcpa_core.training.divergence import Diverged
@@ -35,7 +36,7 @@ class Worker:
     """
 
     def __init__(self, study_dir: Path, cache_dir: Path | None, device: str) -> None:
-        self._checkpoints = Path(study_dir) / "checkpoints"
+        self._checkpoints = Path(study_dir) / CHECKPOINTS
         self._cache_dir = cache_dir
         self._device = device
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()

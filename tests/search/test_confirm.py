@@ -92,7 +92,7 @@ def test_a_confirmation_of_other_points_is_not_taken_up(
     space = confirmation(study, "stubs_confirm", best_points(study, 2), 3)
     StudyDir.create(tmp_path, "stubs_confirm", space, {"data": "d", "weights": "w"}, "")
     with pytest.raises(StudyError, match="stubs_confirm confirms other points or seeds"):
-        confirm(study, tmp_path, Console(file=io.StringIO()), top=3, seeds=3)
+        confirm(study, Console(file=io.StringIO()), top=3, seeds=3)
 
 
 def test_one_completed_point_cannot_be_confirmed(make_study: MakeStudy) -> None:

@@ -1,8 +1,11 @@
-"""What an event becomes in MLflow, without MLflow."""
+"""What an event becomes in MLflow, and which of its runs stay: no tracker is asked."""
 
 import json
 from typing import Any
 
+from mlflow.entities import Run, RunData, RunInfo, RunTag
+
+from search.tracking.experiment import without_duplicates
 from search.tracking.run_values import (
     MAX_TAG,
     MAX_VALUE,
@@ -95,3 +98,34 @@ def test_the_last_event_that_a_run_holds_is_that_of_its_end() -> None:
 
 def test_times_are_whole_milliseconds() -> None:
     assert milliseconds(planned()) == 12_345
+
+
+def run(run_id: str, trial: str | None, status: str = "RUNNING", last: int | None = None) -> Run:
+    tags = {"tcpa.trial": trial} if trial else {"tcpa.kind": "study"}
+    tags |= {} if last is None else {"tcpa.n": str(last)}
+    info = RunInfo(run_id, "1", "u", status, 0, 0, "active", artifact_uri="")
+    return Run(info, RunData(tags=[RunTag(k, v) for k, v in tags.items()]))
+
+
+def sorted_out(*runs: Run, current: dict[str, str] | None = None) -> tuple[dict[str, Any], Any]:
+    kept, surplus = without_duplicates(runs, "parent", current or {})
+    return {trial: (last, one.info.run_id) for trial, (last, one) in kept.items()}, surplus
+
+
+def test_each_trial_keeps_one_run_and_the_study_its_own() -> None:
+    runs = [run("parent", None), run("other", None), run("a", "1"), run("b", "2", "FINISHED", 7)]
+    assert sorted_out(*runs) == ({"1": (-1, "a"), "2": (7, "b")}, ["other"])
+
+
+def test_the_run_that_holds_most_stays() -> None:
+    one, two = run("a", "1", "FINISHED", 5), run("b", "1", "FINISHED", 9)
+    for order in ((one, two), (two, one)):
+        assert sorted_out(*order) == ({"1": (9, "b")}, ["a"])
+    open_ = run("c", "1", "RUNNING", 12)  # which may lack what was said between two numbers
+    assert sorted_out(one, open_) == ({"1": (5, "a")}, ["c"])
+
+
+def test_of_runs_that_hold_as_much_the_one_written_to_stays_else_the_oldest() -> None:
+    one, two = run("a", "1"), run("b", "1")
+    assert sorted_out(one, two) == ({"1": (-1, "a")}, ["b"])
+    assert sorted_out(one, two, current={"1": "b"}) == ({"1": (-1, "b")}, ["a"])
