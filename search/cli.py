@@ -63,6 +63,7 @@ for verb in _verbs():
 
 def main(run: Callable[..., Any] = app) -> None:
     """Entry point: bad input is one or two sentences on stderr and exit code 2."""
+    # First of all: from here on the command line may be seen by others and stored by Ray.
     restart_without_secrets()
     try:
         code = run(prog_name="tcpa", standalone_mode=False)
@@ -90,6 +91,7 @@ def entry() -> None:
         main()
     except SystemExit as end:
         code = end.code
+    # os._exit runs none of them: Ray stops its processes there, logs are flushed.
     atexit._run_exitfuncs()
     with suppress(OSError):  # nobody reads on
         sys.stdout.flush()

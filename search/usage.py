@@ -69,6 +69,7 @@ def _meant_option(option: str, context: Context) -> str:
     word = option.lower().replace("_", "-").lstrip("-")
     meant = f"; closest name: '--{word}'" if f"--{word}" in known else ""
     meant = meant or _called(word, OTHER_OPTIONS, known)
+    # Read only now: a wrong option is rare, and the settings of all methods take a second.
     if not meant and "--set" in known:
         from spaces.reference import settings
 

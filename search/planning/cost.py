@@ -59,6 +59,7 @@ def recorded(root: Path) -> Rates:
         with suppress(RecordError, OSError, KeyError):  # KeyError: it lacks lines
             found += _read(path)
     rates = Rates(device=max(found)[1] if found else "cpu")
+    # Seconds on other hardware say nothing of this one.
     for _, device, kind, seconds in found:
         if device == rates.device:
             rates.seconds[kind].append(seconds)
@@ -95,6 +96,7 @@ def describe(space: Space, num_trials: int | None, rates: Rates) -> str:
         low += count * ordered[tail]
         high += count * ordered[-1 - tail]
     if space.ablation is None and space.scheduler.name == "asha":
+        # ASHA may stop every trial at its first rung, and none before.
         low *= min(1.0, space.scheduler.grace_epochs / space.most_epochs)
     known = "one earlier trial" if num_known == 1 else f"{num_known} earlier trials"
     if rates.are_probed:
@@ -102,6 +104,7 @@ def describe(space: Space, num_trials: int | None, rates: Rates) -> str:
     interval = f" ({_time(low)} to {_time(high)})" if high > low else ""
     if rates.device != "cpu":
         return f"about {_time(middle)}{interval} of one GPU, from {known}"
+    # On cores trials run side by side; those on a GPU share its time.
     workers = max(1, min(os.cpu_count() or 1, num_trials))
     return (
         f"about {_time(middle / workers)} on {workers} cores; {_time(middle)}{interval} of one "
@@ -115,6 +118,7 @@ def _read(path: Path) -> list[tuple[float, str, Kind, float]]:
     found = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            # Most lines are epochs, and none is needed: passed over before they are parsed.
             if _EPOCH_MARK in line[:_MARK_WITHIN] or not line.endswith(b"\n"):
                 continue
             event = decode_line(line, f"{path}:{number}")

@@ -123,6 +123,7 @@ def plan_space(
         TcpaError: Something is wrong; nothing was started or written.
     """
     check_sampler(space.sampler.name)
+    # The cheapest checks first: a name that is taken is told before images are decoded.
     root = local_folder(root)
     StudyDir.check_free(root, name)
     of_space = (*_idle(space), *_drawn_apart(space))
@@ -130,6 +131,7 @@ def plan_space(
     _check_sizes(space, backbones)
     data = {config: found.summary for (config, _), found in datasets.items()}
     uri = recorded_uri(resolved_uri(with_secrets(tracking_uri or "")), root)
+    # Only an address that was given can be wrong; the own database of the folder is made by us.
     if uri:
         from search.tracking.mirror import check_tracker  # loads MLflow
 
@@ -232,6 +234,7 @@ def _num_trials(space: Space, size: int | None) -> int | None:
         limit = (trials_per_method(space) or 0) * len(space.axes["methods"].ends())
     if size is None:
         return limit
+    # A search of a finite space ends when every point has run with every seed.
     every = size * len(space.seeds)
     return every if limit is None else min(limit, every)
 
@@ -257,6 +260,7 @@ def _check_parts(
             data[source] = load_dataset(
                 config.data, backbone.img_size, progress=decoding.progress, keep=decoding.keep
             )
+        # Built and thrown away: what a method demands of the backbone is checked where it is used.
         PackModel(backbone, [config], data[source].num_classes)
         for name in config.methods:
             method_class(name).check_classes(config, data[source].class_names)

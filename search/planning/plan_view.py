@@ -68,6 +68,7 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
     if space.sampler.per:
         design += " for each method, equal budgets"
     scheduler = "none" if space.ablation else space.scheduler.name
+    # What is not limited is left out: a list of Nones would hide what is.
     budget = {k: v for k, v in space.budget.model_dump().items() if v is not None}
     return [
         ("kind", f"{'ablation' if space.ablation else 'search'} ({design}, scheduler {scheduler})"),

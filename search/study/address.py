@@ -121,6 +121,7 @@ def recorded_uri(uri: str, root: Path) -> str:
     path = sqlite_file(uri)
     if path is None or "?" in uri:
         return uri
+    # Compared by name: where the folder was before is not recorded anywhere.
     was_moved = path.name == database_of(root).name and not path.exists()
     return "" if was_moved or path.resolve() == database_of(root.resolve()) else uri
 
@@ -143,6 +144,7 @@ def has_tables(database: Path) -> bool:
             raise StudyError(f"{parent} cannot be written")
         return False
     try:
+        # Read-only: sqlite would make an empty file where there is none.
         address = f"{database.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(address, uri=True, timeout=30)) as connection:
             found = connection.execute("SELECT name FROM sqlite_master WHERE name = 'experiments'")

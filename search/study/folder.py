@@ -75,6 +75,7 @@ class StudyDir:
                 f"study {name!r} exists already in {root}; continue it with 'tcpa resume {name}' "
                 "or choose another name with --study."
             )
+        # The root may not exist yet: what counts is the folder in which it would be made.
         parent = next(p for p in (root, *root.absolute().parents) if os.path.exists(p))
         if not parent.is_dir() or not os.access(parent, os.W_OK):
             raise StudyError(f"--root: {parent} cannot be written; choose a folder of yours.")
@@ -130,6 +131,7 @@ class StudyDir:
         if not _NAME.fullmatch(name) or not os.path.isfile(study.path / files.DESCRIPTION):
             raise StudyError(_why_none(root, name))
         _refuse_link(study.path)
+        # A folder or a file of somebody else's there would fail later, in the middle of a verb.
         journal = study.journal_path
         if journal.exists() and not (journal.is_file() and os.access(journal, os.R_OK)):
             raise StudyError(f"{journal} is not a file that can be read; restore it or its rights.")
@@ -191,6 +193,7 @@ class StudyDir:
         Raises:
             StudyError: It is an ablation, has no limit of trials, or another driver runs it.
         """
+        # Refused before the lock is taken: what is wrong stays wrong whoever runs the study.
         document = self.document()
         budget = document["space"].get("budget", {})
         if document["kind"] != "search" or budget.get("trials") is None:

@@ -85,6 +85,7 @@ def check_unchanged(
         WeightsError: The weights cannot be read.
     """
     recorded = study.fingerprints()
+    # All that the space varies, as when the study was planned: its record joins the same ones.
     configs: Sequence[TrialConfig] = study.space().trials
     is_part = trials is not None and _all_planned(trials, configs)
     if is_part:
@@ -92,6 +93,7 @@ def check_unchanged(
     try:
         found = fingerprints_of(configs, keep=reads)
     except (DataError, WeightsError):
+        # --from takes settings alone: whoever accepts changed data need not have it here.
         if reads or not accept:
             raise
         found = dict.fromkeys(recorded, UNREADABLE)

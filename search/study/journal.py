@@ -49,10 +49,12 @@ class Journal:
         with self._lock:
             now = self.now()
             stamped = [replace(event, n=n, t=now) for n, event in enumerate(events, self._next)]
+            # All are encoded before any is written: one that cannot be leaves the file as it was.
             lines = [encode_line(event.as_dict()) for event in stamped]
             size = self._file.tell()
             try:
                 data = memoryview(b"".join(lines))
+                # No buffer in between: what is acknowledged is on the disk.
                 while data:  # a disk that becomes full takes a part without an error
                     data = data[self._file.write(data) :]
                 os.fsync(self._file.fileno())

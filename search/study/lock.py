@@ -84,6 +84,7 @@ class DriverLock:
             raise StorageError.of(self._path, err) from err
         try:
             self._flock(file)
+            # The kernel's lock is ours; where it does not reach, the last holder may still run.
             before = Driver.read(self._path)
             if before is not None and self._lives(before):
                 raise self._taken(before)
@@ -100,6 +101,7 @@ class DriverLock:
             raise
         self._file, self.lost_to = file, None
         self._ended.clear()
+        # A thread of its own: the main one may be in a call of Ray for minutes.
         self._heart = threading.Thread(target=self._beat, name="driver-lock", daemon=True)
         self._heart.start()
         return f"took over from a driver that ended unexpectedly: {before}" if before else ""

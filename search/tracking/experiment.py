@@ -119,6 +119,7 @@ class StudyRuns:
 
     def _find_experiment(self, artifact_root: Path | None, warn: Callable[[str], None]) -> str:
         """The experiment of this study, by its full id: its name may be another study's, too."""
+        # By id and not by name: two studies of one name in two folders may share a tracker.
         found = self._experiment_of(self._study.id) or self._adopted()
         name = found.name if found else self._free_name()
         if name != self._study.name and name.startswith(f"{self._study.name}-"):
@@ -127,6 +128,7 @@ class StudyRuns:
             location = f"{artifact_root.resolve().as_uri()}/{name}" if artifact_root else None
             tags = {**RUNS_FIRST, mirror.STUDY_ID: self._study.id}
             return str(self._client.create_experiment(name, location, tags))
+        # Deleted by hand, perhaps to clear up; its name stays taken, and its runs are ours.
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)

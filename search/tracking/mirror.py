@@ -70,6 +70,7 @@ def check_tracker(uri: str) -> None:
 
     asking = threading.Thread(target=ask, daemon=True)  # a client may go on trying for an hour
     asking.start()
+    # A local file answers or fails by itself, and a large one may take long to open.
     asking.join(None if database else ANSWER_S)
     if asking.is_alive():
         failures.append(TimeoutError(f"nothing in {ANSWER_S:.0f} s"))
@@ -112,6 +113,8 @@ class Mirror:
         self._artifact_root = artifact_root
         self._warn = warn
         self._journal = study_dir / files.JOURNAL
+        # Lines of earlier drivers are on the disk; of ours only those that `put` has told of. A
+        # line that is lost with the power must not be in MLflow: it would never have happened.
         self._past = self._journal.stat().st_size if self._journal.exists() else 0
         """Length of the journal that earlier drivers left."""
         self._acknowledged = -1
@@ -151,6 +154,7 @@ class Mirror:
         self._closing.set()
         self._news.set()
         end = time.monotonic() + (5 * timeout_s if total_s is None else total_s)
+        # Given up when a whole `timeout_s` has brought nothing forward, however much is left.
         before = None
         while self._thread.is_alive() and time.monotonic() < end and before != self._progress():
             before = self._progress()
@@ -196,6 +200,7 @@ class Mirror:
                 if closing and retries >= LAST_TRIES:
                     return
                 pause = min(MAX_RETRY_S, RETRY_S * 2**retries) * random.uniform(0.5, 1.0)
+                # While it closes, `_closing` is set and would not wait at all.
                 time.sleep(pause) if closing else self._closing.wait(pause)
                 retries += 1
                 continue
@@ -206,6 +211,7 @@ class Mirror:
             if len(events) < CHUNK:
                 if closing:
                     return
+                # Without news no thread wakes up; then events gather, so that a batch holds many.
                 self._news.wait()
                 self._news.clear()
                 self._closing.wait(BATCH_S)

@@ -50,6 +50,7 @@ def relocate(database: Path) -> None:
             new = here / folder.name
             if folder.parent.name != here.name or new == folder or not old.startswith("file:"):
                 continue
+            # The files are where they were, and not here too: the database alone was copied.
             if folder.exists() and (not new.exists() or folder.samefile(new)):
                 continue
             uri = new.as_uri()

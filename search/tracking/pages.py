@@ -40,6 +40,7 @@ def server_command(database: Path, host: str, port: int) -> tuple[list[str], Map
         StudyError: As `serve`.
     """
     line = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
+    # One worker: several would each load MLflow, for the pages of one user.
     line += ["--backend-store-uri", sqlite_uri(database.resolve()), "--workers", "1"]
     # without the eight processes for jobs that nobody sends
     variables = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

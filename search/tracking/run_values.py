@@ -60,6 +60,7 @@ def metrics_of(event: Event) -> list[Metric]:
             values = event
         case _:
             return []
+    # None and what an earlier version did not measure are no metrics: 0 would be a measurement.
     found = {name: getattr(values, key, None) for key, name in named.items()}
     return [
         Metric(name, float(value), stamp, step)

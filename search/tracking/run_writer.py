@@ -92,6 +92,7 @@ class RunWriter:
         database = sqlite_file(uri)
         if database is not None:
             database.parent.mkdir(parents=True, exist_ok=True)
+            # Before the client opens it: it would read where the files were.
             relocate(database)
             artifact_root = artifact_root or artifacts_of(database)
         self._of_study = StudyRuns(self._client, self._study, artifact_root, warn)
@@ -120,6 +121,7 @@ class RunWriter:
             events: With their numbers.
             again: The same events failed before: runs may exist that this writer does not know.
         """
+        # All of a trial in one group: a call of MLflow takes longer than a trial's epoch may.
         groups: dict[str, list[TrialEvent]] = {}
         for event in events:
             self._state.take(event)
@@ -133,6 +135,7 @@ class RunWriter:
                 self._write_trial(trial, group, again)
             except Exception as err:
                 self._runs.pop(trial, None)
+                # A refused trial is left out; all else may be cured by a repeat.
                 if getattr(err, "error_code", None) not in REFUSALS:
                     self._is_unsure = True
                     raise
@@ -145,6 +148,7 @@ class RunWriter:
         """Leave no run open: end the study's own, and those of trials that were not finished."""
         for run in self._runs.values():
             self._client.set_terminated(run.id, "KILLED")
+        # A call whose answer was lost may have made a second run, which only a search finds.
         if self._is_unsure:
             self._look_around()
         self._mark_selected()
@@ -171,6 +175,7 @@ class RunWriter:
                 final = event
         tags = tags_of(group)
         run = self._runs.get(trial)
+        # Looked for only where it can exist: a trial planned just now has no run yet.
         if run is None and (again or planned is None):
             run = self._find(trial)
         if run is None:
@@ -189,6 +194,7 @@ class RunWriter:
         if final is not None:
             status = "FAILED" if final.kind == "failed" else "FINISHED"
             self._client.set_terminated(run.id, status, end_time=milliseconds(final))
+        # A trial that had ended and is trained again after a resume.
         elif run.status != "RUNNING" and any(isinstance(event, Started) for event in group):
             self._client.update_run(run.id, status="RUNNING")
             run.status = "RUNNING"

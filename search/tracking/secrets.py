@@ -85,6 +85,7 @@ def restart_without_secrets() -> None:
 
     Everybody on a machine can read command lines, and Ray stores that of a driver.
     """
+    # orig_argv and not argv: options of Python itself stand before the module's name.
     clean, variables = move_out_of_arguments(sys.orig_argv[1:])
     if variables:
         os.execve(sys.executable, [sys.executable, *clean], {**os.environ, **variables})
@@ -101,6 +102,7 @@ def _secrets_of(uri: str) -> Iterator[str]:
         key, _, value = pair.partition("=")
         if key.lower() not in _HARMLESS:
             found.add(value)
+    # A client quotes an address as it stands or decoded, so both spellings are hidden.
     decoded = {unquote(secret) for secret in found}
     yield from sorted(filter(None, found | decoded), key=len, reverse=True)
 

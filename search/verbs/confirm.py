@@ -72,6 +72,7 @@ def confirm(
     if (root / name / files.DESCRIPTION).is_file():
         folder = StudyDir.open(root, name)
         old = folder.space()
+        # Taken up only if it asks the same question; its journal decides nothing about another.
         if (old.ablation, old.seeds) != (space.ablation, space.seeds):
             raise StudyError(
                 f"{root / name} confirms other points or seeds than asked for now; rename or "

@@ -14,6 +14,7 @@ SMALLEST_CLASSES = 10
 
 def show_data(config: DataConfig, console: Console) -> None:
     """Decode a data set at a small size, so that every image is checked, and describe it."""
+    # Small, since what counts is that every image can be decoded.
     summary = load_dataset(config, 32).summary
     names, counts = summary.class_names, summary.counts
     console.print(

@@ -43,6 +43,7 @@ def examine(
     }
     table = Table("", "", "found", show_header=False)
     failed = False
+    # Each check by itself: one that fails must not hide what else is wrong.
     for name, check in checks.items():
         try:
             mark, text = "ok", check()
@@ -76,6 +77,7 @@ def _gpus() -> str:
 
 def _folder(path: Path, option: str) -> str:
     """Free space of a folder that may not exist yet."""
+    # Nothing is made to find out: the folder that would hold it says as much.
     parent = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise StudyError(f"{option}: {parent} cannot be written; choose a folder of yours.")

@@ -57,6 +57,7 @@ def look_into(
         owner, trial = places[text]
         try:
             look = inspect_trial(owner.path / files.CHECKPOINTS / trial / files.BEST, images=images)
+        # Lost or of another version: the same settings and seed give the same state again.
         except CheckpointError as err:
             console.print(f"trial {text} is trained again: {err}", markup=False, soft_wrap=True)
             with tempfile.TemporaryDirectory() as folder:

@@ -41,6 +41,7 @@ class Watch:
         self._axes = list(space.axes)
         self._total = total
         self._lock = threading.Lock()
+        # Every epoch asks for the best point: it is ranked again only when a result has changed.
         self._results = Results.of(space, StudyState())
         self._state = self._results.state
         self._left: set[str] = set()
@@ -97,6 +98,7 @@ class Watch:
                 self._update(event)
             trials = self._state.trials.items()
             self._left = {name for name, one in trials if one.status == "running"}
+            # The rate and the time left are those of this driver alone.
             self._bar.reset(self._task, completed=self._new_finals, total=self._total)
             self._new_finals = 0
             self._message = ""

@@ -28,6 +28,7 @@ def run_quickstart(root: Path, tracking_uri: str | None, console: Console) -> in
     Returns:
         0 when both are complete, 1 when a trial failed or the user stopped it.
     """
+    # All it needs is shipped: a hub that does not answer would be waited for.
     os.environ["HF_HUB_OFFLINE"] = "1"
     with connect(None, os.cpu_count() or 1):  # one start of Ray for both studies
         return _run_both(root, tracking_uri, console)
@@ -39,6 +40,7 @@ def _run_both(root: Path, tracking_uri: str | None, console: Console) -> int:
         (SEARCH, "quickstart", {}),
         (ABLATION, "tcpa_components", SHORTER),
     ):
+        # Called again, it goes on where it was interrupted.
         if (root / name).exists():
             study = StudyDir.open(root, name)
         else:

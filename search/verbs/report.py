@@ -31,6 +31,7 @@ def follow(study: StudyDir, build: Callable[[], str], console: Console, every_s:
     """
     size = -1
     while True:
+        # Asked before the size: what the driver wrote last is then seen by a further look.
         runs = study.driver() is not None
         now = study.journal_path.stat().st_size if study.journal_path.exists() else 0
         if now != size:

@@ -67,6 +67,7 @@ def run_watched(
     """Run what is left of a study with a live table and the MLflow mirror."""
     space = study.space()
     check_sampler(space.sampler.name)
+    # Before the driver starts: a trial trained on other data must not lack the record of it.
     if change:
         study.accept_change(asdict(change))
     uri, artifacts = tracking_of(study, root, tracking_uri)
@@ -84,6 +85,7 @@ def run_watched(
                 listeners=[watch, mirror.put],
                 notices=[f"{change}; accepted."] if change else [],
             )
+            # Only an orderly end waits for a slow tracker: after a fault time is short.
             patience_s = CLOSE_S if outcome.finished else HURRY_S
         finally:
             mirrored = mirror.close(patience_s)

@@ -16,6 +16,7 @@ def show_status(study: StudyDir, console: Console) -> None:
     state = study.state()
     results = study.outline().results(state)
     last = state.last.kind if state.last else "planned"
+    # The journal cannot tell a trial that runs from one whose driver died: the lock can.
     names = {"planned": "waiting", "running": "running" if study.driver() else "interrupted"}
     found = Counter(names.get(one.status, one.status) for one in state.trials.values())
     counts = ", ".join(f"{n} {name}" for name, n in sorted(found.items()))
@@ -47,6 +48,7 @@ def stop_driver(study: StudyDir, console: Console) -> None:
             f"study {study.name!r} is run on {found.host} (pid {found.pid}), by no process that "
             "can be seen from here; run 'tcpa stop' there."
         )
+    # The driver ends as on Ctrl-C: at an epoch boundary, with all that is trained on disk.
     os.kill(found.pid, signal.SIGTERM)
     console.print(
         f"{study.name}: told pid {found.pid} to stop; it ends at the next epoch boundary. "
