@@ -43,7 +43,7 @@ def replay(
     if change:
         console.print(f"{change}; accepted.", markup=False, soft_wrap=True)
     found = _Comparison(epochs, console)
-    # `recorded`: what a later version fills in or forbids must not change a stored trial.
+    # `recorded`: read as when it was planned, without what is asked of new trials since.
     with suppress(LastEpochReached):
         run_trial(planned.config, on_epoch=found.compare, device=device, recorded=True)
     if found.exact:
