@@ -22,6 +22,8 @@ from tcpa_core.record.values import EpochReport, TrialResult
 SCHEMA_VERSION = 1
 
 FINAL_KINDS = ("completed", "pruned", "failed")
+Fields = dict[str, Any]
+"""A JSON object."""
 _TRIAL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -43,7 +45,7 @@ class Event:
         """What happened, as the journal spells it."""
         return _KINDS[type(self)]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Fields:
         """The journal's JSON object, in the order of its keys."""
         # kind comes early: readers of millions of lines look for epochs without parsing them
         stamp = {"t": self.t} if self.n is None else {"n": self.n, "t": self.t}
@@ -51,7 +53,7 @@ class Event:
         given = {name: value for name, value in marks.items() if value is not None}
         return {**stamp, "kind": self.kind, **self._body(), **given}
 
-    def _body(self) -> dict[str, Any]:
+    def _body(self) -> Fields:
         names = (f.name for f in fields(self) if f.name not in _STAMP)
         return {name: getattr(self, name) for name in names}
 
@@ -95,7 +97,7 @@ class Notice(Event):
     trials: Sequence[str] = ()
     """Of whom, if of some."""
 
-    def _body(self) -> dict[str, Any]:
+    def _body(self) -> Fields:
         trials = {"trials": list(self.trials)} if self.trials else {}
         return {"text": self.text, **trials}
 
@@ -152,7 +154,7 @@ class Planned(TrialEvent):
         """Seed of the trial."""
         return int(self.params.get("seed", 0))
 
-    def _body(self) -> dict[str, Any]:
+    def _body(self) -> Fields:
         return {
             "trial": self.trial,
             "params": self.params,
@@ -180,7 +182,7 @@ class Started(TrialEvent):
     """What there is to say about its checkpoint."""
     worker: int | str | None = None
 
-    def _body(self) -> dict[str, Any]:
+    def _body(self) -> Fields:
         body = {"trial": self.trial, "device": self.device, "epoch": self.epoch}
         rest: dict[str, Any] = {
             "preprocessing": self.preprocessing,
@@ -196,7 +198,7 @@ class Epoch(TrialEvent):
 
     report: EpochReport
 
-    def _body(self) -> dict[str, Any]:
+    def _body(self) -> Fields:
         # by name: `asdict` copies deeply, which takes ten times as long for every epoch
         return {"trial": self.trial, **{n: getattr(self.report, n) for n in _EPOCH_FIELDS}}
 
@@ -212,7 +214,7 @@ class Ended(TrialEvent):
         """Its status."""
         return self.result.status
 
-    def _body(self) -> dict[str, Any]:
+    def _body(self) -> Fields:
         result = self.result.as_dict()
         # what another version did not measure stays absent: a number is never null there
         absent = {name for name in _NUMBERS if result[name] is None}
@@ -246,10 +248,9 @@ EVENT_KINDS = (*_KINDS.values(), *FINAL_KINDS)
 _EPOCH_FIELDS = tuple(f.name for f in fields(EpochReport))
 _TOLD = ("status", "reason", "device", "warnings")
 _MEASURED = tuple(f.name for f in fields(TrialResult) if f.name not in _TOLD)
-_Stamp = Mapping[str, Any]
 
 
-def _planned(event: Mapping[str, Any], stamp: _Stamp) -> Planned:
+def _planned(event: Fields, stamp: Fields) -> Planned:
     steps: list[str | Flat] | None = event.get("before")
     for step in steps or ():
         is_repeat = isinstance(step, dict) and step.keys() == {"digest", "draw", "origin"}
@@ -273,18 +274,18 @@ def _planned(event: Mapping[str, Any], stamp: _Stamp) -> Planned:
     )
 
 
-def _started(event: Mapping[str, Any], stamp: _Stamp) -> Started:
+def _started(event: Fields, stamp: Fields) -> Started:
     names = ("trial", "device", "epoch", "preprocessing", "note", "worker")
     return Started(**{"device": "", **{n: event[n] for n in names if n in event}}, **stamp)
 
 
-def _epoch(event: Mapping[str, Any], stamp: _Stamp) -> Epoch:
+def _epoch(event: Fields, stamp: Fields) -> Epoch:
     # None where another version did not measure something yet
     report = EpochReport(**{name: event.get(name) for name in _EPOCH_FIELDS})  # type: ignore[arg-type]
     return Epoch(trial=event["trial"], report=report, **stamp)
 
 
-def _ended(event: Mapping[str, Any], stamp: _Stamp) -> Ended:
+def _ended(event: Fields, stamp: Fields) -> Ended:
     # None where another version did not measure something yet: 0 would be a measurement
     measured = {name: event.get(name) for name in _MEASURED}
     told = {name: event[name] for name in _TOLD if name in event}
@@ -297,12 +298,12 @@ def _ended(event: Mapping[str, Any], stamp: _Stamp) -> Ended:
     return Ended(trial=event["trial"], result=result, **stamp)
 
 
-def _tested(event: Mapping[str, Any], stamp: _Stamp) -> Tested:
+def _tested(event: Fields, stamp: Fields) -> Tested:
     loss, accuracy = event.get("test_loss"), event.get("test_accuracy")
     return Tested(trial=event["trial"], test_loss=loss, test_accuracy=accuracy, **stamp)
 
 
-_READERS: Mapping[str, Callable[[Mapping[str, Any], _Stamp], Event]] = {
+_READERS: Mapping[str, Callable[[Fields, Fields], Event]] = {
     "planned": _planned,
     "started": _started,
     "epoch": _epoch,
@@ -340,7 +341,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 """Fields without which an event of a kind says nothing."""
 
 
-def encode_line(event: Mapping[str, Any]) -> bytes:
+def encode_line(event: Fields) -> bytes:
     """One journal line: compact JSON with a CRC-32 of the rest as last key, newline included.
 
     Args:
@@ -408,7 +409,7 @@ def decode_line(line: bytes, place: str) -> Event:
         ) from err
 
 
-def event_of(event: Mapping[str, Any]) -> Event:
+def event_of(event: Fields) -> Event:
     """The event of a JSON object, as of `Event.as_dict`.
 
     Raises:
@@ -418,7 +419,7 @@ def event_of(event: Mapping[str, Any]) -> Event:
     return _READERS[event["kind"]](event, stamp)
 
 
-def _check_fields(event: Mapping[str, Any], place: str) -> None:
+def _check_fields(event: Fields, place: str) -> None:
     """Refuse an event that lacks a field or has one of another type, whose checksum is right."""
     for name in ("t", *_NEEDED.get(event["kind"], ())):
         if name not in event:

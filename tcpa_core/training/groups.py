@@ -6,6 +6,8 @@ Trials of equal `pack_key`, backbone and data share a pack; groups take turns, e
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tcpa_core.record.events import Ended
+from tcpa_core.record.values import Status
 from tcpa_core.training.member import Member
 from tcpa_core.training.pack import Pack
 
@@ -38,6 +40,19 @@ class Group:
     """Most members to train together: what a probe found best, or what memory allows."""
     longest_s: float | None = None
     """Longest epoch so far."""
+
+    def end(
+        self,
+        trial: str,
+        status: Status,
+        *,
+        reason: str = "",
+        test: tuple[float, float] | None = None,
+    ) -> Ended:
+        """Let a job go, with what `Pack.result` says of it."""
+        member = self.jobs.pop(trial).member
+        result = self.pack.result(member, status, reason=reason, test=test)
+        return Ended(trial=trial, result=result)
 
 
 class Turns:

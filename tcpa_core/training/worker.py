@@ -15,7 +15,7 @@ from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.errors import StorageError, TcpaError
 from tcpa_core.record.events import Ended, Epoch, Event, Notice, Started, Tested
 from tcpa_core.record.files import CHECKPOINTS
-from tcpa_core.record.values import Pulse, Status, TrialResult
+from tcpa_core.record.values import Pulse, TrialResult
 from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
 from tcpa_core.training.divergence import Diverged
 from tcpa_core.training.groups import Group, Job, Turns
@@ -123,7 +123,7 @@ class Worker:
                 return []
             case Stop(trial=trial):
                 found = self._packs.find(trial)
-                return [self._end(found[0], trial, "pruned")] if found else []
+                return [found[0].end(trial, "pruned")] if found else []
             case Test():
                 return self._test(command)
             case Limit(members=members):
@@ -194,7 +194,7 @@ class Worker:
             trial = job.member.trial
             job.alone = False
             if isinstance(outcome, Diverged):
-                events.append(self._end(group, trial, "failed", reason=outcome.reason))
+                events.append(group.end(trial, "failed", reason=outcome.reason))
                 continue
             job.member = outcome
             # Saved before it is told: what the journal knows of a trial can be taken up again.
@@ -207,7 +207,7 @@ class Worker:
         trials = [job.member.trial for job in jobs]
         found = recover(group, jobs, fault, f"{self._device} on {platform.node()}")
         if isinstance(found, GiveUp):
-            return [self._end(group, trials[0], "failed", reason=found.reason)]
+            return [group.end(trials[0], "failed", reason=found.reason)]
         if found.notice is None:
             return []
         return [Notice(text=found.notice, trials=trials)]
@@ -219,19 +219,6 @@ class Worker:
         scores = group.pack.test(to_test) if to_test else []
         tested = {m.trial: score for m, score in zip(to_test, scores, strict=True)}
         return [
-            self._end(group, job.member.trial, "completed", test=tested.get(job.member.trial))
+            group.end(job.member.trial, "completed", test=tested.get(job.member.trial))
             for job in done
         ]
-
-    def _end(
-        self,
-        group: Group,
-        trial: str,
-        status: Status,
-        *,
-        reason: str = "",
-        test: tuple[float, float] | None = None,
-    ) -> Ended:
-        member = group.jobs.pop(trial).member
-        result = group.pack.result(member, status, reason=reason, test=test)
-        return Ended(trial=trial, result=result)
