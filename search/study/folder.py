@@ -13,7 +13,6 @@ from search.study.address import local_folder, recorded_uri
 from search.study.description import (
     Description,
     new_description,
-    now,
     read_description,
     write_description,
 )
@@ -167,25 +166,6 @@ class StudyDir:
         for change in document.get("accepted_changes", ()):
             found |= change["found"] if change["study"] == self.name else {}
         return found
-
-    def accept_change(self, change: Mapping[str, Any]) -> None:
-        """Record that the study goes on with other data or weights.
-
-        Trials keep the identity that the study gives them, so that a design goes on where it was.
-
-        Args:
-            change: What differed, as `search.study.identity.Change` has it; of this study, or of
-                the one that it was made from.
-        """
-        self.lock()
-        try:
-            document = self.document()
-            document.setdefault("accepted_changes", []).append({"at": now(), **change})
-            write_description(self.path, document)
-        except OSError as err:
-            raise StorageError.of(self.path, err) from err
-        finally:
-            self.unlock()
 
     def extend(self, trials: int) -> None:
         """Allow a search more trials; 'tcpa resume' then goes on.

@@ -1,12 +1,13 @@
 """Whether data and weights are still those that a study was made with, before it goes on."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+from search.study.description import now, write_description
 from search.study.folder import StudyDir
 from tcpa_core.config import TrialConfig
 from tcpa_core.data.base import dataset_fingerprint
-from tcpa_core.errors import DataError, StudyError, WeightsError
+from tcpa_core.errors import DataError, StorageError, StudyError, WeightsError
 
 UNREADABLE = "not readable"
 
@@ -111,6 +112,29 @@ def check_unchanged(
             "--accept-changed-data, which records the change."
         )
     return change
+
+
+def accept_change(study: StudyDir, change: Change) -> None:
+    """Record that a study goes on with other data or weights.
+
+    Trials keep the identity that the study gives them, so that a design goes on where it was.
+
+    Args:
+        change: Of this study, or of the one that it was made from.
+
+    Raises:
+        StudyError: Another driver runs the study.
+        StorageError: Its folder cannot be written.
+    """
+    study.lock()
+    try:
+        document = study.document()
+        document.setdefault("accepted_changes", []).append({"at": now(), **asdict(change)})
+        write_description(study.path, document)
+    except OSError as err:
+        raise StorageError.of(study.path, err) from err
+    finally:
+        study.unlock()
 
 
 def _all_planned(trials: Iterable[TrialConfig], planned: Iterable[TrialConfig]) -> bool:

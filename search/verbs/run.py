@@ -1,6 +1,5 @@
 """Run a study with what a user wants around it: progress, MLflow mirror, what comes next."""
 
-from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 
@@ -10,7 +9,7 @@ from search.driver.driver import StudyOutcome, run_study
 from search.driver.placement import Placement
 from search.proposals.samplers.base import check_sampler
 from search.study.folder import StudyDir
-from search.study.identity import Change
+from search.study.identity import Change, accept_change
 from search.tracking.mirror import Mirror, check_tracker, tracking_of
 from search.verbs.progress import Watch
 
@@ -69,7 +68,7 @@ def run_watched(
     check_sampler(space.sampler.name)
     # Before the driver starts: a trial trained on other data must not lack the record of it.
     if change:
-        study.accept_change(asdict(change))
+        accept_change(study, change)
     uri, artifacts = tracking_of(study, root, tracking_uri)
     check_tracker(uri)  # the mirror makes a new local database while Ray starts
     total = len(space.design()) if space.ablation else space.budget.trials
