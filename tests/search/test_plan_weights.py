@@ -75,7 +75,7 @@ def test_a_file_of_which_nothing_is_known_is_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["imagenett", [[0.5], [0.5]], 3])
 def test_statistics_that_cannot_be_are_told_with_their_place(value: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"backbone.norm_stats: must be imagenet, .* got .*--set"):
+    with pytest.raises(ConfigError, match=r"backbone.norm_stats must be imagenet, .* got .*--set"):
         planned(tmp_path, backbone__norm_stats=value)
 
 
