@@ -105,7 +105,7 @@ class Dispatcher:
 
         One that does not come to it in time is killed; its trials keep their last checkpoint.
         """
-        self._table.halt()
+        self._table.halt()  # first: whoever is released reads there that the study ends
         for arrival in self._arrivals.values():
             arrival.set()
         await self._pool.halt()
@@ -116,6 +116,8 @@ class Dispatcher:
             return  # taken for dead; its trials go on elsewhere from their checkpoints
         self._publish(self._table.take(events))
         self._pool.has_worked()
+        # The worker waits for this call before its next epoch, so that a trial which takes the
+        # place of one that has just ended can train in it.
         self._send(self._table.place())
 
     async def next_events(self, timeout_s: float) -> tuple[list[Event], str | None]:
@@ -133,6 +135,7 @@ class Dispatcher:
     def _publish(self, events: Iterable[Event]) -> None:
         """Hand events to the driver, and wake those who wait for what they tell."""
         for event in events:
+            # Before anybody is woken, so that nobody acts on what `next_events` does not give yet.
             self._outbox.append(event)
             if isinstance(event, Tested):
                 self._scores.pop(event.trial).set_result(event)

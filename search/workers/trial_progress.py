@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from tcpa_core.record.events import Planned
+from tcpa_core.training.commands import Submit
 
 Report = dict[str, float | str | None]
 """Values of a trial by their names, as far as the scheduler and the sampler ask for them."""
@@ -46,6 +47,17 @@ class TrialProgress:
     def is_suspect(self) -> bool:
         """Lost its worker twice: its next epoch is trained alone, which shows what is the cause."""
         return self.restarts > 1
+
+    def submit(self, *, test_at_end: bool) -> Submit:
+        """The command that gives it to a worker."""
+        assert self.planned is not None, "a trial that has ended waits for no place"
+        return Submit(
+            trial=self.planned.trial,
+            params=self.planned.params,
+            until_epoch=self.until_epoch,
+            test_at_end=test_at_end,
+            alone=self.is_suspect,
+        )
 
     def report(self, until_epoch: int, *, is_halted: bool) -> Report:
         """What the scheduler is told at an epoch; see `Dispatcher.advance`."""

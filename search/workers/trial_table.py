@@ -6,7 +6,7 @@ returns what follows from it: commands for workers, events for the journal.
 
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from typing import NamedTuple
 
 from search.workers.failure_attribution import MAX_RESTARTS, WorkerLoss, count_loss
@@ -22,7 +22,7 @@ from tcpa_core.record.events import (
     TrialEvent,
 )
 from tcpa_core.record.values import EpochReport, TrialResult
-from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
+from tcpa_core.training.commands import Command, Extend, Limit, Stop, Test
 
 
 class Order(NamedTuple):
@@ -42,7 +42,10 @@ class TrialTable:
     """
 
     def __init__(self, metrics: Iterable[str], slots: int, *, test_at_end: bool) -> None:
-        self._reported = {"epoch", "num_epochs", "status", *metrics}
+        asked = {"epoch", "num_epochs", "status", *metrics}
+        # Worked out once: `asdict` for every epoch of every trial copies what nobody asks for.
+        self._of_epoch = [field.name for field in fields(EpochReport) if field.name in asked]
+        self._of_end = [field.name for field in fields(TrialResult) if field.name in asked]
         self._slots = slots
         self._test_at_end = test_at_end
         self._trials: dict[str, TrialProgress] = {}
@@ -128,18 +131,10 @@ class TrialTable:
                 continue  # others may have a place all the same
             if worker is None:
                 break
-            assert trial.planned is not None, "a trial that has ended waits for no place"
             self._waiting.remove(name)
             trial.worker = worker
             self._held[worker].add(name)
-            submit = Submit(
-                trial=name,
-                params=trial.planned.params,
-                until_epoch=trial.until_epoch,
-                test_at_end=self._test_at_end,
-                alone=trial.is_suspect,
-            )
-            orders.append(Order(worker, submit))
+            orders.append(Order(worker, trial.submit(test_at_end=self._test_at_end)))
             if trial.is_stopped:
                 orders.append(Order(worker, Stop(trial=name)))
         return orders
@@ -159,7 +154,9 @@ class TrialTable:
             [self._trials[name] for name in loss.hung_in],
         )
         if together > 1:
-            events.append(self._lower_limit(together))
+            # Under a limit a worker trains fewer at once than it holds.
+            self._max_together = max(1, min(together, self._max_together or together) // 2)
+            events.append(_notice_of_limit(together, self._max_together))
             orders += self._limit_orders()
 
         for name in reversed(held):  # each goes to the front, so that they stand in their order
@@ -193,18 +190,15 @@ class TrialTable:
                 if report.epoch <= trial.epoch:
                     return None
                 trial.epoch = report.epoch
-                trial.epochs[report.epoch] = self._asked_for(report)
+                trial.epochs[report.epoch] = {n: getattr(report, n) for n in self._of_epoch}
                 trial.restarts = 0
             case Ended(result=result):
-                trial.outcome = self._asked_for(result)
+                trial.outcome = {n: getattr(result, n) for n in self._of_end}
                 trial.planned = None
                 if trial.worker is not None:
                     self._held[trial.worker].discard(event.trial)
                     trial.worker = None
         return event
-
-    def _asked_for(self, values: EpochReport | TrialResult) -> Report:
-        return {name: value for name, value in asdict(values).items() if name in self._reported}
 
     def _most_free(self, *, for_suspect: bool) -> int | None:
         """The worker with the most free places; None if there is no place.
@@ -228,15 +222,6 @@ class TrialTable:
             for planned in self._tests.values()
         ]
 
-    def _lower_limit(self, together: int) -> Notice:
-        """Train fewer together where so many may be what two workers died of."""
-        self._max_together = max(1, min(together, self._max_together or together) // 2)
-        return Notice(
-            text=f"two workers died in the same epoch while training {together} trials together, "
-            f"perhaps out of memory; at most {self._max_together} will be trained together from "
-            "now on"
-        )
-
     def _limit_orders(self) -> list[Order]:
         limit = Limit(members=self._max_together)
         return [Order(worker, limit) for worker in sorted(self._held)]
@@ -247,6 +232,13 @@ def _notice_of_loss(worker: int, loss: WorkerLoss, held: Sequence[str]) -> Notic
     if held:
         text += f"; trials {', '.join(held)} go on elsewhere from their last epoch"
     return Notice(text=text, trials=held)
+
+
+def _notice_of_limit(together: int, limit: int) -> Notice:
+    return Notice(
+        text=f"two workers died in the same epoch while training {together} trials together, "
+        f"perhaps out of memory; at most {limit} will be trained together from now on"
+    )
 
 
 def _failed(trial: str, restarts: int, loss: WorkerLoss) -> Ended:

@@ -160,6 +160,7 @@ class WorkerPool:
             self._on_ready(number)
             await worker.actor.run.remote(ray.get_runtime_context().current_actor, number)
         except RayError as err:
+            # Where `run` raised, the process lives on and holds its device.
             with contextlib.suppress(RayError):
                 ray.kill(worker.actor)
             if isinstance(err, StorageError):  # every worker would meet it
