@@ -1,6 +1,7 @@
 """The attention that figures show is the one that the model computes."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tcpa_core import plugins
+from tcpa_core import chain, plugins
 from tcpa_core.chain import method_class
 from tcpa_core.config import METHODS, TrialConfig
 from tcpa_core.errors import ConfigError
@@ -233,6 +234,15 @@ def test_a_method_that_cannot_tell_its_attention_is_refused(
         check_methods(model_of(config))
 
 
+@pytest.fixture
+def patched_hooks() -> Iterator[None]:
+    """Which hooks a method defines is looked up once a process, but here classes are patched."""
+    chain._defines.cache_clear()
+    yield
+    chain._defines.cache_clear()
+
+
+@pytest.mark.usefixtures("patched_hooks")
 def test_two_methods_that_tell_the_attention_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     told = method_class("vpt").attention
     monkeypatch.setattr(method_class("vp"), "attention", told)
