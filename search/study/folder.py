@@ -216,11 +216,6 @@ class StudyDir:
         """
         return StudyState.of(self.events(), metric)
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether the last event says that nothing is left to run."""
-        return self.state().is_finished
-
     def lock(self) -> str:
         """Become the study's only driver until `unlock` or the end of the process.
 

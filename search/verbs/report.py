@@ -17,7 +17,8 @@ def report_text(study: StudyDir) -> str:
 
 def report_confirmed(folder: Path, console: Console) -> None:
     """Build the report of a confirmation that has ended, and say where it is."""
-    if StudyDir(folder).has_ended:  # also where a trial has failed: the verdict says what it lacks
+    # Also where a trial has failed: the verdict says what it lacks.
+    if StudyDir(folder).state().is_finished:
         summary = build_report(folder)
         console.print(f"Intervals and paired tests: {summary.html}", markup=False, soft_wrap=True)
 
