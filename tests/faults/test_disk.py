@@ -5,7 +5,7 @@ import resource
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from search.study.folder import StudyDir
 from search.study.journal import Journal
 from spaces.load import space_of
 from tcpa_core.errors import StoppedError, StorageError
-from tcpa_core.record.events import FINAL_KINDS
+from tcpa_core.record.events import FINAL_KINDS, Event
 from tcpa_core.training.commands import Submit
 from tcpa_core.training.worker import Worker
 from tests.journals import recorded, write
@@ -182,10 +182,10 @@ def after_epochs(count: int, fail: Callable[[], None]) -> Listener:
     """Something that happens while a study runs."""
     seen = 0
 
-    def listen(event: Mapping[str, Any]) -> None:
+    def listen(event: Event) -> None:
         nonlocal seen
-        seen += event["kind"] == "epoch"
-        if seen == count and event["kind"] == "epoch":
+        seen += event.kind == "epoch"
+        if seen == count and event.kind == "epoch":
             fail()
 
     return listen
