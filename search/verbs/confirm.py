@@ -161,7 +161,7 @@ def chosen_point(study: StudyDir, root: Path) -> tuple[Flat, str]:
         confirmed = StudyDir.open(root, name)
         rows = _Rows(confirmed)
         best = rows.results.ranking().selected
-        if confirmed.state().is_finished and best is not None:
+        if rows.results.state.is_finished and best is not None:
             verdict = rows.verdict()
             how = f"that leads in {name} ({str(verdict).rstrip('.')})"
             if verdict.winner:
