@@ -21,6 +21,15 @@ from types import ModuleType
 
 from tcpa_core.errors import PluginError, nearest
 
+EXPORTS: Mapping[str, tuple[str, ...]] = {
+    "tcpa_core.methods": ("Config", "Method"),
+    "tcpa_core.data": ("read",),
+    "tcpa_core.protocols": ("PROTOCOL",),
+    "reports.plots": ("TITLE", "KINDS", "PLACE", "prepare", "draw"),
+    "search.proposals.samplers": ("Sampler",),
+}
+"""What a plugin of each package defines."""
+
 
 def names(package: str) -> tuple[str, ...]:
     """List the plugin names of a package, sorted.
@@ -53,8 +62,8 @@ def load(package: str, name: str) -> ModuleType:
     """Import one plugin module.
 
     Raises:
-        PluginError: There is no public module of that name, or that of an entry point cannot be
-            imported.
+        PluginError: There is no public module of that name, that of an entry point cannot be
+            imported, or it lacks what its kind defines.
     """
     known = names(package)
     if name not in known:
@@ -65,13 +74,21 @@ def load(package: str, name: str) -> ModuleType:
         )
     point = _installed(package).get(name)
     if point is None:
-        return import_module(f"{package}.{name}")
-    try:
-        return import_module(point.value)
-    except ImportError as err:
+        found = import_module(f"{package}.{name}")
+    else:
+        try:
+            found = import_module(point.value)
+        except ImportError as err:
+            raise PluginError(
+                f"{_place(point)} cannot be imported ({err}); repair or uninstall that package."
+            ) from err
+    needed = EXPORTS.get(package, ())
+    if lacking := [one for one in needed if not hasattr(found, one)]:
         raise PluginError(
-            f"{_place(point)} cannot be imported ({err}); repair or uninstall that package."
-        ) from err
+            f"{found.__file__} does not define {lacking[0]!r}; a file of "
+            f"{package.replace('.', '/')} defines {', '.join(needed)}."
+        )
+    return found
 
 
 def name_of(package: str, module: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.faults import FAULTS
 from tcpa_core import errors
+from tcpa_core.plugins import EXPORTS
 from tcpa_core.record import events
 from tcpa_core.record.events import EVENT_KINDS, FINAL_KINDS, Event, Planned, TrialEvent
 from tcpa_core.record.values import Status
@@ -88,13 +89,7 @@ def test_ray_tune_stays_in_its_folder() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-PLUGINS = {
-    "tcpa_core/methods": {"Config", "Method"},
-    "tcpa_core/data": {"read"},
-    "tcpa_core/protocols": {"PROTOCOL"},
-    "reports/plots": {"prepare", "draw"},
-    "search/proposals/samplers": {"Sampler"},
-}
+PLUGINS = {package.replace(".", "/"): set(names) for package, names in EXPORTS.items()}
 """Packages whose public files are plug-ins, and what each of these files defines."""
 
 

@@ -24,7 +24,9 @@ from search.proposals.sampled import Sampled
 from search.proposals.source import Source
 from search.tune.early_stopping import Schedule
 from search.workers.trial_progress import LAST
+from spaces.sections import SAMPLERS
 from spaces.space import Space
+from tcpa_core import plugins
 from tcpa_core.record.events import Finished, Planned, StudyBegun
 from tcpa_core.record.state import Spent, StudyState
 from tests.journals import event
@@ -249,6 +251,16 @@ def test_samplers_that_keep_something(tmp_path: Path, sampler: str, trials: int)
     cuts = {"nsga2": slice(3, None, 31), "gp": slice(22, None, 6), "cmaes": slice(0, None, 3)}
     journal = check(space, tmp_path, cuts.get(sampler, slice(None)))
     assert count(journal)["planned"] == trials
+
+
+SHIPPED = {"random", "tpe", "grid", "qmc", "nsga2", "gp", "cmaes"}
+"""Samplers that the tests of this file know more of."""
+
+
+@pytest.mark.parametrize("sampler", sorted(set(plugins.names(SAMPLERS)) - SHIPPED))
+def test_any_other_sampler(tmp_path: Path, sampler: str) -> None:
+    """One that a contributor adds, or that TCPA_PLUGINS brings."""
+    check(sampled_space(sampler, seeds=[0]), tmp_path, slice(20, None, 6))
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "grid", "nsga2", "qmc"])

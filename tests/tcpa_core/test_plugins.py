@@ -29,10 +29,17 @@ def test_helpers_and_contracts_are_no_plugins() -> None:
 
 
 def test_a_file_in_a_folder_of_the_user_is_a_plugin(folder: Path) -> None:
-    (folder / "of_the_user.py").write_text("ANSWER = 42\n")
+    (folder / "of_the_user.py").write_text("ANSWER = 42\nConfig = Method = None\n")
     assert "of_the_user" in plugins.names(METHODS)
     assert plugins.load(METHODS, "of_the_user").ANSWER == 42
     assert "linear" in plugins.names(METHODS)
+
+
+def test_a_file_that_lacks_what_its_kind_defines_says_so(folder: Path) -> None:
+    (folder / "half.py").write_text("Config = None\n")
+    says = "half.py does not define 'Method'; a file of tcpa_core/methods defines Config, Method"
+    with pytest.raises(PluginError, match=says):
+        plugins.load(METHODS, "half")
 
 
 def test_several_folders(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
