@@ -163,7 +163,7 @@ OTHERWISE = {
     "reports/plots/parallel.py:prepare": "lines drawn last lie on top",
     "reports/plots/pareto.py:on_front": "a front of two measures",
     "reports/page/data_set_tables.py:_places": "bold and underlined cells",
-    "search/proposals/sampled.py:_forget": "points that the sampler goes on learning from",
+    "search/proposals/asked.py:_forget": "points that the sampler goes on learning from",
 }
 """Functions that choose by a goal, but no point of a study."""
 
