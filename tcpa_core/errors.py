@@ -7,6 +7,7 @@ TcpaError
 ├── WeightsError (RuntimeError)         backbone weights are missing or do not fit
 ├── ShapeError (ValueError)             a tensor does not have the promised shape
 ├── OutOfMemoryError (MemoryError)      a step does not fit, even alone
+├── DeviceError (RuntimeError)          torch cannot train on a device
 ├── CheckpointError (RuntimeError)      a saved state is torn, foreign or of another version
 │   └── DamagedCheckpointError          it cannot be read back at all
 ├── RecordError (ValueError)            a journal line or stored record is damaged
@@ -48,6 +49,10 @@ class ShapeError(TcpaError, ValueError):
 
 class OutOfMemoryError(TcpaError, MemoryError):
     """A training step does not fit into memory, even for one trial alone."""
+
+
+class DeviceError(TcpaError, RuntimeError):
+    """torch cannot train on a device: it is of another kind, full, taken or sick."""
 
 
 class CheckpointError(TcpaError, RuntimeError):

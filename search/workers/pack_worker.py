@@ -2,9 +2,10 @@
 
 import importlib
 import os
+import platform
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ import ray
 from search.imports import without_gc
 from tcpa_core.config import Flat
 from tcpa_core.record.events import Event
-from tcpa_core.record.values import Pulse
+from tcpa_core.record.values import Device, Pulse
 from tcpa_core.training.commands import Command
 
 
@@ -34,6 +35,22 @@ class WorkerSpec:
     """Environment variables of the worker processes, beside what they inherit."""
     silence_s: float | None = None
     """Time without a sign of life after which a worker is taken for hung; None: see `Watchdog`."""
+    precisions: tuple[str, ...] = ("auto",)
+    """Values of `train.precision` among the trials: devices have to show products in each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a worker is, before it touches its device."""
+
+    host: str
+    device: str
+    """As of `tcpa_core.record.values.Device.id`."""
+    pid: int
+
+    def __str__(self) -> str:
+        kind = "the processor" if self.device == "cpu" else f"GPU {self.device}"
+        return f"{kind} of {self.host}"
 
 
 class TrainingWorker(Protocol):
@@ -44,6 +61,9 @@ class TrainingWorker(Protocol):
 
     def pulse(self) -> Pulse:
         """What it is doing, from any thread."""
+
+    def prove(self, precisions: Collection[str]) -> Device:
+        """Show that it can train on its device; DeviceError: it cannot."""
 
     def probe(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
         """Speeds of packs for some settings."""
@@ -61,21 +81,35 @@ class PackWorker:
 
     Ray calls `run` and `command` in the two threads of the default group, `pulse` in one of its
     own: it answers while both others stand.
+
+    Making one touches no device, so that `place` answers also where the device would not.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
         os.environ["OMP_NUM_THREADS"] = str(max(1, int(spec.num_cpus)))  # before torch is imported
         module, _, name = spec.factory.partition(":")
         device = "cuda" if spec.num_gpus else "cpu"
+        self._place = Place(platform.node(), _gpu_id() if spec.num_gpus else "cpu", os.getpid())
+        self._precisions = spec.precisions
         with without_gc():
             make = getattr(importlib.import_module(module), name)
         self._worker: TrainingWorker = make(spec.study_dir, spec.cache_dir, device)
         self._wake = threading.Event()
         self._halted = False
 
-    def ready(self) -> str:
-        """Say which process this is, once the worker is made."""
-        return f"pid {os.getpid()} on {os.uname().nodename}"
+    def place(self) -> Place:
+        """Say where this process is, once the worker is made."""
+        return self._place
+
+    def ready(self) -> Device:
+        """Prove the device; trials may come from here on.
+
+        Raises:
+            DeviceError: torch cannot train on it.
+        """
+        return replace(
+            self._worker.prove(self._precisions), host=self._place.host, id=self._place.device
+        )
 
     def probe(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
         """Speeds of packs by their size for some settings, measured on this worker's device."""
@@ -105,3 +139,9 @@ class PackWorker:
         """Let `run` return at the next epoch boundary; every trial has its checkpoint there."""
         self._halted = True
         self._wake.set()
+
+
+def _gpu_id() -> str:
+    """What Ray calls the GPU that it has given to this process."""
+    ids = ray.get_runtime_context().get_accelerator_ids() if ray.is_initialized() else {}
+    return ",".join(ids.get("GPU", ())) or os.environ.get("CUDA_VISIBLE_DEVICES", "0")

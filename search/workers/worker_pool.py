@@ -15,12 +15,12 @@ from ray.exceptions import RayError, RayTaskError
 
 from search.workers.actors import actor_class
 from search.workers.failure_attribution import WorkerLoss
-from search.workers.pack_worker import PackWorker, WorkerSpec
+from search.workers.pack_worker import PackWorker, Place, WorkerSpec
 from search.workers.ray_errors import loss_of
 from search.workers.watchdog import Watchdog
 from tcpa_core.config import Flat
 from tcpa_core.errors import StorageError
-from tcpa_core.record.values import Pulse
+from tcpa_core.record.values import Device, Pulse
 from tcpa_core.training.commands import Command
 
 MAX_FAILED_STARTS = 3
@@ -43,9 +43,10 @@ class WorkerState:
     """A pack worker as the pool knows it."""
 
     actor: Any
-    is_ready: bool = False
-    process: str = ""
-    """Id and host, for messages."""
+    place: Place | None = None
+    """None: it waits for one, or loads its libraries."""
+    device: Device | None = None
+    """What it has proved that it trains on; None: nothing yet."""
     hung_in: tuple[str, ...] = ()
     """Trials of the epoch that did not end, if it is killed for that."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -139,7 +140,7 @@ class WorkerPool:
         for guard in self._guards:
             guard.cancel()
         for worker in list(self._workers.values()):
-            if worker.is_ready:
+            if worker.device:
                 worker.actor.halt.remote()
             else:  # perhaps it waits for resources that never come
                 ray.kill(worker.actor)
@@ -153,8 +154,8 @@ class WorkerPool:
         """Follow a worker from its start to its end, which only a fault or `halt` brings."""
         worker = self._workers[number]
         try:
-            worker.process = await worker.actor.ready.remote()
-            worker.is_ready = True
+            worker.place = await worker.actor.place.remote()
+            worker.device = await worker.actor.ready.remote()
             self._failed_starts = 0
             self._keep(self._guard(number), self._guards)
             self._on_ready(number)
@@ -182,10 +183,11 @@ class WorkerPool:
         # A process that does not answer cannot say which trials it trains: all count that it holds.
         worker.hung_in = tuple(sorted(trials or self._held_by(number)))
         what = f"epoch {pulse.epoch}" if pulse and trials else "the work"
+        where = f"pid {worker.place.pid} on {worker.place.host}" if worker.place else ""
         usual = f"{watchdog.usual_s:.1f} s" if watchdog.usual_s is not None else "not known yet"
         reason = (
             f"hung: {watchdog.silent_s:.0f} s without a step in {what} of "
-            f"{', '.join(worker.hung_in) or 'no trial'}, {worker.process}; longest epoch {usual}"
+            f"{', '.join(worker.hung_in) or 'no trial'}, {where}; longest epoch {usual}"
         )
         ray.kill(worker.actor)
         with contextlib.suppress(TimeoutError):  # some processes cannot even die
@@ -213,7 +215,7 @@ class WorkerPool:
             worker.gone.set()
             return
         del self._workers[number]
-        if not worker.is_ready and not loss.with_node:
+        if not worker.device and not loss.with_node:
             self._failed_starts += 1
         if self._failed_starts >= MAX_FAILED_STARTS:
             self._fault(

@@ -23,6 +23,31 @@ class Pulse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What a worker trains on, once it has proved that it can."""
+
+    host: str
+    id: str
+    """"cpu", or what its host calls the GPU: its number, or the UUID of a GPU or a MIG slice."""
+    name: str
+    """Model of the GPU or the processor."""
+    memory_bytes: int
+    """All of it, whoever uses it."""
+    free_bytes: int
+    """Free when the worker started."""
+    compute_capability: str = ""
+    """Of a GPU: "9.0"."""
+    driver: str = ""
+    """Version of the GPU's driver, where the system tells."""
+    torch: str = ""
+    """Version of torch on that host."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values, in field order."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EpochReport:
     """Measurements of one epoch of one trial. Accuracies are fractions in [0, 1]."""
 

@@ -10,6 +10,10 @@ def autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
 
     Parameters, optimiser state and losses stay in float32 in any case.
     """
-    precision = config.train.precision
-    use = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    use = uses_bfloat16(config.train.precision, device)
     return torch.autocast(device.type, torch.bfloat16, enabled=use)
+
+
+def uses_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether `train.precision` means products in bfloat16 on a device."""
+    return precision == "bf16" or (precision == "auto" and device.type == "cuda")

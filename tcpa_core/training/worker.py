@@ -7,7 +7,7 @@ any thread, events for the journal come out of `work`.
 import platform
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.errors import StorageError, TcpaError
 from tcpa_core.record.events import Ended, Epoch, Event, Notice, Started, Tested
 from tcpa_core.record.files import CHECKPOINTS
-from tcpa_core.record.values import Pulse, TrialResult
+from tcpa_core.record.values import Device, Pulse, TrialResult
 from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
+from tcpa_core.training.device import proved
 from tcpa_core.training.divergence import Diverged
 from tcpa_core.training.groups import Group, Job, Turns
 from tcpa_core.training.memory import is_out_of_memory
@@ -54,6 +55,14 @@ class Worker:
     def pulse(self) -> Pulse:
         """What is done at the moment; from any thread."""
         return replace(self._doing, signs=self._signs)
+
+    def prove(self, precisions: Collection[str]) -> Device:
+        """Show that torch can train on the device (see `tcpa_core.training.device`).
+
+        Raises:
+            DeviceError: It cannot.
+        """
+        return proved(self._device, precisions)
 
     def probe(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
         """Measure packs of some settings (see `tcpa_core.training.probe`).

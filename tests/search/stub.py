@@ -9,17 +9,19 @@ most trials that it may be given at once.
 import json
 import math
 import os
+import platform
 import queue
 import random
 import signal
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tcpa_core.errors import StorageError
 from tcpa_core.record.events import Ended, Epoch, Event, Started, Tested
-from tcpa_core.record.values import EpochReport, Pulse, Status, TrialResult
+from tcpa_core.record.values import Device, EpochReport, Pulse, Status, TrialResult
 from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
 
 SLOTS = 4
@@ -71,6 +73,11 @@ class StubWorker:
 
     def take(self, command: Command) -> None:
         self._commands.put(command)
+
+    def prove(self, precisions: Collection[str]) -> Device:
+        return Device(
+            host=platform.node(), id=self._device, name="stub", memory_bytes=2**30, free_bytes=2**29
+        )
 
     def pulse(self) -> Pulse:
         return self._doing
