@@ -96,17 +96,10 @@ def machine() -> str:
 
 def compare(revision: str) -> int:
     """Train here and at another revision, one after the other; 1 where a bit differs."""
-    with tempfile.TemporaryDirectory() as folder:
-        other = Path(folder) / "checkout"
-        subprocess.run(
-            ["git", "worktree", "add", "--quiet", "--detach", str(other), revision],
-            cwd=ROOT,
-            check=True,
-        )
-        try:
-            found = [_trained_in(place) for place in (ROOT, other)]
-        finally:
-            subprocess.run(["git", "worktree", "remove", "--force", str(other)], cwd=ROOT)
+    from scripts.checkouts import checkout  # which a checkout that runs this file may lack
+
+    with checkout(revision) as other:
+        found = [_trained_in(place) for place in (ROOT, other)]
     here, there = found
     for name in sorted(here.keys() | there.keys()):
         same = "equal" if here.get(name) == there.get(name) else "DIFFERENT"
