@@ -106,11 +106,11 @@ class BetweenEpochs:
         epoch = batches(last[None], member.config)
         total = (member.config.train.epochs - member.stage_epoch) * len(epoch)
         lr = lr_at(member.config.optim, member.step - member.stage_step - 1, total)
+        optimizer.schedule([[lr]] * len(epoch))
         for i, indices in enumerate(epoch):
             # The step of the last epoch that saw this batch: augmentation and mixup are its own.
             at = member.step - len(epoch) + i
             step = Step(training=False, epochs=(member.epoch - 1,), steps=(at,), streams=(stream,))
-            optimizer.zero_grad()
             sums = [torch.zeros_like(tensor[0]) for tensor in wanted]
             for loss, penalty in self._training.losses(model, indices, step):
                 grads = torch.autograd.grad(loss.sum(), wanted, retain_graph=update)
@@ -119,7 +119,7 @@ class BetweenEpochs:
                     (loss + penalty).sum().backward()
             yield dict(zip(names, sums, strict=True))
             if update:
-                optimizer.step([lr])
+                optimizer.step()
                 model.after_step()
 
 

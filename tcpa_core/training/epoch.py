@@ -27,11 +27,20 @@ def train_epoch(stacks: Stacks, training: TrainingStep, count: int) -> tuple[Ten
     members, model, optimizer = stacks.members, stacks.model, stacks.optimizer
     streams = [Stream(m.config.seed) for m in members]
     orders = [order(s, m.epoch, count) for m, s in zip(members, streams, strict=True)]
-    epoch = batches(torch.stack(orders), members[0].config)
+    # One copy to the device for all steps.
+    epoch = batches(torch.stack(orders).to(training.device), members[0].config)
     # A restarted member's schedule counts from its present stage; random draws never restart.
     done = [m.step - m.stage_step for m in members]
     totals = [(m.config.train.epochs - m.stage_epoch) * len(epoch) for m in members]
-    losses, lrs = [], [0.0] * len(members)
+    rates = [
+        [
+            lr_at(m.config.optim, start + i, total)
+            for m, start, total in zip(members, done, totals, strict=True)
+        ]
+        for i in range(len(epoch))
+    ]
+    optimizer.schedule(rates)
+    losses = []
     for i, indices in enumerate(epoch):
         step = Step(
             training=True,
@@ -39,18 +48,13 @@ def train_epoch(stacks: Stacks, training: TrainingStep, count: int) -> tuple[Ten
             steps=[m.step + i for m in members],
             streams=streams,
         )
-        optimizer.zero_grad()
         parts = []
         for ce, penalty in training.losses(model, indices, step):
             # Members share no trainable tensor: the gradient of the sum is everyone's own.
             (ce + penalty).sum().backward()
             parts.append(torch.stack([ce + penalty, ce, penalty]).detach())
-        lrs = [
-            lr_at(m.config.optim, start + i, total)
-            for m, start, total in zip(members, done, totals, strict=True)
-        ]
-        optimizer.step(lrs)
+        optimizer.step()
         model.after_step()
         losses.append(torch.stack(parts).sum(0))
     # Read once per epoch: a copy to the CPU in every step would have the device wait for it.
-    return torch.stack(losses).float().cpu(), lrs
+    return torch.stack(losses).float().cpu(), rates[-1]

@@ -34,6 +34,7 @@ class TrainingStep:
         self._data = data
         self._kept = kept
         self._on_step = on_step
+        self.device = data.train.labels.device
         self.parts = 1
         """Into so many parts each batch is cut, so that it fits into memory."""
 

@@ -149,7 +149,8 @@ def test_temperatures_stay_in_range_and_scalars_do_not_decay() -> None:
     before = {k: v.detach().clone() for k, v in pack.tensors.trainable().items()}
     for parameter in pack.tensors.trainable().values():
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step([0.1])
+    optimizer.schedule([[0.1]])
+    optimizer.step()
     for key, parameter in pack.tensors.trainable().items():
         stays = key in ("gated.gates", "gated.temperatures")
         assert torch.equal(parameter.detach(), before[key]) is stays, key

@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tcpa_core.chain import pack_key
 from tcpa_core.methods.base import ParamSpec
@@ -63,7 +65,8 @@ def test_without_decay_vpts_adamw_is_sgd() -> None:
         param = nn.Parameter(members[0]["w"][None].clone())
         optimizer = PackOptimizer({"w": param}, [config], [{}], SPECS[:1], [0])
         param.grad = torch.ones_like(param)
-        optimizer.step([0.1])
+        optimizer.schedule([[0.1]])
+        optimizer.step()
         after.append(param.detach())
     assert torch.equal(*after)
 
@@ -83,13 +86,13 @@ def test_members_follow_torch(name: str) -> None:
     ours = PackOptimizer(stacked, configs, [{}, {}], SPECS, [0, 0])
     alone = [{k: nn.Parameter(v.clone()) for k, v in m.items()} for m in members]
     theirs = [_reference(c, list(p.values())) for c, p in zip(configs, alone, strict=True)]
+    ours.schedule([[c.lr for c in configs]] * 5)
     for step in range(5):
-        ours.zero_grad()
         loss = sum(((p - step) ** 3).flatten(1).sum(1) for p in stacked.values())
         loss.sum().backward()
         for p in stacked.values():  # padding gets no gradient in a model
             p.grad[1, 2:] = 0
-        ours.step([c.lr for c in configs])
+        ours.step()
         for config, params, optimizer in zip(configs, alone, theirs, strict=True):
             optimizer.zero_grad()
             sum(((p - step) ** 3).sum() for p in params.values()).backward()
@@ -107,17 +110,19 @@ def test_moments_survive_a_change_of_neighbours() -> None:
     members = _members()
     stacked = _stack(members)
     ours = PackOptimizer(stacked, [config, config], [{}, {}], SPECS, [0, 0])
+    ours.schedule([[0.1, 0.1]] * 2)
     for p in stacked.values():
         p.grad = torch.ones_like(p)
-    ours.step([0.1, 0.1])
+    ours.step()
     saved = ours.moments(1)
     assert saved["exp_avg/w"].shape == (2, 4)
     solo = {k: nn.Parameter(_crop(stacked, k, 1).clone()[None]) for k in stacked}
     again = PackOptimizer(solo, [config], [saved], [SPECS[1]], [1])
     for p in [*solo.values(), *stacked.values()]:
         p.grad = torch.ones_like(p)
-    again.step([0.1])
-    ours.step([0.1, 0.1])
+    again.schedule([[0.1]])
+    again.step()
+    ours.step()
     for key, param in solo.items():
         assert torch.equal(param.detach()[0], _crop(stacked, key, 1))
 
@@ -141,10 +146,87 @@ def test_a_tensor_has_its_own_rate_and_decay() -> None:
     theirs = nn.Parameter(start.clone())
     reference = torch.optim.AdamW([theirs], lr=1.0, weight_decay=0.0)
     ours = PackOptimizer(stacked, [config], [{}], [{"w": spec}], [0])
+    ours.schedule([[0.1]] * 3)
     for _ in range(3):
-        for parameter, optimizer in ((stacked["w"], ours), (theirs, reference)):
-            optimizer.zero_grad()
+        reference.zero_grad()
+        for parameter in (stacked["w"], theirs):
             (parameter**3).sum().backward()
-        ours.step([0.1])
+        ours.step()
         reference.step()
     torch.testing.assert_close(stacked["w"][0].detach(), theirs.detach())
+
+
+def test_a_tensor_without_gradient_stays_as_it_is() -> None:
+    config = OptimConfig(lr=0.1, weight_decay=0.5)
+    names = ["a", "b", "c", "d"]
+    specs = {name: SPECS[0]["w"] for name in names}
+    params = {name: nn.Parameter(_members()[0]["w"][None].clone()) for name in names}
+    ours = PackOptimizer(params, [config], [{}], [specs], [0])
+    idle_steps: list[set[str]] = [{"b"}, {"a", "d"}, set(), {"b"}]
+    ours.schedule([[0.1]] * len(idle_steps))
+    for idle in idle_steps:
+        for name, param in params.items():
+            param.grad = None if name in idle else param.detach() ** 2
+        before, moments = {k: p.detach().clone() for k, p in params.items()}, ours.moments(0)
+        ours.step()
+        for name, param in params.items():
+            assert torch.equal(param.detach(), before[name]) is (name in idle), name
+        for key, value in ours.moments(0).items():
+            assert torch.equal(value, moments[key]) is (key.split("/")[1] in idle), key
+
+
+class _Count(TorchDispatchMode):
+    """Counts operations that are more than another view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name not in VIEWS:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+VIEWS = {"view", "select", "slice", "unbind", "detach", "alias", "_unsafe_view"}
+
+
+@pytest.mark.parametrize(("name", "most"), [("adamw", 12), ("sgd", 8)])
+def test_a_step_takes_as_many_operations_for_many_tensors_as_for_one(name: str, most: int) -> None:
+    config = OptimConfig.model_validate({"name": name, "lr": 0.1, "clip_norm": 0.5})
+    for count in (1, 100):
+        spec = SPECS[0]["b"]
+        params = {str(i): nn.Parameter(torch.ones(2, 3)) for i in range(count)}
+        specs = [dict.fromkeys(params, spec)] * 2
+        ours = PackOptimizer(params, [config] * 2, [{}, {}], specs, [0, 0])
+        ours.schedule([[0.1, 0.1]])
+        for param in params.values():
+            param.grad = torch.ones_like(param)
+        with _Count() as operations:
+            ours.step()
+        clip = 7  # a norm, two for the joint one, three for the factor, one to apply it
+        assert len(operations.found) <= most + clip, operations.found
+
+
+def test_a_row_of_the_block_is_a_member() -> None:
+    config = OptimConfig(lr=0.1)
+    members = _members()
+    stacked = _stack(members)
+    ours = PackOptimizer(stacked, [config, config], [{}, {}], SPECS, [0, 0])
+    ours.schedule([[0.1, 0.1]])
+    for p in stacked.values():
+        p.grad = torch.ones_like(p)
+    ours.step()
+    copies = ours.values.clone()
+    for m in range(2):
+        state, moments = ours.member_of(copies[:, m], m)
+        assert {name: tuple(t.shape) for name, t in state.items()} == SHAPES[m]
+        for name, tensor in state.items():
+            assert torch.equal(tensor, _crop(stacked, name, m))
+        assert moments.keys() == {f"{slot}/{name}" for slot in ours.slots for name in state}
+        kept = ours.moments(m)
+        assert all(torch.equal(kept[key], value) for key, value in moments.items())
+    for name, param in stacked.items():
+        start = ours.columns[name].start * param.element_size()
+        assert param.data_ptr() == ours.values.data_ptr() + start, "parameters are the block itself"
