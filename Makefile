@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ROOT ?= studies
 POSTGRESQL = $(shell $(BIN)/python -c "from benchmarks.postgresql import PostgreSQL; print('--postgresql' * PostgreSQL.is_installed())")
+NEW_ENOUGH := $(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+GPU ?= build/gpu
 LOWEST ?= build/lowest
 LATEST ?= build/latest
 LOWEST_TESTS := tests/test_architecture.py tests/test_bounds.py tests/spaces tests/tcpa_core/test_golden.py \
@@ -12,7 +14,7 @@ LOWEST_TESTS := tests/test_architecture.py tests/test_bounds.py tests/spaces tes
   tests/tcpa_core/test_checkpoint.py tests/tcpa_core/test_backbone.py tests/reports/test_build.py \
   tests/search/test_launch.py tests/search/test_study.py tests/faults/test_kills.py tests/faults/test_hostile.py
 
-.PHONY: quickstart test faults lowest latest lint clean
+.PHONY: quickstart test gpu faults lowest latest lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/tcpa quickstart --root $(ROOT)
@@ -20,6 +22,19 @@ quickstart: $(VENV)/.installed
 test: $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest --ignore=tests/faults
 	$(BIN)/python -m benchmarks.faults --short
+
+# What a GPU does with this code, in 8 minutes; then look at $(GPU)/report.md. It needs these packages
+# alone and takes the first interpreter that has them, PYTHON before all others: a machine without a
+# network uses the torch that it has.
+GPU_NEEDS := numpy>=1.26 pillow>=10.4 pydantic>=2.9 safetensors>=0.4.5 timm>=1.0.23 torch>=2.11 torchvision>=0.26
+gpu:
+	@for python in $(PYTHON) $(BIN)/python $(GPU)/venv/bin/python; do \
+	  if $$python -c 'import tomllib, numpy, PIL, pydantic, safetensors, timm, torch, torchvision' 2>/dev/null; \
+	  then echo "with $$python"; exec $$python -m benchmarks.gpu --out $(GPU) $(FLAGS); fi; \
+	done; \
+	$(NEW_ENOUGH) && $(PYTHON) -m venv --system-site-packages $(GPU)/venv && \
+	$(GPU)/venv/bin/python -m pip install --quiet $(GPU_NEEDS:%='%') && \
+	exec $(GPU)/venv/bin/python -m benchmarks.gpu --out $(GPU) $(FLAGS)
 
 # What is promised about failures and scale, measured: an hour at most on two cores. Without
 # PostgreSQL its tests are skipped and MLflow is on sqlite.
@@ -51,7 +66,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 $(VENV)/.installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	$(NEW_ENOUGH)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@

@@ -15,12 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
 
 from tcpa_core.training.allocator import WORKER_ENV
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -139,8 +141,10 @@ def markdown(rows: Sequence[Row], title: str, extra: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(rows: Sequence[Row], title: str) -> Figure:
+def draw(rows: Sequence[Row], title: str) -> "Figure":
     """Horizontal bars of the ratios with their ranges; the baseline is the line at 1."""
+    from matplotlib.figure import Figure  # `benchmarks.gpu` times on machines that draw nothing
+
     shown = [r for r in rows if r.variant != r.baseline]
     figure = Figure(figsize=(7, 1 + 0.28 * max(1, len(shown))), layout="constrained")
     axes = figure.subplots()
