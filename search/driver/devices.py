@@ -12,19 +12,15 @@ POLL_S = 2.0
 
 
 class Devices:
-    """Counts the cluster's GPUs or CPUs every two seconds, as long as Ray's head answers.
+    """Counts the cluster's GPUs and CPUs every two seconds, as long as Ray's head answers.
 
     In a thread of its own: without a head the question hangs until Ray ends the process.
-
-    Args:
-        resource: "GPU" or "CPU".
     """
 
-    def __init__(self, resource: str) -> None:
-        self._resource = resource
-        # In the caller's thread first: whoever starts workers needs a number at once.
-        self.count = self._ask()
-        """As of the last answer."""
+    def __init__(self) -> None:
+        # In the caller's thread first: whoever starts workers needs numbers at once.
+        self.gpus, self.cpus = self._ask()
+        """As of the last answer. Ray counts GPUs that torch may not be able to use."""
         self._answered = time.monotonic()
         self._ended = threading.Event()
         # Never joined: it may hang in its question for as long as this process lives.
@@ -42,8 +38,10 @@ class Devices:
     def _work(self) -> None:
         with suppress(RayError):  # the cluster is gone: `silent_s` tells
             while not self._ended.wait(POLL_S):
-                self.count = self._ask()
+                self.gpus, self.cpus = self._ask()
                 self._answered = time.monotonic()
 
-    def _ask(self) -> int:
-        return int(ray.cluster_resources().get(self._resource, 0.0))
+    @staticmethod
+    def _ask() -> tuple[int, int]:
+        found = ray.cluster_resources()
+        return int(found.get("GPU", 0.0)), int(found.get("CPU", 0.0))

@@ -1,6 +1,5 @@
 """Run a study to the end of its budget, or take an interrupted one up again."""
 
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -122,16 +121,15 @@ class StudyRun:
         Args:
             notices: What the user should know of the study's state.
         """
-        cpus = max(self._placement.workers or 0, os.cpu_count() or 1)
         with (
             on_interrupt(self._stop.give),
-            connect(self._placement.address, cpus),
+            connect(self._placement.address, self._placement.num_cpus),
             on_interrupt(self._stop.give),  # again: Ray's start takes SIGTERM for itself
         ):
             is_new = self._state.is_empty
             self._recorder.record(StudyBegun(name=self._study.name) if is_new else Resumed())
             self._recorder.record(*(Notice(text=text) for text in notices))
-            workforce = Workforce(self._space, self._study, self._placement)
+            workforce = Workforce(self._space, self._study, self._placement, self._recorder.record)
             try:
                 workforce.start(sum(self._state.counts().values()), self._stop)
             except RayError as err:
@@ -178,9 +176,8 @@ class StudyRun:
             planner, self._state.outcomes(), ahead=max(2, workforce.num_at_once // 4)
         )
 
-        def grow() -> int:
-            if notice := workforce.grow():
-                self._recorder.record(notice)
+        def follow() -> int:
+            workforce.follow()
             return workforce.num_at_once
 
         try:
@@ -197,7 +194,7 @@ class StudyRun:
                 searcher,
                 schedule.scheduler(self._state),
                 Slots(workforce.dispatcher, searcher.trials, schedule.decisions),
-                on_tick=grow,
+                on_tick=follow,
                 stop=lambda: self._stop,
             )
         finally:

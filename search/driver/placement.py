@@ -1,7 +1,12 @@
 """Where the trials of a study run; changes no result."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+DeviceKind = Literal["auto", "cuda", "cpu"]
+"""GPUs where torch can use some, else processors; GPUs or an error; processors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -10,10 +15,25 @@ class Placement:
 
     address: str | None = None
     """Ray cluster; None starts one on this machine."""
+    device: DeviceKind = "auto"
     workers: int | None = None
-    """Pack workers; None: one per GPU, or one per CPU where there is no GPU."""
+    """Pack workers; None: as many as the GPUs have room for, or one per CPU."""
+    gpus_per_worker: float = 1.0
+    """Part of a GPU that each takes, in (0, 1]."""
     slots: int | None = None
     """Trials that one worker holds at once; None: as many as still raise
     throughput (see `search.driver.concurrency`)."""
     cache_dir: Path | None = None
     worker_factory: str = "tcpa_core.training.worker:Worker"
+
+    @property
+    def num_cpus(self) -> int:
+        """CPUs of a Ray that is started for it: each worker takes one."""
+        return max(self.workers or 0, os.cpu_count() or 1)
+
+    def num_workers(self, gpus: int, cpus: int) -> int:
+        """Workers for a cluster of so many GPUs, or of so many CPUs where `gpus` is 0."""
+        if self.workers:
+            return self.workers
+        # No worker has parts of two GPUs. Three times 0.3333 is meant to be one.
+        return gpus * int(1.001 / self.gpus_per_worker) if gpus else max(1, cpus)

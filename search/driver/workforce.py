@@ -1,5 +1,8 @@
 """The dispatcher of a study and its workers, as many as the cluster has devices for."""
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
 import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -15,30 +18,49 @@ from search.workers.actors import actor_class
 from search.workers.dispatcher import Dispatcher
 from search.workers.pack_worker import WorkerSpec
 from spaces.space import Space
+from tcpa_core.errors import StoppedError
 from tcpa_core.record.events import Notice
 from tcpa_core.training.allocator import WORKER_ENV
 
+SHOWN_REFUSALS = 4
+"""Devices that an error names with their faults."""
+
 
 class Workforce:
-    """Starts the dispatcher with its workers, and more workers when the cluster grows.
+    """Starts the dispatcher with its workers, and others when the cluster changes.
+
+    Where the user leaves the device open, GPUs are preferred: processors take over when torch can
+    use none of the GPUs, and hand over to GPUs that join the cluster.
 
     Args:
         space: Of the study.
         study: Its folder.
         placement: What the user wants; counts what the cluster has where that is left open.
+        say: Called with events of what the user should know.
     """
 
-    def __init__(self, space: Space, study: StudyDir, placement: Placement) -> None:
+    def __init__(
+        self,
+        space: Space,
+        study: StudyDir,
+        placement: Placement,
+        say: Callable[..., None],
+    ) -> None:
         self._space = space
         self._study = study
         self._placement = placement
-        self.num_gpus: float = ray.cluster_resources().get("GPU", 0.0)
-        """Of the cluster."""
-        self.devices = Devices("GPU" if self.num_gpus else "CPU")
-        self._num_workers = placement.workers or max(1, self.devices.count)
+        self._say = say
+        self.devices = Devices()
+        self.num_gpus = 0.0 if placement.device == "cpu" else float(self.devices.gpus)
+        """GPUs of the cluster, where trials run on them; else 0."""
+        self._useless_gpus = 0
+        """GPUs of the cluster when torch could use none."""
+        self._num_workers = 0
         self._slots = placement.slots or DEFAULT_SLOTS
         self.dispatcher: ActorHandle
         """Set by `start`."""
+        self._stranded: Future[list[str]]
+        """Done when no device is left to train on; says why."""
 
     def start(self, num_ended: int, stop: StopReason) -> None:
         """Start the workers and find out how many trials each should hold.
@@ -49,18 +71,22 @@ class Workforce:
 
         Raises:
             RayError: The dispatcher cannot be started.
+            StoppedError: There is no GPU, or none that torch can use, and no other device will do.
         """
+        on_gpus = self._starts_on_gpus()
         spec = WorkerSpec(
             study_dir=self._study.path.resolve(),
             cache_dir=self._placement.cache_dir,
             factory=self._placement.worker_factory,
-            count=self._num_workers,
+            count=self._placement.num_workers(int(self.num_gpus), self.devices.cpus),
             slots=self._slots,
             num_cpus=1,
-            num_gpus=1 if self.num_gpus else 0,
+            num_gpus=self._placement.gpus_per_worker if on_gpus else 0.0,
             env=dict(WORKER_ENV) if self._placement.address else {},
             silence_s=self._space.budget.hang_seconds,
+            precisions=tuple({config.train.precision for config in self._space.trials}),
         )
+        self._num_workers = spec.count
         # Beside the driver: with any other node it would be lost, and the driver's run with it.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = actor_class(Dispatcher).options(
@@ -70,6 +96,9 @@ class Workforce:
         self.dispatcher = actor.remote(spec, metrics, is_every_trial_tested(self._space))
         # Workers load their libraries while the sampler and Tune start.
         ray.get(self.dispatcher.start.remote())
+        self._stranded = self.dispatcher.stranded.remote().future()
+        if on_gpus:
+            self._wait_for_gpu(stop)
         if not self._placement.slots:
             self._slots = measured_slots(
                 self._space, num_ended, self._num_workers, lambda: self._measure(stop)
@@ -81,28 +110,129 @@ class Workforce:
         """Trials that Tune holds: one per worker waits, to take a place that falls free at once."""
         return self._num_workers * (self._slots + 1)
 
-    def grow(self) -> Notice | None:
-        """Start a worker for each device of the nodes that have joined the cluster.
+    def follow(self) -> None:
+        """Follow the cluster: start workers for devices that join it, and for those that fail.
 
         A lost node's workers wait for a place; one that joins in its stead is theirs.
 
-        Returns:
-            What the user should know; None: nothing has changed.
+        Raises:
+            RayError: The dispatcher is lost.
+            StoppedError: No GPU is left that torch can use, and no other device will do.
         """
-        # On this machine no device can join, and a number that a user gave is kept.
-        is_fixed = self._placement.workers or not self._placement.address
-        more = 0 if is_fixed else self.devices.count - self._num_workers
-        if more <= 0:
-            return None
-        self.dispatcher.add_workers.remote(more)
-        self._num_workers += more
+        if self._stranded.done():
+            self._take_processors(self._stranded.result())
+        # On this machine no device can join.
+        if not self._placement.address:
+            return
+        gpus = 0 if self._placement.device == "cpu" else self.devices.gpus
         if self.num_gpus:
-            self.num_gpus = float(self.devices.count)
-        return Notice(text=f"the cluster has grown: {more} more workers", gpus=self.num_gpus)
+            more = self._placement.num_workers(gpus, 0) - self._num_workers
+            self.num_gpus = max(self.num_gpus, float(gpus))
+        elif gpus > self._useless_gpus:
+            self._move_to_gpus(gpus)
+            return
+        else:
+            more = self._placement.num_workers(0, self.devices.cpus) - self._num_workers
+        if more > 0:
+            self._add(more)
+            self._say(
+                Notice(text=f"the cluster has grown: {more} more workers", gpus=self.num_gpus)
+            )
 
     def close(self) -> None:
         """Count devices no more; the dispatcher is halted by who started the trials."""
         self.devices.close()
+
+    def _starts_on_gpus(self) -> bool:
+        """Whether the first workers are for GPUs, as the user wants and the cluster has them."""
+        if self._placement.device == "cpu":
+            return False
+        if self.num_gpus:
+            return True
+        address, workers = self._placement.address, self._placement.workers
+        if self._placement.device == "cuda":
+            if not (address and workers):
+                raise StoppedError(
+                    f"--device cuda: Ray counts no GPU {_where(address)}; see 'tcpa doctor', or "
+                    "choose --device auto or cpu. To wait for the nodes of a cluster that grows by "
+                    "need, give --address and --workers."
+                )
+            self.num_gpus = workers * self._placement.gpus_per_worker
+            self._say(Notice(text="no GPU yet: the study waits for the first node with one"))
+            return True
+        if address:
+            self._say(
+                Notice(
+                    text="the cluster has no GPU yet: trials begin on processors and move when "
+                    "one joins; --device cpu keeps them there, --device cuda waits for GPUs"
+                )
+            )
+        return False
+
+    def _wait_for_gpu(self, stop: StopReason) -> None:
+        """Wait until a GPU has proved itself, or take processors if the user allows that."""
+        first = self.dispatcher.has_device.remote()
+        while not ray.wait([first], timeout=POLL_S)[0]:
+            if stop:
+                return
+        if not ray.get(first):
+            # Why, before what is done about it; nobody else reads events yet.
+            events, _ = ray.get(self.dispatcher.next_events.remote(0.0))
+            self._say(*events)
+            try:
+                self._take_processors(ray.get(self.dispatcher.stranded.remote()))
+            except StoppedError:
+                ray.get(self.dispatcher.halt.remote())
+                raise
+
+    def _take_processors(self, refusals: Sequence[str]) -> None:
+        """Go on without GPUs.
+
+        Raises:
+            StoppedError: The user wants GPUs, or processors cannot be used either.
+        """
+        shown = " ".join(f"{text}." for text in refusals[:SHOWN_REFUSALS])
+        if len(refusals) > SHOWN_REFUSALS:
+            shown += f" ({len(refusals) - SHOWN_REFUSALS} more are refused.)"
+        resume = f"'tcpa resume {self._study.name}'"
+        if not self.num_gpus:
+            raise StoppedError(
+                f"No device is left to train on. {shown} Correct that, then {resume}."
+            )
+        if self._placement.device == "cuda":
+            raise StoppedError(
+                f"--device cuda: torch can use no GPU. {shown} Correct that, then {resume}, or go "
+                "on with --device cpu."
+            )
+        self._useless_gpus = self.devices.gpus
+        self.num_gpus = 0.0
+        self._num_workers = 0
+        self._add(self._placement.num_workers(0, self.devices.cpus))
+        self._say(
+            Notice(
+                text="torch can use no GPU: trials run on processors; --device cuda makes that an "
+                "error",
+                gpus=0.0,
+            )
+        )
+
+    def _move_to_gpus(self, gpus: int) -> None:
+        self.num_gpus = float(gpus)
+        self._num_workers = 0
+        self._add(self._placement.num_workers(gpus, 0))
+        self._say(
+            Notice(
+                text=f"{gpus} GPUs are in the cluster now: trials move there from their last epoch "
+                "when the first has proved itself; --device cpu keeps a study on processors",
+                gpus=self.num_gpus,
+            )
+        )
+
+    def _add(self, count: int) -> None:
+        num_gpus = self._placement.gpus_per_worker if self.num_gpus else 0.0
+        self.dispatcher.add_workers.remote(count, num_gpus)
+        self._num_workers += count
+        self._stranded = self.dispatcher.stranded.remote().future()
 
     def _measure(self, stop: StopReason) -> Speeds | None:
         # Workers on CPUs share their machine, so that each gets its part of the cores.
@@ -113,3 +243,7 @@ class Workforce:
                 return None
         speeds: Speeds = ray.get(measured)
         return speeds
+
+
+def _where(address: str | None) -> str:
+    return f"at {address}" if address else "on this machine"

@@ -15,7 +15,7 @@ from search.workers.trial_progress import Report
 from search.workers.trial_table import Order, TrialTable
 from search.workers.worker_pool import WorkerPool
 from tcpa_core.config import Flat
-from tcpa_core.record.events import Event, Planned, Tested, TrialEvent
+from tcpa_core.record.events import Event, Notice, Planned, Tested, TrialEvent
 
 
 class Dispatcher:
@@ -32,11 +32,13 @@ class Dispatcher:
     """
 
     def __init__(self, spec: WorkerSpec, metrics: Sequence[str], test_at_end: bool) -> None:
-        self._num_workers = spec.count
+        self._spec = spec
         self._table = TrialTable(metrics, spec.slots, test_at_end=test_at_end)
         self._pool = WorkerPool(
             spec,
-            on_ready=lambda worker: self._send(self._table.welcome(worker)),
+            on_ready=self._welcome,
+            on_refused=self._refuse,
+            on_stranded=lambda: self._is_stranded.set(),
             on_lost=self._lose,
             on_fault=self._give_up,
             held_by=self._table.held_by,
@@ -47,17 +49,44 @@ class Dispatcher:
         """Of the trials for which `test` waits."""
         self._outbox: list[Event] = []
         self._fault: str | None = None
+        self._refusals: list[str] = []
+        """Sentences on the devices that torch cannot train on."""
+        self._has_device = asyncio.Event()
+        self._is_stranded = asyncio.Event()
         self._news = asyncio.Event()
         """Set when there is an event or a fault for `next_events`."""
 
     async def start(self) -> None:
         """Start the workers; they load their libraries while the first trials are sampled."""
-        await self.add_workers(self._num_workers)
+        await self.add_workers(self._spec.count, self._spec.num_gpus)
 
-    async def add_workers(self, count: int) -> None:
-        """Start workers; each waits until the cluster has a place for it."""
+    async def add_workers(self, count: int, num_gpus: float) -> None:
+        """Start workers; each waits until the cluster has a place for it.
+
+        Once one on a GPU is ready, those on processors end at their next epoch boundary and their
+        trials move.
+
+        Args:
+            num_gpus: Part of a GPU that each takes; 0: they train on processors.
+        """
+        self._is_stranded.clear()
         for _ in range(count):
-            self._pool.start()
+            self._pool.start(num_gpus)
+
+    async def has_device(self) -> bool:
+        """Wait for the first device that has proved itself; False: all were refused."""
+        waits = [
+            asyncio.ensure_future(event.wait()) for event in (self._has_device, self._is_stranded)
+        ]
+        _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in pending:
+            wait.cancel()
+        return self._has_device.is_set()
+
+    async def stranded(self) -> list[str]:
+        """Wait until no device is left to train on; why not, in a sentence for each."""
+        await self._is_stranded.wait()
+        return self._refusals
 
     async def measure(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
         """Speeds of packs for some settings, measured on the first worker before any trial.
@@ -148,6 +177,19 @@ class Dispatcher:
     def _send(self, orders: Iterable[Order]) -> None:
         for worker, command in orders:
             self._pool.send(worker, command)
+
+    def _welcome(self, worker: int) -> None:
+        self._has_device.set()
+        self._send(self._table.welcome(worker))
+        if self._pool.is_on_gpu(worker):
+            for other in self._pool.on_processors():
+                self._table.close(other)
+                self._pool.retire(other)
+
+    def _refuse(self, sentence: str) -> None:
+        if sentence not in self._refusals:  # two workers may share a device
+            self._refusals.append(sentence)
+            self._publish([Notice(text=sentence)])
 
     def _lose(self, worker: int, loss: WorkerLoss) -> None:
         events, orders = self._table.lose(worker, loss)

@@ -27,6 +27,8 @@ class WorkerLoss:
     """Its whole node is gone, or cannot be reached."""
     hung_in: tuple[str, ...] = ()
     """Trials of the epoch that did not end, if it was killed for that."""
+    is_wanted: bool = False
+    """It was ended on purpose, between two epochs."""
 
 
 def count_loss(
@@ -35,7 +37,7 @@ def count_loss(
     """Count a loss against the trials that may have caused it.
 
     Those of the epoch that hung; else the suspect, whose epoch came first; else all. That a node is
-    gone is the fault of no trial.
+    gone, or that a worker was ended on purpose, is the fault of no trial.
 
     Args:
         loss: How the worker was lost.
@@ -45,7 +47,7 @@ def count_loss(
     Returns:
         How many trials have lost another worker in the same epoch together: perhaps too many.
     """
-    if loss.with_node:
+    if loss.with_node or loss.is_wanted:
         return 0
     counted = hung or [trial for trial in held if trial.is_suspect] or held
     for trial in counted:

@@ -52,6 +52,8 @@ class TrialTable:
         self._waiting: deque[str] = deque()
         self._held: dict[int, set[str]] = {}
         """Names of the trials of every worker that is ready."""
+        self._closed: set[int] = set()
+        """Workers that take no more trials, while they come to the end of an epoch."""
         self._max_together: int | None = None
         """Most trials to train together, after workers died of more; None: no limit."""
         self._tests: dict[str, Planned] = {}
@@ -117,6 +119,10 @@ class TrialTable:
         # A test that was sent to a lost worker is sent again: the first answer counts.
         return [*limits, *self.place(), *self._test_orders()]
 
+    def close(self, worker: int) -> None:
+        """Give a worker no more trials: it is about to end."""
+        self._closed.add(worker)
+
     def take(self, events: Iterable[Event]) -> list[Event]:
         """Note what a worker tells; what of it there is to record, in order."""
         return [new for event in events if (new := self._note(event)) is not None]
@@ -145,6 +151,7 @@ class TrialTable:
         A trial that no worker survives is ended as failed. The rest waits for `place`.
         """
         held = sorted(self._held.pop(worker, ()))
+        self._closed.discard(worker)
         events: list[Event] = [_notice_of_loss(worker, loss, held)]
         orders: list[Order] = []
 
@@ -208,7 +215,8 @@ class TrialTable:
         free = {
             worker: self._slots - len(names)
             for worker, names in sorted(self._held.items())
-            if not (for_suspect and any(self._trials[name].is_suspect for name in names))
+            if worker not in self._closed
+            and not (for_suspect and any(self._trials[name].is_suspect for name in names))
         }
         most = max(free, key=lambda worker: free[worker], default=None)
         return most if most is not None and free[most] > 0 else None
@@ -228,7 +236,8 @@ class TrialTable:
 
 
 def _notice_of_loss(worker: int, loss: WorkerLoss, held: Sequence[str]) -> Notice:
-    text = f"worker {worker} was lost ({loss.reason})"
+    what = "has ended" if loss.is_wanted else "was lost"
+    text = f"worker {worker} {what} ({loss.reason})"
     if held:
         text += f"; trials {', '.join(held)} go on elsewhere from their last epoch"
     return Notice(text=text, trials=held)

@@ -7,7 +7,7 @@ where it awaits, so that no state here needs a lock.
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -19,7 +19,7 @@ from search.workers.pack_worker import PackWorker, Place, WorkerSpec
 from search.workers.ray_errors import loss_of
 from search.workers.watchdog import Watchdog
 from tcpa_core.config import Flat
-from tcpa_core.errors import StorageError
+from tcpa_core.errors import DeviceError, StorageError
 from tcpa_core.record.values import Device, Pulse
 from tcpa_core.training.commands import Command
 
@@ -28,6 +28,11 @@ MAX_FAILED_STARTS = 3
 given up."""
 HALT_S = 10.0
 """How long a halt waits for the end of the epochs; a preempted job is often given 30 s in all."""
+PROOF_S = 300.0
+"""A device that has not multiplied two matrices by then is sick; most of the time goes into loading
+libraries from a slow disk."""
+GRACE_S = 60.0
+"""How long workers that have no place yet are waited for, once all the others were refused."""
 PROBE_S = 600.0
 """A probe of all kinds of packs takes seconds for each, and data may have to be decoded first."""
 DEATH_S = 15.0
@@ -43,10 +48,14 @@ class WorkerState:
     """A pack worker as the pool knows it."""
 
     actor: Any
+    num_gpus: float
+    """It trains on a GPU or a part of one; 0: on a processor."""
     place: Place | None = None
     """None: it waits for one, or loads its libraries."""
     device: Device | None = None
     """What it has proved that it trains on; None: nothing yet."""
+    is_retired: bool = False
+    """Ends at its next epoch boundary; nobody replaces it."""
     hung_in: tuple[str, ...] = ()
     """Trials of the epoch that did not end, if it is killed for that."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -59,6 +68,8 @@ class WorkerPool:
     Args:
         spec: How they are made.
         on_ready: Called with a worker that takes trials from here on.
+        on_refused: Called with a sentence on a device that torch cannot train on.
+        on_stranded: Called when such devices are all that there is.
         on_lost: Called with a worker that is gone, and how it was lost.
         on_fault: Called with what ends the study: no worker starts, or every one would die.
         held_by: The trials that a worker holds.
@@ -69,16 +80,22 @@ class WorkerPool:
         spec: WorkerSpec,
         *,
         on_ready: Callable[[int], None],
+        on_refused: Callable[[str], None],
+        on_stranded: Callable[[], None],
         on_lost: Callable[[int, WorkerLoss], None],
         on_fault: Callable[[str], None],
         held_by: Callable[[int], Collection[str]],
     ) -> None:
         self._spec = spec
         self._on_ready = on_ready
+        self._on_refused = on_refused
+        self._on_stranded = on_stranded
         self._on_lost = on_lost
         self._on_fault = on_fault
         self._held_by = held_by
         self._workers: dict[int, WorkerState] = {}
+        self._parked: list[WorkerState] = []
+        """Refused with their devices, which they keep so that Ray gives them to no other worker."""
         self._num_started = 0
         self._failed_starts = 0
         self._is_closed = False
@@ -87,18 +104,22 @@ class WorkerPool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._guards: set[asyncio.Task[None]] = set()
 
-    def start(self) -> None:
-        """Start one worker more; it waits until the cluster has a place for it."""
-        spec = self._spec
+    def start(self, num_gpus: float) -> None:
+        """Start one worker more; it waits until the cluster has a place for it.
+
+        Args:
+            num_gpus: Part of a GPU that it takes; 0: it trains on a processor.
+        """
+        spec = replace(self._spec, num_gpus=num_gpus)
         actor = actor_class(PackWorker, concurrency_groups={PULSE: 1}).options(
             num_cpus=spec.num_cpus,
-            num_gpus=spec.num_gpus,
+            num_gpus=num_gpus,
             max_concurrency=2,  # one thread trains, one takes commands in their order
             runtime_env={"env_vars": spec.env} if spec.env else None,
         )
         number = self._num_started
         self._num_started += 1
-        self._workers[number] = WorkerState(actor.remote(spec))
+        self._workers[number] = WorkerState(actor.remote(spec), num_gpus)
         self._keep(self._watch(number), self._tasks)
 
     def send(self, number: int, command: Command) -> None:
@@ -122,7 +143,9 @@ class WorkerPool:
 
     async def measure(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
         """See `Dispatcher.measure`."""
-        actor = self._workers[0].actor
+        # The first that is ready: others may wait for a place, or be refused with their device.
+        worker = min(self._workers, key=lambda n: (self._workers[n].device is None, n))
+        actor = self._workers[worker].actor
         try:
             speeds: list[dict[int, float]] = await asyncio.wait_for(
                 actor.probe.remote(trials, share), PROBE_S
@@ -133,6 +156,24 @@ class WorkerPool:
         except RayError:
             pass  # `_watch` replaces it
         return []
+
+    def on_processors(self) -> list[int]:
+        """Numbers of the workers that train on processors and are to stay."""
+        workers = self._workers.items()
+        return [n for n, worker in workers if not worker.num_gpus and not worker.is_retired]
+
+    def is_on_gpu(self, number: int) -> bool:
+        """Whether a worker trains on a GPU."""
+        return bool(self._workers[number].num_gpus)
+
+    def retire(self, number: int) -> None:
+        """Let a worker end at its next epoch boundary; `on_lost` tells when it has."""
+        worker = self._workers[number]
+        worker.is_retired = True
+        if worker.device:
+            worker.actor.halt.remote()
+        else:
+            ray.kill(worker.actor)
 
     async def halt(self) -> None:
         """End the workers at their next epoch boundary, and kill those that do not come to it."""
@@ -146,7 +187,7 @@ class WorkerPool:
                 ray.kill(worker.actor)
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=HALT_S)
-        for worker in self._workers.values():
+        for worker in (*self._workers.values(), *self._parked):
             ray.kill(worker.actor)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -155,11 +196,13 @@ class WorkerPool:
         worker = self._workers[number]
         try:
             worker.place = await worker.actor.place.remote()
-            worker.device = await worker.actor.ready.remote()
+            worker.device = await self._proof(worker)
             self._failed_starts = 0
             self._keep(self._guard(number), self._guards)
             self._on_ready(number)
             await worker.actor.run.remote(ray.get_runtime_context().current_actor, number)
+        except DeviceError as err:
+            self._refuse(number, str(err))
         except RayError as err:
             # Where `run` raised, the process lives on and holds its device.
             with contextlib.suppress(RayError):
@@ -168,7 +211,43 @@ class WorkerPool:
                 self._fault(str(err.cause) if isinstance(err, RayTaskError) else str(err))
             self._lose(number, loss_of(err))
         else:
+            if worker.is_retired:
+                ray.kill(worker.actor)
+                self._lose(number, WorkerLoss("its trials move to GPUs", is_wanted=True))
             self._workers.pop(number, None)
+
+    async def _proof(self, worker: WorkerState) -> Device:
+        try:
+            device: Device = await asyncio.wait_for(worker.actor.ready.remote(), PROOF_S)
+        except TimeoutError:
+            why = f"it has not answered for {PROOF_S:.0f} s; see 'nvidia-smi -q'"
+            raise DeviceError(why) from None
+        except RayTaskError as err:
+            if isinstance(err.cause, DeviceError):
+                raise err.cause from None
+            raise
+        return device
+
+    def _refuse(self, number: int, why: str) -> None:
+        """Do without a worker whose device torch cannot train on, and without the device."""
+        worker = self._workers.pop(number)
+        self._parked.append(worker)
+        if self._is_closed:
+            return
+        self._on_refused(f"{worker.place} is not used: {why}")
+        self._keep(self._look_around(), self._guards)
+
+    async def _look_around(self) -> None:
+        """See whether anything is left to train on."""
+        # A worker without a place may only be slow to load; or no device may be left for it.
+        if self._workers and not any(worker.place for worker in self._workers.values()):
+            await asyncio.sleep(GRACE_S)
+        if not any(worker.place for worker in self._workers.values()):
+            # Whatever takes over needs their memory and their cores.
+            for worker in self._parked:
+                ray.kill(worker.actor)
+            self._parked.clear()
+            self._on_stranded()
 
     async def _guard(self, number: int) -> None:
         """Kill a worker that shows no sign of life for too long."""
@@ -215,7 +294,7 @@ class WorkerPool:
             worker.gone.set()
             return
         del self._workers[number]
-        if not worker.device and not loss.with_node:
+        if not (worker.device or worker.is_retired or loss.with_node):
             self._failed_starts += 1
         if self._failed_starts >= MAX_FAILED_STARTS:
             self._fault(
@@ -225,7 +304,8 @@ class WorkerPool:
         if self._is_closed:
             return
         self._on_lost(number, loss)
-        self.start()
+        if not worker.is_retired:
+            self.start(worker.num_gpus)
 
     def _fault(self, text: str) -> None:
         self._is_closed = True

@@ -115,12 +115,12 @@ def test_devices_are_counted_again_and_silence_shows(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(ray, "cluster_resources", resources)
     monkeypatch.setattr("search.driver.devices.POLL_S", 0.01)
-    devices = Devices("CPU")
-    assert devices.count == 2
+    devices = Devices()
+    assert (devices.cpus, devices.gpus) == (2, 0)
     until = time.monotonic() + 10
-    while devices.count < 3 and time.monotonic() < until:
+    while devices.cpus < 3 and time.monotonic() < until:
         time.sleep(0.01)
-    assert devices.count == 3
+    assert devices.cpus == 3
     time.sleep(0.3)
     assert devices.silent_s > 0.2
     devices.close()

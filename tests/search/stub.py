@@ -3,7 +3,7 @@
 Its objective is cheap. It trains nothing and keeps a real checkpoint, so that everything around a
 worker can be tested: placing, stopping early, failing, dying, resuming. What it should do wrong
 stands in `stub.json` of the study folder, written before the study starts; so does "slots", the
-most trials that it may be given at once.
+most trials that it may be given at once, and "refuses", why a GPU cannot be used, by its number.
 """
 
 import json
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tcpa_core.errors import StorageError
+from tcpa_core.errors import DeviceError, StorageError
 from tcpa_core.record.events import Ended, Epoch, Event, Started, Tested
 from tcpa_core.record.values import Device, EpochReport, Pulse, Status, TrialResult
 from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
@@ -75,6 +75,9 @@ class StubWorker:
         self._commands.put(command)
 
     def prove(self, precisions: Collection[str]) -> Device:
+        gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "") if self._device == "cuda" else "cpu"
+        if why := self._plan.get("refuses", {}).get(gpu):
+            raise DeviceError(why)
         return Device(
             host=platform.node(), id=self._device, name="stub", memory_bytes=2**30, free_bytes=2**29
         )

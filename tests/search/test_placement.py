@@ -1,5 +1,7 @@
 """How many trials a worker trains together."""
 
+from typing import Any
+
 import pytest
 
 from search.driver.concurrency import (
@@ -9,7 +11,28 @@ from search.driver.concurrency import (
     measured_slots,
     worth_slots,
 )
+from search.driver.placement import Placement
 from tests.search.conftest import make_space
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "count"),
+    [
+        ({}, 2, 2),
+        ({}, 0, 8),
+        ({"gpus_per_worker": 0.5}, 2, 4),
+        ({"gpus_per_worker": 0.3}, 2, 6),  # no worker has parts of two GPUs
+        ({"gpus_per_worker": 0.3333}, 1, 3),
+        ({"gpus_per_worker": 0.6}, 2, 2),
+        ({"gpus_per_worker": 0.5}, 0, 8),
+        ({"workers": 3}, 2, 3),
+        ({"workers": 3}, 0, 3),
+    ],
+)
+def test_as_many_workers_as_devices_have_room_for(
+    asked: dict[str, Any], gpus: int, count: int
+) -> None:
+    assert Placement(**asked).num_workers(gpus, 8) == count
 
 
 class Interrupted:
