@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from search.driver.placement import DeviceKind, Placement
 from search.study.address import local_folder
+from tcpa_core.errors import ConfigError
 
 DEFAULT_ROOT = Path("studies")
 
@@ -24,6 +26,17 @@ Name = Annotated[str | None, typer.Option("--study", help="Name of the study.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="path=value; may be repeated.")]
 Trials = Annotated[int | None, typer.Option("--trials", help="Most trials.")]
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default: local.")]
+Device = Annotated[
+    DeviceKind,
+    typer.Option("--device", help="auto: GPUs that torch can use, else processors."),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processes that train; default: by devices.")
+]
+GpusPerWorker = Annotated[
+    float,
+    typer.Option("--gpus-per-worker", min=0.01, max=1.0, help="Below 1, workers share a GPU."),
+]
 Uri = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow; default: ROOT/mlflow.db.")]
 Seeds = Annotated[int, typer.Option(min=2, help="Most fresh seeds a point; 3 may decide.")]
 Accept = Annotated[
@@ -46,21 +59,60 @@ class Common:
     trials: Trials = None
 
 
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What every verb that runs trials is given: on which devices of which machines."""
+
+    address: Address = None
+    device: Device = "auto"
+    workers: Workers = None
+    gpus_per_worker: GpusPerWorker = 1.0
+
+    def placement(self) -> Placement:
+        """Where trials run.
+
+        Raises:
+            ConfigError: Its options contradict each other.
+        """
+        if self.device == "cpu" and self.gpus_per_worker != 1.0:
+            raise ConfigError(
+                "--gpus-per-worker: with --device cpu no worker takes a part of a GPU; leave one "
+                "of them out."
+            )
+        return Placement(
+            address=self.address,
+            device=self.device,
+            workers=self.workers,
+            gpus_per_worker=self.gpus_per_worker,
+        )
+
+
 def with_common(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that typer gives each field of `Common` as an argument or option of its own.
+    """A command that typer gives each field of `Common` and `Where` as an option of its own.
 
     Args:
-        command: Its first parameter is the `Common` value.
+        command: Takes values of these classes beside its own arguments and options.
     """
-    shared = list(inspect.signature(Common).parameters.values())
-    _, *own = inspect.signature(command).parameters.values()
+    own = inspect.signature(command).parameters
+    shared = {
+        name: one.annotation for name, one in own.items() if one.annotation in (Common, Where)
+    }
+    fields = {name: inspect.signature(cls).parameters for name, cls in shared.items()}
 
     def run(**given: Any) -> None:
-        common = Common(**{one.name: given.pop(one.name) for one in shared})
-        command(common, **given)
+        values = {
+            name: cls(**{field: given.pop(field) for field in fields[name]})
+            for name, cls in shared.items()
+        }
+        command(**values, **given)
 
     # typer looks at the signature for the order and the defaults, and at the annotations for types
-    parameters = [*shared, *own]
+    parameters = [
+        # by name, so that an argument may come after the options of a group
+        one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, given in own.items()
+        for one in (fields[name].values() if name in fields else (given,))
+    ]
     run.__doc__ = command.__doc__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in parameters}

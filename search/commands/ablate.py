@@ -4,14 +4,14 @@ from typing import Annotated
 
 import typer
 
-from search.options import Accept, Address, Common, DryRun, Uri, with_common
+from search.options import Accept, Common, DryRun, Uri, Where, with_common
 from search.terminal import leave
 
 
 @with_common
 def command(
     common: Common,
-    address: Address = None,
+    where: Where,
     tracking_uri: Uri = None,
     dry_run: DryRun = False,
     from_: Annotated[
@@ -24,4 +24,4 @@ def command(
 
     winner, change = (None, None) if from_ is None else base_of(from_, common.root, accept)
     space = requested(common, "ablation", winner)
-    leave(start(space, common, address, tracking_uri, dry_run=dry_run, change=change))
+    leave(start(space, common, where, tracking_uri, dry_run=dry_run, change=change))

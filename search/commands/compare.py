@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from search.options import Address, Common, DryRun, Seeds, Uri, with_common
+from search.options import Common, DryRun, Seeds, Uri, Where, with_common
 from search.terminal import leave
 
 FAIR = ("sampler.per=methods", "scheduler.name=none")
@@ -14,8 +14,8 @@ FAIR = ("sampler.per=methods", "scheduler.name=none")
 @with_common
 def command(
     common: Common,
+    where: Where,
     seeds: Seeds = 5,
-    address: Address = None,
     tracking_uri: Uri = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -32,6 +32,6 @@ def command(
     console.print(f"then {methods} methods x {seeds} fresh seeds: {methods * seeds} trials.")
     if dry_run:
         return
-    code = compare(plan, common.root, console, seeds=seeds, address=address)
+    code = compare(plan, common.root, console, seeds=seeds, placement=where.placement())
     report_confirmed(common.root / confirmed_name(plan.name), console)
     leave(code)

@@ -5,15 +5,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from search.options import DEFAULT_ROOT, Accept, Address, Root, Study
+from search.options import DEFAULT_ROOT, Accept, Root, Study, Where, with_common
 from search.terminal import leave
 
 
+@with_common
 def command(
     study: Study,
+    where: Where,
     trials: Annotated[int, typer.Option("--trials", min=1, help="Trials to add.")],
     root: Root = DEFAULT_ROOT,
-    address: Address = None,
     accept: Accept = False,
 ) -> None:
     """Give a search more trials and go on with it."""
@@ -22,8 +23,9 @@ def command(
     from search.study.identity import check_unchanged
     from search.verbs.run import run_and_watch
 
+    placement = where.placement()
     folder = StudyDir.open(root, study)
     change = check_unchanged(folder, accept=accept)
     check_sampler(folder.space().sampler.name)
     folder.extend(trials)
-    leave(run_and_watch(folder, root, Console(), address=address, change=change))
+    leave(run_and_watch(folder, root, Console(), placement=placement, change=change))

@@ -2,14 +2,15 @@
 
 from rich.console import Console
 
-from search.options import DEFAULT_ROOT, Accept, Address, Root, Study, Uri
+from search.options import DEFAULT_ROOT, Accept, Root, Study, Uri, Where, with_common
 from search.terminal import leave
 
 
+@with_common
 def command(
     study: Study,
+    where: Where,
     root: Root = DEFAULT_ROOT,
-    address: Address = None,
     tracking_uri: Uri = None,
     accept: Accept = False,
 ) -> None:
@@ -18,10 +19,11 @@ def command(
     from search.study.identity import check_unchanged
     from search.verbs.run import run_and_watch
 
+    placement = where.placement()
     folder = StudyDir.open(root, study)
     change = check_unchanged(folder, accept=accept)
     leave(
         run_and_watch(
-            folder, root, Console(), address=address, tracking_uri=tracking_uri, change=change
+            folder, root, Console(), placement=placement, tracking_uri=tracking_uri, change=change
         )
     )

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from search.driver.placement import Placement
 from search.planning.plan import KEPT, Plan, plan_space
 from search.planning.plan_view import show_plan
 from search.study.folder import StudyDir
@@ -47,7 +48,7 @@ def confirm(
     *,
     top: int,
     seeds: int,
-    address: str | None = None,
+    placement: Placement | None = None,
     accept: bool = False,
 ) -> int:
     """Run the confirmation of a search, or go on with one that was interrupted.
@@ -56,7 +57,7 @@ def confirm(
         top: Points to confirm, at least 2; a comparison of methods takes one of each.
         seeds: Most fresh seeds for each; the fewer, the clearer the winner (see
             `search.proposals.race`).
-
+        placement: Where trials run.
         accept: Go on with other data or weights than were recorded.
 
     Returns:
@@ -85,7 +86,7 @@ def confirm(
         plan = plan_space(space, name, root, tracking_uri=uri, decoding=KEPT)
         show_plan(plan, console)
         folder = plan.create()
-    outcome = run_watched(folder, root, console, address=address, change=change)
+    outcome = run_watched(folder, root, console, placement=placement, change=change)
     code = sum_up(folder, root, outcome, console)
     if outcome.finished:
         _show(folder, best, console)
@@ -93,7 +94,7 @@ def confirm(
 
 
 def compare(
-    plan: Plan, root: Path, console: Console, *, seeds: int, address: str | None = None
+    plan: Plan, root: Path, console: Console, *, seeds: int, placement: Placement | None = None
 ) -> int:
     """Search methods at equal budget (`sampler.per`), then confirm the best point of each.
 
@@ -101,14 +102,14 @@ def compare(
         The exit code: 0 done, 1 with failed trials in the confirmation or interrupted.
     """
     study = plan.create()
-    outcome = run_watched(study, root, console, address=address, tracking_uri=plan.tracking_uri)
+    outcome = run_watched(study, root, console, placement=placement, tracking_uri=plan.tracking_uri)
     code = sum_up(study, root, outcome, console)
     if not outcome.finished:
         console.print(
             f"and then: tcpa confirm {study.name} --root {quote(str(root))}", markup=False
         )
         return code
-    return confirm(study, console, top=2, seeds=seeds, address=address)
+    return confirm(study, console, top=2, seeds=seeds, placement=placement)
 
 
 def confirmed_name(study: str) -> str:

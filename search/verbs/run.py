@@ -24,20 +24,21 @@ def run_and_watch(
     root: Path,
     console: Console,
     *,
-    address: str | None = None,
+    placement: Placement | None = None,
     tracking_uri: str | None = None,
     change: Change | None = None,
 ) -> int:
     """Run what is left of a study and show it.
 
     Args:
+        placement: Where trials run.
         change: Other data or weights than were recorded, with which the user goes on.
 
     Returns:
         The exit code: 0 done, 1 with failed trials or interrupted.
     """
     outcome = run_watched(
-        study, root, console, address=address, tracking_uri=tracking_uri, change=change
+        study, root, console, placement=placement, tracking_uri=tracking_uri, change=change
     )
     return sum_up(study, root, outcome, console)
 
@@ -59,7 +60,7 @@ def run_watched(
     root: Path,
     console: Console,
     *,
-    address: str | None = None,
+    placement: Placement | None = None,
     tracking_uri: str | None = None,
     change: Change | None = None,
 ) -> StudyOutcome:
@@ -80,7 +81,7 @@ def run_watched(
             outcome = run_study(
                 space,
                 study,
-                placement=Placement(address=address),
+                placement=placement,
                 listeners=[watch, mirror.put],
                 notices=[f"{change}; accepted."] if change else [],
             )

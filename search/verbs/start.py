@@ -4,14 +4,13 @@ Imports stand inside the functions: a wrong space is refused in a moment, before
 that only a plan or a run needs.
 """
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from search.imports import import_meanwhile, without_gc
-from search.options import Common
+from search.options import Common, Where
 
 if TYPE_CHECKING:
     from search.planning.plan import Plan
@@ -81,7 +80,7 @@ def shown_plan(
 def start(
     space: "Space",
     common: Common,
-    address: str | None,
+    where: Where,
     tracking_uri: str | None,
     *,
     dry_run: bool,
@@ -95,6 +94,7 @@ def start(
     Returns:
         The exit code, as of `run_and_watch`.
     """
+    placement = where.placement()
     console = Console()
     plan = shown_plan(space, common, tracking_uri, console, starts=not dry_run)
     if dry_run:
@@ -104,7 +104,7 @@ def start(
 
     # Ray takes seconds to start, mostly waiting: what the driver needs is loaded meanwhile.
     imports = import_meanwhile("search.verbs.run")
-    with connect(address, os.cpu_count() or 1):
+    with connect(placement.address, placement.num_cpus):
         imports.join()
         from search.verbs.run import run_and_watch
 
@@ -112,7 +112,7 @@ def start(
             folder,
             common.root,
             console,
-            address=address,
+            placement=placement,
             tracking_uri=plan.tracking_uri,
             change=change,
         )

@@ -14,22 +14,24 @@ import typer
 
 import tcpa_core
 from search import cli
+from search.driver.placement import Placement
 from search.study.folder import StudyDir
 from search.study.journal import Journal
 from spaces.load import load_space, preset_names
 from tests.journals import write
 
-START = {"--study", "--root", "--set", "--trials", "--address", "--tracking-uri", "--dry-run"}
+WHERE = {"--address", "--device", "--workers", "--gpus-per-worker"}
+START = {"--study", "--root", "--set", "--trials", "--tracking-uri", "--dry-run"} | WHERE
 ACCEPT = "--accept-changed-data"
 OPTIONS = {
     "quickstart": {"--root", "--tracking-uri"},
-    "plan": START - {"--address", "--dry-run"} | {"--probe"},
+    "plan": START - WHERE - {"--dry-run"} | {"--probe"},
     "search": START,
     "ablate": START | {"--from", ACCEPT},
-    "resume": {"--root", "--address", "--tracking-uri", ACCEPT},
-    "confirm": {"--root", "--top", "--seeds", "--address", ACCEPT},
+    "resume": {"--root", "--tracking-uri", ACCEPT} | WHERE,
+    "confirm": {"--root", "--top", "--seeds", ACCEPT} | WHERE,
     "compare": START | {"--seeds"},
-    "extend": {"--root", "--trials", "--address", ACCEPT},
+    "extend": {"--root", "--trials", ACCEPT} | WHERE,
     "stop": {"--root"},
     "replay": {"--root", ACCEPT},
     "inspect": {"--root", "--images", ACCEPT},
@@ -128,17 +130,54 @@ def test_the_exit_code_is_that_of_the_run(
     code: int, tcpa: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[str] = []
+    places: list[object] = []
 
-    def run(study: StudyDir, *_: object, **__: object) -> int:
+    def run(study: StudyDir, *_: object, **given: object) -> int:
         ran.append(study.name)
+        places.append(given["placement"])
         return code
 
     monkeypatch.setattr("search.verbs.run.run_and_watch", run)
     line = ["quickstart", "--root", str(tmp_path), "--study", "s", "--trials", "2"]
     assert tcpa("search", *line)[0] == code
     assert StudyDir.open(tmp_path, "s").space().budget.trials == 2
-    assert tcpa("resume", "s", "--root", str(tmp_path))[0] == code
+    where = ["--device", "cuda", "--workers", "3", "--gpus-per-worker", "0.5"]
+    assert tcpa("resume", "s", "--root", str(tmp_path), *where)[0] == code
     assert ran == ["s", "s"]
+    assert places == [Placement(), Placement(device="cuda", workers=3, gpus_per_worker=0.5)]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--device", "mps"], "'mps' is not one of 'auto', 'cuda', 'cpu'"),
+        (["--workers", "0"], "'--workers': Input should be greater than or equal to 1"),
+        (
+            ["--gpus-per-worker", "2"],
+            "'--gpus-per-worker': Input should be less than or equal to 1",
+        ),
+        (
+            ["--gpus-per-worker", "0"],
+            "'--gpus-per-worker': Input should be greater than or equal to",
+        ),
+        (["--device", "cpu", "--gpus-per-worker", "0.5"], "leave one of them out"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["search", "resume", "confirm"])
+def test_devices_that_cannot_be_are_refused(
+    verb: str,
+    options: list[str],
+    says: str,
+    tcpa: Callable[..., tuple[int, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    monkeypatch.setattr("sys.stderr.write", said.append)
+    assert tcpa(verb, "quickstart", *options)[0] == 2
+    assert says in "".join(said)
+    assert not list(tmp_path.glob("studies*"))
 
 
 def test_an_interrupt_ends_as_shells_expect(
