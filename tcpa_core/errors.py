@@ -6,7 +6,8 @@ TcpaError
 ├── DataError (RuntimeError)            an image, list, split or cache entry is broken or missing
 ├── WeightsError (RuntimeError)         backbone weights are missing or do not fit
 ├── ShapeError (ValueError)             a tensor does not have the promised shape
-├── OutOfMemoryError (MemoryError)      a step does not fit, even alone
+├── OutOfMemoryError (MemoryError)      a trial does not fit, even alone
+├── MethodError (RuntimeError)          code of a method raised what it must not
 ├── DeviceError (RuntimeError)          torch cannot train on a device
 ├── CheckpointError (RuntimeError)      a saved state is torn, foreign or of another version
 │   └── DamagedCheckpointError          it cannot be read back at all
@@ -48,7 +49,11 @@ class ShapeError(TcpaError, ValueError):
 
 
 class OutOfMemoryError(TcpaError, MemoryError):
-    """A training step does not fit into memory, even for one trial alone."""
+    """A trial or a step of it does not fit into memory, even alone."""
+
+
+class MethodError(TcpaError, RuntimeError):
+    """Code of a method raised what it must not, after its settings had been accepted."""
 
 
 class DeviceError(TcpaError, RuntimeError):

@@ -19,7 +19,7 @@ from search.workers.pack_worker import PackWorker, Place, WorkerSpec
 from search.workers.ray_errors import loss_of
 from search.workers.watchdog import Watchdog
 from tcpa_core.config import Flat
-from tcpa_core.errors import DeviceError, StorageError
+from tcpa_core.errors import DeviceError, MethodError, StorageError
 from tcpa_core.record.values import Device, Pulse
 from tcpa_core.training.commands import Command
 
@@ -153,8 +153,10 @@ class WorkerPool:
             return speeds
         except TimeoutError:
             ray.kill(actor)
-        except RayError:
-            pass  # `_watch` replaces it
+        except RayError as err:
+            if isinstance(err, MethodError):  # all its trials would meet it
+                self._fault(str(err.cause) if isinstance(err, RayTaskError) else str(err))
+            ray.kill(actor)  # its device may have failed: `_watch` replaces it
         return []
 
     def on_processors(self) -> list[int]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from tcpa_core.data.base import Split
 from tcpa_core.errors import ShapeError
 from tcpa_core.settings import DataConfig
+from tcpa_core.training.memory import free_bytes
 
 RESIDENT_SHARE = 0.25
 """Largest share of the free GPU memory that one split's pixels may take."""
@@ -146,7 +147,4 @@ class ImageSource:
 
 
 def _fits(num_bytes: int, device: torch.device) -> bool:
-    if device.type != "cuda":
-        return True
-    free, _ = torch.cuda.mem_get_info(device)
-    return num_bytes <= RESIDENT_SHARE * free
+    return device.type != "cuda" or num_bytes <= RESIDENT_SHARE * free_bytes(device)

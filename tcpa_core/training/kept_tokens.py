@@ -74,6 +74,12 @@ class KeptTokens:
             self._kept[split] = model.first_block, torch.cat(found)
         return self._kept[split][1]
 
+    def release(self) -> bool:
+        """Let go of what is kept, to be computed again when it is asked for; whether any was."""
+        had_any = bool(self._kept)
+        self._kept.clear()
+        return had_any
+
     def _level(self, split: SplitName) -> int | None:
         """The block for which a split is kept."""
         return self._kept[split][0] if split in self._kept else None

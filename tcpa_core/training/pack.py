@@ -51,7 +51,7 @@ class Pack:
         self.data = data
         self.device = data.train.labels.device
         by_rows = ByRows(self.device, on_step)
-        kept = KeptTokens(backbone, data, by_rows)
+        self._kept = kept = KeptTokens(backbone, data, by_rows)
         self.step = TrainingStep(data, kept, on_step)
         self._evaluation = Evaluation(data, kept, by_rows)
         self._between_epochs = BetweenEpochs(
@@ -109,6 +109,11 @@ class Pack:
         if len(still_stacked) == len(members):
             self._stacks = replace(stacks, members=tuple(still_stacked))
         return outcomes
+
+    def release(self) -> bool:
+        """Let go of what can be made again, the last stacks and kept tokens; whether any was."""
+        had_stacks, self._stacks = self._stacks is not None, None
+        return self._kept.release() or had_stacks
 
     def _trained(self, member: Member, m: int, stacks: Stacks, measured: "_Epoch") -> Member:
         """Member number m after the epoch that its stacks have trained."""

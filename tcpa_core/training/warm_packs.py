@@ -1,7 +1,10 @@
 """Backbones, data and packs that a worker keeps from one trial to the next."""
 
+import gc
 from collections.abc import Callable, Hashable
 from pathlib import Path
+
+import torch
 
 from tcpa_core.chain import pack_key
 from tcpa_core.config import TrialConfig
@@ -9,6 +12,7 @@ from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.settings import BackboneConfig, DataConfig
 from tcpa_core.training.groups import Group, Job
+from tcpa_core.training.memory import release_cached
 from tcpa_core.training.pack import Pack
 from tcpa_core.training.probe import recorded_size
 from tcpa_core.training.trial_data import TrialData, load_trial_data
@@ -57,6 +61,32 @@ class WarmPacks:
             if trial in group.jobs:
                 return group, group.jobs[trial]
         return None
+
+    def make_room(self, needed: Group | None = None) -> bool:
+        """Let go of what is not used at the moment; whether there was any.
+
+        Packs without trials go with their backbones and data, unless another pack uses those. One
+        whose trials wait for their turn keeps them, and makes again what else it had.
+
+        Args:
+            needed: Stays as it is.
+        """
+        others = {key: one for key, one in self._groups.items() if one is not needed}
+        idle = [key for key, group in others.items() if not group.jobs]
+        for key in idle:
+            del self._groups[key]
+        used = [group.pack for group in self._groups.values()]
+        self._backbones = {
+            key: one
+            for key, one in self._backbones.items()
+            if any(one is pack.backbone for pack in used)
+        }
+        self._data = {
+            key: one for key, one in self._data.items() if any(one is pack.data for pack in used)
+        }
+        released = [group.pack.release() for group in others.values()]
+        gc.collect()  # what failed has left cycles of frames and tensors
+        return release_cached(torch.device(self._device)) or bool(idle) or any(released)
 
     def _backbone(self, config: BackboneConfig) -> Backbone:
         if config not in self._backbones:

@@ -11,17 +11,21 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from tcpa_core.config import Flat, TrialConfig
-from tcpa_core.errors import StorageError, TcpaError
+from tcpa_core.errors import DeviceError, MethodError, StorageError, TcpaError
 from tcpa_core.record.events import Ended, Epoch, Event, Notice, Started, Tested
 from tcpa_core.record.files import CHECKPOINTS
 from tcpa_core.record.values import Device, Pulse, TrialResult
 from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
 from tcpa_core.training.device import proved
 from tcpa_core.training.divergence import Diverged
+from tcpa_core.training.faults import cannot_begin, is_device_fault
 from tcpa_core.training.groups import Group, Job, Turns
-from tcpa_core.training.memory import is_out_of_memory
-from tcpa_core.training.probe import pack_size
+from tcpa_core.training.member import Member
+from tcpa_core.training.memory import is_filled_by_others, is_out_of_memory, retry_with_room
+from tcpa_core.training.probe import PackSize, pack_size
 from tcpa_core.training.recovery import GiveUp, recover
 from tcpa_core.training.saved_member import restore_member, restored_or_new, save_member
 from tcpa_core.training.warm_packs import WarmPacks
@@ -73,16 +77,33 @@ class Worker:
 
         Returns:
             For each, images per second by number of members, up to the best number; {} where only
-            a pack of one is possible.
+            a pack of one is possible, or where its trials will fail by their settings.
+
+        Raises:
+            MethodError: Code of a method failed: all its trials would.
+            DeviceError: Others have filled the device.
         """
-        speeds = []
-        for flat in trials:
-            config = TrialConfig.from_flat(flat)
+        return [self._probe(TrialConfig.from_flat(flat), share) for flat in trials]
+
+    def _probe(self, config: TrialConfig, share: float) -> dict[int, float]:
+        def measure() -> tuple[Group, PackSize]:
             group = self._packs.group(config)
-            found = pack_size(group.pack, config, cache_dir=self._cache_dir, share=share)
-            group.limit = found.members
-            speeds.append({n: v for n, v in found.images_per_s.items() if n <= found.members})
-        return speeds
+            return group, pack_size(group.pack, config, cache_dir=self._cache_dir, share=share)
+
+        try:
+            group, found = retry_with_room(measure, self._packs.make_room)
+        except MethodError:
+            raise
+        except TcpaError:
+            # Its trials will fail with this sentence; one whose step is too large trains its batch
+            # in parts.
+            return {}
+        except Exception as err:
+            if is_device_fault(err):
+                raise
+            raise cannot_begin(err, "a trial", config, torch.device(self._device)) from err
+        group.limit = found.members
+        return {n: v for n, v in found.images_per_s.items() if n <= found.members}
 
     @property
     def idle(self) -> bool:
@@ -147,13 +168,9 @@ class Worker:
         trial = command.trial
         try:
             config = TrialConfig.from_flat(command.params, place=f"trial {trial}")
-            group = self._packs.group(config)
-            member, note = restored_or_new(
-                self._checkpoints / trial,
-                trial,
-                config,
-                lambda: group.pack.new_member(trial, config),
-            )
+            group, member, note = self._load(trial, config)
+        except DeviceError:
+            raise
         except TcpaError as err:
             if getattr(err.__cause__, "errno", None) in StorageError.ERRNOS:
                 raise StorageError(f"{err} Then 'tcpa resume'.") from err
@@ -171,12 +188,42 @@ class Worker:
         told = [Epoch(trial=trial, report=report) for report in member.reports]
         return [started, *told, *self._finish(group)]
 
+    def _load(self, trial: str, config: TrialConfig) -> tuple[Group, Member, str]:
+        """The group of a trial, the trial as it stands, and what there is to say about that.
+
+        Raises:
+            DeviceError: Others have filled the device.
+            TcpaError: Any other is the trial's fault: its settings, files, methods or size.
+            Exception: The device has failed.
+        """
+
+        def load() -> tuple[Group, Member, str]:
+            group = self._packs.group(config)
+            return group, *restored_or_new(
+                self._checkpoints / trial,
+                trial,
+                config,
+                lambda: group.pack.new_member(trial, config),
+            )
+
+        try:
+            return retry_with_room(load, self._packs.make_room)
+        except TcpaError:
+            raise
+        except Exception as err:
+            if is_device_fault(err):
+                raise
+            raise cannot_begin(err, f"trial {trial}", config, torch.device(self._device)) from err
+
     def _test(self, command: Test) -> list[Event]:
         trial = command.trial
         config = TrialConfig.from_flat(command.params, place=f"trial {trial}")
-        pack = self._packs.group(config).pack
-        member = restore_member(self._checkpoints / trial, trial, config)
-        loss, accuracy = pack.test([member])[0]
+
+        def score() -> tuple[float, float]:
+            member = restore_member(self._checkpoints / trial, trial, config)
+            return self._packs.group(config).pack.test([member])[0]
+
+        loss, accuracy = retry_with_room(score, self._packs.make_room)
         return [Tested(trial=trial, test_loss=loss, test_accuracy=accuracy)]
 
     def _train(self, group: Group, jobs: list[Job]) -> list[Event]:
@@ -190,10 +237,12 @@ class Worker:
         started = time.perf_counter()
         fault: Exception | None = None
         try:
-            outcomes = group.pack.run_epoch(members)
+            outcomes = retry_with_room(
+                lambda: group.pack.run_epoch(members), lambda: self._packs.make_room(group)
+            )
         except Exception as err:
-            if self._device != "cpu" and not is_out_of_memory(err):
-                raise  # a fault of the device may have spoilt it for everybody
+            if is_device_fault(err):
+                raise  # it may have spoilt the process for everybody
             fault = err.with_traceback(None)  # whose frames hold on to what the epoch needed
         if fault is not None:
             return self._recover(group, jobs, fault)
@@ -216,6 +265,8 @@ class Worker:
         trials = [job.member.trial for job in jobs]
         found = recover(group, jobs, fault, f"{self._device} on {platform.node()}")
         if isinstance(found, GiveUp):
+            if is_out_of_memory(fault) and is_filled_by_others(torch.device(self._device)):
+                raise DeviceError(found.reason)
             return [group.end(trials[0], "failed", reason=found.reason)]
         if found.notice is None:
             return []
@@ -225,7 +276,10 @@ class Worker:
         """Complete the jobs of a pack that have trained their last epoch."""
         done = [job for job in group.jobs.values() if job.member.is_done]
         to_test = [job.member for job in done if job.test_at_end]
-        scores = group.pack.test(to_test) if to_test else []
+        scores = retry_with_room(
+            lambda: group.pack.test(to_test) if to_test else [],
+            lambda: self._packs.make_room(group),
+        )
         tested = {m.trial: score for m, score in zip(to_test, scores, strict=True)}
         return [
             group.end(job.member.trial, "completed", test=tested.get(job.member.trial))
