@@ -1,0 +1,162 @@
+"""Kernels, bytes and FLOP of one operation on a GPU, as PyTorch's CUDA sources launch them."""
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+NONE = frozenset(
+    "detach alias view _unsafe_view reshape _reshape_alias expand t transpose permute slice "
+    "unsqueeze squeeze select split split_with_sizes unbind as_strided chunk unsafe_split "
+    "unsafe_split_with_sizes narrow diagonal unfold lift lift_fresh view_as_real view_as_complex "
+    "real imag empty empty_like new_empty empty_strided new_empty_strided set_ resize_ "
+    "is_same_size _nested_tensor_size sym_size sym_stride sym_numel conj _conj swapaxes movedim "
+    "device layout dim numel is_contiguous is_non_overlapping_and_dense storage_offset size stride "
+    "is_pinned _has_compatible_shallow_copy_type mT T record_stream "
+    "_linalg_check_errors".split()
+)
+"""Operations that start no kernel."""
+SEVERAL = {
+    "sort": 3, "argsort": 3, "baddbmm": 2, "convolution": 2, "_fft_r2c": 2, "_fft_c2c": 2,
+    "convolution_backward": 3, "_scaled_dot_product_flash_attention_backward": 3,
+    "_scaled_dot_product_efficient_attention_backward": 2,
+    "_scaled_dot_product_cudnn_attention_backward": 3, "_fft_c2r": 2, "_linalg_eigh": 40,
+    "nonzero": 4, "_cdist_forward": 3, "randperm": 4, "embedding_dense_backward": 6,
+    # a copy or zeros first, then the operation in place
+    "scatter": 2, "scatter_add": 2, "index_add": 2, "index_copy": 2, "index_fill": 2,
+    "masked_fill": 2, "masked_scatter": 2, "constant_pad_nd": 2, "slice_backward": 2,
+    "select_backward": 2, "diagonal_backward": 2, "unfold_backward": 2, "slice_scatter": 2,
+    "select_scatter": 2, "diagonal_scatter": 2, "as_strided_scatter": 2, "nll_loss_backward": 2,
+    "grid_sampler_2d_backward": 2, "value_selecting_reduction_backward": 2,
+}  # fmt: skip
+"""Kernels of an operation where it is not one."""
+WAITS = frozenset(
+    "nonzero masked_select _linalg_check_errors equal is_nonzero _unique2 unique_consecutive "
+    "repeat_interleave bincount".split()
+)
+"""Operations for which the host waits, since it is told a size or whether they went well."""
+GATHERS = frozenset({"index", "index_select", "gather", "embedding"})
+"""Read what they return, not all they are given."""
+PUTS = frozenset(
+    "index_put_ index_put _index_put_impl_ scatter_ scatter scatter_add_ scatter_add index_add_ "
+    "index_add index_copy_ index_copy index_fill_ index_fill".split()
+)
+"""Write what they are given, not all they write into; those without "_" copy that first."""
+WRITES_ONLY = frozenset(
+    "copy_ fill_ zero_ bernoulli_ uniform_ normal_ random_ exponential_ _philox_uniform_ "
+    "_philox_normal_ zeros_like ones_like full_like rand_like randn_like new_zeros new_ones "
+    "new_full".split()
+)
+"""Do not read the tensor that they fill, or whose shape they take."""
+
+CHUNK, MOST_BLOCKS = 65536, 320
+MOST_TENSORS = {1: 110, 2: 64, 3: 48, 4: 36, 5: 30}
+"""`multi_tensor_apply`: elements of a block, blocks of a launch, tensors of a launch by the number
+of lists (aten/src/ATen/native/cuda/MultiTensorApply.cuh)."""
+CAT_INPUTS = 128
+"""Tensors that one launch of `cat` joins (aten/src/ATen/native/cuda/Shape.cu)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an operation asks of the device."""
+
+    kernels: int = 0
+    flops: float = 0.0
+    bytes: float = 0.0
+    dtype: torch.dtype = torch.float32
+    """In which products are computed."""
+    wait: bool = False
+
+
+def work_of(func: Any, args: Any, kwargs: Any, out: Any) -> Work:
+    """Kernels, FLOP and bytes of an operation that has been dispatched."""
+    name: str = func.overloadpacket.__name__
+    wait = name in WAITS
+    if name in NONE:
+        return Work(wait=wait)
+    ins = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+    outs = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+    rule = flop_registry.get(func.overloadpacket)
+    flops = 0.0 if rule is None else float(rule(*args, **kwargs, out_val=out))
+    kind = next((x.dtype for x in ins if x.is_floating_point()), torch.float32)
+    count = _kernels(name, args, ins, outs)
+    return Work(count, flops, _bytes(func, name, args, kwargs, ins, outs), kind, wait)
+
+
+def _kernels(name: str, args: Any, ins: list[Tensor], outs: list[Tensor]) -> int:
+    if name.startswith(("_foreach_", "_fused_")):
+        return _launches([x for x in args if isinstance(x, list | tuple) and tree_leaves(x)])
+    if name in ("cat", "stack"):
+        return ceil(len(ins) / CAT_INPUTS)
+    if name == "topk":  # the choice, then the order
+        return 1 if args[4:] == (False,) else 2
+    if name in ("index_put_", "index_put", "_index_put_impl_"):
+        adds = args[3:4] == (True,) or args[3:4] == [True]
+        return (5 if adds else 1) + (name == "index_put")  # to add, indices are sorted first
+    if name == "native_layer_norm_backward":  # of the input; and of scale and shift where trained
+        return 1 + (len(outs) > 1)
+    return SEVERAL.get(name, 1)
+
+
+def _launches(lists: list[Any]) -> int:
+    """Launches of a kernel over lists of tensors."""
+    lists = [some for some in lists if all(isinstance(x, Tensor) for x in some)]
+    if not lists:
+        return 1
+    first = lists[0]
+    # Else torch goes through them one by one.
+    is_fast = all(
+        x.shape == y.shape and x.dtype == first[0].dtype and x.stride() == y.stride()
+        for some in lists
+        for x, y in zip(some, first, strict=False)
+        if len(some) == len(first)
+    )
+    lists = [some for some in lists if len(some) == len(first) and some[0].numel() > 1] or [first]
+    if not is_fast:
+        return len(first)
+    launches = tensors = blocks = 0
+    for x in first:
+        if tensors == MOST_TENSORS[min(5, len(lists))]:
+            launches, tensors, blocks = launches + 1, 0, 0
+        tensors += 1
+        for _ in range(ceil(x.numel() / CHUNK)):
+            if blocks == MOST_BLOCKS:
+                launches, tensors, blocks = launches + 1, 1, 0
+            blocks += 1
+    return launches + (blocks > 0)
+
+
+def _bytes(
+    func: Any, name: str, args: Any, kwargs: Any, ins: list[Tensor], outs: list[Tensor]
+) -> float:
+    if name in GATHERS:
+        return float(2 * sum(map(span, outs)) + sum(map(span, ins[1:])))
+    if name in PUTS:
+        given = sum(map(span, ins[1:]))
+        copied = 0 if name.endswith("_") else 2 * span(ins[0])
+        return float(2 * given + copied)
+    if name in WRITES_ONLY:
+        ins = ins[1:]
+    written = outs
+    if not outs:  # in place over lists
+        written = [
+            x
+            for argument, given in zip(func._schema.arguments, args, strict=False)
+            if argument.alias_info is not None and argument.alias_info.is_write
+            for x in tree_leaves(given)
+            if isinstance(x, Tensor)
+        ]
+    return float(sum(map(span, ins)) + sum(map(span, written)))
+
+
+def span(x: Tensor) -> int:
+    """Bytes of the distinct elements of a tensor."""
+    count = 1
+    for size, stride in zip(x.shape, x.stride(), strict=True):
+        count *= size if stride else 1
+    return count * x.element_size()

@@ -1,0 +1,208 @@
+"""One pack on the fake device: epochs, evaluation, checkpoints, resume, test and result."""
+
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from benchmarks.fake_cuda.cases import GEOMETRY, Case, Settings
+from benchmarks.fake_cuda.device import GPU, fake_gpu
+from benchmarks.fake_cuda.watch import Event, Log
+from tcpa_core.config import TrialConfig
+from tcpa_core.data.base import ImageStore, Split
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.load_backbone import load_backbone
+from tcpa_core.settings import BackboneConfig
+from tcpa_core.training.image_source import ImageSource
+from tcpa_core.training.member import Member
+from tcpa_core.training.pack import Pack
+from tcpa_core.training.saved_member import restore_member, save_member
+from tcpa_core.training.trial_data import TrialData
+
+SHORT = "two blocks"
+STEPS = 3
+"""Of an epoch: the second is the one that is looked at, from its sign of life to the third's. So it
+holds a whole step, and nothing of how an epoch begins or ends."""
+EVAL_BATCHES = 2
+
+
+def run_case(
+    case: Case,
+    *,
+    members: int,
+    base: Settings,
+    backbone: str = SHORT,
+    batch: int = 8,
+    eval_rows: int | None = None,
+    classes: int = 10,
+    epochs: int = 1,
+    whole: bool = False,
+    with_sites: bool = False,
+) -> Log:
+    """Train a pack.
+
+    Args:
+        case: What.
+        members: Of the pack.
+        base: Settings of all.
+        backbone: A name of timm, or SHORT.
+        batch: Images of a step.
+        eval_rows: Images of the val and of the test split; None: two batches of evaluation.
+        classes: Of the data.
+        epochs: To train.
+        whole: Write checkpoints, take the members up again, train one more epoch, test them and
+            make their results.
+        with_sites: See `Log`.
+
+    Returns:
+        The log, with phases "begin E", "step E I", "eval E I" and "end E" of epoch E (from 1), and
+        "save", "resume", "test" and "result".
+    """
+    log = Log(phase="start", with_sites=with_sites, values=_values())
+    configs = case.configs(members, {"train.batch_size": batch, "train.epochs": 100, **base})
+    with fake_gpu(log):
+        frozen = _short() if backbone == SHORT else _named(backbone)
+        frozen = frozen.to("cuda")
+        log.weights = {p.untyped_storage()._cdata for p in frozen.parameters()}
+        rows = eval_rows or EVAL_BATCHES * max(1, 256 // members)
+        data = _data(
+            frozen, configs[0], classes, {"train": STEPS * batch, "val": rows, "test": rows}
+        )
+        run = _Run(frozen, data, log)
+        trials = [run.pack.new_member(str(m), config) for m, config in enumerate(configs)]
+        for _ in range(epochs):
+            trials = run.epoch(trials)
+        if whole:
+            run.rest(trials)
+    return log
+
+
+class _Run:
+    """A pack whose phases are told to the log."""
+
+    def __init__(self, frozen: Backbone, data: TrialData, log: Log) -> None:
+        self.pack = Pack(frozen, data, on_step=self._sign)
+        self._frozen = frozen
+        self._data = data
+        self._log = log
+        self._epoch = 0
+        self._count = 0
+        self._where = "step"
+        evaluation: Any = self.pack._evaluation
+        score = evaluation.score
+
+        def marked(*args: Any) -> Any:
+            before, self._where, self._count = self._where, "eval", 0
+            log.phase = f"eval {self._epoch} 0"
+            try:
+                return score(*args)
+            finally:
+                self._where = before
+                log.phase = f"end {self._epoch}"
+
+        evaluation.score = marked
+
+    def _sign(self) -> None:
+        if self._log.phase.split()[0] in ("begin", "step", "eval"):
+            self._count += 1
+            self._log.phase = f"{self._where} {self._epoch} {self._count}"
+
+    def epoch(self, members: Sequence[Member]) -> list[Member]:
+        """Train an epoch."""
+        self._epoch, self._count = self._epoch + 1, 0
+        self._log.phase = f"begin {self._epoch}"
+        outcomes = self.pack.run_epoch(members)
+        self._log.phase = "done"
+        trained = [one for one in outcomes if isinstance(one, Member)]
+        assert len(trained) == len(members), outcomes
+        stacks = self.pack._stacks
+        for param in stacks.model.tensors.stacked.values() if stacks else ():
+            assert param.device == GPU, f"a parameter is on {param.device}"
+            assert param.grad is None or param.grad.dtype == param.dtype
+        return trained
+
+    def rest(self, members: Sequence[Member]) -> None:
+        """Write, take up again, train on, test, and make results."""
+        names, log = self._data.class_names, self._log
+        with tempfile.TemporaryDirectory() as folder:
+            log.phase = "save"
+            for member in members:
+                save_member(member, Path(folder) / member.trial, self._frozen, names)
+            log.phase = "resume"
+            members = [
+                restore_member(Path(folder) / one.trial, one.trial, one.config) for one in members
+            ]
+        members = self.epoch(members)
+        log.phase = "test"
+        tested = self.pack.test(members)
+        log.phase = "result"
+        for member, test in zip(members, tested, strict=True):
+            self.pack.result(member, "completed", test=test)
+
+
+def steady_step(log: Log, epoch: int = 1) -> list[Event]:
+    """The last training step of an epoch that is followed by another: a whole one."""
+    phases = log.phases(f"step {epoch} ")
+    return log.of(phases[-2])
+
+
+def steady_eval(log: Log, epoch: int = 1) -> list[Event]:
+    """A batch of evaluation that is followed by another; [] where there is one turn only."""
+    phases = log.phases(f"eval {epoch} ")
+    return log.of(phases[-2]) if len(phases) > 2 else []
+
+
+def whole_epoch(log: Log, epoch: int) -> list[Event]:
+    """An epoch with all its steps, its evaluation and its end."""
+    starts = (f"begin {epoch}", f"step {epoch} ", f"eval {epoch} ", f"end {epoch}")
+    return [event for event in log.events if event.phase.startswith(starts)]
+
+
+def _values() -> dict[str, Any]:
+    left = [0]
+
+    def solved_after_six() -> bool:
+        left[0] = (left[0] + 1) % 6
+        return left[0] != 0
+
+    return {"methods/lion.py:_iterate": solved_after_six}
+
+
+def _short() -> Backbone:
+    torch.manual_seed(0)
+    vit = VisionTransformer(**GEOMETRY, num_classes=0)
+    width = GEOMETRY["embed_dim"]
+    return Backbone(vit, classifier=[(torch.zeros(1000, width), torch.zeros(1000))])
+
+
+@cache
+def _named(name: str) -> Backbone:
+    return load_backbone(BackboneConfig(name=name, weights="random"))
+
+
+def _data(frozen: Backbone, config: TrialConfig, classes: int, sizes: dict[str, int]) -> TrialData:
+    """Black images of the backbone's size, larger ones where they are cropped."""
+    side = frozen.img_size
+    large = side if config.data.resize == "squash" else side * 8 // 7
+    mean, std = frozen.norm_stats(config.data.norm_stats)
+    splits: dict[str, Any] = {}
+    for name, count in sizes.items():
+        size = 3 * large * large
+        store = ImageStore(
+            np.zeros(count * size, np.uint8),
+            np.arange(count, dtype=np.int64) * size,
+            np.full(count, large, np.int64),
+            np.full(count, large, np.int64),
+            np.zeros(count, np.int64),
+            np.zeros(count, np.int64),
+            np.zeros(count, np.bool_),
+        )
+        labels = (np.arange(count) % classes).astype(np.int64)
+        split = Split(images=store, labels=labels, paths=tuple(map(str, range(count))))
+        splits[name] = ImageSource(split, config.data, side, mean, std, "cuda")
+    return TrialData(**splits, class_names=tuple(map(str, range(classes))), fingerprint="fake")

@@ -1,0 +1,45 @@
+"""Every method on a GPU that is not there: no mistake of device or number format, no more than its
+budget of kernels, waits of the host and generators (`benchmarks.fake_cuda`)."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.fake_cuda.cases import all_cases
+from benchmarks.fake_cuda.device import why_not
+from benchmarks.fake_cuda.sweep import COMMAND, budgets, excess, label, runs
+
+ROOT = Path(__file__).parents[2]
+BUDGETS = budgets()
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """In a process of its own, since it changes torch for good."""
+    if reason := why_not():
+        pytest.skip(reason)
+    path = tmp_path_factory.mktemp("cuda") / "rows.json"
+    command = [sys.executable, "-m", "benchmarks.fake_cuda", "--json", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_a_run_stays_within_its_budget(name: str, rows: dict[str, Any]) -> None:
+    row = rows[name]
+    found = excess(row, BUDGETS[name])
+    where = "\n".join(row.get("sites", []))
+    assert not found, f"{name}: {'; '.join(found)}\n{where}\nWhere that is meant: {COMMAND}"
+
+
+def test_every_run_has_a_budget() -> None:
+    known = {label(case, p, m) for case in all_cases() for p, m, _ in runs(case)}
+    missing, gone = sorted(known - set(BUDGETS)), sorted(set(BUDGETS) - known)
+    assert not missing, f"no budget of {missing[:3]}; add it with {COMMAND}"
+    assert not gone, f"budgets of runs that are no more: {gone[:3]}; {COMMAND}"
