@@ -20,28 +20,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("only", nargs="*", help="how names of cases begin; none: all")
     parser.add_argument("--write", action="store_true", help="make the table of budgets again")
-    parser.add_argument("--json", type=Path, help="write the rows to a file, and judge nothing")
+    parser.add_argument("--json", type=Path, help="write the rows to a file; 0 whatever they are")
     options = parser.parse_args()
     if reason := why_not():
         print(reason)
         return 1
     pretend()
-    rows = sweep(options.only)
+    allowed = {} if options.write else budgets()
+    rows, wrong = {}, 0
+    for name, row in sweep(options.only):
+        rows[name] = row
+        found = excess(row, allowed.get(name, {}))
+        if name not in allowed and not options.write:
+            found.append(f"no budget; {COMMAND}")
+        wrong += bool(found)
+        numbers = " ".join(f"{key} {value}" for key, value in row.items() if key != "sites")
+        print(f"{name}: {numbers}{' <- ' + '; '.join(found) if found else ''}", flush=True)
+        if found or options.only:
+            print("".join(f"    {line}\n" for line in row.get("sites", [])), end="")
     if options.json:
         options.json.write_text(json.dumps(rows))
         return 0
     if options.write:
         write_budgets(rows, torch=torch.__version__)
-    allowed = budgets()
-    wrong: dict[str, list[str]] = {}
-    for name, row in rows.items():
-        found = excess(row, allowed[name]) if name in allowed else [f"no budget; run {COMMAND}"]
-        wrong |= {name: found} if found else {}
-        numbers = " ".join(f"{key} {value}" for key, value in row.items() if key != "sites")
-        print(f"{name}: {numbers}{' <- ' + '; '.join(found) if found else ''}")
-        if found or options.only:
-            print("".join(f"    {line}\n" for line in row.get("sites", [])), end="")
-    return bool(wrong)
+    return min(1, wrong)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.fake_cuda.attention import attention
+from benchmarks.fake_cuda.kernels import refuse
 from benchmarks.fake_cuda.watch import Log, is_on_gpu
 
 GPU = torch.device("cuda", 0)
@@ -58,6 +59,7 @@ def pretend(free: int = FREE_BYTES) -> None:
     _replace(torch, Generator=_Generator)
     _replace(torch.nn.Module, _apply=_apply)
     _replace(torch.nn.functional, scaled_dot_product_attention=attention)
+    _replace(torch.UntypedStorage, data_ptr=_address)
     _replace(torch.Tensor, record_stream=lambda x, stream: None)
     properties = SimpleNamespace(
         name=NAME, major=9, minor=0, total_memory=TOTAL_BYTES, multi_processor_count=132
@@ -86,6 +88,14 @@ def pretend(free: int = FREE_BYTES) -> None:
         default_stream=lambda device=None: _Stream(),
         stream=lambda stream: nullcontext(),
     )
+
+
+_CPU_ADDRESS = torch.UntypedStorage.data_ptr
+
+
+def _address(storage: torch.UntypedStorage) -> int:
+    """A number of its own also for memory that is not there."""
+    return _CPU_ADDRESS(storage) if storage.device.type == "cpu" else storage._cdata
 
 
 def _replace(owner: Any, **parts: Any) -> None:
@@ -244,6 +254,7 @@ class _Device(TorchDispatchMode):
                 done, out = self._by_mask(name, args, ins)
                 if done:
                     return out
+        refuse(name, ins)
         if copied := self._copy(func, name, args, kwargs):
             return copied[0]
         with self._fake:

@@ -53,6 +53,15 @@ WRITES_ONLY = frozenset(
 )
 """Do not read the tensor that they fill, or whose shape they take."""
 
+ALIKE = frozenset(
+    "mm bmm addmm baddbmm addbmm mv addmv dot convolution convolution_backward native_layer_norm "
+    "native_layer_norm_backward lerp lerp_ index_put index_put_ index_add index_add_ index_copy "
+    "index_copy_ scatter scatter_ scatter_add scatter_add_ masked_scatter masked_scatter_".split()
+)
+"""Their floating-point tensors have to be of one format."""
+NOT_IN_HALF = ("linalg_", "_linalg_", "_fft_", "_cdist_", "geqrf", "ormqr", "lu_", "cholesky")
+"""How operations begin that have no kernel in half precision."""
+
 CHUNK, MOST_BLOCKS = 65536, 320
 MOST_TENSORS = {1: 110, 2: 64, 3: 48, 4: 36, 5: 30}
 """`multi_tensor_apply`: elements of a block, blocks of a launch, tensors of a launch by the number
@@ -88,6 +97,20 @@ def work_of(func: Any, args: Any, kwargs: Any, out: Any) -> Work:
     return Work(count, flops, _bytes(func, name, args, kwargs, ins, outs), kind, wait)
 
 
+def refuse(name: str, ins: list[Tensor]) -> None:
+    """Raise where a GPU would and fake tensors do not.
+
+    Raises:
+        RuntimeError: Number formats that the operation has no kernel for.
+    """
+    kinds = list(dict.fromkeys(x.dtype for x in ins if x.is_floating_point()))
+    if name in ALIKE and len(kinds) > 1:
+        raise RuntimeError(f"{name}: expected tensors of the same dtype, but got {kinds}")
+    is_half = torch.bfloat16 in kinds or torch.float16 in kinds
+    if is_half and name.startswith(NOT_IN_HALF) and name != "linalg_vector_norm":
+        raise RuntimeError(f"{name}: not implemented for dtype {kinds}")
+
+
 def _kernels(name: str, args: Any, ins: list[Tensor], outs: list[Tensor]) -> int:
     if name.startswith(("_foreach_", "_fused_")):
         return _launches([x for x in args if isinstance(x, list | tuple) and tree_leaves(x)])
@@ -105,20 +128,17 @@ def _kernels(name: str, args: Any, ins: list[Tensor], outs: list[Tensor]) -> int
 
 def _launches(lists: list[Any]) -> int:
     """Launches of a kernel over lists of tensors."""
-    lists = [some for some in lists if all(isinstance(x, Tensor) for x in some)]
+    lists = [some for some in lists if isinstance(some[0], Tensor) and some[0].ndim]  # no counters
     if not lists:
         return 1
     first = lists[0]
-    # Else torch goes through them one by one.
     is_fast = all(
-        x.shape == y.shape and x.dtype == first[0].dtype and x.stride() == y.stride()
+        (x.shape, x.dtype, x.stride()) == (y.shape, first[0].dtype, y.stride())
         for some in lists
-        for x, y in zip(some, first, strict=False)
-        if len(some) == len(first)
+        for x, y in zip(some, first, strict=True)
     )
-    lists = [some for some in lists if len(some) == len(first) and some[0].numel() > 1] or [first]
     if not is_fast:
-        return len(first)
+        return len(first)  # torch goes through them one by one
     launches = tensors = blocks = 0
     for x in first:
         if tensors == MOST_TENSORS[min(5, len(lists))]:
@@ -148,6 +168,7 @@ def _bytes(
             x
             for argument, given in zip(func._schema.arguments, args, strict=False)
             if argument.alias_info is not None and argument.alias_info.is_write
+            if argument.name != "grads"  # only where they are scaled, which nobody asks for
             for x in tree_leaves(given)
             if isinstance(x, Tensor)
         ]

@@ -42,19 +42,16 @@ def label(case: Case, precision: str, members: int) -> str:
     return f"{case.name} | {precision} | {members}"
 
 
-def sweep(only: Sequence[str] = ()) -> dict[str, Row]:
+def sweep(only: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
     """Run the cases that begin with one of some names, or all.
 
-    Returns:
-        A row for each run; one that failed has "error" in it.
+    Yields:
+        Name and costs of each run; "error" is in those of one that failed.
     """
-    rows = {}
     for case in all_cases():
-        if only and not case.name.startswith(tuple(only)):
-            continue
-        for precision, members, whole in dict.fromkeys(runs(case)):
-            rows[label(case, precision, members)] = _row(case, precision, members, whole)
-    return rows
+        if not only or case.name.startswith(tuple(only)):
+            for precision, members, whole in runs(case):
+                yield label(case, precision, members), _row(case, precision, members, whole)
 
 
 def _row(case: Case, precision: str, members: int, whole: bool) -> Row:
@@ -101,15 +98,14 @@ def sites(events: Sequence[Event]) -> list[str]:
 
 def budgets() -> dict[str, Row]:
     """What each run may cost at most."""
-    return json.loads(BUDGETS.read_text())["runs"]
+    return json.loads(BUDGETS.read_text())["runs"] if BUDGETS.exists() else {}
 
 
 def write_budgets(rows: dict[str, Row], *, torch: str) -> None:
     """Make the table of budgets again from rows without errors; those of other runs stay."""
     known = {label(case, p, m) for case in all_cases() for p, m, _ in runs(case)}
-    old = budgets() if BUDGETS.exists() else {}
     found = {name: _budget(row) for name, row in rows.items() if "error" not in row}
-    table = {name: row for name, row in sorted({**old, **found}.items()) if name in known}
+    table = {name: row for name, row in sorted({**budgets(), **found}.items()) if name in known}
     lines = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in table.items())
     BUDGETS.write_text(f'{{\n "torch": {json.dumps(torch)},\n "runs": {{\n{lines}\n }}\n}}\n')
 
