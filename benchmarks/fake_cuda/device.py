@@ -306,7 +306,9 @@ class _Device(TorchDispatchMode):
         return (out,)
 
     def _to_cpu(self, source: Tensor, target: Tensor | None, kwargs: Any) -> Tensor:
-        found = pattern(source)
+        found, known = pattern(source), self._log.known()
+        if known is not None:
+            found.fill_(known)
         if target is None:
             return found.to(kwargs.get("dtype") or source.dtype)
         return target.copy_(found)

@@ -170,7 +170,7 @@ def _values() -> dict[str, Any]:
         left[0] = (left[0] + 1) % 6
         return left[0] != 0
 
-    return {"methods/lion.py:_iterate": solved_after_six}
+    return {"methods/lion.py:_read_later": solved_after_six}
 
 
 def _short() -> Backbone:

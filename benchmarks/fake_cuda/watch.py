@@ -78,10 +78,15 @@ class Log:
         self.wait("item", "value")
         if _is_called_by("_no_grad_trunc_normal_"):
             return False  # it draws until all numbers are inside
-        made = self.values.get(":".join(_site().split(":")[:2]))
-        if made is not None:
-            return made()
+        known = self.known()
+        if known is not None:
+            return known
         return True if x.dtype == torch.bool else (1.0 if x.is_floating_point() else 1)
+
+    def known(self) -> bool | None:
+        """What `values` says that the line which runs now reads."""
+        made = self.values.get(":".join(_site().split(":")[:2]))
+        return None if made is None else made()
 
     def by_shape(self, name: str, ins: list[Tensor]) -> None:
         """An operation whose result's size the host has to be told: a count, and the work."""

@@ -154,8 +154,8 @@ class Method(base.Method[_State]):
         """Normalise the weights."""
         with torch.autocast(self.scale.device.type, enabled=False):
             matrices = {name: self._critical(getattr(self, name)) for name in _MATRICES}
-            state_weight = _contract(matrices["state_weight"])
-            up_weight = self.scale[..., None] * _contract(matrices["up_weight"].mT).mT
+            state_weight, up_weight = _contract(matrices["state_weight"], matrices["up_weight"].mT)
+            up_weight = self.scale[..., None] * up_weight.mT
             up_bias = self.scale * self.up_bias
             layers = [
                 _Layer(
@@ -237,16 +237,32 @@ class Method(base.Method[_State]):
         now = start
         is_open = torch.ones(*start.shape[:1], batch[0], 1, 1, dtype=torch.bool, device=now.device)
         share = torch.zeros_like(is_open, dtype=now.dtype)
+        answers: list[tuple[Tensor, Callable[[], bool]]] = []
         for _ in range(self._config.max_steps):
             new, old = (x.unflatten(1, tuple(batch)) for x in (step(now), now))
-            change, norm = ((x.square().sum((2, 3), keepdim=True).sqrt()) for x in (new - old, new))
+            change, norm = (
+                torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True) for x in (new - old, new)
+            )
             share = torch.where(is_open, change / norm.clamp_min(1e-12), share)
             # A solved sample stays as it is, whatever its neighbours still need.
             now = torch.where(is_open, new, old).flatten(1, 2)
             is_open = is_open & (share > self._config.tolerance)
-            if not is_open.any():
+            # An answer that comes late costs some steps which change nothing any more.
+            answers.append(_read_later(is_open.any()))
+            if answers[0][1]() and not answers.pop(0)[0]:
                 break
         return now, share.amax((1, 2, 3))
+
+
+def _read_later(value: Tensor) -> tuple[Tensor, Callable[[], bool]]:
+    """A value on its way to the CPU, and whether it is there, without a wait for the device."""
+    if value.device.type == "cpu":
+        return value, lambda: True
+    copy = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+    copy.copy_(value, non_blocking=True)
+    arrival = torch.cuda.Event()
+    arrival.record()
+    return copy, arrival.query
 
 
 class _Critical(torch.autograd.Function):
@@ -269,12 +285,26 @@ class _Critical(torch.autograd.Function):
         return grad * kept.view_as(grad), None
 
 
-def _contract(weight: Tensor) -> Tensor:
-    """Divide matrices (..., r, D) by their spectral norm where it is above 1."""
-    finite = torch.nan_to_num(weight, 0.0, 0.0, 0.0)  # a member of NaNs must not stop the others
-    # The largest singular value from the small r x r product, which needs no SVD.
-    largest = torch.linalg.eigvalsh(finite @ finite.mT)[..., -1, None, None]
-    return weight / largest.clamp_min(1.0).sqrt()
+def _contract(*weights: Tensor) -> list[Tensor]:
+    """Divide matrices (..., r, D) of one shape by their spectral norm where it is above 1."""
+    # A member of NaNs keeps to itself: a product mixes no two matrices.
+    gram = torch.stack([w @ w.mT for w in weights])
+    # By repeated squaring the small product becomes the projector onto its first eigenvector: no
+    # decomposition, which a GPU would do slowly and report on to a host that waits.
+    with torch.no_grad():
+        projector = gram / _trace(gram).clamp_min(1e-30)
+        # 2^20 or 2^40 factors: what the second eigenvalue adds is below the format's rounding.
+        for _ in range(10 if gram.dtype == torch.float32 else 20):
+            projector = projector @ projector
+            projector = projector @ projector
+            projector = projector / _trace(projector).clamp_min(1e-30)
+    largest = (gram * projector).sum((-2, -1), keepdim=True)
+    return [w / norm.clamp_min(1.0).sqrt() for w, norm in zip(weights, largest, strict=True)]
+
+
+def _trace(matrices: Tensor) -> Tensor:
+    """(..., 1, 1)."""
+    return matrices.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
 
 
 def _gelu_slope(x: Tensor) -> Tensor:

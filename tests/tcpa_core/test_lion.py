@@ -9,6 +9,7 @@ from torch import Tensor
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import MemberState, Pass, Step
+from tcpa_core.methods.lion import _contract
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.member_tensors import init_member_state
 from tcpa_core.model.pack_model import PackModel
@@ -150,6 +151,27 @@ def test_large_weights_stay_a_contraction() -> None:
         assert torch.linalg.matrix_norm(layer.up_weight, 2).max() <= 0.9 + 1e-9
     output = pack(images(pack.backbone), EVAL)
     assert output.logits.isfinite().all()
+
+
+@pytest.mark.parametrize("gap", [0.5, 1e-3, 1e-6])
+@pytest.mark.parametrize("scale", [0.3, 3.0])
+def test_the_spectral_norm_is_that_of_a_decomposition(scale: float, gap: float) -> None:
+    """Also where the second singular value is close, and one of two matrices has none above 1."""
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(2, 3, 6, 10, generator=generator, dtype=torch.float64)
+    left, values, right = torch.linalg.svd(draws, full_matrices=False)
+    values = values / values[..., :1]
+    values[..., 1] = 1 - gap
+    matrices = left @ (scale * values[..., None] * right)
+    weights = [matrices[0].requires_grad_(), (0.1 * matrices[1]).detach().requires_grad_()]
+    found = _contract(*weights)
+    expected = [w / torch.linalg.matrix_norm(w, 2, keepdim=True).clamp_min(1.0) for w in weights]
+    slopes = [
+        torch.autograd.grad(sum((x**3).sum() for x in result), weights)
+        for result in (found, expected)
+    ]
+    for ours, theirs in (*zip(found, expected, strict=True), *zip(*slopes, strict=True)):
+        close(ours, theirs.detach(), 1e-9)
 
 
 def test_pruning_keeps_the_gradient_of_the_most_important_weights() -> None:
