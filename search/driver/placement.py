@@ -8,6 +8,9 @@ from typing import Literal
 DeviceKind = Literal["auto", "cuda", "cpu"]
 """GPUs where torch can use some, else processors; GPUs or an error; processors."""
 
+FACTORY = "tcpa_core.training.worker:Worker"
+"""What makes the workers that train."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
@@ -24,7 +27,7 @@ class Placement:
     """Trials that one worker holds at once; None: as many as still raise
     throughput (see `search.driver.concurrency`)."""
     cache_dir: Path | None = None
-    worker_factory: str = "tcpa_core.training.worker:Worker"
+    worker_factory: str = FACTORY
 
     @property
     def num_cpus(self) -> int:

@@ -230,9 +230,8 @@ class Workforce:
 
     def _add(self, count: int) -> None:
         num_gpus = self._placement.gpus_per_worker if self.num_gpus else 0.0
-        self.dispatcher.add_workers.remote(count, num_gpus)
+        self._stranded = self.dispatcher.add_workers.remote(count, num_gpus).future()
         self._num_workers += count
-        self._stranded = self.dispatcher.stranded.remote().future()
 
     def _measure(self, stop: StopReason) -> Speeds | None:
         # Workers on CPUs share their machine, so that each gets its part of the cores.

@@ -75,6 +75,7 @@ def tags_of(group: Iterable[TrialEvent]) -> dict[str, str]:
     for event in group:
         if isinstance(event, Started):
             tags[mirror.STARTED] = json.dumps({"device": event.device, "t": event.t})
+            tags |= _hardware_tags(event)
             if event.preprocessing is not None:
                 tags[mirror.PREPROCESSING] = json.dumps(event.preprocessing)[:MAX_TAG]
         elif isinstance(event, Ended):
@@ -87,3 +88,14 @@ def tags_of(group: Iterable[TrialEvent]) -> dict[str, str]:
         if isinstance(event, Tested | Ended):
             tags[mirror.LAST_EVENT] = str(event.n)
     return tags
+
+
+def _hardware_tags(event: Started) -> dict[str, str]:
+    """Where a trial runs; nothing where an earlier version did not record it."""
+    found = event.hardware or {}
+    named = {
+        mirror.HOST: "host",
+        mirror.DEVICE_NAME: "name",
+        mirror.DEVICE_BYTES: "memory_bytes",
+    }
+    return {tag: str(found[key])[:MAX_TAG] for tag, key in named.items() if key in found}

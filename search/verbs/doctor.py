@@ -12,22 +12,34 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from search.driver.placement import FACTORY, DeviceKind
 from search.driver.ray_session import connect
 from search.study.address import database_of, default_uri, resolved_uri
 from search.study.provenance import versions
 from search.tracking.mirror import check_tracker
 from search.tracking.secrets import with_secrets, without_secrets
+from search.workers.gpu_proofs import prove_gpus
 from tcpa_core.data.base import cache_root
 from tcpa_core.errors import StudyError, TcpaError
+from tcpa_core.record.values import Device
 
 LEAST_FREE_GB = 5.0
 """Below this a disk counts as full: decoded data sets and checkpoints are a few GB."""
 
 
 def examine(
-    root: Path, console: Console, *, address: str | None = None, tracking_uri: str | None = None
+    root: Path,
+    console: Console,
+    *,
+    address: str | None = None,
+    tracking_uri: str | None = None,
+    device: DeviceKind = "auto",
 ) -> int:
     """Print the state of this machine; nothing is written.
+
+    Args:
+        device: What a study would be told. GPUs that torch cannot use are a warning; that it can
+            use none is a failure where the user wants "cuda".
 
     Returns:
         0 when a study could run, 1 when a check failed.
@@ -39,7 +51,7 @@ def examine(
         "studies": lambda: _folder(root, "--root"),
         "cache": lambda: _folder(cache_root(), "TCPA_CACHE"),
         "MLflow": lambda: _tracker(root, tracking_uri),
-        "Ray": lambda: _ray(address),
+        "Ray": lambda: _ray(address, device),
     }
     table = Table("", "", "found", show_header=False)
     failed = False
@@ -47,6 +59,8 @@ def examine(
     for name, check in checks.items():
         try:
             mark, text = "ok", check()
+        except _Doubt as err:
+            mark, text = "WARNS", str(err)
         except TcpaError as err:
             mark, text, failed = "FAILS", str(err), True
         table.add_row(name, mark, Text(text))
@@ -64,15 +78,15 @@ def _processor() -> str:
     return f"{platform.machine()}, {cores} cores, load {os.getloadavg()[0]:.1f}"
 
 
+class _Doubt(TcpaError):
+    """What a study could do without."""
+
+
 def _gpus() -> str:
-    if not torch.cuda.is_available():
-        return "none that PyTorch can use; trials run on the processor"
-    found = []
-    for index in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(index)
-        name = torch.cuda.get_device_name(index)
-        found.append(f"{name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free")
-    return "; ".join(found)
+    """What torch sees from here; whether it can use them, workers say, in the row of Ray."""
+    # Nothing is allocated: a GPU in exclusive mode would then refuse the workers.
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return f"{count} that torch sees on this machine" if count else "none that torch can use here"
 
 
 def _folder(path: Path, option: str) -> str:
@@ -101,9 +115,31 @@ def _tracker(root: Path, uri: str | None) -> str:
     return f"{database} can be read"
 
 
-def _ray(address: str | None) -> str:
-    """What a cluster offers; without an address one is started here and stopped again."""
+def _ray(address: str | None, device: DeviceKind) -> str:
+    """What a cluster offers; without an address one is started here and stopped again.
+
+    Its own workers try the GPUs that it counts: torch need not be able to use them.
+    """
     with connect(address, os.cpu_count() or 1):
-        found = ray.cluster_resources()
+        counted = ray.cluster_resources()
+        gpus = 0 if device == "cpu" else int(counted.get("GPU", 0))
+        proved_gpus, refused, silent = prove_gpus(gpus, FACTORY) if gpus else ([], [], 0)
     where = f"cluster at {address}" if address else "starts on this machine"
-    return f"{where}: {found.get('CPU', 0):.0f} CPUs, {found.get('GPU', 0):.0f} GPUs"
+    text = f"{where}: {counted.get('CPU', 0):.0f} CPUs, {counted.get('GPU', 0):.0f} GPUs"
+    if gpus:
+        text += f", of which torch can use {len(proved_gpus)}"
+        text += "".join(f"; {gpu.host} {gpu.id}: {_described(gpu)}" for gpu in proved_gpus)
+    if silent:
+        text += f" ({silent} gave no answer, most likely because they are in use)"
+    if refused:
+        text += f"; refused are {'; '.join(refused)}"
+    if device == "cuda" and not proved_gpus:
+        raise StudyError(f"--device cuda: {text}.")
+    if refused:
+        raise _Doubt(f"{text}. Studies do without them.")
+    return text
+
+
+def _described(gpu: Device) -> str:
+    free, total = gpu.free_bytes / 2**30, gpu.memory_bytes / 2**30
+    return f"{gpu.name}, {free:.0f} of {total:.0f} GiB free"

@@ -16,6 +16,7 @@ from search.workers.trial_table import Order, TrialTable
 from search.workers.worker_pool import WorkerPool
 from tcpa_core.config import Flat
 from tcpa_core.record.events import Event, Notice, Planned, Tested, TrialEvent
+from tcpa_core.record.values import Device
 
 
 class Dispatcher:
@@ -58,10 +59,10 @@ class Dispatcher:
 
     async def start(self) -> None:
         """Start the workers; they load their libraries while the first trials are sampled."""
-        await self.add_workers(self._spec.count, self._spec.num_gpus)
+        self._start(self._spec.count, self._spec.num_gpus)
 
-    async def add_workers(self, count: int, num_gpus: float) -> None:
-        """Start workers; each waits until the cluster has a place for it.
+    async def add_workers(self, count: int, num_gpus: float) -> list[str]:
+        """Start workers, each of which waits until the cluster has a place for it; then `stranded`.
 
         Once one on a GPU is ready, those on processors end at their next epoch boundary and their
         trials move.
@@ -69,9 +70,9 @@ class Dispatcher:
         Args:
             num_gpus: Part of a GPU that each takes; 0: they train on processors.
         """
-        self._is_stranded.clear()
-        for _ in range(count):
-            self._pool.start(num_gpus)
+        # In one call with the wait: Ray may carry out two in either order.
+        self._start(count, num_gpus)
+        return await self.stranded()
 
     async def has_device(self) -> bool:
         """Wait for the first device that has proved itself; False: all were refused."""
@@ -178,9 +179,14 @@ class Dispatcher:
         for worker, command in orders:
             self._pool.send(worker, command)
 
-    def _welcome(self, worker: int) -> None:
+    def _start(self, count: int, num_gpus: float) -> None:
+        self._is_stranded.clear()
+        for _ in range(count):
+            self._pool.start(num_gpus)
+
+    def _welcome(self, worker: int, device: Device) -> None:
         self._has_device.set()
-        self._send(self._table.welcome(worker))
+        self._send(self._table.welcome(worker, device))
         if self._pool.is_on_gpu(worker):
             for other in self._pool.on_processors():
                 self._table.close(other)

@@ -21,7 +21,7 @@ from tcpa_core.record.events import (
     Tested,
     TrialEvent,
 )
-from tcpa_core.record.values import EpochReport, TrialResult
+from tcpa_core.record.values import Device, EpochReport, TrialResult
 from tcpa_core.training.commands import Command, Extend, Limit, Stop, Test
 
 
@@ -52,6 +52,7 @@ class TrialTable:
         self._waiting: deque[str] = deque()
         self._held: dict[int, set[str]] = {}
         """Names of the trials of every worker that is ready."""
+        self._devices: dict[int, Device | None] = {}
         self._closed: set[int] = set()
         """Workers that take no more trials, while they come to the end of an epoch."""
         self._max_together: int | None = None
@@ -112,9 +113,10 @@ class TrialTable:
         """Whether a worker takes trials: false before its start and once it is lost."""
         return worker in self._held
 
-    def welcome(self, worker: int) -> list[Order]:
-        """A worker is ready to take trials."""
+    def welcome(self, worker: int, device: Device | None = None) -> list[Order]:
+        """A worker is ready to take trials, on a device that is recorded with each."""
         self._held[worker] = set()
+        self._devices[worker] = device
         limits = self._limit_orders() if self._max_together is not None else []
         # A test that was sent to a lost worker is sent again: the first answer counts.
         return [*limits, *self.place(), *self._test_orders()]
@@ -152,6 +154,7 @@ class TrialTable:
         """
         held = sorted(self._held.pop(worker, ()))
         self._closed.discard(worker)
+        self._devices.pop(worker, None)
         events: list[Event] = [_notice_of_loss(worker, loss, held)]
         orders: list[Order] = []
 
@@ -191,7 +194,9 @@ class TrialTable:
             return None
         match event:
             case Started():
-                return replace(event, worker=trial.worker)
+                device = None if trial.worker is None else self._devices[trial.worker]
+                hardware = None if device is None else device.as_dict()
+                return replace(event, worker=trial.worker, hardware=hardware)
             case Epoch(report=report):
                 # A worker that takes a trial up tells all its epochs: it cannot know which arrived.
                 if report.epoch <= trial.epoch:

@@ -67,7 +67,7 @@ class WorkerPool:
 
     Args:
         spec: How they are made.
-        on_ready: Called with a worker that takes trials from here on.
+        on_ready: Called with a worker that takes trials from here on, and what it trains on.
         on_refused: Called with a sentence on a device that torch cannot train on.
         on_stranded: Called when such devices are all that there is.
         on_lost: Called with a worker that is gone, and how it was lost.
@@ -79,7 +79,7 @@ class WorkerPool:
         self,
         spec: WorkerSpec,
         *,
-        on_ready: Callable[[int], None],
+        on_ready: Callable[[int, Device], None],
         on_refused: Callable[[str], None],
         on_stranded: Callable[[], None],
         on_lost: Callable[[int, WorkerLoss], None],
@@ -201,7 +201,7 @@ class WorkerPool:
             worker.device = await self._proof(worker)
             self._failed_starts = 0
             self._keep(self._guard(number), self._guards)
-            self._on_ready(number)
+            self._on_ready(number, worker.device)
             await worker.actor.run.remote(ray.get_runtime_context().current_actor, number)
         except DeviceError as err:
             self._refuse(number, str(err))
@@ -296,6 +296,8 @@ class WorkerPool:
             worker.gone.set()
             return
         del self._workers[number]
+        if self._is_closed:
+            return  # `halt` kills those that still load; that is no failed start
         if not (worker.device or worker.is_retired or loss.with_node):
             self._failed_starts += 1
         if self._failed_starts >= MAX_FAILED_STARTS:
@@ -303,7 +305,6 @@ class WorkerPool:
                 f"{self._failed_starts} workers in a row could not start ({loss.reason}); correct "
                 f"that, then 'tcpa resume {self._spec.study_dir.name}'."
             )
-        if self._is_closed:
             return
         self._on_lost(number, loss)
         if not worker.is_retired:

@@ -181,6 +181,8 @@ class Started(TrialEvent):
     note: str = ""
     """What there is to say about its checkpoint."""
     worker: int | str | None = None
+    hardware: Mapping[str, Any] | None = None
+    """What the worker trains on, as of `Device.as_dict`. None: not recorded."""
 
     def _body(self) -> Fields:
         body = {"trial": self.trial, "device": self.device, "epoch": self.epoch}
@@ -188,6 +190,7 @@ class Started(TrialEvent):
             "preprocessing": self.preprocessing,
             "note": self.note or None,
             "worker": self.worker,
+            "hardware": self.hardware,
         }
         return {**body, **{name: value for name, value in rest.items() if value is not None}}
 
@@ -275,7 +278,7 @@ def _planned(event: Fields, stamp: Fields) -> Planned:
 
 
 def _started(event: Fields, stamp: Fields) -> Started:
-    names = ("trial", "device", "epoch", "preprocessing", "note", "worker")
+    names = ("trial", "device", "epoch", "preprocessing", "note", "worker", "hardware")
     return Started(**{"device": "", **{n: event[n] for n in names if n in event}}, **stamp)
 
 
@@ -327,7 +330,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
                      "peak_memory_bytes"), (int,)),
     **dict.fromkeys(("trial", "digest", "point", "origin", "status", "reason", "device",
                      "text", "note", "name"), (str,)),
-    **dict.fromkeys(("params", "labels", "draw"), (dict,)),
+    **dict.fromkeys(("params", "labels", "draw", "hardware"), (dict,)),
     **dict.fromkeys(("t", "began", "gpus"), (float, int)), "before": (list,), "trials": (list, int),
     "duration_s": (float, int), "best_epoch": (int, _NONE), "warnings": (list,),
 }  # fmt: skip

@@ -42,7 +42,7 @@ OPTIONS = {
     "report": {"--root", "--live", "--every"},
     "sync": {"--root", "--tracking-uri"},
     "dashboard": {"--root", "--port", "--host"},
-    "doctor": {"--root", "--address", "--tracking-uri"},
+    "doctor": {"--root", "--address", "--tracking-uri", "--device"},
     "data": {"--root", "--set"},
     "backbones": set(),
 }

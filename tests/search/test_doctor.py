@@ -13,6 +13,9 @@ from rich.console import Console
 
 from search.verbs import doctor
 from tcpa_core.errors import StudyError
+from tcpa_core.record.values import Device
+
+GPU = Device(host="a", id="0", name="H200", memory_bytes=140 * 2**30, free_bytes=130 * 2**30)
 
 
 @pytest.fixture
@@ -27,6 +30,7 @@ def examine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tu
 
     monkeypatch.setattr(doctor, "connect", cluster)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
+    monkeypatch.setattr(doctor, "prove_gpus", lambda *_: ([GPU], [], 0))
     monkeypatch.setenv("TCPA_CACHE", str(tmp_path / "cache"))
 
     def run(root: Path = tmp_path / "studies", **options: Any) -> tuple[int, str]:
@@ -42,6 +46,7 @@ def test_a_machine_that_is_ready(examine: Callable[..., tuple[int, str]], tmp_pa
     assert code == 0
     assert "FAILS" not in text
     for part in ("torch ", "ray ", "cores", "GB free (not made yet)", "4 CPUs, 1 GPUs",
+                 "of which torch can use 1; a 0: H200, 130 of 140 GiB free",
                  "mlflow.db is made by the first study"):  # fmt: skip
         assert part in text
     assert list(tmp_path.iterdir()) == []
@@ -73,3 +78,35 @@ def test_a_full_disk_and_a_torn_database_fail(
     assert text.count("FAILS") == 3
     assert "1.2 GB free, less than 5" in text
     assert "MLflow does not answer" in text
+
+
+@pytest.mark.parametrize(
+    ("device", "proofs", "mark", "says"),
+    [
+        ("auto", ([], ["GPU 0 of a: it is full"], 0), "WARNS", "can use 0; refused are GPU 0 of a"),
+        ("cuda", ([], ["GPU 0 of a: it is full"], 0), "FAILS", "can use 0; refused are GPU 0 of a"),
+        ("cuda", ([GPU], ["GPU 1 of a: it is full"], 0), "WARNS", "can use 1; a 0: H200"),
+        ("auto", ([], [], 1), "ok", "can use 0 (1 gave no answer"),
+        ("cuda", ([], [], 1), "FAILS", "can use 0 (1 gave no answer"),
+    ],
+)
+def test_gpus_that_torch_cannot_use_are_told(
+    examine: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    proofs: Any,
+    mark: str,
+    says: str,
+) -> None:
+    monkeypatch.setattr(doctor, "prove_gpus", lambda *_: proofs)
+    code, text = examine(device=device)
+    (line,) = (line for line in text.splitlines() if "Ray" in line)
+    assert mark in line and says in line
+    assert code == int(mark == "FAILS")
+
+
+def test_processors_are_all_that_a_user_wants(
+    examine: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "prove_gpus", lambda *_: pytest.fail("a GPU was touched"))
+    assert examine(device="cpu")[0] == 0

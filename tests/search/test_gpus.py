@@ -1,16 +1,21 @@
 """Studies on GPUs that Ray counts, some of which torch cannot use. The training is a stub."""
 
+import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
 from search.study.folder import StudyDir
-from tcpa_core.errors import StoppedError
+from search.workers.gpu_proofs import prove_gpus
+from tcpa_core.errors import DeviceError, StoppedError
+from tcpa_core.record.values import Device
 from tests.journals import recorded
 from tests.search.conftest import ROOT, make_space, run_stubs
+from tests.search.stub import StubWorker
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("two_gpus")]
 
@@ -48,6 +53,11 @@ def test_a_study_goes_on_with_the_gpu_that_is_left(make_study: MakeStudy) -> Non
     assert run(study).counts == {"completed": 12}
     assert set(of_kind(study, "started", "device")) == {"cuda"}
     assert len(set(of_kind(study, "started", "worker"))) == 1
+    told = of_kind(study, "started", "hardware")
+    assert {(one["host"], one["id"], one["name"]) for one in told} == {
+        (platform.node(), "1", "stub")
+    }
+    assert all(one["memory_bytes"] == 2**30 for one in told)
     (text,) = of_kind(study, "notice", "text")
     assert text.startswith("GPU 0 of ") and text.endswith(f" is not used: {FULL}")
 
@@ -75,7 +85,8 @@ def test_gpus_are_left_alone_where_the_user_wants_processors(make_study: MakeStu
     study = make_study(make_space(), refuses={"0": FULL, "1": SICK})
     assert run(study, device="cpu", workers=2).counts == {"completed": 12}
     assert not of_kind(study, "notice", "text")
-    assert len(set(of_kind(study, "started", "worker"))) == 2
+    assert set(of_kind(study, "started", "device")) == {"cpu"}
+    assert set(of_kind(study, "started", "worker")) <= {0, 1}
 
 
 def test_where_nothing_can_be_used_there_is_one_error(make_study: MakeStudy) -> None:
@@ -90,3 +101,29 @@ def test_a_gpu_that_workers_share_is_refused_once(make_study: MakeStudy) -> None
     assert set(of_kind(study, "started", "device")) == {"cuda"}
     (text,) = of_kind(study, "notice", "text")
     assert text.endswith(FULL)
+
+
+def test_gpus_prove_themselves_without_a_study(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, refused, silent = prove_gpus(2, "tests.search.stub:make_worker")
+    assert {gpu.id for gpu in found} == {"0", "1"} and not refused and not silent
+    found, refused, silent = prove_gpus(2, "tests.search.test_gpus:make_sick_worker")
+    assert not found and not silent
+    assert {text.rpartition(": ")[2] for text in refused} == {SICK}
+    assert {text.partition(" of ")[0] for text in refused} == {"GPU 0", "GPU 1"}
+    monkeypatch.setattr("search.workers.gpu_proofs.PATIENCE_S", 5.0)
+    found, refused, silent = prove_gpus(3, "tests.search.stub:make_worker")
+    assert len(found) + silent == 3 and silent >= 1, "there is no third"
+
+
+class SickWorker(StubWorker):
+    """Finds every GPU sick."""
+
+    def prove(self, precisions: Collection[str]) -> Device:
+        raise DeviceError(SICK)
+
+
+def make_sick_worker(study_dir: Path, cache_dir: Path | None, device: str) -> StubWorker:
+    """A factory of workers."""
+    return SickWorker(study_dir, cache_dir, device)

@@ -88,12 +88,20 @@ def test_the_last_event_that_a_run_holds_is_that_of_its_end() -> None:
     running = tags_of([planned(), start, epoch(1)])
     assert json.loads(running["tcpa.started"]) == {"device": "cpu", "t": 15.0}
     assert json.loads(running["tcpa.preprocessing"]) == {"size": 32}
-    assert "tcpa.n" not in running
+    assert "tcpa.n" not in running and "tcpa.host" not in running
     whole = tags_of([start, ended("failed", reason="x" * 9000, warnings=["w"])])
     assert whole["tcpa.n"] == "9" and whole["tcpa.status"] == "failed"
     assert len(whole["tcpa.reason"]) == MAX_TAG
     assert json.loads(whole["tcpa.result"]) == {"device": "", "warnings": ["w"], "t": 30.0}
     assert "tcpa.reason" not in tags_of([ended()])
+
+
+def test_a_run_says_what_its_trial_runs_on() -> None:
+    hardware = {"host": "a", "id": "0", "name": "H200", "memory_bytes": 150_000_000_000}
+    tags = tags_of([Started(trial="00003", device="cuda", hardware=hardware)])
+    told = {"tcpa.host": "a", "tcpa.device_name": "H200",
+            "tcpa.device_memory_bytes": "150000000000"}  # fmt: skip
+    assert told.items() <= tags.items()
 
 
 def test_times_are_whole_milliseconds() -> None:
