@@ -48,6 +48,12 @@ FAULTS = (
         (f"{KILLS}::test_a_killed_worker_loses_nothing_and_the_user_is_told",),
     ),
     Fault(
+        "worker killed in a save",
+        "kill -9 before and after the fsync and the rename of a checkpoint",
+        "what was told can be taken up; a trial alone ends with the same numbers to the bit",
+        ("faults/test_killed_saves.py",),
+    ),
+    Fault(
         "node lost; nodes join",
         "3 nodes, raylet of one killed; then two nodes added",
         "its trials move; new nodes are used within one trial's length",

@@ -59,7 +59,8 @@ def inspect_trial(
     The draw is the same for all trials on the same data.
 
     Args:
-        path: A best.safetensors of a study's checkpoints folder.
+        path: A best.safetensors of a study's checkpoints folder, or the last.safetensors of a trial
+            that has not ended.
         images: How many images, at least 1; all of them where there are fewer.
         device: A torch device.
         cache_dir: Where decoded images are kept; None: the user's cache folder.

@@ -56,12 +56,16 @@ def look_into(
     for text, name in labels(settings, names).items():
         owner, trial = places[text]
         try:
-            look = inspect_trial(owner.path / files.CHECKPOINTS / trial / files.BEST, images=images)
+            folder = owner.path / files.CHECKPOINTS / trial
+            # A trial that trains, or was interrupted, has its best state in its last checkpoint.
+            has_ended = (folder / files.BEST).exists()
+            path = folder / (files.BEST if has_ended else files.LAST)
+            look = inspect_trial(path, images=images)
         # Lost or of another version: the same settings and seed give the same state again.
         except CheckpointError as err:
             console.print(f"trial {text} is trained again: {err}", markup=False, soft_wrap=True)
-            with tempfile.TemporaryDirectory() as folder:
-                look = inspect_trial(train_again(owner, trial, Path(folder)), images=images)
+            with tempfile.TemporaryDirectory() as place:
+                look = inspect_trial(train_again(owner, trial, Path(place)), images=images)
         found[name] = look
         console.print(f"looked into trial {text} ({name})", markup=False)
     return found

@@ -146,8 +146,7 @@ class Dispatcher:
             return  # taken for dead; its trials go on elsewhere from their checkpoints
         self._publish(self._table.take(events))
         self._pool.has_worked()
-        # The worker waits for this call before its next epoch, so that a trial which takes the
-        # place of one that has just ended can train in it.
+        # One epoch trains meanwhile; a trial that takes a place here can train in the one after.
         self._send(self._table.place())
 
     async def next_events(self, timeout_s: float) -> tuple[list[Event], str | None]:

@@ -120,7 +120,7 @@ class PackWorker:
         return self._worker.pulse()
 
     def run(self, dispatcher: Any, worker: int) -> None:
-        """Train until `halt`. Events are handed over before the next epoch, which may be fatal."""
+        """Train until `halt`, and hand events over as soon as what they tell is on disk."""
         while not self._halted:
             # Before the work, not before the wait: a command that comes meanwhile sets it again.
             self._wake.clear()

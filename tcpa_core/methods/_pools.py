@@ -4,11 +4,12 @@
 # D width.
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from tcpa_core.methods._layers import padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +17,8 @@ class Pool:
     """Sizes of one pool, per member."""
 
     role: str
-    groups: tuple[int, ...]
-    lengths: tuple[int, ...]
+    groups: list[int]
+    lengths: list[int]
     """Prompt tokens per group."""
 
     @property
@@ -45,19 +46,16 @@ class Scope:
     """Real prompts per member."""
     order_MP: Tensor | None
     """Places of each member's real prompts, then of the padding; None: no padding."""
-    back_MP: Tensor | None
-    """The order that undoes it."""
 
     @classmethod
     def of(cls, pools: Sequence[Pool], start: int, device: torch.device) -> "Scope":
         """The scope of some pools whose first prompt has the place `start`."""
-        sizes, stop = num_prompts(pools), start + sum(pool.width for pool in pools)
-        exists = prompt_padding(pools, device)
-        if exists is None:
-            return cls(start, stop, sizes, None, None)
+        exists = torch.cat([pool.exists(device) for pool in pools], dim=-1)
+        sizes = num_prompts(pools)
         # Stable, so that real prompts keep their order; it matters to a Fourier transform.
-        order = exists.int().argsort(dim=-1, descending=True, stable=True)
-        return cls(start, stop, sizes, order, order.argsort(dim=-1))
+        padded = sizes != [exists.shape[1]] * len(sizes)
+        order = exists.int().argsort(dim=-1, descending=True, stable=True) if padded else None
+        return cls(start, start + exists.shape[1], sizes, order)
 
     def gather(self, prompts_MBPD: Tensor) -> Tensor:
         """Bring each member's real prompts to the front."""
@@ -65,26 +63,22 @@ class Scope:
 
     def spread(self, prompts_MBPD: Tensor) -> Tensor:
         """Undo `gather`."""
-        return prompts_MBPD if self.back_MP is None else _take(prompts_MBPD, self.back_MP)
+        if self.order_MP is None:
+            return prompts_MBPD
+        return _take(prompts_MBPD, self.order_MP.argsort(dim=-1))
 
 
 def _take(prompts_MBPD: Tensor, places_MP: Tensor) -> Tensor:
     return prompts_MBPD.gather(2, places_MP[:, None, :, None].expand_as(prompts_MBPD))
 
 
-def make_scopes(pools: Sequence[Pool], device: torch.device, *, joint: bool) -> Sequence[Scope]:
+def make_scopes(pools: Sequence[Pool], device: torch.device, *, joint: bool) -> list[Scope]:
     """All pools together, or one by one."""
-    return _make_scopes(tuple(pools), device, joint)
-
-
-@cache  # as `padding`
-def _make_scopes(pools: tuple[Pool, ...], device: torch.device, joint: bool) -> Sequence[Scope]:
     scopes: list[Scope] = []
     start = 0
-    with torch.inference_mode(False):
-        for group in [pools] if joint else [(pool,) for pool in pools]:
-            scopes.append(Scope.of(group, start, device))
-            start = scopes[-1].stop
+    for group in [pools] if joint else [[pool] for pool in pools]:
+        scopes.append(Scope.of(group, start, device))
+        start = scopes[-1].stop
     return scopes
 
 
@@ -97,21 +91,22 @@ def num_prompts(pools: Sequence[Pool]) -> list[int]:
 
 def prompt_padding(pools: Sequence[Pool], device: torch.device) -> Tensor | None:
     """Boolean (M, P of all pools), False at padding; None if there is none."""
-    full = sum(pool.width for pool in pools)
-    return None if set(num_prompts(pools)) == {full} else _prompt_padding(tuple(pools), device)
-
-
-@cache  # as `padding`
-def _prompt_padding(pools: tuple[Pool, ...], device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.cat([pool.exists(device) for pool in pools], dim=-1)
+    exists = torch.cat([pool.exists(device) for pool in pools], dim=-1)
+    return None if set(num_prompts(pools)) == {exists.shape[1]} else exists
 
 
 def group_padding(pools: Sequence[Pool], device: torch.device) -> Tensor | None:
     """Boolean (M, G of all pools), False at padding; None if there is none."""
-    # A group of one prompt token is its prompt.
-    ones = [replace(pool, lengths=(1,) * len(pool.lengths)) for pool in pools]
-    return prompt_padding(ones, device)
+    parts = [padding(pool.groups, device) for pool in pools]
+    if all(part is None for part in parts):
+        return None
+    full = [
+        torch.ones(len(pool.groups), max(pool.groups), dtype=torch.bool, device=device)
+        if part is None
+        else part
+        for pool, part in zip(pools, parts, strict=True)
+    ]
+    return torch.cat(full, dim=-1)
 
 
 def prompts_of_groups(pools: Sequence[Pool], chosen_MBSG: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from tcpa_core.record.events import Ended
 from tcpa_core.record.values import Status
 from tcpa_core.training.member import Member
 from tcpa_core.training.pack import Pack
+from tcpa_core.training.saved_member import SaveClock
 
 
 @dataclass(slots=True)
@@ -22,6 +23,11 @@ class Job:
     test_at_end: bool
     alone: bool
     """Its next epoch is trained before all others and by itself."""
+    saved: SaveClock = field(init=False)
+    """What of it is on disk, or on its way there; that much is told."""
+
+    def __post_init__(self) -> None:
+        self.saved = SaveClock(self.member)
 
     @property
     def may_train(self) -> bool:
@@ -40,6 +46,8 @@ class Group:
     """Most members to train together: what a probe found best, or what memory allows."""
     longest_s: float | None = None
     """Longest epoch so far."""
+    has_told_size: bool = False
+    """The user knows that its checkpoints are too large to be written after every epoch."""
 
     def end(
         self,

@@ -13,10 +13,15 @@ from tcpa_core.model.moved_weights import backbone_of
 from tcpa_core.model.single_model import SingleModel, build_model
 from tcpa_core.record.files import LAST
 from tcpa_core.record.values import EpochReport, TrialResult
-from tcpa_core.training.checkpoint import load_checkpoint
 from tcpa_core.training.divergence import Diverged
 from tcpa_core.training.pack import Pack
-from tcpa_core.training.saved_member import restore_member, save_member
+from tcpa_core.training.saved_member import (
+    SaveClock,
+    load_selected,
+    restore_member,
+    save_member,
+    save_selected,
+)
 from tcpa_core.training.trial_data import load_trial_data
 
 
@@ -35,7 +40,8 @@ def run_trial(
         config: Settings, or a mapping of dotted paths.
         on_epoch: Called after every epoch.
         folder: Where checkpoints go; a trial that was interrupted there goes on from its last
-            epoch. None: nothing is written.
+            epoch, a large one (see `SaveClock`) from one of the last minutes. None: nothing is
+            written.
         cache_dir: Where decoded images are kept; None: the user's cache folder.
         device: A torch device; None: "cuda" where there is one, else "cpu".
         recorded: The trial was trained before; see `load_backbone`.
@@ -58,15 +64,24 @@ def run_trial(
         member = restore_member(folder, folder.name, config)
     else:
         member = pack.new_member("solo", config)
-    while not member.is_done:
-        (outcome,) = pack.run_epoch([member])
-        if isinstance(outcome, Diverged):
-            return pack.result(member, "failed", reason=outcome.reason)
-        member = outcome
-        if folder:
-            save_member(member, folder, backbone, data.class_names)
-        if on_epoch:
-            on_epoch(member.reports[-1])
+    saved = SaveClock(member)
+    try:
+        while not member.is_done:
+            (outcome,) = pack.run_epoch([member])
+            if isinstance(outcome, Diverged):
+                return pack.result(member, "failed", reason=outcome.reason)
+            member = outcome
+            if folder and saved.is_due(member, rests=member.is_done):
+                saved.note(member)
+                save_member(member, folder, backbone, data.class_names)
+            if on_epoch:
+                on_epoch(member.reports[-1])
+    finally:
+        # Also where `on_epoch` or the user ends it: what was trained can be used and gone on from.
+        if folder and not member.is_done:
+            if saved.is_due(member, rests=True):
+                save_member(member, folder, backbone, data.class_names)
+            save_selected(member, folder, backbone, data.class_names)
     return pack.result(member, "completed", test=pack.test([member])[0])
 
 
@@ -76,7 +91,8 @@ def load_trained(
     """Build the model of a trained trial for inference or analysis.
 
     Args:
-        path: A best.safetensors of a study's checkpoints folder.
+        path: A best.safetensors of a study's checkpoints folder, or the last.safetensors of a trial
+            that has not ended: its best epoch so far.
         device: A torch device.
         weights: Where the backbone's weights lie now; None: where the trial had them, or below a
             folder that they may have moved with (see `tcpa_core.model.moved_weights`).
@@ -86,7 +102,7 @@ def load_trained(
         WeightsError: The backbone's weights are not found, or are not those of the training.
     """
     path = Path(path)
-    state, info = load_checkpoint(path)
+    state, info = load_selected(path)
     settings, names = info.get("config"), info.get("classes")
     if not isinstance(settings, dict) or not isinstance(names, list):
         raise CheckpointError(f"{path} lacks the settings or the classes of its trial.")

@@ -1,5 +1,6 @@
 """Members on disk: last.safetensors to go on from, best.safetensors for users."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,25 +24,64 @@ _COUNTERS = (
     "stage_step",
     "duration_s",
 )
+STATE, SELECTED = "state:", "selected:"
+"""How the names of a member's tensors begin in last.safetensors, and those of its selected epoch
+where that is an earlier one."""
 _SELECTED_FIELDS = ("epoch", "val_accuracy", "val_loss", "test_accuracy")
+
+
+LARGE_BYTES = 256 * 2**20
+"""A member with more than this in state and moments is not written after every epoch: fine-tuning
+a whole ViT-B has 1.0 GB, seconds of writing beside half a second of training an epoch."""
+LARGE_EVERY_S = 300.0
+"""How often it is written at most, as long as it trains on."""
 
 
 def save_member(
     member: Member, folder: Path, backbone: Backbone, class_names: Sequence[str]
 ) -> None:
-    """Write last.safetensors (all that `restore_member` needs) and best.safetensors (for users).
+    """Write last.safetensors: all that `restore_member` needs. With it, of a member that is done,
+    best.safetensors.
 
     Args:
         member: Between two epochs.
         folder: Of the trial; made if need be.
-        backbone: Whose weights and normalisation best.safetensors belongs to.
+        backbone: Whose weights and normalisation the state belongs to.
         class_names: In the order of the head's outputs.
 
     Raises:
         StorageError: The disk is full, read-only or gone.
     """
     best = member.selected
-    info = {
+    tensors = {f"{STATE}{k}": v for k, v in member.state.items()}
+    tensors |= {f"moment:{k}": v for k, v in member.moments.items()}
+    # Most often the last epoch is the selected one, and its tensors are stored once.
+    if best and best.state is not member.state:
+        tensors |= {f"{SELECTED}{k}": v for k, v in best.state.items()}
+    # best before last: a process that dies between the two trains this epoch again and writes both.
+    if member.is_done:
+        save_selected(member, folder, backbone, class_names)
+    save_checkpoint(folder / LAST, tensors, _info(member, backbone, class_names))
+
+
+def save_selected(
+    member: Member, folder: Path, backbone: Backbone, class_names: Sequence[str]
+) -> None:
+    """Write best.safetensors, the selected state for users; nothing where no epoch was trained.
+
+    Args: As of `save_member`.
+
+    Raises:
+        StorageError: The disk is full, read-only or gone.
+    """
+    if member.selected:
+        info = _info(member, backbone, class_names)
+        save_checkpoint(folder / BEST, member.selected.state, info)
+
+
+def _info(member: Member, backbone: Backbone, class_names: Sequence[str]) -> dict[str, Any]:
+    best = member.selected
+    return {
         "trial": member.trial,
         "config": member.config.flat(),
         "weights": backbone.fingerprint,
@@ -51,15 +91,54 @@ def save_member(
         "selected": best and {k: getattr(best, k) for k in _SELECTED_FIELDS},
         "reports": [asdict(report) for report in member.reports],
     }
-    tensors = {f"state:{k}": v for k, v in member.state.items()}
-    tensors |= {f"moment:{k}": v for k, v in member.moments.items()}
-    # best before last: a process that dies between the two trains this epoch again and writes both.
-    if best and best.epoch == member.epoch:
-        save_checkpoint(folder / BEST, best.state, info)
-    # Most often the last epoch is the selected one, and its tensors are stored once.
-    if best and best.state is not member.state:
-        tensors |= {f"selected:{k}": v for k, v in best.state.items()}
-    save_checkpoint(folder / LAST, tensors, info)
+
+
+class SaveClock:
+    """When a member has to be written, and which epoch was written last.
+
+    Args:
+        member: As it was taken up: what it has trained is on disk.
+    """
+
+    def __init__(self, member: Member) -> None:
+        self.epoch = member.epoch
+        self._at = time.monotonic()
+
+    def is_due(self, member: Member, *, rests: bool) -> bool:
+        """Whether the member has an epoch that has to be written now.
+
+        Args:
+            member: As it stands.
+            rests: It is not known that it trains on.
+        """
+        if member.epoch == self.epoch:
+            return False
+        is_large = nbytes(member) > LARGE_BYTES
+        return rests or not is_large or time.monotonic() - self._at >= LARGE_EVERY_S
+
+    def note(self, member: Member) -> None:
+        """The member is written as it stands."""
+        self.epoch, self._at = member.epoch, time.monotonic()
+
+
+def nbytes(member: Member) -> int:
+    """Bytes of a member's state and moments."""
+    return sum(tensor.nbytes for tensor in (*member.state.values(), *member.moments.values()))
+
+
+def load_selected(path: Path) -> tuple[MemberState, dict[str, Any]]:
+    """State of the selected epoch and what is known of the trial.
+
+    Args:
+        path: A best.safetensors, or the last.safetensors of a trial that has not ended.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    tensors, info = load_checkpoint(path)
+    if path.name == LAST:
+        tensors = _with_prefix(tensors, SELECTED) or _with_prefix(tensors, STATE)
+    return tensors, info
 
 
 def restore_member(folder: Path, trial: str, config: TrialConfig) -> Member:
@@ -74,11 +153,11 @@ def restore_member(folder: Path, trial: str, config: TrialConfig) -> Member:
             f"{folder} holds a trial with other settings than trial {trial}; "
             "move that folder away to train the trial from its start."
         )
-    state = _with_prefix(tensors, "state:")
+    state = _with_prefix(tensors, STATE)
     info = {"peak": info.get("peak_accuracy"), **info}  # its name until best_val_loss came
     try:
         selected = info["selected"] and Selected(
-            **info["selected"], state=_with_prefix(tensors, "selected:") or state
+            **info["selected"], state=_with_prefix(tensors, SELECTED) or state
         )
         return Member(
             trial=trial,

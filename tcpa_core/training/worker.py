@@ -2,13 +2,18 @@
 
 It keeps backbones, data and packs warm between trials. It knows no platform: commands come in from
 any thread, events for the journal come out of `work`.
+
+Whoever calls `work` saves and tells one epoch while a thread of the worker trains the next, so that
+the device waits for no disk. What is told is on disk, always.
 """
 
 import platform
 import queue
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +22,7 @@ from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.errors import DeviceError, MethodError, StorageError, TcpaError
 from tcpa_core.record.events import Ended, Epoch, Event, Notice, Started, Tested
 from tcpa_core.record.files import CHECKPOINTS
-from tcpa_core.record.values import Device, Pulse, TrialResult
+from tcpa_core.record.values import Device, Pulse, Status, TrialResult
 from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
 from tcpa_core.training.device import proved
 from tcpa_core.training.divergence import Diverged
@@ -27,8 +32,32 @@ from tcpa_core.training.member import Member
 from tcpa_core.training.memory import is_filled_by_others, is_out_of_memory, retry_with_room
 from tcpa_core.training.probe import PackSize, pack_size
 from tcpa_core.training.recovery import GiveUp, recover
-from tcpa_core.training.saved_member import restore_member, restored_or_new, save_member
+from tcpa_core.training.saved_member import (
+    LARGE_EVERY_S,
+    nbytes,
+    restore_member,
+    restored_or_new,
+    save_member,
+    save_selected,
+)
 from tcpa_core.training.warm_packs import WarmPacks
+
+SAVERS = 4
+"""Files that are written at once: a disk takes several in little more time than one."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """What the training thread did between two looks at its commands."""
+
+    events: list[Event] = field(default_factory=list)
+    """In their order. They may be told once all of `files` are written."""
+    files: list[Callable[[], None]] = field(default_factory=list)
+    """Write what the events speak of."""
+    doing: Pulse = field(default_factory=Pulse)
+    """While these are written."""
+    is_of_suspect: bool = False
+    """A suspect was trained by itself."""
 
 
 class Worker:
@@ -47,6 +76,12 @@ class Worker:
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._packs = WarmPacks(cache_dir, device, lambda: self._sign())
         self._turns = Turns()
+        self._trainer = ThreadPoolExecutor(1, "train")
+        self._savers = ThreadPoolExecutor(SAVERS, "save")
+        self._ahead: Future[Turn] | None = None
+        """Begun before it was asked for."""
+        self._now = Turn()
+        self._saving = Pulse()
         # Written by the thread that trains and read by the one that answers a watchdog: each is one
         # reference, so that no lock is needed and a pulse never waits for a step.
         self._signs = 0
@@ -58,7 +93,8 @@ class Worker:
 
     def pulse(self) -> Pulse:
         """What is done at the moment; from any thread."""
-        return replace(self._doing, signs=self._signs)
+        training, saving = self._doing, self._saving
+        return replace(saving if training.is_idle else training, signs=self._signs)
 
     def prove(self, precisions: Collection[str]) -> Device:
         """Show that torch can train on the device (see `tcpa_core.training.device`).
@@ -108,27 +144,53 @@ class Worker:
     @property
     def idle(self) -> bool:
         """True when `work` has nothing to do until another command comes."""
-        return self._commands.empty() and not any(
+        return self._ahead is None and not self._has_work()
+
+    def _has_work(self) -> bool:
+        # Looked at between two turns only: jobs belong to the thread that trains.
+        return not self._commands.empty() or any(
             job.may_train for group in self._packs.groups for job in group.jobs.values()
         )
 
     def work(self) -> list[Event]:
-        """Read the commands, then train one epoch of one pack.
+        """Read the commands and train one epoch of one pack, if that was not done ahead; then have
+        the next epoch begun and save this one meanwhile.
 
         Returns:
-            Events in the order in which they happened; [] when there was nothing to do.
+            Events in the order in which they happened; [] when there was nothing to do, or nothing
+            that is on disk yet (see `SaveClock`).
 
         Raises:
             StorageError: Checkpoints or the image cache cannot be written; every trial would meet
                 it, so that it fails none.
         """
+        ahead, self._ahead = self._ahead or self._trainer.submit(self._turn), None
+        turn = ahead.result()
+        self._saving = turn.doing
+        try:
+            # A suspect's epoch is told first: if the worker dies of the next one, it is not to be
+            # counted against a trial that has shown to be harmless.
+            if self._has_work() and not turn.is_of_suspect:
+                self._ahead = self._trainer.submit(self._turn)
+            written = [self._savers.submit(write) for write in turn.files]
+            wait(written)  # for all of them: after a fault, nothing goes on behind it
+            for each in written:
+                each.result()
+            return turn.events
+        finally:
+            self._saving = Pulse()
+
+    def _turn(self) -> Turn:
+        """Read the commands and train one epoch of one pack; in the thread that trains."""
+        self._now = turn = Turn()
         self._doing = Pulse(is_idle=False)
         try:
-            events = self._read_commands()
+            turn.events += self._read_commands()
             chosen = self._turns.next(self._packs.groups)
             if chosen is not None:
-                events += self._train(*chosen)
-            return events
+                turn.events += self._train(*chosen)
+            turn.doing = self._doing
+            return turn
         finally:
             self._doing = Pulse()
 
@@ -153,7 +215,7 @@ class Worker:
                 return []
             case Stop(trial=trial):
                 found = self._packs.find(trial)
-                return [found[0].end(trial, "pruned")] if found else []
+                return self._end(found[0], trial, "pruned") if found else []
             case Test():
                 return self._test(command)
             case Limit(members=members):
@@ -247,19 +309,57 @@ class Worker:
         if fault is not None:
             return self._recover(group, jobs, fault)
         group.longest_s = max(group.longest_s or 0.0, time.perf_counter() - started)
+        self._now.is_of_suspect = any(job.alone for job in jobs)
         events: list[Event] = []
         for job, outcome in zip(jobs, outcomes, strict=True):
-            trial = job.member.trial
             job.alone = False
             if isinstance(outcome, Diverged):
-                events.append(group.end(trial, "failed", reason=outcome.reason))
-                continue
-            job.member = outcome
-            # Saved before it is told: what the journal knows of a trial can be taken up again.
-            pack = group.pack
-            save_member(outcome, self._checkpoints / trial, pack.backbone, pack.data.class_names)
-            events.append(Epoch(trial=trial, report=outcome.reports[-1]))
-        return events + self._finish(group)
+                trial = job.member.trial
+                events += self._end(group, trial, "failed", reason=outcome.reason)
+            else:
+                job.member = outcome
+        return [*events, *self._save_due(), *self._finish(group)]
+
+    def _save_due(self) -> list[Event]:
+        """Have all trials written, of whatever group, whose time it is."""
+        events: list[Event] = []
+        for group in self._packs.groups:
+            for job in group.jobs.values():
+                if job.saved.is_due(job.member, rests=not job.may_train):
+                    events += self._save(group, job)
+                elif job.saved.epoch < job.member.epoch and not group.has_told_size:
+                    group.has_told_size = True
+                    events.append(_notice_of_size(job.member))
+        return events
+
+    def _save(self, group: Group, job: Job) -> list[Event]:
+        """Have a trial written and then told: what the journal knows can be taken up again."""
+        member, told = job.member, job.saved.epoch
+        job.saved.note(member)
+        self._now.files.append(self._writing(save_member, group, member))
+        return [Epoch(trial=member.trial, report=report) for report in member.reports[told:]]
+
+    def _end(
+        self,
+        group: Group,
+        trial: str,
+        status: Status,
+        *,
+        reason: str = "",
+        test: tuple[float, float] | None = None,
+    ) -> list[Event]:
+        """Let a trial go once all that it has trained is written."""
+        job = group.jobs[trial]
+        events = self._save(group, job) if job.saved.is_due(job.member, rests=True) else []
+        if not job.member.is_done:  # else `save_member` does it
+            self._now.files.append(self._writing(save_selected, group, job.member))
+        return [*events, group.end(trial, status, reason=reason, test=test)]
+
+    def _writing(
+        self, save: Callable[..., None], group: Group, member: Member
+    ) -> Callable[[], None]:
+        folder, pack = self._checkpoints / member.trial, group.pack
+        return partial(save, member, folder, pack.backbone, pack.data.class_names)
 
     def _recover(self, group: Group, jobs: list[Job], fault: Exception) -> list[Event]:
         trials = [job.member.trial for job in jobs]
@@ -267,7 +367,7 @@ class Worker:
         if isinstance(found, GiveUp):
             if is_out_of_memory(fault) and is_filled_by_others(torch.device(self._device)):
                 raise DeviceError(found.reason)
-            return [group.end(trials[0], "failed", reason=found.reason)]
+            return self._end(group, trials[0], "failed", reason=found.reason)
         if found.notice is None:
             return []
         return [Notice(text=found.notice, trials=trials)]
@@ -282,6 +382,19 @@ class Worker:
         )
         tested = {m.trial: score for m, score in zip(to_test, scores, strict=True)}
         return [
-            group.end(job.member.trial, "completed", test=tested.get(job.member.trial))
+            event
             for job in done
+            for event in self._end(
+                group, job.member.trial, "completed", test=tested.get(job.member.trial)
+            )
         ]
+
+
+def _notice_of_size(member: Member) -> Notice:
+    size = f"{nbytes(member) / 1e9:.1f} GB"
+    return Notice(
+        text=f"a checkpoint of trial {member.trial} has {size}: as long as such trials train on, "
+        f"they are saved and told every {LARGE_EVERY_S / 60:.0f} minutes at most; what was trained "
+        "since is lost where a worker is",
+        trials=[member.trial],
+    )
