@@ -7,15 +7,19 @@ How workers are placed stands in `placement.json` of the folder ROOT.
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
+from typing import Any
 
-import search.verbs.run
+import search.options
 from search.cli import main
 from search.driver.placement import Placement
 
 if __name__ == "__main__":
     root = Path(sys.argv[sys.argv.index("--root") + 1])
     options = json.loads((root / "placement.json").read_text())
-    search.verbs.run.Placement = partial(Placement, **options)  # type: ignore[misc, assignment]
+
+    def placed(**asked: Any) -> Placement:
+        return Placement(**{**asked, **options})
+
+    search.options.Placement = placed  # type: ignore[misc, assignment]
     main()

@@ -242,14 +242,19 @@ class WorkerPool:
     async def _look_around(self) -> None:
         """See whether anything is left to train on."""
         # A worker without a place may only be slow to load; or no device may be left for it.
-        if self._workers and not any(worker.place for worker in self._workers.values()):
+        num_started = -1
+        while self._workers and num_started != self._num_started:
+            if any(worker.place for worker in self._workers.values()):
+                return
+            num_started = self._num_started
             await asyncio.sleep(GRACE_S)
-        if not any(worker.place for worker in self._workers.values()):
-            # Whatever takes over needs their memory and their cores.
-            for worker in self._parked:
-                ray.kill(worker.actor)
-            self._parked.clear()
-            self._on_stranded()
+        if any(worker.place for worker in self._workers.values()):
+            return
+        # Whatever takes over needs their memory and their cores.
+        for worker in self._parked:
+            ray.kill(worker.actor)
+        self._parked.clear()
+        self._on_stranded()
 
     async def _guard(self, number: int) -> None:
         """Kill a worker that shows no sign of life for too long."""
