@@ -138,6 +138,8 @@ class PromptTokens(base.Method[State]):
         self._sizes = [0 if replaced else s.num_prompts for s in self.settings]
         rates = [s.prompt_dropout for s in self.settings]
         self._dropout = base.Dropout(f"{self.name()}.prompt_dropout", rates, self._sizes)
+        self._among: dict[int, Tensor] = {}
+        """What `_exists` has made, by the length of the sequence."""
 
     @classmethod
     def check(cls, config: TrialConfig, layout: TokenLayout) -> None:
@@ -304,11 +306,14 @@ class PromptTokens(base.Method[State]):
         exists = base.padding(self._sizes, tokens_MBSD.device)
         if exists is None:
             return None
-        members, _, length, _ = tokens_MBSD.shape
-        full = torch.ones(members, length, dtype=torch.bool, device=tokens_MBSD.device)
-        start = self._start(length - exists.shape[1])
-        full[:, start : start + exists.shape[1]] = exists
-        return full
+        length = tokens_MBSD.shape[2]
+        if length not in self._among:
+            with torch.inference_mode(False):  # as for `padding`
+                full = exists.new_ones(len(exists), length)
+                start = self._start(length - exists.shape[1])
+                full[:, start : start + exists.shape[1]] = exists
+                self._among[length] = full
+        return self._among[length]
 
 
 def _projection(width: int, embed_dim: int) -> dict[str, base.ParamSpec]:

@@ -35,8 +35,8 @@ class Evaluation:
         """Mean cross-entropy and accuracy of every member on a whole split."""
         source = self._data.split(split)
         # Sums in float64: in float32 the mean of a large split depends on how it was cut.
-        loss = torch.zeros(model.num_members, device=source.labels.device, dtype=torch.float64)
-        hits = torch.zeros_like(loss)
+        sums = torch.zeros(2, model.num_members, device=source.labels.device, dtype=torch.float64)
+        loss, hits = sums
         for indices, logits in self._logits(model, split):
             labels = source.labels[indices].expand(model.num_members, -1)
             loss += (
@@ -45,7 +45,8 @@ class Evaluation:
                 .sum(1)
             )
             hits += (logits.argmax(-1) == labels).sum(1)
-        return (loss / len(source)).tolist(), (hits / len(source)).tolist()
+        loss_M, accuracy_M = (sums / len(source)).tolist()
+        return loss_M, accuracy_M
 
     def _logits(self, model: PackModel, split: SplitName) -> Iterator[tuple[Tensor, Tensor]]:
         """Indices (n,) and logits (M, n, C), until every sample of the split was there once."""
