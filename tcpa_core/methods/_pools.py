@@ -4,12 +4,11 @@
 # D width.
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
-
-from tcpa_core.methods._layers import padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +16,8 @@ class Pool:
     """Sizes of one pool, per member."""
 
     role: str
-    groups: list[int]
-    lengths: list[int]
+    groups: tuple[int, ...]
+    lengths: tuple[int, ...]
     """Prompt tokens per group."""
 
     @property
@@ -46,16 +45,19 @@ class Scope:
     """Real prompts per member."""
     order_MP: Tensor | None
     """Places of each member's real prompts, then of the padding; None: no padding."""
+    back_MP: Tensor | None
+    """The order that undoes it."""
 
     @classmethod
     def of(cls, pools: Sequence[Pool], start: int, device: torch.device) -> "Scope":
         """The scope of some pools whose first prompt has the place `start`."""
-        exists = torch.cat([pool.exists(device) for pool in pools], dim=-1)
-        sizes = num_prompts(pools)
+        sizes, stop = num_prompts(pools), start + sum(pool.width for pool in pools)
+        exists = prompt_padding(pools, device)
+        if exists is None:
+            return cls(start, stop, sizes, None, None)
         # Stable, so that real prompts keep their order; it matters to a Fourier transform.
-        padded = sizes != [exists.shape[1]] * len(sizes)
-        order = exists.int().argsort(dim=-1, descending=True, stable=True) if padded else None
-        return cls(start, start + exists.shape[1], sizes, order)
+        order = exists.int().argsort(dim=-1, descending=True, stable=True)
+        return cls(start, stop, sizes, order, order.argsort(dim=-1))
 
     def gather(self, prompts_MBPD: Tensor) -> Tensor:
         """Bring each member's real prompts to the front."""
@@ -63,22 +65,26 @@ class Scope:
 
     def spread(self, prompts_MBPD: Tensor) -> Tensor:
         """Undo `gather`."""
-        if self.order_MP is None:
-            return prompts_MBPD
-        return _take(prompts_MBPD, self.order_MP.argsort(dim=-1))
+        return prompts_MBPD if self.back_MP is None else _take(prompts_MBPD, self.back_MP)
 
 
 def _take(prompts_MBPD: Tensor, places_MP: Tensor) -> Tensor:
     return prompts_MBPD.gather(2, places_MP[:, None, :, None].expand_as(prompts_MBPD))
 
 
-def make_scopes(pools: Sequence[Pool], device: torch.device, *, joint: bool) -> list[Scope]:
+def make_scopes(pools: Sequence[Pool], device: torch.device, *, joint: bool) -> Sequence[Scope]:
     """All pools together, or one by one."""
+    return _make_scopes(tuple(pools), device, joint)
+
+
+@cache  # as `padding`
+def _make_scopes(pools: tuple[Pool, ...], device: torch.device, joint: bool) -> Sequence[Scope]:
     scopes: list[Scope] = []
     start = 0
-    for group in [pools] if joint else [[pool] for pool in pools]:
-        scopes.append(Scope.of(group, start, device))
-        start = scopes[-1].stop
+    with torch.inference_mode(False):
+        for group in [pools] if joint else [(pool,) for pool in pools]:
+            scopes.append(Scope.of(group, start, device))
+            start = scopes[-1].stop
     return scopes
 
 
@@ -91,22 +97,21 @@ def num_prompts(pools: Sequence[Pool]) -> list[int]:
 
 def prompt_padding(pools: Sequence[Pool], device: torch.device) -> Tensor | None:
     """Boolean (M, P of all pools), False at padding; None if there is none."""
-    exists = torch.cat([pool.exists(device) for pool in pools], dim=-1)
-    return None if set(num_prompts(pools)) == {exists.shape[1]} else exists
+    full = sum(pool.width for pool in pools)
+    return None if set(num_prompts(pools)) == {full} else _prompt_padding(tuple(pools), device)
+
+
+@cache  # as `padding`
+def _prompt_padding(pools: tuple[Pool, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.cat([pool.exists(device) for pool in pools], dim=-1)
 
 
 def group_padding(pools: Sequence[Pool], device: torch.device) -> Tensor | None:
     """Boolean (M, G of all pools), False at padding; None if there is none."""
-    parts = [padding(pool.groups, device) for pool in pools]
-    if all(part is None for part in parts):
-        return None
-    full = [
-        torch.ones(len(pool.groups), max(pool.groups), dtype=torch.bool, device=device)
-        if part is None
-        else part
-        for pool, part in zip(pools, parts, strict=True)
-    ]
-    return torch.cat(full, dim=-1)
+    # A group of one prompt token is its prompt.
+    ones = [replace(pool, lengths=(1,) * len(pool.lengths)) for pool in pools]
+    return prompt_padding(ones, device)
 
 
 def prompts_of_groups(pools: Sequence[Pool], chosen_MBSG: Tensor) -> Tensor:

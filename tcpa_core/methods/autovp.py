@@ -20,6 +20,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
 import torch
@@ -128,8 +129,7 @@ class Method(base.Method[base.Pass]):
         self._source_logits = backbone.source_logits
         self._source_flops = backbone.source_flops
         self._side = backbone.img_size
-        stats = [_stats(backbone, config) for config in configs]
-        self._stats = tuple(torch.stack(values)[:, None] for values in zip(*stats, strict=True))
+        self._frames = _Frames.of(backbone, configs)
         self._config: Config = self.settings[0]
 
     @classmethod
@@ -177,13 +177,13 @@ class Method(base.Method[base.Pass]):
         # The frame is grey before training, sigmoid(0).
         start = torch.zeros(1, 3, backbone.img_size, backbone.img_size, device=backbone.device)
         scale = torch.full((1, 1), settings.img_scale, device=backbone.device)
+        frames = _Frames.of(backbone, [setup.config])
 
         def predictions() -> Iterator[tuple[Tensor, Tensor]]:
             for part in torch.arange(len(data.labels), device=data.labels.device).split(BATCH):
                 images = data.batch(part)[None]
                 if not settings.fills:
-                    stats = _stats(backbone, setup.config)
-                    images = framed(images, start, scale, [settings], stats)
+                    images = frames.around(images, start, scale if settings.train_resize else None)
                 features = frozen_features(backbone, images[0])
                 yield backbone.source_logits(features), data.labels[part]
 
@@ -254,9 +254,8 @@ class Method(base.Method[base.Pass]):
         """Shrink the images into their frames."""
         if not self.changes_features:
             return images
-        scales = [[s.img_scale] for s in self.settings]
-        scale = self.scale if self._config.train_resize else self.prompt.new_tensor(scales)
-        return framed(images, self.prompt, scale, self.settings, self._stats)
+        scale = self.scale if self._config.train_resize else None
+        return self._frames.around(images, self.prompt, scale)
 
     def on_logits(self, features_MBF: Tensor, state: base.Pass) -> Tensor:
         """Logits of the classes from those of the source classes."""
@@ -276,45 +275,52 @@ class Method(base.Method[base.Pass]):
             self.scale.clamp_(*SCALE_RANGE)
 
 
-def framed(
-    images: Tensor,
-    prompt: Tensor,
-    scale: Tensor,
-    settings: Sequence[Config],
-    stats: Sequence[Tensor],
-) -> Tensor:
-    """Normalised images (M, B, 3, H, H) shrunk into the middle of each member's frame.
+@dataclass(frozen=True, slots=True)
+class _Frames:
+    """What is known of the members' frames before a pass: made once, on the device."""
 
-    Args:
-        prompt: (M, 3, H, H), before the sigmoid.
-        scale: (M, 1); gets a gradient where it is trained.
-        settings: One per member.
-        stats: Mean and std (3, 1, 1), or one pair per member (M, 1, 3, 1, 1).
-    """
-    side = images.shape[-1]
-    mean, std = (value.to(images) for value in stats)
-    # The authors' frame lives in pixels of [0, 1], images arrive normalised.
-    pixels = images * std + mean
-    shrunk = []
-    masks = []
-    for m, config in enumerate(settings):
-        if config.train_resize:
+    mean: Tensor
+    std: Tensor
+    """Of the normalisation, (M, 1, 3, 1, 1)."""
+    filled: Sequence[int]
+    """Side of each member's image in pixels, where it is not trained."""
+    outside: Tensor
+    """1 outside of it, (M, 1, H, H)."""
+
+    @classmethod
+    def of(cls, backbone: Backbone, configs: Sequence[TrialConfig]) -> Self:
+        """The frames of some trials."""
+        stats = [backbone.norm_stats(config.data.norm_stats) for config in configs]
+        mean, std = torch.tensor(stats, device=backbone.device).view(-1, 2, 1, 3, 1, 1).unbind(1)
+        side = backbone.img_size
+        scales = [config.method_settings["autovp"].img_scale for config in configs]
+        filled = [min(side, int(BASE_SHARE * side * scale)) for scale in scales]
+        outside = _outside(torch.tensor(filled, device=backbone.device), side)
+        return cls(mean, std, filled, outside)
+
+    def around(self, images: Tensor, prompt: Tensor, scale: Tensor | None) -> Tensor:
+        """Normalised images (M, B, 3, H, H) shrunk into the middle of each member's frame.
+
+        Args:
+            prompt: (M, 3, H, H), before the sigmoid.
+            scale: (M, 1), where it is trained, and then it gets a gradient.
+        """
+        mean, std = self.mean.to(images), self.std.to(images)
+        # The authors' frame lives in pixels of [0, 1], images arrive normalised.
+        pixels = images * std + mean
+        if scale is None:
+            pairs = zip(pixels, self.filled, strict=True)
+            shrunk, outside = torch.stack([_resized(x, size) for x, size in pairs]), self.outside
+        else:
+            side = images.shape[-1]
             start = min(side, int(BASE_SHARE * side))
-            shrunk.append(_zoom(_resized(pixels[m], start), scale[m]))
+            shrunk = _zoom(_resized(pixels.flatten(0, 1), start).view_as(pixels), scale)
             # The frame's inner edge is a number of pixels and has no gradient; the image moves
             # smoothly.
-            filled = min(side, int(start * float(scale[m].detach())))
-        else:
-            filled = min(side, int(BASE_SHARE * side * config.img_scale))
-            shrunk.append(_resized(pixels[m], filled))
-        masks.append(_outside(filled, side, images))
-    frame = torch.sigmoid(prompt) * torch.stack(masks)
-    return (torch.stack(shrunk) + frame[:, None] - mean) / std
-
-
-def _stats(backbone: Backbone, config: TrialConfig) -> tuple[Tensor, Tensor]:
-    mean, std = backbone.norm_stats(config.data.norm_stats)
-    return torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+            filled = (start * scale.detach()[:, 0].double()).long().clamp(max=side)
+            outside = _outside(filled, side)
+        frame = torch.sigmoid(prompt) * outside.to(images)
+        return (shrunk + frame[:, None] - mean) / std
 
 
 def _resized(images: Tensor, size: int) -> Tensor:
@@ -328,17 +334,21 @@ def _resized(images: Tensor, size: int) -> Tensor:
 
 
 def _zoom(images: Tensor, scale: Tensor) -> Tensor:
-    """Images scaled about their centre; black where nothing is."""
-    zero = torch.zeros_like(scale)
-    rows = [torch.cat([1 / scale, zero, zero]), torch.cat([zero, 1 / scale, zero])]
-    theta = torch.stack(rows).expand(len(images), -1, -1)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, align_corners=False)
+    """Images (M, B, 3, H, H) scaled about their centre by (M, 1); black where nothing is."""
+    samples = images.shape[1]
+    # Under autocast the grid would be rounded to half precision, by half a pixel at the edge.
+    with torch.autocast(images.device.type, enabled=False):
+        zero = torch.zeros_like(scale)
+        rows = torch.cat([1 / scale, zero, zero, zero, 1 / scale, zero], dim=-1)
+        theta = rows.view(-1, 2, 3).repeat_interleave(samples, 0)
+        flat = images.flatten(0, 1)
+        grid = F.affine_grid(theta, list(flat.shape), align_corners=False)
+        return F.grid_sample(flat, grid.to(flat), align_corners=False).view_as(images)
 
 
-def _outside(filled: int, side: int, like: Tensor) -> Tensor:
-    """1 outside the central square of `filled` pixels, (1, side, side)."""
-    mask = torch.ones(1, side, side, device=like.device, dtype=like.dtype)
-    before = (side - filled) // 2
-    mask[:, before : before + filled, before : before + filled] = 0
-    return mask
+def _outside(filled_M: Tensor, side: int) -> Tensor:
+    """1 outside the central square of so many pixels, else 0, (M, 1, side, side)."""
+    before = ((side - filled_M) // 2)[:, None]
+    place = torch.arange(side, device=filled_M.device)
+    inside = (place >= before) & (place < before + filled_M[:, None])
+    return 1.0 - (inside[:, None, :, None] & inside[:, None, None, :]).float()

@@ -175,11 +175,9 @@ class Method(base.Method[base.Pass]):
         members, samples = images.shape[:2]
         features = self._features(images.flatten(0, 1)).unflatten(0, (members, samples))
         distances = torch.cdist(features, self.prototypes.to(features.dtype))
-        counts = [len(self._real(m)) for m in range(members)]
-        exists = base.padding(counts, images.device)
-        if exists is not None:
-            # Padding is a vector of zeros, which could be the nearest.
-            distances = distances.masked_fill(~exists[:, None], float("inf"))
+        # Padding is a vector of zeros, which could be the nearest.
+        is_padding = self.prototypes.eq(0).all(-1)
+        distances = distances.masked_fill(is_padding[:, None], float("inf"))
         nearest = distances.argmin(-1)
         parts = {name: getattr(self, name) for name in _pixels.SIDES}
         prompts = _pixels.borders(parts, self._sizes, self._side)

@@ -69,8 +69,6 @@ class _State:
     """The prompt branch (M, B, S, D)."""
     maps: Tensor
     """Maps that join later (M, F - 1, B, S, D)."""
-    weight: Tensor
-    """inter_weight (M, 1, 1, 1)."""
 
 
 class Method(base.Method[_State]):
@@ -99,6 +97,8 @@ class Method(base.Method[_State]):
     """(S, D), not trained."""
     near: Tensor
     """Boolean (S, S): which tokens of the other branch a token reads."""
+    inter_weight: Tensor
+    """Share of what is read from the other branch, (M, 1, 1, 1)."""
 
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__(backbone, configs)
@@ -116,6 +116,9 @@ class Method(base.Method[_State]):
         self.register_buffer("positions", _positions(backbone), persistent=False)
         near = _near(self.layout).to(backbone.device)
         self.register_buffer("near", near, persistent=False)
+        weights = [[[[s.inter_weight]]] for s in self.settings]
+        weight = torch.tensor(weights, dtype=backbone.dtype, device=backbone.device)
+        self.register_buffer("inter_weight", weight, persistent=False)
 
     @classmethod
     def params(cls, setup: base.Setup) -> dict[str, base.ParamSpec]:
@@ -158,9 +161,7 @@ class Method(base.Method[_State]):
     def begin(self, run: base.Pass) -> _State:
         """Expand the maps to the backbone's width."""
         maps = self.map_codes @ self.map_weight.mT + self.map_bias[:, :, None]
-        weights = [s.inter_weight for s in self.settings]
-        weight = maps.new_tensor(weights).view(-1, 1, 1, 1)
-        return _State(run, maps[:, :1] + self.positions, maps[:, 1:, None], weight)
+        return _State(run, maps[:, :1] + self.positions, maps[:, 1:, None])
 
     def on_tokens(self, tokens_MBSD: Tensor, state: _State) -> Tensor:
         """Check that there is one prompt per token; noise of the backbone is drawn per sample."""
@@ -184,7 +185,7 @@ class Method(base.Method[_State]):
         prompts_read = index in self._turns
         readers, others = (prompts, tokens_MBSD) if prompts_read else (tokens_MBSD, prompts)
         # Before either branch moves on: both read the other's input of this block.
-        read = state.weight * self._cross(index, block, readers[:, :, :rows], others, state)
+        read = self.inter_weight * self._cross(index, block, readers[:, :, :rows], others, state)
         tokens = plain_block(block, tokens_MBSD, rows=rows)
         prompts = plain_block(block, prompts, rows=rows)
         if not prompts_read:

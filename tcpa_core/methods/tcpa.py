@@ -424,12 +424,14 @@ def _match_input(config: Config, block: Block, tokens_MBSD: Tensor) -> Tensor:
 def _pools(settings: Sequence[Config]) -> list[Pool]:
     """The pools that any member has; both roles' lengths follow `prompt_length` unless set."""
     cls_pool = Pool(
-        "cls", [s.num_cls_prompts for s in settings], [s.prompt_length for s in settings]
+        "cls",
+        tuple(s.num_cls_prompts for s in settings),
+        tuple(s.prompt_length for s in settings),
     )
     image_pool = Pool(
         "image",
-        [s.num_image_prompts for s in settings],
-        [s.image_prompt_length or s.prompt_length for s in settings],
+        tuple(s.num_image_prompts for s in settings),
+        tuple(s.image_prompt_length or s.prompt_length for s in settings),
     )
     return [pool for pool in (cls_pool, image_pool) if max(pool.groups) > 0]
 

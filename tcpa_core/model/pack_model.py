@@ -107,6 +107,11 @@ class PackModel(nn.Module):
             states = [init_member_state(backbone, config, num_classes) for config in configs]
         self.tensors = MemberTensors(backbone, configs, num_classes, states)
         self.head = Head(self.tensors.hand_to(self.methods))
+        # Here and not in every step: a copy to the device would have it wait each time.
+        self.label_smoothing = torch.tensor(
+            [config.train.label_smoothing for config in configs], device=backbone.device
+        )
+        """(M,)."""
 
     @property
     def num_members(self) -> int:

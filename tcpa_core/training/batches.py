@@ -72,12 +72,10 @@ def training_images(
     return torch.stack([train.batch(i, g) for i, g in zip(indices, generators, strict=True)])
 
 
-def smoothed_targets(configs: Sequence[TrialConfig], labels: Tensor, num_classes: int) -> Tensor:
-    """Smoothed label distributions [M, B, C]."""
-    smoothing = torch.tensor(
-        [config.train.label_smoothing for config in configs], device=labels.device
-    ).view(-1, 1, 1)
-    return F.one_hot(labels, num_classes) * (1 - smoothing) + smoothing / num_classes
+def smoothed_targets(smoothing: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Smoothed label distributions [M, B, C] of labels [M, B], by each member's share [M]."""
+    share = smoothing.view(-1, 1, 1)
+    return F.one_hot(labels, num_classes) * (1 - share) + share / num_classes
 
 
 def mix(configs: Sequence[TrialConfig], images: Tensor, targets: Tensor, step: Step) -> None:

@@ -53,7 +53,9 @@ class TrainingStep:
         """
         train, configs = self._data.train, model.configs
         indices = indices.to(train.labels.device)
-        targets = smoothed_targets(configs, train.labels[indices], len(self._data.class_names))
+        targets = smoothed_targets(
+            model.label_smoothing, train.labels[indices], len(self._data.class_names)
+        )
         is_kept = self._kept.keeps(model, "train")
         if is_kept:
             inputs = self._kept.of(model, "train")[indices]

@@ -249,6 +249,18 @@ def test_a_trained_scale_starts_at_its_fixed_one_and_learns() -> None:
     assert model.tensors.trainable()["autovp.scale"].item() == 5.0
 
 
+def test_half_precision_moves_no_pixel() -> None:
+    """In bfloat16 the places that are read would be off by up to half a pixel."""
+    backbone = tiny_backbone()
+    model = build(backbone, "autovp", autovp__train_resize=True, autovp__img_scale=1.13)
+    method: Any = model.methods["autovp"]
+    method.prompt.data, method.scale.data = method.prompt.float(), method.scale.float()
+    x = images(backbone).float()
+    exact = method.on_images(x, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(method.on_images(x, None), exact)
+
+
 def test_frequent_sources_are_mapped_first() -> None:
     counts = torch.tensor([[5.0, 1.0, 0.0], [4.0, 3.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
     assert frequency_map(counts, 1).tolist() == [[0], [1], [2]]
