@@ -233,7 +233,8 @@ class PackOptimizer:
             param = self._params[name]
             assert param.grad is not None
             parts.append(param.grad.flatten(1))
-            parts.append(self._gap[:, : -parts[-1].shape[1] % _ALIGNMENT])
+            if gap := -parts[-1].shape[1] % _ALIGNMENT:
+                parts.append(self._gap[:, :gap])
             param.grad = None
         return torch.cat(parts, dim=1)
 
