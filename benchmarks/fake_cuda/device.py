@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.fake_cuda.attention import attention
 from benchmarks.fake_cuda.kernels import refuse
 from benchmarks.fake_cuda.watch import Log, is_on_gpu
+from tcpa_core import philox
 
 GPU = torch.device("cuda", 0)
 NAME = "NVIDIA H200 (fake)"
@@ -60,6 +61,7 @@ def pretend(free: int = FREE_BYTES) -> None:
     _replace(torch.nn.Module, _apply=_apply)
     _replace(torch.nn.functional, scaled_dot_product_attention=attention)
     _replace(torch.UntypedStorage, data_ptr=_address)
+    _replace(philox, unit=_unit)
     _replace(torch.Tensor, record_stream=lambda x, stream: None)
     properties = SimpleNamespace(
         name=NAME, major=9, minor=0, total_memory=TOTAL_BYTES, multi_processor_count=132
@@ -91,11 +93,17 @@ def pretend(free: int = FREE_BYTES) -> None:
 
 
 _CPU_ADDRESS = torch.UntypedStorage.data_ptr
+_CPU_UNIT = philox.unit
 
 
 def _address(storage: torch.UntypedStorage) -> int:
     """A number of its own also for memory that is not there."""
     return _CPU_ADDRESS(storage) if storage.device.type == "cpu" else storage._cdata
+
+
+def _unit(device: torch.device) -> int | None:
+    """PyTorch's kernel for CUDA, of which no numbers can be compared here."""
+    return philox.WORDS if device.type == "cuda" else _CPU_UNIT(device)
 
 
 def _replace(owner: Any, **parts: Any) -> None:

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from tcpa_core.methods._layers import padding
 from tcpa_core.methods._passes import Pass, Step
 from tcpa_core.methods._pools import Pool, group_padding
+from tcpa_core.methods._random import token_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +218,7 @@ class Matcher:
         take_nearest: The most similar groups, else the least similar.
         mean_loss: Losses are means over tokens and chosen groups, else sums.
         random_epochs: First epochs in which groups are chosen at random, per member.
+        depth: How many blocks choose.
     """
 
     def __init__(
@@ -227,6 +229,7 @@ class Matcher:
         take_nearest: bool,
         mean_loss: bool,
         random_epochs: Sequence[int],
+        depth: int,
     ) -> None:
         self._pools = pools
         self._rules = [rule for rule in rules if rule.top_k]
@@ -234,6 +237,8 @@ class Matcher:
         self._take_nearest = take_nearest
         self._mean_loss = mean_loss
         self._random_epochs = random_epochs
+        self._depth = depth
+        self._marked: tuple[object, Tensor] | None = None
 
     @property
     def judged_roles(self) -> list[str]:
@@ -257,7 +262,7 @@ class Matcher:
             part = (..., slice(rule.start, rule.stop), slice(first, last))
             scores = dots[part] if self._take_nearest else -dots[part]
             exists = group_padding(pools, scores.device)
-            scores = self._randomised(index, scores, exists, rule, matches.run.step)
+            scores = self._randomised(index, scores, rule, matches.run.step)
             ranked = choose(scores, exists, rule.top_k, chosen[part])
             if matches.run.inspect:
                 matches.groups.setdefault(rule.role, []).append(ranked)
@@ -290,10 +295,8 @@ class Matcher:
         made = [dots_MBSG.new_tensor(rows).mT for rows in (stretches, offsets, slopes)]
         return made[0], made[1], made[2]
 
-    def _randomised(
-        self, index: int, scores: Tensor, exists: Tensor | None, rule: Rule, step: Step
-    ) -> Tensor:
-        """Random scores for members in their first epochs, drawn without their padding."""
+    def _randomised(self, index: int, scores: Tensor, rule: Rule, step: Step) -> Tensor:
+        """Random scores for members in their first epochs."""
         random = [
             m
             for m, (epoch, limit) in enumerate(zip(step.epochs, self._random_epochs, strict=True))
@@ -301,22 +304,30 @@ class Matcher:
         ]
         if not random:
             return scores
-        scores = scores.clone()
-        _, samples, count, groups = scores.shape
-        for m in random:
-            generator = step.streams[m].generator(
-                f"tcpa.random_{rule.role}_groups", step.steps[m], index, device=scores.device
+        # Drawn pool by pool: with a pool's padding, which also stands in the middle, neighbours
+        # would change the numbers of what is behind it.
+        _, samples, count, _ = scores.shape
+        rows = token_rows(step, samples, count, scores.device)
+        drawn = [
+            step.draws.uniform(
+                f"tcpa.random_{rule.role}_groups.{pool.role}",
+                rows,
+                max(pool.groups),
+                layers=self._depth,
+                layer=index,
             )
-            # Drawn for the member's own groups: with padding its neighbours would change its
-            # numbers.
-            sizes = [p.groups[m] for p, used in zip(self._pools, rule.pools, strict=True) if used]
-            # A batch that is trained in parts draws as a whole, so that its parts change no number.
-            batch = step.part.batch if step.part else samples
-            draw = scores.new_empty(batch, count, sum(sizes)).uniform_(generator=generator)
-            draw = draw[step.part.rows] if step.part else draw
-            # a pool's padding stands behind its own groups, so with two pools also in the middle
-            real: slice | Tensor = slice(0, sizes[0])
-            if len(sizes) > 1:
-                real = slice(0, groups) if exists is None else exists[m]
-            scores[m, :, :, real] = draw
-        return scores
+            for pool, used in zip(self._pools, rule.pools, strict=True)
+            if used
+        ]
+        draws = torch.cat(drawn, dim=-1).to(scores.dtype)
+        if len(random) == len(self._random_epochs):
+            return draws
+        return torch.where(self._members(tuple(random), scores.device), draws, scores)
+
+    def _members(self, numbers: tuple[int, ...], device: torch.device) -> Tensor:
+        """True for some members, (M, 1, 1, 1); copied to the device once in an epoch."""
+        if self._marked is None or self._marked[0] != (numbers, device):
+            with torch.inference_mode(False):
+                marks = [[[[m in numbers]]] for m in range(len(self._random_epochs))]
+                self._marked = (numbers, device), torch.tensor(marks, device=device)
+        return self._marked[1]

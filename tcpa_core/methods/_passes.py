@@ -4,12 +4,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 from torch import Tensor
 
 from tcpa_core.model.attention import Backend
-from tcpa_core.streams import Stream
+from tcpa_core.streams import Draws, Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class BatchPart:
     """Samples of the whole batch."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """Position in training, per member; decides every random draw of a forward pass."""
 
@@ -31,8 +32,19 @@ class Step:
     steps: Sequence[int]
     """0-based, counted over the whole trial."""
     streams: Sequence[Stream]
+    offsets: Tensor | None = None
+    """Where the numbers of these steps begin, (M, 2) on the device that trains, a row of what
+    `tcpa_core.streams.offsets` makes for an epoch; None: made when they are needed."""
+    shares: Tensor | None = None
+    """What mixup takes of an image and of its partner, (M, 2) on the device that trains, a row of
+    what `tcpa_core.training.batches.mixed_shares` makes for an epoch; None: made when needed."""
     part: BatchPart | None = None
     """None: the pass sees the whole batch."""
+
+    @cached_property
+    def draws(self) -> Draws:
+        """The random numbers of this pass."""
+        return Draws(self.streams, self.steps, self.offsets)
 
     @classmethod
     def evaluation(cls, members: int) -> Self:

@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from tcpa_core.methods.base import ParamSpec
@@ -54,15 +54,31 @@ def borders(parts: Mapping[str, Tensor], sizes: Sequence[int], side: int) -> Ten
     return torch.stack(images)
 
 
-def patches(
-    patch: Tensor, sizes: Sequence[int], corners: Sequence[tuple[int, int]], side: int
-) -> Tensor:
-    """Whole images (M, 3, H, H) with each member's patch at its corner (row, column)."""
-    images = []
-    for m, (size, (row, column)) in enumerate(zip(sizes, corners, strict=True)):
-        around = (column, side - size - column, row, side - size - row)
-        images.append(F.pad(patch[m][:, :size, :size], around))
-    return torch.stack(images)
+def patches(patch: Tensor, sizes: Sequence[int], corners: Tensor, side: int) -> Tensor:
+    """Whole images (M, 3, H, H) with each member's patch at its corner (row, column).
+
+    Args:
+        patch: (M, 3, _, _), padded.
+        sizes: Side of each member's patch.
+        corners: int64 (M, 2), on the device: no value of it is read by the host.
+        side: H.
+    """
+    # Line of the patch that stands in each line of the image; outside of it, none does.
+    lines = torch.arange(side, device=patch.device) - corners[..., None]
+    ends = _ends(tuple(sizes), patch.device)
+    inside = (lines >= 0) & (lines < ends)
+    lines = torch.where(inside, lines, 0)
+    rows, columns = lines[:, 0, None, :, None], lines[:, 1, None, None, :]
+    tall = patch.gather(2, rows.expand(-1, COLOURS, -1, patch.shape[-1]))
+    whole = tall.gather(3, columns.expand(-1, COLOURS, side, -1))
+    seen = inside[:, 0, None, :, None] & inside[:, 1, None, None, :]
+    return whole * seen
+
+
+@cache
+def _ends(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(sizes, device=device).view(-1, 1, 1)
 
 
 def standard_normal(tensor: Tensor, generator: Generator) -> Tensor:

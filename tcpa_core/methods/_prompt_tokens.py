@@ -137,7 +137,8 @@ class PromptTokens(base.Method[State]):
         # Beside a method that replaces it, this one keeps its settings but owns no prompt.
         self._sizes = [0 if replaced else s.num_prompts for s in self.settings]
         rates = [s.prompt_dropout for s in self.settings]
-        self._dropout = base.Dropout(f"{self.name()}.prompt_dropout", rates, self._sizes)
+        layers = self.layout.depth if self._config.is_deep else 1
+        self._dropout = base.Dropout(f"{self.name()}.prompt_dropout", rates, layers)
         self._among: dict[int, Tensor] = {}
         """What `_exists` has made, by the length of the sequence."""
 

@@ -1,30 +1,43 @@
 """Dropout whose draws belong to a member alone, whatever pack and padding it stands in."""
 
-# Axes: M members, B samples, P prompt tokens, D width, F entries of the last axis.
+# Axes: M members, L layers, B samples, P prompt tokens, D width, F entries of the last axis.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from tcpa_core import philox
 from tcpa_core.methods._passes import Step
+from tcpa_core.streams import row_keys
 
 
-@dataclass(frozen=True, slots=True)
 class Dropout:
-    """Dropout in training, drawn from each member's own stream and for its real entries only."""
+    """Dropout in training, made once for the members of a pack.
 
-    purpose: str
-    """Name of the random stream; the number of the layer is its last counter."""
-    rates: Sequence[float]
-    """Share of elements set to 0, per member, to the nearest of 65,536 steps."""
-    sizes: Sequence[int] | None = None
-    """Real entries per member, prompts or channels; None: nothing is padded."""
+    Every sample, prompt or token has a row of numbers, one for each channel. Padding is drawn for,
+    too, which changes no number of a member's own.
+
+    Args:
+        purpose: Name of the random stream.
+        rates: Share of elements set to 0, per member, to the nearest multiple of 2^-24.
+        layers: How many places draw numbers of their own.
+    """
+
+    def __init__(self, purpose: str, rates: Sequence[float], layers: int = 1) -> None:
+        self._purpose = purpose
+        self._layers = layers
+        self._kept = _Kept(torch.tensor(rates, dtype=torch.float64))
+        self._rows: dict[Hashable, Tensor] = {}
 
     def is_on(self, step: Step) -> bool:
         """Whether any member drops anything in this pass."""
-        return step.training and any(rate > 0 for rate in self.rates)
+        return step.training and self._kept.is_on
 
     def prompts(
         self, prompts_MPD: Tensor, exists_MP: Tensor | None, samples: int, step: Step, layer: int
@@ -32,82 +45,195 @@ class Dropout:
         """Drop prompts (M, P, D) for each of B samples anew.
 
         Args:
-            exists_MP: False for padding; None: no padding.
+            exists_MP: False for padding, which may stand anywhere; None: no padding.
             samples: B.
 
         Returns:
             (M, B, P, D).
         """
-        members, length, width = prompts_MPD.shape
-        device = prompts_MPD.device
-        # Drawn member by member, applied to the pack in one operation.
-        bits = torch.zeros(members, samples, length, width, dtype=torch.int16, device=device)
-        for m, rate in enumerate(self.rates):
-            if rate > 0:
-                shape = (samples, self._size(m, length), width)
-                drawn = self._draw(shape, m, step, layer, device)
-                bits[m, :, slice(None) if exists_MP is None else exists_MP[m]] = drawn
-        return _keep(prompts_MPD[:, None], bits, self.rates)
 
-    def activations(self, x: Tensor, step: Step, layer: int) -> Tensor:
-        """Drop activations (M, B, ..., F), padded at the end of F; outside training nothing."""
-        if not self.is_on(step):
-            return x
-        bits = torch.zeros(x.shape, dtype=torch.int16, device=x.device)
-        for m, rate in enumerate(self.rates):
-            if rate > 0:
-                size = self._size(m, x.shape[-1])
-                shape = (*x.shape[1:-1], size)
-                bits[m, ..., :size] = self._draw(shape, m, step, layer, x.device)
-        return _keep(x, bits, self.rates)
+        def draw() -> Tensor:
+            rows = self._prompt_rows(prompts_MPD, exists_MP, samples, step)
+            width = prompts_MPD.shape[-1]
+            drawn = step.draws.uniform(self._purpose, rows, width, layers=self._layers, layer=None)
+            return self._kept.choose(drawn, axes=3)
 
-    def factors(self, shape: Sequence[int], step: Step, layer: int, like: Tensor) -> Tensor:
-        """What dropout multiplies with: 0, or 1 over the share kept.
+        # All layers at once: two kernels in place of two for each.
+        kept_LMBPD = step.draws.once(self._purpose, draw)
+        return self._kept.apply(prompts_MPD[:, None], kept_LMBPD[layer])
+
+    def activations(self, x: Tensor, step: Step, layer: int, length: int | None = None) -> Tensor:
+        """Drop activations (M, B, S, F), which may be padded at the end of F.
+
+        Outside training nothing is dropped.
 
         Args:
-            shape: Of one member's tensor (B, ..., F), padding included; padding keeps factor 1.
-            like: Gives device and number format.
-
-        Returns:
-            (M, *shape).
+            length: Tokens of a sample, of which x may have the first only; None: it has all.
         """
-        factors = torch.ones(len(self.rates), *shape, dtype=like.dtype, device=like.device)
-        for m, rate in enumerate(self.rates):
-            if rate > 0:
-                size = self._size(m, shape[-1])
-                kept = round((1 - rate) * 65536)
-                bits = self._draw((*shape[:-1], size), m, step, layer, like.device)
-                factors[m, ..., :size] = (bits <= kept - 32769).to(like.dtype) * (65536 / kept)
-        return factors
+        if not self.is_on(step):
+            return x
+        rows = token_rows(step, x.shape[1], x.shape[2], x.device, length)
+        drawn = step.draws.uniform(
+            self._purpose, rows, x.shape[-1], layers=self._layers, layer=layer
+        )
+        return self._kept.apply(x, self._kept.choose(drawn, axes=x.ndim - 1))
 
-    def _size(self, m: int, full: int) -> int:
-        return full if self.sizes is None else self.sizes[m]
-
-    def _draw(
-        self, shape: tuple[int, ...], m: int, step: Step, layer: int, device: torch.device
+    def _prompt_rows(
+        self, prompts_MPD: Tensor, exists_MP: Tensor | None, samples: int, step: Step
     ) -> Tensor:
-        """Random int16 numbers (B, ...) of one member: those of this pass's samples."""
-        generator = step.streams[m].generator(self.purpose, step.steps[m], layer, device=device)
-        if step.part is None:
-            return random_bits(shape, generator)
-        # a batch that is trained in parts draws as a whole, so that its parts change no number
-        return random_bits((step.part.batch, *shape[1:]), generator)[step.part.rows]
+        """Keys (M or 1, B, P, 2), counted by the member's own prompts."""
+        first, batch = _place(step, samples)
+        length, device = prompts_MPD.shape[1], prompts_MPD.device
+        key = (first, samples, batch, length, device)
+        if key not in self._rows:
+            own = torch.arange(length, device=device)[None]
+            own = own if exists_MP is None else exists_MP.cumsum(1) - 1
+            sample = torch.arange(first, first + samples, device=device)
+            index = own[:, None] * batch + sample[:, None]
+            self._rows[key] = row_keys(index.clamp(min=0), length * batch)
+        return self._rows[key]
 
 
-def random_bits(shape: tuple[int, ...], generator: Generator) -> Tensor:
-    """Uniform int16 numbers, four to a draw, which is several times faster than `bernoulli_`."""
-    count = torch.Size(shape).numel()
-    draws = torch.empty(-(-count // 4), dtype=torch.int64, device=generator.device)
-    draws.random_(-(2**63), None, generator=generator)
-    return draws.view(torch.int16)[:count].view(shape)
+class DropPath:
+    """Samples that skip a branch of a block (stochastic depth), made once for a pack's members.
+
+    Args:
+        purpose: Name of the random stream.
+        rates: Share of samples that skip, per layer and member, rounded as in `Dropout`.
+    """
+
+    def __init__(self, purpose: str, rates: Sequence[Sequence[float]]) -> None:
+        self._purpose = purpose
+        self._layers = len(rates)
+        self._kept = _Kept(torch.tensor(rates, dtype=torch.float64))
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any sample of any member may skip a branch."""
+        return self._kept.is_on
+
+    def apply(self, branch: Tensor, step: Step, layer: int) -> Tensor:
+        """What samples add of a branch (M, B, S, D): scaled up, or 0 where they skip it.
+
+        The same samples skip it whenever a pass runs it, so that what stands beside it skips, too.
+        """
+
+        def draw() -> Tensor:
+            rows = token_rows(step, branch.shape[1], 1, branch.device)
+            drawn = step.draws.uniform(self._purpose, rows, 1, layers=self._layers, layer=None)
+            return self._kept.factors(drawn, branch.dtype, axes=3)
+
+        factors_LMB11 = step.draws.once(f"{self._purpose} {branch.dtype}", draw)
+        return branch * factors_LMB11[layer]
 
 
-def _keep(x: Tensor, bits: Tensor, rates: Sequence[float]) -> Tensor:
-    """Scale up where random int16 numbers (M, ...) are small enough, 0 elsewhere."""
-    # The scale follows the rounded rate, so that the mean stays exact; int16 ends at 32767.
-    kept = [round((1 - rate) * 65536) for rate in rates]
-    limits = torch.tensor([min(k - 32769, 32767) for k in kept], dtype=torch.int16, device=x.device)
-    scale = torch.tensor([65536 / k for k in kept], dtype=x.dtype, device=x.device)
-    column = (-1, *[1] * (x.ndim - 1))
-    scaled = x * scale.view(column)
-    return torch.where(bits <= limits.view(column), scaled, scaled.new_zeros(()))
+def token_rows(
+    step: Step, samples: int, tokens: int, device: torch.device, length: int | None = None
+) -> Tensor:
+    """Keys (1, B, S, 2) of the tokens of a pass, for `Draws.uniform`.
+
+    Args:
+        step: A batch that is trained in parts counts as a whole.
+        samples: B.
+        tokens: S.
+        device: Where to draw.
+        length: Of a sample's sequence, of which S are the first; None: S.
+    """
+    return _token_rows(*_place(step, samples), samples, tokens, length or tokens, device)
+
+
+@lru_cache(64)  # asked for at every draw
+def _token_rows(
+    first: int, batch: int, samples: int, tokens: int, length: int, device: torch.device
+) -> Tensor:
+    index = torch.arange(batch * length, device=device).view(1, batch, length)
+    return row_keys(index[:, first : first + samples, :tokens], batch * length)
+
+
+@cache
+def member_row(device: torch.device) -> Tensor:
+    """Keys (1, 2) of one row for each member, for what is drawn for a batch as a whole."""
+    return row_keys(torch.zeros(1, dtype=torch.int64, device=device), 1)
+
+
+def _place(step: Step, samples: int) -> tuple[int, int]:
+    """Number of a pass's first sample in its batch, and the samples of that batch."""
+    return (0, samples) if step.part is None else (step.part.rows.start, step.part.batch)
+
+
+def share_kept(rates: Tensor) -> Tensor:
+    """What dropout keeps, to the step in which numbers are drawn; never nothing."""
+    return ((1 - rates) / philox.RESOLUTION).round().clamp(min=1) * philox.RESOLUTION
+
+
+class _Vectors(NamedTuple):
+    """On a device: where numbers keep an element, what it is multiplied with, and 0."""
+
+    limit: Tensor
+    scale: Tensor
+    zero: Tensor
+
+
+class _Kept:
+    """Which elements random numbers keep, and how those are scaled up to leave the mean as it is.
+
+    Args:
+        rates: float64, ending in the members: (M,) or (L, M).
+    """
+
+    def __init__(self, rates: Tensor) -> None:
+        self.is_on = bool((rates > 0).any())
+        self._rates = rates
+        self._vectors: dict[Hashable, _Vectors] = {}
+
+    def choose(self, drawn: Tensor, axes: int) -> Tensor:
+        """Whether numbers (..., M, and so many axes) keep an element, boolean."""
+        return drawn < self._on(drawn.device, drawn.dtype, axes).limit
+
+    def apply(self, x: Tensor, kept: Tensor) -> Tensor:
+        """Elements of x (M, ...) that are kept, scaled up, else 0; x is expanded to `kept`."""
+        # Half precision would round the scale, and shift the mean.
+        exact = torch.promote_types(x.dtype, torch.float32)
+        scale = self._on(x.device, exact, x.ndim - 1).scale
+        zero = self._on(x.device, x.dtype, 0).zero
+        found: Tensor = _Keep.apply(x, kept, scale, zero)
+        return found
+
+    def factors(self, drawn: Tensor, dtype: torch.dtype, axes: int) -> Tensor:
+        """What to multiply with: 1 over the share that is kept, or 0."""
+        _, scale, zero = self._on(drawn.device, dtype, axes)
+        return torch.where(self.choose(drawn, axes), scale, zero)
+
+    def _on(self, device: torch.device, dtype: torch.dtype, axes: int) -> _Vectors:
+        """The vectors with so many axes behind the members, copied to a device once."""
+        key = (device, dtype, axes)
+        if key not in self._vectors:
+            with torch.inference_mode(False):  # else made first there, they could not be saved
+                shares = share_kept(self._rates).view(*self._rates.shape, *[1] * axes)
+                limit = shares.to(device, torch.float32)
+                scale = (1 / shares).to(device, dtype)
+                zero = torch.zeros((), dtype=dtype, device=device)
+                self._vectors[key] = _Vectors(limit, scale, zero)
+        return self._vectors[key]
+
+
+class _Keep(torch.autograd.Function):
+    """`where(kept, x * scale, 0)` that saves `kept` alone and makes no constant on the way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kept: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+        ctx.save_for_backward(kept, scale, zero)
+        ctx.shape = x.shape
+        return torch.where(kept, _scaled(x, scale), zero)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        kept, scale, zero = ctx.saved_tensors
+        grad = torch.where(kept, grad, zero).sum_to_size(ctx.shape)
+        return _scaled(grad, scale), None, None, None
+
+
+def _scaled(x: Tensor, scale: Tensor) -> Tensor:
+    """The product in the number format of x, whatever that of the scale is."""
+    return torch.mul(x, scale, out=torch.empty_like(x))

@@ -71,7 +71,7 @@ class Method(Bottleneck):
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__(backbone, configs)
         rates = [s.dropout for s in self.settings]
-        self._dropout = base.Dropout("adaptformer.dropout", rates, self._sizes)
+        self._dropout = base.Dropout("adaptformer.dropout", rates, self.layout.depth)
         self._config: Config = self.settings[0]
         if self._config.scale == "learnable":
             self.per_block = (*self.per_block, "scale")
@@ -107,11 +107,8 @@ class Method(Bottleneck):
         names = ("down_weight", "down_bias", "up_weight", "up_bias")
         down, down_bias, up, up_bias = (s.by_block[name][index] for name in names)
         hidden = member_linear(u_MBRD, down, down_bias).relu()
-        if self._dropout.is_on(s.run.step):
-            # drawn for all tokens: the last block must not see other numbers for computing fewer
-            shape = (u_MBRD.shape[1], num_tokens, hidden.shape[-1])
-            factors = self._dropout.factors(shape, s.run.step, index, hidden)
-            hidden = hidden * factors[:, :, : u_MBRD.shape[2]]
+        # counted over all tokens: the last block must not see other numbers for computing fewer
+        hidden = self._dropout.activations(hidden, s.run.step, index, length=num_tokens)
         learnable = self._config.scale == "learnable"
         scale = s.by_block["scale"][index] if learnable else self._fixed_scale
         return member_linear(hidden, up, up_bias) * scale.view(-1, 1, 1, 1)

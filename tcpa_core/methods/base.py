@@ -21,7 +21,7 @@ from tcpa_core.methods._block_attention import BlockAttention
 from tcpa_core.methods._init import Init, constant, copy_of, normal, trunc02, uniform, vpt_bound
 from tcpa_core.methods._layers import batch_norm, member_linear, padding
 from tcpa_core.methods._passes import BatchPart, Pass, Step
-from tcpa_core.methods._random import Dropout, random_bits
+from tcpa_core.methods._random import Dropout, DropPath, member_row, token_rows
 from tcpa_core.model.blocks import plain_block
 from tcpa_core.settings import Settings
 from tcpa_core.streams import Stream
@@ -35,6 +35,7 @@ __all__ = [
     "AnyMethod",
     "BatchPart",
     "BlockAttention",
+    "DropPath",
     "Dropout",
     "FitData",
     "Init",
@@ -51,9 +52,10 @@ __all__ = [
     "constant",
     "copy_of",
     "member_linear",
+    "member_row",
     "normal",
     "padding",
-    "random_bits",
+    "token_rows",
     "trunc02",
     "uniform",
     "vpt_bound",

@@ -109,7 +109,7 @@ class Method(base.Method[_State]):
         super().__init__(backbone, configs)
         self._sizes = [s.num_prompts for s in self.settings]
         rates = [s.prompt_dropout for s in self.settings]
-        self._dropout = base.Dropout("cvpt.prompt_dropout", rates, self._sizes)
+        self._dropout = base.Dropout("cvpt.prompt_dropout", rates, self.layout.depth)
         self._config: Config = self.settings[0]
         self._blocks = backbone.blocks
         if self.active and self._config.weights == "random_frozen":

@@ -60,7 +60,8 @@ class Method(base.Method[base.Pass]):
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__(backbone, configs)
         self._hidden = self.settings[0].num_layers - 1
-        self._dropout = base.Dropout("mlp.dropout", [s.dropout for s in self.settings])
+        rates = [s.dropout for s in self.settings]
+        self._dropout = base.Dropout("mlp.dropout", rates, self._hidden)
 
     @classmethod
     def params(cls, setup: base.Setup) -> dict[str, base.ParamSpec]:
@@ -115,6 +116,4 @@ class Method(base.Method[base.Pass]):
         normed = batch_norm(hidden, mean, var, eps=1e-5, training=step.training)
         scale, shift = self.norm_scale[:, index], self.norm_shift[:, index]
         x_MHBD = normed * scale.unsqueeze(-2) + shift.unsqueeze(-2)
-        if not self._dropout.is_on(step):
-            return x_MHBD
-        return x_MHBD * self._dropout.factors(x_MHBD.shape[1:], step, index, x_MHBD)
+        return self._dropout.activations(x_MHBD, step, index)

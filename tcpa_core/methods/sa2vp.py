@@ -108,9 +108,9 @@ class Method(base.Method[_State]):
         self._linear = sum(p.numel() for p in backbone.blocks[0].parameters() if p.ndim == 2)
         self._sizes = [s.inner_dim for s in self.settings]
         rates = [s.dropout for s in self.settings]
-        self._read_dropout = Dropout("sa2vp.cross_dropout", rates)
-        self._inner_dropout = Dropout("sa2vp.mlp_dropout", rates, self._sizes)
-        self._output_dropout = Dropout("sa2vp.output_dropout", rates)
+        self._read_dropout = Dropout("sa2vp.cross_dropout", rates, self.layout.depth)
+        self._inner_dropout = Dropout("sa2vp.mlp_dropout", rates, self.layout.depth)
+        self._output_dropout = Dropout("sa2vp.output_dropout", rates, self.layout.depth)
         self._turns = _turns(self.layout.depth)
         self._is_noisy = any(has_noise(config) for config in configs)
         self.register_buffer("positions", _positions(backbone), persistent=False)

@@ -231,7 +231,7 @@ class Method(base.Method[_State]):
         self._pools = _pools(self.settings)
         self._num_prompts = num_prompts(self._pools) if self._pools else []
         rates = [s.prompt_dropout for s in self.settings]
-        self._dropout = base.Dropout("tcpa.prompt_dropout", rates, self._num_prompts)
+        self._dropout = base.Dropout("tcpa.prompt_dropout", rates, self.layout.depth)
         top_k = {
             "cls": [s.top_k_cls for s in self.settings],
             "image": [s.top_k_image for s in self.settings],
@@ -248,6 +248,7 @@ class Method(base.Method[_State]):
             take_nearest=self._config.select == "similarity",
             mean_loss=self._config.loss_reduction != "sum",
             random_epochs=[_random_epochs(config) for config in configs],
+            depth=self.layout.depth,
         )
 
     @classmethod

@@ -26,6 +26,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tcpa_core.config import TrialConfig
+from tcpa_core.methods import base
 from tcpa_core.methods._prompt_tokens import PromptTokens, SequenceSettings
 from tcpa_core.methods.base import Step
 from tcpa_core.streams import Stream
@@ -95,21 +96,39 @@ class Method(PromptTokens):
     ) -> Tensor:
         """What to sum over the prompt axis of the parts: (M, P, parts * P), 0 at padding."""
         dims, location = self._config.dims, self._config.location
-        if location == "random":
-            rows = [
-                _draw_rows(n, count, Stream(seed), index, step, m)
-                for m, (n, count, seed) in enumerate(zip(sizes, counts, self.seeds, strict=True))
-            ]
-            return _pad([_rows_alone(n, r) for n, r in zip(sizes, rows, strict=True)], like)
-        key = (tuple(sizes), like.dtype, like.device)
+        if location == "random" and step.training:
+            return self._drawn(sizes, counts, index, step, like)
+        block = index if location == "random" else None
+        key = (tuple(sizes), block, like.dtype, like.device)
         # Constant for given sizes: built once, then kept on the device.
         if key not in self._mixers:
-            together = [
+            mixers = [
                 _together(n, count, dims, location == "append")
-                for n, count in zip(sizes, counts, strict=True)
+                if block is None
+                else _rows_alone(n, _evaluation_rows(n, count, Stream(seed), block))
+                for n, count, seed in zip(sizes, counts, self.seeds, strict=True)
             ]
-            self._mixers[key] = _pad(together, like)
+            self._mixers[key] = _pad(mixers, like)
         return self._mixers[key]
+
+    def _drawn(
+        self, sizes: Sequence[int], counts: Sequence[int], index: int, step: Step, like: Tensor
+    ) -> Tensor:
+        """Mixer of rows that are drawn anew in every step: those with the smallest numbers."""
+        length, device = like.shape[-2], like.device
+        key = (tuple(sizes), "counts", device)
+        if key not in self._mixers:
+            with torch.inference_mode(False):
+                self._mixers[key] = torch.tensor(counts, device=device)[:, None]
+        row, depth = base.member_row(device), self.layout.depth
+        numbers = step.draws.uniform("vfpt.rows", row, length, layers=depth, layer=index)
+        exists = base.padding(sizes, device)
+        numbers = numbers if exists is None else torch.where(exists, numbers, numbers + 1)
+        rank = numbers.argsort(dim=-1, stable=True).argsort(dim=-1)
+        chosen = rank < self._mixers[key]
+        rest = ~chosen if exists is None else exists & ~chosen
+        alone = torch.stack([chosen, torch.zeros_like(chosen), rest], dim=1).to(like.dtype)
+        return alone.diag_embed().transpose(1, 2).flatten(2)
 
 
 def _layers(name: str, depth: int) -> range:
@@ -150,12 +169,9 @@ def _rows_alone(size: int, rows: Tensor) -> Tensor:
     return torch.stack([chosen.diag(), torch.zeros(size, size).double(), (1 - chosen).diag()])
 
 
-def _draw_rows(size: int, count: int, stream: Stream, index: int, step: Step, m: int) -> Tensor:
-    """`count` of `size` rows: anew in each step of training, always the same in evaluation."""
-    if step.training:
-        generator = stream.generator("vfpt.rows", step.steps[m], index)
-    else:
-        generator = stream.generator("vfpt.evaluation_rows", index)
+def _evaluation_rows(size: int, count: int, stream: Stream, index: int) -> Tensor:
+    """`count` of `size` rows, always the same."""
+    generator = stream.generator("vfpt.evaluation_rows", index)
     return torch.randperm(size, generator=generator)[:count]
 
 

@@ -24,7 +24,7 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import _pixels, base
 from tcpa_core.methods._output_maps import need_source_classes
-from tcpa_core.streams import Stream
+from tcpa_core.streams import Stream, whole_numbers
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone, TokenLayout
@@ -71,6 +71,7 @@ class Method(base.Method[base.Pass]):
         self._side = backbone.img_size
         self._sizes = [_size(s, self._side) for s in self.settings]
         self._kind = self.settings[0].kind
+        self._on_device: dict[tuple[str, torch.device], Tensor] = {}
 
     @classmethod
     def check(cls, config: TrialConfig, layout: TokenLayout) -> None:
@@ -132,7 +133,7 @@ class Method(base.Method[base.Pass]):
             parts = {name: getattr(self, name) for name in _pixels.SIDES}
             prompts = _pixels.borders(parts, self._sizes, self._side)
         else:
-            corners = [self._corner(m, state.step) for m in range(len(self._sizes))]
+            corners = self._corners(state.step, images.device)
             prompts = _pixels.patches(self.patch, self._sizes, corners, self._side)
         return images + prompts[:, None]
 
@@ -142,19 +143,32 @@ class Method(base.Method[base.Pass]):
         index = self.source_classes.long()[:, None].expand(-1, logits.shape[1], -1)
         return logits.gather(-1, index)
 
-    def _corner(self, m: int, step: base.Step) -> tuple[int, int]:
-        room = self._side - self._sizes[m]
-        if self._kind == "fixed_patch" or room == 0:
-            return (0, 0)
-        # None is PyTorch's global generator: another place at each evaluation, as in the authors'
-        # code.
-        generator = None
+    def _corners(self, step: base.Step, device: torch.device) -> Tensor:
+        """Row and column of each member's patch, int64 (M, 2)."""
+        rooms = [self._side - size for size in self._sizes]
+        if self._kind == "fixed_patch":
+            return self._kept("corner", [[0, 0] for _ in rooms], device)
         if step.training:
-            generator = step.streams[m].generator("vp.position", step.steps[m])
-        elif self.settings[m].eval_position == "seeded":
-            generator = Stream(self.seeds[m]).generator("vp.eval_position")
-        row, column = torch.randint(room, (2,), generator=generator).tolist()
-        return row, column
+            drawn = step.draws.uniform("vp.position", base.member_row(device), 2)
+            return whole_numbers(drawn, self._kept("rooms", [[room] for room in rooms], device))
+        if self.settings[0].eval_position == "random":
+            # PyTorch's global generator: another place at each evaluation, as in the authors' code
+            return torch.tensor([_corner(room, None) for room in rooms]).to(device)
+        streams = [Stream(seed).generator("vp.eval_position") for seed in self.seeds]
+        corners = [_corner(*drawn) for drawn in zip(rooms, streams, strict=True)]
+        return self._kept("seeded", corners, device)
+
+    def _kept(self, name: str, values: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+        """Values as a tensor that is copied to the device once."""
+        if (name, device) not in self._on_device:
+            with torch.inference_mode(False):
+                self._on_device[name, device] = torch.tensor(values, device=device)
+        return self._on_device[name, device]
+
+
+def _corner(room: int, generator: torch.Generator | None) -> list[int]:
+    """Row and column of a random patch with so much room, in evaluation."""
+    return torch.randint(room, (2,), generator=generator).tolist() if room else [0, 0]
 
 
 def _size(settings: Config, side: int) -> int:

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import count
-from typing import TYPE_CHECKING
+from itertools import chain, count
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from tcpa_core.config import TrialConfig
-from tcpa_core.methods.base import Dropout, Step
+from tcpa_core.methods.base import Dropout, DropPath, Step
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone
@@ -32,55 +32,68 @@ def has_noise(config: TrialConfig) -> bool:
     return config.train.drop_path > 0 or config.train.dropout > 0
 
 
-@contextmanager
-def noisy(backbone: Backbone, configs: Sequence[TrialConfig], step: Step) -> Iterator[None]:
-    """Let the noise of each member into the backbone for one pass; none in evaluation."""
-    if not step.training or not any(has_noise(config) for config in configs):
-        yield
-        return
-    # The sites are changed for this pass alone: a backbone is shared by all packs of a process, and
-    # evaluation must find it silent.
-    depth = len(backbone.blocks)
-    dropout = Dropout(_DROPOUT, [config.train.dropout for config in configs])
-    sites = [backbone.vit.pos_drop]
-    for index, block in enumerate(backbone.blocks):
-        share = index / max(depth - 1, 1)
-        drop_path = Dropout(_DROP_PATH, [config.train.drop_path * share for config in configs])
-        for branch, site in enumerate((block.drop_path1, block.drop_path2)):
-            site.change = partial(_drop_path, drop_path, step, 2 * index + branch)
-            sites.append(site)
-        sites += [block.mlp.drop1, block.mlp.drop2] if hasattr(block.mlp, "drop1") else []
-    elementwise = [site for site in sites if site.change is None]
-    calls = count()
-    for site in elementwise:
-        site.change = partial(_dropout, dropout, step, calls)
-    try:
-        yield
-    finally:
-        for site in sites:
-            site.change = None
-
-
-def _drop_path(dropout: Dropout, step: Step, layer: int, branch: Tensor) -> Tensor:
-    """Let samples skip a branch of a block (stochastic depth); the kept ones are scaled up.
-
-    The same samples skip it whenever a pass runs it, so that what stands beside the attention
-    skips with it.
+class Noise:
+    """The noise of a pack's members.
 
     Args:
-        branch: (N, S, D) or (M, B, S, D).
+        backbone: In which it is; shared by all packs of a process.
+        configs: Of the members.
     """
-    if not any(dropout.rates):
-        return branch
-    members = len(dropout.rates)
-    x = branch if branch.ndim == 4 else branch.unflatten(0, (members, -1))
-    kept = dropout.activations(x.new_ones(members, x.shape[1], 1), step, layer)
-    return (x * kept.view(members, -1, *[1] * (x.ndim - 2))).view_as(branch)
 
+    def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
+        self._backbone = backbone
+        self._members = len(configs)
+        depth = len(backbone.blocks)
+        shares = [index / max(depth - 1, 1) for index in range(depth) for _ in range(2)]
+        rates = [config.train.drop_path for config in configs]
+        self._drop_path = DropPath(_DROP_PATH, [[share * r for r in rates] for share in shares])
+        self._rates = [config.train.dropout for config in configs]
+        self._dropouts: list[Dropout] = []
 
-def _dropout(dropout: Dropout, step: Step, calls: Iterator[int], x: Tensor) -> Tensor:
-    """Set elements of (N, S, D) or (M, B, S, D) to 0, others at every call of a pass."""
-    if not any(dropout.rates):
-        return x
-    by_member = x.reshape(len(dropout.rates), -1, *x.shape[-2:])
-    return dropout.activations(by_member, step, next(calls)).view_as(x)
+    @contextmanager
+    def during(self, step: Step) -> Iterator[None]:
+        """Let it into the backbone for one pass; none in evaluation."""
+        # The sites are changed for this pass alone: evaluation must find the backbone silent.
+        sites: list[Any] = []
+        if step.training and self._drop_path.is_on:
+            sites += self._open_branches(step)
+        if step.training and any(self._rates):
+            sites += self._open_activations(step)
+        try:
+            yield
+        finally:
+            for site in sites:
+                site.change = None
+
+    def _open_branches(self, step: Step) -> list[Any]:
+        """Let samples skip branches (N, S, D) or (M, B, S, D) of blocks."""
+
+        def change(layer: int, branch: Tensor) -> Tensor:
+            if branch.ndim == 4:  # maybe one for all samples, which each skip it for themselves
+                return self._drop_path.apply(branch, step, layer)
+            by_member = branch.unflatten(0, (self._members, -1))
+            return self._drop_path.apply(by_member, step, layer).flatten(0, 1)
+
+        branches = [(b.drop_path1, b.drop_path2) for b in self._backbone.blocks]
+        sites = list(chain.from_iterable(branches))
+        for layer, site in enumerate(sites):
+            site.change = partial(change, layer)
+        return sites
+
+    def _open_activations(self, step: Step) -> list[Any]:
+        """Drop elements of (N, S, D) or (M, B, S, D), others at every call of a pass."""
+        calls = count()
+
+        def change(x: Tensor) -> Tensor:
+            call = next(calls)
+            if call == len(self._dropouts):
+                self._dropouts.append(Dropout(f"{_DROPOUT}.{call}", self._rates))
+            by_member = x.reshape(self._members, -1, *x.shape[-2:])
+            return self._dropouts[call].activations(by_member, step, 0).view_as(x)
+
+        sites: list[Any] = [self._backbone.vit.pos_drop]
+        for block in self._backbone.blocks:
+            sites += [block.mlp.drop1, block.mlp.drop2] if hasattr(block.mlp, "drop1") else []
+        for site in sites:
+            site.change = change
+        return sites

@@ -26,7 +26,7 @@ from tcpa_core.model.backbone import Backbone, TokenLayout
 from tcpa_core.model.blocks import plain_block
 from tcpa_core.model.head import Head
 from tcpa_core.model.member_tensors import MemberTensors, init_member_state
-from tcpa_core.model.noise import noisy
+from tcpa_core.model.noise import Noise
 
 T = TypeVar("T")
 
@@ -100,6 +100,7 @@ class PackModel(nn.Module):
         chain = {name: method_class(name)(backbone, configs) for name in configs[0].methods}
         self.methods = nn.ModuleDict(chain)
         self._chain = list(chain.values())
+        self._noise = Noise(backbone, configs)
         # Whoever owns prompts applies the changes that methods make to them, after its dropout.
         for method in self._chain:
             method.prompt_changers = [m for m in self._chain if overrides(m, "on_prompts")]
@@ -247,7 +248,7 @@ class PackModel(nn.Module):
         images = active.on_images(images)
         batch = images.shape[:2]
         # The noise covers the network alone; what methods draw is theirs.
-        with noisy(self.backbone, self.configs, active.run.step):
+        with self._noise.during(active.run.step):
             on_patches = active.changes("on_patches", batch)
             tokens = self.backbone.embed(images.flatten(0, 1), on_patches).unflatten(0, batch)
             tokens = active.on_tokens(tokens)

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tcpa_core.config import TrialConfig
-from tcpa_core.methods.base import BatchPart, Step
+from tcpa_core.methods.base import BatchPart, Step, token_rows
 from tcpa_core.model.noise import has_noise
 from tcpa_core.streams import Stream
-from tcpa_core.training.image_source import ImageSource
+from tcpa_core.training.image_source import DRAWS, ImageSource
 
 
 def order(stream: Stream, epoch: int, count: int) -> Tensor:
@@ -64,12 +64,11 @@ def training_images(
     train: ImageSource, configs: Sequence[TrialConfig], indices: Tensor, step: Step
 ) -> Tensor:
     """Training images [M, B, 3, H, W] at indices [M, B], augmented by each member's stream."""
-    if not _augments(configs[0]):
-        return train.batch(indices.flatten(), None).unflatten(0, indices.shape)
-    generators = [
-        stream.generator("augment", t) for stream, t in zip(step.streams, step.steps, strict=True)
-    ]
-    return torch.stack([train.batch(i, g) for i, g in zip(indices, generators, strict=True)])
+    drawn = None
+    if _augments(configs[0]):
+        rows = token_rows(step, indices.shape[1], 1, train.where)
+        drawn = step.draws.uniform("augment", rows, DRAWS)[:, :, 0].flatten(0, 1)
+    return train.batch(indices.flatten(), drawn).unflatten(0, indices.shape)
 
 
 def smoothed_targets(smoothing: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -78,19 +77,53 @@ def smoothed_targets(smoothing: Tensor, labels: Tensor, num_classes: int) -> Ten
     return F.one_hot(labels, num_classes) * (1 - share) + share / num_classes
 
 
-def mix(configs: Sequence[TrialConfig], images: Tensor, targets: Tensor, step: Step) -> None:
-    """Mix images [M, B, ...] and targets [M, B, C] in place, where a member asks for it.
+def mixed_shares(
+    configs: Sequence[TrialConfig], streams: Sequence[Stream], steps: Sequence[Sequence[int]]
+) -> Tensor | None:
+    """What mixup takes of every image and of its partner, (steps, M, 2) on the CPU.
+
+    None where nobody mixes.
+
+    Args:
+        configs: Of the members.
+        streams: Of the members.
+        steps: What the members make one after the other, each (M,).
+    """
+    if not any(config.train.mixup_alpha for config in configs):
+        return None
+    members = list(zip(configs, streams, strict=True))
+    shares = [[_share(c, s, t) for (c, s), t in zip(members, at, strict=True)] for at in steps]
+    kept = torch.tensor(shares, dtype=torch.float64)
+    return torch.stack([kept, 1 - kept], dim=-1).float()
+
+
+def _share(config: TrialConfig, stream: Stream, step: int) -> float:
+    """1 where a batch is not mixed."""
+    train = config.train
+    if not train.mixup_alpha:
+        return 1.0
+    # torch has no beta distribution that takes a generator; its seed is enough for numpy's.
+    random = np.random.default_rng(stream.key("mixup", step))
+    share: float = random.beta(train.mixup_alpha, train.mixup_alpha)
+    return share if random.random() < train.mixup_prob else 1.0
+
+
+def mix(
+    configs: Sequence[TrialConfig], images: Tensor, targets: Tensor, step: Step
+) -> tuple[Tensor, Tensor]:
+    """Images [M, B, ...] and targets [M, B, C], mixed where a member asks for it.
 
     Source: mixup, arXiv:1710.09412; partners are the batch in reverse order, as in timm.
     """
-    for m, config in enumerate(configs):
-        train = config.train
-        if not train.mixup_alpha:
-            continue
-        # torch has no beta distribution that takes a generator; its seed is enough for numpy's.
-        generator = step.streams[m].generator("mixup", step.steps[m])
-        random = np.random.default_rng(generator.initial_seed())
-        share = random.beta(train.mixup_alpha, train.mixup_alpha)
-        if random.random() < train.mixup_prob:
-            targets[m] = share * targets[m] + (1 - share) * targets[m].flip(0)
-            images[m] = share * images[m] + (1 - share) * images[m].flip(0)
+    shares = step.shares
+    if shares is None:
+        made = mixed_shares(configs, step.streams, [step.steps])
+        if made is None:
+            return images, targets
+        shares = made[0].to(images.device)
+    return _mixed(images, shares), _mixed(targets, shares)
+
+
+def _mixed(x: Tensor, shares_M2: Tensor) -> Tensor:
+    own, partner = shares_M2.view(-1, 2, *[1] * (x.ndim - 1)).unbind(1)
+    return own * x + partner * x.flip(1)

@@ -2,12 +2,15 @@
 
 # Axes: M members.
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 
 from tcpa_core.methods.base import Step
-from tcpa_core.streams import Stream
-from tcpa_core.training.batches import batches, order
+from tcpa_core.streams import Stream, offsets
+from tcpa_core.training.batches import batches, mixed_shares, order
+from tcpa_core.training.member import Member
 from tcpa_core.training.optim import lr_at
 from tcpa_core.training.stacks import Stacks
 from tcpa_core.training.step import TrainingStep
@@ -41,13 +44,8 @@ def train_epoch(stacks: Stacks, training: TrainingStep, count: int) -> tuple[Ten
     ]
     optimizer.schedule(rates)
     losses = []
-    for i, indices in enumerate(epoch):
-        step = Step(
-            training=True,
-            epochs=[m.epoch for m in members],
-            steps=[m.step + i for m in members],
-            streams=streams,
-        )
+    steps = _steps(members, streams, len(epoch), training.device)
+    for step, indices in zip(steps, epoch, strict=True):
         parts = []
         for ce, penalty in training.losses(model, indices, step):
             # Members share no trainable tensor: the gradient of the sum is everyone's own.
@@ -58,3 +56,22 @@ def train_epoch(stacks: Stacks, training: TrainingStep, count: int) -> tuple[Ten
         losses.append(torch.stack(parts).sum(0))
     # Read once per epoch: a copy to the CPU in every step would have the device wait for it.
     return torch.stack(losses).float().cpu(), rates[-1]
+
+
+def _steps(
+    members: Sequence[Member], streams: Sequence[Stream], count: int, device: torch.device
+) -> Iterator[Step]:
+    """The steps of an epoch; what their random numbers follow from is one copy to the device."""
+    numbers = [[m.step + i for m in members] for i in range(count)]
+    starts = offsets(numbers, device)
+    mixed = mixed_shares([m.config for m in members], streams, numbers)
+    shares = [None] * count if mixed is None else mixed.to(device)
+    for at, start, share in zip(numbers, starts, shares, strict=True):
+        yield Step(
+            training=True,
+            epochs=[m.epoch for m in members],
+            steps=at,
+            streams=streams,
+            offsets=start,
+            shares=share,
+        )

@@ -10,10 +10,14 @@ from torch import Tensor
 from tcpa_core.data.base import Split
 from tcpa_core.errors import ShapeError
 from tcpa_core.settings import DataConfig
+from tcpa_core.streams import whole_numbers
 from tcpa_core.training.memory import free_bytes
 
 RESIDENT_SHARE = 0.25
 """Largest share of the free GPU memory that one split's pixels may take."""
+
+DRAWS = 3
+"""Random numbers of an image: its row, its column, and whether it is mirrored."""
 
 BLOCK = 2**18
 """Values that the CPU handles at a time, so that they stay in its cache from byte to result."""
@@ -67,6 +71,8 @@ class ImageSource:
         # Else every batch crosses the bus, while a split that took too much would leave no room to
         # train in.
         where = self.device if _fits(store.pixels.nbytes, self.device) else torch.device("cpu")
+        self.where = where
+        """Where the pixels lie, and images are cut."""
         self._pixels = torch.from_numpy(store.pixels).to(where)
         largest = int(max(split.images.heights.max(), split.images.widths.max()))
         self._uncropped = smallest == largest == img_size
@@ -79,30 +85,24 @@ class ImageSource:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def batch(self, indices: Tensor, draws: Tensor | None = None) -> Tensor:
         """Normalised images.
 
         Args:
             indices: Which images, int64 [n].
-            generator: None: centre crop (evaluation). Else crops and mirroring are drawn from it as
-                the settings say; the same numbers are drawn whatever the settings are.
+            draws: Random numbers of `tcpa_core.streams` [n, DRAWS], where the pixels lie, which
+                crop and mirror images as the settings say. None: centre crop (evaluation).
 
         Returns:
             float32 [n, 3, H, W] on the device.
         """
         indices = indices.to(self._pixels.device)
-        draws = None
-        if generator is not None:
-            # On the generator's device and before any cut: a GPU and a CPU draw the same crops.
-            draws = torch.rand(
-                3, len(indices), generator=generator, device=generator.device, dtype=torch.float64
-            ).to(self._pixels.device)
         side = self._img_size
         images = torch.empty(len(indices), 3, side, side, device=self.device)
         block = len(indices) if self.device.type == "cuda" else max(1, BLOCK // (3 * side**2))
         for start in range(0, len(indices), max(1, block)):
             part = slice(start, start + block)
-            drawn = None if draws is None else draws[:, part]
+            drawn = None if draws is None else draws[part]
             out = images[part].copy_(self._cut(indices[part], drawn))
             out.mul_(self._scale).add_(self._shift)
         return images
@@ -112,7 +112,7 @@ class ImageSource:
         images = self._crop(indices, draws if self._random_crop else None)
         if draws is None or not self._flip:
             return images
-        mirrored = (draws[2] < 0.5).view(-1, 1, 1, 1)
+        mirrored = (draws[:, 2] < 0.5).view(-1, 1, 1, 1)
         return torch.where(mirrored, images.flip(-1), images)
 
     def _crop(self, indices: Tensor, draws: Tensor | None) -> Tensor:
@@ -126,7 +126,7 @@ class ImageSource:
         if draws is None:
             corner = (room / 2).round().long()
         else:
-            corner = (draws[:2] * (room + 1)).long()
+            corner = whole_numbers(draws[:, :2].T, room + 1)
         start = self._first[indices] + corner[0] * width + corner[1]
         if self._pixels.device.type == "cpu":
             return self._copy_crops(start.tolist(), height.tolist(), width.tolist())

@@ -61,7 +61,7 @@ class TrainingStep:
             inputs = self._kept.of(model, "train")[indices]
         else:
             inputs = training_images(train, configs, indices, step)
-            mix(configs, inputs, targets, step)
+            inputs, targets = mix(configs, inputs, targets, step)
         run = model.forward_trained if is_kept else model
         # Images are drawn and mixed as a whole: a batch in parts is the same batch.
         for part in parts(indices.shape[1], self.parts):

@@ -56,10 +56,12 @@ def fitted(backbone: Backbone, config: TrialConfig) -> MemberState:
     return init_member_state(backbone, config, NUM_CLASSES, fit_data(backbone))
 
 
-def equals_literal(kind: str, config: TrialConfig, mode: str, literal: Literal) -> None:
+def equals_literal(
+    kind: str, config: TrialConfig, mode: str, literal: Literal, samples: int = 2
+) -> None:
     """Loss and every gradient equal those of a slow reference."""
     backbone, step = tiny_backbone(kind), step_of([config], mode)
-    x = images(backbone, samples=2)
+    x = images(backbone, samples=samples)
     pack = PackModel(backbone, [config], NUM_CLASSES, [fitted(backbone, config)])
     shake(pack)
     state = {k: v.requires_grad_() for k, v in pack.tensors.state(0).items()}

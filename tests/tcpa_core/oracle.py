@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tcpa_core.config import TrialConfig
-from tcpa_core.methods.base import MemberState, Step, random_bits
+from tcpa_core.methods.base import MemberState, Step
 from tcpa_core.model.backbone import Backbone
+from tests.tcpa_core import chance
 
 
 @dataclass
@@ -96,15 +97,7 @@ def _drop(prompts: Tensor, rate: float, batch: int, step: Step, name: str, layer
     expanded = prompts.expand(batch, *prompts.shape)
     if not step.training or rate == 0:
         return expanded
-    generator = step.streams[0].generator(name, step.steps[0], layer)
-    share = share_kept(rate)
-    numbers = random_bits(tuple(expanded.shape), generator).int() + 32768
-    return expanded * (numbers < share * 65536) / share
-
-
-def share_kept(rate: float) -> float:
-    """What dropout keeps, in steps of the 65,536 values of a random 16-bit number."""
-    return round((1 - rate) * 65536) / 65536
+    return expanded * chance.prompt_dropout(tuple(expanded.shape), rate, step, name, layer)
 
 
 def fourier(config: TrialConfig, prompts: Tensor, layer: int, depth: int) -> Tensor:
@@ -239,11 +232,15 @@ def _random_scores(config, sizes, token_roles, batch, step, layer, dtype):  # ty
         return {}
     scores = {}
     for role in dict.fromkeys(token_roles):
-        groups = sizes.get(role, 0) if settings.split_roles else sum(sizes.values())
-        shape = (batch, token_roles.count(role), groups)
-        purpose = f"tcpa.random_{role}_groups"
-        generator = step.streams[0].generator(purpose, step.steps[0], layer)
-        scores[role] = torch.empty(shape, dtype=dtype).uniform_(generator=generator)
+        tokens = token_roles.count(role)
+        rows = torch.arange(batch * tokens).view(batch, tokens)
+        pools = [role] if settings.split_roles else list(sizes)
+        drawn = [
+            chance.numbers(step, f"tcpa.random_{role}_groups.{pool}", layer, rows, sizes[pool])
+            for pool in pools
+            if pool in sizes
+        ]
+        scores[role] = torch.cat(drawn, dim=-1).to(dtype)
     return scores
 
 

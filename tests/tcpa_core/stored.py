@@ -9,7 +9,7 @@ them gives; here they are found by name and shape.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,15 +21,16 @@ from torch.overrides import TorchFunctionMode
 
 from tcpa_core.methods import _random
 from tcpa_core.methods.base import Step
-from tcpa_core.streams import Stream
-from tests.tcpa_core import oracle
+from tcpa_core.philox import RESOLUTION
+from tcpa_core.streams import Draws, Stream
+from tests.tcpa_core import chance
 
 Draw = Callable[..., Tensor]
 """Numbers of one purpose at one place: counters (without the step) to a tensor."""
 
 SPEAKS_OF_CHANCE = re.compile("rand|drop|perm(?!is)|noise|sampled|choice|chosen|keep")
-KEPT, DROPPED = -32768, 32767
-"""Random 16-bit numbers that dropout keeps and drops at any rate."""
+KEPT, DROPPED = 0.0, 1.0 - RESOLUTION
+"""Random numbers that dropout keeps and drops at any rate."""
 
 
 @dataclass
@@ -57,28 +58,49 @@ class Choices:
             if self.draws:
                 mode = _Feeding(self.draws)
                 stack.enter_context(patch.object(Stream, "generator", mode.generator))
-                # ours rounds a rate to 1 / 65,536, the authors' do not
-                stack.enter_context(patch.object(_random, "_keep", _keep))
-                stack.enter_context(patch.object(oracle, "share_kept", lambda rate: 1 - rate))
+                stack.enter_context(patch.object(Draws, "uniform", mode.uniform))
+                stack.enter_context(patch.object(chance, "numbers", mode.numbers))
+                # ours rounds a rate to the step of its numbers, the authors' do not
+                stack.enter_context(patch.object(_random, "share_kept", lambda rates: 1 - rates))
+                stack.enter_context(patch.object(chance, "share_kept", lambda rate: 1 - rate))
                 stack.enter_context(mode)
             yield
 
 
 class _Feeding(TorchFunctionMode):
-    """Gives stored numbers wherever a generator of theirs is asked for some."""
+    """Gives stored numbers wherever a step draws, and where rows of an evaluation are drawn."""
 
     def __init__(self, draws: Mapping[str, Draw]) -> None:
         super().__init__()
         self._draws = draws
         self._asked: list[tuple[torch.Generator, Tensor]] = []
 
-    def generator(self, purpose: str, *counters: int, device: Any = "cpu") -> torch.Generator:
+    def uniform(
+        self, purpose: str, rows: Tensor, count: int, *, layers: int = 1, layer: int | None = 0
+    ) -> Tensor:
+        """In place of `Draws.uniform`, of one member."""
+        found = self._draw(purpose)
+        wanted = range(layers) if layer is None else [layer]
+        numbers = torch.stack([found(i) for i in wanted])
+        if numbers.dtype == torch.int64:  # the numbers of what is chosen, which draws the smallest
+            numbers = torch.ones(len(wanted), count).scatter(1, numbers, 0.0)
+        numbers = numbers.view(len(wanted), *rows.shape[:-1], count)
+        return numbers if layer is None else numbers[0]
+
+    def numbers(self, step: Step, purpose: str, layer: int, rows: Tensor, count: int) -> Tensor:
+        """In place of `chance.numbers`."""
+        return self._draw(purpose)(layer).view(*rows.shape, count)
+
+    def generator(self, purpose: str, *counters: int) -> torch.Generator:
         """In place of `Stream.generator`, whose last counter is the block."""
+        made = torch.Generator()
+        self._asked.append((made, self._draw(purpose)(*counters[-1:])))
+        return made
+
+    def _draw(self, purpose: str) -> Draw:
         if purpose not in self._draws:
             raise AssertionError(f"a pass draws {purpose!r}, which the file does not store")
-        made = torch.Generator()
-        self._asked.append((made, self._draws[purpose](*counters[-1:])))
-        return made
+        return self._draws[purpose]
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -88,20 +110,8 @@ class _Feeding(TorchFunctionMode):
         numbers = next((n for made, n in self._asked if made is asked), None)
         if asked is None or numbers is None:
             return func(*args, **kwargs)
-        if func is torch.randperm:
-            return numbers
-        if numbers.dtype == torch.int16:  # random_bits draws them four to a number
-            padded = torch.zeros(4 * args[0].numel(), dtype=torch.int16)
-            padded[: numbers.numel()] = numbers.flatten()
-            numbers = padded.view(torch.int64)
-        return args[0].copy_(numbers.view_as(args[0]))
-
-
-def _keep(x: Tensor, bits: Tensor, rates: Sequence[float]) -> Tensor:
-    """Dropout with the exact scale of the rates."""
-    scale = torch.tensor([1 / (1 - rate) for rate in rates], dtype=x.dtype)
-    scaled = x * scale.view(-1, *[1] * (x.ndim - 1))
-    return torch.where(bits == KEPT, scaled, scaled.new_zeros(()))
+        assert func is torch.randperm, func
+        return numbers
 
 
 def read(
@@ -220,7 +230,7 @@ def _read_groups(
         if tables and groups == about[f"tcpa.top_k_{role}"]:  # all are taken, whatever is drawn
             tables[role] = torch.zeros(about["depth"], about["batch"], count, groups)
     for role, scores in tables.items():
-        choices.draws[f"tcpa.random_{role}_groups"] = lambda layer, s=scores: s[layer]
+        choices.draws[f"tcpa.random_{role}_groups.{role}"] = lambda layer, s=scores: s[layer]
         choices.settings["tcpa.random_epochs"] = 1
         choices.trains = True
     return rest
@@ -261,7 +271,7 @@ def _read_dropout(
         mask = torch.cat([m.double() for m in masks], dim=2)
         largest = float(mask.max())
         rate = 1 - 1 / largest if largest > 1 else _rate("drop", about["hparams"])
-        bits = torch.where(mask > 0, KEPT, DROPPED).to(torch.int16)
+        bits = torch.where(mask > 0, KEPT, DROPPED)
         name = f"{about['method']}.prompt_dropout"
         choices.draws[name] = lambda layer, b=bits: b[layer]
         choices.settings[name] = rate
@@ -279,7 +289,7 @@ def _read_drop_path(
             rest[key] = value
             continue
         kept = value.reshape(2 * about["depth"], about["batch"])
-        bits = torch.where(kept > 0, KEPT, DROPPED).to(torch.int16)
+        bits = torch.where(kept > 0, KEPT, DROPPED)
         choices.draws["backbone.drop_path"] = lambda layer, b=bits: b[layer]
         choices.settings["train.drop_path"] = _rate("path", about["hparams"])
         choices.trains = True

@@ -1,4 +1,4 @@
-"""Batches equal torchvision's pipeline; what is random comes from the given generator alone."""
+"""Batches equal torchvision's pipeline; what is random comes from the given draws alone."""
 
 import numpy as np
 import pytest
@@ -9,11 +9,18 @@ from torchvision.transforms import v2
 from tcpa_core.data.base import Split, load_dataset
 from tcpa_core.errors import ShapeError
 from tcpa_core.settings import DataConfig
-from tcpa_core.training.image_source import ImageSource
+from tcpa_core.streams import Draws, Stream, row_keys
+from tcpa_core.training.image_source import DRAWS, ImageSource
 from tests.tcpa_core.data_layouts import make
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = [(14, 23), (19, 11), (11, 11), (40, 13), (12, 12)]  # of the ragged images, height, width
+
+
+def draw(count: int, seed: int) -> torch.Tensor:
+    """What a training step of a trial with this seed draws for its images."""
+    rows = row_keys(torch.arange(count)[None], count)
+    return Draws([Stream(seed)], [0]).uniform("augment", rows, DRAWS)[0]
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +82,17 @@ class TestRandom:
     def cfg(self, ragged, **settings) -> DataConfig:
         return ragged[0].model_copy(update=settings)
 
-    def test_same_generator_same_batch(self, ragged):
+    def test_same_draws_same_batch(self, ragged):
         data = source(ragged[1], self.cfg(ragged, random_crop=True, flip=True))
         indices = torch.tensor([0, 1, 2, 3, 4] * 4)
-        first, again, other = (
-            data.batch(indices, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
-        )
+        first, again, other = (data.batch(indices, draw(20, seed)) for seed in (1, 1, 2))
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 
     def test_global_generator_is_untouched(self, ragged):
         data = source(ragged[1], self.cfg(ragged, random_crop=True, flip=True))
         before = torch.get_rng_state()
-        data.batch(torch.arange(5), torch.Generator().manual_seed(0))
+        data.batch(torch.arange(5), draw(5, 0))
         assert torch.equal(torch.get_rng_state(), before)
 
     def test_crops_are_all_windows_evenly(self, ragged):
@@ -95,7 +100,7 @@ class TestRandom:
         data = source(split, self.cfg(ragged, random_crop=True), img_size=10)
         image = split.images.image(2)  # 11 x 11: four windows
         windows = {image[y : y + 10, x : x + 10].tobytes(): (y, x) for y in (0, 1) for x in (0, 1)}
-        batch = data.batch(torch.full((800,), 2), torch.Generator().manual_seed(0))
+        batch = data.batch(torch.full((800,), 2), draw(800, 0))
         pixels = (batch * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)) * 255
         seen = [
             windows[p.tobytes()] for p in pixels.round().byte().permute(0, 2, 3, 1).numpy().copy()
@@ -110,7 +115,7 @@ class TestRandom:
         data = source(split, self.cfg(ragged, random_crop=True))
         plain = split.images.image(index)
         top, bottom = plain[0, 0:8], plain[-1, 3:11]
-        batch = data.batch(torch.full((2000,), index), torch.Generator().manual_seed(0))
+        batch = data.batch(torch.full((2000,), index), draw(2000, 0))
         std, mean = torch.tensor(STD).view(3, 1, 1), torch.tensor(MEAN).view(3, 1, 1)
         pixels = ((batch * std + mean) * 255).round().byte().permute(0, 2, 3, 1).numpy()
         assert (pixels[:, 0] == top).all(axis=(1, 2)).any()
@@ -120,7 +125,7 @@ class TestRandom:
         data = source(ragged[1], self.cfg(ragged, flip=True))
         indices = torch.full((400,), 1)
         plain = data.batch(indices)
-        drawn = data.batch(indices, torch.Generator().manual_seed(0))
+        drawn = data.batch(indices, draw(400, 0))
         mirrored = (drawn == plain.flip(-1)).flatten(1).all(1)
         assert ((drawn == plain).flatten(1).all(1) ^ mirrored).all()
         assert 150 < mirrored.sum() < 250
@@ -129,9 +134,7 @@ class TestRandom:
         """The same images are mirrored and the same windows cut, alone and together."""
         indices = torch.arange(5).repeat(8)
         crop, flip, both = (
-            source(ragged[1], self.cfg(ragged, **settings)).batch(
-                indices, torch.Generator().manual_seed(7)
-            )
+            source(ragged[1], self.cfg(ragged, **settings)).batch(indices, draw(40, 7))
             for settings in (
                 {"random_crop": True},
                 {"flip": True},
@@ -146,7 +149,7 @@ class TestRandom:
 
     def test_place_and_mirroring_are_independent(self, ragged):
         data = source(ragged[1], self.cfg(ragged, random_crop=True, flip=True), img_size=10)
-        batch = data.batch(torch.full((800,), 2), torch.Generator().manual_seed(0))
+        batch = data.batch(torch.full((800,), 2), draw(800, 0))
         _, counts = batch.flatten(1).unique(dim=0, return_counts=True)
         assert len(counts) == 8 and counts.min() > 60  # four windows, mirrored or not
 
@@ -157,7 +160,7 @@ class TestRandom:
 
     def test_training_without_switches_is_evaluation(self, ragged):
         data = source(ragged[1], ragged[0])
-        drawn = data.batch(torch.arange(5), torch.Generator().manual_seed(0))
+        drawn = data.batch(torch.arange(5), draw(5, 0))
         assert torch.equal(drawn, data.batch(torch.arange(5)))
 
 

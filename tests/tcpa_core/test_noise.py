@@ -8,19 +8,12 @@ from torch import Tensor
 
 from tcpa_core.chain import pack_key
 from tcpa_core.config import TrialConfig
-from tcpa_core.methods.base import MemberState, Pass, Step, random_bits
+from tcpa_core.methods.base import MemberState, Pass, Step
 from tcpa_core.model.backbone import Backbone
-from tcpa_core.model.noise import has_noise, noisy
+from tcpa_core.model.noise import Noise, has_noise
 from tcpa_core.model.pack_model import PackModel
-from tests.tcpa_core import checks
+from tests.tcpa_core import chance, checks
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, trial
-
-
-def kept(shape: tuple[int, ...], rate: float, step: Step, name: str, layer: int) -> Tensor:
-    """What noise multiplies with."""
-    share = round((1 - rate) * 65536)
-    drawn = random_bits(shape, step.streams[0].generator(name, step.steps[0], layer)).int() + 32768
-    return (drawn < share).double() / (share / 65536)
 
 
 def literal(
@@ -32,14 +25,15 @@ def literal(
     def dropped(z: Tensor) -> Tensor:
         if train.dropout == 0:
             return z
-        return z * kept(tuple(z.shape), train.dropout, step, "backbone.dropout", next(place))
+        name = f"backbone.dropout.{next(place)}"
+        return z * chance.dropout(tuple(z.shape), train.dropout, step, name, 0)
 
     def skipped(branch: Tensor, layer: int) -> Tensor:
         rate = train.drop_path * (layer // 2) / (len(vit.blocks) - 1)
         if rate == 0:
             return branch
-        factor = kept((len(branch),), rate, step, "backbone.drop_path", layer)
-        return branch * factor[:, None, None]
+        name = "backbone.drop_path"
+        return branch * chance.dropout((len(branch), 1, 1), rate, step, name, layer)
 
     patches = vit.patch_embed(x)
     prefix = vit.cls_token.expand(len(x), -1, -1)
@@ -134,7 +128,7 @@ def test_both_branches_of_sa2vp_draw_for_every_sample() -> None:
     method: Any = pack.methods["sa2vp"]
     step = checks.step_of([config], "train")
     state = method.begin(Pass(step=step, rows=pack.backbone.rows_read, backend=None))
-    with noisy(backbone, [config], step):
+    with Noise(backbone, [config]).during(step):
         method.on_tokens(backbone.embed(x[0])[None], state)
     assert state.prompts.shape[1] == 2
     dropped = (state.prompts == 0).double().mean()

@@ -11,12 +11,12 @@ from torch.func import functional_call
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import ssf
-from tcpa_core.methods.base import MemberState, Step, random_bits
+from tcpa_core.methods.base import MemberState, Step
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.member_tensors import init_member_state
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.model.single_model import build_model
-from tests.tcpa_core import checks
+from tests.tcpa_core import chance, checks
 from tests.tcpa_core.tiny import KINDS, NUM_CLASSES, images, tiny_backbone, training_step, trial
 
 EVAL = Step.evaluation(1)
@@ -31,9 +31,7 @@ def keep(shape: tuple[int, ...], rate: float, step: Step, name: str, layer: int)
     """What dropout multiplies with, from the trial's stream."""
     if not step.training or rate == 0:
         return 1.0
-    kept = round((1 - rate) * 65536)  # of the 65,536 values of a random 16-bit number
-    numbers = random_bits(shape, step.streams[0].generator(name, step.steps[0], layer)).int()
-    return (numbers + 32768 < kept).double() / (kept / 65536)
+    return chance.dropout(shape, rate, step, name, layer)
 
 
 def attention(attn: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -76,8 +74,8 @@ class Literal:
 
     def skipped(self, branch: Tensor, layer: int, depth: int) -> Tensor:
         rate = self.drop_path * (layer // 2) / max(depth - 1, 1)
-        factor = keep((len(branch),), rate, self.step, "backbone.drop_path", layer)
-        return branch if isinstance(factor, float) else branch * factor[:, None, None]
+        factor = keep((len(branch), 1, 1), rate, self.step, "backbone.drop_path", layer)
+        return branch if isinstance(factor, float) else branch * factor
 
     def block(self, index: int, block: Any, x: Tensor, depth: int) -> Tensor:
         h = self.behind("norm1", index, x, block.norm1(x))
@@ -263,7 +261,9 @@ def literal(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_forward_and_gradients_equal_the_literal_reference(name: str, kind: str, mode: str) -> None:
-    checks.equals_literal(kind, CONFIGS[name], mode, literal)
+    # Of two samples a norm over the batch leaves the signs, and of gradients little but rounding.
+    samples = 5 if name == "adaptformer learnable" else 2
+    checks.equals_literal(kind, CONFIGS[name], mode, literal, samples)
 
 
 PACKS = {

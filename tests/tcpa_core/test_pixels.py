@@ -383,7 +383,7 @@ def random_data(x: Tensor, labels: Tensor, num_classes: int) -> TrialData:
         def __len__(self) -> int:
             return len(labels)
 
-        def batch(self, indices: Tensor, generator: object) -> Tensor:
+        def batch(self, indices: Tensor, draws: object) -> Tensor:
             return x[indices]
 
     sources: Any = {name: Source() for name in ("train", "val", "test")}

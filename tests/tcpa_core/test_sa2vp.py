@@ -9,13 +9,13 @@ from torch import Tensor
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ShapeError
-from tcpa_core.methods.base import MemberState, Step, random_bits
+from tcpa_core.methods.base import MemberState, Step
 from tcpa_core.model import pack_model
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.member_tensors import init_member_state
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.training.loss import classification_loss
-from tests.tcpa_core import checks
+from tests.tcpa_core import chance, checks
 from tests.tcpa_core.checks import close
 from tests.tcpa_core.tiny import GEOMETRY, KINDS, NUM_CLASSES, images, tiny_backbone, trial
 
@@ -117,10 +117,7 @@ def _cross(settings, layout, own, layer, block, query, other, step):  # type: ig
 def _drop(x: Tensor, rate: float, step: Step, name: str, layer: int) -> Tensor:
     if not step.training or rate == 0:
         return x
-    kept = round((1 - rate) * 65536)
-    generator = step.streams[0].generator(name, step.steps[0], layer)
-    numbers = random_bits(tuple(x.shape), generator).int() + 32768
-    return x * (numbers < kept) / (kept / 65536)
+    return x * chance.dropout(tuple(x.shape), rate, step, name, layer)
 
 
 def _logits(backbone: Backbone, state: MemberState, tokens: Tensor) -> Tensor:

@@ -165,7 +165,7 @@ class Source:
     def __len__(self) -> int:
         return len(self.x)
 
-    def batch(self, indices: Tensor, generator: object) -> Tensor:
+    def batch(self, indices: Tensor, draws: object) -> Tensor:
         return self.x[indices]
 
 
