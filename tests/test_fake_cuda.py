@@ -40,6 +40,11 @@ def adamw(count, size):
     )
 
 
+def put(index, value):
+    found = x()
+    found[index] = value
+
+
 def backward(x):
     w = torch.zeros(4, 4, **on, requires_grad=True)
     F.linear(x, w).sum().backward()
@@ -62,6 +67,15 @@ PROBES = {
     "pinned from the device": lambda: pinned(x()),
     "mask": lambda: x()[x() > 0],
     "nonzero": lambda: x().nonzero(),
+    "number by mask": lambda: put(x() > 0, 1.0),
+    "numbers by mask": lambda: put(x() > 0, x()),
+    "number by index": lambda: put(torch.zeros(2, dtype=torch.long, **on), 1.0),
+    "numbers by index": lambda: put(torch.zeros(2, dtype=torch.long, **on), x()[:2]),
+    "index of the CPU": lambda: x()[torch.zeros(2, dtype=torch.long)],
+    "slice": lambda: put(slice(2), 1.0),
+    "fill by number": lambda: x().masked_fill(x() > 0, 1.0),
+    "fill by value": lambda: x().masked_fill(x() > 0, x()[0]),
+    "eigenvalues": lambda: torch.linalg.eigvalsh(many()),
     "fill": lambda: torch.full((4,), 2.0, device="cuda"),
     "event": lambda: torch.cuda.Event().synchronize(),
     "generator": lambda: torch.rand(4, generator=torch.Generator("cuda"), device="cuda"),
@@ -132,6 +146,15 @@ WAITS = {
     "pinned from the device": [],
     "mask": ["shape"],
     "nonzero": ["shape"],
+    "number by mask": [],
+    "numbers by mask": ["shape"],
+    "number by index": ["h2d"],
+    "numbers by index": [],
+    "index of the CPU": ["h2d"],
+    "slice": [],
+    "fill by number": [],
+    "fill by value": ["value"],
+    "eigenvalues": ["shape"],
     "fill": [],
     "event": ["value"],
     "generator": [],
@@ -149,6 +172,7 @@ def test_waits_of_the_host(name: str, rows: dict[str, Any]) -> None:
 KERNELS = {
     "nothing": ("view", 0),
     "philox": ("_philox_uniform_", 1),
+    "number by mask": ("masked_fill_", 1),
     "foreach": ("_foreach_add_", 1),
     "foreach of many": ("_foreach_add_", 2),
     "foreach of large": ("_foreach_mul_", 2),

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.fake_cuda.device import pretend, why_not
-from benchmarks.fake_cuda.sweep import COMMAND, budgets, excess, sweep, write_budgets
+from benchmarks.fake_cuda.sweep import COMMAND, KEYS, budgets, excess, sweep, write_budgets
 
 
 def main() -> int:
@@ -34,10 +34,10 @@ def main() -> int:
         if name not in allowed and not options.write:
             found.append(f"no budget; {COMMAND}")
         wrong += bool(found)
-        numbers = " ".join(f"{key} {value}" for key, value in row.items() if key != "sites")
-        print(f"{name}: {numbers}{' <- ' + '; '.join(found) if found else ''}", flush=True)
-        if found or options.only:
-            print("".join(f"    {line}\n" for line in row.get("sites", [])), end="")
+        numbers = " ".join(f"{key} {row[key]}" for key in KEYS if key in row)
+        print(f"{name}: {numbers}", *found, sep="\n", flush=True)
+        if options.only and not found:
+            print(*row.get("sites", []), sep="\n")
     if options.json:
         options.json.write_text(json.dumps(rows))
         return 0

@@ -1,7 +1,7 @@
 """One H200 that torch believes in, and where each operation goes: to the CPU or to fake tensors."""
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from benchmarks.fake_cuda.attention import attention
-from benchmarks.fake_cuda.kernels import refuse
+from benchmarks.fake_cuda.kernels import BY_INDEX, is_masked_fill, refuse, tensors_of
 from benchmarks.fake_cuda.watch import Log, is_on_gpu
 from tcpa_core import philox
 
@@ -246,22 +245,14 @@ class _Device(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
-        ins = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        ins = tensors_of((args, kwargs))
         where = kwargs.get("device")
         to_gpu = where is not None and torch.device(where).type == "cuda"
         from_gpu = any(map(is_on_gpu, ins))
         if not (to_gpu or from_gpu):
             return self._on_cpu(func, name, args, kwargs)
-        if from_gpu:
-            if name == "_local_scalar_dense":
-                return self._log.value(args[0])
-            if name == "equal":
-                self._log.wait(name, "value")
-                return True
-            if name in _BY_MASK:
-                done, out = self._by_mask(name, args, ins)
-                if done:
-                    return out
+        if from_gpu and (answered := self._answer(name, args, ins)):
+            return answered[0]
         refuse(name, ins)
         if copied := self._copy(func, name, args, kwargs):
             return copied[0]
@@ -321,27 +312,42 @@ class _Device(TorchDispatchMode):
             return found.to(kwargs.get("dtype") or source.dtype)
         return target.copy_(found)
 
-    def _by_mask(self, name: str, args: Any, ins: Any) -> tuple[bool, Any]:
-        """Operations whose result has as many elements as a mask has ones: all of them here."""
+    def _answer(self, name: str, args: Any, ins: list[Tensor]) -> tuple[Any] | None:
+        """What needs data: values that the host reads, and results as large as a mask has ones, all
+        of them here; None: another operation."""
+        if name == "_local_scalar_dense":
+            return (self._log.value(args[0]),)
+        if name == "equal":
+            self._log.wait(name, "value")
+            return (True,)
         if name == "nonzero":
             self._log.by_shape(name, ins)
-            with self._fake:
-                return True, args[0].new_empty((args[0].numel(), args[0].ndim), dtype=torch.long)
+            return (self._new(args[0], (args[0].numel(), args[0].ndim), torch.long),)
+        if name not in BY_INDEX and name != "masked_select":
+            return None
         indices = [args[1]] if name == "masked_select" else args[1]
         masks = [i for i in indices if isinstance(i, Tensor) and i.dtype in _MASKS]
         if not masks:
-            return False, None
+            return None
+        if name in BY_INDEX and name != "index" and is_masked_fill(indices, args[2]):
+            return (self._fill(args[0], masks[0], args[2]),)
         self._log.by_shape(f"{name} by mask", ins)
         if name not in ("index", "masked_select"):
-            return True, args[0]
+            return (args[0],)
         at = next(d for d, i in enumerate(indices) if i is not None)
         mask = masks[0]
         shape = (*args[0].shape[:at], mask.numel(), *args[0].shape[at + mask.ndim :])
+        return (self._new(args[0], shape, args[0].dtype),)
+
+    def _fill(self, x: Tensor, mask: Tensor, value: Tensor) -> Tensor:
         with self._fake:
-            return True, args[0].new_empty(shape)
+            out = x.masked_fill_(mask, value)
+        self._log.operation(torch.ops.aten.masked_fill_.Tensor, (x, mask, value), {}, out)
+        return out
+
+    def _new(self, like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        with self._fake:
+            return like.new_empty(shape, dtype=dtype)
 
 
 _MASKS = (torch.bool, torch.uint8)
-_BY_MASK = {
-    "index", "index_put_", "index_put", "_index_put_impl_", "nonzero", "masked_select",
-}  # fmt: skip

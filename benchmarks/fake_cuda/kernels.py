@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 NONE = frozenset(
@@ -35,10 +34,11 @@ SEVERAL = {
 }  # fmt: skip
 """Kernels of an operation where it is not one."""
 WAITS = frozenset(
-    "nonzero masked_select _linalg_check_errors equal is_nonzero _unique2 unique_consecutive "
-    "repeat_interleave bincount".split()
+    "nonzero masked_select is_nonzero _unique2 unique_consecutive repeat_interleave bincount "
+    "_linalg_check_errors _linalg_eigh _linalg_svd".split()
 )
 """Operations for which the host waits, since it is told a size or whether they went well."""
+BY_INDEX = frozenset({"index", "index_put_", "index_put", "_index_put_impl_"})
 GATHERS = frozenset({"index", "index_select", "gather", "embedding"})
 """Read what they return, not all they are given."""
 PUTS = frozenset(
@@ -70,6 +70,11 @@ CAT_INPUTS = 128
 """Tensors that one launch of `cat` joins (aten/src/ATen/native/cuda/Shape.cu)."""
 
 
+Why = Literal["", "h2d", "d2h", "value", "shape"]
+"""What the host waits for: a blocking copy to or from the device, a value, or the size of a result;
+"" where it does not wait."""
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """What an operation asks of the device."""
@@ -79,22 +84,40 @@ class Work:
     bytes: float = 0.0
     dtype: torch.dtype = torch.float32
     """In which products are computed."""
-    wait: bool = False
+    wait: Why = ""
 
 
 def work_of(func: Any, args: Any, kwargs: Any, out: Any) -> Work:
     """Kernels, FLOP and bytes of an operation that has been dispatched."""
     name: str = func.overloadpacket.__name__
-    wait = name in WAITS
+    wait = _wait(name, args)
     if name in NONE:
         return Work(wait=wait)
-    ins = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-    outs = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+    ins, outs = tensors_of((args, kwargs)), tensors_of(out)
     rule = flop_registry.get(func.overloadpacket)
     flops = 0.0 if rule is None else float(rule(*args, **kwargs, out_val=out))
     kind = next((x.dtype for x in ins if x.is_floating_point()), torch.float32)
     count = _kernels(name, args, ins, outs)
     return Work(count, flops, _bytes(func, name, args, kwargs, ins, outs), kind, wait)
+
+
+def is_masked_fill(indices: Any, value: Tensor) -> bool:
+    """Whether x[indices] = value is a fill where a mask is true, which knows no sizes: only for a
+    number of the CPU."""
+    given = [i for i in indices if i is not None]
+    is_number = value.device.type == "cpu" and value.numel() == 1
+    return is_number and all(i.dtype == torch.bool for i in given)
+
+
+def _wait(name: str, args: Any) -> Why:
+    if name in WAITS:
+        return "shape"
+    if name in BY_INDEX:  # what lies on the CPU is copied inside
+        on_cpu = [x for x in tensors_of(args[1:]) if x.device.type == "cpu"]
+        return "h2d" if on_cpu else ""
+    if name in ("masked_fill", "masked_fill_"):  # a value is read
+        return "value" if any(x.device.type != "cpu" for x in tensors_of(args[2:])) else ""
+    return ""
 
 
 def refuse(name: str, ins: list[Tensor]) -> None:
@@ -113,7 +136,7 @@ def refuse(name: str, ins: list[Tensor]) -> None:
 
 def _kernels(name: str, args: Any, ins: list[Tensor], outs: list[Tensor]) -> int:
     if name.startswith(("_foreach_", "_fused_")):
-        return _launches([x for x in args if isinstance(x, list | tuple) and tree_leaves(x)])
+        return _launches([x for x in args if isinstance(x, list | tuple) and tensors_of(x)])
     if name in ("cat", "stack"):
         return ceil(len(ins) / CAT_INPUTS)
     if name == "topk":  # the choice, then the order
@@ -169,10 +192,20 @@ def _bytes(
             for argument, given in zip(func._schema.arguments, args, strict=False)
             if argument.alias_info is not None and argument.alias_info.is_write
             if argument.name != "grads"  # only where they are scaled, which nobody asks for
-            for x in tree_leaves(given)
-            if isinstance(x, Tensor)
+            for x in tensors_of(given)
         ]
     return float(sum(map(span, ins)) + sum(map(span, written)))
+
+
+def tensors_of(tree: Any) -> list[Tensor]:
+    """All tensors of nested lists, tuples and dictionaries."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif not isinstance(tree, list | tuple):
+        return []
+    return [x for part in tree for x in tensors_of(part)]
 
 
 def span(x: Tensor) -> int:

@@ -2,16 +2,17 @@
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from benchmarks.fake_cuda.cases import GEOMETRY, Case, Settings
-from benchmarks.fake_cuda.device import GPU, fake_gpu
+from benchmarks.fake_cuda.device import fake_gpu
 from benchmarks.fake_cuda.watch import Event, Log
 from tcpa_core.config import TrialConfig
 from tcpa_core.data.base import ImageStore, Split
@@ -24,6 +25,7 @@ from tcpa_core.training.pack import Pack
 from tcpa_core.training.saved_member import restore_member, save_member
 from tcpa_core.training.trial_data import TrialData
 
+Until = Literal["step", "epoch", "end"]
 SHORT = "two blocks"
 STEPS = 3
 """Of an epoch: the second is the one that is looked at, from its sign of life to the third's. So it
@@ -40,8 +42,7 @@ def run_case(
     batch: int = 8,
     eval_rows: int | None = None,
     classes: int = 10,
-    epochs: int = 1,
-    whole: bool = False,
+    until: Until = "epoch",
     with_sites: bool = False,
 ) -> Log:
     """Train a pack.
@@ -54,9 +55,8 @@ def run_case(
         batch: Images of a step.
         eval_rows: Images of the val and of the test split; None: two batches of evaluation.
         classes: Of the data.
-        epochs: To train.
-        whole: Write checkpoints, take the members up again, train one more epoch, test them and
-            make their results.
+        until: How far: the steps of an epoch; a whole epoch; or two of them, checkpoints, the steps
+            of members that were taken up again, their test and their results.
         with_sites: See `Log`.
 
     Returns:
@@ -75,10 +75,12 @@ def run_case(
         )
         run = _Run(frozen, data, log)
         trials = [run.pack.new_member(str(m), config) for m, config in enumerate(configs)]
-        for _ in range(epochs):
-            trials = run.epoch(trials)
-        if whole:
-            run.rest(trials)
+        if until == "step":
+            run.steps(trials)
+            return log
+        trials = run.epoch(trials)
+        if until == "end":
+            run.rest(run.epoch(trials))
     return log
 
 
@@ -92,11 +94,14 @@ class _Run:
         self._log = log
         self._epoch = 0
         self._count = 0
+        self._is_brief = False
         self._where = "step"
         evaluation: Any = self.pack._evaluation
         score = evaluation.score
 
         def marked(*args: Any) -> Any:
+            if self._is_brief:
+                raise _Enough
             before, self._where, self._count = self._where, "eval", 0
             log.phase = f"eval {self._epoch} 0"
             try:
@@ -114,17 +119,18 @@ class _Run:
 
     def epoch(self, members: Sequence[Member]) -> list[Member]:
         """Train an epoch."""
-        self._epoch, self._count = self._epoch + 1, 0
-        self._log.phase = f"begin {self._epoch}"
-        outcomes = self.pack.run_epoch(members)
+        outcomes = self._begun(members)
         self._log.phase = "done"
         trained = [one for one in outcomes if isinstance(one, Member)]
         assert len(trained) == len(members), outcomes
-        stacks = self.pack._stacks
-        for param in stacks.model.tensors.stacked.values() if stacks else ():
-            assert param.device == GPU, f"a parameter is on {param.device}"
-            assert param.grad is None or param.grad.dtype == param.dtype
         return trained
+
+    def steps(self, members: Sequence[Member]) -> None:
+        """Train an epoch up to its evaluation."""
+        self._is_brief = True
+        with suppress(_Enough):
+            self._begun(members)
+        self._is_brief = False
 
     def rest(self, members: Sequence[Member]) -> None:
         """Write, take up again, train on, test, and make results."""
@@ -137,18 +143,26 @@ class _Run:
             members = [
                 restore_member(Path(folder) / one.trial, one.trial, one.config) for one in members
             ]
-        members = self.epoch(members)
+        self.steps(members)
         log.phase = "test"
         tested = self.pack.test(members)
         log.phase = "result"
         for member, test in zip(members, tested, strict=True):
             self.pack.result(member, "completed", test=test)
 
+    def _begun(self, members: Sequence[Member]) -> list[Any]:
+        self._epoch, self._count = self._epoch + 1, 0
+        self._log.phase = f"begin {self._epoch}"
+        return list(self.pack.run_epoch(members))
+
+
+class _Enough(Exception):
+    """What was to be seen of an epoch was seen."""
+
 
 def steady_step(log: Log, epoch: int = 1) -> list[Event]:
-    """The last training step of an epoch that is followed by another: a whole one."""
-    phases = log.phases(f"step {epoch} ")
-    return log.of(phases[-2])
+    """The last training step of an epoch that another one follows: a whole one."""
+    return log.of(log.phases(f"step {epoch} ")[-2])
 
 
 def steady_eval(log: Log, epoch: int = 1) -> list[Event]:

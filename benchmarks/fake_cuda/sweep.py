@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fake_cuda.cases import Case, all_cases, methods
-from benchmarks.fake_cuda.run import run_case, steady_eval, steady_step, whole_epoch
+from benchmarks.fake_cuda.run import Until, run_case, steady_eval, steady_step, whole_epoch
 from benchmarks.fake_cuda.watch import Event, Log
 
 BUDGETS = Path(__file__).parent / "budgets.json"
 COMMAND = "python -m benchmarks.fake_cuda --write"
+KEYS = ("kernels", "waits", "generators", "eval_waits", "epoch_waits")
 SHOWN = 8
 """Lines of the project that are named as those that wait."""
 
@@ -20,20 +21,21 @@ TWO = (("bf16", 2), ("fp32", 1))
 """Precision and members in which every case runs."""
 
 Row = dict[str, Any]
-"""Of a run: `kernels`, `waits` and `generators` of a step, `eval_waits` of a batch of evaluation,
-and where a whole trial was run `epoch_waits`, those of an epoch outside its steps."""
+"""Of a run: `kernels`, `waits` and `generators` of a step; `eval_waits` of a batch of evaluation,
+where there was one; `epoch_waits` of an epoch outside its steps, where a whole trial was run. The
+lines that they come from stand under `sites`, `eval_sites` and `epoch_sites`."""
 
 
-def runs(case: Case) -> Iterator[tuple[str, int, bool]]:
-    """Precision, members, and whether a whole trial is run: of a plain method in every combination,
-    else in two."""
+def runs(case: Case) -> Iterator[tuple[str, int, Until]]:
+    """Precision, members, and how far the run goes."""
     is_plain = case.name in methods()
     pairs = (("bf16", 2), ("fp32", 1), ("bf16", 1), ("fp32", 2)) if is_plain else TWO
-    seen = set()
+    seen: set[tuple[str, int]] = set()
     for precision, members in pairs:
         found = precision, min(members, case.members)
         if found not in seen:
-            yield *found, is_plain and (precision, members) == TWO[0]
+            far: Until = "end" if is_plain else "epoch"
+            yield *found, "step" if seen else far
             seen.add(found)
 
 
@@ -50,35 +52,37 @@ def sweep(only: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
     """
     for case in all_cases():
         if not only or case.name.startswith(tuple(only)):
-            for precision, members, whole in runs(case):
-                yield label(case, precision, members), _row(case, precision, members, whole)
+            for precision, members, until in runs(case):
+                yield label(case, precision, members), _row(case, precision, members, until)
 
 
-def _row(case: Case, precision: str, members: int, whole: bool) -> Row:
+def _row(case: Case, precision: str, members: int, until: Until) -> Row:
     base = {"train.precision": precision}
     try:
-        log = run_case(case, members=members, base=base, epochs=1 + whole, whole=whole)
+        log = run_case(case, members=members, base=base, until=until)
     except Exception as err:  # a case that fails is a finding, and the next one runs
         frames = traceback.extract_tb(err.__traceback__)
         ours = [frame for frame in frames if "/tcpa_core/" in frame.filename]
         place = f"{ours[-1].filename.rpartition('/')[2]}:{ours[-1].lineno}" if ours else "?"
         return {"error": f"{type(err).__name__} at {place}: {str(err).splitlines()[:1]}"}
-    return _costs(log, whole)
+    return _costs(log, until)
 
 
-def _costs(log: Log, whole: bool) -> Row:
-    epoch = 2 if whole else 1
-    step, turn = steady_step(log, epoch), steady_eval(log, epoch)
+def _costs(log: Log, until: Until) -> Row:
+    epoch = 2 if until == "end" else 1
+    step = steady_step(log, epoch)
     row = {
         "kernels": sum(event.work.kernels for event in step),
         "waits": _waits(step),
         "generators": sum(bool(event.generator) for event in step),
-        "eval_waits": _waits(turn),
-        "sites": sites([*step, *turn]),
+        "sites": sites(step),
     }
-    if whole:
+    if until != "step":
+        turn = steady_eval(log, epoch)
+        row |= {"eval_waits": _waits(turn), "eval_sites": sites(turn)}
+    if until == "end":
         outside = [e for e in whole_epoch(log, epoch) if not e.phase.startswith("step ")]
-        row["epoch_waits"] = _waits(outside)
+        row |= {"epoch_waits": _waits(outside), "epoch_sites": sites(outside)}
     return row
 
 
@@ -111,15 +115,17 @@ def write_budgets(rows: dict[str, Row], *, torch: str) -> None:
 
 
 def _budget(row: Row) -> Row:
-    return {
-        key: -(-value // 10) * 10 if key == "kernels" else value
-        for key, value in row.items()
-        if key != "sites"
-    }
+    up = -(-row["kernels"] // 10) * 10  # so that a change of a few is no change
+    return {**{key: row[key] for key in KEYS if key in row}, "kernels": up}
 
 
 def excess(row: Row, budget: Row) -> list[str]:
-    """What is above the budget, in words."""
+    """What is above the budget, with the lines it comes from."""
     if "error" in row:
         return [row["error"]]
-    return [f"{key}: {row[key]}, at most {most}" for key, most in budget.items() if row[key] > most]
+    found = []
+    for key, most in budget.items():
+        if row[key] > most:
+            lines = row[f"{key.removesuffix('waits')}sites" if "waits" in key else "sites"]
+            found.append("\n  ".join([f"{key}: {row[key]}, at most {most}", *lines]))
+    return found

@@ -5,17 +5,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-from benchmarks.fake_cuda.kernels import Work, span, work_of
+from benchmarks.fake_cuda.kernels import Why, Work, span, work_of
 
-Why = Literal["", "h2d", "d2h", "value", "shape"]
-"""What the host waits for: a blocking copy to or from the device, a value, or the size of a result;
-"" where it does not wait."""
 HOST_COPY = 6e9
 """Bytes a second of a blocking copy through memory that is not pinned."""
 HOST_CONVERT = 4e9
@@ -111,8 +107,7 @@ class Log:
         name = func.overloadpacket.__name__
         site = _site() if self.with_sites or work.wait else ""
         is_cast = name == "_to_copy" and args[0].untyped_storage()._cdata in self.weights
-        wait: Why = "shape" if work.wait else ""
-        self._add(Event(name, self.phase, site, work, wait, of_weights=is_cast))
+        self._add(Event(name, self.phase, site, work, work.wait, of_weights=is_cast))
 
     def _add(self, event: Event) -> None:
         with self._lock:
@@ -122,11 +117,6 @@ class Log:
 def is_on_gpu(x: Any) -> bool:
     """Whether it is a tensor of the device."""
     return isinstance(x, Tensor) and x.device.type == "cuda"
-
-
-def tensors(*trees: Any) -> list[Tensor]:
-    """All tensors of nested lists."""
-    return [x for x in tree_leaves(trees) if isinstance(x, Tensor)]
 
 
 def _in_backward() -> bool:
