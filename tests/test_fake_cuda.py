@@ -118,6 +118,24 @@ for name, probe in PROBES.items():
     }
 print(json.dumps(rows))
 """
+A_TRIAL = """
+import json
+from benchmarks.fake_cuda.cases import Case
+from benchmarks.fake_cuda.device import pretend
+from benchmarks.fake_cuda.run import run_case, steady_step, whole_epoch
+
+pretend()
+log = run_case(
+    Case("vpt", {"methods": ["vpt"]}), members=2, base={"train.precision": "bf16"}, until="end",
+    with_sites=True,
+)
+places = lambda events: [(e.site, e.wait) for e in events]
+print(json.dumps({
+    "step": places(steady_step(log, 2)),
+    "epoch": places(whole_epoch(log, 2)),
+    "phases": list(dict.fromkeys(e.phase for e in log.events)),
+}))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -125,12 +143,30 @@ def rows() -> dict[str, Any]:
     """What each probe did, found in a process of its own."""
     if reason := why_not():
         pytest.skip(reason)
-    done = subprocess.run(
-        [sys.executable, "-c", PROBES], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    return _apart(PROBES)
+
+
+def _apart(code: str) -> dict[str, Any]:
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def test_a_step_is_a_whole_one_and_holds_nothing_of_how_an_epoch_ends() -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    found = _apart(A_TRIAL)
+    places = {site.rpartition(":")[0] for site, _ in found["step"]}
+    for needed in ("training/image_source.py", "model/", "training/loss.py", "training/optim.py"):
+        assert any(place.startswith(needed) for place in places), needed
+    assert any(site.startswith("backward:") for site, _ in found["step"])
+    assert not any("evaluation" in place or "_trained" in place for place in places)
+    # Losses, scores and states are read once an epoch, and that is seen.
+    assert {"d2h", "value"} & {wait for _, wait in found["epoch"]}
+    assert "d2h" not in {wait for _, wait in found["step"]}
+    kinds = {phase.split()[0] for phase in found["phases"]}
+    assert kinds >= {"start", "begin", "step", "eval", "end", "test", "result"}
 
 
 WAITS = {
