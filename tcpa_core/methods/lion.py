@@ -281,7 +281,7 @@ class _Critical(torch.autograd.Function):
         scores = (weight * grad).abs().flatten(1)
         kept = torch.zeros_like(scores, dtype=torch.bool)
         for m, count in enumerate(ctx.counts):
-            kept[m, scores[m].topk(count).indices] = True
+            kept[m].scatter_(0, scores[m].topk(count).indices, True)
         return grad * kept.view_as(grad), None
 
 
