@@ -75,6 +75,13 @@ PARTS = (
         60,
     ),
     Part(
+        "benchmarks._gpu.executions",
+        "Recorded and compiled steps",
+        "Losses of 16 steps against those of plain steps, and milliseconds of a step; preparing is "
+        "recording and compiling.",
+        90,
+    ),
+    Part(
         "benchmarks._gpu.literal_step",
         "Step against the published computation",
         "Forward and backward of one trial, taking turns with `benchmarks/literal.py`.",

@@ -9,7 +9,7 @@ with zeros at the end of the other axes, so a method has to ignore the padding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
@@ -228,6 +228,11 @@ class Method(nn.Module, Generic[State]):
         Those of its own logits included; the model counts the head where there is one.
         """
         return 0.0
+
+    def phase(self, step: Step) -> Hashable:
+        """What of a step's epochs decides which operations it consists of: a step that was recorded
+        is repeated within one phase only. None: every step of equal shapes does the same."""
+        return None
 
     def begin(self, run: Pass) -> State:
         """Work that needs no tokens; the result is handed to the hooks of this pass as `state`."""

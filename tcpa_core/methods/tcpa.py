@@ -21,7 +21,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -250,6 +250,12 @@ class Method(base.Method[_State]):
             random_epochs=[_random_epochs(config) for config in configs],
             depth=self.layout.depth,
         )
+        self._random_epochs = [_random_epochs(config) for config in configs]
+
+    def phase(self, step: base.Step) -> Hashable:
+        """Which members still choose at random."""
+        pairs = zip(step.epochs, self._random_epochs, strict=True)
+        return tuple(epoch < limit for epoch, limit in pairs)
 
     @classmethod
     def check(cls, config: TrialConfig, layout: TokenLayout) -> None:

@@ -10,8 +10,13 @@ would compute is thrown away. They are keys and values only, which leaves result
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import cache, wraps
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,6 +24,59 @@ from tcpa_core.model.attention import Backend, PromptKeys, Visibility, attend, m
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MOST_SHAPES = 1024
+"""That a function of a block is compiled for in one process."""
+_backend: ContextVar[str | None] = ContextVar("backend", default=None)
+"""Of `torch.compile`; None: nothing is compiled."""
+
+
+def _compilable(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function of a block run compiled within `compiled_blocks`."""
+
+    @cache
+    def compiled(backend: str) -> Callable[P, T]:
+        # Whole: where torch could compile a part only, the rest would be a guess.
+        return torch.compile(function, backend=backend, dynamic=False, fullgraph=True)
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        # A function that calls another one of this module is compiled with it.
+        backend = None if torch.compiler.is_compiling() else _backend.get()
+        return (function if backend is None else compiled(backend))(*args, **kwargs)
+
+    return run
+
+
+def _many_shapes() -> AbstractContextManager[None]:
+    """Let torch compile for more than eight shapes: pack sizes and last batches are more."""
+    import torch._dynamo.config as config  # takes seconds to load
+
+    limits = {"recompile_limit": MOST_SHAPES, "accumulated_recompile_limit": MOST_SHAPES}
+    return cast("AbstractContextManager[None]", config.patch(limits))
+
+
+@contextmanager
+def compiled_blocks(is_on: bool, backend: str = "inductor") -> Iterator[None]:
+    """Run the functions of this module compiled, for as long as it lasts.
+
+    One block is compiled, not the network: the blocks of a ViT are alike, and so all of them run
+    the same code. Shapes are fixed: other sizes are compiled for themselves.
+
+    Args:
+        is_on: False: nothing changes.
+        backend: Of `torch.compile`.
+    """
+    before = _backend.set(backend if is_on else None)
+    try:
+        with _many_shapes() if is_on else nullcontext():
+            yield
+    finally:
+        _backend.reset(before)
 
 
 def prompt_keys(block: Block, prompts_MBPD: Tensor, exists_MP: Tensor | None) -> PromptKeys:
@@ -34,6 +92,7 @@ def prompt_keys(block: Block, prompts_MBPD: Tensor, exists_MP: Tensor | None) ->
     return PromptKeys(k.unflatten(0, batch), v.unflatten(0, batch), exists_MP)
 
 
+@_compilable
 def prompted_block(
     block: Block,
     tokens_MBSD: Tensor,
@@ -71,6 +130,7 @@ def prompted_block(
     return mlp_residual(block, x_NRD).unflatten(0, batch)
 
 
+@_compilable
 def plain_block(
     block: Block, tokens_MBSD: Tensor, *, exists_MS: Tensor | None = None, rows: int | None = None
 ) -> Tensor:
@@ -96,6 +156,7 @@ def plain_block(
     return mlp_residual(block, x_NRD).unflatten(0, tokens_MBSD.shape[:2])
 
 
+@_compilable
 def self_attention(
     block: Block, h_NSD: Tensor, *, mask: Tensor | None = None, rows: int | None = None
 ) -> Tensor:
@@ -105,6 +166,7 @@ def self_attention(
     return project(block, mix(q, k, v, mask))
 
 
+@_compilable
 def mlp_residual(block: Block, x_NRD: Tensor) -> Tensor:
     """Second half of a block, (N, R, D): the MLP and its residual."""
     return x_NRD + block.drop_path2(block.ls2(block.mlp(block.norm2(x_NRD))))

@@ -7,7 +7,7 @@ depend on its neighbours.
 
 # Axes: M members, B samples, S tokens, D width, F features, C classes.
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -138,6 +138,10 @@ class PackModel(nn.Module):
         for method in self._chain:
             if method.active:
                 method.after_step()
+
+    def phase(self, step: Step) -> Hashable:
+        """What of a step's number or epoch decides which operations it consists of."""
+        return tuple(method.phase(step) for method in self._chain if method.active)
 
     def flops_per_image(self, m: int = 0) -> float:
         """Forward FLOPs of one image in evaluation (multiply-add = 2) of one member.

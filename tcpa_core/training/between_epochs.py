@@ -112,7 +112,8 @@ class BetweenEpochs:
             at = member.step - len(epoch) + i
             step = Step(training=False, epochs=(member.epoch - 1,), steps=(at,), streams=(stream,))
             sums = [torch.zeros_like(tensor[0]) for tensor in wanted]
-            for loss, penalty in self._training.losses(model, indices, step):
+            batch = self._training.batch(model, indices, step)
+            for loss, penalty in self._training.losses(model, batch, step):
                 grads = torch.autograd.grad(loss.sum(), wanted, retain_graph=update)
                 sums = [total + grad[0] for total, grad in zip(sums, grads, strict=True)]
                 if update:

@@ -3,17 +3,19 @@
 # Axes: M members.
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from tcpa_core.methods.base import Step
+from tcpa_core.model.blocks import compiled_blocks
 from tcpa_core.streams import Stream, offsets
 from tcpa_core.training.batches import batches, mixed_shares, order
 from tcpa_core.training.member import Member
 from tcpa_core.training.optim import lr_at
 from tcpa_core.training.stacks import Stacks
-from tcpa_core.training.step import TrainingStep
+from tcpa_core.training.step import Batch, TrainingStep
 
 
 def train_epoch(stacks: Stacks, training: TrainingStep, count: int) -> tuple[Tensor, list[float]]:
@@ -46,14 +48,8 @@ def train_epoch(stacks: Stacks, training: TrainingStep, count: int) -> tuple[Ten
     losses = []
     steps = _steps(members, streams, len(epoch), training.device)
     for step, indices in zip(steps, epoch, strict=True):
-        parts = []
-        for ce, penalty in training.losses(model, indices, step):
-            # Members share no trainable tensor: the gradient of the sum is everyone's own.
-            (ce + penalty).sum().backward()
-            parts.append(torch.stack([ce + penalty, ce, penalty]).detach())
-        optimizer.step()
-        model.after_step()
-        losses.append(torch.stack(parts).sum(0))
+        optimizer.advance()
+        losses.append(_train_batch(stacks, training, training.batch(model, indices, step), step))
     # Read once per epoch: a copy to the CPU in every step would have the device wait for it.
     return torch.stack(losses).float().cpu(), rates[-1]
 
@@ -75,3 +71,31 @@ def _steps(
             offsets=start,
             shares=share,
         )
+
+
+def _train_batch(stacks: Stacks, training: TrainingStep, batch: Batch, step: Step) -> Tensor:
+    """Make a step; its losses [3, M]."""
+    if stacks.graphs is None:
+        return _make_step(stacks, training, batch, step)
+    training.on_step()
+    assert step.offsets is not None
+
+    def run(inputs: Tensor, targets: Tensor, starts: Tensor) -> Tensor:
+        seen = Batch(inputs, targets, batch.is_kept)
+        return _make_step(stacks, training, seen, replace(step, offsets=starts))
+
+    kind = batch.is_kept, training.parts, stacks.model.phase(step)
+    return stacks.graphs.run(kind, (batch.inputs, batch.targets, step.offsets), run)
+
+
+def _make_step(stacks: Stacks, training: TrainingStep, batch: Batch, step: Step) -> Tensor:
+    """Forward, backward and update."""
+    parts = []
+    with compiled_blocks(stacks.is_compiled):
+        for ce, penalty in training.losses(stacks.model, batch, step):
+            # Members share no trainable tensor: the gradient of the sum is everyone's own.
+            (ce + penalty).sum().backward()
+            parts.append(torch.stack([ce + penalty, ce, penalty]).detach())
+    stacks.optimizer.update()
+    stacks.model.after_step()
+    return torch.stack(parts).sum(0)

@@ -153,11 +153,13 @@ class PackOptimizer:
         self._scheduled = rows_SRM1.to(self.values.device).unbind()
         self._next = 0
 
-    @torch.no_grad()
     def step(self) -> None:
-        """Update every member at the next scheduled rate, and use the gradients up.
+        """Make the next scheduled step: `advance`, then `update`."""
+        self.advance()
+        self.update()
 
-        A tensor without gradient stays as it is, not decayed either.
+    def advance(self) -> None:
+        """Go on to the next scheduled step, which `update` then makes.
 
         Raises:
             IndexError: There was one step more than `schedule` was told of.
@@ -166,6 +168,14 @@ class PackOptimizer:
         self._now.copy_(self._scheduled[self._next])
         self._next += 1
         self._steps = [n + 1 for n in self._steps]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Update every member at the rate of the present step, and use the gradients up.
+
+        A tensor without gradient stays as it is, not decayed either. Nothing here depends on the
+        step's number but what `advance` has put into its place, so that it can be recorded.
+        """
         spans = self._spans(tuple(p.grad is not None for p in self._params.values()))
         grads = [self._take_gradient(span) for span in spans]
         self._clip_gradients(grads)

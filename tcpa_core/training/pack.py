@@ -27,6 +27,7 @@ from tcpa_core.training.costs import CountedCosts
 from tcpa_core.training.divergence import Diverged, divergence
 from tcpa_core.training.epoch import train_epoch
 from tcpa_core.training.evaluation import Evaluation
+from tcpa_core.training.graphs import CudaRecorder, Execution, StepGraphs
 from tcpa_core.training.kept_tokens import KeptTokens
 from tcpa_core.training.member import Member, Selected, initial_state
 from tcpa_core.training.memory import peak_bytes
@@ -61,6 +62,8 @@ class Pack:
             model_of=self._model_of,
             initial=lambda config: initial_state(config, backbone, data),
         )
+        self.execution: Execution = "eager"
+        """How training steps are run; asked for whenever members are stacked anew."""
         self._costs = CountedCosts(data.train)
         self._stacks: Stacks | None = None
         """Of the last epoch, where nothing has changed its members since."""
@@ -148,8 +151,18 @@ class Pack:
         if found is not None and found.members == tuple(members):
             return found
         del found  # its memory is free before new stacks are made
+        return self.stacked(members, self.execution)
+
+    def stacked(self, members: Sequence[Member], execution: Execution) -> Stacks:
+        """Members on the device, side by side, with steps that run in a given way."""
         model = self._model_of(members)
-        return Stacks(tuple(members), model, optimizer_of(members, model))
+        return Stacks(
+            tuple(members),
+            model,
+            optimizer_of(members, model),
+            graphs=None if execution == "eager" else StepGraphs(CudaRecorder(self.device)),
+            is_compiled=execution == "compiled",
+        )
 
     def _model_of(self, members: Sequence[Member]) -> PackModel:
         model = PackModel(
@@ -179,7 +192,8 @@ class Pack:
         step = Step(training=True, epochs=zeros, steps=zeros, streams=streams)
 
         def run() -> None:
-            for ce, penalty in self.step.losses(model, indices, step):
+            batch = self.step.batch(model, indices, step)
+            for ce, penalty in self.step.losses(model, batch, step):
                 (ce + penalty).sum().backward()
             if self.device.type == "cuda":  # which returns before the work is done
                 torch.cuda.synchronize(self.device)

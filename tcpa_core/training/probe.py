@@ -21,8 +21,10 @@ from tcpa_core.chain import pack_capacity, pack_key
 from tcpa_core.config import TrialConfig
 from tcpa_core.data.base import cache_root
 from tcpa_core.errors import OutOfMemoryError
+from tcpa_core.training.graphs import Execution
 from tcpa_core.training.memory import free_bytes, held_bytes, is_out_of_memory
 from tcpa_core.training.pack import Pack
+from tcpa_core.training.rehearsal import allowed, best_execution
 
 WORTH = 0.05
 """Gain in speed that makes a doubling of the pack worth its memory."""
@@ -46,6 +48,8 @@ class PackSize:
     """Training speed by number of members."""
     bytes_per_member: int
     """Growth of the peak memory with each member; 0 where it was too small to see."""
+    execution: Execution = "eager"
+    """How their steps run best, see `tcpa_core.training.rehearsal`."""
 
 
 def pack_size(
@@ -89,7 +93,8 @@ def recorded_size(
         found = PackSize(images_per_s=speeds, **known)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    return found if type(found.members) is int and found.members > 0 else None
+    is_known = found.execution in ("eager", *allowed(pack.device, [config]))
+    return found if is_known and type(found.members) is int and found.members > 0 else None
 
 
 def largest_batch(pack: Pack, config: TrialConfig) -> int:
@@ -135,7 +140,13 @@ def _probe(pack: Pack, config: TrialConfig, share: float) -> PackSize:
         if growth * size * 2 > free:
             break
         size *= 2
-    return PackSize(members=best, images_per_s=speeds, bytes_per_member=growth)
+    configs = [config.replace_paths({"seed": seed}) for seed in range(best)]
+    return PackSize(
+        members=best,
+        images_per_s=speeds,
+        bytes_per_member=growth,
+        execution=best_execution(pack, configs),
+    )
 
 
 def _fastest_step(pack: Pack, configs: Sequence[TrialConfig]) -> float:
@@ -162,6 +173,7 @@ def _path(pack: Pack, config: TrialConfig, cache_dir: Path | None) -> Path:
         pack.backbone.img_size,
         config.train.precision,
         *pack_key(config),
+        *allowed(device, [config]),
     ]
     key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     return cache_root(cache_dir) / "packs" / f"{key}.json"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tcpa_core.model.pack_model import PackModel
+from tcpa_core.training.graphs import StepGraphs
 from tcpa_core.training.member import Member
 from tcpa_core.training.optim import PackOptimizer
 
@@ -15,6 +16,10 @@ class Stacks:
     members: tuple[Member, ...]
     model: PackModel
     optimizer: PackOptimizer
+    graphs: StepGraphs | None = None
+    """Recorded steps, which read and write these stacks; None: steps run as they are."""
+    is_compiled: bool = False
+    """Whether steps run with compiled blocks."""
 
 
 def optimizer_of(members: Sequence[Member], model: PackModel) -> PackOptimizer:

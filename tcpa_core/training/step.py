@@ -3,7 +3,7 @@
 # Axes: M members, B batch.
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -21,6 +21,18 @@ from tcpa_core.training.precision import autocast
 from tcpa_core.training.trial_data import TrialData
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the members see in one step."""
+
+    inputs: Tensor
+    """Images [M, B, 3, H, W], or what frozen blocks made of them."""
+    targets: Tensor
+    """Label distributions [M, B, C]."""
+    is_kept: bool
+    """Whether frozen blocks have seen the images already."""
+
+
 class TrainingStep:
     """Runs batches of the training split through a pack, forward.
 
@@ -33,18 +45,13 @@ class TrainingStep:
     def __init__(self, data: TrialData, kept: KeptTokens, on_step: Callable[[], None]) -> None:
         self._data = data
         self._kept = kept
-        self._on_step = on_step
+        self.on_step = on_step
         self.device = data.train.labels.device
         self.parts = 1
         """Into so many parts each batch is cut, so that it fits into memory."""
 
-    def losses(
-        self, model: PackModel, indices: Tensor, step: Step
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Classification and method loss of one batch per member, both [M], part by part.
-
-        The losses of the parts add up to those of the batch, and so do their gradients. A caller
-        goes backward before it asks for the next part, so that one part's activations are alive.
+    def batch(self, model: PackModel, indices: Tensor, step: Step) -> Batch:
+        """What the members see in a step.
 
         Args:
             model: The members.
@@ -62,14 +69,28 @@ class TrainingStep:
         else:
             inputs = training_images(train, configs, indices, step)
             inputs, targets = mix(configs, inputs, targets, step)
-        run = model.forward_trained if is_kept else model
+        return Batch(inputs, targets, is_kept)
+
+    def losses(self, model: PackModel, batch: Batch, step: Step) -> Iterator[tuple[Tensor, Tensor]]:
+        """Classification and method loss of one batch per member, both [M], part by part.
+
+        The losses of the parts add up to those of the batch, and so do their gradients. A caller
+        goes backward before it asks for the next part, so that one part's activations are alive.
+
+        Args:
+            model: The members.
+            batch: As `batch` made it.
+            step: Where each member is in its training.
+        """
+        run = model.forward_trained if batch.is_kept else model
+        size = batch.targets.shape[1]
         # Images are drawn and mixed as a whole: a batch in parts is the same batch.
-        for part in parts(indices.shape[1], self.parts):
-            self._on_step()
+        for part in parts(size, self.parts):
+            self.on_step()
             at = replace(step, part=part)
-            rows = part.rows if part else slice(0, indices.shape[1])
-            share = (rows.stop - rows.start) / indices.shape[1]
-            with autocast(configs[0], indices.device):
-                out = run(inputs[:, rows], at)
-            loss = classification_loss(out, targets[:, rows])
+            rows = part.rows if part else slice(0, size)
+            share = (rows.stop - rows.start) / size
+            with autocast(model.configs[0], batch.targets.device):
+                out = run(batch.inputs[:, rows], at)
+            loss = classification_loss(out, batch.targets[:, rows])
             yield share * loss, share * out.penalty.float()

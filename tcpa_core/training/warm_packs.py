@@ -1,6 +1,7 @@
 """Backbones, data and packs that a worker keeps from one trial to the next."""
 
 import gc
+import os
 from collections.abc import Callable, Hashable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 
 from tcpa_core.chain import pack_key
 from tcpa_core.config import TrialConfig
+from tcpa_core.data.base import cache_root
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.settings import BackboneConfig, DataConfig
@@ -29,6 +31,8 @@ class WarmPacks:
 
     def __init__(self, cache_dir: Path | None, device: str, sign: Callable[[], None]) -> None:
         self._cache_dir = cache_dir
+        # What one worker has compiled the others load.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root(cache_dir) / "compiled"))
         self._device = device
         self._sign = sign
         self._backbones: dict[BackboneConfig, Backbone] = {}
@@ -53,6 +57,7 @@ class WarmPacks:
             pack = Pack(backbone, self._data_of(config, backbone), on_step=self._sign)
             known = recorded_size(pack, config, cache_dir=self._cache_dir)
             self._groups[key] = Group(pack, limit=known.members if known else None)
+            pack.execution = known.execution if known else "eager"
         return self._groups[key]
 
     def find(self, trial: str) -> tuple[Group, Job] | None:

@@ -138,7 +138,7 @@ class Worker:
             if is_device_fault(err):
                 raise
             raise cannot_begin(err, "a trial", config, torch.device(self._device)) from err
-        group.limit = found.members
+        group.limit, group.pack.execution = found.members, found.execution
         return {n: v for n, v in found.images_per_s.items() if n <= found.members}
 
     @property
