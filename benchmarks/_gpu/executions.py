@@ -45,7 +45,7 @@ def _compare(bench: Bench, what: str, vit: str, configs: list[TrialConfig], way:
     pack = Pack(bench.backbone(vit), bench.data(vit))
     plain = rehearse(pack, configs, "eager")
     if way not in ways(torch.device(bench.device), configs):
-        note = f"plain steps run; {way} needs a GPU"
+        note = f"plain steps run, {way} is not possible"
         bench.tell(Finding(what=what, values={"plain ms": 1e3 * plain.step_s}, note=note))
         return
     found = rehearse(pack, configs, way)

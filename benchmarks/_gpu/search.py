@@ -13,6 +13,8 @@ import itertools
 import shutil
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +23,13 @@ import torch.nn.functional as F
 
 from benchmarks import literal
 from benchmarks._gpu import one_trial
-from benchmarks._gpu.bench import Bench, Finding, StepClock, Value, wait
+from benchmarks._gpu.bench import Bench, Finding, Value, wait
 from benchmarks._gpu.cases import trial
 from benchmarks.step import Pair
 from tcpa_core.config import Flat
-from tcpa_core.record.events import Ended, Epoch, Event
-from tcpa_core.training.commands import Extend, Submit
+from tcpa_core.record.events import Ended, Event
+from tcpa_core.training import pack
+from tcpa_core.training.commands import Submit
 from tcpa_core.training.worker import Worker
 
 METHOD = "tcpa"
@@ -100,26 +103,23 @@ def _packed(bench: Bench, vit: str, flat: Flat, most: int) -> Times:
     worker = Worker(study, bench.cache, bench.device)
     (speeds,) = worker.probe([flat], 1.0)
     members = min(most, max(speeds, default=1))
-    steps = -(-bench.form.train // bench.form.batch)
-    clock = StepClock(bench.device, steps)
-    worker._sign = clock  # type: ignore[method-assign]  # called before every batch
-    marks = [_mark(bench)]
-    names = [str(m) for m in range(members)]
-    for m, name in enumerate(names):
-        params = {**flat, "seed": m}
-        worker.take(Submit(trial=name, params=params, until_epoch=1, test_at_end=True))
-    for epoch in range(1, bench.form.epochs + 1):
-        if epoch > 1:
-            for name in names:
-                worker.take(Extend(trial=name, until_epoch=epoch))
-        _work(worker, names, epoch, clock, is_last=epoch == bench.form.epochs)
-        marks.append(_mark(bench))
-    steady = [b - a for a, b in itertools.pairwise(marks[1:])]
-    # The last epoch's time holds the test, which every trial has once.
-    epoch_s = statistics.median(steady[:-1] or steady)
-    end = max(0.0, steady[-1] - epoch_s)
+    with _epochs_noted() as spans:
+        began = _mark(bench)
+        for m in range(members):
+            params = {**flat, "seed": m}
+            trial = Submit(
+                trial=str(m), params=params, until_epoch=bench.form.epochs, test_at_end=True
+            )
+            worker.take(trial)
+        told = [event for event in _all_events(worker) if isinstance(event, Ended)]
+        ended = _mark(bench)
     shutil.rmtree(study)
-    in_steps = steps * clock.seconds
+    wrong = [event.result for event in told if event.result.status != "completed"]
+    if wrong or len(told) != members or len(spans) != bench.form.epochs:
+        raise RuntimeError(f"{len(told)} of {members} trials ended, {len(spans)} epochs: {wrong}")
+    begins = [start for start, _ in spans]
+    epoch_s = statistics.median(b - a for a, b in itertools.pairwise(begins[1:]))
+    in_steps = statistics.median(stop - start for start, stop in spans[1:])
     values: dict[str, Value] = {
         "vit": vit,
         "members": members,
@@ -128,27 +128,33 @@ def _packed(bench: Bench, vit: str, flat: Flat, most: int) -> Times:
         "rest ms a member": 1e3 * (epoch_s - in_steps) / members,
     }
     bench.tell(Finding(what=f"{vit}, an epoch of {members} members", values=values))
-    return Times(members, marks[1] - marks[0], epoch_s, end)
+    # The last epoch's own time is one of the steady ones.
+    return Times(members, begins[1] - began, epoch_s, max(0.0, ended - begins[-1] - epoch_s))
 
 
-def _work(worker: Worker, names: list[str], epoch: int, clock: StepClock, *, is_last: bool) -> None:
-    """Until every trial's epoch has been told of, and in the last one its result."""
-    missing = set(names)
-    clock.start()
-    while missing:
-        for event in worker.work():
-            missing -= _arrived(event, epoch, is_last)
+@contextmanager
+def _epochs_noted() -> Iterator[list[tuple[float, float]]]:
+    """When the training of each epoch began and ended; an epoch ends with a wait for its losses."""
+    spans: list[tuple[float, float]] = []
+    train = pack.train_epoch
+
+    def noted(*args: Any) -> Any:
+        began = time.perf_counter()
+        found = train(*args)
+        spans.append((began, time.perf_counter()))
+        return found
+
+    pack.train_epoch = noted
+    try:
+        yield spans
+    finally:
+        pack.train_epoch = train
 
 
-def _arrived(event: Event, epoch: int, is_last: bool) -> set[str]:
-    match event:
-        case Ended(trial=name, result=result):
-            if result.status != "completed":
-                raise RuntimeError(f"trial {name} ended as {result.status}: {result.reason}")
-            return {name}
-        case Epoch(trial=name, report=report) if report.epoch == epoch and not is_last:
-            return {name}
-    return set()
+def _all_events(worker: Worker) -> Iterator[Event]:
+    """Until it has nothing left to do."""
+    while not worker.idle:
+        yield from worker.work()
 
 
 def _mark(bench: Bench) -> float:

@@ -138,6 +138,9 @@ class Method(nn.Module, Generic[State]):
     replaced_by: ClassVar[tuple[str, ...]] = ()
     """Beside one of these methods this one has no prompts of its own; it only changes theirs
     (`on_prompts`)."""
+    is_recordable: ClassVar[bool] = True
+    """False: values on the device decide which operations a step consists of (how often a solver
+    repeats itself), so that no step can be recorded and repeated."""
 
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__()
@@ -230,8 +233,8 @@ class Method(nn.Module, Generic[State]):
         return 0.0
 
     def phase(self, step: Step) -> Hashable:
-        """What of a step's epochs decides which operations it consists of: a step that was recorded
-        is repeated within one phase only. None: every step of equal shapes does the same."""
+        """What of a step's epochs decides which operations it consists of: a recorded step is
+        repeated within one phase only. None: all steps of equal shapes do the same."""
         return None
 
     def begin(self, run: Pass) -> State:

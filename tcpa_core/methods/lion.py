@@ -90,6 +90,8 @@ _State = tuple[base.Pass, list[_Layer]]
 class Method(base.Method[_State]):
     """LION for a pack."""
 
+    is_recordable = False
+
     state_weight: Tensor
     input_weight: Tensor
     """(M, 2, r, D)."""

@@ -15,6 +15,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from tcpa_core.chain import method_class
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.model.noise import has_noise
@@ -67,7 +68,8 @@ def allowed(device: torch.device, configs: Sequence[TrialConfig]) -> tuple[Execu
 
 def ways(device: torch.device, configs: Sequence[TrialConfig]) -> tuple[Execution, ...]:
     """All ways that there are on a device beside the plain one."""
-    if device.type != "cuda":
+    recordable = all(method_class(name).is_recordable for name in configs[0].methods)
+    if device.type != "cuda" or not recordable:
         return ()
     # Noise inside the blocks is another function in every step, which would be compiled anew.
     noise = any(has_noise(config) for config in configs)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tcpa_core import plugins
+from tcpa_core.chain import method_class
 from tcpa_core.config import METHODS, TrialConfig
 from tcpa_core.data.base import ImageStore, Split
 from tcpa_core.errors import ConfigError
@@ -91,7 +92,10 @@ def _configs(method: str) -> list[TrialConfig]:
     return configs
 
 
-@pytest.mark.parametrize("method", plugins.names(METHODS))
+RECORDABLE = [n for n in plugins.names(METHODS) if method_class(n).is_recordable]
+
+
+@pytest.mark.parametrize("method", RECORDABLE)
 def test_a_recorded_step_trains_what_a_plain_one_trains(
     method: str, backbone: Backbone, data: TrialData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +112,16 @@ def test_a_recorded_step_trains_what_a_plain_one_trains(
         assert [r.val_loss for r in a.reports] == [r.val_loss for r in b.reports]
         assert all(torch.equal(a.state[name], b.state[name]) for name in a.state)
         assert all(torch.equal(a.moments[name], b.moments[name]) for name in a.moments)
+
+
+def test_what_cannot_be_recorded_says_so(
+    backbone: Backbone, data: TrialData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack_module, "CudaRecorder", lambda device: Replayed())
+    others = set(plugins.names(METHODS)) - set(RECORDABLE)
+    assert others == {"lion"}
+    with pytest.raises(AssertionError, match="_local_scalar_dense"):
+        _train(backbone, data, _configs("lion"), "graph")
 
 
 def test_a_step_is_recorded_when_its_shapes_come_up_again() -> None:
@@ -245,6 +259,8 @@ def test_the_fastest_of_equal_ways_is_chosen_where_a_user_allows_it(
     assert rehearsal.best_execution(pack, configs) == best
     noisy = [trial(["tcpa"], train__batch_size=8, train__epochs=10, train__drop_path=0.1)]
     assert rehearsal.best_execution(pack, noisy) == ("eager" if best == "eager" else "graph")
+    solved = [trial(["lion"], train__batch_size=8, train__epochs=10)]
+    assert rehearsal.best_execution(pack, solved) == "eager"
     monkeypatch.setattr(pack, "device", torch.device("cpu"))
     assert rehearsal.best_execution(pack, configs) == "eager"
     monkeypatch.setenv("TCPA_STEP", "fast")
