@@ -136,7 +136,7 @@ def _packed(bench: Bench, vit: str, flat: Flat, most: int) -> Times:
 def _epochs_noted() -> Iterator[list[tuple[float, float]]]:
     """When the training of each epoch began and ended; an epoch ends with a wait for its losses."""
     spans: list[tuple[float, float]] = []
-    train = pack.train_epoch
+    train = pack.train_epoch  # type: ignore[attr-defined]
 
     def noted(*args: Any) -> Any:
         began = time.perf_counter()
@@ -144,11 +144,11 @@ def _epochs_noted() -> Iterator[list[tuple[float, float]]]:
         spans.append((began, time.perf_counter()))
         return found
 
-    pack.train_epoch = noted
+    pack.train_epoch = noted  # type: ignore[attr-defined,assignment]
     try:
         yield spans
     finally:
-        pack.train_epoch = train
+        pack.train_epoch = train  # type: ignore[attr-defined]
 
 
 def _all_events(worker: Worker) -> Iterator[Event]:
