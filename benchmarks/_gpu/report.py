@@ -92,7 +92,6 @@ def figures(outcomes: Outcomes, date: str) -> dict[str, Any]:
 
     Returns:
         "device", "torch", "date"; "steps": {"method", "vit", "members", "ms"} for each pack;
-        "executions": {"what", "steps", "off by", "gain"} for steps that are recorded or compiled;
         "trials_per_gpu_hour": {"vit", "what", "trials"} for each way to search.
     """
     programs = next((r for r in _found(outcomes, "facts") if r["what"] == "programs"), None)
@@ -104,14 +103,6 @@ def figures(outcomes: Outcomes, date: str) -> dict[str, Any]:
             {**{key: row["values"][key] for key in ("method", "vit", "members")}, "ms": ms}
             for row in _found(outcomes, "packs")
             if (ms := row["values"].get("step ms")) is not None
-        ],
-        "executions": [
-            {
-                "what": row["what"],
-                **{key: row["values"][key] for key in ("steps", "off by", "gain")},
-            }
-            for row in _found(outcomes, "executions")
-            if "gain" in row["values"]
         ],
         "trials_per_gpu_hour": [
             {"vit": row["values"]["vit"], "what": row["what"], "trials": trials}

@@ -30,7 +30,6 @@ from tcpa_core.config import Flat
 from tcpa_core.record.events import Ended, Event
 from tcpa_core.training import pack
 from tcpa_core.training.commands import Submit
-from tcpa_core.training.evaluation import Evaluation
 from tcpa_core.training.worker import Worker
 
 METHOD = "tcpa"
@@ -104,7 +103,7 @@ def _packed(bench: Bench, vit: str, flat: Flat, most: int) -> Times:
     worker = Worker(study, bench.cache, bench.device)
     (speeds,) = worker.probe([flat], 1.0)
     members = min(most, max(speeds, default=1))
-    with _noted(pack, "train_epoch") as trained, _noted(Evaluation, "score") as scored:
+    with _epochs_noted() as spans:
         began = _mark(bench)
         for m in range(members):
             params = {**flat, "seed": m}
@@ -116,47 +115,40 @@ def _packed(bench: Bench, vit: str, flat: Flat, most: int) -> Times:
         ended = _mark(bench)
     shutil.rmtree(study)
     wrong = [event.result for event in told if event.result.status != "completed"]
-    if wrong or len(told) != members or len(trained) != bench.form.epochs:
-        raise RuntimeError(f"{len(told)} of {members} trials ended, {len(trained)} epochs: {wrong}")
-    begins = [start for start, _ in trained]
-    wholes = [b - a for a, b in itertools.pairwise(begins)]
-    steps, scores = ([b - a for a, b in spans] for spans in (trained, scored))
-    rests = [whole - a - b for whole, a, b in zip(wholes, steps, scores, strict=False)]
-    # The first epoch loads kernels.
-    epoch_s, steps_s, scores_s, rest_s = (
-        statistics.median(seconds[1:]) for seconds in (wholes, steps, scores, rests)
-    )
+    if wrong or len(told) != members or len(spans) != bench.form.epochs:
+        raise RuntimeError(f"{len(told)} of {members} trials ended, {len(spans)} epochs: {wrong}")
+    begins = [start for start, _ in spans]
+    epoch_s = statistics.median(b - a for a, b in itertools.pairwise(begins[1:]))
+    in_steps = statistics.median(stop - start for start, stop in spans[1:])
     values: dict[str, Value] = {
         "vit": vit,
         "members": members,
         "epoch ms": 1e3 * epoch_s,
-        "steps ms": 1e3 * steps_s,
-        "validation ms": 1e3 * scores_s,
-        "rest ms a member": 1e3 * rest_s / members,
+        "of it in steps": in_steps / epoch_s,
+        "rest ms a member": 1e3 * (epoch_s - in_steps) / members,
     }
-    bench.tell(Finding(what=f"{vit}, an epoch of a pack", values=values))
+    bench.tell(Finding(what=f"{vit}, an epoch of {members} members", values=values))
     # The last epoch's own time is one of the steady ones.
     return Times(members, begins[1] - began, epoch_s, max(0.0, ended - begins[-1] - epoch_s))
 
 
 @contextmanager
-def _noted(owner: Any, name: str) -> Iterator[list[tuple[float, float]]]:
-    """When the calls of a function began and ended; both that are looked at here end with a wait
-    for the device."""
+def _epochs_noted() -> Iterator[list[tuple[float, float]]]:
+    """When the training of each epoch began and ended; an epoch ends with a wait for its losses."""
     spans: list[tuple[float, float]] = []
-    function = getattr(owner, name)
+    train = pack.train_epoch  # type: ignore[attr-defined]
 
-    def run(*args: Any) -> Any:
+    def noted(*args: Any) -> Any:
         began = time.perf_counter()
-        found = function(*args)
+        found = train(*args)
         spans.append((began, time.perf_counter()))
         return found
 
-    setattr(owner, name, run)
+    pack.train_epoch = noted  # type: ignore[attr-defined,assignment]
     try:
         yield spans
     finally:
-        setattr(owner, name, function)
+        pack.train_epoch = train  # type: ignore[attr-defined]
 
 
 def _all_events(worker: Worker) -> Iterator[Event]:

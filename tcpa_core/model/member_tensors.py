@@ -6,7 +6,7 @@ so that members of different sizes run as one batch.
 
 # Axes: M members.
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -136,6 +136,17 @@ class MemberTensors:
     def trainable(self) -> dict[str, nn.Parameter]:
         """Tensors (M, ...) by full name that an optimiser may change."""
         return {k: v for k, v in self.stacked.items() if isinstance(v, nn.Parameter)}
+
+    def fixed(self) -> dict[str, Tensor]:
+        """Tensors (M, ...) by full name that no optimiser changes."""
+        return {k: v for k, v in self.stacked.items() if not isinstance(v, nn.Parameter)}
+
+    def unpadded(self, m: int, tensors: Mapping[str, Tensor]) -> MemberState:
+        """Views of one member's tensors, as they are stacked, without padding."""
+        return {
+            name: tensor[tuple(slice(0, size) for size in self.specs[m][name].shape)]
+            for name, tensor in tensors.items()
+        }
 
     def state(self, m: int) -> MemberState:
         """Copies of one member's tensors, without padding."""

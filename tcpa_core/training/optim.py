@@ -7,7 +7,7 @@ trajectory is the one it would have alone.
 # Axes: S steps, M members, N columns of the flat block.
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -120,11 +120,11 @@ class PackOptimizer:
         self._scheduled: Sequence[Tensor] = ()
         self._now = like.new_empty(1 + 2 * len(self._kinds), len(configs), 1)
 
-    def member_of(self, rows: Tensor, m: int) -> tuple[MemberState, Moments]:
+    def member_of(self, rows: Iterable[Tensor], m: int) -> tuple[MemberState, Moments]:
         """Parameters and moments of one member, without padding, as views.
 
         Args:
-            rows: `values[:, m]` or a copy of it, (1 + slots, N).
+            rows: `values[:, m]` or a copy of it, 1 + slots of (N,).
             m: The member.
         """
         found = []
@@ -137,10 +137,6 @@ class PackOptimizer:
         state, *rest = found
         slots = zip(self.slots, rest, strict=True)
         return state, {f"{slot}/{name}": t for slot, part in slots for name, t in part.items()}
-
-    def moments(self, m: int) -> Moments:
-        """Copy of one member's state, without padding, on the CPU."""
-        return self.member_of(self.values[:, m].to("cpu", copy=True), m)[1]
 
     def schedule(self, rates: Sequence[Sequence[float]]) -> None:
         """Bring to the device, in one copy, all numbers of the next steps.

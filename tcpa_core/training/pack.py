@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tcpa_core.config import TrialConfig
-from tcpa_core.methods.base import Step
+from tcpa_core.methods.base import MemberState, Step
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.record.values import EpochReport, Status, TrialResult
@@ -31,6 +31,7 @@ from tcpa_core.training.graphs import CudaRecorder, Execution, StepGraphs
 from tcpa_core.training.kept_tokens import KeptTokens
 from tcpa_core.training.member import Member, Selected, initial_state
 from tcpa_core.training.memory import peak_bytes
+from tcpa_core.training.optim import Moments
 from tcpa_core.training.stacks import Stacks, optimizer_of
 from tcpa_core.training.step import TrainingStep
 from tcpa_core.training.trial_data import TrialData
@@ -98,19 +99,18 @@ class Pack:
         seconds = (time.perf_counter() - started) / len(members)
         measured = _Epoch(losses, lrs, val_loss, val_accuracy, test_accuracy, seconds)
         outcomes: list[Member | Diverged] = []
-        still_stacked = []
-        for m, member in enumerate(members):
+        stacked: list[Member] = []
+        """What the stacks hold now. Where that is no outcome, nobody can ask for it again."""
+        for m, (member, tensors) in enumerate(zip(members, stacks.on_host(), strict=True)):
             diverged = divergence(member, losses[:, :, m], val_loss[m])
             if diverged:
                 outcomes.append(diverged)
+                stacked.append(replace(member))
                 continue
-            trained = self._trained(member, m, stacks, measured)
+            trained = self._trained(member, m, *tensors, measured)
             outcomes.append(self._between_epochs.after_epoch(trained))
-            if outcomes[-1] is trained:
-                still_stacked.append(trained)
-        # With one that diverged or was changed, the stacks do not hold the members any more.
-        if len(still_stacked) == len(members):
-            self._stacks = replace(stacks, members=tuple(still_stacked))
+            stacked.append(trained)
+        self._stacks = replace(stacks, members=tuple(stacked))
         return outcomes
 
     def release(self) -> bool:
@@ -118,14 +118,16 @@ class Pack:
         had_stacks, self._stacks = self._stacks is not None, None
         return self._kept.release() or had_stacks
 
-    def _trained(self, member: Member, m: int, stacks: Stacks, measured: "_Epoch") -> Member:
-        """Member number m after the epoch that its stacks have trained."""
+    def _trained(
+        self, member: Member, m: int, state: MemberState, moments: Moments, measured: "_Epoch"
+    ) -> Member:
+        """Member number m after the epoch that left these tensors."""
         outcome = Selected(
             epoch=member.epoch + 1,
             val_accuracy=measured.val_accuracy[m],
             val_loss=measured.val_loss[m],
             test_accuracy=measured.test_accuracy[m],
-            state={k: v.cpu() for k, v in stacks.model.tensors.state(m).items()},
+            state=state,
         )
         train_loss, ce_loss, match_loss = measured.losses[:, :, m].mean(0).tolist()
         report = EpochReport(
@@ -139,7 +141,7 @@ class Pack:
             duration_s=measured.seconds,
             images_per_s=num_images(len(self.data.train), member.config) / measured.seconds,
         )
-        return member.trained(outcome, stacks.optimizer.moments(m), len(measured.losses), report)
+        return member.trained(outcome, moments, len(measured.losses), report)
 
     def _take_stacks(self, members: Sequence[Member]) -> Stacks:
         """Those of the last epoch if they hold these members, else new ones.
@@ -150,8 +152,11 @@ class Pack:
         found, self._stacks = self._stacks, None
         if found is not None and found.members == tuple(members):
             return found
-        del found  # its memory is free before new stacks are made
-        return self.stacked(members, self.execution)
+        # Those that go on are taken from where they are, without a way over the host.
+        sources = [found.on_device(member) for member in members] if found else members
+        if all(source is member for source, member in zip(sources, members, strict=True)):
+            found = None  # its memory is free before new stacks are made
+        return replace(self.stacked(sources, self.execution), members=tuple(members))
 
     def stacked(self, members: Sequence[Member], execution: Execution) -> Stacks:
         """Members on the device, side by side, with steps that run in a given way."""

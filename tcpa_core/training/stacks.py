@@ -1,12 +1,22 @@
 """Members on the device, stacked along a leading axis to be trained together."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+# Axes: N columns of a member, see `PackOptimizer.values`.
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tcpa_core.methods.base import MemberState
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.training.graphs import StepGraphs
 from tcpa_core.training.member import Member
-from tcpa_core.training.optim import PackOptimizer
+from tcpa_core.training.optim import Moments, PackOptimizer
+
+PINNED_BYTES = 256 * 2**20
+"""Tensors up to this are copied to pinned memory, which a GPU writes at full speed. Torch rounds it
+up to a power of two and keeps it, so that larger ones would take too much of a host's memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,6 +31,36 @@ class Stacks:
     is_compiled: bool = False
     """Whether steps run with compiled blocks."""
 
+    def on_host(self) -> list[tuple[MemberState, Moments]]:
+        """Copies of all members' tensors as they are now, without padding, on the CPU.
+
+        Each member gets memory of its own, one block for its state and one for its moments, so
+        that a state that is kept for long holds nothing else.
+        """
+        rows = _to_host([self._rows(m) for m in range(len(self.members))])
+        return [self._member(m, of_member) for m, of_member in enumerate(rows)]
+
+    def on_device(self, member: Member) -> Member:
+        """The member with its stacked tensors in the place of those on the CPU, without padding;
+        the member itself where it is not here."""
+        if member not in self.members:
+            return member
+        m = self.members.index(member)
+        state, moments = self._member(m, self._rows(m))
+        return replace(member, state=state, moments=moments)
+
+    def _rows(self, m: int) -> list[Tensor]:
+        """Parameters (N,), moments (slots, N), and each tensor that no optimiser changes."""
+        values, fixed = self.optimizer.values, self.model.tensors.fixed()
+        return [values[0, m], values[1:, m], *(tensor[m] for tensor in fixed.values())]
+
+    def _member(self, m: int, rows: Sequence[Tensor]) -> tuple[MemberState, Moments]:
+        """Views of a member's `_rows`, or of copies of them, without padding."""
+        parameters, moments, *others = rows
+        state, kept = self.optimizer.member_of([parameters, *moments], m)
+        fixed = dict(zip(self.model.tensors.fixed(), others, strict=True))
+        return state | self.model.tensors.unpadded(m, fixed), kept
+
 
 def optimizer_of(members: Sequence[Member], model: PackModel) -> PackOptimizer:
     """The optimiser of some members, as far on as they are in their stages."""
@@ -31,3 +71,20 @@ def optimizer_of(members: Sequence[Member], model: PackModel) -> PackOptimizer:
         model.tensors.specs,
         [m.step - m.stage_step for m in members],
     )
+
+
+def _to_host(rows: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+    """Copies on the CPU of some tensors of each member. A GPU is waited for once for all."""
+    device = rows[0][0].device
+    if device.type != "cuda":
+        # Not one block for all: memory of that size goes back to the system after every epoch.
+        return [[tensor.to("cpu", copy=True) for tensor in of_member] for of_member in rows]
+    copies = [[_begun_copy(tensor) for tensor in of_member] for of_member in rows]
+    torch.cuda.synchronize(device)
+    return copies
+
+
+def _begun_copy(tensor: Tensor) -> Tensor:
+    pinned = tensor.nbytes <= PINNED_BYTES
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
+    return copy.copy_(tensor, non_blocking=True)

@@ -114,7 +114,7 @@ def test_moments_survive_a_change_of_neighbours() -> None:
     for p in stacked.values():
         p.grad = torch.ones_like(p)
     ours.step()
-    saved = ours.moments(1)
+    saved = ours.member_of(ours.values[:, 1].clone(), 1)[1]
     assert saved["exp_avg/w"].shape == (2, 4)
     solo = {k: nn.Parameter(_crop(stacked, k, 1).clone()[None]) for k in stacked}
     again = PackOptimizer(solo, [config], [saved], [SPECS[1]], [1])
@@ -167,11 +167,12 @@ def test_a_tensor_without_gradient_stays_as_it_is() -> None:
     for idle in idle_steps:
         for name, param in params.items():
             param.grad = None if name in idle else param.detach() ** 2
-        before, moments = {k: p.detach().clone() for k, p in params.items()}, ours.moments(0)
+        before = {k: p.detach().clone() for k, p in params.items()}
+        _, moments = ours.member_of(ours.values[:, 0].clone(), 0)
         ours.step()
         for name, param in params.items():
             assert torch.equal(param.detach(), before[name]) is (name in idle), name
-        for key, value in ours.moments(0).items():
+        for key, value in ours.member_of(ours.values[:, 0], 0)[1].items():
             assert torch.equal(value, moments[key]) is (key.split("/")[1] in idle), key
 
 
@@ -225,7 +226,7 @@ def test_a_row_of_the_block_is_a_member() -> None:
         for name, tensor in state.items():
             assert torch.equal(tensor, _crop(stacked, name, m))
         assert moments.keys() == {f"{slot}/{name}" for slot in ours.slots for name in state}
-        kept = ours.moments(m)
+        _, kept = ours.member_of(ours.values[:, m], m)
         assert all(torch.equal(kept[key], value) for key, value in moments.items())
     for name, param in stacked.items():
         start = ours.columns[name].start * param.element_size()

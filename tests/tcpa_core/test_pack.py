@@ -326,6 +326,39 @@ def test_a_diverging_member_fails_alone(images: Path, backbone: Backbone, data: 
         _same(one, packed)
 
 
+@pytest.mark.parametrize("name", ["tcpa", "adaptformer"])
+def test_who_goes_on_beside_others_is_what_it_was(
+    name: str, images: Path, backbone: Backbone, data: TrialData
+) -> None:
+    """A pack takes it from its own stacks; another one, from the tensors on the CPU."""
+    configs = [_config(images, name, extra) for extra in PACKS[name]]
+    pack, other = Pack(backbone, data), Pack(backbone, data)
+    fresh = [pack.new_member(str(m), config) for m, config in enumerate(configs)]
+    both = _run(pack, fresh[:2], 1)
+    new = pack.new_member("new", configs[0])
+    for members in ([both[1], new], [new, both[0]]):
+        here, there = pack.run_epoch(members), other.run_epoch(members)
+        for one, two in zip(trained(here), trained(there), strict=True):
+            assert one.state.keys() == two.state.keys()
+            for key in one.state:
+                assert torch.equal(one.state[key], two.state[key]), key
+            for key in one.moments:
+                assert torch.equal(one.moments[key], two.moments[key]), key
+        both, new = trained(here)[::-1], pack.new_member("newer", configs[1])
+
+
+def test_a_state_that_is_kept_keeps_nothing_else(
+    images: Path, backbone: Backbone, data: TrialData
+) -> None:
+    """A best epoch is held for as long as its trial trains."""
+    pack = Pack(backbone, data)
+    members = [pack.new_member(str(m), _config(images, "vpt", VPT[m])) for m in range(2)]
+    members = _run(pack, members, 1)
+    kinds = [tensors for member in members for tensors in (member.state, member.moments)]
+    held = [{t.untyped_storage().data_ptr() for t in tensors.values()} for tensors in kinds]
+    assert sum(map(len, held)) == len(set().union(*held)) == 4
+
+
 def test_a_member_that_explodes_in_its_last_step_fails_alone(
     images: Path, backbone: Backbone, data: TrialData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
