@@ -255,10 +255,10 @@ class Nodes:
         """What `--address` takes."""
         return str(self._cluster.address)
 
-    def add(self) -> None:
-        """A node joins."""
+    def add(self, num_gpus: int = 0) -> None:
+        """A node joins. Its GPUs are counted, and not there."""
         with patch.dict(os.environ, _ENVIRONMENT):
-            self.nodes.append(self._cluster.add_node(num_cpus=1))
+            self.nodes.append(self._cluster.add_node(num_cpus=1, num_gpus=num_gpus))
 
     def lose(self, node: Any) -> None:
         """Kill a node: its raylet first, so that nothing on it can say farewell."""

@@ -131,7 +131,7 @@ class StudyRun:
             self._recorder.record(*(Notice(text=text) for text in notices))
             workforce = Workforce(self._space, self._study, self._placement, self._recorder.record)
             try:
-                workforce.start(sum(self._state.counts().values()), self._stop)
+                workforce.start(self._state, self._stop)
             except RayError as err:
                 self._stop.lose_cluster(err, self._recorder.record)
             else:

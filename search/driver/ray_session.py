@@ -57,6 +57,7 @@ def connect(address: str | None, num_cpus: int) -> Iterator[None]:
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
+                    num_gpus=_mig_slices(),
                     include_dashboard=False,
                     object_store_memory=_OBJECT_STORE_BYTES,
                     **{SCRATCH_OPTION: scratch},
@@ -75,6 +76,12 @@ def connect(address: str | None, num_cpus: int) -> Iterator[None]:
         # Ray leaves the logs of every cluster behind.
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _mig_slices() -> int | None:
+    """Slices of GPUs that this process may use; None: Ray counts, which it does in whole cards."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return sum(one.startswith("MIG-") for one in visible) or None
 
 
 def _short_folder() -> str:

@@ -20,6 +20,7 @@ from search.workers.pack_worker import WorkerSpec
 from spaces.space import Space
 from tcpa_core.errors import StoppedError
 from tcpa_core.record.events import Notice
+from tcpa_core.record.state import StudyState
 from tcpa_core.training.allocator import WORKER_ENV
 
 SHOWN_REFUSALS = 4
@@ -62,11 +63,11 @@ class Workforce:
         self._stranded: Future[list[str]]
         """Done when no device is left to train on; says why."""
 
-    def start(self, num_ended: int, stop: StopReason) -> None:
+    def start(self, state: StudyState, stop: StopReason) -> None:
         """Start the workers and find out how many trials each should hold.
 
         Args:
-            num_ended: Trials that have ended under earlier drivers.
+            state: What earlier drivers have left.
             stop: Ends a measurement early.
 
         Raises:
@@ -99,9 +100,13 @@ class Workforce:
         self._stranded = self.dispatcher.stranded.remote().future()
         if on_gpus:
             self._wait_for_gpu(stop)
+        self._compare_devices(state)
         if not self._placement.slots:
             self._slots = measured_slots(
-                self._space, num_ended, self._num_workers, lambda: self._measure(stop)
+                self._space,
+                sum(state.counts().values()),
+                self._num_workers,
+                lambda: self._measure(stop),
             )
         ray.get(self.dispatcher.allow.remote(self._slots))
 
@@ -184,6 +189,22 @@ class Workforce:
             except StoppedError:
                 ray.get(self.dispatcher.halt.remote())
                 raise
+
+    def _compare_devices(self, state: StudyState) -> None:
+        """Say where trials that earlier drivers began go on as they did not begin."""
+        started = [one.started.device for one in state.trials.values() if one.started]
+        were_on_gpus = {device.startswith("cuda") for device in started}
+        if were_on_gpus <= {bool(self.num_gpus)}:
+            return
+        before, now, keep = "GPUs", "processors, in float32", "cuda"
+        if self.num_gpus:
+            before, now, keep = "processors", "GPUs, in bfloat16", "cpu"
+        self._say(
+            Notice(
+                text=f"trials of this study ran on {before}; from here on they run on {now} where "
+                f"train.precision is auto; --device {keep} allows {before} alone"
+            )
+        )
 
     def _take_processors(self, refusals: Sequence[str]) -> None:
         """Go on without GPUs.

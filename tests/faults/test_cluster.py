@@ -104,6 +104,25 @@ def test_a_frozen_node_is_found_out_and_a_lost_head_is_survived_on_a_new_cluster
     assert found.drivers == 2
 
 
+@pytest.mark.faults
+def test_a_study_that_began_on_processors_moves_to_a_gpu_that_joins(tmp_path: Path) -> None:
+    space = make_space(trials=6, epochs=EPOCHS)
+    study = make_study(tmp_path, space, workers=None, epoch_s=EPOCH_S)
+    with cluster(2) as nodes, Driver(study, nodes.address) as driver:
+        driver.wait_for("epoch", 4)
+        nodes.add(num_gpus=1)
+        assert driver.finish() == 0, driver.output
+        told = notices(driver)
+        started = [event for event in driver.events() if event["kind"] == "started"]
+    assert "the cluster has no GPU yet: trials begin on processors" in told[0]
+    assert any("1 GPUs are in the cluster now" in text for text in told), told
+    assert sum("has ended (its trials move to GPUs)" in text for text in told) == 2, told
+    on_gpu = [event for event in started if event["device"] == "cuda"]
+    assert {event["device"] for event in started} == {"cpu", "cuda"}
+    assert any(event["epoch"] > 0 for event in on_gpu), "they go on, they do not begin anew"
+    check(study, space)
+
+
 def test_devices_are_counted_again_and_silence_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     counts, release = iter([2.0, 3.0]), threading.Event()
 

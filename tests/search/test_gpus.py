@@ -1,7 +1,10 @@
 """Studies on GPUs that Ray counts, some of which torch cannot use. The training is a stub."""
 
+import os
 import platform
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from tcpa_core.record.values import Device
 from tests.journals import recorded
 from tests.search.conftest import ROOT, make_space, run_stubs
 from tests.search.stub import StubWorker
+from tests.search.test_dispatcher import Client, get
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("two_gpus")]
 
@@ -103,9 +107,46 @@ def test_a_gpu_that_workers_share_is_refused_once(make_study: MakeStudy) -> None
     assert text.endswith(FULL)
 
 
-def test_gpus_prove_themselves_without_a_study(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_resumed_study_says_that_its_trials_run_elsewhere_now(make_study: MakeStudy) -> None:
+    study = make_study(make_space(budget={"trials": 3}))
+    run(study, device="cpu")
+    for device, says in (("auto", "run on GPUs, in bfloat16"), ("cpu", "processors, in float32")):
+        study.extend(2)
+        run(study, device=device)
+        assert says in of_kind(study, "notice", "text")[-1]
+        assert of_kind(study, "started", "device")[-1] == {"auto": "cuda"}.get(device, device)
+
+
+def test_trials_move_from_processors_to_a_gpu_and_lose_nothing(tmp_path: Path) -> None:
+    client, trials = Client(tmp_path, slots=2), ("00000", "00001")
+    for trial in trials:
+        assert get(client.advance(trial, 1))["epoch"] == 1
+    client.actor.add_workers.remote(1, 1.0)
+    while not client.kinds()["notice"]:
+        time.sleep(0.05)
+    for trial in trials:
+        assert get(client.advance(trial, 4))["done"]
+        assert client.epochs(trial) == [1, 2, 3, 4]
+    (text,) = (event["text"] for event in client.events if event["kind"] == "notice")
+    assert text.startswith("worker 0 has ended (its trials move to GPUs); trials 00000, 00001 go")
+    started = [event for event in client.events if event["kind"] == "started"]
+    assert [event["device"] for event in started] == ["cpu", "cpu", "cuda", "cuda"]
+    assert [event["epoch"] for event in started] == [0, 0, 1, 1]
+    get(client.actor.halt.remote())
+
+
+def test_slices_of_a_gpu_are_counted_and_given_out() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.search.slices"],
+        cwd=ROOT,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "MIG-aa,MIG-bb"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-1:] == ["2.0 ['MIG-aa', 'MIG-bb']"], done.stderr
+
+
+def test_gpus_prove_themselves_without_a_study(monkeypatch: pytest.MonkeyPatch) -> None:
     found, refused, silent = prove_gpus(2, "tests.search.stub:make_worker")
     assert {gpu.id for gpu in found} == {"0", "1"} and not refused and not silent
     found, refused, silent = prove_gpus(2, "tests.search.test_gpus:make_sick_worker")

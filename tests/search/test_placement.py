@@ -1,5 +1,7 @@
 """How many trials a worker trains together."""
 
+from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,9 @@ from search.driver.concurrency import (
     worth_slots,
 )
 from search.driver.placement import Placement
+from search.driver.workforce import Workforce
+from tcpa_core.errors import StoppedError
+from tcpa_core.record.events import Notice
 from tests.search.conftest import make_space
 
 
@@ -111,3 +116,74 @@ def test_a_probe_trains_the_largest_trial_of_each_kind() -> None:
 )
 def test_a_worker_holds_as_many_trials_as_pay(speeds: list[dict[int, float]], slots: int) -> None:
     assert worth_slots(speeds) == slots
+
+
+class FakeCluster:
+    """A dispatcher that starts what it is told, and a cluster with as many devices as set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **placement: Any) -> None:
+        self.gpus, self.cpus = 0, 4
+        self.started: list[tuple[int, float]] = []
+        self.said: list[Notice] = []
+        self.add_workers = SimpleNamespace(remote=self._add)
+        monkeypatch.setattr("search.driver.workforce.Devices", lambda: self)
+        study = SimpleNamespace(name="s")
+        where = Placement(address="a:1", **placement)
+        self.workforce = Workforce(make_space(), study, where, self.said.append)  # type: ignore[arg-type]
+        self.workforce.dispatcher = self
+        self._add(4, 0.0)
+
+    def _add(self, count: int, num_gpus: float) -> Any:
+        self.started.append((count, num_gpus))
+        self.workforce._stranded = Future()
+        return SimpleNamespace(future=lambda: self.workforce._stranded)
+
+    def strand(self) -> None:
+        self.workforce._stranded.set_result(["GPU 0 of a is not used: it is full"])
+
+
+def test_gpus_that_join_are_used_once_and_again_after_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = FakeCluster(monkeypatch, gpus_per_worker=0.5)
+    cluster.workforce._num_workers = 4
+    cluster.workforce.follow()
+    assert cluster.started == [(4, 0.0)] and not cluster.said
+    cluster.gpus = 1
+    cluster.workforce.follow()
+    cluster.workforce.follow()
+    assert cluster.started[1:] == [(2, 0.5)]
+    assert "1 GPUs are in the cluster now" in cluster.said[-1].text
+    cluster.strand()
+    cluster.workforce.follow()
+    cluster.workforce.follow()
+    assert cluster.started[2:] == [(4, 0.0)], "the useless GPU is not taken again"
+    assert "torch can use no GPU" in cluster.said[-1].text
+    cluster.gpus = 2
+    cluster.workforce.follow()
+    assert cluster.started[3:] == [(4, 0.5)]
+
+
+def test_gpus_that_join_are_left_alone_where_the_user_wants_processors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = FakeCluster(monkeypatch, device="cpu")
+    cluster.workforce._num_workers = 4
+    cluster.gpus = 2
+    cluster.workforce.follow()
+    assert cluster.started == [(4, 0.0)] and not cluster.said
+    cluster.strand()
+    with pytest.raises(StoppedError, match="No device is left to train on"):
+        cluster.workforce.follow()
+
+
+def test_a_user_who_wants_gpus_is_told_at_once_that_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = FakeCluster(monkeypatch, device="cuda")
+    with pytest.raises(StoppedError, match=r"--device cuda: Ray counts no GPU at a:1; see"):
+        cluster.workforce._starts_on_gpus()
+    waiting = FakeCluster(monkeypatch, device="cuda", workers=2, gpus_per_worker=0.5)
+    assert waiting.workforce._starts_on_gpus()
+    assert waiting.workforce.num_gpus == 1.0
+    assert "waits for the first node with one" in waiting.said[-1].text
