@@ -59,6 +59,7 @@ FAULTS = (
         "its trials move; new nodes are used within one trial's length",
         (
             f"{CLUSTER}::test_trials_of_a_lost_node_move_and_nodes_that_join_are_used",
+            f"{CLUSTER}::test_a_study_that_began_on_processors_moves_to_a_gpu_that_joins",
             f"{CLUSTER}::test_devices_are_counted_again_and_silence_shows",
         ),
     ),

@@ -7,7 +7,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from search.driver.concurrency import DEFAULT_SLOTS, Speeds, largest_trials, measured_slots
+from search.driver.concurrency import measured_slots
 from search.driver.devices import Devices
 from search.driver.event_pump import POLL_S
 from search.driver.placement import Placement
@@ -17,6 +17,7 @@ from search.study.folder import StudyDir
 from search.workers.actors import actor_class
 from search.workers.dispatcher import Dispatcher
 from search.workers.pack_worker import WorkerSpec
+from search.workers.sizing import DEFAULT_SLOTS, Sizing, Speeds
 from spaces.space import Space
 from tcpa_core.errors import StoppedError
 from tcpa_core.record.events import Notice
@@ -58,6 +59,10 @@ class Workforce:
         """GPUs of the cluster when torch could use none."""
         self._num_workers = 0
         self._slots = placement.slots or DEFAULT_SLOTS
+        self._extra = 0
+        """Places that workers have more than that, on other models of devices than the first."""
+        self._extra_call: Future[int]
+        """Done when that has changed."""
         self.dispatcher: ActorHandle
         """Set by `start`."""
         self._stranded: Future[list[str]]
@@ -106,14 +111,17 @@ class Workforce:
                 self._space,
                 sum(state.counts().values()),
                 self._num_workers,
-                lambda: self._measure(stop),
+                lambda sizing: self._measure(sizing, stop),
+                # Workers on CPUs share their machine, so that each gets its part of the cores.
+                share=1.0 if self.num_gpus else 1 / self._num_workers,
             )
         ray.get(self.dispatcher.allow.remote(self._slots))
+        self._extra_call = self.dispatcher.extra.remote(0).future()
 
     @property
     def num_at_once(self) -> int:
         """Trials that Tune holds: one per worker waits, to take a place that falls free at once."""
-        return self._num_workers * (self._slots + 1)
+        return max(1, self._num_workers * (self._slots + 1) + self._extra)
 
     def follow(self) -> None:
         """Follow the cluster: start workers for devices that join it, and for those that fail.
@@ -124,6 +132,9 @@ class Workforce:
             RayError: The dispatcher is lost.
             StoppedError: No GPU is left that torch can use, and no other device will do.
         """
+        if self._extra_call.done():
+            self._extra = self._extra_call.result()
+            self._extra_call = self.dispatcher.extra.remote(self._extra).future()
         if self._stranded.done():
             self._take_processors(self._stranded.result())
         # On this machine no device can join.
@@ -254,10 +265,8 @@ class Workforce:
         self._stranded = self.dispatcher.add_workers.remote(count, num_gpus).future()
         self._num_workers += count
 
-    def _measure(self, stop: StopReason) -> Speeds | None:
-        # Workers on CPUs share their machine, so that each gets its part of the cores.
-        share = 1.0 if self.num_gpus else 1 / self._num_workers
-        measured = self.dispatcher.measure.remote(largest_trials(self._space), share)
+    def _measure(self, sizing: Sizing, stop: StopReason) -> Speeds | None:
+        measured = self.dispatcher.measure.remote(sizing)
         while not ray.wait([measured], timeout=POLL_S)[0]:
             if stop:
                 return None

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 
 from search.workers.failure_attribution import WorkerLoss
 from search.workers.pack_worker import WorkerSpec
+from search.workers.sizing import Sizing, Speeds
 from search.workers.trial_progress import Report
 from search.workers.trial_table import Order, TrialTable
 from search.workers.worker_pool import WorkerPool
-from tcpa_core.config import Flat
 from tcpa_core.record.events import Event, Notice, Planned, Tested, TrialEvent
 from tcpa_core.record.values import Device
 
@@ -54,6 +54,14 @@ class Dispatcher:
         """Sentences on the devices that torch cannot train on."""
         self._has_device = asyncio.Event()
         self._is_stranded = asyncio.Event()
+        self._has_fault = asyncio.Event()
+        self._sizing: Sizing | None = None
+        """How packs are measured; None: they are not."""
+        self._speeds: dict[str, asyncio.Future[Speeds]] = {}
+        """By the model of device."""
+        self._is_resized = asyncio.Event()
+        # The event loop keeps weak references only: a task that nobody holds may vanish.
+        self._admissions: set[asyncio.Future[None]] = set()
         self._news = asyncio.Event()
         """Set when there is an event or a fault for `next_events`."""
 
@@ -75,32 +83,47 @@ class Dispatcher:
         return await self.stranded()
 
     async def has_device(self) -> bool:
-        """Wait for the first device that has proved itself; False: all were refused."""
-        waits = [
-            asyncio.ensure_future(event.wait()) for event in (self._has_device, self._is_stranded)
-        ]
+        """Wait for the first device that has proved itself, or a fault; False: all were refused."""
+        ends = (self._has_device, self._is_stranded, self._has_fault)
+        waits = [asyncio.ensure_future(event.wait()) for event in ends]
         _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in pending:
             wait.cancel()
-        return self._has_device.is_set()
+        return not self._is_stranded.is_set()
 
     async def stranded(self) -> list[str]:
         """Wait until no device is left to train on; why not, in a sentence for each."""
         await self._is_stranded.wait()
         return self._refusals
 
-    async def measure(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
-        """Speeds of packs for some settings, measured on the first worker before any trial.
+    async def measure(self, sizing: Sizing) -> Speeds:
+        """Measure packs on a worker of each model of device, before any trial.
+
+        Workers of a model hold as many trials as pay on it. Of one that comes later, the first
+        worker is measured before it takes trials.
 
         Returns:
-            As of `tcpa_core.training.worker.Worker.probe`; nothing where the worker died of it or
-            did not end.
+            Speeds on the first worker; [] where it died of it or did not end.
         """
-        return await self._pool.measure(trials, share)
+        self._sizing = sizing
+        await self.has_device()
+        models = self._pool.models()
+        measured = [self._speeds_of(model, worker) for worker, model in models.items()]
+        for worker, speeds in zip(models, await asyncio.gather(*measured), strict=True):
+            self._send(self._table.allow(sizing.slots(speeds), worker))
+        self._is_resized.set()
+        return measured[0].result() if measured else []
 
     async def allow(self, slots: int) -> None:
-        """Let every worker hold this many trials at once."""
+        """Let every worker hold this many trials at once whose model was not measured."""
         self._send(self._table.allow(slots))
+
+    async def extra(self, known: int) -> int:
+        """Wait until the places that workers have beyond what `allow` said are not so many."""
+        while self._table.extra == known:
+            self._is_resized.clear()
+            await self._is_resized.wait()
+        return self._table.extra
 
     async def advance(self, planned: Planned, until_epoch: int) -> Report:
         """Let a trial train up to an epoch and wait until it stands there or has ended.
@@ -185,11 +208,30 @@ class Dispatcher:
 
     def _welcome(self, worker: int, device: Device) -> None:
         self._has_device.set()
-        self._send(self._table.welcome(worker, device))
+        admission = asyncio.ensure_future(self._admit(worker, device))
+        self._admissions.add(admission)
+        admission.add_done_callback(self._admissions.discard)
+
+    async def _admit(self, worker: int, device: Device) -> None:
+        slots = None
+        if self._sizing is not None:
+            slots = self._sizing.slots(await self._speeds_of(device.name, worker))
+        if not self._pool.has(worker):  # it was lost meanwhile
+            return
+        self._send(self._table.welcome(worker, device, slots))
+        self._is_resized.set()
         if self._pool.is_on_gpu(worker):
             for other in self._pool.on_processors():
                 self._table.close(other)
                 self._pool.retire(other)
+
+    def _speeds_of(self, model: str, worker: int) -> "asyncio.Future[Speeds]":
+        """Speeds of packs on a model of device, measured once: on this worker, if not before."""
+        assert self._sizing is not None
+        if model not in self._speeds:
+            measured = self._pool.measure(worker, self._sizing.trials, self._sizing.share)
+            self._speeds[model] = asyncio.ensure_future(measured)
+        return self._speeds[model]
 
     def _refuse(self, sentence: str) -> None:
         if sentence not in self._refusals:  # two workers may share a device
@@ -200,7 +242,9 @@ class Dispatcher:
         events, orders = self._table.lose(worker, loss)
         self._publish(events)
         self._send(orders)
+        self._send(self._table.place())  # others may have places already
 
     def _give_up(self, fault: str) -> None:
         self._fault = fault
+        self._has_fault.set()
         self._news.set()

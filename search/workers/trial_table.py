@@ -52,6 +52,8 @@ class TrialTable:
         self._waiting: deque[str] = deque()
         self._held: dict[int, set[str]] = {}
         """Names of the trials of every worker that is ready."""
+        self._slots_of: dict[int, int] = {}
+        """Of workers that hold more or fewer trials than the others, or once did."""
         self._devices: dict[int, Device | None] = {}
         self._closed: set[int] = set()
         """Workers that take no more trials, while they come to the end of an epoch."""
@@ -96,10 +98,19 @@ class TrialTable:
         self._tests[planned.trial] = planned
         return self._test_orders()
 
-    def allow(self, slots: int) -> list[Order]:
-        """Let every worker hold this many trials at once."""
-        self._slots = slots
+    def allow(self, slots: int, worker: int | None = None) -> list[Order]:
+        """Let a worker hold this many trials at once; None: each that was not told by itself."""
+        if worker is None:
+            self._slots = slots
+        else:
+            self._slots_of[worker] = slots
         return self.place()
+
+    @property
+    def extra(self) -> int:
+        """Places that workers have by what they were told themselves, beyond those of others."""
+        told = self._slots_of.items()
+        return sum(slots - self._slots for worker, slots in told if worker in self._held)
 
     def halt(self) -> None:
         """Place nothing from here on; everybody is told how far the trials are."""
@@ -113,8 +124,17 @@ class TrialTable:
         """Whether a worker takes trials: false before its start and once it is lost."""
         return worker in self._held
 
-    def welcome(self, worker: int, device: Device | None = None) -> list[Order]:
-        """A worker is ready to take trials, on a device that is recorded with each."""
+    def welcome(
+        self, worker: int, device: Device | None = None, slots: int | None = None
+    ) -> list[Order]:
+        """A worker is ready to take trials.
+
+        Args:
+            device: Recorded with each.
+            slots: Trials that it holds at once; None: as many as the others.
+        """
+        if slots is not None:
+            self._slots_of[worker] = slots
         self._held[worker] = set()
         self._devices[worker] = device
         limits = self._limit_orders() if self._max_together is not None else []
@@ -218,7 +238,7 @@ class TrialTable:
         A worker holds one suspect at a time, so that its end shows which trial was the cause.
         """
         free = {
-            worker: self._slots - len(names)
+            worker: self._slots_of.get(worker, self._slots) - len(names)
             for worker, names in sorted(self._held.items())
             if worker not in self._closed
             and not (for_suspect and any(self._trials[name].is_suspect for name in names))

@@ -141,11 +141,25 @@ class WorkerPool:
         """A worker has got through a start and more: those that failed before do not count."""
         self._failed_starts = 0
 
-    async def measure(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
-        """See `Dispatcher.measure`."""
-        # The first that is ready: others may wait for a place, or be refused with their device.
-        worker = min(self._workers, key=lambda n: (self._workers[n].device is None, n))
-        actor = self._workers[worker].actor
+    def models(self) -> dict[int, str]:
+        """Models of the devices of the workers that are ready."""
+        workers = self._workers.items()
+        return {number: worker.device.name for number, worker in workers if worker.device}
+
+    def has(self, number: int) -> bool:
+        """Whether a worker is still there."""
+        return number in self._workers
+
+    async def measure(
+        self, number: int, trials: Sequence[Flat], share: float
+    ) -> list[dict[int, float]]:
+        """Speeds of packs on a worker's device, as of `tcpa_core.training.worker.Worker.probe`.
+
+        [] where it died of it or did not end.
+        """
+        if number not in self._workers:
+            return []
+        actor = self._workers[number].actor
         try:
             speeds: list[dict[int, float]] = await asyncio.wait_for(
                 actor.probe.remote(trials, share), PROBE_S

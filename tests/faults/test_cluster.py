@@ -106,9 +106,10 @@ def test_a_frozen_node_is_found_out_and_a_lost_head_is_survived_on_a_new_cluster
 
 @pytest.mark.faults
 def test_a_study_that_began_on_processors_moves_to_a_gpu_that_joins(tmp_path: Path) -> None:
-    space = make_space(trials=6, epochs=EPOCHS)
+    space = make_space(trials=6, epochs=4 * EPOCHS)  # the GPU's worker takes its time to load
     study = make_study(tmp_path, space, workers=None, epoch_s=EPOCH_S)
     with cluster(2) as nodes, Driver(study, nodes.address) as driver:
+        driver.wait_until(lambda: len(used(driver)) == 2, "trials on two nodes")
         driver.wait_for("epoch", 4)
         nodes.add(num_gpus=1)
         assert driver.finish() == 0, driver.output

@@ -3,7 +3,8 @@
 Its objective is cheap. It trains nothing and keeps a real checkpoint, so that everything around a
 worker can be tested: placing, stopping early, failing, dying, resuming. What it should do wrong
 stands in `stub.json` of the study folder, written before the study starts; so does "slots", the
-most trials that it may be given at once, and "refuses", why a GPU cannot be used, by its number.
+most trials that it may be given at once, "refuses", why a GPU cannot be used, by its number, and
+"models", of each the speeds of its packs.
 """
 
 import json
@@ -14,11 +15,12 @@ import queue
 import random
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tcpa_core.config import Flat
 from tcpa_core.errors import DeviceError, StorageError
 from tcpa_core.record.events import Ended, Epoch, Event, Started, Tested
 from tcpa_core.record.values import Device, EpochReport, Pulse, Status, TrialResult
@@ -74,13 +76,21 @@ class StubWorker:
     def take(self, command: Command) -> None:
         self._commands.put(command)
 
+    @property
+    def _gpu(self) -> str:
+        return os.environ.get("CUDA_VISIBLE_DEVICES", "") if self._device == "cuda" else "cpu"
+
     def prove(self, precisions: Collection[str]) -> Device:
-        gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "") if self._device == "cuda" else "cpu"
-        if why := self._plan.get("refuses", {}).get(gpu):
+        if why := self._plan.get("refuses", {}).get(self._gpu):
             raise DeviceError(why)
+        name = f"model {self._gpu}" if "models" in self._plan else "stub"
         return Device(
-            host=platform.node(), id=self._device, name="stub", memory_bytes=2**30, free_bytes=2**29
+            host=platform.node(), id=self._device, name=name, memory_bytes=2**30, free_bytes=2**29
         )
+
+    def probe(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
+        found = self._plan["models"][self._gpu]
+        return [{int(members): speed for members, speed in found.items()} for _ in trials]
 
     def pulse(self) -> Pulse:
         return self._doing

@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ import ray
 
 from search.study.folder import StudyDir
 from search.workers.gpu_proofs import prove_gpus
+from search.workers.sizing import Sizing
 from tcpa_core.errors import DeviceError, StoppedError
 from tcpa_core.record.values import Device
 from tests.journals import recorded
 from tests.search.conftest import ROOT, make_space, run_stubs
 from tests.search.stub import StubWorker
-from tests.search.test_dispatcher import Client, get
+from tests.search.test_dispatcher import PARAMS, Client, get
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("two_gpus")]
 
@@ -132,6 +134,25 @@ def test_trials_move_from_processors_to_a_gpu_and_lose_nothing(tmp_path: Path) -
     started = [event for event in client.events if event["kind"] == "started"]
     assert [event["device"] for event in started] == ["cpu", "cpu", "cuda", "cuda"]
     assert [event["epoch"] for event in started] == [0, 0, 1, 1]
+    get(client.actor.halt.remote())
+
+
+def test_each_model_of_gpu_holds_as_many_trials_as_pay_on_it(tmp_path: Path) -> None:
+    models = {"0": {"1": 100.0, "2": 160.0, "4": 240.0}, "1": {"1": 100.0}}
+    client = Client(tmp_path, count=0, slots=8, models=models)
+    client.actor.add_workers.remote(2, 1.0)
+    sizing = Sizing(trials=[PARAMS], share=1.0, most=8)
+    assert get(client.actor.measure.remote(sizing))
+    get(client.actor.allow.remote(3))
+    ends = [client.advance(f"{number:05d}", 1) for number in range(10)]
+    while client.kinds()["started"] < 6:
+        time.sleep(0.05)
+    get(ends[:6])
+    client.read()
+    held = Counter(e["hardware"]["id"] for e in client.events if e["kind"] == "started")
+    assert held == {"0": 4, "1": 2}
+    # of the four and the two, as against three on each
+    assert get(client.actor.extra.remote(1)) == 0
     get(client.actor.halt.remote())
 
 

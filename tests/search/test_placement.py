@@ -6,15 +6,10 @@ from typing import Any
 
 import pytest
 
-from search.driver.concurrency import (
-    SLOTS_WITHOUT_GAIN,
-    Speeds,
-    largest_trials,
-    measured_slots,
-    worth_slots,
-)
+from search.driver.concurrency import largest_trials, measured_slots
 from search.driver.placement import Placement
 from search.driver.workforce import Workforce
+from search.workers.sizing import SLOTS_WITHOUT_GAIN, Sizing, Speeds, worth_slots
 from tcpa_core.errors import StoppedError
 from tcpa_core.record.events import Notice
 from tests.search.conftest import make_space
@@ -46,7 +41,7 @@ class Interrupted:
     def __init__(self) -> None:
         self.times = 0
 
-    def __call__(self) -> Speeds | None:
+    def __call__(self, sizing: Sizing) -> Speeds | None:
         self.times += 1
         return None
 
@@ -74,7 +69,7 @@ def test_a_short_search_measures_nothing(trials: int, is_measured: bool) -> None
 )
 def test_a_search_keeps_four_rounds(speeds: Speeds, slots: int) -> None:
     space = make_space(budget={"trials": 80})
-    assert measured_slots(space, 0, 2, lambda: speeds) == slots
+    assert measured_slots(space, 0, 2, lambda _: speeds) == slots
 
 
 def test_a_design_is_spread_over_the_workers() -> None:
@@ -131,6 +126,7 @@ class FakeCluster:
         where = Placement(address="a:1", **placement)
         self.workforce = Workforce(make_space(), study, where, self.said.append)  # type: ignore[arg-type]
         self.workforce.dispatcher = self
+        self.workforce._extra_call = Future()
         self._add(4, 0.0)
 
     def _add(self, count: int, num_gpus: float) -> Any:
