@@ -109,10 +109,10 @@ class PackModel(nn.Module):
         self.tensors = MemberTensors(backbone, configs, num_classes, states)
         self.head = Head(self.tensors.hand_to(self.methods))
         # Here and not in every step: a copy to the device would have it wait each time.
-        self.label_smoothing = torch.tensor(
-            [config.train.label_smoothing for config in configs], device=backbone.device
-        )
-        """(M,)."""
+        smoothing = torch.tensor([[c.train.label_smoothing] for c in configs])
+        other = smoothing / num_classes
+        self.target_values = torch.stack([1 - smoothing + other, other]).to(backbone.device)
+        """What an image's own class and every other one are as targets, (2, M, 1)."""
 
     @property
     def num_members(self) -> int:

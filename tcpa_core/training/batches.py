@@ -12,7 +12,6 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import BatchPart, Step, token_rows
@@ -71,10 +70,16 @@ def training_images(
     return train.batch(indices.flatten(), drawn).unflatten(0, indices.shape)
 
 
-def smoothed_targets(smoothing: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Smoothed label distributions [M, B, C] of labels [M, B], by each member's share [M]."""
-    share = smoothing.view(-1, 1, 1)
-    return F.one_hot(labels, num_classes) * (1 - share) + share / num_classes
+def smoothed_targets(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Smoothed label distributions [M, B, C].
+
+    Args:
+        values: What a member's image gives its own class and every other, [2, M, 1].
+        labels: Classes [M, B].
+        num_classes: C.
+    """
+    own, other = (value.expand_as(labels)[..., None] for value in values)
+    return other.repeat(1, 1, num_classes).scatter_(-1, labels[..., None], own)
 
 
 def mixed_shares(

@@ -93,9 +93,10 @@ def _make_step(stacks: Stacks, training: TrainingStep, batch: Batch, step: Step)
     parts = []
     with compiled_blocks(stacks.is_compiled):
         for ce, penalty in training.losses(stacks.model, batch, step):
+            total = ce + penalty
             # Members share no trainable tensor: the gradient of the sum is everyone's own.
-            (ce + penalty).sum().backward()
-            parts.append(torch.stack([ce + penalty, ce, penalty]).detach())
+            total.backward(torch.ones_like(total))
+            parts.append(torch.stack([total, ce, penalty]).detach())
     stacks.optimizer.update()
     stacks.model.after_step()
-    return torch.stack(parts).sum(0)
+    return sum(parts[1:], parts[0])

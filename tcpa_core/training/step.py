@@ -61,7 +61,7 @@ class TrainingStep:
         train, configs = self._data.train, model.configs
         indices = indices.to(train.labels.device)
         targets = smoothed_targets(
-            model.label_smoothing, train.labels[indices], len(self._data.class_names)
+            model.target_values, train.labels[indices], len(self._data.class_names)
         )
         is_kept = self._kept.keeps(model, "train")
         if is_kept:
@@ -88,9 +88,12 @@ class TrainingStep:
         for part in parts(size, self.parts):
             self.on_step()
             at = replace(step, part=part)
-            rows = part.rows if part else slice(0, size)
-            share = (rows.stop - rows.start) / size
+            rows = part.rows if part else slice(None)
             with autocast(model.configs[0], batch.targets.device):
                 out = run(batch.inputs[:, rows], at)
             loss = classification_loss(out, batch.targets[:, rows])
-            yield share * loss, share * out.penalty.float()
+            penalty = out.penalty.float()
+            if part:
+                share = (part.rows.stop - part.rows.start) / size
+                loss, penalty = share * loss, share * penalty
+            yield loss, penalty
