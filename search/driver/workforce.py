@@ -89,6 +89,7 @@ class Workforce:
             num_cpus=1,
             num_gpus=self._placement.gpus_per_worker if on_gpus else 0.0,
             env=dict(WORKER_ENV) if self._placement.address else {},
+            cluster_gpus=int(self.num_gpus),
             silence_s=self._space.budget.hang_seconds,
             precisions=tuple({config.train.precision for config in self._space.trials}),
         )

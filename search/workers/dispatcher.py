@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from search.workers.failure_attribution import WorkerLoss
 from search.workers.pack_worker import WorkerSpec
+from search.workers.quarantine import Quarantine
 from search.workers.sizing import Sizing, Speeds
 from search.workers.trial_progress import Report
 from search.workers.trial_table import Order, TrialTable
@@ -34,7 +35,14 @@ class Dispatcher:
 
     def __init__(self, spec: WorkerSpec, metrics: Sequence[str], test_at_end: bool) -> None:
         self._spec = spec
-        self._table = TrialTable(metrics, spec.slots, test_at_end=test_at_end)
+        quarantine = Quarantine(spec.aside_s)
+        self._table = TrialTable(
+            metrics,
+            spec.slots,
+            test_at_end=test_at_end,
+            quarantine=quarantine,
+            num_gpus=spec.cluster_gpus,
+        )
         self._pool = WorkerPool(
             spec,
             on_ready=self._welcome,
@@ -43,6 +51,8 @@ class Dispatcher:
             on_lost=self._lose,
             on_fault=self._give_up,
             held_by=self._table.held_by,
+            pause_s=quarantine.pause_s,
+            can_wait_for=self._table.can_wait_for,
         )
         self._arrivals: dict[str, asyncio.Event] = {}
         """Of the trials for which `advance` waits."""
@@ -236,13 +246,18 @@ class Dispatcher:
     def _refuse(self, sentence: str) -> None:
         if sentence not in self._refusals:  # two workers may share a device
             self._refusals.append(sentence)
+            self._table.count_out_gpu()
             self._publish([Notice(text=sentence)])
 
     def _lose(self, worker: int, loss: WorkerLoss) -> None:
         events, orders = self._table.lose(worker, loss)
         self._publish(events)
         self._send(orders)
-        self._send(self._table.place())  # others may have places already
+        if self._table.fault is not None:
+            resume = f"'tcpa resume {self._spec.study_dir.name}'"
+            self._pool.give_up(f"{self._table.fault}; correct that, then {resume}.")
+        else:
+            self._send(self._table.place())  # others may have places already
 
     def _give_up(self, fault: str) -> None:
         self._fault = fault

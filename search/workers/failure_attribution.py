@@ -29,6 +29,8 @@ class WorkerLoss:
     """Trials of the epoch that did not end, if it was killed for that."""
     is_wanted: bool = False
     """It was ended on purpose, between two epochs."""
+    gpu: str = ""
+    """Name of its GPU, where it was lost before it was ready."""
 
 
 def count_loss(

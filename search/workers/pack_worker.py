@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import ray
 
 from search.imports import without_gc
+from search.workers.quarantine import PAUSE_S
 from tcpa_core.config import Flat
 from tcpa_core.record.events import Event
-from tcpa_core.record.values import Device, Pulse
+from tcpa_core.record.values import Device, Pulse, gpu_name
 from tcpa_core.training.commands import Command
 
 
@@ -35,6 +36,10 @@ class WorkerSpec:
     """Environment variables of the worker processes, beside what they inherit."""
     silence_s: float | None = None
     """Time without a sign of life after which a worker is taken for hung; None: see `Watchdog`."""
+    cluster_gpus: int = 0
+    """GPUs when the study starts, those without a worker too."""
+    aside_s: float = PAUSE_S
+    """Until a device that is set aside is tried again for the first time."""
     precisions: tuple[str, ...] = ("auto",)
     """Values of `train.precision` among the trials: devices have to show products in each."""
 
@@ -49,8 +54,12 @@ class Place:
     pid: int
 
     def __str__(self) -> str:
-        kind = "the processor" if self.device == "cpu" else f"GPU {self.device}"
-        return f"{kind} of {self.host}"
+        return self.gpu or f"the processor of {self.host}"
+
+    @property
+    def gpu(self) -> str:
+        """Name of the GPU; "": it is a processor."""
+        return gpu_name(self.device, self.host)
 
 
 class TrainingWorker(Protocol):

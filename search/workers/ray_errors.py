@@ -5,6 +5,7 @@ import re
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from search.workers.failure_attribution import WorkerLoss
+from tcpa_core.errors import TcpaError
 
 
 def loss_of(err: RayError) -> WorkerLoss:
@@ -18,6 +19,8 @@ def reason_of(err: RayError) -> str:
     """What ended an actor, in a clause."""
     if isinstance(err, ActorUnavailableError):
         return "its node does not answer"
+    if isinstance(err, RayTaskError) and isinstance(err.cause, TcpaError):
+        return str(err.cause).removesuffix(".")
     text = str(err).strip()
     because = None if isinstance(err, RayTaskError) else re.search(r"because (its .+?)[.\n]", text)
     return because[1] if because else text.splitlines()[-1]

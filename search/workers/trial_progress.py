@@ -32,6 +32,8 @@ class TrialProgress:
     """The scheduler has ended it; its worker may not know yet."""
     restarts: int = 0
     """Workers lost since its last new epoch; see `failure_attribution`."""
+    lost_on: set[str] = field(default_factory=set)
+    """Devices on which it lost them and that have trained no epoch since."""
 
     @property
     def has_ended(self) -> bool:

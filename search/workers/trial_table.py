@@ -5,11 +5,12 @@ returns what follows from it: commands for workers, events for the journal.
 """
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import NamedTuple
 
 from search.workers.failure_attribution import MAX_RESTARTS, WorkerLoss, count_loss
+from search.workers.quarantine import MAX_ENDS, MAX_ENDS_OF_LAST, Quarantine
 from search.workers.trial_progress import Report, TrialProgress
 from tcpa_core.record.events import (
     Ended,
@@ -39,9 +40,19 @@ class TrialTable:
         metrics: Names of the values that the scheduler and the sampler ask for.
         slots: Trials that one worker holds at once.
         test_at_end: Whether every trial is scored on the test split when it completes.
+        quarantine: Follows the devices.
+        num_gpus: Of the cluster, as far as it is known: with fewer workers some may be unused.
     """
 
-    def __init__(self, metrics: Iterable[str], slots: int, *, test_at_end: bool) -> None:
+    def __init__(
+        self,
+        metrics: Iterable[str],
+        slots: int,
+        *,
+        test_at_end: bool,
+        quarantine: Quarantine | None = None,
+        num_gpus: int = 0,
+    ) -> None:
         asked = {"epoch", "num_epochs", "status", *metrics}
         # Worked out once: `asdict` for every epoch of every trial copies what nobody asks for.
         self._of_epoch = [field.name for field in fields(EpochReport) if field.name in asked]
@@ -55,6 +66,12 @@ class TrialTable:
         self._slots_of: dict[int, int] = {}
         """Of workers that hold more or fewer trials than the others, or once did."""
         self._devices: dict[int, Device | None] = {}
+        self._gpus: dict[int, str] = {}
+        """Names of their GPUs; "": the processor."""
+        self._quarantine = quarantine or Quarantine()
+        self._num_gpus = num_gpus
+        self.fault: str | None = None
+        """Why the study cannot go on; None: it can."""
         self._closed: set[int] = set()
         """Workers that take no more trials, while they come to the end of an epoch."""
         self._max_together: int | None = None
@@ -137,9 +154,18 @@ class TrialTable:
             self._slots_of[worker] = slots
         self._held[worker] = set()
         self._devices[worker] = device
+        self._gpus[worker] = device.gpu if device else ""
         limits = self._limit_orders() if self._max_together is not None else []
         # A test that was sent to a lost worker is sent again: the first answer counts.
         return [*limits, *self.place(), *self._test_orders()]
+
+    def can_wait_for(self, gpu: str) -> bool:
+        """Whether a GPU has been in use, and the study has others while it is not."""
+        return self._quarantine.is_doubted(gpu) and not self._is_last(gpu)
+
+    def count_out_gpu(self) -> None:
+        """A GPU of the cluster cannot be used at all."""
+        self._num_gpus -= 1
 
     def close(self, worker: int) -> None:
         """Give a worker no more trials: it is about to end."""
@@ -147,15 +173,35 @@ class TrialTable:
 
     def take(self, events: Iterable[Event]) -> list[Event]:
         """Note what a worker tells; what of it there is to record, in order."""
-        return [new for event in events if (new := self._note(event)) is not None]
+        news: list[Event] = []
+        for event in events:
+            new = self._note(event)
+            if new is None:
+                continue
+            news.append(new)
+            if isinstance(new, Epoch):
+                news += self._clear_gpu(self._trials[new.trial].worker)
+        return news
 
     def place(self) -> list[Order]:
-        """Give waiting trials to the workers with the most free places, oldest first."""
+        """Give waiting trials to the workers with the most free places, oldest first.
+
+        A trial comes back to a device on which it lost a worker only where neither has another
+        choice, the least suspicious first.
+        """
+        if self._is_halted:
+            return []
+        orders = self._place(tuple(self._waiting), may_return=False)
+        left = [name for name in self._waiting if self._trials[name].lost_on]
+        left.sort(key=lambda name: self._trials[name].restarts)
+        return orders + self._place(left, may_return=True)
+
+    def _place(self, names: Iterable[str], *, may_return: bool) -> list[Order]:
         orders: list[Order] = []
-        for name in () if self._is_halted else tuple(self._waiting):
+        for name in names:
             trial = self._trials[name]
-            worker = self._most_free(for_suspect=trial.is_suspect)
-            if worker is None and trial.is_suspect:
+            worker = self._most_free(trial, may_return=may_return)
+            if worker is None and (trial.is_suspect or trial.lost_on):
                 continue  # others may have a place all the same
             if worker is None:
                 break
@@ -173,16 +219,19 @@ class TrialTable:
         A trial that no worker survives is ended as failed. The rest waits for `place`.
         """
         held = sorted(self._held.pop(worker, ()))
+        gpu = self._gpus.pop(worker, loss.gpu)
         self._closed.discard(worker)
         self._devices.pop(worker, None)
-        events: list[Event] = [_notice_of_loss(worker, loss, held)]
-        orders: list[Order] = []
-
+        before = {name: self._trials[name].restarts for name in held}
         together = count_loss(
             loss,
             [self._trials[name] for name in held],
             [self._trials[name] for name in loss.hung_in],
         )
+        orders: list[Order] = []
+        events: list[Event] = self._blame_gpu(worker, gpu, loss, before)
+        if self._quarantine.is_aside(gpu):
+            together = 0
         if together > 1:
             # Under a limit a worker trains fewer at once than it holds.
             self._max_together = max(1, min(together, self._max_together or together) // 2)
@@ -198,10 +247,60 @@ class TrialTable:
             ended = _failed(name, trial.restarts, loss)
             self._note(ended)
             events.append(ended)
+            self._quarantine.convict(name)
             if self._max_together is not None:  # it was this trial, not too many of them
                 self._max_together = None
                 orders += self._limit_orders()
         return events, orders
+
+    def _blame_gpu(
+        self, worker: int, gpu: str, loss: WorkerLoss, before: Mapping[str, int]
+    ) -> list[Event]:
+        """Set a GPU aside if it is the cause of a loss, and clear the trials of it.
+
+        Args:
+            before: What had been counted against the trials that the worker held.
+        """
+        notice = _notice_of_loss(worker, loss, sorted(before))
+        if not gpu or loss.with_node or loss.is_wanted:
+            return [notice]
+        counted = {name: self._trials[name].restarts - was for name, was in before.items()}
+        for name in before:
+            self._trials[name].lost_on.add(gpu)
+        verdict = self._quarantine.take_end(
+            gpu,
+            counted,
+            ended_elsewhere=[name for name in before if self._trials[name].lost_on != {gpu}],
+            is_last=self._is_last(gpu),
+        )
+        if verdict == "hopeless":
+            self.fault = _fault_of_last(gpu, loss)
+        if not self._quarantine.is_aside(gpu):
+            return [notice]
+        for name, count in self._quarantine.taken_back(gpu):
+            trial = self._trials[name]
+            trial.restarts = max(0, trial.restarts - count)
+        if verdict == "still aside":  # said when it began: nothing has changed
+            return []
+        return [_notice_of_aside(gpu, loss, self._quarantine.pause_s(gpu), notice.trials)]
+
+    def _is_last(self, gpu: str) -> bool:
+        """Whether no other device is in use, nor one that nobody has tried."""
+        others, aside = set(self._gpus.values()) - {gpu}, self._quarantine.aside()
+        return others <= aside and self._num_gpus <= len((others | aside | {gpu}) - {""})
+
+    def _clear_gpu(self, worker: int | None) -> list[Event]:
+        """A worker has trained an epoch: its GPU was no cause of what ended there before."""
+        gpu = "" if worker is None else self._gpus[worker]
+        if not self._quarantine.is_doubted(gpu):
+            return []
+        was_aside = self._quarantine.is_aside(gpu)
+        self._quarantine.clear(gpu)
+        for name in self._waiting:
+            self._trials[name].lost_on.discard(gpu)
+        if not was_aside:
+            return []
+        return [Notice(text=f"{gpu} is in use again: it has trained an epoch")]
 
     def _note(self, event: Event) -> Event | None:
         """What there is to record of an event; None if it tells nothing new."""
@@ -224,6 +323,7 @@ class TrialTable:
                 trial.epoch = report.epoch
                 trial.epochs[report.epoch] = {n: getattr(report, n) for n in self._of_epoch}
                 trial.restarts = 0
+                trial.lost_on.clear()
             case Ended(result=result):
                 trial.outcome = {n: getattr(result, n) for n in self._of_end}
                 trial.planned = None
@@ -232,19 +332,26 @@ class TrialTable:
                     trial.worker = None
         return event
 
-    def _most_free(self, *, for_suspect: bool) -> int | None:
-        """The worker with the most free places; None if there is no place.
+    def _most_free(self, trial: TrialProgress, *, may_return: bool) -> int | None:
+        """The worker with the most free places for a trial; None if there is no place.
 
-        A worker holds one suspect at a time, so that its end shows which trial was the cause.
+        A worker holds one suspect at a time, so that its end shows which trial was the cause, and
+        one trial in all while its device may be.
         """
         free = {
-            worker: self._slots_of.get(worker, self._slots) - len(names)
-            for worker, names in sorted(self._held.items())
+            worker: self._places(worker) - len(held)
+            for worker, held in sorted(self._held.items())
             if worker not in self._closed
-            and not (for_suspect and any(self._trials[name].is_suspect for name in names))
+            and (may_return or self._gpus[worker] not in trial.lost_on)
+            and not (trial.is_suspect and any(self._trials[name].is_suspect for name in held))
         }
         most = max(free, key=lambda worker: free[worker], default=None)
         return most if most is not None and free[most] > 0 else None
+
+    def _places(self, worker: int) -> int:
+        if self._quarantine.is_doubted(self._gpus[worker]):
+            return 1
+        return self._slots_of.get(worker, self._slots)
 
     def _test_orders(self) -> list[Order]:
         if not self._held:
@@ -266,6 +373,24 @@ def _notice_of_loss(worker: int, loss: WorkerLoss, held: Sequence[str]) -> Notic
     if held:
         text += f"; trials {', '.join(held)} go on elsewhere from their last epoch"
     return Notice(text=text, trials=held)
+
+
+def _notice_of_aside(device: str, loss: WorkerLoss, pause_s: float, held: Sequence[str]) -> Notice:
+    pause = f"{pause_s / 60:.0f} min" if pause_s >= 60 else f"{pause_s:.0f} s"
+    text = (
+        f"{device} is set aside: {MAX_ENDS} workers in a row ended on it before an epoch was "
+        f"trained ({loss.reason}); it is tried again in {pause}, then after longer pauses"
+    )
+    if held:
+        text += f"; trials {', '.join(held)} go on elsewhere from their last epoch"
+    return Notice(text=text, trials=held)
+
+
+def _fault_of_last(device: str, loss: WorkerLoss) -> str:
+    return (
+        f"{MAX_ENDS_OF_LAST} workers in a row, with different trials, ended on {device} before an "
+        f"epoch was trained ({loss.reason}), and no other device is left"
+    )
 
 
 def _notice_of_limit(together: int, limit: int) -> Notice:

@@ -35,6 +35,8 @@ GRACE_S = 60.0
 """How long workers that have no place yet are waited for, once all the others were refused."""
 PROBE_S = 600.0
 """A probe of all kinds of packs takes seconds for each, and data may have to be decoded first."""
+LOOK_S = 1.0
+"""Between two looks at a device that is set aside."""
 DEATH_S = 15.0
 """How long a killed worker is waited for, so that no two have the same trial."""
 PULSE = "pulse"
@@ -73,6 +75,8 @@ class WorkerPool:
         on_lost: Called with a worker that is gone, and how it was lost.
         on_fault: Called with what ends the study: no worker starts, or every one would die.
         held_by: The trials that a worker holds.
+        pause_s: Seconds for which a GPU of this name is set aside; 0: it may be used.
+        can_wait_for: Whether a GPU of this name has been in use, and others are.
     """
 
     def __init__(
@@ -85,6 +89,8 @@ class WorkerPool:
         on_lost: Callable[[int, WorkerLoss], None],
         on_fault: Callable[[str], None],
         held_by: Callable[[int], Collection[str]],
+        pause_s: Callable[[str], float],
+        can_wait_for: Callable[[str], bool],
     ) -> None:
         self._spec = spec
         self._on_ready = on_ready
@@ -93,9 +99,11 @@ class WorkerPool:
         self._on_lost = on_lost
         self._on_fault = on_fault
         self._held_by = held_by
+        self._pause_s = pause_s
+        self._can_wait_for = can_wait_for
         self._workers: dict[int, WorkerState] = {}
         self._parked: list[WorkerState] = []
-        """Refused with their devices, which they keep so that Ray gives them to no other worker."""
+        """They keep devices that are not to be used, so that Ray gives them to no other worker."""
         self._num_started = 0
         self._failed_starts = 0
         self._is_closed = False
@@ -169,7 +177,7 @@ class WorkerPool:
             ray.kill(actor)
         except RayError as err:
             if isinstance(err, MethodError):  # all its trials would meet it
-                self._fault(str(err.cause) if isinstance(err, RayTaskError) else str(err))
+                self.give_up(str(err.cause) if isinstance(err, RayTaskError) else str(err))
             ray.kill(actor)  # its device may have failed: `_watch` replaces it
         return []
 
@@ -212,25 +220,43 @@ class WorkerPool:
         worker = self._workers[number]
         try:
             worker.place = await worker.actor.place.remote()
+            if not await self._may_try(number):
+                return
             worker.device = await self._proof(worker)
             self._failed_starts = 0
             self._keep(self._guard(number), self._guards)
             self._on_ready(number, worker.device)
             await worker.actor.run.remote(ray.get_runtime_context().current_actor, number)
-        except DeviceError as err:
-            self._refuse(number, str(err))
         except RayError as err:
             # Where `run` raised, the process lives on and holds its device.
             with contextlib.suppress(RayError):
                 ray.kill(worker.actor)
             if isinstance(err, StorageError):  # every worker would meet it
-                self._fault(str(err.cause) if isinstance(err, RayTaskError) else str(err))
+                self.give_up(str(err.cause) if isinstance(err, RayTaskError) else str(err))
             self._lose(number, loss_of(err))
+        except DeviceError as err:  # of the proof; one that `run` raises is one of Ray, too
+            self._refuse(number, str(err))
         else:
             if worker.is_retired:
                 ray.kill(worker.actor)
                 self._lose(number, WorkerLoss("its trials move to GPUs", is_wanted=True))
             self._workers.pop(number, None)
+
+    async def _may_try(self, number: int) -> bool:
+        """Wait while a worker's device is set aside; False: another worker takes its place.
+
+        Ray would give the device to the next worker, so this one keeps it, and does not touch it.
+        """
+        worker = self._workers[number]
+        gpu = worker.place.gpu if worker.place else ""
+        while self._pause_s(gpu) > 0 and not self._is_closed:
+            # With fewer workers than GPUs another one may be free.
+            if await asyncio.to_thread(_is_free, worker.num_gpus):
+                self._parked.append(self._workers.pop(number))
+                self.start(worker.num_gpus)
+                return False
+            await asyncio.sleep(min(LOOK_S, self._pause_s(gpu)))
+        return True
 
     async def _proof(self, worker: WorkerState) -> Device:
         try:
@@ -246,7 +272,12 @@ class WorkerPool:
 
     def _refuse(self, number: int, why: str) -> None:
         """Do without a worker whose device torch cannot train on, and without the device."""
-        worker = self._workers.pop(number)
+        worker = self._workers[number]
+        if worker.place and self._can_wait_for(worker.place.gpu):
+            ray.kill(worker.actor)
+            self._lose(number, WorkerLoss(why))
+            return
+        del self._workers[number]
         self._parked.append(worker)
         if self._is_closed:
             return
@@ -320,16 +351,19 @@ class WorkerPool:
         if not (worker.device or worker.is_retired or loss.with_node):
             self._failed_starts += 1
         if self._failed_starts >= MAX_FAILED_STARTS:
-            self._fault(
+            self.give_up(
                 f"{self._failed_starts} workers in a row could not start ({loss.reason}); correct "
                 f"that, then 'tcpa resume {self._spec.study_dir.name}'."
             )
             return
+        if worker.place and not worker.device:
+            loss = replace(loss, gpu=worker.place.gpu)
         self._on_lost(number, loss)
-        if not worker.is_retired:
+        if not (worker.is_retired or self._is_closed):
             self.start(worker.num_gpus)
 
-    def _fault(self, text: str) -> None:
+    def give_up(self, text: str) -> None:
+        """Replace nobody any longer: the study cannot go on."""
         self._is_closed = True
         self._on_fault(text)
 
@@ -338,3 +372,8 @@ class WorkerPool:
         task = asyncio.get_running_loop().create_task(coroutine)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+
+
+def _is_free(num_gpus: float) -> bool:
+    """Whether the cluster could place another worker at once."""
+    return float(ray.available_resources().get("GPU", 0.0)) >= num_gpus

@@ -42,9 +42,24 @@ class Device:
     torch: str = ""
     """Version of torch on that host."""
 
+    @property
+    def gpu(self) -> str:
+        """Name of the GPU; "": it is a processor."""
+        return gpu_name(self.id, self.host)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, in field order."""
         return asdict(self)
+
+
+def gpu_name(device: str, host: str) -> str:
+    """What a GPU is called in messages, unlike all others of a cluster; "": it is a processor.
+
+    Args:
+        device: As of `Device.id`.
+        host: Name of its machine.
+    """
+    return "" if device == "cpu" else f"GPU {device} of {host}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

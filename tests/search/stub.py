@@ -3,8 +3,9 @@
 Its objective is cheap. It trains nothing and keeps a real checkpoint, so that everything around a
 worker can be tested: placing, stopping early, failing, dying, resuming. What it should do wrong
 stands in `stub.json` of the study folder, written before the study starts; so does "slots", the
-most trials that it may be given at once, "refuses", why a GPU cannot be used, by its number, and
-"models", of each the speeds of its packs.
+most trials that it may be given at once, "refuses", why a GPU cannot be used, by its number,
+"models", of each the speeds of its packs, and "sick", how many workers a GPU ends as soon as they
+are given a trial.
 """
 
 import json
@@ -81,6 +82,10 @@ class StubWorker:
         return os.environ.get("CUDA_VISIBLE_DEVICES", "") if self._device == "cuda" else "cpu"
 
     def prove(self, precisions: Collection[str]) -> Device:
+        ended = self._study / f"ended-{self._gpu}"
+        if ended.exists() and len(ended.read_text()) in self._plan.get("fails_proof_after", ()):
+            ended.write_text(ended.read_text() + "x")
+            raise DeviceError("it fails a first product")
         if why := self._plan.get("refuses", {}).get(self._gpu):
             raise DeviceError(why)
         name = f"model {self._gpu}" if "models" in self._plan else "stub"
@@ -100,6 +105,11 @@ class StubWorker:
         return self._commands.empty() and not any(map(self._may_train, self._jobs.values()))
 
     def work(self) -> list[Event]:
+        ends = self._plan.get("sick", {}).get(self._gpu, 0)
+        if ends and not self._commands.empty() and self._counts(f"ended-{self._gpu}", ends):
+            if self._plan.get("filled"):
+                raise DeviceError("trial 00000 finds no room; end the other processes.")
+            raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
         events = self._read_commands()
         assert len(self._jobs) <= self._slots, "more trials than slots"
         ready = {t: j for t, j in self._jobs.items() if self._may_train(j)}

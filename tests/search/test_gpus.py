@@ -1,12 +1,15 @@
 """Studies on GPUs that Ray counts, some of which torch cannot use. The training is a stub."""
 
+import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,18 @@ import pytest
 import ray
 
 from search.study.folder import StudyDir
+from search.workers.dispatcher import Dispatcher
 from search.workers.gpu_proofs import prove_gpus
+from search.workers.pack_worker import WorkerSpec
 from search.workers.sizing import Sizing
 from tcpa_core.errors import DeviceError, StoppedError
+from tcpa_core.record.events import Event, Notice
 from tcpa_core.record.values import Device
 from tests.journals import recorded
-from tests.search.conftest import ROOT, make_space, run_stubs
+from tests.search.conftest import FACTORY, ROOT, make_space, run_stubs
 from tests.search.stub import StubWorker
 from tests.search.test_dispatcher import PARAMS, Client, get
+from tests.search.test_trial_table import planned
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("two_gpus")]
 
@@ -189,3 +196,70 @@ class SickWorker(StubWorker):
 def make_sick_worker(study_dir: Path, cache_dir: Path | None, device: str) -> StubWorker:
     """A factory of workers."""
     return SickWorker(study_dir, cache_dir, device)
+
+
+ECC = "CUDA error: uncorrectable ECC error encountered"
+
+
+def test_a_sick_gpu_costs_two_workers_and_no_trial(make_study: MakeStudy) -> None:
+    study = make_study(make_space(), sick={"1": 99}, epoch_s=0.3)
+    assert run(study, slots=4).counts == {"completed": 12}
+    lost, aside = of_kind(study, "notice", "text")
+    assert re.match(rf"worker \d was lost \(RuntimeError: {ECC}\); trials .* go on elsewhere", lost)
+    host = re.escape(platform.node())
+    assert re.match(rf"GPU 1 of {host} is set aside: 2 workers .*{ECC}.* again in 15 min", aside)
+    assert len(set(of_kind(study, "started", "worker"))) == 1, "the healthy one has trained all"
+
+
+@pytest.mark.parametrize(
+    ("orders", "first", "second"),
+    [
+        ({"sick": {"1": 2}}, ECC, ECC),
+        ({"sick": {"1": 1}, "fails_proof_after": [1, 2]}, ECC, SICK),
+        ({"sick": {"1": 2}, "filled": True}, "finds no room", "end the other processes"),
+    ],
+    ids=["ends", "cannot start", "is filled"],
+)
+def test_a_gpu_that_was_set_aside_is_tried_again(
+    orders: dict[str, Any], first: str, second: str, tmp_path: Path
+) -> None:
+    """It ends workers, trains nothing for a while, and then as any other."""
+    (tmp_path / "stub.json").write_text(json.dumps({"slots": 1, "epoch_s": 0.2, **orders}))
+    spec = WorkerSpec(
+        study_dir=tmp_path,
+        cache_dir=None,
+        factory=FACTORY,
+        count=2,
+        slots=1,
+        num_cpus=1,
+        num_gpus=1.0,
+        env={},
+        aside_s=3.0,
+    )
+    dispatcher = ray.remote(Dispatcher).options(num_cpus=0, max_concurrency=100).remote(
+        spec, ["val_accuracy"], False
+    )  # fmt: skip
+    params = {"train.epochs": 4, "optim.lr": 0.01, "seed": 0}
+    ray.get(dispatcher.start.remote())
+    names = [f"{n:05d}" for n in range(60)]
+    reports = [
+        dispatcher.advance.remote(replace(planned(name), params=params), 4) for name in names
+    ]
+    told: list[Event] = []
+    until = time.monotonic() + 60
+    while not any("in use again" in e.text for e in told if isinstance(e, Notice)):
+        assert time.monotonic() < until, told
+        told += ray.get(dispatcher.next_events.remote(1.0), timeout=60)[0]
+    ray.get(dispatcher.halt.remote())
+    assert not [report["status"] for report in ray.get(reports) if report.get("status") == "failed"]
+    said = [event.text for event in told if isinstance(event, Notice)]
+    assert len(said) == 3
+    assert f"was lost ({first}" in said[0].replace("RuntimeError: ", "").replace("trial 00000 ", "")
+    assert second in said[1] and "again in 3 s" in said[1]
+    assert said[2] == f"GPU 1 of {platform.node()} is in use again: it has trained an epoch"
+
+
+def test_with_fewer_workers_than_gpus_another_takes_the_place(make_study: MakeStudy) -> None:
+    study = make_study(make_space(budget={"trials": 4}), sick={"0": 99})
+    assert run(study, workers=1, slots=1).counts == {"completed": 4}
+    assert len(of_kind(study, "notice", "text")) <= 2
