@@ -110,6 +110,8 @@ class TrialResult:
     """Kept between the passes of a training step, per image."""
     duration_s: float = 0.0
     peak_memory_bytes: int = 0
+    """Highest use of the device's memory in an epoch of it, with all that trained beside it; of the
+    worker's process where the device is the CPU."""
     device: str = ""
     warnings: list[str] = field(default_factory=list)
     """Sentences every table repeats, for example random backbone weights."""

@@ -2,12 +2,14 @@
 
 # Axes: M members (1 here), B samples.
 
-from collections.abc import Hashable
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from tcpa_core.chain import pack_key
@@ -30,7 +32,8 @@ class TrainingCosts:
     flops: float
     """Forward and backward, as torch counts matrix products and convolutions."""
     activation_bytes: float
-    """Kept from the forward for the backward pass; weights are not counted."""
+    """Kept from the forward for the backward pass. Weights are not counted, nor their copies in
+    bfloat16: they take the same for any number of images."""
 
 
 class CountedCosts:
@@ -78,24 +81,52 @@ def training_costs(model: PackModel, inputs: Tensor, *, cached: bool) -> Trainin
         cached: Whether they are the latter: such trials run the trained part only.
     """
     step = Step(training=True, epochs=(0,), steps=(0,), streams=(Stream(model.configs[0].seed),))
-    owned = {
-        t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers(), inputs)
-    }
+    copies = _Copies((*model.parameters(), *model.buffers()))
     # By address: a tensor saved twice, or a view of one, takes its memory once.
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in owned:
+        if tensor not in copies and storage.data_ptr() != inputs.untyped_storage().data_ptr():
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with FlopCounterMode(display=False) as counter, torch.enable_grad():
+    with copies, FlopCounterMode(display=False) as counter, torch.enable_grad():
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             output = model.forward_trained(inputs, step) if cached else model(inputs, step)
             loss = _loss(output)
         torch.autograd.grad(loss, list(model.tensors.trainable().values()), allow_unused=True)
     return TrainingCosts(counter.get_total_flops() / SAMPLES, sum(kept.values()) / SAMPLES)
+
+
+class _Copies(TorchDispatchMode):
+    """Knows weights, and finds the copies in other number formats that are made of them meanwhile.
+
+    Args:
+        weights: Whose copies are looked for.
+    """
+
+    def __init__(self, weights: Collection[Tensor]) -> None:
+        super().__init__()
+        # Alive until the end, so that nothing else gets the address of one of them.
+        self._found = {t.untyped_storage().data_ptr(): t for t in weights}
+
+    def __contains__(self, tensor: Tensor) -> bool:
+        """Whether it is a weight, a copy of one or a view of them."""
+        return tensor.untyped_storage().data_ptr() in self._found
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run an operation and note what it copies."""
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and args[0] in self:
+            self._found[out.untyped_storage().data_ptr()] = out
+        return out
 
 
 def _loss(output: ModelOutput) -> Tensor:

@@ -30,7 +30,7 @@ from tcpa_core.training.evaluation import Evaluation
 from tcpa_core.training.graphs import CudaRecorder, Execution, StepGraphs
 from tcpa_core.training.kept_tokens import KeptTokens
 from tcpa_core.training.member import Member, Selected, initial_state
-from tcpa_core.training.memory import peak_bytes
+from tcpa_core.training.memory import peak_bytes, reset_peak
 from tcpa_core.training.optim import Moments
 from tcpa_core.training.stacks import Stacks, optimizer_of
 from tcpa_core.training.step import TrainingStep
@@ -68,6 +68,8 @@ class Pack:
         self._costs = CountedCosts(data.train)
         self._stacks: Stacks | None = None
         """Of the last epoch, where nothing has changed its members since."""
+        self._peaks: dict[str, int] = {}
+        """Highest use of memory in an epoch of each trial, in bytes."""
 
     def new_member(self, trial: str, config: TrialConfig) -> Member:
         """A fresh member, initialised from its seed alone.
@@ -89,6 +91,7 @@ class Pack:
             epoch, or why there is none.
         """
         started = time.perf_counter()
+        reset_peak(self.device)
         stacks = self._take_stacks(members)
         losses, lrs = train_epoch(stacks, self.step, len(self.data.train))
         val_loss, val_accuracy = self._evaluation.score(stacks.model, "val")
@@ -97,6 +100,8 @@ class Pack:
         if any(m.config.train.selection == "best_test_epoch" for m in members):
             test_accuracy = self._evaluation.score(stacks.model, "test")[1]
         seconds = (time.perf_counter() - started) / len(members)
+        peak = peak_bytes(self.device)
+        self._peaks |= {m.trial: max(peak, self._peaks.get(m.trial, 0)) for m in members}
         measured = _Epoch(losses, lrs, val_loss, val_accuracy, test_accuracy, seconds)
         outcomes: list[Member | Diverged] = []
         stacked: list[Member] = []
@@ -233,7 +238,7 @@ class Pack:
             train_flops_per_image=costs.flops if costs else None,
             activation_bytes_per_image=costs.activation_bytes if costs else None,
             duration_s=member.duration_s,
-            peak_memory_bytes=peak_bytes(self.device),
+            peak_memory_bytes=self._peaks.pop(member.trial, 0) or peak_bytes(self.device),
             device=str(self.device),
             warnings=[*self.backbone.warnings, *self.data.warnings],
         )

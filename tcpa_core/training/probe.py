@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,13 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.data.base import cache_root
 from tcpa_core.errors import OutOfMemoryError
 from tcpa_core.training.graphs import Execution
-from tcpa_core.training.memory import free_bytes, held_bytes, is_out_of_memory
+from tcpa_core.training.memory import (
+    free_bytes,
+    held_bytes,
+    is_out_of_memory,
+    release_cached,
+    reset_peak,
+)
 from tcpa_core.training.pack import Pack
 from tcpa_core.training.rehearsal import allowed, best_execution
 
@@ -34,8 +40,12 @@ LARGEST = 64
 STEPS = 2
 """Timed steps per size, after one to warm up; the fastest counts."""
 LONGEST_S = 5.0
-"""No larger pack is tried after this time."""
-SCHEMA = 1
+"""No larger pack is tried once the timed steps took so long. What loads kernels does not count."""
+MAX_AGE_S = 7 * 24 * 3600.0
+"""A record is no older: what else ran on the machine meanwhile is not known."""
+MORE_FREE = 1.25
+"""So much more free memory makes worth another probe what memory has bounded."""
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +60,10 @@ class PackSize:
     """Growth of the peak memory with each member; 0 where it was too small to see."""
     execution: Execution = "eager"
     """How their steps run best, see `tcpa_core.training.rehearsal`."""
+    free_bytes: int = 0
+    """Of the device, before the probe."""
+    is_full: bool = False
+    """Whether memory, and not speed, is why there are no more members."""
 
 
 def pack_size(
@@ -72,7 +86,7 @@ def pack_size(
     Raises:
         OutOfMemoryError: Not even one member fits.
     """
-    known = recorded_size(pack, config, cache_dir=cache_dir)
+    known = recorded_size(pack, config, cache_dir=cache_dir, share=share)
     if known is not None:
         return known
     found = _probe(pack, config, share)
@@ -82,19 +96,38 @@ def pack_size(
 
 
 def recorded_size(
-    pack: Pack, config: TrialConfig, *, cache_dir: Path | None = None
+    pack: Pack, config: TrialConfig, *, cache_dir: Path | None = None, share: float = 1.0
 ) -> PackSize | None:
-    """What an earlier probe on this machine found for packs of this kind; None: nothing."""
+    """What an earlier probe on this machine found for packs of this kind.
+
+    Fewer members where less memory is free now.
+
+    Returns:
+        None: There was no probe, or what it found may not hold any more.
+    """
     if pack_capacity(config) == 1:
         return PackSize(members=1, images_per_s={}, bytes_per_member=0)
+    path = _path(pack, config, cache_dir)
     try:
-        known = json.loads(_path(pack, config, cache_dir).read_text())
+        if time.time() - path.stat().st_mtime > MAX_AGE_S:
+            return None
+        known = json.loads(path.read_text())
         speeds = {int(size): speed for size, speed in known.pop("images_per_s").items()}
         found = PackSize(images_per_s=speeds, **known)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     is_known = found.execution in ("eager", *allowed(pack.device, [config]))
-    return found if is_known and type(found.members) is int and found.members > 0 else None
+    if not (is_known and type(found.members) is int and found.members > 0):
+        return None
+    free = free_bytes(pack.device)
+    if found.is_full and free > MORE_FREE * found.free_bytes:
+        return None
+    fits = [
+        size
+        for size in found.images_per_s
+        if size <= found.members and size * found.bytes_per_member <= free * share * MEMORY_SHARE
+    ]
+    return replace(found, members=max(fits, default=1))
 
 
 def largest_batch(pack: Pack, config: TrialConfig) -> int:
@@ -111,15 +144,16 @@ def largest_batch(pack: Pack, config: TrialConfig) -> int:
 
 
 def _probe(pack: Pack, config: TrialConfig, share: float) -> PackSize:
-    free = free_bytes(pack.device) * share * MEMORY_SHARE
+    free = free_bytes(pack.device)
+    reset_peak(pack.device)
     start, best, size = held_bytes(pack.device), 1, 1
     speeds: dict[int, float] = {}
-    growth = 0
-    started = time.perf_counter()
-    while size <= LARGEST and time.perf_counter() - started < LONGEST_S:
+    growth, spent_s, is_full = 0, 0.0, False
+    while size <= LARGEST and spent_s < LONGEST_S:
         configs = [config.replace_paths({"seed": seed}) for seed in range(size)]
+        reset_peak(pack.device)
         try:
-            seconds = _fastest_step(pack, configs)
+            seconds = _timed_steps(pack, configs)
         except Exception as err:
             if not is_out_of_memory(err):
                 raise
@@ -129,34 +163,42 @@ def _probe(pack: Pack, config: TrialConfig, share: float) -> PackSize:
                     f"(train.batch_size={config.train.batch_size}: {err}); lower "
                     "train.batch_size or backbone.img_size."
                 ) from err
+            is_full = True
             break
-        speeds[size] = size * config.train.batch_size / seconds
+        spent_s += sum(seconds)
+        speeds[size] = size * config.train.batch_size / min(seconds)
         growth = max(0, held_bytes(pack.device) - start) // size
         if size > 1 and speeds[size] < speeds[best] * (1 + WORTH):
             break
         best = size
         # Stop before the size that would not fit: on a GPU the attempt alone fragments memory, and
         # on the CPU the system may kill the process for it.
-        if growth * size * 2 > free:
+        is_full = growth * size * 2 > free * share * MEMORY_SHARE
+        if is_full:
             break
         size *= 2
+    release_cached(pack.device)
     configs = [config.replace_paths({"seed": seed}) for seed in range(best)]
     return PackSize(
         members=best,
         images_per_s=speeds,
         bytes_per_member=growth,
         execution=best_execution(pack, configs),
+        free_bytes=free,
+        is_full=is_full,
     )
 
 
-def _fastest_step(pack: Pack, configs: Sequence[TrialConfig]) -> float:
+def _timed_steps(pack: Pack, configs: Sequence[TrialConfig]) -> list[float]:
+    """Seconds of each of STEPS steps, after one that loads kernels and fills caches."""
     step = pack.trial_step(configs)
+    step()
     seconds = []
-    for _ in range(1 + STEPS):
+    for _ in range(STEPS):
         started = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - started)
-    return min(seconds[1:])  # the first one also loads kernels and fills caches
+    return seconds
 
 
 def _path(pack: Pack, config: TrialConfig, cache_dir: Path | None) -> Path:

@@ -1,6 +1,8 @@
 """The pack size is measured, remembered, and bound by memory."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -32,13 +34,13 @@ def set_speed(monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float]) -> lis
     """Let a step of n members take seconds[n]; the sizes that were tried."""
     tried: list[int] = []
 
-    def step(pack: Pack, configs: list[TrialConfig]) -> float:
+    def steps(pack: Pack, configs: list[TrialConfig]) -> list[float]:
         tried.append(len(configs))
         if len(configs) not in seconds:
             raise MemoryError("too much")
-        return seconds[len(configs)]
+        return [seconds[len(configs)]]
 
-    monkeypatch.setattr(tcpa_core.training.probe, "_fastest_step", step)
+    monkeypatch.setattr(tcpa_core.training.probe, "_timed_steps", steps)
     return tried
 
 
@@ -104,3 +106,77 @@ def test_methods_that_train_the_backbone_are_alone(pack: Pack, tmp_path: Path) -
     assert pack_capacity(alone) == 1
     assert pack_size(pack, alone, cache_dir=tmp_path).members == 1
     assert not (tmp_path / "packs").exists()
+
+
+class Card:
+    """What torch's functions say of a GPU whose packs take 10 bytes a member and 5 more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free, self.allocated, self.peak = 1000, 100, 5000
+        probe = tcpa_core.training.probe
+        monkeypatch.setattr(probe, "free_bytes", lambda _: self.free)
+        monkeypatch.setattr(probe, "reset_peak", self._reset)
+        monkeypatch.setattr(probe, "held_bytes", lambda _: self.peak)
+        monkeypatch.setattr(probe, "_timed_steps", self._steps)
+        self.tried: list[int] = []
+        self.seconds = 0.1
+
+    def _reset(self, device: torch.device) -> None:
+        self.peak = self.allocated
+
+    def _steps(self, pack: Pack, configs: list[TrialConfig]) -> list[float]:
+        self.tried.append(len(configs))
+        self.peak = max(self.peak, self.allocated + 10 * len(configs) + 5)
+        return [self.seconds, self.seconds]
+
+
+def test_every_size_has_a_peak_of_its_own(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the device has held before."""
+    card = Card(monkeypatch)
+    card.free = 100
+    found = pack_size(pack, config(), cache_dir=tmp_path)
+    assert (found.members, found.bytes_per_member, found.is_full) == (4, 11, True)
+    assert card.tried == [1, 2, 4], "eight would take 88 of the 80 bytes that may be used"
+
+
+def test_what_memory_has_bounded_is_measured_again_where_more_is_free(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = Card(monkeypatch)
+    card.free = 20  # beside another user
+    assert pack_size(pack, config(), cache_dir=tmp_path).members == 1
+    card.free = 24
+    assert pack_size(pack, config(), cache_dir=tmp_path).members == 1 and card.tried == [1]
+    card.free = 1000
+    assert pack_size(pack, config(), cache_dir=tmp_path).members == 64
+    assert card.tried == [1, 1, 2, 4, 8, 16, 32, 64]
+
+
+def test_less_free_memory_than_at_the_probe_means_fewer_members(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = Card(monkeypatch)
+    assert pack_size(pack, config(), cache_dir=tmp_path).members == 64
+    card.free = 250
+    assert pack_size(pack, config(), cache_dir=tmp_path).members == 16
+    assert pack_size(pack, config(), cache_dir=tmp_path, share=0.5).members == 8
+    card.free = 1
+    assert pack_size(pack, config(), cache_dir=tmp_path).members == 1
+    assert len(card.tried) == 7
+
+
+def test_a_record_ages(pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(monkeypatch)
+    card.seconds = 3.0
+    pack_size(pack, config(), cache_dir=tmp_path)
+    assert card.tried == [1], "the timed steps took too long for another size"
+    (record,) = (tmp_path / "packs").iterdir()
+    old = time.time() - tcpa_core.training.probe.MAX_AGE_S
+    os.utime(record, (old + 60, old + 60))
+    pack_size(pack, config(), cache_dir=tmp_path)
+    assert card.tried == [1]
+    os.utime(record, (old - 60, old - 60))
+    pack_size(pack, config(), cache_dir=tmp_path)
+    assert card.tried == [1, 1]

@@ -253,3 +253,17 @@ def test_an_error_is_told_with_the_line_outside_of_torch() -> None:
         torch.ones(2, 3) @ torch.ones(4, 5)
     assert "\n" not in describe(met.value)
     assert describe(met.value).endswith("in test_an_error_is_told_with_the_line_outside_of_torch)")
+
+
+def test_the_peak_of_a_trial_is_that_of_its_epochs(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what a probe nor what a neighbour took before, nor the process as a whole."""
+    peaks = iter([7, 9, 8, 5, 6])
+    log: list[str] = []
+    monkeypatch.setattr("tcpa_core.training.pack.reset_peak", lambda _: log.append("reset"))
+    monkeypatch.setattr("tcpa_core.training.pack.peak_bytes", lambda _: next(peaks))
+    first = submit(worker, "a", {**VPT, "train.epochs": 3}, epochs=3)
+    second = submit(worker, "b", {**VPT, "train.epochs": 2}, epochs=2)
+    found = [events[-1].as_dict()["peak_memory_bytes"] for events in (first, second)]
+    assert found == [9, 6] and log == ["reset"] * 5

@@ -1,7 +1,10 @@
 """Costs of a training step are those that torch counts, per image and per method."""
 
 import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
 
+from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.training.costs import SAMPLES, training_costs
 from tests.tcpa_core.tiny import NUM_CLASSES, images, tiny_backbone, trial
@@ -42,3 +45,21 @@ def test_a_head_on_cached_features_costs_its_two_products() -> None:
     features = images(backbone, samples=SAMPLES).flatten(2)[..., :width]
     found = training_costs(model, features, cached=True)
     assert found.flops == pytest.approx(2 * 2 * width * NUM_CLASSES)
+
+
+@pytest.mark.parametrize("method", ["vpt", "lora"])
+def test_copies_of_weights_in_bfloat16_are_not_counted(method: str) -> None:
+    """They are kept for the backward pass once, for however many images."""
+    counted = {}
+    for width in (32, 64):
+        vit = VisionTransformer(
+            img_size=32, patch_size=16, embed_dim=width, depth=3, num_heads=2, num_classes=0
+        )
+        model = PackModel(Backbone(vit), [trial([method])], NUM_CLASSES)
+        x = images(model.backbone, samples=SAMPLES).float()
+        fp32 = training_costs(model, x, cached=False)
+        with torch.autocast("cpu", torch.bfloat16):
+            bf16 = training_costs(model, x, cached=False)
+        counted[width] = bf16.activation_bytes / fp32.activation_bytes
+    # Copies would take 2 * 12 * width^2 bytes a block, more than all that is kept of five tokens.
+    assert all(share < 1 for share in counted.values()), counted
