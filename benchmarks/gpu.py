@@ -126,7 +126,7 @@ def run(folder: Path, device: str, form: str, minutes: float, parts: Sequence[Pa
             else:
                 if child is None or not child.is_alive:
                     child = Child(device, form, scratch)
-                outcomes[part] = child.run(part.module, min(part.seconds * patience, left))
+                outcomes[part] = child.run(part.module, part.seconds * patience, ends)
             if outcomes[part].reason:
                 print(f"    {outcomes[part].state}: {outcomes[part].reason}", flush=True)
             write(folder, outcomes, date, time.monotonic() - started)

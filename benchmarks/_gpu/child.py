@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -47,19 +48,26 @@ class Child:
         theirs.close()  # else its end would not be seen
         self._is_ready = False
 
-    def run(self, module: str, seconds: float) -> Outcome:
-        """Run a part for so long at most; a process that did not come through whole is ended."""
+    def run(self, module: str, seconds: float, ends: float) -> Outcome:
+        """Run a part; a process that did not come through it whole is ended.
+
+        Args:
+            module: Of the part.
+            seconds: Of the part at most, the start of the process not counted.
+            ends: `time.monotonic()` at which it is cut off in any case.
+        """
         outcome = Outcome("failed")
         is_whole = False
         started = time.monotonic()
         try:
             if not self._is_ready:
-                self._receive(started + START_S)
+                self._receive(min(started + START_S, ends))
                 self._is_ready = True
                 started = time.monotonic()
-            self._pipe.send((module, seconds))
+            ends = min(started + seconds, ends)
+            self._pipe.send((module, ends - started))
             while True:
-                kind, value = self._receive(started + seconds)
+                kind, value = self._receive(ends)
                 if kind != "row":
                     break
                 outcome.rows.append(value)
@@ -84,9 +92,11 @@ class Child:
 
     def end(self) -> None:
         """End the process and all that it has started."""
-        if self._is_ready and self._process.is_alive() and self._process.pid is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
+        if self._is_ready and self._process.pid is not None:
+            with suppress(ProcessLookupError):  # nothing that it has started is left
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._is_ready = False
         self._process.join()
         self._pipe.close()
 
