@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tcpa_core.model import blocks
 from tcpa_core.model.attention import Visibility
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.training import pack as pack_module
-from tcpa_core.training import rehearsal
+from tcpa_core.training import probe, rehearsal
 from tcpa_core.training.graphs import CudaRecorder, Execution, StepGraphs
 from tcpa_core.training.image_source import ImageSource
 from tcpa_core.training.member import Member
@@ -281,3 +282,20 @@ def test_a_rehearsal_leaves_a_pack_as_it_was(backbone: Backbone, data: TrialData
         members = trained(pack.run_epoch(members))
     for a, b in zip(members, alone, strict=True):
         assert all(torch.equal(a.state[name], b.state[name]) for name in a.state)
+
+
+def test_a_way_that_a_probe_has_chosen_is_kept_as_long_as_it_is_allowed(
+    backbone: Backbone, data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "LARGEST", 2)
+    monkeypatch.setattr(probe, "best_execution", lambda pack, configs: "graph")
+    monkeypatch.setattr(probe, "allowed", lambda device, configs: ("graph", "compiled"))
+    pack = Pack(backbone, data)
+    (config, _) = _configs("vpt")
+    assert probe.pack_size(pack, config, cache_dir=tmp_path).execution == "graph"
+    found = probe.recorded_size(pack, config, cache_dir=tmp_path)
+    assert found is not None and found.execution == "graph"
+    monkeypatch.setattr(probe, "allowed", lambda device, configs: ())
+    assert probe.recorded_size(pack, config, cache_dir=tmp_path) is None
+    monkeypatch.setattr(probe, "best_execution", lambda pack, configs: "eager")
+    assert probe.pack_size(pack, config, cache_dir=tmp_path).execution == "eager"
