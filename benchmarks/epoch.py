@@ -3,6 +3,8 @@
 A worker trains a pack of full size whose arithmetic is a sleep of known length, so that all other
 work is real: members taken from and put on the device, checkpoints with their fsync, events. The
 time between the end of one epoch's arithmetic and the start of the next is what the device waits.
+The CPU seconds of the thread that trains are the part of it that no other work on the machine
+changes.
 
     python -m benchmarks.epoch --against REV    before (REV) and after (here) take turns
 
@@ -20,8 +22,9 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -58,19 +61,39 @@ def settings(vit: str, member: int) -> Flat:
     }
 
 
+class Moment(NamedTuple):
+    """Seconds on two clocks."""
+
+    wall: float
+    cpu: float
+    """Of the thread that asks, which is the one that trains."""
+
+
+class Span(NamedTuple):
+    """From when to when the device is busy."""
+
+    begun: Moment
+    ended: Moment
+
+
+def now() -> Moment:
+    """This moment."""
+    return Moment(time.perf_counter(), time.thread_time())
+
+
 @dataclass
 class Arithmetic:
     """Stands for the kernels of an epoch: sleeps, and notes when it began and ended."""
 
     member_s: float
     """Length of an epoch, by member."""
-    spans: list[tuple[float, float]]
+    spans: list["Span"]
 
     def train_epoch(self, stacks: Any, *_: Any) -> tuple[torch.Tensor, list[float]]:
         """In the place of `tcpa_core.training.epoch.train_epoch`."""
-        begun, members = time.perf_counter(), len(stacks.members)
+        begun, members = now(), len(stacks.members)
         time.sleep(self.member_s * members)
-        self.spans.append((begun, time.perf_counter()))
+        self.spans.append(Span(begun, now()))
         return torch.ones(STEPS, 3, members), [1e-3] * members
 
     def score(self, model: Any, split: str) -> tuple[list[float], list[float]]:
@@ -113,12 +136,12 @@ def drain(worker: Worker) -> int:
     return told
 
 
-def measured(spans: Sequence[tuple[float, float]], whole: float, members: int) -> dict[str, float]:
+def measured(spans: Sequence[Span], whole: float, members: int) -> dict[str, float]:
     """Seconds of a round, all by member and epoch."""
-    waits = [after[0] - before[1] for before, after in zip(spans[:-1], spans[1:], strict=True)]
+    gaps = [(before.ended, after.begun) for before, after in pairwise(spans)]
     return {
-        "waits": statistics.fmean(waits) / members,
-        "longest": max(waits) / members,
+        "waits": statistics.fmean(after.wall - before.wall for before, after in gaps) / members,
+        "cpu": statistics.fmean(after.cpu - before.cpu for before, after in gaps) / members,
         "whole": whole / members / len(spans),
     }
 
@@ -198,14 +221,16 @@ def rows_of(found: dict[str, list[Any]], options: argparse.Namespace) -> list[Ro
         f"{options.arithmetic_ms:g} ms of arithmetic each"
     )
     rows = []
-    for what, name in (("the device waits", "waits"), ("whole epoch", "whole")):
+    named = {"the device waits": "waits", "CPU of that": "cpu", "whole epoch": "whole"}
+    for what, name in named.items():
         times = {side: [each[name] for each in rounds] for side, rounds in found.items()}
         rows += ratios(f"{group}: {what}", times, baseline)
     for side, rounds in found.items():
-        waits = [1000 * each["waits"] for each in rounds]
+        waits, cpu = ([1000 * each[name] for each in rounds] for name in ("waits", "cpu"))
         print(
             f"{group}: {side} lets the device wait {statistics.median(waits):.2f} ms a member and "
-            f"epoch ({min(waits):.2f} to {max(waits):.2f})"
+            f"epoch ({min(waits):.2f} to {max(waits):.2f}), {statistics.median(cpu):.2f} of it at "
+            "work"
         )
     return rows
 
