@@ -32,6 +32,8 @@ class Case:
     settings: Settings
     second: Settings = field(default_factory=dict)
     """Settings of a second member, so that sizes differ and there is padding."""
+    resident: bool = True
+    """False: the pixels stay in the host's memory."""
 
     def configs(self, members: int, base: Settings) -> list[TrialConfig]:
         """Settings of a pack's members: every other one has the second's."""
@@ -180,3 +182,7 @@ def _recipes() -> Iterator[Case]:
     for name in WITH_RECIPES:
         for text, change in RECIPES.items():
             yield Case(f"{name}, {text}", {"methods": [name], **SMALL.get(name, {}), **change})
+    crops = RECIPES["random crops, sgd"]
+    for text, change in {"whole": {}, "cropped": crops}.items():
+        settings = {"methods": ["vpt"], **change}
+        yield Case(f"vpt, {text} images in host memory", settings, resident=False)

@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from tcpa_core.data.base import ImageStore, Split
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.settings import BackboneConfig
+from tcpa_core.training import image_source
 from tcpa_core.training.image_source import ImageSource
 from tcpa_core.training.member import Member
 from tcpa_core.training.pack import Pack
@@ -71,7 +73,11 @@ def run_case(
         log.weights = {p.untyped_storage()._cdata for p in frozen.parameters()}
         rows = eval_rows or EVAL_BATCHES * max(1, 256 // members)
         data = _data(
-            frozen, configs[0], classes, {"train": STEPS * batch, "val": rows, "test": rows}
+            frozen,
+            configs[0],
+            classes,
+            {"train": STEPS * batch, "val": rows, "test": rows},
+            resident=case.resident,
         )
         run = _Run(frozen, data, log)
         trials = [run.pack.new_member(str(m), config) for m, config in enumerate(configs)]
@@ -199,7 +205,14 @@ def _named(name: str) -> Backbone:
     return load_backbone(BackboneConfig(name=name, weights="random"))
 
 
-def _data(frozen: Backbone, config: TrialConfig, classes: int, sizes: dict[str, int]) -> TrialData:
+def _data(
+    frozen: Backbone,
+    config: TrialConfig,
+    classes: int,
+    sizes: dict[str, int],
+    *,
+    resident: bool,
+) -> TrialData:
     """Black images of the backbone's size, larger ones where they are cropped."""
     side = frozen.img_size
     large = side if config.data.resize == "squash" else side * 8 // 7
@@ -218,5 +231,6 @@ def _data(frozen: Backbone, config: TrialConfig, classes: int, sizes: dict[str, 
         )
         labels = (np.arange(count) % classes).astype(np.int64)
         split = Split(images=store, labels=labels, paths=tuple(map(str, range(count))))
-        splits[name] = ImageSource(split, config.data, side, mean, std, "cuda")
+        with patch.object(image_source, "RESIDENT_SHARE", float(resident)):
+            splits[name] = ImageSource(split, config.data, side, mean, std, "cuda")
     return TrialData(**splits, class_names=tuple(map(str, range(classes))), fingerprint="fake")

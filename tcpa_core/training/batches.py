@@ -6,7 +6,7 @@ that a trial sees the same batches alone, in any pack, and after a resume.
 
 # Axes: M members, N images of the split, B batch, C classes.
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -61,13 +61,18 @@ def _augments(config: TrialConfig) -> bool:
 
 def training_images(
     train: ImageSource, configs: Sequence[TrialConfig], indices: Tensor, step: Step
-) -> Tensor:
-    """Training images [M, B, 3, H, W] at indices [M, B], augmented by each member's stream."""
+) -> Callable[[], Tensor]:
+    """Begin to load images at indices [M, B], augmented by each member's stream.
+
+    Returns:
+        A function whose value is (M, B, 3, H, W), see `ImageSource.load`.
+    """
     drawn = None
     if _augments(configs[0]):
         rows = token_rows(step, indices.shape[1], 1, train.where)
         drawn = step.draws.uniform("augment", rows, DRAWS)[:, :, 0].flatten(0, 1)
-    return train.batch(indices.flatten(), drawn).unflatten(0, indices.shape)
+    load = train.load(indices.flatten(), drawn)
+    return lambda: load().unflatten(0, indices.shape)
 
 
 def smoothed_targets(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:

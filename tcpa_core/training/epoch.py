@@ -2,8 +2,9 @@
 
 # Axes: M members.
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,8 +33,11 @@ def train_epoch(stacks: Stacks, training: TrainingStep, count: int) -> tuple[Ten
     members, model, optimizer = stacks.members, stacks.model, stacks.optimizer
     streams = [Stream(m.config.seed) for m in members]
     orders = [order(s, m.epoch, count) for m, s in zip(members, streams, strict=True)]
-    # One copy to the device for all steps.
-    epoch = batches(torch.stack(orders).to(training.device), members[0].config)
+    # One copy to the device for all steps, and none for those who read images elsewhere.
+    epoch, read = (
+        batches(torch.stack(orders).to(device), members[0].config)
+        for device in (training.device, training.where)
+    )
     # A restarted member's schedule counts from its present stage; random draws never restart.
     done = [m.step - m.stage_step for m in members]
     totals = [(m.config.train.epochs - m.stage_epoch) * len(epoch) for m in members]
@@ -47,11 +51,29 @@ def train_epoch(stacks: Stacks, training: TrainingStep, count: int) -> tuple[Ten
     optimizer.schedule(rates)
     losses = []
     steps = _steps(members, streams, len(epoch), training.device)
-    for step, indices in zip(steps, epoch, strict=True):
+    loads = _one_ahead(steps, read, partial(training.load, model))
+    for (step, images), indices in zip(loads, epoch, strict=True):
         optimizer.advance()
-        losses.append(_train_batch(stacks, training, training.batch(model, indices, step), step))
+        batch = training.batch(model, indices, step, images)
+        losses.append(_train_batch(stacks, training, batch, step))
     # Read once per epoch: a copy to the CPU in every step would have the device wait for it.
     return torch.stack(losses).float().cpu(), rates[-1]
+
+
+def _one_ahead(
+    steps: Iterable[Step],
+    epoch: Iterable[Tensor],
+    load: Callable[[Tensor, Step], Callable[[], Tensor] | None],
+) -> Iterator[tuple[Step, Callable[[], Tensor] | None]]:
+    """Each step with its images; those of the next one are begun before it is trained."""
+    before = None
+    for step, indices in zip(steps, epoch, strict=True):
+        loading = step, load(indices, step)
+        if before is not None:
+            yield before
+        before = loading
+    if before is not None:
+        yield before
 
 
 def _steps(
@@ -80,12 +102,13 @@ def _train_batch(stacks: Stacks, training: TrainingStep, batch: Batch, step: Ste
     training.on_step()
     assert step.offsets is not None
 
-    def run(inputs: Tensor, targets: Tensor, starts: Tensor) -> Tensor:
-        seen = Batch(inputs, targets, batch.is_kept)
+    def run(inputs: Tensor, targets: Tensor, indices: Tensor, starts: Tensor) -> Tensor:
+        seen = replace(batch, inputs=inputs, targets=targets, indices=indices)
         return _make_step(stacks, training, seen, replace(step, offsets=starts))
 
     kind = batch.is_kept, training.parts, stacks.model.phase(step)
-    return stacks.graphs.run(kind, (batch.inputs, batch.targets, step.offsets), run)
+    given = batch.inputs, batch.targets, batch.indices, step.offsets
+    return stacks.graphs.run(kind, given, run)
 
 
 def _make_step(stacks: Stacks, training: TrainingStep, batch: Batch, step: Step) -> Tensor:

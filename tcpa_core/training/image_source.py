@@ -2,7 +2,9 @@
 
 # Axes: n images of a batch, H = W = image size.
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -26,8 +28,9 @@ BLOCK = 2**18
 class ImageSource:
     """One split as a source of batches.
 
-    Pixels stay uint8 and move to the GPU once if they fit; otherwise each batch is gathered in host
-    memory. On the CPU they are the mapped cache file itself.
+    Pixels stay uint8 and move to the GPU once if they fit; otherwise each batch is cut in pinned
+    host memory by a thread, crosses the bus as bytes beside the computation, and becomes numbers on
+    the GPU. On the CPU they are the mapped cache file itself.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class ImageSource:
         # train in.
         where = self.device if _fits(store.pixels.nbytes, self.device) else torch.device("cpu")
         self.where = where
-        """Where the pixels lie, and images are cut."""
+        """Where the pixels lie and images are cut; what says how is best there already."""
         self._pixels = torch.from_numpy(store.pixels).to(where)
         largest = int(max(split.images.heights.max(), split.images.widths.max()))
         self._uncropped = smallest == largest == img_size
@@ -86,26 +89,87 @@ class ImageSource:
         return len(self.labels)
 
     def batch(self, indices: Tensor, draws: Tensor | None = None) -> Tensor:
-        """Normalised images.
+        """Normalised images, see `load`."""
+        return self.load(indices, draws)()
+
+    def load(self, indices: Tensor, draws: Tensor | None = None) -> Callable[[], Tensor]:
+        """Begin to load normalised images; what is returned gives them.
 
         Args:
-            indices: Which images, int64 [n].
+            indices: Which images, int64 [n], best `where` the pixels lie.
             draws: Random numbers of `tcpa_core.streams` [n, DRAWS], where the pixels lie, which
                 crop and mirror images as the settings say. None: centre crop (evaluation).
 
         Returns:
-            float32 [n, 3, H, W] on the device.
+            A function whose value is float32 [n, 3, H, W] on the device. Where pixels are
+            elsewhere, a thread cuts the images meanwhile: begin with a batch while another one is
+            trained on.
         """
-        indices = indices.to(self._pixels.device)
-        side = self._img_size
-        images = torch.empty(len(indices), 3, side, side, device=self.device)
-        block = len(indices) if self.device.type == "cuda" else max(1, BLOCK // (3 * side**2))
-        for start in range(0, len(indices), max(1, block)):
-            part = slice(start, start + block)
+        indices = indices.to(self.where)
+        if self.where == self.device:
+            return partial(self._cut_here, indices, draws)
+        return self._cut_elsewhere(indices, draws)
+
+    def _cut_here(self, indices: Tensor, draws: Tensor | None) -> Tensor:
+        """Normalised images of pixels that lie on the device."""
+        images = self._empty(len(indices), self.device, torch.float32)
+        for part in self._blocks(len(indices)):
             drawn = None if draws is None else draws[part]
-            out = images[part].copy_(self._cut(indices[part], drawn))
-            out.mul_(self._scale).add_(self._shift)
+            self._normalise(self._cut(indices[part], drawn), images[part])
         return images
+
+    def _cut_elsewhere(self, indices: Tensor, draws: Tensor | None) -> Callable[[], Tensor]:
+        """Have images cut in host memory; what is returned waits for that and sends them."""
+        # Copies from other memory would make the host wait until the device has caught up.
+        staged = self._empty(len(indices), self.where, torch.uint8, pinned=True)
+
+        def cut() -> None:
+            for part in self._blocks(len(indices)):
+                drawn = None if draws is None else draws[part]
+                staged[part].copy_(self._cut(indices[part], drawn))
+
+        done = self._reader.submit(cut)
+
+        def images() -> Tensor:
+            done.result()
+            found = self._empty(len(indices), self.device, torch.float32)
+            return self._normalise(self._send(staged), found)
+
+        return images
+
+    def _send(self, staged: Tensor) -> Tensor:
+        """Pinned bytes on the device, without a wait for what it was given to compute before."""
+        with torch.cuda.stream(self._stream):
+            sent = staged.to(self.device, non_blocking=True)
+        current = torch.cuda.current_stream(self.device)
+        current.wait_stream(self._stream)
+        sent.record_stream(current)  # else its memory might be given away while it is read
+        return sent
+
+    def _normalise(self, cut: Tensor, out: Tensor) -> Tensor:
+        """Numbers of bytes (n, 3, H, W), in place of what is in `out`."""
+        return out.copy_(cut).mul_(self._scale).add_(self._shift)
+
+    def _empty(
+        self, count: int, device: torch.device, dtype: torch.dtype, *, pinned: bool = False
+    ) -> Tensor:
+        shape = (count, 3, self._img_size, self._img_size)
+        return torch.empty(shape, dtype=dtype, device=device, pin_memory=pinned)
+
+    def _blocks(self, count: int) -> Iterator[slice]:
+        """Images that are cut at a time."""
+        on_gpu = self.where.type == "cuda"
+        size = max(1, count if on_gpu else BLOCK // (3 * self._img_size**2))
+        for start in range(0, count, size):
+            yield slice(start, start + size)
+
+    @cached_property
+    def _reader(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, thread_name_prefix="images")
+
+    @cached_property
+    def _stream(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream(self.device)
 
     def _cut(self, indices: Tensor, draws: Tensor | None) -> Tensor:
         """Bytes of images, cropped and mirrored: uint8 [n, 3, H, W] where the pixels lie."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from tcpa_core.methods.base import Step
+from tcpa_core.methods.base import Step, Unchanged
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.training.batches import (
     mix,
     parts,
+    shows_stored_images,
     smoothed_targets,
     training_images,
 )
@@ -29,8 +30,12 @@ class Batch:
     """Images [M, B, 3, H, W], or what frozen blocks made of them."""
     targets: Tensor
     """Label distributions [M, B, C]."""
+    indices: Tensor
+    """Which images, [M, B]."""
     is_kept: bool
     """Whether frozen blocks have seen the images already."""
+    is_stored: bool
+    """Whether the images are those of the split, unchanged."""
 
 
 class TrainingStep:
@@ -47,16 +52,39 @@ class TrainingStep:
         self._kept = kept
         self.on_step = on_step
         self.device = data.train.labels.device
+        self.where = data.train.where
+        """Where indices of images are read."""
         self.parts = 1
         """Into so many parts each batch is cut, so that it fits into memory."""
 
-    def batch(self, model: PackModel, indices: Tensor, step: Step) -> Batch:
+    def load(self, model: PackModel, indices: Tensor, step: Step) -> Callable[[], Tensor] | None:
+        """Begin to load the images of a batch; what is returned gives them to `batch`.
+
+        None where what frozen blocks make of them is kept.
+
+        Args:
+            model: The members.
+            indices: As `batch` takes them, best where the pixels lie.
+            step: Where each member is in its training.
+        """
+        if self._kept.keeps(model, "train"):
+            return None
+        return training_images(self._data.train, model.configs, indices, step)
+
+    def batch(
+        self,
+        model: PackModel,
+        indices: Tensor,
+        step: Step,
+        images: Callable[[], Tensor] | None = None,
+    ) -> Batch:
         """What the members see in a step.
 
         Args:
             model: The members.
             indices: Images of the batch, [M, B].
             step: Where each member is in its training.
+            images: What `load` returned for this step; None: they are loaded here.
         """
         train, configs = self._data.train, model.configs
         indices = indices.to(train.labels.device)
@@ -67,9 +95,10 @@ class TrainingStep:
         if is_kept:
             inputs = self._kept.of(model, "train")[indices]
         else:
-            inputs = training_images(train, configs, indices, step)
-            inputs, targets = mix(configs, inputs, targets, step)
-        return Batch(inputs, targets, is_kept)
+            images = images or training_images(train, configs, indices, step)
+            inputs, targets = mix(configs, images(), targets, step)
+        is_stored = not is_kept and shows_stored_images(configs)
+        return Batch(inputs, targets, indices, is_kept, is_stored)
 
     def losses(self, model: PackModel, batch: Batch, step: Step) -> Iterator[tuple[Tensor, Tensor]]:
         """Classification and method loss of one batch per member, both [M], part by part.
@@ -87,8 +116,9 @@ class TrainingStep:
         # Images are drawn and mixed as a whole: a batch in parts is the same batch.
         for part in parts(size, self.parts):
             self.on_step()
-            at = replace(step, part=part)
             rows = part.rows if part else slice(None)
+            stored = Unchanged(self._data.train, batch.indices[:, rows])
+            at = replace(step, part=part, unchanged=stored if batch.is_stored else None)
             with autocast(model.configs[0], batch.targets.device):
                 out = run(batch.inputs[:, rows], at)
             loss = classification_loss(out, batch.targets[:, rows])

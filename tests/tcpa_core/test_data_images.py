@@ -179,3 +179,26 @@ def test_batches_do_not_write_into_the_cache(ragged):
     before = split.images.pixels.tobytes()
     source(split, cfg).batch(torch.arange(5)).zero_()
     assert split.images.pixels.tobytes() == before
+
+
+def test_images_cut_in_host_memory_are_those_cut_on_the_device(ragged, monkeypatch):
+    """What a GPU without room for the pixels is sent, here without pinning and stream."""
+    data = source(ragged[1], ragged[0].model_copy(update={"random_crop": True, "flip": True}))
+    empty = ImageSource._empty
+    monkeypatch.setattr(ImageSource, "_empty", lambda *args, pinned=False: empty(*args))
+    monkeypatch.setattr(ImageSource, "_send", lambda self, staged: staged)
+    batches = [torch.tensor([3, 0, 3, 5]), torch.arange(len(data)), torch.tensor([2])]
+    draws = [draw(len(indices), i) for i, indices in enumerate(batches)]
+    # begun together, asked for in another order
+    loads = [data._cut_elsewhere(*pair) for pair in zip(batches, draws, strict=True)]
+    for i in (1, 0, 2):
+        assert torch.equal(loads[i](), data.batch(batches[i], draws[i]))
+
+
+def test_a_fault_in_the_thread_that_cuts_reaches_who_asks(ragged, monkeypatch):
+    data = source(ragged[1], ragged[0])
+    empty = ImageSource._empty
+    monkeypatch.setattr(ImageSource, "_empty", lambda *args, pinned=False: empty(*args))
+    load = data._cut_elsewhere(torch.tensor([len(data)]), None)
+    with pytest.raises(IndexError):
+        load()

@@ -1,6 +1,6 @@
 """A member of a pack trains exactly as it would alone, whoever sits beside it, joins or leaves."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from tcpa_core.config import ADDED, TrialConfig
 from tcpa_core.errors import CheckpointError
@@ -178,8 +179,13 @@ def test_members_with_image_prompters_equal_their_solo_runs(
     images: Path, data: TrialData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float64: through the pixels, one rounding in float32 may change which prompts match."""
-    batch = ImageSource.batch
-    monkeypatch.setattr(ImageSource, "batch", lambda *args: batch(*args).double())
+    load = ImageSource.load
+
+    def doubled(*args: Any) -> Callable[[], Tensor]:
+        found = load(*args)
+        return lambda: found().double()
+
+    monkeypatch.setattr(ImageSource, "load", doubled)
     backbone = load_backbone(BackboneConfig(name="vit_nano", weights="random")).double()
     configs = [_config(images, "tcpa", settings) for settings in PROMPTER]
     _check_members_equal_their_solo_runs(configs, backbone, data)
@@ -296,9 +302,9 @@ def test_the_last_small_batch_is_left_out_where_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[int] = []
-    batch = ImageSource.batch
+    load = ImageSource.load
     monkeypatch.setattr(
-        ImageSource, "batch", lambda s, i, g=None: seen.append(len(i)) or batch(s, i, g)
+        ImageSource, "load", lambda s, i, d=None: seen.append(len(i)) or load(s, i, d)
     )
     settings = {"train.drop_last": drop_last, "train.batch_size": batch_size, "data.flip": True}
     pack = Pack(backbone, data)

@@ -1,6 +1,7 @@
 """Prompts in pixels: VP, DAM-VP and AutoVP against their definitions, and what they refuse."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -377,14 +378,19 @@ def random_data(x: Tensor, labels: Tensor, num_classes: int) -> TrialData:
     """The same normalised images (n, 3, H, H) as all three splits."""
 
     class Source:
+        where = torch.device("cpu")
+
         def __init__(self) -> None:
             self.labels = labels
 
         def __len__(self) -> int:
             return len(labels)
 
-        def batch(self, indices: Tensor, draws: object) -> Tensor:
+        def batch(self, indices: Tensor, draws: object = None) -> Tensor:
             return x[indices]
+
+        def load(self, indices: Tensor, draws: object = None) -> Callable[[], Tensor]:
+            return lambda: self.batch(indices, draws)
 
     sources: Any = {name: Source() for name in ("train", "val", "test")}
     names = tuple("abcdefg"[:num_classes])

@@ -8,6 +8,7 @@ backbones get their place in CONTEXT, and values that cannot be guessed in OTHER
 """
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -159,14 +160,19 @@ def backbone(kind: str, dtype: torch.dtype) -> Backbone:
 class Source:
     """Images of one split in memory."""
 
+    where = torch.device("cpu")
+
     def __init__(self, x: Tensor) -> None:
         self.x, self.labels = x, torch.arange(len(x)) % NUM_CLASSES
 
     def __len__(self) -> int:
         return len(self.x)
 
-    def batch(self, indices: Tensor, draws: object) -> Tensor:
+    def batch(self, indices: Tensor, draws: object = None) -> Tensor:
         return self.x[indices]
+
+    def load(self, indices: Tensor, draws: object = None) -> Callable[[], Tensor]:
+        return lambda: self.batch(indices, draws)
 
 
 def data(network: Backbone) -> TrialData:
