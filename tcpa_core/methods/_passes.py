@@ -5,7 +5,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self
+from typing import Protocol, Self
 
 from torch import Tensor
 
@@ -20,6 +20,24 @@ class BatchPart:
     rows: slice
     batch: int
     """Samples of the whole batch."""
+
+
+class Images(Protocol):
+    """Normalised images of a split."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: slice, /) -> Tensor:
+        """Images (n, 3, H, W) of a range."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """Images of a pass that are as a split has them, in every epoch."""
+
+    split: Images
+    indices: Tensor | slice
+    """Which of them: (M, B), or a range that all members see."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +56,8 @@ class Step:
     shares: Tensor | None = None
     """What mixup takes of an image and of its partner, (M, 2) on the device that trains, a row of
     what `tcpa_core.training.batches.mixed_shares` makes for an epoch; None: made when needed."""
+    unchanged: Unchanged | None = None
+    """None: augmented or mixed, or not known to be of a split."""
     part: BatchPart | None = None
     """None: the pass sees the whole batch."""
 

@@ -85,6 +85,9 @@ class Method(base.Method[base.Pass]):
         self._features = lambda images: frozen_features(backbone, images)
         self._backbone_flops = backbone.flops_per_image()
         self._side = backbone.img_size
+        self._sees_images_first = configs[0].methods[0] == self.name()
+        self._assigned: dict[base.Images, Tensor] = {}
+        """Numbers of the nearest prototypes (M, N) of splits whose images do not change."""
         self._sizes = [_size(s, self._side) for s in self.settings]
 
     @classmethod
@@ -172,17 +175,35 @@ class Method(base.Method[base.Pass]):
         """Add to each image the prompt of its nearest prototype."""
         if not self.changes_features:
             return images
-        members, samples = images.shape[:2]
-        features = self._features(images.flatten(0, 1)).unflatten(0, (members, samples))
+        nearest = self._nearest(images, state.step)
+        parts = {name: getattr(self, name) for name in _pixels.SIDES}
+        prompts = _pixels.borders(parts, self._sizes, self._side)
+        rows = torch.arange(len(images), device=images.device)[:, None]
+        return images + prompts[rows, nearest]
+
+    def _nearest(self, images: Tensor, step: base.Step) -> Tensor:
+        """The prototype nearest to each image (M, B)."""
+        unchanged = step.unchanged if self._sees_images_first else None
+        if unchanged is None:
+            features = self._features(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+            return self._assign(features)
+        # Neither these images nor prototypes ever change: the other pass of the backbone is made
+        # once for each, in place of once for each epoch.
+        split, indices = unchanged.split, unchanged.indices
+        if split not in self._assigned:
+            turns = [slice(i, i + BATCH) for i in range(0, len(split), BATCH)]
+            found = [self._assign(self._features(split.batch(turn))[None]) for turn in turns]
+            self._assigned[split] = torch.cat(found, dim=-1)
+        table_MN = self._assigned[split]
+        return table_MN[:, indices] if isinstance(indices, slice) else table_MN.gather(1, indices)
+
+    @torch.no_grad()
+    def _assign(self, features: Tensor) -> Tensor:
+        """Number of the nearest prototype of features (M, n, F) or, for all members, (1, n, F)."""
         distances = torch.cdist(features, self.prototypes.to(features.dtype))
         # Padding is a vector of zeros, which could be the nearest.
         is_padding = self.prototypes.eq(0).all(-1)
-        distances = distances.masked_fill(is_padding[:, None], float("inf"))
-        nearest = distances.argmin(-1)
-        parts = {name: getattr(self, name) for name in _pixels.SIDES}
-        prompts = _pixels.borders(parts, self._sizes, self._side)
-        rows = torch.arange(members, device=images.device)[:, None]
-        return images + prompts[rows, nearest]
+        return distances.masked_fill(is_padding[:, None], float("inf")).argmin(-1)
 
     def on_logits(self, features_MBF: Tensor, state: base.Pass) -> Tensor:
         """The chosen features."""

@@ -50,8 +50,12 @@ def parts(size: int, count: int) -> Iterator[BatchPart | None]:
 
 def changes_images(configs: Sequence[TrialConfig]) -> bool:
     """True when a training image may have other features from epoch to epoch."""
-    noise = any(config.train.mixup_alpha or has_noise(config) for config in configs)
-    return _augments(configs[0]) or noise
+    return not shows_stored_images(configs) or any(has_noise(config) for config in configs)
+
+
+def shows_stored_images(configs: Sequence[TrialConfig]) -> bool:
+    """True when training images are those of the split in every epoch."""
+    return not (_augments(configs[0]) or any(config.train.mixup_alpha for config in configs))
 
 
 def _augments(config: TrialConfig) -> bool:

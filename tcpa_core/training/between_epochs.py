@@ -78,13 +78,14 @@ class BetweenEpochs:
         """Logits of the backbone's own classifier on the training split, and its labels."""
         model, train = self._model_of([member]), self._data.train
 
-        def logits(indices: Tensor) -> Tensor:
-            with autocast(member.config, indices.device):
-                found = model.source_logits(train.batch(indices, None)[None], Step.evaluation(1))
+        def logits(turn: slice) -> Tensor:
+            images = train.batch(turn)[None]
+            with autocast(member.config, images.device):
+                found = model.source_logits(images, Step.evaluation(1))
             return found[0].float()
 
-        for indices, values in self._by_rows(len(train), 1, logits):
-            yield values, train.labels[indices]
+        for turn, values in self._by_rows(len(train), 1, logits):
+            yield values, train.labels[turn]
 
     def gradients(
         self, member: Member, names: Sequence[str], update: bool

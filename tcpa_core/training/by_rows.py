@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 
-import torch
 from torch import Tensor
 
 from tcpa_core.training.memory import is_out_of_memory
@@ -15,27 +14,25 @@ class ByRows:
     """Evaluates samples in turns; what did not fit once is not tried again.
 
     Args:
-        device: Where the indices are wanted.
         on_step: Called before every turn: a sign of life.
     """
 
-    def __init__(self, device: torch.device, on_step: Callable[[], None]) -> None:
-        self._device = device
+    def __init__(self, on_step: Callable[[], None]) -> None:
         self._on_step = on_step
         self._rows = EVAL_ROWS
 
     def __call__(
-        self, count: int, members: int, compute: Callable[[Tensor], Tensor]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+        self, count: int, members: int, compute: Callable[[slice], Tensor]
+    ) -> Iterator[tuple[slice, Tensor]]:
         """Evaluate samples in turns, in smaller ones from where memory runs out.
 
         Args:
             count: Samples.
             members: That see each sample.
-            compute: Takes indices (n,).
+            compute: Takes a range of samples.
 
         Yields:
-            Indices and what was computed for them.
+            Ranges and what was computed for them.
 
         Raises:
             Exception: Of `compute`; that memory ran out only where one sample does not fit.
@@ -43,15 +40,15 @@ class ByRows:
         start = 0
         while start < count:
             rows = max(1, self._rows // members)
-            indices = torch.arange(start, min(start + rows, count), device=self._device)
+            turn = slice(start, min(start + rows, count))
             self._on_step()
             try:
-                found = compute(indices)
+                found = compute(turn)
             except Exception as err:
                 if rows == 1 or not is_out_of_memory(err):
                     raise
                 # Kept for later calls too: each attempt that fails costs a pass.
                 self._rows = rows * members // 2
                 continue
-            yield indices, found
+            yield turn, found
             start += rows

@@ -3,12 +3,13 @@
 # Axes: M members, N samples of the split, n samples of a turn, C classes.
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tcpa_core.methods.base import Step
+from tcpa_core.methods.base import Step, Unchanged
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.training.by_rows import ByRows
 from tcpa_core.training.kept_tokens import KeptTokens
@@ -37,8 +38,8 @@ class Evaluation:
         # Sums in float64: in float32 the mean of a large split depends on how it was cut.
         sums = torch.zeros(2, model.num_members, device=source.labels.device, dtype=torch.float64)
         loss, hits = sums
-        for indices, logits in self._logits(model, split):
-            labels = source.labels[indices].expand(model.num_members, -1)
+        for turn, logits in self._logits(model, split):
+            labels = source.labels[turn].expand(model.num_members, -1)
             loss += (
                 F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
                 .view_as(labels)
@@ -48,22 +49,23 @@ class Evaluation:
         loss_M, accuracy_M = (sums / len(source)).tolist()
         return loss_M, accuracy_M
 
-    def _logits(self, model: PackModel, split: SplitName) -> Iterator[tuple[Tensor, Tensor]]:
-        """Indices (n,) and logits (M, n, C), until every sample of the split was there once."""
+    def _logits(self, model: PackModel, split: SplitName) -> Iterator[tuple[slice, Tensor]]:
+        """Ranges of n samples and logits (M, n, C), until every sample was there once."""
         source, step = self._data.split(split), Step.evaluation(model.num_members)
         if model.features_are_frozen:
             # Only the head is left to compute: one product for the split, for all members.
-            everything = torch.arange(len(source), device=source.labels.device)
             features = self._kept.of(model, split).expand(model.num_members, -1, -1)
-            yield everything, model.classify(features, step).logits
+            yield slice(None), model.classify(features, step).logits
             return
 
         kept = self._kept.of(model, split) if self._kept.keeps(model, split) else None
 
-        def logits(indices: Tensor) -> Tensor:
-            inputs = (source.batch(indices, None) if kept is None else kept[indices])[None]
+        def logits(turn: slice) -> Tensor:
+            inputs = (source.batch(turn) if kept is None else kept[turn])[None]
             inputs = inputs.expand(model.num_members, *[-1] * (inputs.ndim - 1))
-            with autocast(model.configs[0], indices.device):
-                return (model if kept is None else model.forward_trained)(inputs, step).logits
+            with autocast(model.configs[0], inputs.device):
+                if kept is not None:
+                    return model.forward_trained(inputs, step).logits
+                return model(inputs, replace(step, unchanged=Unchanged(source, turn))).logits
 
         yield from self._by_rows(len(source), model.num_members, logits)

@@ -88,15 +88,15 @@ class ImageSource:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, indices: Tensor, draws: Tensor | None = None) -> Tensor:
+    def batch(self, indices: Tensor | slice, draws: Tensor | None = None) -> Tensor:
         """Normalised images, see `load`."""
         return self.load(indices, draws)()
 
-    def load(self, indices: Tensor, draws: Tensor | None = None) -> Callable[[], Tensor]:
+    def load(self, indices: Tensor | slice, draws: Tensor | None = None) -> Callable[[], Tensor]:
         """Begin to load normalised images; what is returned gives them.
 
         Args:
-            indices: Which images, int64 [n], best `where` the pixels lie.
+            indices: Which images: int64 [n], best `where` the pixels lie, or a range.
             draws: Random numbers of `tcpa_core.streams` [n, DRAWS], where the pixels lie, which
                 crop and mirror images as the settings say. None: centre crop (evaluation).
 
@@ -105,6 +105,8 @@ class ImageSource:
             elsewhere, a thread cuts the images meanwhile: begin with a batch while another one is
             trained on.
         """
+        if isinstance(indices, slice):
+            indices = torch.arange(*indices.indices(len(self)), device=self.where)
         indices = indices.to(self.where)
         if self.where == self.device:
             return partial(self._cut_here, indices, draws)

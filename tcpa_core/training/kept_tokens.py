@@ -33,7 +33,7 @@ class KeptTokens:
         self,
         backbone: Backbone,
         data: TrialData,
-        by_rows: Callable[[int, int, Callable[[Tensor], Tensor]], Iterator[tuple[Tensor, Tensor]]],
+        by_rows: Callable[[int, int, Callable[[slice], Tensor]], Iterator[tuple[slice, Tensor]]],
     ) -> None:
         self._backbone = backbone
         self._data = data
@@ -65,9 +65,9 @@ class KeptTokens:
             self._kept.pop(split, None)  # before the new ones take their memory
             source = self._data.split(split)
 
-            def frozen(indices: Tensor) -> Tensor:
-                images = source.batch(indices, None)[None]
-                with autocast(model.configs[0], indices.device):
+            def frozen(turn: slice) -> Tensor:
+                images = source.batch(turn)[None]
+                with autocast(model.configs[0], images.device):
                     return model.forward_frozen(images)[0].to(self._backbone.dtype)
 
             found = [values for _, values in self._by_rows(len(source), 1, frozen)]

@@ -52,7 +52,7 @@ class Pack:
         self.backbone = backbone
         self.data = data
         self.device = data.train.labels.device
-        by_rows = ByRows(self.device, on_step)
+        by_rows = ByRows(on_step)
         self._kept = kept = KeptTokens(backbone, data, by_rows)
         self.step = TrainingStep(data, kept, on_step)
         self._evaluation = Evaluation(data, kept, by_rows)

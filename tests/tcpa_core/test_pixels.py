@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tcpa_core.chain import method_class
+from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError, WeightsError
+from tcpa_core.methods import damvp
 from tcpa_core.methods._output_maps import frequency_map, semantic_map
 from tcpa_core.methods._pixels import frozen_features
-from tcpa_core.methods.base import FitData, Step
+from tcpa_core.methods.base import FitData, Pass, Step
 from tcpa_core.methods.damvp import cluster
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
@@ -39,6 +42,7 @@ from tests.tcpa_core.tiny import (
 )
 
 EVAL = Step.evaluation(1)
+RUN = Pass(step=EVAL, rows=None, backend=None)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +183,7 @@ def test_each_image_gets_the_prompt_of_its_cluster() -> None:
     assert state["damvp.prototypes"].shape == (3, backbone.layout.feature_dim)
     x = images(backbone, samples=6, seed=2)
     distances = torch.cdist(frozen_features(backbone, x[0]), state["damvp.prototypes"])
-    changed = model.methods["damvp"].on_images(x, None) - x
+    changed = model.methods["damvp"].on_images(x, RUN) - x
     for b, nearest in enumerate(distances.argmin(-1)):
         torch.testing.assert_close(changed[0, b, :, :3], state["damvp.top"][nearest])
         torch.testing.assert_close(changed[0, b, :, 3:-3, :3], state["damvp.left"][nearest])
@@ -189,11 +193,11 @@ def test_the_cluster_does_not_depend_on_what_is_trained() -> None:
     backbone = tiny_backbone()
     model = build(backbone, "damvp", damvp__prompt_size=3, damvp__distance_threshold=1e-3)
     x = images(backbone, samples=6)
-    before = model.methods["damvp"].on_images(x, None) - x
+    before = model.methods["damvp"].on_images(x, RUN) - x
     for name, tensor in model.tensors.trainable().items():
         if name.startswith("damvp"):
             tensor.data *= 2
-    after = model.methods["damvp"].on_images(x, None) - x
+    after = model.methods["damvp"].on_images(x, RUN) - x
     torch.testing.assert_close(after, 2 * before)
 
 
@@ -386,10 +390,10 @@ def random_data(x: Tensor, labels: Tensor, num_classes: int) -> TrialData:
         def __len__(self) -> int:
             return len(labels)
 
-        def batch(self, indices: Tensor, draws: object = None) -> Tensor:
+        def batch(self, indices: Tensor | slice, draws: object = None) -> Tensor:
             return x[indices]
 
-        def load(self, indices: Tensor, draws: object = None) -> Callable[[], Tensor]:
+        def load(self, indices: Tensor | slice, draws: object = None) -> Callable[[], Tensor]:
             return lambda: self.batch(indices, draws)
 
     sources: Any = {name: Source() for name in ("train", "val", "test")}
@@ -401,11 +405,11 @@ def test_images_are_assigned_as_they_were_clustered(nano: Backbone) -> None:
     """Features that clusters and maps are made of do not depend on autocast."""
     x = images(nano, samples=24)
     model = build(nano, "damvp", damvp__distance_threshold=1e-3)
-    prompts = model.methods["damvp"].on_images(x, None) - x
+    prompts = model.methods["damvp"].on_images(x, RUN) - x
     features = frozen_features(nano, x[0])
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(frozen_features(nano, x[0]), features)
-        assert torch.equal(model.methods["damvp"].on_images(x, None) - x, prompts)
+        assert torch.equal(model.methods["damvp"].on_images(x, RUN) - x, prompts)
         assert nano.source_logits(features).dtype == torch.float32
 
 
@@ -445,9 +449,44 @@ def test_tcpa_runs_on_the_prompted_image(method: str) -> None:
     alone = {k: v for k, v in model.tensors.state(0).items() if not k.startswith(method)}
     tcpa = PackModel(backbone, [trial(["tcpa"], tcpa__prompt_dropout=0.0)], NUM_CLASSES, [alone])
     x = images(backbone)
-    prompted = model.methods[method].on_images(x, None)
+    prompted = model.methods[method].on_images(x, RUN)
     torch.testing.assert_close(model(x, EVAL).logits, tcpa(prompted, EVAL).logits)
     (model(x, EVAL).penalty.sum()).backward()
     pixel = next(v for k, v in model.tensors.trainable().items() if k.startswith(method))
     assert pixel.grad is not None, "the matching loss reaches the pixels"
     assert pixel.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "train_rows"),
+    [({}, 24), ({"data.flip": True}, 96), ({"train.mixup_alpha": 0.5}, 96)],
+)
+def test_images_that_do_not_change_are_assigned_once(
+    changed: dict[str, Any], train_rows: int, nano: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second pass of the backbone is made once for an image, where it is the same again."""
+    data = random_data(images(nano, samples=24)[0], torch.arange(24) % NUM_CLASSES, NUM_CLASSES)
+    flat = {"methods": ["damvp"], "damvp.distance_threshold": 1e-3, "train.batch_size": 9}
+    configs = [TrialConfig.from_flat({**flat, **changed, "seed": m}) for m in range(2)]
+    rows: list[int] = []
+
+    def reports() -> list[list[float]]:
+        pack = Pack(nano, data)
+        members = [pack.new_member(str(m), config) for m, config in enumerate(configs)]
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                damvp, "frozen_features", lambda b, x: rows.append(len(x)) or frozen_features(b, x)
+            )
+            rows.clear()
+            for _ in range(2):
+                members = trained(pack.run_epoch(members))
+        return [[r.train_loss, r.val_loss, r.val_accuracy] for m in members for r in m.reports]
+
+    cached = reports()
+    assert sum(rows) == train_rows + 24, "and those of validation once"
+    nearest = damvp.Method._nearest
+    monkeypatch.setattr(
+        damvp.Method, "_nearest", lambda s, x, step: nearest(s, x, replace(step, unchanged=None))
+    )
+    assert reports() == cached
+    assert sum(rows) == 2 * 2 * (24 + 24)

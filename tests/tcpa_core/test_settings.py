@@ -168,10 +168,10 @@ class Source:
     def __len__(self) -> int:
         return len(self.x)
 
-    def batch(self, indices: Tensor, draws: object = None) -> Tensor:
+    def batch(self, indices: Tensor | slice, draws: object = None) -> Tensor:
         return self.x[indices]
 
-    def load(self, indices: Tensor, draws: object = None) -> Callable[[], Tensor]:
+    def load(self, indices: Tensor | slice, draws: object = None) -> Callable[[], Tensor]:
         return lambda: self.batch(indices, draws)
 
 
