@@ -304,7 +304,7 @@ def test_the_last_small_batch_is_left_out_where_asked(
     seen: list[int] = []
     load = ImageSource.load
     monkeypatch.setattr(
-        ImageSource, "load", lambda s, i, d=None: seen.append(len(i)) or load(s, i, d)
+        ImageSource, "load", lambda s, i, d=None: seen.append(len(s.labels[i])) or load(s, i, d)
     )
     settings = {"train.drop_last": drop_last, "train.batch_size": batch_size, "data.flip": True}
     pack = Pack(backbone, data)
