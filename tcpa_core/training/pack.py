@@ -32,6 +32,7 @@ from tcpa_core.training.kept_tokens import KeptTokens
 from tcpa_core.training.member import Member, Selected, initial_state
 from tcpa_core.training.memory import peak_bytes, reset_peak
 from tcpa_core.training.optim import Moments
+from tcpa_core.training.precision import keep_float32_exact
 from tcpa_core.training.stacks import Stacks, optimizer_of
 from tcpa_core.training.step import TrainingStep
 from tcpa_core.training.trial_data import TrialData
@@ -52,6 +53,7 @@ class Pack:
         self.backbone = backbone
         self.data = data
         self.device = data.train.labels.device
+        keep_float32_exact()
         by_rows = ByRows(on_step)
         self._kept = kept = KeptTokens(backbone, data, by_rows)
         self.step = TrainingStep(data, kept, on_step)

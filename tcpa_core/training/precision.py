@@ -14,6 +14,15 @@ def autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=use)
 
 
+def keep_float32_exact() -> None:
+    """Have float32 mean float32 in convolutions, too, for this process.
+
+    PyTorch leaves them to TF32 on a GPU, with 10 bits in place of 23, while matrix products are
+    exact: the patch embedding would be the only product of a network that is not.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def uses_bfloat16(precision: str, device: torch.device) -> bool:
     """Whether `train.precision` means products in bfloat16 on a device."""
     return precision == "bf16" or (precision == "auto" and device.type == "cuda")

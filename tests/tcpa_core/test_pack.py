@@ -314,6 +314,14 @@ def test_the_last_small_batch_is_left_out_where_asked(
     assert round(report.images_per_s * report.duration_s) == sum(sizes)
 
 
+def test_float32_is_exact_in_convolutions_too(
+    backbone: Backbone, data: TrialData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    Pack(backbone, data)
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_a_diverging_member_fails_alone(images: Path, backbone: Backbone, data: TrialData) -> None:
     good = _config(images, "vpt", VPT[0])
     bad = _config(images, "vpt", {**VPT[1], "optim.name": "adamw", "optim.lr": 1e30})
