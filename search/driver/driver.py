@@ -148,7 +148,7 @@ class StudyRun:
     def _work(self, workforce: Workforce) -> None:
         """Run the trials, while a thread records what becomes of them."""
         # Starting Ray and measuring packs counts for no budget.
-        self._recorder.begin(workforce.num_gpus)
+        self._recorder.begin(workforce.held_gpus)
         dispatcher, devices = workforce.dispatcher, workforce.devices
         pump = EventPump(dispatcher, self._recorder, self._stop, lambda: devices.silent_s)
         try:

@@ -55,6 +55,8 @@ class Workforce:
         self.devices = Devices()
         self.num_gpus = 0.0 if placement.device == "cpu" else float(self.devices.gpus)
         """GPUs of the cluster, where trials run on them; else 0."""
+        self.held_gpus = 0.0
+        """GPUs that the workers hold at the start; events tell how many from there on."""
         self._useless_gpus = 0
         """GPUs of the cluster when torch could use none."""
         self._num_workers = 0
@@ -117,6 +119,7 @@ class Workforce:
                 share=1.0 if self.num_gpus else 1 / self._num_workers,
             )
         ray.get(self.dispatcher.allow.remote(self._slots))
+        self.held_gpus = ray.get(self.dispatcher.held_gpus.remote())
         self._extra_call = self.dispatcher.extra.remote(0).future()
 
     @property
@@ -152,9 +155,7 @@ class Workforce:
             more = self._placement.num_workers(0, self.devices.cpus) - self._num_workers
         if more > 0:
             self._add(more)
-            self._say(
-                Notice(text=f"the cluster has grown: {more} more workers", gpus=self.num_gpus)
-            )
+            self._say(Notice(text=f"the cluster has grown: {more} more workers"))
 
     def close(self) -> None:
         """Count devices no more; the dispatcher is halted by who started the trials."""
@@ -245,7 +246,6 @@ class Workforce:
             Notice(
                 text="torch can use no GPU: trials run on processors; --device cuda makes that an "
                 "error",
-                gpus=0.0,
             )
         )
 
@@ -257,7 +257,6 @@ class Workforce:
             Notice(
                 text=f"{gpus} GPUs are in the cluster now: trials move there from their last epoch "
                 "when the first has proved itself; --device cpu keeps a study on processors",
-                gpus=self.num_gpus,
             )
         )
 

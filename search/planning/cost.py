@@ -17,7 +17,7 @@ from spaces.space import Space
 from tcpa_core.config import Flat
 from tcpa_core.errors import RecordError
 from tcpa_core.record import files
-from tcpa_core.record.events import Ended, Planned, decode_line
+from tcpa_core.record.events import Ended, Planned, Started, decode_line
 
 Kind = tuple[Any, ...]
 """What the seconds of an epoch depend on."""
@@ -43,7 +43,8 @@ class Rates:
 
     seconds: dict[Kind, list[float]] = field(default_factory=lambda: defaultdict(list))
     device: str = "cpu"
-    """Kind of device of the latest trial; those of other kinds are left out."""
+    """Of the latest trial: "cpu", the model of its GPU, or "cuda" where that was not recorded.
+    Trials on others are left out."""
     are_probed: bool = False
 
 
@@ -103,7 +104,8 @@ def describe(space: Space, num_trials: int | None, rates: Rates) -> str:
         known = "a few steps of each method"
     interval = f" ({_time(low)} to {_time(high)})" if high > low else ""
     if rates.device != "cpu":
-        return f"about {_time(middle)}{interval} of one GPU, from {known}"
+        model = "GPU" if rates.device == "cuda" else rates.device
+        return f"about {_time(middle)}{interval} of one {model}, from {known}"
     # On cores trials run side by side; those on a GPU share its time.
     workers = max(1, min(os.cpu_count() or 1, num_trials))
     return (
@@ -115,6 +117,8 @@ def describe(space: Space, num_trials: int | None, rates: Rates) -> str:
 def _read(path: Path) -> list[tuple[float, str, Kind, float]]:
     """When each trial of a journal ended, its device, its kind and its seconds per epoch."""
     kinds: dict[str, Kind] = {}
+    models: dict[str, str] = {}
+    """Of the device on which each trial was started last."""
     found = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -124,9 +128,13 @@ def _read(path: Path) -> list[tuple[float, str, Kind, float]]:
             event = decode_line(line, f"{path}:{number}")
             if isinstance(event, Planned):
                 kinds[event.trial] = kind_of(event.params)
+            elif isinstance(event, Started) and event.hardware:
+                models[event.trial] = str(event.hardware.get("name", ""))
             elif isinstance(event, Ended) and event.kind != "failed" and event.result.num_epochs:
                 seconds = event.result.duration_s / event.result.num_epochs
                 device = event.result.device.split(":")[0]
+                if device != "cpu":
+                    device = models.get(event.trial) or device
                 found.append((event.t, device, kinds[event.trial], seconds))
     return found
 

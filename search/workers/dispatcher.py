@@ -8,6 +8,7 @@ from their last checkpoint. What is decided stands in `TrialTable`; workers live
 import asyncio
 import contextlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from search.workers.failure_attribution import WorkerLoss
 from search.workers.pack_worker import WorkerSpec
@@ -16,7 +17,7 @@ from search.workers.sizing import Sizing, Speeds
 from search.workers.trial_progress import Report
 from search.workers.trial_table import Order, TrialTable
 from search.workers.worker_pool import WorkerPool
-from tcpa_core.record.events import Event, Notice, Planned, Tested, TrialEvent
+from tcpa_core.record.events import Epoch, Event, Notice, Planned, Tested, TrialEvent
 from tcpa_core.record.values import Device
 
 
@@ -59,6 +60,8 @@ class Dispatcher:
         self._scores: dict[str, asyncio.Future[Tested]] = {}
         """Of the trials for which `test` waits."""
         self._outbox: list[Event] = []
+        self._told_gpus: float | None = None
+        """GPUs held, as the last event said that named them."""
         self._fault: str | None = None
         self._refusals: list[str] = []
         """Sentences on the devices that torch cannot train on."""
@@ -100,6 +103,10 @@ class Dispatcher:
         for wait in pending:
             wait.cancel()
         return not self._is_stranded.is_set()
+
+    async def held_gpus(self) -> float:
+        """GPUs that the workers hold, with fractions."""
+        return self._pool.held_gpus
 
     async def stranded(self) -> list[str]:
         """Wait until no device is left to train on; why not, in a sentence for each."""
@@ -198,7 +205,7 @@ class Dispatcher:
         """Hand events to the driver, and wake those who wait for what they tell."""
         for event in events:
             # Before anybody is woken, so that nobody acts on what `next_events` does not give yet.
-            self._outbox.append(event)
+            self._outbox.append(self._with_gpus(event))
             if isinstance(event, Tested):
                 self._scores.pop(event.trial).set_result(event)
             elif isinstance(event, TrialEvent) and self._table.has_arrived(event.trial):
@@ -206,6 +213,14 @@ class Dispatcher:
                 if arrival is not None:
                     arrival.set()
         self._news.set()
+
+    def _with_gpus(self, event: Event) -> Event:
+        """The event with the number of GPUs held from here on, where it has changed."""
+        # The start of a trial or a notice is at hand when it changes, and an epoch may be dropped.
+        if isinstance(event, Epoch) or self._pool.held_gpus == self._told_gpus:
+            return event
+        self._told_gpus = self._pool.held_gpus
+        return replace(event, gpus=self._told_gpus)
 
     def _send(self, orders: Iterable[Order]) -> None:
         for worker, command in orders:

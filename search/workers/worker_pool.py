@@ -199,6 +199,12 @@ class WorkerPool:
         else:
             ray.kill(worker.actor)
 
+    @property
+    def held_gpus(self) -> float:
+        """GPUs, or parts of some, that no other work can have, those that are not used too."""
+        placed = [worker for worker in self._workers.values() if worker.place]
+        return sum(worker.num_gpus for worker in (*placed, *self._parked))
+
     async def halt(self) -> None:
         """End the workers at their next epoch boundary, and kill those that do not come to it."""
         self._is_closed = True

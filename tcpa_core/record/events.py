@@ -38,7 +38,7 @@ class Event:
     began: float | None = None
     """On a driver's first event with a working cluster: since when its time counts."""
     gpus: float | None = None
-    """GPUs of the cluster from here on; None: as before."""
+    """GPUs that the study holds from here on, parts of one as parts; None: as before."""
 
     @property
     def kind(self) -> str:

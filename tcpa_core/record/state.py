@@ -43,7 +43,7 @@ class Spent:
     """The time that drivers have run, by the journal's clock; also of the one that runs."""
 
     seconds: dict[float | None, float] = field(default_factory=dict)
-    """By the number of GPUs of the cluster; None: not recorded."""
+    """By the number of GPUs that were held; None: not recorded."""
     gpus: float | None = None
     since: float | None = None
     """Time of the last event; None: there was none."""

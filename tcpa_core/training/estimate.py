@@ -24,7 +24,8 @@ def epoch_seconds(config: TrialConfig) -> tuple[float, str]:
     Nothing is written, neither decoded images nor what the probe finds.
 
     Returns:
-        The seconds, divided among the trials that share the device, and "cuda" or "cpu".
+        The seconds, divided among the trials that share the device, and the model of the GPU or
+        "cpu".
 
     Raises:
         OutOfMemoryError: Not even one trial fits.
@@ -41,7 +42,8 @@ def epoch_seconds(config: TrialConfig) -> tuple[float, str]:
         speed = max(speeds, default=0.0) or _alone(pack, config)
     finally:
         torch.set_num_threads(threads)
-    return (len(pack.data.train) + VALIDATION * len(pack.data.val)) / speed, device
+    model = torch.cuda.get_device_name(pack.device) if pack.device.type == "cuda" else "cpu"
+    return (len(pack.data.train) + VALIDATION * len(pack.data.val)) / speed, model
 
 
 def _alone(pack: Pack, config: TrialConfig) -> float:

@@ -22,7 +22,8 @@ from search.workers.gpu_proofs import prove_gpus
 from search.workers.pack_worker import WorkerSpec
 from search.workers.sizing import Sizing
 from tcpa_core.errors import DeviceError, StoppedError
-from tcpa_core.record.events import Event, Notice
+from tcpa_core.record.events import Event, Notice, event_of
+from tcpa_core.record.state import StudyState
 from tcpa_core.record.values import Device
 from tests.journals import recorded
 from tests.search.conftest import FACTORY, ROOT, make_space, run_stubs
@@ -263,3 +264,35 @@ def test_with_fewer_workers_than_gpus_another_takes_the_place(make_study: MakeSt
     study = make_study(make_space(budget={"trials": 4}), sick={"0": 99})
     assert run(study, workers=1, slots=1).counts == {"completed": 4}
     assert len(of_kind(study, "notice", "text")) <= 2
+
+
+def held(study: StudyDir) -> list[float]:
+    """GPUs that a study says it holds, as its events tell."""
+    return [event["gpus"] for event in recorded(study) if "gpus" in event]
+
+
+@pytest.mark.parametrize(
+    ("placement", "most"),
+    [({}, 2.0), ({"workers": 1}, 1.0), ({"workers": 3, "gpus_per_worker": 0.5}, 1.5)],
+)
+def test_gpu_hours_count_what_the_workers_hold(
+    placement: dict[str, Any], most: float, make_study: MakeStudy
+) -> None:
+    study = make_study(make_space(), epoch_s=0.2)
+    assert run(study, **placement).counts == {"completed": 12}
+    assert held(study)[-1] == max(held(study)) == most
+    told = [event_of(event) for event in recorded(study)]
+    spent = StudyState.of(told).spent
+    assert 0 < spent.gpu_hours(otherwise=99.0) <= most * spent.hours()
+
+
+def test_a_gpu_that_is_set_aside_is_held_and_one_that_is_lost_is_not(make_study: MakeStudy) -> None:
+    study = make_study(make_space(), sick={"1": 99}, epoch_s=0.3)
+    run(study, slots=4)
+    assert set(held(study)[1:]) == {1.0, 2.0}, "while its worker is replaced, and after that"
+
+
+def test_processors_hold_no_gpu(make_study: MakeStudy) -> None:
+    study = make_study(make_space())
+    run(study, device="cpu", workers=2)
+    assert set(held(study)) == {0.0}

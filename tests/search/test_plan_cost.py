@@ -73,6 +73,21 @@ def test_trials_of_another_device_are_left_out(make_study: MakeStudy, tmp_path: 
     assert text == "about 72 s of one GPU, from one earlier trial"
 
 
+def test_models_of_gpus_are_not_mixed(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study(make_space())
+    trials = []
+    for trial, seconds, model in (("0", 60.0, "A100"), ("1", 12.0, "H200"), ("2", 6.0, "H200")):
+        first, *rest = ended(trial, seconds, 6, device="cuda:0", methods=["linear"])
+        hardware = {"host": "a", "id": "0", "name": model}
+        start = {"kind": "started", "trial": trial, "device": "cuda:0", "hardware": hardware}
+        trials.append([first, start, *rest])
+    record(study, *trials, ended("3", 99.0, 1, "failed", methods=["linear"]))
+    rates = cost.recorded(tmp_path)
+    assert (rates.device, list(rates.seconds.values())) == ("H200", [[2.0, 1.0]])
+    text = cost.describe(make_space(base={"methods": ["linear"], "train.epochs": 6}), 12, rates)
+    assert text == "about 2 min (72 s to 2 min) of one H200, from 2 earlier trials"
+
+
 def test_a_damaged_journal_does_not_keep_a_plan_back(make_study: MakeStudy, tmp_path: Path) -> None:
     make_study(make_space(), "torn").journal_path.write_bytes(b"no journal\nat all\n")
     record(make_study(make_space(), "whole"), ended("0", 12.0, 6, methods=["linear"]))
