@@ -10,8 +10,10 @@ measured on a GPU (`make gpu`) stand beside them where there are any.
 import argparse
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ from benchmarks._gpu.report import FIGURES
 from benchmarks.fake_cuda.cases import Case
 from benchmarks.fake_cuda.device import pretend, why_not
 from benchmarks.fake_cuda.kernels import Work
-from benchmarks.fake_cuda.roofline import GRAPH_GAP_S, MACHINE, PEAK, times
+from benchmarks.fake_cuda.roofline import GRAPH_GAP_S, MACHINE, PEAK, seconds, times
 from benchmarks.fake_cuda.run import run_case, steady_step
 from benchmarks.fake_cuda.watch import Event, Log
 from benchmarks.harness import RESULTS
@@ -78,10 +80,10 @@ class Row:
     """On the last GPU."""
 
 
-def row(method: str, vit: str, members: int, unequal: bool, measured: Sequence[Any]) -> Row:
-    """Model one pack: a step, an evaluation, and what follows for a search."""
+def run(method: str, vit: str, members: int, unequal: bool) -> Log:
+    """An epoch of a pack on the fake device."""
     case = METHODS[method]
-    log = run_case(
+    return run_case(
         case if unequal else Case(case.name, case.settings),
         members=members,
         base={"train.precision": "bf16"},
@@ -89,8 +91,30 @@ def row(method: str, vit: str, members: int, unequal: bool, measured: Sequence[A
         batch=BATCH,
         eval_rows=VAL,
         classes=CLASSES,
-        with_sites=True,
     )
+
+
+def row(
+    log: Log,
+    method: str,
+    vit: str,
+    members: int,
+    *,
+    unequal: bool = False,
+    between_ms: float = BETWEEN_MS,
+    measured: Sequence[Any] = (),
+) -> Row:
+    """Times of a pack: a step, an evaluation, and what follows for a search.
+
+    Args:
+        log: Of `run`.
+        method: A name in `METHODS`.
+        vit: A name in `VITS`.
+        members: Of the pack.
+        unequal: Whether their sizes differ.
+        between_ms: Host time per member and epoch that the device waits for.
+        measured: Steps that were measured on a GPU.
+    """
     step = steady_step(log)
     now, evaluation = times(step), times(_evaluation(log))
     compiled = times(_compiled(step))
@@ -106,17 +130,32 @@ def row(method: str, vit: str, members: int, unequal: bool, measured: Sequence[A
         step_ms=now.eager,
         limit_ms=limit and 1e3 * limit,
         eval_ms=evaluation.eager,
-        trials_per_hour=trials_per_hour(now.eager, evaluation.eager, members),
+        trials_per_hour=trials_per_hour(now.eager, evaluation.eager, between_ms, members),
         compiled_ms=compiled.eager,
         graph_ms=compiled.graph,
-        measured_ms=None if unequal else _measured(measured, case.name, vit, members),
+        measured_ms=None if unequal else _measured(measured, METHODS[method].name, vit, members),
     )
 
 
-def trials_per_hour(step_ms: float, eval_ms: float, members: int) -> float:
+def trials_per_hour(step_ms: float, eval_ms: float, between_ms: float, members: int) -> float:
     """Of trials of EPOCHS epochs, a pack after another on one GPU."""
-    epoch_ms = TRAIN / BATCH * step_ms + eval_ms + BETWEEN_MS * members
+    epoch_ms = TRAIN / BATCH * step_ms + eval_ms + between_ms * members
     return members * 3.6e6 / (EPOCHS * epoch_ms)
+
+
+def top(step: Sequence[Event], count: int) -> list[str]:
+    """The kinds of operations that take most of the device's time in a step."""
+    kinds: dict[str, list[Event]] = defaultdict(list)
+    for event in step:
+        kinds[f"{event.name} {str(event.work.dtype).removeprefix('torch.')}"].append(event)
+    most = sorted(kinds.items(), key=lambda kind: -sum(map(seconds, kind[1])))[:count]
+    return [
+        f"{name}: {1e3 * sum(map(seconds, events)):.2f} ms, "
+        f"{sum(e.work.kernels for e in events)} kernels, "
+        f"{sum(e.work.bytes for e in events) / 1e9:.1f} GB, "
+        f"{sum(e.work.flops for e in events) / 1e12:.2f} TFLOP"
+        for name, events in most
+    ]
 
 
 def _evaluation(log: Log) -> list[Event]:
@@ -166,13 +205,13 @@ def _ms(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
-def _page(rows: Sequence[Row], compiled: bool, measured: Any) -> str:
+def _page(rows: Sequence[Row], between_ms: float, compiled: bool, measured: Any) -> str:
     before = (
         f"torch {torch.__version__}, {MACHINE}. Batch {BATCH}, 224 px, bf16, prompt dropout 0.1. "
         "Limit: the products of the least exact work at the peak. Trials per GPU-hour: VTAB-1k, "
         f"{TRAIN} + {VAL} images, {EPOCHS} epochs with their evaluation, and between epochs an "
-        f"assumed {BETWEEN_MS:g} ms a member for which the device waits (the budget of "
-        "benchmarks.epoch)."
+        f"assumed {between_ms:g} ms a member for which the device waits (the budget of "
+        f"benchmarks.epoch is {BETWEEN_MS:g} ms)."
     )
     after = ["No figures of a GPU stand beside these: `make gpu` has not run on one."]
     if measured:
@@ -193,6 +232,10 @@ def main() -> int:
     parser.add_argument("--vits", nargs="+", choices=VITS, default=list(VITS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--members", nargs="+", type=int, default=sorted({m for m, _ in PACKS}))
+    parser.add_argument(
+        "--between-ms", type=float, default=BETWEEN_MS, help="of a member between two epochs"
+    )
+    parser.add_argument("--top", type=int, default=0, help="kinds of operations to list")
     parser.add_argument("--compiled", action="store_true", help="what compiling is assumed to give")
     parser.add_argument("--name", default="model", help="of the result files")
     options = parser.parse_args()
@@ -202,16 +245,23 @@ def main() -> int:
     pretend()
     measured = json.loads(FIGURES.read_text()) if FIGURES.exists() else None
     rows = []
-    for vit in options.vits:
-        for method in options.methods:
-            for members, unequal in PACKS:
-                if members in options.members:
-                    steps = measured["steps"] if measured else []
-                    rows.append(row(method, vit, members, unequal, steps))
-                    print(rows[-1], flush=True)
-    text = _page(rows, options.compiled, measured)
+    for vit, method, (members, unequal) in product(options.vits, options.methods, PACKS):
+        if members in options.members:
+            log = run(method, vit, members, unequal)
+            found = row(
+                log,
+                method,
+                vit,
+                members,
+                unequal=unequal,
+                between_ms=options.between_ms,
+                measured=measured["steps"] if measured else (),
+            )
+            print(found, *top(steady_step(log), options.top), sep="\n  ", flush=True)
+            rows.append(found)
+    text = _page(rows, options.between_ms, options.compiled, measured)
     RESULTS.mkdir(exist_ok=True)
-    record = {"machine": MACHINE, "between_ms": BETWEEN_MS, "rows": [asdict(r) for r in rows]}
+    record = {"machine": MACHINE, **vars(options), "rows": [asdict(r) for r in rows]}
     (RESULTS / f"{options.name}.json").write_text(json.dumps(record, indent=1) + "\n")
     (RESULTS / f"{options.name}.md").write_text(text)
     print(text)

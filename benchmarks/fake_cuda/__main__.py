@@ -35,9 +35,8 @@ def main() -> int:
             found.append(f"no budget; {COMMAND}")
         wrong += bool(found)
         numbers = " ".join(f"{key} {row[key]}" for key in KEYS if key in row)
-        print(f"{name}: {numbers}", *found, sep="\n", flush=True)
-        if options.only and not found:
-            print(*row.get("sites", []), sep="\n")
+        shown = found or (row.get("sites", []) if options.only else [])
+        print("\n  ".join([f"{name}: {numbers}", *shown]), flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows))
         return 0
