@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import tcpa_core.methods
-from tcpa_core.chain import check_chain
+from tcpa_core.chain import check_chain, pack_capacity
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 
@@ -20,8 +20,6 @@ _LAYOUT: Any = SimpleNamespace(
     pool="token", embed_dim=64, depth=2, num_heads=4, num_readouts=1, num_image=16, feature_dim=64,
 )  # fmt: skip
 """Of that network, to ask which chains are allowed."""
-ALONE = {"bias", "full", "partial"}
-"""Methods of which a pack holds one member."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class Case:
     @property
     def members(self) -> int:
         """Most of them in a pack here."""
-        return 1 if self.settings["methods"][0] in ALONE else 2
+        return pack_capacity(TrialConfig.from_flat(self.settings)) or 2
 
 
 SMALL: dict[str, Settings] = {

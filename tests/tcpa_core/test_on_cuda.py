@@ -41,3 +41,19 @@ def test_every_run_has_a_budget() -> None:
     missing, gone = sorted(known - set(BUDGETS)), sorted(set(BUDGETS) - known)
     assert not missing, f"no budget of {missing[:3]}; add it with {COMMAND}"
     assert not gone, f"budgets of runs that are no more: {gone[:3]}; {COMMAND}"
+
+
+def test_no_budget_allows_a_wait_or_a_generator() -> None:
+    """Of a step, nor a wait of a batch of evaluation."""
+    keys = ("waits", "generators", "eval_waits")
+    allowed = {name: row for name, row in BUDGETS.items() if any(row.get(key) for key in keys)}
+    assert not allowed
+
+
+def test_what_is_above_its_budget_is_told_with_its_lines() -> None:
+    row = {"kernels": 11, "waits": 1, "generators": 0, "sites": ["1 x value at methods/x.py:f:3"]}
+    assert excess(row, {"kernels": 20, "waits": 1, "generators": 0}) == []
+    (told,) = excess(row, {"kernels": 20, "waits": 0, "generators": 0})
+    assert "waits: 1, at most 0" in told and "methods/x.py:f:3" in told
+    assert "kernels: 11, at most 10" in excess(row, {"kernels": 10})[0]
+    assert excess({"error": "RuntimeError at x.py:3"}, {"waits": 0}) == ["RuntimeError at x.py:3"]
