@@ -32,7 +32,7 @@ SHORT = "two blocks"
 STEPS = 3
 """Of an epoch: the second is the one that is looked at, from its sign of life to the third's. So it
 holds a whole step, and nothing of how an epoch begins or ends."""
-EVAL_BATCHES = 2
+EVAL_BATCHES = 3
 
 
 def run_case(
@@ -55,7 +55,7 @@ def run_case(
         base: Settings of all.
         backbone: A name of timm, or SHORT.
         batch: Images of a step.
-        eval_rows: Images of the val and of the test split; None: two batches of evaluation.
+        eval_rows: Images of the val and of the test split; None: three batches of evaluation.
         classes: Of the data.
         until: How far: the steps of an epoch; a whole epoch; or two of them, checkpoints, the steps
             of members that were taken up again, their test and their results.
@@ -172,9 +172,9 @@ def steady_step(log: Log, epoch: int = 1) -> list[Event]:
 
 
 def steady_eval(log: Log, epoch: int = 1) -> list[Event]:
-    """A batch of evaluation that is followed by another; [] where there is one turn only."""
+    """A batch of evaluation between two others; [] where there is one turn only."""
     phases = log.phases(f"eval {epoch} ")
-    return log.of(phases[-2]) if len(phases) > 2 else []
+    return log.of(phases[-2]) if len(phases) > 3 else []
 
 
 def whole_epoch(log: Log, epoch: int) -> list[Event]:
