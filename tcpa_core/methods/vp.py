@@ -153,7 +153,10 @@ class Method(base.Method[base.Pass]):
             return whole_numbers(drawn, self._kept("rooms", [[room] for room in rooms], device))
         if self.settings[0].eval_position == "random":
             # PyTorch's global generator: another place at each evaluation, as in the authors' code
-            return torch.tensor([_corner(room, None) for room in rooms]).to(device)
+            drawn_MX = torch.tensor([_corner(room, None) for room in rooms])
+            if device.type == "cuda":  # from pinned memory, so that nobody waits for the copy
+                drawn_MX = drawn_MX.pin_memory()
+            return drawn_MX.to(device, non_blocking=True)
         streams = [Stream(seed).generator("vp.eval_position") for seed in self.seeds]
         corners = [_corner(*drawn) for drawn in zip(rooms, streams, strict=True)]
         return self._kept("seeded", corners, device)
