@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from torch import Tensor
 
 from tcpa_core.model.attention import PromptKeys, Visibility
-from tcpa_core.model.blocks import keys_values, queries
+from tcpa_core.model.blocks import keys_values, normalised, queries
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
@@ -48,7 +48,7 @@ class BlockAttention:
             block: Whose norm, projections and norms of queries and keys to use.
             tokens_MBSD: What enters the block.
         """
-        h_NSD = block.norm1(tokens_MBSD.flatten(0, 1))
+        h_NSD = normalised(block, tokens_MBSD.flatten(0, 1))
         return cls(
             q_NHSE=queries(block, h_NSD),
             k_NHSE=keys_values(block, h_NSD)[0],

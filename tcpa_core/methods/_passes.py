@@ -80,6 +80,8 @@ class Pass:
     rows: int | None
     """Leading tokens of the last block that are read; None: all have to be computed."""
     backend: Backend | None
+    penalised: bool = True
+    """False: nobody asks for the methods' own losses, so that none is worked out."""
     inspect: bool = False
     """Keep selections and masks of every block, in `stats` and for `attention` and `usage`."""
     stats: dict[str, Tensor] = field(default_factory=dict)

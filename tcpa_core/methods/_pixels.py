@@ -92,6 +92,7 @@ def frozen_features(backbone: Backbone, images: Tensor) -> Tensor:
 
     Clusters are found outside of autocast and images assigned to them inside; the two must agree.
     """
+    backbone = backbone.full
     with torch.autocast(images.device.type, enabled=False):
         tokens = backbone.embed(images.to(backbone.dtype))[None]
         for block in backbone.blocks:

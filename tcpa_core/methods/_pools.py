@@ -4,7 +4,7 @@
 # D width.
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -105,13 +105,6 @@ def prompt_padding(pools: Sequence[Pool], device: torch.device) -> Tensor | None
 def _prompt_padding(pools: tuple[Pool, ...], device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return torch.cat([pool.exists(device) for pool in pools], dim=-1)
-
-
-def group_padding(pools: Sequence[Pool], device: torch.device) -> Tensor | None:
-    """Boolean (M, G of all pools), False at padding; None if there is none."""
-    # A group of one prompt token is its prompt.
-    ones = [replace(pool, lengths=(1,) * len(pool.lengths)) for pool in pools]
-    return prompt_padding(ones, device)
 
 
 def prompts_of_groups(pools: Sequence[Pool], chosen_MBSG: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
 from tcpa_core.model.attention import PromptKeys, join_prompts
-from tcpa_core.model.blocks import plain_block, prompt_keys, prompted_block
+from tcpa_core.model.blocks import PromptProjections, plain_block, prompted_block
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
@@ -113,10 +113,12 @@ class State:
     """One pass."""
 
     run: base.Pass
-    prompts: Sequence[Tensor]
-    """(M, P, D) per block."""
+    prompts_LMPD: Tensor | None
+    """Of all blocks, or of one where they are inserted once; None: there are none."""
+    dropped_LMBPD: Tensor | None = None
+    """The same behind dropout, B is 1 where nothing is dropped; made in the first block."""
     projected: Sequence[PromptKeys] = ()
-    """Per block, if they do not depend on the sample."""
+    """Per block; made in the first one, which knows how many samples there are."""
 
 
 class PromptTokens(base.Method[State]):
@@ -133,6 +135,9 @@ class PromptTokens(base.Method[State]):
         super().__init__(backbone, configs)
         self._blocks = backbone.blocks
         self._config: Any = self.settings[0]
+        # Pooled prompts run through the last block as tokens.
+        apart = self._blocks[:-1] if self._config.pool_prompts else self._blocks
+        self._projections = PromptProjections(apart)
         replaced = self.is_replaced(configs[0])
         # Beside a method that replaces it, this one keeps its settings but owns no prompt.
         self._sizes = [0 if replaced else s.num_prompts for s in self.settings]
@@ -192,15 +197,8 @@ class PromptTokens(base.Method[State]):
         return (layout.depth - 1) * as_keys + last
 
     def begin(self, run: base.Pass) -> State:
-        """Project the prompts of all blocks unless dropout makes them differ between samples."""
-        state = State(run, self._stored())
-        # Without dropout all samples share a block's prompts: keys and values are made once per
-        # pass.
-        if state.prompts and self._config.is_deep and not self._dropout.is_on(run.step):
-            state.projected = [
-                self._project(i, block, 1, state) for i, block in enumerate(self._blocks)
-            ]
-        return state
+        """Bring the prompts of all blocks to the backbone's width."""
+        return State(run, self._stored())
 
     def on_tokens(self, tokens_MBSD: Tensor, state: State) -> Tensor:
         """Shallow: insert the prompts."""
@@ -212,16 +210,15 @@ class PromptTokens(base.Method[State]):
         rows = state.run.rows if is_last else None
         if not self._config.is_deep:
             return plain_block(block, tokens_MBSD, exists_MS=self._exists(tokens_MBSD), rows=rows)
-        samples = tokens_MBSD.shape[1]
         prompts: PromptKeys | None = None
         # Pooled prompts are read behind the last block, so there they have to run through it as
         # tokens.
         if is_last and self._config.pool_prompts:
             tokens_MBSD = self._insert(index, tokens_MBSD, state)
-        elif state.projected:
+        elif state.prompts_LMPD is not None:
+            if not state.projected:
+                state.projected = self._project(tokens_MBSD.shape[1], state)
             prompts = state.projected[index]
-        elif state.prompts:
-            prompts = self._project(index, block, samples, state)
         prompts = self._with_more(index, prompts)
         return prompted_block(block, tokens_MBSD, prompts, backend=state.run.backend, rows=rows)
 
@@ -229,9 +226,11 @@ class PromptTokens(base.Method[State]):
         self, index: int, block: Block, tokens_MBSD: Tensor, state: State
     ) -> base.BlockAttention:
         """Deep prompts stand beside the sequence, shallow and pooled ones in it."""
-        prompts = state.projected[index] if state.projected else None
-        if index == self.layout.depth - 1 and self._config.pool_prompts and self._config.is_deep:
-            tokens_MBSD, prompts = self._insert(index, tokens_MBSD, state), None
+        prompts: PromptKeys | None = None
+        if index < len(state.projected):
+            prompts = state.projected[index]
+        elif self._config.is_deep:
+            tokens_MBSD = self._insert(index, tokens_MBSD, state)
         length, real = tokens_MBSD.shape[2], self.layout.num_prefix + self.layout.num_image
         start = self._start(real)
         inserted = slice(start, start + length - real)
@@ -258,39 +257,51 @@ class PromptTokens(base.Method[State]):
             return more if prompts is None else prompts
         return join_prompts(prompts, more)
 
-    def _stored(self) -> Sequence[Tensor]:
-        """Prompts (M, P, D) per block, projected to the backbone's width."""
+    def _stored(self) -> Tensor | None:
+        """Prompts (L, M, P, D), projected to the backbone's width."""
         if max(self._sizes) == 0:
-            return []
+            return None
         prompts = self.prompts if self._config.is_deep else self.prompts[:, None]
         if self._config.width is not None:
             wide = prompts @ self.project_weight.mT[:, None] + self.project_bias[:, None, None]
             # The layer's bias has filled the padding, which must stay 0.
             exists = base.padding(self._sizes, prompts.device)
             prompts = wide if exists is None else wide * exists[:, None, :, None]
-        return prompts.unbind(1)
+        return prompts.transpose(0, 1)
 
     def _ready(self, index: int, samples: int, state: State) -> Tensor:
         """Prompts of a block (M, B or 1, P, D): dropped out, then changed."""
-        prompts = state.prompts[index]
-        exists = base.padding(self._sizes, prompts.device)
-        step = state.run.step
-        if self._dropout.is_on(step):
-            ready = self._dropout.prompts(prompts, exists, samples, step, index)
-        else:
-            ready = prompts[:, None]
-        # In the order of the chain; VFPT's own transform is one of them.
+        return self._changed(index, self._dropped(samples, state)[index], state)
+
+    def _changed(self, index: int, ready: Tensor, state: State) -> Tensor:
+        """Prompts of a block as the methods of the chain change them, VFPT's own among these."""
         for method in self.prompt_changers:
-            ready = method.on_prompts(ready, self._sizes, index, step)
+            ready = method.on_prompts(ready, self._sizes, index, state.run.step)
         return ready
 
-    def _project(self, index: int, block: Block, samples: int, state: State) -> PromptKeys:
-        prompts = self._ready(index, samples, state)
-        return prompt_keys(block, prompts, base.padding(self._sizes, prompts.device))
+    def _dropped(self, samples: int, state: State) -> Tensor:
+        """Prompts of all blocks (L, M, B or 1, P, D) behind dropout."""
+        if state.dropped_LMBPD is None:
+            prompts, step = state.prompts_LMPD, state.run.step
+            assert prompts is not None, "asked for prompts where there are none"
+            if self._dropout.is_on(step):
+                exists = base.padding(self._sizes, prompts.device)
+                state.dropped_LMBPD = self._dropout.prompts(prompts, exists, samples, step)
+            else:
+                state.dropped_LMBPD = prompts[:, :, None]
+        return state.dropped_LMBPD
+
+    def _project(self, samples: int, state: State) -> list[PromptKeys]:
+        """Keys and values of the prompts of every block that has them beside its tokens."""
+        count = self.layout.depth - self._config.pool_prompts
+        ready = self._dropped(samples, state)[:count]
+        if self.prompt_changers:
+            ready = torch.stack([self._changed(i, p, state) for i, p in enumerate(ready.unbind())])
+        return self._projections(ready, base.padding(self._sizes, ready.device))
 
     def _insert(self, index: int, tokens_MBSD: Tensor, state: State) -> Tensor:
         """Put a block's prompts among the tokens."""
-        if not state.prompts:
+        if state.prompts_LMPD is None:
             return tokens_MBSD
         samples, start = tokens_MBSD.shape[1], self._start(tokens_MBSD.shape[2])
         prompts = self._ready(index, samples, state).expand(-1, samples, -1, -1)

@@ -40,27 +40,21 @@ class Dropout:
         return step.training and self._kept.is_on
 
     def prompts(
-        self, prompts_MPD: Tensor, exists_MP: Tensor | None, samples: int, step: Step, layer: int
+        self, prompts_LMPD: Tensor, exists_MP: Tensor | None, samples: int, step: Step
     ) -> Tensor:
-        """Drop prompts (M, P, D) for each of B samples anew.
+        """Drop the prompts of all layers for each of B samples anew.
 
         Args:
             exists_MP: False for padding, which may stand anywhere; None: no padding.
             samples: B.
 
         Returns:
-            (M, B, P, D).
+            (L, M, B, P, D).
         """
-
-        def draw() -> Tensor:
-            rows = self._prompt_rows(prompts_MPD, exists_MP, samples, step)
-            width = prompts_MPD.shape[-1]
-            drawn = step.draws.uniform(self._purpose, rows, width, layers=self._layers, layer=None)
-            return self._kept.choose(drawn, axes=3)
-
-        # All layers at once: two kernels in place of two for each.
-        kept_LMBPD = step.draws.once(self._purpose, draw)
-        return self._kept.apply(prompts_MPD[:, None], kept_LMBPD[layer])
+        rows = self._prompt_rows(prompts_LMPD, exists_MP, samples, step)
+        width = prompts_LMPD.shape[-1]
+        drawn = step.draws.uniform(self._purpose, rows, width, layers=self._layers, layer=None)
+        return self._kept.apply(prompts_LMPD[:, :, None], self._kept.choose(drawn, axes=3), axes=3)
 
     def activations(self, x: Tensor, step: Step, layer: int, length: int | None = None) -> Tensor:
         """Drop activations (M, B, S, F), which may be padded at the end of F.
@@ -76,14 +70,15 @@ class Dropout:
         drawn = step.draws.uniform(
             self._purpose, rows, x.shape[-1], layers=self._layers, layer=layer
         )
-        return self._kept.apply(x, self._kept.choose(drawn, axes=x.ndim - 1))
+        axes = x.ndim - 1
+        return self._kept.apply(x, self._kept.choose(drawn, axes), axes)
 
     def _prompt_rows(
-        self, prompts_MPD: Tensor, exists_MP: Tensor | None, samples: int, step: Step
+        self, prompts_LMPD: Tensor, exists_MP: Tensor | None, samples: int, step: Step
     ) -> Tensor:
         """Keys (M or 1, B, P, 2), counted by the member's own prompts."""
         first, batch = _place(step, samples)
-        length, device = prompts_MPD.shape[1], prompts_MPD.device
+        length, device = prompts_LMPD.shape[2], prompts_LMPD.device
         key = (first, samples, batch, length, device)
         if key not in self._rows:
             own = torch.arange(length, device=device)[None]
@@ -190,11 +185,12 @@ class _Kept:
         """Whether numbers (..., M, and so many axes) keep an element, boolean."""
         return drawn < self._on(drawn.device, drawn.dtype, axes).limit
 
-    def apply(self, x: Tensor, kept: Tensor) -> Tensor:
-        """Elements of x (M, ...) that are kept, scaled up, else 0; x is expanded to `kept`."""
+    def apply(self, x: Tensor, kept: Tensor, axes: int) -> Tensor:
+        """Elements of x (..., M, and so many axes) that are kept, scaled up, else 0; x expands to
+        `kept`."""
         # Half precision would round the scale, and shift the mean.
         exact = torch.promote_types(x.dtype, torch.float32)
-        scale = self._on(x.device, exact, x.ndim - 1).scale
+        scale = self._on(x.device, exact, axes).scale
         zero = self._on(x.device, x.dtype, 0).zero
         found: Tensor = _Keep.apply(x, kept, scale, zero)
         return found

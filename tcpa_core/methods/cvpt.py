@@ -28,7 +28,7 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
 from tcpa_core.methods.base import Init, constant, trunc02, uniform
 from tcpa_core.model.attention import mix
-from tcpa_core.model.blocks import mlp_residual, plain_block, self_attention
+from tcpa_core.model.blocks import mlp_residual, normalised, plain_block, self_attention
 from tcpa_core.streams import Stream
 
 if TYPE_CHECKING:
@@ -92,11 +92,11 @@ class _Folded:
 @dataclass(slots=True)
 class _State:
     run: base.Pass
-    prompts: Sequence[Tensor]
-    """(M, P, D) per block."""
     weights: Sequence[_Weights]
     exists_MP: Tensor | None
     drops: bool
+    prompts: Sequence[Tensor] = ()
+    """(M, B, P, D) per block behind dropout, B is 1 where nothing is dropped; made in the first."""
 
 
 class Method(base.Method[_State]):
@@ -143,11 +143,9 @@ class Method(base.Method[_State]):
         return layout.depth * min(plain, 4.0 * tokens * width * layout.num_heads * size)
 
     def begin(self, run: base.Pass) -> _State:
-        """Split prompts and weights by block."""
+        """Split the weights by block."""
         exists = base.padding(self._sizes, self.prompts.device)
-        return _State(
-            run, self.prompts.unbind(1), self._weights(), exists, self._dropout.is_on(run.step)
-        )
+        return _State(run, self._weights(), exists, self._dropout.is_on(run.step))
 
     def on_block(self, index: int, block: Block, tokens_MBSD: Tensor, state: _State) -> Tensor:
         """Run the block with the cross attention at its position."""
@@ -160,7 +158,7 @@ class Method(base.Method[_State]):
             tokens_MBSD = plain_block(block, tokens_MBSD, rows=rows)
             return tokens_MBSD + cross(tokens_MBSD)
         x_NSD = tokens_MBSD.flatten(0, 1)
-        x_NRD = x_NSD[:, :rows] + self_attention(block, block.norm1(x_NSD), rows=rows)
+        x_NRD = x_NSD[:, :rows] + self_attention(block, normalised(block, x_NSD), rows=rows)
         u_MBRD = x_NRD.unflatten(0, tokens_MBSD.shape[:2])
         if position == 4:
             # Behind the norm: only what enters the MLP changes, not the residual sum.
@@ -187,12 +185,15 @@ class Method(base.Method[_State]):
     ) -> Callable[[Tensor], Tensor]:
         """The function from query tokens (M, B, R, D) to what is added to them."""
         config, weights = self._config, state.weights[index]
-        if state.drops:
-            prompts = self._dropout.prompts(
-                state.prompts[index], state.exists_MP, samples, state.run.step, index
-            )
-        else:
-            prompts = state.prompts[index][:, None]
+        if not state.prompts:
+            ready = self.prompts.transpose(0, 1)
+            if state.drops:
+                ready = self._dropout.prompts(ready, state.exists_MP, samples, state.run.step)
+            else:
+                ready = ready[:, :, None]
+            # Not one by one by their index: each would send a gradient of all blocks back.
+            state.prompts = ready.unbind()
+        prompts = state.prompts[index]
         if config.ca_norm == "both":
             prompts = block.norm1(prompts)
         k, v = self._keys_values(block, prompts, weights)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from tcpa_core.methods import base
 from tcpa_core.methods._prompt_tokens import PromptSettings, PromptTokens, State
-from tcpa_core.model.blocks import keys_values, mlp_residual, project, queries
+from tcpa_core.model.blocks import keys_values, mlp_residual, normalised, project, queries
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
@@ -108,7 +108,7 @@ class Method(PromptTokens):
         if exists is not None:
             mask = exists.repeat_interleave(batch[1], 0)[:, None, None]
         x_NSD = tokens_MBSD.flatten(0, 1)
-        h_NSD = block.norm1(x_NSD)
+        h_NSD = normalised(block, x_NSD)
         q = queries(block, h_NSD[:, :rows])
         k, v = keys_values(block, h_NSD)
         # Dividing queries divides all logits; back to their type, as a temperature is in float32.

@@ -35,7 +35,7 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ShapeError
 from tcpa_core.methods import base
 from tcpa_core.methods.base import Dropout, constant, normal, trunc02, uniform
-from tcpa_core.model.blocks import keys_values, plain_block, queries
+from tcpa_core.model.blocks import keys_values, normalised, plain_block, queries
 from tcpa_core.model.noise import has_noise
 
 if TYPE_CHECKING:
@@ -220,8 +220,8 @@ class Method(base.Method[_State]):
         def flat(x: Tensor) -> Tensor:
             return x.unflatten(0, (members, -1)).expand(-1, samples, -1, -1, -1).flatten(0, 1)
 
-        q = flat(queries(block, block.norm1(readers.flatten(0, 1))))
-        k, v = (flat(x) for x in keys_values(block, block.norm1(others.flatten(0, 1))))
+        q = flat(queries(block, normalised(block, readers.flatten(0, 1))))
+        k, v = (flat(x) for x in keys_values(block, normalised(block, others.flatten(0, 1))))
         near = self.near[: readers.shape[2]]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=near).transpose(1, 2).flatten(2)
         read = block.attn.proj(block.attn.norm(mixed)).unflatten(0, (members, samples))

@@ -49,7 +49,7 @@ from tcpa_core.methods._pools import (
     prompts_of_groups,
 )
 from tcpa_core.model.attention import MaskMode, PromptKeys, Visibility
-from tcpa_core.model.blocks import prompt_keys, prompted_block
+from tcpa_core.model.blocks import PromptProjections, prompted_block
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
@@ -199,13 +199,13 @@ class Config(base.MethodSettings):
 class _State:
     run: base.Pass
     matches: Matches
-    prompts: Sequence[Tensor]
-    """(M, P, D) per block, pools one after the other."""
+    prompts_LMPD: Tensor
+    """Pools one after the other."""
     keys: Sequence[Tensor]
     """Unit keys of all pools (M, G, D) per block, in float32 at least."""
     exists_MP: Tensor | None
     projected: Sequence[PromptKeys] = ()
-    """Per block, if they do not depend on the sample."""
+    """Per block; made in the first one, which knows how many samples there are."""
     scopes: Sequence[Scope] = ()
     """Prompts that other methods of the chain change together."""
     visible: Tensor | None = None
@@ -223,10 +223,12 @@ class Method(base.Method[_State]):
     cls_keys: Tensor
     image_keys: Tensor
     """(M, L, G, D)."""
+    loss_weights: Tensor
+    """Of each role's matching loss, (M, R)."""
 
     def __init__(self, backbone: Backbone, configs: Sequence[TrialConfig]) -> None:
         super().__init__(backbone, configs)
-        self._blocks = backbone.blocks
+        self._projections = PromptProjections(backbone.blocks)
         self._config: Config = self.settings[0]
         self._pools = _pools(self.settings)
         self._num_prompts = num_prompts(self._pools) if self._pools else []
@@ -251,6 +253,13 @@ class Method(base.Method[_State]):
             depth=self.layout.depth,
         )
         self._random_epochs = [_random_epochs(config) for config in configs]
+        roles = self._matcher.judged_roles
+        weights = [[_loss_weight(s, role) for role in roles] for s in self.settings]
+        self.register_buffer(
+            "loss_weights",
+            torch.tensor(weights, dtype=backbone.dtype, device=backbone.device),
+            persistent=False,
+        )
 
     def phase(self, step: base.Step) -> Hashable:
         """Which members still choose at random."""
@@ -302,26 +311,20 @@ class Method(base.Method[_State]):
         return layout.depth * tokens * width * (4.0 * self._num_prompts[m] + 2.0 * keys)
 
     def begin(self, run: base.Pass) -> _State:
-        """Prepare keys, and project prompts unless dropout makes them differ between samples."""
+        """Join the pools, and normalise the keys."""
         # Pools stand one after the other in one tensor: a block then has one product with all keys.
         prompts = torch.cat(
             [getattr(self, f"{pool.role}_prompts").flatten(2, 3) for pool in self._pools], dim=2
-        ).unbind(1)
+        ).transpose(0, 1)
         keys: Sequence[Tensor] = ()
         if self._config.match_tokens:
             stacked = [getattr(self, f"{pool.role}_keys") for pool in self._pools]
             keys = F.normalize(torch.cat(stacked, dim=2), dim=-1).unbind(1)
-        exists = prompt_padding(self._pools, prompts[0].device)
+        exists = prompt_padding(self._pools, prompts.device)
         state = _State(run, Matches(run), prompts, keys, exists)
         if self.prompt_changers:
             joint = self._config.fourier_scope == "joint"
-            state.scopes = make_scopes(self._pools, prompts[0].device, joint=joint)
-        # With dropout each sample has prompts of its own; how many there are `on_block` knows.
-        if not self._dropout.is_on(run.step):
-            state.projected = [
-                self._project(i, block, p[:, None], state)
-                for i, (block, p) in enumerate(zip(self._blocks, prompts, strict=True))
-            ]
+            state.scopes = make_scopes(self._pools, prompts.device, joint=joint)
         return state
 
     def on_images(self, images: Tensor, state: _State) -> Tensor:
@@ -333,18 +336,13 @@ class Method(base.Method[_State]):
 
     def on_block(self, index: int, block: Block, tokens_MBSD: Tensor, state: _State) -> Tensor:
         """Choose prompts for every token, then run the block with them."""
-        visible = self._visible(index, block, tokens_MBSD, state)
-        if state.projected:
-            prompts = state.projected[index]
-        else:
-            samples, step = tokens_MBSD.shape[1], state.run.step
-            prompts_MPD = state.prompts[index]
-            dropped = self._dropout.prompts(prompts_MPD, state.exists_MP, samples, step, index)
-            prompts = self._project(index, block, dropped, state)
+        visible, tokens_MBSD = self._visible(index, block, tokens_MBSD, state)
+        if not state.projected:
+            state.projected = self._project(tokens_MBSD.shape[1], state)
         return prompted_block(
             block,
             tokens_MBSD,
-            prompts,
+            state.projected[index],
             None if visible is None else Visibility(visible, self._config.mask_mode),
             backend=state.run.backend,
             rows=state.run.rows if index == self.layout.depth - 1 else None,
@@ -376,24 +374,24 @@ class Method(base.Method[_State]):
             stats[f"tcpa.groups_{role}"] = torch.stack(chosen)
         if state.seen:
             stats["tcpa.visible"] = torch.stack(state.seen)
-        if not matches.losses:
+        losses_LMR = self._matcher.losses(matches)
+        if losses_LMR is None:
             return None
-        losses_LMR = torch.stack(matches.losses)
-        roles = self._matcher.judged_roles
         # Detached: statistics outlive the step and must not keep its graph.
-        for i, role in enumerate(roles):
+        for i, role in enumerate(self._matcher.judged_roles):
             stats[f"tcpa.match_{role}"] = losses_LMR[..., i].detach()
-        weights = [[_loss_weight(s, role) for role in roles] for s in self.settings]
-        return (losses_LMR.sum(0) * losses_LMR.new_tensor(weights)).sum(-1)
+        return (losses_LMR.sum(0) * self.loss_weights).sum(-1)
 
     def _visible(
         self, index: int, block: Block, tokens_MBSD: Tensor, state: _State
-    ) -> Tensor | None:
-        """Which prompts the tokens use in this block: boolean (M, B, S, P), or None for all."""
+    ) -> tuple[Tensor | None, Tensor]:
+        """Which prompts the tokens use in this block, boolean (M, B, S, P) or None for all, and the
+        tokens to go on with."""
         visible: Tensor | None = None
         if state.keys:
             given = _match_input(self._config, block, tokens_MBSD)
-            chosen = self._matcher.match(index, given, state.keys[index], state.matches)
+            chosen, passed = self._matcher.match(index, given, state.keys[index], state.matches)
+            tokens_MBSD = passed if given is tokens_MBSD else tokens_MBSD
             visible = prompts_of_groups(self._pools, chosen)
         elif not all(all(rule.pools) for rule in self._rules):
             # Roles alone decide, so one mask serves all samples and all blocks.
@@ -407,10 +405,22 @@ class Method(base.Method[_State]):
             width = sum(pool.width for pool in self._pools)
             full = seen.to(tokens_MBSD.device).expand(*tokens_MBSD.shape[:3], width)
             state.seen.append(full)
-        return visible
+        return visible, tokens_MBSD
 
-    def _project(self, index: int, block: Block, prompts_MBPD: Tensor, state: _State) -> PromptKeys:
-        """Let other methods of the chain change the prompts, then make keys and values of them."""
+    def _project(self, samples: int, state: _State) -> list[PromptKeys]:
+        """Drop prompts out, unless all samples share them; then make keys and values of them."""
+        step, exists = state.run.step, state.exists_MP
+        if self._dropout.is_on(step):
+            ready_LMBPD = self._dropout.prompts(state.prompts_LMPD, exists, samples, step)
+        else:
+            ready_LMBPD = state.prompts_LMPD[:, :, None]
+        if self.prompt_changers:
+            changed = [self._changed(i, p, state) for i, p in enumerate(ready_LMBPD.unbind())]
+            ready_LMBPD = torch.stack(changed)
+        return self._projections(ready_LMBPD, exists)
+
+    def _changed(self, index: int, prompts_MBPD: Tensor, state: _State) -> Tensor:
+        """Let other methods of the chain change the prompts of a block."""
         # Other methods expect padding at the end only; with two pools it also stands in the middle.
         changed = [prompts_MBPD[:, :, s.start : s.stop] for s in state.scopes]
         for method in self.prompt_changers:
@@ -418,8 +428,7 @@ class Method(base.Method[_State]):
                 s.spread(method.on_prompts(s.gather(part), s.sizes, index, state.run.step))
                 for s, part in zip(state.scopes, changed, strict=True)
             ]
-        prompts_MBPD = torch.cat(changed, dim=2) if changed else prompts_MBPD
-        return prompt_keys(block, prompts_MBPD, state.exists_MP)
+        return torch.cat(changed, dim=2)
 
 
 def _match_input(config: Config, block: Block, tokens_MBSD: Tensor) -> Tensor:

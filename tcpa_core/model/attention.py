@@ -182,25 +182,48 @@ def _attend_twin(
     not used add nothing.
     """
     pk, pv = prompts.k_MBHPE, prompts.v_MBHPE
-    keys, values, seen = [k, pk], [v, pv], [_both(counted, used)]
+    keys, values = [k, pk], [v, pv]
     if used is not None:
         keys.append(pk)
-        values.append(torch.zeros_like(pv))
-        seen.append(_both(counted, ~used))
-    batch = q.shape[:2]
+        values.append(_constants(v.dtype, v.device)[0].expand_as(pv))
     k_all, v_all = (_joined(parts, q).flatten(0, 1) for parts in (keys, values))
-    masks = [part.expand(*batch, q.shape[-2], -1) for part in seen if part is not None]
-    mask = None
-    if masks:
-        every = _true(q.device).expand(*batch, q.shape[-2], k.shape[-2])
-        mask = torch.cat([every, *masks], dim=-1).flatten(0, 1).unsqueeze(1)
-    out = F.scaled_dot_product_attention(q.flatten(0, 1), k_all, v_all, attn_mask=mask)
+    bias = _twin_bias(q, k.shape[-2], counted, used)
+    out = F.scaled_dot_product_attention(q.flatten(0, 1), k_all, v_all, attn_mask=bias)
     return out.view_as(q)
 
 
-@cache  # a constant made in every block would be a transfer to the device each time
-def _true(device: torch.device) -> Tensor:
-    return torch.ones((), dtype=torch.bool, device=device)
+def _twin_bias(
+    q_MBHRE: Tensor, tokens: int, counted: Tensor | None, used: Tensor | None
+) -> Tensor | None:
+    """What is added to the scores (N, 1, R, S + P, or + 2 P with twins): 0, or -inf where a row
+    does not see a column; None: every row sees all.
+
+    Args:
+        tokens: S.
+        counted: As in `_DenseAttention`.
+        used: Same; None: there are no twins.
+    """
+    zero, shown, hidden = _constants(q_MBHRE.dtype, q_MBHRE.device)
+    batch, rows = q_MBHRE.shape[:2], q_MBHRE.shape[-2]
+    bias = None
+    if used is not None:  # a prompt beside its twin, of which a row sees one
+        bias = torch.where(used.unsqueeze(-2), shown, hidden)
+    if counted is not None:
+        there = torch.where(counted.unsqueeze(-2), zero, hidden[0])
+        bias = there if bias is None else bias + there
+    if bias is None:
+        return None
+    seen = bias.flatten(-2).expand(*batch, rows, -1)
+    return torch.cat([zero.expand(*batch, rows, tokens), seen], dim=-1).flatten(0, 1).unsqueeze(1)
+
+
+@cache  # constants made in every block would be transfers to the device each time
+def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Zero (), and what is added to the scores of a prompt that is used and of its twin, and of one
+    that is not: (0, -inf) and (-inf, 0), both (2, 1)."""
+    with torch.inference_mode(False):  # else constants first made there could never be trained with
+        pair = torch.tensor([[0.0], [float("-inf")]], dtype=dtype, device=device)
+        return pair[0, 0], pair, pair.flip(0)
 
 
 class _Context(Protocol):

@@ -7,6 +7,7 @@ weights is kept apart, for methods that map its classes to those of the data
 
 # Axes: B samples (all members of a pack flattened), S tokens (T prefix + N image), D width.
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -109,6 +110,9 @@ class Backbone(nn.Module):
         self._positions = positions
         self.layout = _layout(vit)
         self._classifier = nn.ParameterList(t for pair in classifier for t in pair)
+        # In a list each, lest they become parts of this module.
+        self._half: list[Backbone] = []
+        self._full: list[Backbone] = []
         _open_sites(vit)
         self.requires_grad_(False)
         self.eval()  # noise reaches the network through its sites alone, never by training mode
@@ -116,6 +120,29 @@ class Backbone(nn.Module):
     def train(self, mode: bool = True) -> "Backbone":
         """Stay in evaluation mode whatever is asked: a frozen network has no dropout."""
         return super().train(False)
+
+    def halved(self) -> "Backbone":
+        """This network with its matrices in bfloat16, for passes under autocast; made once.
+
+        All else is shared: norms, prefix tokens and positions stay in their format. Autocast would
+        round the same matrices in every pass and keep the copies for the backward pass, so results
+        are equal to the bit.
+        """
+        if not self._half:
+            half = copy.deepcopy(self, {id(weight): weight for weight in self.parameters()})
+            for layer in half.modules():
+                if isinstance(layer, nn.Linear | nn.Conv2d):
+                    for name, weight in list(layer.named_parameters(recurse=False)):
+                        rounded = nn.Parameter(weight.to(torch.bfloat16), requires_grad=False)
+                        setattr(layer, name, rounded)
+            half._full = [self]
+            self._half = [half]
+        return self._half[0]
+
+    @property
+    def full(self) -> "Backbone":
+        """This network with all weights in the format they came in."""
+        return self._full[0] if self._full else self
 
     @property
     def img_size(self) -> int:

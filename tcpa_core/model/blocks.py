@@ -5,12 +5,13 @@ would compute is thrown away. They are keys and values only, which leaves result
 """
 
 # Axes: M members, B samples (1 where all samples share), H heads, S real tokens, R rows (leading
-# real tokens that are computed), P prompt tokens of all pools, E head width, D width, A = H * E.
+# real tokens that are computed), P prompt tokens of all pools, E head width, D width, A = H * E,
+# L blocks.
 # A flat batch axis of length M * B is written N.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache, wraps
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tcpa_core.model.attention import Backend, PromptKeys, Visibility, attend, mix
 
@@ -79,17 +80,59 @@ def compiled_blocks(is_on: bool, backend: str = "inductor") -> Iterator[None]:
         _backend.reset(before)
 
 
-def prompt_keys(block: Block, prompts_MBPD: Tensor, exists_MP: Tensor | None) -> PromptKeys:
-    """Normalise and project prompts as the block would.
+class PromptProjections:
+    """Normalises and projects prompts as the blocks that they belong to would, all at once.
+
+    Nothing of a block's prompts waits for the block before it. Normalised together they start a few
+    kernels where each block would start as many of its own.
 
     Args:
-        block: Whose norm1 and key and value projections to use.
-        prompts_MBPD: Prompts of the block; B is 1 where all samples share them.
-        exists_MP: False for padding; None: no padding.
+        blocks: All blocks, whose norm1 and key and value projections to use.
     """
-    batch = prompts_MBPD.shape[:2]
-    k, v = keys_values(block, block.norm1(prompts_MBPD.flatten(0, 1)))
-    return PromptKeys(k.unflatten(0, batch), v.unflatten(0, batch), exists_MP)
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self._blocks = list(blocks)
+        self._affine: tuple[Tensor, Tensor] | None = None
+        norms = [block.norm1 for block in blocks]
+        kinds = {(type(norm), getattr(norm, "eps", None)) for norm in norms}
+        # RMS norms and the like are left to themselves.
+        self._eps: float | None = None
+        if len(kinds) == 1 and isinstance(norms[0], nn.LayerNorm) and norms[0].bias is not None:
+            self._eps = norms[0].eps
+
+    def __call__(self, prompts_LMBPD: Tensor, exists_MP: Tensor | None) -> list[PromptKeys]:
+        """Keys and values of each block.
+
+        Args:
+            prompts_LMBPD: Prompts of all blocks; B is 1 where all samples share them.
+            exists_MP: False for padding; None: no padding.
+        """
+        batch = prompts_LMBPD.shape[1:3]
+        projected = []
+        for block, h_MBPD in zip(self._blocks, self._normalised(prompts_LMBPD), strict=True):
+            k, v = keys_values(block, h_MBPD.flatten(0, 1))
+            projected.append(PromptKeys(k.unflatten(0, batch), v.unflatten(0, batch), exists_MP))
+        return projected
+
+    def _normalised(self, prompts_LMBPD: Tensor) -> Sequence[Tensor]:
+        if self._eps is None:
+            each = zip(self._blocks, prompts_LMBPD, strict=True)
+            return [normalised(block, prompts) for block, prompts in each]
+        weight, bias = self._stacked(prompts_LMBPD.device)
+        plain = F.layer_norm(prompts_LMBPD, prompts_LMBPD.shape[-1:], eps=self._eps)
+        both = torch.addcmul(bias, plain, weight)
+        return both.to(self._blocks[0].attn.qkv.weight.dtype).unbind(0)
+
+    def _stacked(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Weight and bias of all norms, (L, 1, 1, 1, D)."""
+        if self._affine is None or self._affine[0].device != device:
+            with torch.inference_mode(False):
+                weight, bias = (
+                    torch.stack([getattr(block.norm1, name).detach() for block in self._blocks])
+                    for name in ("weight", "bias")
+                )
+            self._affine = weight[:, None, None, None], bias[:, None, None, None]
+        return self._affine
 
 
 @_compilable
@@ -120,7 +163,7 @@ def prompted_block(
     """
     batch = tokens_MBSD.shape[:2]
     x_NSD = tokens_MBSD.flatten(0, 1)
-    h_NSD = block.norm1(x_NSD)
+    h_NSD = normalised(block, x_NSD)
     q = queries(block, h_NSD[:, :rows]).unflatten(0, batch)
     k, v = (t.unflatten(0, batch) for t in keys_values(block, h_NSD))
     if visibility is not None and rows is not None:
@@ -152,7 +195,8 @@ def plain_block(
     mask = None
     if exists_MS is not None:
         mask = exists_MS.repeat_interleave(tokens_MBSD.shape[1], 0)[:, None, None]
-    x_NRD = x_NSD[:, :rows] + self_attention(block, block.norm1(x_NSD), mask=mask, rows=rows)
+    h_NSD = normalised(block, x_NSD)
+    x_NRD = x_NSD[:, :rows] + self_attention(block, h_NSD, mask=mask, rows=rows)
     return mlp_residual(block, x_NRD).unflatten(0, tokens_MBSD.shape[:2])
 
 
@@ -172,12 +216,21 @@ def mlp_residual(block: Block, x_NRD: Tensor) -> Tensor:
     return x_NRD + block.drop_path2(block.ls2(block.mlp(block.norm2(x_NRD))))
 
 
+def normalised(block: Block, x_NSD: Tensor) -> Tensor:
+    """What the projections of the self-attention read, in their format."""
+    # Once for all of them: autocast would round it for each, forward and backward.
+    return block.norm1(x_NSD).to(block.attn.qkv.weight.dtype)
+
+
 def queries(block: Block, h_NRD: Tensor) -> Tensor:
     """Queries (N, H, R, E) of normalised tokens; the norm of the model's queries included."""
     # timm keeps the three projections in one matrix; prompts need the last two thirds of it only.
     attn = block.attn
     width = attn.qkv.weight.shape[0] // 3
     bias = None if attn.qkv.bias is None else attn.qkv.bias[:width]
+    if h_NRD.dtype == torch.bfloat16:
+        # torch adds the bias to scattered rows behind the product, which is rounded by then.
+        h_NRD = h_NRD.contiguous()
     return attn.q_norm(split_heads(F.linear(h_NRD, attn.qkv.weight[:width], bias), attn.num_heads))
 
 
@@ -186,8 +239,11 @@ def keys_values(block: Block, h_NSD: Tensor) -> tuple[Tensor, Tensor]:
     attn = block.attn
     width = attn.qkv.weight.shape[0] // 3
     bias = None if attn.qkv.bias is None else attn.qkv.bias[width:]
-    k, v = F.linear(h_NSD, attn.qkv.weight[width:], bias).chunk(2, dim=-1)
-    return attn.k_norm(split_heads(k, attn.num_heads)), split_heads(v, attn.num_heads)
+    both = F.linear(h_NSD, attn.qkv.weight[width:], bias)
+    # Taken apart by heads and not before, so that the backward pass puts all of them together in
+    # one copy.
+    k, v = both.unflatten(-1, (2, attn.num_heads, -1)).unbind(-3)
+    return attn.k_norm(k.transpose(-3, -2)), v.transpose(-3, -2)
 
 
 def project(block: Block, o_NHRE: Tensor) -> Tensor:

@@ -169,6 +169,18 @@ class PackModel(nn.Module):
         features, penalty = self._features(images, active)
         return self._output(features, penalty, active)
 
+    def predict(self, images: Tensor, step: Step) -> Tensor:
+        """Logits (M, B, C) of a step of evaluation, without the methods' losses.
+
+        Args:
+            images: As `forward` takes them. Where they are one batch that is expanded for all
+                members, their embedding is made once.
+            step: Not of training.
+        """
+        active = self._begin(step, penalised=False)
+        features, penalty = self._features(images, active)
+        return self._output(features, penalty, active).logits
+
     def forward_features(self, images: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         """Backbone features (M, B, F) and penalty (M,) of images (M, B, 3, height, width).
 
@@ -237,9 +249,9 @@ class PackModel(nn.Module):
         zero = features_MBF.new_zeros(self.num_members)
         return self._output(features_MBF, zero, self._begin(step))
 
-    def _begin(self, step: Step, *, inspect: bool = False) -> ActiveMethods:
+    def _begin(self, step: Step, *, inspect: bool = False, penalised: bool = True) -> ActiveMethods:
         rows = None if inspect else self.backbone.rows_read
-        run = Pass(step=step, rows=rows, backend=self.backend, inspect=inspect)
+        run = Pass(step=step, rows=rows, backend=self.backend, penalised=penalised, inspect=inspect)
         return ActiveMethods(self._chain, run)
 
     def _features(self, images: Tensor, active: ActiveMethods) -> tuple[Tensor, Tensor]:
@@ -254,7 +266,11 @@ class PackModel(nn.Module):
         # The noise covers the network alone; what methods draw is theirs.
         with self._noise.during(active.run.step):
             on_patches = active.changes("on_patches", batch)
-            tokens = self.backbone.embed(images.flatten(0, 1), on_patches).unflatten(0, batch)
+            if images.stride(0) == 0 and on_patches is None and not active.run.step.training:
+                # Members that see the same images share their embedding.
+                tokens = self.backbone.embed(images[0]).expand(len(images), -1, -1, -1)
+            else:
+                tokens = self.backbone.embed(images.flatten(0, 1), on_patches).unflatten(0, batch)
             tokens = active.on_tokens(tokens)
             active.keep(tokens)
             features = _run_blocks(self.backbone, tokens, active, 0, self.first_block)

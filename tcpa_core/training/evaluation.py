@@ -66,6 +66,6 @@ class Evaluation:
             with autocast(model.configs[0], inputs.device):
                 if kept is not None:
                     return model.forward_trained(inputs, step).logits
-                return model(inputs, replace(step, unchanged=Unchanged(source, turn))).logits
+                return model.predict(inputs, replace(step, unchanged=Unchanged(source, turn)))
 
         yield from self._by_rows(len(source), model.num_members, logits)

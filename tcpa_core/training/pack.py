@@ -32,7 +32,7 @@ from tcpa_core.training.kept_tokens import KeptTokens
 from tcpa_core.training.member import Member, Selected, initial_state
 from tcpa_core.training.memory import peak_bytes, reset_peak
 from tcpa_core.training.optim import Moments
-from tcpa_core.training.precision import keep_float32_exact
+from tcpa_core.training.precision import keep_float32_exact, uses_bfloat16
 from tcpa_core.training.stacks import Stacks, optimizer_of
 from tcpa_core.training.step import TrainingStep
 from tcpa_core.training.trial_data import TrialData
@@ -177,8 +177,9 @@ class Pack:
         )
 
     def _model_of(self, members: Sequence[Member]) -> PackModel:
+        half = uses_bfloat16(members[0].config.train.precision, self.device)
         model = PackModel(
-            self.backbone,
+            self.backbone.halved() if half else self.backbone,
             [m.config for m in members],
             len(self.data.class_names),
             [m.state for m in members],

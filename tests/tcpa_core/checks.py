@@ -176,6 +176,7 @@ class Listener(TorchFunctionMode):
             scores = q @ k.mT * q.shape[-1] ** -0.5
             mask = (kwargs or {}).get("attn_mask")
             if mask is not None:
-                scores = scores.masked_fill(~mask, float("-inf"))
+                is_bias = mask.is_floating_point()
+                scores = scores + mask if is_bias else scores.masked_fill(~mask, float("-inf"))
             self.maps.append(scores.softmax(-1))
         return func(*args, **(kwargs or {}))

@@ -189,7 +189,7 @@ def _blocks_output(backbone: Backbone, prompts: torch.Tensor) -> torch.Tensor:
     tokens = torch.randn(2, 3, 17, 32, generator=torch.Generator().manual_seed(0))
     used = torch.rand(2, 1, 17, prompts.shape[2], generator=torch.Generator().manual_seed(1)) < 0.5
     for rows, block in zip((None, 1), backbone.blocks, strict=True):
-        keys = blocks.prompt_keys(block, prompts, None)
+        (keys,) = blocks.PromptProjections([block])(prompts[None], None)
         seen = Visibility(used[..., : tokens.shape[2], :])
         tokens = blocks.prompted_block(block, tokens, keys, seen, backend=None, rows=rows)
         tokens = blocks.plain_block(block, tokens)

@@ -72,10 +72,10 @@ B, F = 6, 10
 
 def dropped_prompts(exists: Tensor | None, members: list[int], part: BatchPart | None) -> Tensor:
     rates = [[0.5, 0.25, 0.75][m] for m in members]
-    prompts = torch.ones(len(members), 3 if exists is None else exists.shape[1], F)
+    prompts = torch.ones(2, len(members), 3 if exists is None else exists.shape[1], F)
     samples = B if part is None else part.rows.stop - part.rows.start
     dropout = Dropout("p", rates, layers=2)
-    return dropout.prompts(prompts, exists, samples, step_of(members, part), 1).transpose(1, 2)
+    return dropout.prompts(prompts, exists, samples, step_of(members, part))[1].transpose(1, 2)
 
 
 def dropped_activations(pad: int, members: list[int], part: BatchPart | None) -> Tensor:

@@ -191,7 +191,9 @@ def test_prompts_of_a_step_are_prepared_once_unless_they_are_dropped() -> None:
         state = method.begin(
             Pass(step=training_step([config], [0], [0]), rows=pack.backbone.rows_read, backend=None)
         )
-        assert state.projected[0].k_MBHPE.shape[1] == 1
+        tokens = backbone.embed(images(backbone)[0])[None]
+        method.on_block(0, backbone.blocks[0], tokens, state)
+        assert [keys.k_MBHPE.shape[1] for keys in state.projected] == [1] * backbone.layout.depth
 
 
 def test_under_autocast_the_transform_stays_in_float32() -> None:
