@@ -26,7 +26,7 @@ from tcpa_core.validation import first_problem
 
 METHODS = "tcpa_core.methods"
 
-CORE_VERSION = 4
+CORE_VERSION = 5
 """Raised whenever a change of code changes the numbers of a trial; part of every digest."""
 
 ADDED: Mapping[str, object] = {

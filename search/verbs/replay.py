@@ -54,7 +54,19 @@ def replay(
     console.print(
         f"numbers {verdict} {TOLERANCE:g}: largest relative difference {found.worst:.1e}."
     )
+    if not agrees and _is_of_another_version(study, planned):
+        console.print(
+            "The trial was planned by a version of TCPA Search that gives other numbers to the same "
+            "settings; CHANGELOG.md says since when and why.",
+            soft_wrap=True,
+        )
     return 0 if agrees else 1
+
+
+def _is_of_another_version(study: StudyDir, planned: Planned) -> bool:
+    """Whether this version would plan the trial under another digest."""
+    ids = study.fingerprints()
+    return planned.config.digest(ids["data"], ids["weights"]) != planned.digest
 
 
 class _Comparison:
