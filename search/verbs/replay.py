@@ -56,8 +56,8 @@ def replay(
     )
     if not agrees and _is_of_another_version(study, planned):
         console.print(
-            "The trial was planned by a version of TCPA Search that gives other numbers to the same "
-            "settings; CHANGELOG.md says since when and why.",
+            "The trial was planned by a version of TCPA Search that gives other numbers to the "
+            "same settings; CHANGELOG.md says since when and why.",
             soft_wrap=True,
         )
     return 0 if agrees else 1
