@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import damvp
-from tcpa_core.methods.base import MemberState, Step
+from tcpa_core.methods.base import MemberState, Pass, Step
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.pack_model import PackModel
 from tests.tcpa_core import checks
@@ -205,7 +205,8 @@ def test_a_padded_cluster_is_never_the_nearest() -> None:
     pack = PackModel(backbone, configs, NUM_CLASSES, states)
     x = images(backbone, members=3, samples=6)
     seen = damvp.frozen_features(backbone, x.flatten(0, 1)).unflatten(0, (3, 6))
-    changed = pack.methods["damvp"].on_images(x, training_step(configs, [0] * 3, [0] * 3)) - x
+    run = Pass(step=training_step(configs, [0] * 3, [0] * 3), rows=None, backend=None)
+    changed = pack.methods["damvp"].on_images(x, run) - x
     for m, state in enumerate(states):
         nearest = torch.cdist(seen[m], state["damvp.prototypes"]).argmin(-1)
         size = configs[m].method_settings["damvp"].prompt_size
