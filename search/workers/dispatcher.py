@@ -233,16 +233,25 @@ class Dispatcher:
 
     def _welcome(self, worker: int, device: Device) -> None:
         self._has_device.set()
-        admission = asyncio.ensure_future(self._admit(worker, device))
+        if self._sizing is None:
+            self._admit(worker, device, None)
+            return
+        speeds = self._speeds_of(device.name, worker)
+        # At once where that is known: the worker looks for work next, and of trials that it found
+        # one after the other it would train the first by themselves.
+        if speeds.done():
+            self._admit(worker, device, self._sizing.slots(speeds.result()))
+            return
+        admission = asyncio.ensure_future(self._admit_measured(worker, device, self._sizing))
         self._admissions.add(admission)
         admission.add_done_callback(self._admissions.discard)
 
-    async def _admit(self, worker: int, device: Device) -> None:
-        slots = None
-        if self._sizing is not None:
-            slots = self._sizing.slots(await self._speeds_of(device.name, worker))
-        if not self._pool.has(worker):  # it was lost meanwhile
-            return
+    async def _admit_measured(self, worker: int, device: Device, sizing: Sizing) -> None:
+        slots = sizing.slots(await self._speeds_of(device.name, worker))
+        if self._pool.has(worker):  # else it was lost meanwhile
+            self._admit(worker, device, slots)
+
+    def _admit(self, worker: int, device: Device, slots: int | None) -> None:
         self._send(self._table.welcome(worker, device, slots))
         self._is_resized.set()
         if self._pool.is_on_gpu(worker):
