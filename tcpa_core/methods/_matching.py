@@ -232,6 +232,11 @@ class Matcher:
         """Roles of the stretches with a matching loss, in the order of R."""
         return [rule.role for rule in self._judged]
 
+    def random_members(self, step: Step) -> tuple[int, ...]:
+        """Members in the first epochs of their training, which choose at random."""
+        limits = enumerate(zip(step.epochs, self._random_epochs, strict=True))
+        return tuple(m for m, (epoch, limit) in limits if epoch < limit)
+
     def match(
         self, index: int, tokens_MBSD: Tensor, keys_MGD: Tensor, matches: Matches
     ) -> tuple[Tensor, Tensor]:
@@ -343,11 +348,7 @@ class Matcher:
 
     def _randomised(self, index: int, scores: Tensor, step: Step) -> Tensor:
         """Random scores for members in their first epochs."""
-        random = [
-            m
-            for m, (epoch, limit) in enumerate(zip(step.epochs, self._random_epochs, strict=True))
-            if step.training and epoch < limit
-        ]
+        random = self.random_members(step) if step.training else ()
         if not random:
             return scores
         scores = scores.clone()
@@ -356,7 +357,7 @@ class Matcher:
             part = scores[:, :, rule.start : rule.stop, self._columns(rule)]
             drawn = self._drawn(index, part, rule, step)
             if not everyone:
-                drawn = torch.where(self._members(tuple(random), scores.device), drawn, part)
+                drawn = torch.where(self._members(random, scores.device), drawn, part)
             part.copy_(drawn)
         return scores
 

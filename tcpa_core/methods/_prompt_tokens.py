@@ -284,11 +284,8 @@ class PromptTokens(base.Method[State]):
         if state.dropped_LMBPD is None:
             prompts, step = state.prompts_LMPD, state.run.step
             assert prompts is not None, "asked for prompts where there are none"
-            if self._dropout.is_on(step):
-                exists = base.padding(self._sizes, prompts.device)
-                state.dropped_LMBPD = self._dropout.prompts(prompts, exists, samples, step)
-            else:
-                state.dropped_LMBPD = prompts[:, :, None]
+            exists = base.padding(self._sizes, prompts.device)
+            state.dropped_LMBPD = self._dropout.prompts(prompts, exists, samples, step)
         return state.dropped_LMBPD
 
     def _project(self, samples: int, state: State) -> list[PromptKeys]:

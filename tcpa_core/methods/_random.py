@@ -49,8 +49,10 @@ class Dropout:
             samples: B.
 
         Returns:
-            (L, M, B, P, D).
+            (L, M, B, P, D); B is 1 where nothing is dropped, as outside training.
         """
+        if not self.is_on(step):
+            return prompts_LMPD[:, :, None]
         rows = self._prompt_rows(prompts_LMPD, exists_MP, samples, step)
         width = prompts_LMPD.shape[-1]
         drawn = step.draws.uniform(self._purpose, rows, width, layers=self._layers, layer=None)

@@ -186,11 +186,8 @@ class Method(base.Method[_State]):
         """The function from query tokens (M, B, R, D) to what is added to them."""
         config, weights = self._config, state.weights[index]
         if not state.prompts:
-            ready = self.prompts.transpose(0, 1)
-            if state.drops:
-                ready = self._dropout.prompts(ready, state.exists_MP, samples, state.run.step)
-            else:
-                ready = ready[:, :, None]
+            stored, step = self.prompts.transpose(0, 1), state.run.step
+            ready = self._dropout.prompts(stored, state.exists_MP, samples, step)
             # Not one by one by their index: each would send a gradient of all blocks back.
             state.prompts = ready.unbind()
         prompts = state.prompts[index]

@@ -252,7 +252,6 @@ class Method(base.Method[_State]):
             random_epochs=[_random_epochs(config) for config in configs],
             depth=self.layout.depth,
         )
-        self._random_epochs = [_random_epochs(config) for config in configs]
         roles = self._matcher.judged_roles
         weights = [[_loss_weight(s, role) for role in roles] for s in self.settings]
         self.register_buffer(
@@ -263,8 +262,7 @@ class Method(base.Method[_State]):
 
     def phase(self, step: base.Step) -> Hashable:
         """Which members still choose at random."""
-        pairs = zip(step.epochs, self._random_epochs, strict=True)
-        return tuple(epoch < limit for epoch, limit in pairs)
+        return self._matcher.random_members(step)
 
     @classmethod
     def check(cls, config: TrialConfig, layout: TokenLayout) -> None:
@@ -410,10 +408,7 @@ class Method(base.Method[_State]):
     def _project(self, samples: int, state: _State) -> list[PromptKeys]:
         """Drop prompts out, unless all samples share them; then make keys and values of them."""
         step, exists = state.run.step, state.exists_MP
-        if self._dropout.is_on(step):
-            ready_LMBPD = self._dropout.prompts(state.prompts_LMPD, exists, samples, step)
-        else:
-            ready_LMBPD = state.prompts_LMPD[:, :, None]
+        ready_LMBPD = self._dropout.prompts(state.prompts_LMPD, exists, samples, step)
         if self.prompt_changers:
             changed = [self._changed(i, p, state) for i, p in enumerate(ready_LMBPD.unbind())]
             ready_LMBPD = torch.stack(changed)
