@@ -75,10 +75,15 @@ def settings(method: str, member: int, base: Flat) -> Flat:
     return flat
 
 
-def shortened(data: TrialData, train: int, val: int) -> TrialData:
-    """The same data with fewer images, so that a round stays short."""
+def shortened(data: TrialData, train: int | None, val: int | None) -> TrialData:
+    """The same data with the first images of each split only, so that a round stays short.
 
-    def first(source: ImageSource, count: int) -> ImageSource:
+    Args:
+        train: Training images; None: all.
+        val: Same, of each of the other splits.
+    """
+
+    def first(source: ImageSource, count: int | None) -> ImageSource:
         part = copy.copy(source)
         part.labels = source.labels[:count]
         return part

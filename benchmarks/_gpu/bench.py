@@ -1,6 +1,5 @@
 """What a part of the report is given, and what it finds."""
 
-import copy
 import gc
 import time
 import traceback
@@ -13,10 +12,10 @@ import torch
 
 from benchmarks._gpu.form import Form
 from benchmarks._gpu.inputs import image_folder, weights_of
+from benchmarks.pack import shortened
 from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
-from tcpa_core.training.image_source import ImageSource
 from tcpa_core.training.trial_data import TrialData, load_trial_data
 
 Value = str | int | float | None
@@ -110,21 +109,7 @@ class Bench:
             self._data[vit] = load_trial_data(
                 config, self.backbone(vit), device=self.device, cache_dir=self.cache
             )
-        whole = self._data[vit]
-        return TrialData(
-            train=first(whole.train, train),
-            val=first(whole.val, val),
-            test=first(whole.test, val),
-            class_names=whole.class_names,
-            fingerprint=whole.fingerprint,
-        )
-
-
-def first(source: ImageSource, count: int | None) -> ImageSource:
-    """The first images of a split; None: all."""
-    part = copy.copy(source)
-    part.labels = source.labels[:count]
-    return part
+        return shortened(self._data[vit], train, val)
 
 
 class StepClock:
