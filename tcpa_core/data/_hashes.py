@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tcpa_core.data._cache import Progress, using, write_atomic
 from tcpa_core.data._classes import NAMED
-from tcpa_core.data._listing import Listing
+from tcpa_core.data._listing import Content, Listing, SplitListing
 from tcpa_core.data._parallel import ordered_map
 from tcpa_core.errors import DataError
 
@@ -29,7 +29,7 @@ def content_hashes(
     """SHA-256 of every image's content, by split, in listing order.
 
     Args:
-        listing: What to hash; images without files are hashed by their pixels.
+        listing: What to hash; images that are no files by the bytes or pixels that are stored.
         cache: Cache folder, for the memory of earlier hashes.
         progress: Called with ("hash images", done, total) when files have to be read.
         keep: Remember the hashes for the next run.
@@ -37,14 +37,31 @@ def content_hashes(
     Raises:
         DataError: Files are missing or cannot be read; the first is named.
     """
-    hashes: dict[str, tuple[str, ...]] = {}
     by_key = _file_hashes(listing, cache, progress, keep) if listing.root else {}
-    for name, split in listing.splits.items():
-        if split.images is None:
-            hashes[name] = tuple(by_key[key] for key in split.keys)
-        else:
-            hashes[name] = tuple(sha256(image.tobytes()) for image in split.images)
-    return hashes
+    return {
+        name: tuple(
+            by_key[key] if listing.root else content_hash(content(listing, split, index))
+            for index, key in enumerate(split.keys)
+        )
+        for name, split in listing.splits.items()
+    }
+
+
+def content(listing: Listing, split: SplitListing, index: int) -> Content:
+    """An image as it is stored.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    if split.read is not None:
+        return split.read(index)
+    assert listing.root is not None
+    return read_image(listing.root / split.keys[index])
+
+
+def content_hash(stored: Content) -> str:
+    """SHA-256 of a file's bytes or of pixels, hex digits."""
+    return sha256(stored if isinstance(stored, bytes) else stored.tobytes())
 
 
 def sha256(data: bytes) -> str:
@@ -64,9 +81,13 @@ def _file_hashes(
     todo = [key for key, times in stats.items() if known.get(key, [])[:3] != times]
     # Before anything is read: what changes while it is read must look too young to be remembered.
     now = time.time_ns()
-    for done, (key, digest) in enumerate(
-        zip(todo, ordered_map(lambda key: sha256(read_image(root / key)), todo), strict=True)
-    ):
+    places = {
+        key: (split, index)
+        for split in listing.splits.values()
+        for index, key in enumerate(split.keys)
+    }
+    digests = ordered_map(lambda key: content_hash(content(listing, *places[key])), todo)
+    for done, (key, digest) in enumerate(zip(todo, digests, strict=True)):
         known[key] = [*stats[key], digest]
         if progress:
             progress("hash images", done + 1, len(todo))
@@ -76,16 +97,20 @@ def _file_hashes(
 
 
 def _stat_all(listing: Listing, root: Path) -> dict[str, list[int]]:
-    """Size and times of all files of the listing."""
+    """Size and times of every image's file."""
     stats: dict[str, list[int]] = {}
     missing: list[str] = []
+    shared: dict[str, os.stat_result | None] = {}
     folder = os.fspath(root)  # strings: a Path per file costs seconds with a million of them
     for split in listing.splits.values():
         for index, key in enumerate(split.keys):
-            try:
-                info = os.stat(os.path.join(folder, key))
-            except (OSError, ValueError):  # ValueError: a name that no file can have
-                info = None
+            if split.files:  # one file holds many images
+                file = split.files[index]
+                if file not in shared:
+                    shared[file] = _stat(os.path.join(folder, file))
+                info = shared[file]
+            else:
+                info = _stat(os.path.join(folder, key))
             if info is not None and stat.S_ISREG(info.st_mode):
                 stats[key] = [info.st_size, info.st_mtime_ns, info.st_ctime_ns]
             else:
@@ -99,6 +124,13 @@ def _stat_all(listing: Listing, root: Path) -> dict[str, list[int]]:
             "no image is skipped."
         )
     return stats
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        return None
 
 
 def read_image(path: Path) -> bytes:

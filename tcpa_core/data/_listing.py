@@ -5,7 +5,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,9 @@ MAX_LIST_BYTES = 1 << 28
 """Two million lines of 128 characters: more than the lists of ImageNet-1k."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
+Content = bytes | npt.NDArray[np.uint8]
+"""An image as it is stored: an image file's bytes, or pixels [H, W, 3] or grey ones [H, W]."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SplitListing:
@@ -35,8 +38,12 @@ class SplitListing:
     """List or folder that the split was read from, for messages."""
     numbered: bool = False
     """The source has one image per line, so messages name the line."""
-    images: npt.NDArray[np.uint8] | None = None
-    """RGB pixels [n, H, W, 3] of a data set without files; None: the keys are files."""
+    read: Callable[[int], Content] | None = None
+    """Content of image `index`, where images are no files of their own; called from several
+    threads, mostly in ascending order. None: the keys are files."""
+    files: tuple[str, ...] = ()
+    """With `read`: the file below `Listing.root` that holds each image. What was read of it is
+    remembered as long as its size and times stay. Empty: the images come without files."""
 
     def place(self, index: int) -> str:
         """Where image `index` is listed."""
@@ -108,7 +115,7 @@ class Listing:
                     f"{len(self.class_names) - 1} ({len(self.class_names)} classes by "
                     f"{self.class_source}), got {label} (below {self.where}).{hint}"
                 )
-            if split.images is None:
+            if split.read is None:
                 check_suffix(key, split.place(index), self.where)
 
     def _check_overlap(self) -> None:

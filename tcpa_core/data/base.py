@@ -7,7 +7,8 @@ A new kind of data set is one public file in this folder, `<name>.py`, which exp
 and, where it brings its own val split, `draws_val(cfg) -> bool`, which says so: settings of a split
 that is never made tell no two trials apart.
 
-It reads lists and folder names, not images: which image is in which split and class. `Listing`
+It reads lists and folder names, not images: which image is in which split and class. Where images
+lie inside larger files, `SplitListing.read` gives them one by one. `Listing`
 checks itself (labels, overlaps, suffixes, empty splits, classes across splits); hashing, decoding,
 caching, augmentation and what `DataSummary` says are the same for all. `need_root`, `read_text`,
 `relative_key`, `check_suffix` and `draw_val` do what several layouts need. Errors are `DataError`s
@@ -37,10 +38,11 @@ from tcpa_core.data._cache import (
 )
 from tcpa_core.data._classes import NAMED, other_spelling
 from tcpa_core.data._decode import DECODER, ResizeRule, decode
-from tcpa_core.data._hashes import content_hashes, read_image, sha256
+from tcpa_core.data._hashes import content, content_hash, content_hashes, sha256
 from tcpa_core.data._listing import (
     SPLITS,
     SUFFIXES,
+    Content,
     Listing,
     SplitListing,
     check_suffix,
@@ -57,6 +59,7 @@ from tcpa_core.settings import DATASETS, DataConfig
 __all__ = [
     "SPLITS",
     "SUFFIXES",
+    "Content",
     "DataSummary",
     "Dataset",
     "ImageStore",
@@ -250,13 +253,12 @@ def _decode_one(
     if rest and index >= len(hashes[name]):
         return _decode_one(listing, tuple(rest), hashes, rule, index - len(hashes[name]))
     split = listing.splits[name]
-    if split.images is not None:
-        return rule.apply(Image.fromarray(split.images[index]), split.keys[index])
-    assert listing.root is not None
-    path = listing.root / split.keys[index]
-    place = f"{path} ({split.place(index)})"
-    data = read_image(path)
+    key = split.keys[index]
+    place = f"{listing.root / key} ({split.place(index)})" if listing.root else key
+    stored = content(listing, split, index)
     # The entry's name says that it holds these contents, which are read here for a second time.
-    if sha256(data) != hashes[name][index]:
+    if content_hash(stored) != hashes[name][index]:
         raise DataError(f"{place}: file changed while the data set was read; start again.")
-    return rule.apply(decode(data, place), place)
+    if isinstance(stored, bytes):
+        return rule.apply(decode(stored, place), place)
+    return rule.apply(Image.fromarray(stored).convert("RGB"), place)

@@ -51,7 +51,7 @@ def read(cfg: DataConfig) -> Listing:
                 keys=tuple(_names(part)),
                 labels=tuple(labels[part].tolist()),
                 source="scikit-learn digits",
-                images=rgb[part],
+                read=rgb[part].__getitem__,
             )
             for name, part in parts.items()
         },
