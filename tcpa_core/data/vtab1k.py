@@ -15,6 +15,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from tcpa_core.data._published import VTAB_TASKS
 from tcpa_core.data.base import Listing, SplitListing, need_root, read_text, relative_key
 from tcpa_core.errors import DataError
 from tcpa_core.settings import DataConfig
@@ -23,27 +24,7 @@ LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
 UNION = "train800val200.txt"
 CLASSES = "classes.txt"
 
-TASKS = {
-    "caltech101": (102, 6084),
-    "cifar": (100, 10000),
-    "clevr_count": (8, 15000),
-    "clevr_dist": (6, 15000),
-    "diabetic_retinopathy": (5, 42670),
-    "dmlab": (6, 22735),
-    "dsprites_loc": (16, 73728),
-    "dsprites_ori": (16, 73728),
-    "dtd": (47, 1880),
-    "eurosat": (10, 5400),
-    "kitti": (4, 711),
-    "oxford_flowers102": (102, 6149),
-    "oxford_iiit_pet": (37, 3669),
-    "patch_camelyon": (2, 32768),
-    "resisc45": (45, 6300),
-    "smallnorb_azi": (18, 12150),
-    "smallnorb_ele": (9, 12150),
-    "sun397": (397, 21750),
-    "svhn": (10, 26032),
-}
+TASKS = {name: (task.classes, task.test) for name, task in VTAB_TASKS.items()}
 """Classes and test images of the 19 tasks, by folder name; each has 800 for train, 200 for val."""
 
 _LINE = re.compile(r"(?P<path>.*\S)\s+(?P<label>\d{1,9})", re.ASCII)
