@@ -7,10 +7,14 @@ A new kind of data set is one public file in this folder, `<name>.py`, which exp
 and, where it brings its own val split, `draws_val(cfg) -> bool`, which says so: settings of a split
 that is never made tell no two trials apart.
 
-It reads lists and folder names, not images: which image is in which split and class. Where images
-lie inside larger files, `SplitListing.read` gives them one by one. `Listing`
-checks itself (labels, overlaps, suffixes, empty splits, classes across splits); hashing, decoding,
-caching, augmentation and what `DataSummary` says are the same for all. `need_root`, `read_text`,
+and, where its layout can be told from a few names, `recognises(root: Path) -> bool`: whether a
+folder has it, by some os.path checks and without reading a file. The error of another kind then
+says which kind reads that folder, or one up to two levels away.
+
+`read` reads lists and folder names, not images: which image is in which split and class. Where
+images lie inside larger files, `SplitListing.read` gives them one by one. `Listing` checks itself
+(labels, overlaps, suffixes, empty splits, classes across splits); hashing, decoding, caching,
+augmentation and what `DataSummary` says are the same for all. `need_root`, `read_text`,
 `relative_key`, `check_suffix` and `draw_val` do what several layouts need. Errors are `DataError`s
 that name the file and line.
 """
@@ -39,6 +43,7 @@ from tcpa_core.data._cache import (
 from tcpa_core.data._classes import NAMED, other_spelling
 from tcpa_core.data._decode import DECODER, ResizeRule, decode
 from tcpa_core.data._hashes import content, content_hash, content_hashes, sha256
+from tcpa_core.data._kinds import kind_hint
 from tcpa_core.data._listing import (
     SPLITS,
     SUFFIXES,
@@ -223,7 +228,10 @@ def dataset_fingerprint(
 
 
 def _read(cfg: DataConfig) -> Listing:
-    listing: Listing = plugins.load(DATASETS, cfg.name).read(cfg)
+    try:
+        listing: Listing = plugins.load(DATASETS, cfg.name).read(cfg)
+    except DataError as err:
+        raise DataError(f"{err}{kind_hint(cfg)}") from err
     return listing
 
 

@@ -27,6 +27,11 @@ def draws_val(cfg: DataConfig) -> bool:
     return False
 
 
+def recognises(root: Path) -> bool:
+    """Whether a folder has the layout."""
+    return all(os.path.isfile(root / f"{name}.json") for name in ("train", "test"))
+
+
 def read(cfg: DataConfig) -> Listing:
     """List the splits.
 

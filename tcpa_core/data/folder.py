@@ -44,6 +44,11 @@ def draws_val(cfg: DataConfig) -> bool:
     return not os.path.isdir(os.path.join(os.path.expanduser(cfg.root or ""), "val"))
 
 
+def recognises(root: Path) -> bool:
+    """Whether a folder has the layout."""
+    return all(os.path.isdir(root / name) for name in ("train", "test"))
+
+
 def read(cfg: DataConfig) -> Listing:
     """List the class folders.
 

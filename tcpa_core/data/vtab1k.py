@@ -11,6 +11,7 @@ Lists that differ in length or classes from that task are read as they are, with
 Source: X. Zhai et al., arXiv:1910.04867; file layout and folder names as in the NOAH and CVPT code.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,11 @@ _LINE = re.compile(r"(?P<path>.*\S)\s+(?P<label>\d{1,9})", re.ASCII)
 def draws_val(cfg: DataConfig) -> bool:
     """Whether val is split off here: no, val200.txt is there."""
     return False
+
+
+def recognises(root: Path) -> bool:
+    """Whether a folder has the layout."""
+    return any(os.path.isfile(root / name) for name in (LISTS["train"], UNION))
 
 
 def read(cfg: DataConfig) -> Listing:

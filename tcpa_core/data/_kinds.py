@@ -1,0 +1,72 @@
+"""Which kind of data set reads a folder: what an error adds when data.root has another layout."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tcpa_core import plugins
+from tcpa_core.errors import TcpaError
+from tcpa_core.settings import DATASETS, DataConfig
+
+GENERAL = ("folder", "imagelist")
+"""Class folders and lists stand inside other layouts too: named where no other kind fits."""
+MAX_FOLDERS = 50
+"""Subfolders that are looked into, of the root and of each of them: a tree of classes has many."""
+
+
+def kinds_of(root: Path) -> tuple[str, ...]:
+    """The kinds whose layout a folder has, those made for one data set before the general ones."""
+    found = [name for name in plugins.names(DATASETS) if _recognises(name, root)]
+    special = tuple(name for name in found if name not in GENERAL)
+    return special or tuple(found)
+
+
+def kind_hint(cfg: DataConfig) -> str:
+    """What to set so that data.root is read, as a sentence to append to an error.
+
+    "" where the root has the layout of data.name, so that the error means what it says, and where
+    no kind has anything to do with it.
+    """
+    root = Path(os.path.expanduser(cfg.root or ""))
+    if cfg.root is None or not os.path.isdir(root) or _recognises(cfg.name, root):
+        return ""
+    for place, where in _nearby(root.absolute()):
+        kinds = kinds_of(place)
+        if kinds:
+            names = " or ".join(f"data.name={name}" for name in kinds if name != cfg.name)
+            settings = [names] if cfg.name not in kinds else []
+            settings += [f"data.root={str(place)!r}"] if where else []
+            return (
+                f" {place if where else 'This folder'}{where} has the layout of "
+                f"{' or '.join(map(repr, kinds))}: set {' and '.join(settings)}."
+            )
+    return ""
+
+
+def _recognises(name: str, root: Path) -> bool:
+    try:
+        recognises = getattr(plugins.load(DATASETS, name), "recognises", None)
+        return recognises is not None and bool(recognises(root))
+    except (TcpaError, OSError):  # a hint must not hide the error that it explains
+        return False
+
+
+def _nearby(root: Path) -> Iterator[tuple[Path, str]]:
+    """The folder, those one and two levels below it, and the two above it."""
+    yield root, ""
+    below = _subfolders(root)
+    for place in below:
+        yield place, ", one level down,"
+    yield root.parent, ", one level up,"
+    for middle in below:
+        for place in _subfolders(middle):
+            yield place, ", two levels down,"
+    yield root.parent.parent, ", two levels up,"
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
+    except OSError:
+        return []
+    return [folder / name for name in names[:MAX_FOLDERS]]

@@ -1,0 +1,53 @@
+"""An error says which kind reads the folder that it was given."""
+
+from pathlib import Path
+
+import pytest
+
+from tcpa_core.data.base import dataset_summary
+from tcpa_core.errors import DataError
+from tcpa_core.settings import DataConfig
+from tests.tcpa_core.data_layouts import LAYOUTS, make
+
+PAIRS = [(kind, other) for kind in LAYOUTS for other in LAYOUTS if other != kind]
+
+
+def _error(name: str, root: Path, tmp_path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        dataset_summary(DataConfig(name=name, root=str(root)), cache_dir=tmp_path / "cache")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "other"), PAIRS)
+def test_another_kind_names_the_one_that_reads_it(kind: str, other: str, tmp_path: Path) -> None:
+    make(kind, tmp_path / "set")
+    message = _error(other, tmp_path / "set", tmp_path)
+    assert message.endswith(f"This folder has the layout of {kind!r}: set data.name={kind}.")
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+@pytest.mark.parametrize(("up", "words"), [(1, "one level down"), (2, "two levels down")])
+def test_a_root_above_is_told(kind: str, up: int, words: str, tmp_path: Path) -> None:
+    right = tmp_path / "data" / "sets" / "mine" / "one"
+    make(kind, right)
+    message = _error(kind, right.parents[up - 1], tmp_path)
+    assert f"{right}, {words}, has the layout of {kind!r}: set data.root={str(right)!r}." in message
+
+
+@pytest.mark.parametrize("kind", ["fgvc", "folder"])
+def test_a_root_below_is_told(kind: str, tmp_path: Path) -> None:
+    cfg = make(kind, tmp_path / "one")
+    below = next(p for p in sorted((tmp_path / "one").iterdir()) if p.is_dir())
+    message = _error(kind, below, tmp_path)
+    assert f"one level up, has the layout of {kind!r}: set data.root={cfg.root!r}." in message
+
+
+def test_an_error_of_the_right_kind_stands_alone(tmp_path: Path) -> None:
+    make("folder", tmp_path / "set")
+    (tmp_path / "set/val/class 0/0.PNG").unlink()
+    assert "layout" not in _error("folder", tmp_path / "set", tmp_path)
+
+
+def test_a_folder_that_no_kind_reads_is_left_at_that(tmp_path: Path) -> None:
+    (tmp_path / "set/deeper").mkdir(parents=True)
+    assert "layout" not in _error("folder", tmp_path / "set/deeper", tmp_path / "elsewhere")
