@@ -31,6 +31,7 @@ CORE_VERSION = 5
 
 ADDED: Mapping[str, object] = {
     "backbone.norm_stats": None,
+    "backbone.tag": None,
     "data.antialias": True,
     "data.group": None,
     "train.drop_last": False,
@@ -172,6 +173,9 @@ class TrialConfig(CommonSettings):
         # digests of older trials stay what they were.
         identity = {k: v for k, v in self.effective().items() if k not in ADDED or v != ADDED[k]}
         del identity["protocol"]
+        # A tag is the same in its own setting and in the name.
+        identity["backbone.name"] = self.backbone.full_name
+        identity.pop("backbone.tag", None)
         size = self.backbone.img_size
         if self.data.resize == "short_side" and size and size * 256 // 224 != round(size * 8 / 7):
             # The side was rounded to nearest once; where that differs, it is another trial.

@@ -82,6 +82,10 @@ class BackboneConfig(Settings):
 
     name: str = "vit_nano"
     """A timm VisionTransformer by name, or "vit_nano" (shipped with this package)."""
+    tag: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_]+$")
+    """Which of the published weights of the name ("mae", "augreg_in21k"), as if it stood behind a
+    dot in the name. With a file: whose weights it holds. None: what the name says, or timm's
+    default."""
     weights: str | None = Field(default=None, json_schema_extra=IS_FILE)
     """None: shipped or hub weights; a path to .safetensors/.pth/.npz; or "random" (labelled)."""
     img_size: int | None = Field(default=None, ge=1, le=10_000)
@@ -96,6 +100,20 @@ class BackboneConfig(Settings):
     pool: Literal["avg"] | None = None
     """avg: features are the mean of the image tokens, and the model's final norm follows the mean,
     as MAE's are read. None: as the model reads them."""
+
+    @property
+    def full_name(self) -> str:
+        """Name and tag as timm writes them: "vit_base_patch16_224.mae"."""
+        return self.name if self.tag is None else f"{self.name}.{self.tag}"
+
+    @model_validator(mode="after")
+    def _one_tag(self) -> Self:
+        if self.tag is not None and "." in self.name:
+            raise ValueError(
+                f"backbone.tag={self.tag!r} beside backbone.name={self.name!r}, which has a tag; "
+                "leave one of the two out"
+            )
+        return self
 
 
 class DataConfig(Settings):

@@ -97,7 +97,7 @@ def _published(row: Row) -> Published:
 def _ours(used: pd.DataFrame, epochs: pd.DataFrame) -> Ours:
     """What has to agree, as the trials have it."""
     return {
-        "backbone": _values(used, ("backbone.name", "backbone.weights"), _backbone),
+        "backbone": _values(used, ("backbone.name", "backbone.tag", "backbone.weights"), _backbone),
         "img_size": _values(used, ("backbone.name", "backbone.img_size"), _img_size),
         "train_images": _train_images(used, epochs),
         "selection": _values(
@@ -115,7 +115,8 @@ def _values(
     return tuple(dict.fromkeys(read(*row) for row in columns.itertuples(index=False)))
 
 
-def _backbone(name: object, weights: object) -> str:
+def _backbone(stem: object, tag: object, weights: object) -> str:
+    name = stem if tag is None else f"{stem}.{tag}"
     if weights == "random":
         return f"{name} with random weights"
     return BACKBONE if IN21K.fullmatch(str(name)) else str(name)

@@ -24,6 +24,7 @@ Kind = tuple[Any, ...]
 
 _KIND = (
     "backbone.name",
+    "backbone.tag",
     "backbone.img_size",
     "data.name",
     "data.root",

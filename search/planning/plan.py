@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 
 from search.planning import cost
+from search.planning.sizes import describe_backbone, describe_memory
 from search.proposals.samplers.base import check_sampler, sampler_class
 from search.study.address import local_folder, recorded_uri, resolved_uri
 from search.study.folder import StudyDir
@@ -66,6 +68,10 @@ class Plan:
     most_epochs: int
     preprocessing: tuple[tuple[str, Preprocessing], ...]
     """Backbones by name, and what becomes of images in front of each."""
+    networks: tuple[str, ...]
+    """A sentence on the size of each backbone."""
+    memory: tuple[str, ...]
+    """Sentences on what a trial keeps in memory."""
     cost: str
     """A sentence on the time it will take."""
     warnings: tuple[str, ...]
@@ -153,6 +159,10 @@ def plan_space(
         num_points=size,
         most_epochs=space.most_epochs,
         preprocessing=preprocessing,
+        networks=tuple(starmap(describe_backbone, backbones.items())),
+        memory=tuple(
+            describe_memory(space.trials, max(one.num_classes for one in datasets.values()))
+        ),
         cost=cost.describe(space, num_trials, rates),
         warnings=(*_warnings(backbones.values(), data.values()), *of_space),
         undecoded=_undecoded(datasets.values()),
@@ -252,9 +262,9 @@ def _check_parts(
     preprocessing: dict[tuple[str, Preprocessing], None] = {}
     for config in configs:
         if config.backbone not in backbones:
-            backbones[config.backbone] = load_backbone(config.backbone, fetch=False)
+            backbones[config.backbone] = load_backbone(config.backbone, device="meta")
         backbone = backbones[config.backbone]
-        preprocessing[config.backbone.name, backbone.preprocessing(config.data)] = None
+        preprocessing[config.backbone.full_name, backbone.preprocessing(config.data)] = None
         source = (config.data, backbone.img_size)
         if source not in data:
             data[source] = load_dataset(

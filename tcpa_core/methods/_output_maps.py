@@ -30,8 +30,8 @@ def need_source_classes(setup: base.Setup, asked: str, per_class: int = 1) -> No
     if found < needed:
         raise ConfigError(
             f"{asked} needs a backbone with a classifier of at least {needed} classes, got {found} "
-            f"({setup.config.backbone.name!r}; a projection, as CLIP's, is none); use a trained "
-            "head instead, or a weights file that holds its classifier."
+            f"({setup.config.backbone.full_name!r}; a projection, as CLIP's, is none); use a "
+            "trained head instead, or a weights file that holds its classifier."
         )
 
 

@@ -160,7 +160,7 @@ class PromptTokens(base.Method[State]):
         elif settings.pool_prompts and (layout.pool != "avg" or layout.has_dist):
             raise ConfigError(
                 f"{name}.pool_prompts needs a backbone that averages its image tokens (pool "
-                f"'avg'), got pool {layout.pool!r} ({config.backbone.name!r}); set "
+                f"'avg'), got pool {layout.pool!r} ({config.backbone.full_name!r}); set "
                 f"{name}.pool_prompts=false."
             )
 

@@ -123,7 +123,7 @@ class Method(base.Method[base.Pass]):
         features = torch.cat(
             [frozen_features(setup.backbone, data.batch(part)) for part in chosen.split(BATCH)]
         )
-        threshold = settings.distance_threshold or THRESHOLDS.get(setup.config.backbone.name)
+        threshold = settings.distance_threshold or THRESHOLDS.get(setup.config.backbone.full_name)
         found = {"prototypes": cluster(features, threshold, settings.max_clusters)}
         if settings.output == "head_free":
             found["logit_features"] = _lively_features(setup, data)

@@ -160,7 +160,7 @@ class Method(PromptTokens):
         if layout.embed_dim % settings.num_segments:
             raise ConfigError(
                 f"e2vpt.num_segments must divide the backbone's width, got "
-                f"{settings.num_segments} for {config.backbone.name!r} with width "
+                f"{settings.num_segments} for {config.backbone.full_name!r} with width "
                 f"{layout.embed_dim}; set e2vpt.num_segments to one of its divisors."
             )
 

@@ -41,7 +41,7 @@ class Method(BackboneWeights):
         if wanted > layout.depth:
             raise ConfigError(
                 f"partial.num_blocks must be <= {layout.depth}, the blocks of "
-                f"{config.backbone.name!r}, got {wanted}; lower it, or train all with methods "
+                f"{config.backbone.full_name!r}, got {wanted}; lower it, or train all with methods "
                 "[full]."
             )
 

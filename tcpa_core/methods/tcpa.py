@@ -267,7 +267,7 @@ class Method(base.Method[_State]):
     @classmethod
     def check(cls, config: TrialConfig, layout: TokenLayout) -> None:
         """Refuse a CLS pool where no token has that role."""
-        _check_layout(config.backbone.name, layout, config.method_settings[cls.name()])
+        _check_layout(config.backbone.full_name, layout, config.method_settings[cls.name()])
 
     @classmethod
     def deviations(cls, config: TrialConfig) -> tuple[str, ...]:

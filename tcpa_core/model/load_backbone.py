@@ -47,15 +47,14 @@ def load_backbone(
     cfg: BackboneConfig,
     *,
     device: str | torch.device = "cpu",
-    fetch: bool = True,
     recorded: bool = False,
 ) -> Backbone:
     """Build a backbone with its weights.
 
     Args:
         cfg: Name, source of weights, image size, mean and std.
-        device: Where to put it.
-        fetch: False: random numbers stand for weights of the hub, for plans.
+        device: Where to put it. "meta" (torch's device of shapes without numbers), for plans:
+            weights of the hub are not fetched, random ones not drawn, and a file is only checked.
         recorded: The settings are those of a study that was planned before. Where nothing tells
             mean and std, they are then those of the name, with a warning, as before the plan asked.
 
@@ -64,14 +63,17 @@ def load_backbone(
         WeightsError: The weights cannot be fetched or read, or belong to another model.
     """
     is_random = cfg.weights == "random"
-    warnings = [f"Backbone {cfg.name} has random weights: accuracies mean nothing."] * is_random
-    found = _of_hub(cfg, fetch) if is_random or _is_hub(cfg) else _of_file(cfg)
+    warnings = [
+        f"Backbone {cfg.full_name} has random weights: accuracies mean nothing."
+    ] * is_random
+    on_meta = torch.device(device).type == "meta"
+    found = _of_hub(cfg, on_meta) if is_random or _is_hub(cfg) else _of_file(cfg)
     vit, classifier, stats = found.vit, found.classifier, found.stats
     if cfg.pool == "avg":
-        _pool_by_mean(vit, cfg.name)
+        _pool_by_mean(vit, cfg.full_name)
         classifier = ()  # it was trained on what the model read before
     if recorded and isinstance(stats, ConfigError):
-        named = stats_of_name(cfg.name, getattr(vit, "pretrained_cfg", None))
+        named = stats_of_name(cfg.full_name, getattr(vit, "pretrained_cfg", None))
         warnings.append(f"Mean and std are those of {named.source}, which nothing proves: {stats}")
         stats = named
     backbone = Backbone(
@@ -98,18 +100,22 @@ class _Loaded:
     """How position embeddings were resampled."""
 
 
-def _of_hub(cfg: BackboneConfig, fetch: bool) -> _Loaded:
-    """A model with the hub's weights, or random ones in their place."""
+def _of_hub(cfg: BackboneConfig, on_meta: bool) -> _Loaded:
+    """A model with the hub's weights or random ones, or without numbers."""
     if _is_hub(cfg):
-        check_name(cfg.name)
-        check_published(cfg.name)
-    if cfg.weights == "random" or not fetch:
+        check_name(cfg.full_name)
+        check_published(cfg.full_name)
+    if on_meta:
+        with torch.device("meta"):
+            vit = _create(cfg)
+        classifier = _random_classifier(vit, cfg.full_name)
+    elif cfg.weights == "random":
         vit = _create(cfg, seed=True)
-        classifier = _random_classifier(vit, cfg.name)
+        classifier = _random_classifier(vit, cfg.full_name)
     else:
         vit = _create_from_hub(cfg)
-        classifier = _take_classifier(vit, cfg.name)
-    stats = stats_of_name(cfg.name, getattr(vit, "pretrained_cfg", None))
+        classifier = _take_classifier(vit, cfg.full_name)
+    stats = stats_of_name(cfg.full_name, getattr(vit, "pretrained_cfg", None))
     return _Loaded(vit, classifier, stats, _resized_at_hub(vit) if _is_hub(cfg) else AS_TRAINED)
 
 
@@ -117,9 +123,9 @@ def _of_file(cfg: BackboneConfig) -> _Loaded:
     """A model with the weights of a file."""
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
         vit = _create(cfg)
-    file = read_weights(_weights_path(cfg), vit, cfg.name)
-    positions = fit_weights(file, vit, cfg.name)
-    classifier = classifier_of_file(file, vit, cfg.name)
+    file = read_weights(_weights_path(cfg), vit, cfg.full_name)
+    positions = fit_weights(file, vit, cfg.full_name)
+    classifier = classifier_of_file(file, vit, cfg.full_name)
     stats = stats_of_file(cfg, file, len(classifier[0][0]) if classifier else 0)
     return _Loaded(vit, classifier, stats, positions)
 
@@ -135,14 +141,14 @@ def weights_fingerprint(cfg: BackboneConfig) -> str:
         WeightsError: The file is missing.
     """
     if cfg.weights == "random":
-        return f"random:{cfg.name}"
+        return f"random:{cfg.full_name}"
     if _is_hub(cfg):
-        check_name(cfg.name)
-        check_published(cfg.name)
+        check_name(cfg.full_name)
+        check_published(cfg.full_name)
         # The tag stands for the content, which no plan fetches. A name without a tag means timm's
         # default one, which is written out: another timm may have another default.
-        pretrained = timm.get_pretrained_cfg(cfg.name)
-        return f"hub:{cfg.name.split('.')[0]}@{pretrained.tag if pretrained else ''}"
+        pretrained = timm.get_pretrained_cfg(cfg.full_name)
+        return f"hub:{cfg.full_name.split('.')[0]}@{pretrained.tag if pretrained else ''}"
     path = _weights_path(cfg)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
@@ -156,11 +162,11 @@ def _described(path: Path, cfg: BackboneConfig) -> str:
     before descriptions were read.
     """
     # The shipped weights have none, and `backbone.norm_stats` is in the trial's digest by itself.
-    found = None if cfg.weights is None or cfg.norm_stats else stats_beside(path, cfg.name)
+    found = None if cfg.weights is None or cfg.norm_stats else stats_beside(path, cfg.full_name)
     if found is None:
         return ""
-    known = None if cfg.name == NANO else timm.get_pretrained_cfg(cfg.name)
-    usual = stats_of_name(cfg.name, known.to_dict() if known else None)
+    known = None if cfg.full_name == NANO else timm.get_pretrained_cfg(cfg.full_name)
+    usual = stats_of_name(cfg.full_name, known.to_dict() if known else None)
     pair = (found.mean, found.std)
     if pair == (usual.mean, usual.std):
         return ""
@@ -182,7 +188,7 @@ def _pool_by_mean(vit: VisionTransformer, name: str) -> None:
 
 
 def _is_hub(cfg: BackboneConfig) -> bool:
-    return cfg.weights is None and cfg.name != NANO
+    return cfg.weights is None and cfg.full_name != NANO
 
 
 def _weights_path(cfg: BackboneConfig) -> Path:
@@ -192,7 +198,7 @@ def _weights_path(cfg: BackboneConfig) -> Path:
     if not os.path.isfile(path):
         raise WeightsError(
             f"backbone.weights: no file {cfg.weights!r}; give the path of a .safetensors, .pth or "
-            f".npz file of {cfg.name}, or 'random'."
+            f".npz file of {cfg.full_name}, or 'random'."
         )
     return path
 
@@ -206,31 +212,31 @@ def _create(
         seed: Make its random weights a fixed set.
         pretrained: Fetch the hub's weights.
     """
-    check_name(cfg.name)  # timm's own message for a wrong name lists nothing
+    check_name(cfg.full_name)  # timm's own message for a wrong name lists nothing
     size = {} if cfg.img_size is None else {"img_size": cfg.img_size}
     classes = {} if pretrained else {"num_classes": 0}
     # The caller's random stream stays where it is; the seed follows the name, so that two processes
     # of a study build the same random weights.
     with torch.random.fork_rng(devices=[], enabled=seed):
         if seed:
-            torch.manual_seed(int(hashlib.sha256(cfg.name.encode()).hexdigest()[:8], 16))
+            torch.manual_seed(int(hashlib.sha256(cfg.full_name.encode()).hexdigest()[:8], 16))
         try:
-            if cfg.name == NANO:
+            if cfg.full_name == NANO:
                 vit = VisionTransformer(**{**NANO_GEOMETRY, **size}, num_classes=0)
             else:
-                vit = timm.create_model(cfg.name, pretrained=pretrained, **classes, **size)
+                vit = timm.create_model(cfg.full_name, pretrained=pretrained, **classes, **size)
         except (TypeError, AssertionError) as err:
             raise ConfigError(
-                f"backbone.name: {cfg.name!r} cannot be built with img_size={cfg.img_size!r} "
+                f"backbone.name: {cfg.full_name!r} cannot be built with img_size={cfg.img_size!r} "
                 f"({err}); only timm VisionTransformer models are supported."
             ) from err
     if not isinstance(vit, VisionTransformer):
         raise ConfigError(
-            f"backbone.name: {cfg.name!r} is a {type(vit).__name__}; only timm VisionTransformer "
-            "models are supported."
+            f"backbone.name: {cfg.full_name!r} is a {type(vit).__name__}; only timm "
+            "VisionTransformer models are supported."
         )
     if cfg.img_size is not None:
-        check_size(vit, cfg.name, cfg.img_size)
+        check_size(vit, cfg.full_name, cfg.img_size)
     return vit
 
 
@@ -239,7 +245,7 @@ def _create_from_hub(cfg: BackboneConfig) -> VisionTransformer:
         return _create(cfg, pretrained=True)
     except (OSError, RuntimeError) as err:
         raise WeightsError(
-            f"backbone.weights: the pretrained weights of {cfg.name!r} could not be fetched "
+            f"backbone.weights: the pretrained weights of {cfg.full_name!r} could not be fetched "
             f"({type(err).__name__}); set backbone.weights to a local .safetensors, .pth or .npz "
             "file of this model, use backbone.name=vit_nano (shipped), or 'random'."
         ) from err

@@ -67,6 +67,9 @@ def init_member_state(
     state = {}
     for name, spec in member_specs(backbone, config, num_classes, fitted).items():
         tensor = torch.empty(spec.shape)
+        if backbone.device.type == "meta":  # a plan asks for shapes only
+            state[name] = tensor.to(backbone.dtype).to("meta")
+            continue
         spec.init(tensor, Stream(config.seed).generator(f"init/{name}"))
         state[name] = tensor.to(backbone.dtype)
     return state

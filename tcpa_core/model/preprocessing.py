@@ -136,14 +136,14 @@ def stats_of_file(
         num_classes: Of its classifier; 0: it has none.
     """
     # What was written for this very file comes before what its layout or shape make likely.
-    described = _from_metadata(file) or stats_beside(file.path, cfg.name)
+    described = _from_metadata(file) or stats_beside(file.path, cfg.full_name)
     if described is not None:
         return described
     if file.norm_stats is not None:
         return NormStats(*NAMED[file.norm_stats], f"the file's layout ({file.layout.title})")
-    if cfg.name == NANO:
+    if cfg.full_name == NANO:
         return stats_of_name(NANO, None)
-    return _of_published(cfg.name, file.path.name, num_classes)
+    return _of_published(cfg.full_name, file.path.name, num_classes)
 
 
 def stats_of_setting(cfg: BackboneConfig) -> NormStats | None:

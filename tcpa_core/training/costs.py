@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -82,13 +83,12 @@ def training_costs(model: PackModel, inputs: Tensor, *, cached: bool) -> Trainin
     """
     step = Step(training=True, epochs=(0,), steps=(0,), streams=(Stream(model.configs[0].seed),))
     copies = _Copies((*model.parameters(), *model.buffers()))
-    # By address: a tensor saved twice, or a view of one, takes its memory once.
-    kept: dict[int, int] = {}
+    # By storage: a tensor saved twice, or a view of one, takes its memory once.
+    kept: dict[StorageWeakRef, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if tensor not in copies and storage.data_ptr() != inputs.untyped_storage().data_ptr():
-            kept[storage.data_ptr()] = storage.nbytes()
+        if tensor not in copies and _storage(tensor) != _storage(inputs):
+            kept[_storage(tensor)] = tensor.untyped_storage().nbytes()
         return tensor
 
     with copies, FlopCounterMode(display=False) as counter, torch.enable_grad():
@@ -109,11 +109,11 @@ class _Copies(TorchDispatchMode):
     def __init__(self, weights: Collection[Tensor]) -> None:
         super().__init__()
         # Alive until the end, so that nothing else gets the address of one of them.
-        self._found = {t.untyped_storage().data_ptr(): t for t in weights}
+        self._found = {_storage(t): t for t in weights}
 
     def __contains__(self, tensor: Tensor) -> bool:
         """Whether it is a weight, a copy of one or a view of them."""
-        return tensor.untyped_storage().data_ptr() in self._found
+        return _storage(tensor) in self._found
 
     def __torch_dispatch__(
         self,
@@ -125,8 +125,13 @@ class _Copies(TorchDispatchMode):
         """Run an operation and note what it copies."""
         out = func(*args, **(kwargs or {}))
         if func is torch.ops.aten._to_copy.default and args[0] in self:
-            self._found[out.untyped_storage().data_ptr()] = out
+            self._found[_storage(out)] = out
         return out
+
+
+def _storage(tensor: Tensor) -> StorageWeakRef:
+    """What tells a tensor's memory from others', also where it has no address (meta, fake)."""
+    return StorageWeakRef(tensor.untyped_storage())
 
 
 def _loss(output: ModelOutput) -> Tensor:

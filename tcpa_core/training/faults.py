@@ -66,7 +66,7 @@ def cannot_begin(
         )
     text = (
         f"{who} finds no room in the memory of {device} on {platform.node()} for backbone "
-        f"{config.backbone.name}, its data and the first state ({describe_memory(device)})"
+        f"{config.backbone.full_name}, its data and the first state ({describe_memory(device)})"
     )
     if is_filled_by_others(device):
         return DeviceError(f"{text}; end the other processes or take another device.")

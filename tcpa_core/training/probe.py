@@ -211,7 +211,7 @@ def _path(pack: Pack, config: TrialConfig, cache_dir: Path | None) -> Path:
         os.cpu_count(),
         torch.get_num_threads(),
         torch.__version__,
-        config.backbone.name,
+        config.backbone.full_name,
         pack.backbone.img_size,
         config.train.precision,
         *pack_key(config),

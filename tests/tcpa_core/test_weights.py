@@ -278,7 +278,7 @@ def test_positions_are_resampled_as_timm_does_and_it_is_stated(form: str, tmp_pa
 
 def test_resampling_of_the_hubs_positions_is_stated_without_them() -> None:
     cfg = BackboneConfig(name=TINY, img_size=80)
-    ours = load_backbone(cfg, fetch=False).preprocessing(DataConfig())
+    ours = load_backbone(cfg, device="meta").preprocessing(DataConfig())
     assert ours.positions == "resampled from 10 x 10 to 5 x 5"
     assert ours.source == "the model's tag r160_in1k"
 
@@ -389,9 +389,9 @@ def test_clips_projection_is_no_classifier(tmp_path: Path) -> None:
     assert load(tmp_path / "timm.safetensors", CLIP).num_source_classes == 0
     write({**state, **projection, "head.bias": torch.ones(512)}, tmp_path / "tuned.pth")
     assert load(tmp_path / "tuned.pth", CLIP).num_source_classes == 512
-    assert load_backbone(BackboneConfig(name=CLIP), fetch=False).num_source_classes == 0
+    assert load_backbone(BackboneConfig(name=CLIP), device="meta").num_source_classes == 0
     tuned = BackboneConfig(name="vit_base_patch32_clip_224.laion2b_ft_in1k", img_size=32)
-    assert load_backbone(tuned, fetch=False).num_source_classes == 1000
+    assert load_backbone(tuned, device="meta").num_source_classes == 1000
 
 
 def test_a_layer_before_the_classifier_is_named_by_having_none(tmp_path: Path) -> None:
@@ -589,13 +589,13 @@ def test_an_unknown_tag_lists_the_known_ones(
     with pytest.raises(ConfigError, match=known):
         cfg = BackboneConfig(name=name, weights=weights)
         weights_fingerprint(cfg)
-        load_backbone(cfg, fetch=False)
+        load_backbone(cfg, device="meta")
 
 
 def test_names_without_published_weights_need_a_file(tmp_path: Path) -> None:
     name = "test_vit4"
     with pytest.raises(ConfigError, match="no weights of 'test_vit4' are published"):
-        load_backbone(BackboneConfig(name=name), fetch=False)
+        load_backbone(BackboneConfig(name=name), device="meta")
     path = write(state_of(name, num_classes=0), tmp_path / "w.pth")
     assert load_backbone(BackboneConfig(name=name, weights=path, norm_stats="clip"))
 
@@ -620,13 +620,13 @@ def test_an_image_that_patches_do_not_fill_is_refused(
         torch.device("meta"),
         pytest.raises(ConfigError, match=rf"got {size}; the nearest .*{near}"),
     ):
-        load_backbone(cfg, device="meta", fetch=False)
+        load_backbone(cfg, device="meta")
 
 
 def test_the_models_own_size_is_its_makers_affair() -> None:
     cfg = BackboneConfig(name="vit_so400m_patch14_siglip_384", img_size=384)
     with torch.device("meta"):
-        assert load_backbone(cfg, device="meta", fetch=False).layout.grid == (27, 27)
+        assert load_backbone(cfg, device="meta").layout.grid == (27, 27)
 
 
 def test_every_name_that_is_listed_passes_the_plans_checks() -> None:
@@ -635,7 +635,7 @@ def test_every_name_that_is_listed_passes_the_plans_checks() -> None:
     assert not {"vit_small_patch16_18x2_224", "vit_base_patch16_xp_224", "test_vit4"} & set(names)
     for name in names[:: len(names) // 8]:
         with torch.device("meta"):
-            ours = load_backbone(BackboneConfig(name=name), device="meta", fetch=False)
+            ours = load_backbone(BackboneConfig(name=name), device="meta")
         assert ours.preprocessing(DataConfig()).mean
         assert not list(ours.vit.buffers()), "what no file holds would stay on the meta device"
 
@@ -645,10 +645,10 @@ def test_names_that_are_not_listed_are_refused() -> None:
     for module in ("vision_transformer", "deit"):
         for name in set(timm.list_models(module=module)) - listed:
             with torch.device("meta"), pytest.raises(ConfigError):
-                load_backbone(BackboneConfig(name=name), device="meta", fetch=False)
+                load_backbone(BackboneConfig(name=name), device="meta")
 
 
 def test_a_network_before_the_patches_is_refused() -> None:
     cfg = BackboneConfig(name="vit_tiny_r_s16_p8_224")
     with torch.device("meta"), pytest.raises(ConfigError, match="HybridEmbed before its blocks"):
-        load_backbone(cfg, device="meta", fetch=False)
+        load_backbone(cfg, device="meta")
