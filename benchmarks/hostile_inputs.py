@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tcpa_core.data._formats import FORMATS
+
 Change = Callable[[bytes, Random], bytes]
 
 TOKENS = (
@@ -193,7 +195,7 @@ def image_seeds() -> list[bytes]:
     exif[0x0112], exif[0x010E] = 6, "<img src=x onerror=alert(1)>"
     deep = Image.fromarray(noise[..., 0].astype(np.uint16) * 257)
     frames = [colour.rotate(90 * i) for i in range(4)]
-    files = [encoded(colour, kind) for kind in ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")]
+    files = [encoded(colour, kind) for kind in FORMATS]
     files += [
         encoded(colour.convert("CMYK"), "JPEG"),
         encoded(colour, "JPEG", exif=exif, progressive=True),
@@ -207,6 +209,7 @@ def image_seeds() -> list[bytes]:
         encoded(colour, "GIF", save_all=True, append_images=frames),
         encoded(colour, "WEBP", save_all=True, append_images=frames),
         encoded(colour, "PNG", save_all=True, append_images=frames),
+        *_lying_sizes(files),
         encoded(colour, "ICO"),
         encoded(colour, "TGA"),
         encoded(colour, "PDF"),
@@ -218,6 +221,15 @@ def image_seeds() -> list[bytes]:
         b"",
     ]
     return files + [_vast_png(), _text_bomb()]
+
+
+def _lying_sizes(files: Sequence[bytes]) -> Iterator[bytes]:
+    """AVIF and JPEG 2000 whose headers say other sizes than what they hold."""
+    for data in files:
+        for mark, skip in ((b"ispe", 8), (b"ihdr", 4)):
+            at = data.find(mark) + skip
+            for side in (1, 4000, 60_000) if at >= skip else ():
+                yield data[:at] + side.to_bytes(4, "big") * 2 + data[at + 8 :]
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -10,18 +10,38 @@ import PIL
 import torch
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError, features
+from PIL.TiffImagePlugin import TiffImageFile
 
+from tcpa_core.data._formats import FORMATS, unread
 from tcpa_core.errors import ConfigError, DataError
 from tcpa_core.settings import DataConfig
-
-FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
-"""Told by content, not by suffix: published sets hold GIF and PNG files named .jpg."""
 
 MAX_PIXELS = 89_478_485
 """Largest image, before and after the resize: Pillow's own warning limit (a quarter GiB of RGB)."""
 
-DECODER = f"pillow {PIL.__version__} jpeg {features.version('jpg')} webp {features.version('webp')}"
+_LIMITS = {"JPEG2000": MAX_PIXELS // 4}
+"""Of formats whose decoder takes more memory than the pixels: here four bytes a value."""
+
+_VERSIONS = {
+    "webp": "webp",
+    **({"avif": "avif"} if "AVIF" in FORMATS else {}),
+    **({"jpeg2000": "jpg_2000"} if "JPEG2000" in FORMATS else {}),
+}
+
+DECODER = " ".join(
+    [
+        f"pillow {PIL.__version__} jpeg {features.version('jpg')}",
+        *(f"{name} {features.version(feature)}" for name, feature in _VERSIONS.items()),
+    ]
+)
 """Other versions may give other pixels."""
+
+FULL_DEPTH = 16
+DEPTHS = (8, 10, 12, 14, FULL_DEPTH)
+"""Bits that the sensors behind 16-bit grey files use."""
+
+_MAY_BE_DEEP = (b"\x89PNG", b"P5", b"P2", b"II", b"MM", b"\0\0\0\x0cjP", b"\xffO\xffQ")
+"""Beginnings of files that may hold 16-bit grey; the others are not opened to ask for it."""
 
 _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -38,6 +58,8 @@ class ResizeRule:
     """Both sides (squash) or the shorter one (short_side), in pixels."""
     interpolation: Literal["bicubic", "bilinear"]
     antialias: bool = True
+    depth: int = FULL_DEPTH
+    """Bits that the 16-bit grey pictures of the data set use, one of `DEPTHS`."""
 
     @classmethod
     def of(cls, cfg: DataConfig, img_size: int) -> "ResizeRule":
@@ -58,7 +80,8 @@ class ResizeRule:
 
     def __str__(self) -> str:
         text = f"{self.resize} {self.side} {self.interpolation}"
-        return text if self.antialias else f"{text} aliased"
+        text = text if self.antialias else f"{text} aliased"
+        return text if self.depth == FULL_DEPTH else f"{text} grey {self.depth}"
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height after the resize; torchvision's rounding (the long side is cut off)."""
@@ -105,7 +128,7 @@ class ResizeRule:
         return found
 
 
-def decode(data: bytes, place: str) -> Image.Image:
+def decode(data: bytes, place: str, depth: int = FULL_DEPTH) -> Image.Image:
     """Decode the first frame of an image file to 8-bit RGB.
 
     As torchvision's default loader (no EXIF rotation; alpha is dropped, not blended), except that
@@ -114,29 +137,20 @@ def decode(data: bytes, place: str) -> Image.Image:
     Args:
         data: Content of the file.
         place: Path and list line, for the message.
+        depth: Bits that the 16-bit grey pictures of the data set use, one of `DEPTHS`.
 
     Raises:
         DataError: Not an image, truncated, larger than `MAX_PIXELS`, or of a kind without a
             defined range (float or 32-bit pixels).
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        # From the header, before any pixel is decoded: a small file can ask for all memory.
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError("header")
+        image = _opened(data, place)
         image.load()
-        return _to_rgb(image, place)
+        return _to_rgb(image, place, depth)
     except DataError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as err:
-        raise DataError(
-            f"{place}: image is larger than {MAX_PIXELS:,} pixels; scale it down before use."
-        ) from err
     except UnidentifiedImageError as err:
-        raise DataError(
-            f"{place}: {len(data)} bytes that are not an image ({', '.join(FORMATS)}); restore "
-            f"the file, no image is skipped."
-        ) from err
+        raise DataError(f"{place}: {unread(data)}; no image is skipped.") from err
     except Exception as err:  # Pillow's parsers raise of every kind on damaged bytes
         raise DataError(
             f"{place}: image is damaged or truncated ({err}); restore the file, no image is "
@@ -144,10 +158,56 @@ def decode(data: bytes, place: str) -> Image.Image:
         ) from err
 
 
-def _to_rgb(image: Image.Image, place: str) -> Image.Image:
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        # The upper byte, as most programs show such a picture.
-        grey = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
+def grey_depth(data: bytes) -> int:
+    """Bits that a 16-bit grey picture uses, one of `DEPTHS`; 0 for every other file."""
+    if not data.startswith(_MAY_BE_DEEP):
+        return 0
+    try:
+        image = _opened(data, "")
+        if not _is_deep(image):
+            return 0
+        largest = int(np.asarray(image).max())
+    except Exception:  # damaged bytes: `decode` says so, with their place
+        return 0
+    return next(depth for depth in DEPTHS if largest < 1 << depth)
+
+
+def _opened(data: bytes, place: str) -> Image.Image:
+    """An image of which the header is read, and no pixel: a small file can ask for all memory.
+
+    Raises:
+        DataError: It is too large, or shows another one in small.
+        Exception: Anything else of Pillow's.
+    """
+    limit = MAX_PIXELS
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        limit = _LIMITS.get(image.format or "", limit)
+        is_too_large = image.width * image.height > limit
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        is_too_large = True
+    if is_too_large:
+        raise DataError(
+            f"{place}: image is larger than {limit:,} pixels; scale it down before use."
+        )
+    if isinstance(image, TiffImageFile) and (data[8:10] == b"CR" or image.tag_v2.get(254) == 1):
+        raise DataError(
+            f"{place}: the first picture of this TIFF is a small copy of another one, as in a "
+            "camera's RAW files; develop it to JPEG, PNG or TIFF."
+        )
+    return image
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether it is 16-bit grey."""
+    is_plain = image.mode == "I" and image.format in ("PNG", "PPM")
+    return is_plain or image.mode.startswith("I;16")
+
+
+def _to_rgb(image: Image.Image, place: str, depth: int) -> Image.Image:
+    if _is_deep(image):
+        # The upper bits of those in use; of all 16 the upper byte, as most programs show them.
+        grey = (np.asarray(image).astype(np.uint32) >> (depth - 8)).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")
     if image.mode in ("I", "F", "LAB"):
         raise DataError(

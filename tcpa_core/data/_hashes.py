@@ -1,4 +1,7 @@
-"""Content hashes of image files, remembered between runs: a repeat asks for times only."""
+"""Content hashes of image files, and the depth of their grey: remembered between runs.
+
+A repeat asks for times only.
+"""
 
 import hashlib
 import json
@@ -8,9 +11,11 @@ import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from tcpa_core.data._cache import Progress, using, write_atomic
 from tcpa_core.data._classes import NAMED
+from tcpa_core.data._decode import FULL_DEPTH, grey_depth
 from tcpa_core.data._listing import Content, Listing, SplitListing
 from tcpa_core.data._parallel import ordered_map
 from tcpa_core.errors import DataError
@@ -20,13 +25,23 @@ RACY_NS = 2_000_000_000
 system's clock; its hash is used but not remembered."""
 
 Known = dict[str, list[int | str]]
-"""key -> size, mtime_ns, ctime_ns, sha256."""
+"""key -> size, mtime_ns, ctime_ns, sha256, `grey_depth`."""
 
 
-def content_hashes(
+class Contents(NamedTuple):
+    """What is in the images of a data set."""
+
+    hashes: dict[str, tuple[str, ...]]
+    """SHA-256 of every image's content, by split, in listing order."""
+    depth: int
+    """Bits that all its 16-bit grey pictures use together, so that their brightness can be
+    compared; `FULL_DEPTH` where there are none."""
+
+
+def contents(
     listing: Listing, cache: Path, progress: Progress | None, *, keep: bool = True
-) -> dict[str, tuple[str, ...]]:
-    """SHA-256 of every image's content, by split, in listing order.
+) -> Contents:
+    """Read all images of a data set, or what is remembered of them.
 
     Args:
         listing: What to hash; images that are no files by the bytes or pixels that are stored.
@@ -37,14 +52,24 @@ def content_hashes(
     Raises:
         DataError: Files are missing or cannot be read; the first is named.
     """
-    by_key = _file_hashes(listing, cache, progress, keep) if listing.root else {}
-    return {
-        name: tuple(
-            by_key[key] if listing.root else content_hash(content(listing, split, index))
-            for index, key in enumerate(split.keys)
-        )
-        for name, split in listing.splits.items()
-    }
+    if listing.root:
+        by_key = _of_files(listing, cache, progress, keep)
+        found = {
+            name: [by_key[key] for key in split.keys] for name, split in listing.splits.items()
+        }
+    else:
+        found = {
+            name: [_judge(content(listing, split, index)) for index in range(len(split.keys))]
+            for name, split in listing.splits.items()
+        }
+    depth = max((depth for of_split in found.values() for _, depth in of_split), default=0)
+    hashes = {name: tuple(digest for digest, _ in of_split) for name, of_split in found.items()}
+    return Contents(hashes, depth or FULL_DEPTH)
+
+
+def _judge(stored: Content) -> tuple[str, int]:
+    """Hash and `grey_depth` of an image."""
+    return content_hash(stored), grey_depth(stored) if isinstance(stored, bytes) else 0
 
 
 def content(listing: Listing, split: SplitListing, index: int) -> Content:
@@ -69,9 +94,9 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _file_hashes(
+def _of_files(
     listing: Listing, cache: Path, progress: Progress | None, keep: bool
-) -> dict[str, str]:
+) -> dict[str, tuple[str, int]]:
     root = listing.root
     assert root is not None
     stats = _stat_all(listing, root)
@@ -86,14 +111,14 @@ def _file_hashes(
         for split in listing.splits.values()
         for index, key in enumerate(split.keys)
     }
-    digests = ordered_map(lambda key: content_hash(content(listing, *places[key])), todo)
-    for done, (key, digest) in enumerate(zip(todo, digests, strict=True)):
-        known[key] = [*stats[key], digest]
+    judged = ordered_map(lambda key: _judge(content(listing, *places[key])), todo)
+    for done, (key, found) in enumerate(zip(todo, judged, strict=True)):
+        known[key] = [*stats[key], *found]
         if progress:
             progress("hash images", done + 1, len(todo))
     if todo and keep:
         _remember(memory, known, now)
-    return {key: str(known[key][3]) for key in stats}
+    return {key: (str(known[key][3]), int(known[key][4])) for key in stats}
 
 
 def _stat_all(listing: Listing, root: Path) -> dict[str, list[int]]:
@@ -161,7 +186,7 @@ def _recall(memory: Path) -> Known:
     except (ValueError, RecursionError):
         return {}
     is_ours = isinstance(known, dict) and all(
-        isinstance(entry, list) and len(entry) == 4 for entry in known.values()
+        isinstance(entry, list) and len(entry) == 5 for entry in known.values()
     )
     return known if is_ours else {}
 

@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tcpa_core.data._classes import check_classes
+from tcpa_core.data._formats import SUFFIXES, unread_suffix
 from tcpa_core.errors import ConfigError, DataError
 from tcpa_core.settings import DataConfig
 
 SPLITS = ("train", "val", "test")
 MAX_LIST_BYTES = 1 << 28
 """Two million lines of 128 characters: more than the lists of ImageNet-1k."""
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 Content = bytes | npt.NDArray[np.uint8]
 """An image as it is stored: an image file's bytes, or pixels [H, W, 3] or grey ones [H, W]."""
@@ -161,8 +161,8 @@ def check_suffix(key: str, place: str, where: str) -> None:
     """
     if os.path.splitext(key)[1].lower() not in SUFFIXES:
         raise DataError(
-            f"{place}: {key!r} does not end like an image (below {where}). Accepted: "
-            f"{', '.join(SUFFIXES)}."
+            f"{place}: {key!r} does not end like an image (below {where})."
+            f"{unread_suffix(key)} Accepted: {', '.join(SUFFIXES)}."
         )
 
 

@@ -19,7 +19,8 @@ Decoded = tuple[Sequence[str], ImageStore]
 """Names and pixels of the images that a split is trained or scored on."""
 
 DARK = 128
-"""Values of 256; a split whose pictures use fewer of them was likely not scaled to 8 bits."""
+"""Values of 256; a split whose pictures use fewer of them was likely not scaled to 8 bits. Where
+16-bit files of the whole data set have a narrower range, they are scaled by it."""
 NEARLY_BLACK = 32
 """Pictures of a 12-bit sensor end at 15, those of a 13-bit one at 31."""
 _FRAME = re.compile(r"(?P<track>.*[^/_-])[_-]\d+")
@@ -195,7 +196,7 @@ def _pixel_notes(decoded: Mapping[str, Decoded]) -> Iterator[str]:
         spans = [f"{low} to {high} in {split}" for split, (low, high) in narrow.items()]
         yield (
             f"of the values 0 to 255 pictures use only {', '.join(spans)}; scale the files to the "
-            "whole range (16-bit files of a 12-bit sensor look so)."
+            "whole range."
         )
     dark = dict.fromkeys(
         key
@@ -206,5 +207,5 @@ def _pixel_notes(decoded: Mapping[str, Decoded]) -> Iterator[str]:
     if dark:
         yield (
             f"{len(dark):,} pictures use none of the values {NEARLY_BLACK} to 255, as 16-bit files "
-            f"of a 12-bit sensor: {listed(dark)}."
+            f"of a narrower range than others of the data set: {listed(dark)}."
         )

@@ -22,7 +22,7 @@ that name the file and line.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -41,12 +41,12 @@ from tcpa_core.data._cache import (
     open_or_build,
 )
 from tcpa_core.data._classes import NAMED, other_spelling
-from tcpa_core.data._decode import DECODER, ResizeRule, decode
-from tcpa_core.data._hashes import content, content_hash, content_hashes, sha256
+from tcpa_core.data._decode import DECODER, FULL_DEPTH, ResizeRule, decode
+from tcpa_core.data._formats import SUFFIXES
+from tcpa_core.data._hashes import Contents, content, content_hash, contents, sha256
 from tcpa_core.data._kinds import kind_hint
 from tcpa_core.data._listing import (
     SPLITS,
-    SUFFIXES,
     Content,
     Listing,
     SplitListing,
@@ -141,7 +141,8 @@ def load_dataset(
     rule = ResizeRule.of(cfg, img_size)
     cache = cache_root(cache_dir)
     listing = _read(cfg)
-    hashes = content_hashes(listing, cache, progress, keep=keep)
+    found = contents(listing, cache, progress, keep=keep)
+    hashes, rule = found.hashes, replace(rule, depth=found.depth)
     splits: dict[str, Split] = {}
     broken: dict[str, str] = {}
     for name in SPLITS:
@@ -167,7 +168,7 @@ def load_dataset(
         splits[name] = Split(images=images, labels=np.array(labels, np.int64), paths=keys)
     if broken:
         raise _broken_error(broken)
-    fingerprint = _fingerprint(listing, hashes)
+    fingerprint = _fingerprint(listing, found)
     decoded = {name: (split.paths, split.images) for name, split in splits.items()}
     return Dataset(
         name=cfg.name,
@@ -190,8 +191,8 @@ def dataset_summary(
         DataError: A list, folder or image is missing or unreadable.
     """
     listing = _read(cfg)
-    hashes = content_hashes(listing, cache_root(cache_dir), progress)
-    return summarise(cfg, listing, hashes, _fingerprint(listing, hashes))
+    found = contents(listing, cache_root(cache_dir), progress)
+    return summarise(cfg, listing, found.hashes, _fingerprint(listing, found))
 
 
 def _broken_error(broken: Mapping[str, str]) -> DataError:
@@ -223,8 +224,8 @@ def dataset_fingerprint(
         DataError: A list, folder or image is missing or unreadable.
     """
     listing = _read(cfg)
-    hashes = content_hashes(listing, cache_root(cache_dir), progress, keep=keep)
-    return _fingerprint(listing, hashes)
+    found = contents(listing, cache_root(cache_dir), progress, keep=keep)
+    return _fingerprint(listing, found)
 
 
 def _read(cfg: DataConfig) -> Listing:
@@ -235,12 +236,14 @@ def _read(cfg: DataConfig) -> Listing:
     return listing
 
 
-def _fingerprint(listing: Listing, hashes: Mapping[str, tuple[str, ...]]) -> str:
+def _fingerprint(listing: Listing, found: Contents) -> str:
     digest = hashlib.sha256(json.dumps(["tcpa data 1", listing.class_names]).encode())
     for name in SPLITS:
         split = listing.splits[name]
-        rows = zip(split.keys, split.labels, hashes[name], strict=True)
+        rows = zip(split.keys, split.labels, found.hashes[name], strict=True)
         digest.update(json.dumps([name, *rows]).encode())
+    if found.depth != FULL_DEPTH:  # which changes the pixels of all 16-bit files
+        digest.update(f"grey {found.depth}".encode())
     return digest.hexdigest()
 
 
@@ -268,5 +271,5 @@ def _decode_one(
     if content_hash(stored) != hashes[name][index]:
         raise DataError(f"{place}: file changed while the data set was read; start again.")
     if isinstance(stored, bytes):
-        return rule.apply(decode(stored, place), place)
+        return rule.apply(decode(stored, place, rule.depth), place)
     return rule.apply(Image.fromarray(stored).convert("RGB"), place)

@@ -111,8 +111,8 @@ LISTS: list[tuple[str, Change, str]] = [
     ("path leaves", append("test.txt", "images/../../x.png 1"), r"test\.txt:4: .*without '\.\.'"),
     (
         "suffix",
-        append("test.txt", "images/a.gif 1"),
-        r"test\.txt:4: 'images/a\.gif' .*Accepted: \.jpg",
+        append("test.txt", "images/a.heic 1"),
+        r"test\.txt:4: 'images/a\.heic' .*HEIC .*not read: convert it .*Accepted: \.jpg",
     ),
     ("no suffix", append("test.txt", "images/a 1"), r"test\.txt:4: 'images/a' does not end like"),
     (
@@ -189,7 +189,7 @@ FOLDERS: list[tuple[str, Change, str]] = [
     ("empty class", fill("val/class 0"), r"val/class 0 has no images"),
     ("file beside classes", lambda r: picture(r / "train/a.png", 1), r"train/a\.png lies beside"),
     ("other file", write("test/class 0/notes.txt", b"x"), r"test/: 'test/class 0/notes\.txt' does"),
-    ("gif by name", write("test/class 0/a.gif", b"x"), r"a\.gif' does not end like an image"),
+    ("svg by name", write("test/class 0/a.svg", b"x"), r"a\.svg' does not end like an image"),
     (
         "text as image",
         write("test/class 0/0.PNG", b"x"),
