@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +21,9 @@ from reports.records.journal import load_journal
 from reports.statistics.published_comparison import Published, comparable
 from reports.summary import ReportSummary, select
 
+Progress = Callable[[str, int, int], None]
+"""Called with (step, done, total); 0 of 0 where a step cannot be counted."""
+
 OPTIMISTIC = (
     "The value of a selected setting is the largest of many noisy ones and therefore optimistic; "
     "confirm it on fresh seeds."
@@ -28,28 +31,34 @@ OPTIMISTIC = (
 
 
 class Stopwatch:
-    """Seconds by step."""
+    """Seconds by step; says which one begins."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress | None = None) -> None:
         self.seconds: dict[str, float] = {}
+        self._progress = progress
 
     @contextmanager
     def __call__(self, step: str) -> Iterator[None]:
         start = time.perf_counter()
+        if self._progress:
+            self._progress(step, 0, 0)
         yield
         self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - start
 
 
-def build_report(study_dir: Path) -> ReportSummary:
+def build_report(study_dir: Path, progress: Progress | None = None) -> ReportSummary:
     """Gather a study into tables/ and report/ of its folder.
+
+    Args:
+        progress: Told of what is being done.
 
     Raises:
         StudyError: There is no such study, it has no journal, or its folder cannot be written.
         RecordError: The journal is damaged.
     """
-    timed, folder = Stopwatch(), study_dir / "tables"
+    timed, folder = Stopwatch(progress), study_dir / "tables"
     with timed("read"):
-        records = load_journal(study_dir)
+        records = load_journal(study_dir, progress)
     found, arrow = frames(records, timed, folder)
     # Of 500,000 epochs a second copy; the frames have them by now.
     del records
@@ -65,7 +74,7 @@ def build_report(study_dir: Path) -> ReportSummary:
                 notes += filter(None, [selected.note])
             markdown = _write_texts(found, published, folder)
         with timed("figures"):
-            drawn = draw_all(found, study_dir / "report" / "figures")
+            drawn = draw_all(found, study_dir / "report" / "figures", progress)
         summary = ReportSummary(
             name=found.study.name,
             html=study_dir / "report" / "report.html",

@@ -48,14 +48,22 @@ class Drawn:
         return "data:image/svg+xml;base64," + base64.b64encode(data).decode()
 
 
-def draw_all(found: Frames, folder: Path) -> list[Drawn]:
+def draw_all(
+    found: Frames, folder: Path, progress: Callable[[str, int, int], None] | None = None
+) -> list[Drawn]:
     """Draw every figure that belongs to this kind of study.
 
     While a study runs, a figure of thousands of points is judged by its `outline`.
+
+    Args:
+        progress: Called with ("figures", done, total).
     """
     drawn = []
     is_running = found.trials["status"].isin(["planned", "running"]).any()
-    for name, module in figures_of(found.study.kind).items():
+    figures = figures_of(found.study.kind)
+    for number, (name, module) in enumerate(figures.items()):
+        if progress:
+            progress("figures", number, len(figures))
         path, is_wide = folder / name, getattr(module, "WIDE", False)
         data = module.prepare(found).copy(deep=False)
         data.attrs["drawn_by"] = _drawn_by(module)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from tcpa_core.chain import method_class, overrides
+from tcpa_core.data.base import Progress
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import BlockAttention, Method, Step
 from tcpa_core.model.backbone import TokenLayout
@@ -52,7 +53,12 @@ class _Attention:
 
 
 def inspect_trial(
-    path: Path | str, *, images: int = 200, device: str = "cpu", cache_dir: Path | None = None
+    path: Path | str,
+    *,
+    images: int = 200,
+    device: str = "cpu",
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Array]:
     """Load a trained trial and look at images drawn from its val split (never at test).
 
@@ -64,6 +70,7 @@ def inspect_trial(
         images: How many images, at least 1; all of them where there are fewer.
         device: A torch device.
         cache_dir: Where decoded images are kept; None: the user's cache folder.
+        progress: Called with (stage, done, total) as images are decoded and looked at.
 
     Returns:
         See `inspect_model`, and "images" (MAPS, height, width, 3): those of the maps, in [0, 1].
@@ -74,13 +81,19 @@ def inspect_trial(
     """
     model = load_trained(path, device=device)
     check_methods(model)
-    data = load_trial_data(model.config, model.pack.backbone, device=device, cache_dir=cache_dir)
+    data = load_trial_data(
+        model.config,
+        model.pack.backbone,
+        device=device,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
     count = min(images, len(data.val))
     # data sets may be listed class by class
     drawn = torch.randperm(len(data.val), generator=torch.Generator().manual_seed(0))
     places = drawn[:count].to(device)
     pixels = data.val.batch(places)
-    found = inspect_model(model, pixels, data.val.labels[places])
+    found = inspect_model(model, pixels, data.val.labels[places], progress)
     mean, std = model.pack.backbone.norm_stats(model.config.data.norm_stats)
     shown = pixels[:MAPS].cpu().permute(0, 2, 3, 1) * torch.tensor(std) + torch.tensor(mean)
     return {"images": shown.clamp(0, 1).numpy(), **found}
@@ -109,12 +122,15 @@ def check_methods(model: SingleModel) -> None:
 
 
 @torch.no_grad()
-def inspect_model(model: SingleModel, images: Tensor, labels: Tensor) -> dict[str, Array]:
+def inspect_model(
+    model: SingleModel, images: Tensor, labels: Tensor, progress: Progress | None = None
+) -> dict[str, Array]:
     """Look at a model in evaluation.
 
     Args:
         images: Normalised (N, 3, height, width).
         labels: (N,).
+        progress: Called with ("look at images", done, N).
 
     Returns:
         cls_maps, image_maps (L, MAPS, rows, columns): attention of the CLS token, and of the image
@@ -135,6 +151,8 @@ def inspect_model(model: SingleModel, images: Tensor, labels: Tensor) -> dict[st
     first: dict[str, Array] = {}
     features = []
     for start in range(0, len(images), BATCH):
+        if progress:
+            progress("look at images", start, len(images))
         batch = images[start : start + BATCH].to(model.pack.backbone.dtype)
         seen = model.pack.forward_attention(batch[None])
         blocks = [_attention(told) for told in seen.blocks]

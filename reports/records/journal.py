@@ -7,7 +7,7 @@ altered in any byte is read from its start.
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +26,8 @@ _CACHE_VERSION = b"2"
 _KEPT = ("trials", "epochs")
 _MIN_NEW = 1 << 21
 """New bytes from which everything is kept again; fewer are read again in less time."""
+_TOLD_EVERY = 1000
+"""Lines between two calls of `progress`."""
 
 
 @dataclass(slots=True)
@@ -43,8 +45,13 @@ class _Reading:
     epochs: pa.Table = field(default_factory=EPOCH_SCHEMA.empty_table)
 
 
-def load_journal(study_dir: Path) -> Records:
+def load_journal(
+    study_dir: Path, progress: Callable[[str, int, int], None] | None = None
+) -> Records:
     """Read study.yaml and journal.jsonl of a study folder.
+
+    Args:
+        progress: Called with ("MB of the journal read", done, total).
 
     Raises:
         StudyError: No such study folder, or it has no journal.
@@ -58,7 +65,7 @@ def load_journal(study_dir: Path) -> Records:
     with path.open("rb") as file:
         reading = _cached(cache, file) or _Reading()
         before = reading.offset
-        is_torn = _read_on(reading, file, path)
+        is_torn = _read_on(reading, file, path, progress)
     if reading.offset - before > (_MIN_NEW if before else 0):
         _keep(reading, cache)
     records = Records.of(study, reading.state.trials, reading.epochs, reading.replaced)
@@ -68,11 +75,19 @@ def load_journal(study_dir: Path) -> Records:
     return records
 
 
-def _read_on(reading: _Reading, file: BinaryIO, path: Path) -> bool:
+def _read_on(
+    reading: _Reading,
+    file: BinaryIO,
+    path: Path,
+    progress: Callable[[str, int, int], None] | None,
+) -> bool:
     """Take in the rest of an open journal; True when its last line is torn."""
     epochs = EpochReader(str(path))
     is_torn = False
+    size = path.stat().st_size
     for line in file:
+        if progress and reading.lines % _TOLD_EVERY == 0:
+            progress("MB of the journal read", reading.offset // 1_000_000, size // 1_000_000)
         place = f"{path.name}:{reading.lines + 1}"
         try:
             found = checked_body(line, place) if is_epoch(line) else decode_line(line, place)

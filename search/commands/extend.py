@@ -22,10 +22,12 @@ def command(
     from search.study.folder import StudyDir
     from search.study.identity import check_unchanged
     from search.verbs.run import run_and_watch
+    from search.verbs.stages import Stages
 
     placement = where.placement()
     folder = StudyDir.open(root, study)
-    change = check_unchanged(folder, accept=accept)
+    with Stages("checking weights and data") as stages:
+        change = check_unchanged(folder, accept=accept, progress=stages)
     check_sampler(folder.space().sampler.name)
     folder.extend(trials)
     leave(run_and_watch(folder, root, Console(), placement=placement, change=change))

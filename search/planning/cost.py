@@ -68,10 +68,17 @@ def recorded(root: Path) -> Rates:
     return rates
 
 
-def probed(space: Space, measure: Callable[[Flat], tuple[float, str]]) -> Rates:
+def probed(
+    space: Space,
+    measure: Callable[[Flat], tuple[float, str]],
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Rates:
     """Seconds per epoch of one trial of every kind in a space, each trained for a few steps."""
     rates = Rates(are_probed=True)
-    for kind, params in _samples(space).items():
+    samples = _samples(space)
+    for number, (kind, params) in enumerate(samples.items()):
+        if progress:
+            progress("probe methods", number, len(samples))
         seconds, rates.device = measure(params)
         rates.seconds[kind].append(seconds)
     return rates

@@ -40,10 +40,10 @@ class Decoding:
     keep: bool = False
     """They stay in the cache, so that the study starts at once."""
     progress: Progress | None = None
-    """Told of images decoded, as by `load_dataset`."""
+    """Told of images decoded, as by `load_dataset`, of settings checked and methods probed."""
 
 
-DECODED, KEPT = Decoding(), Decoding(keep=True)
+DECODED = Decoding()
 
 LISTING = ("data.name", "data.root", "data.val_fraction", "data.split_seed", "data.group")
 """Settings that choose the images of the splits."""
@@ -144,7 +144,7 @@ def plan_space(
         check_tracker(uri)
     size = space.size()
     num_trials = _num_trials(space, size)
-    rates = cost.probed(space, _measure) if probe else cost.recorded(root)
+    rates = cost.probed(space, _measure, decoding.progress) if probe else cost.recorded(root)
     return Plan(
         space=space,
         name=name,
@@ -260,7 +260,7 @@ def _check_parts(
     backbones: dict[BackboneConfig, Backbone] = {}
     data: dict[tuple[DataConfig, int], Dataset] = {}
     preprocessing: dict[tuple[str, Preprocessing], None] = {}
-    for config in configs:
+    for number, config in enumerate(configs, start=1):
         if config.backbone not in backbones:
             backbones[config.backbone] = load_backbone(config.backbone, device="meta")
         backbone = backbones[config.backbone]
@@ -274,6 +274,8 @@ def _check_parts(
         PackModel(backbone, [config], data[source].num_classes)
         for name in config.methods:
             method_class(name).check_classes(config, data[source].class_names)
+        if decoding.progress:
+            decoding.progress("check settings", number, len(configs))
     return backbones, data, tuple(preprocessing)
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from search.study.description import now, write_description
 from search.study.folder import StudyDir
 from tcpa_core.config import TrialConfig
-from tcpa_core.data.base import dataset_fingerprint
+from tcpa_core.data.base import Progress, dataset_fingerprint
 from tcpa_core.errors import DataError, StorageError, StudyError, WeightsError
 
 UNREADABLE = "not readable"
@@ -36,11 +36,14 @@ def joined(prints: Iterable[str]) -> str:
     return "+".join(dict.fromkeys(prints))
 
 
-def fingerprints_of(configs: Iterable[TrialConfig], *, keep: bool = True) -> dict[str, str]:
+def fingerprints_of(
+    configs: Iterable[TrialConfig], *, keep: bool = True, progress: Progress | None = None
+) -> dict[str, str]:
     """Identities of the data and the weights that trials use; no picture is decoded.
 
     Args:
         keep: Remember hashes of pictures in the cache.
+        progress: Told of pictures that are read, as by `load_dataset`.
 
     Raises:
         DataError: The data cannot be read.
@@ -53,7 +56,9 @@ def fingerprints_of(configs: Iterable[TrialConfig], *, keep: bool = True) -> dic
     data = dict.fromkeys(config.data for config in configs)
     backbones = dict.fromkeys(config.backbone for config in configs)
     return {
-        "data": joined(dataset_fingerprint(config, keep=keep) for config in data),
+        "data": joined(
+            dataset_fingerprint(config, keep=keep, progress=progress) for config in data
+        ),
         "weights": joined(map(weights_fingerprint, backbones)),
     }
 
@@ -64,6 +69,7 @@ def check_unchanged(
     accept: bool = False,
     trials: Sequence[TrialConfig] | None = None,
     reads: bool = True,
+    progress: Progress | None = None,
 ) -> Change | None:
     """Refuse to go on with other data or weights than a study has recorded.
 
@@ -76,6 +82,7 @@ def check_unchanged(
             split drawn between the ends of a range all recorded ones are compared.
         reads: The data and weights are needed. False: accepted also where they cannot be read, and
             hashes of pictures are not remembered: a plan may be all that is asked for.
+        progress: Told of pictures that are read, as by `load_dataset`.
 
     Returns:
         What differs and was accepted; None: nothing.
@@ -92,7 +99,7 @@ def check_unchanged(
     if is_part:
         configs = list(trials or ())
     try:
-        found = fingerprints_of(configs, keep=reads)
+        found = fingerprints_of(configs, keep=reads, progress=progress)
     except (DataError, WeightsError):
         # --from takes settings alone: whoever accepts changed data need not have it here.
         if reads or not accept:

@@ -98,6 +98,7 @@ class Mirror:
         uri: MLflow tracking address.
         artifact_root: Where a new experiment keeps its artifacts; None: the server decides.
         warn: Called with one line when the tracker goes away or comes back.
+        progress: Called from the mirror's thread with ("write to MLflow", bytes done, total).
     """
 
     def __init__(
@@ -107,11 +108,13 @@ class Mirror:
         *,
         artifact_root: Path | None = None,
         warn: Callable[[str], None] = lambda line: None,
+        progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
     ) -> None:
         self._study_dir = study_dir
         self._uri = uri
         self._artifact_root = artifact_root
         self._warn = warn
+        self._tell = progress
         self._journal = study_dir / files.JOURNAL
         # Lines of earlier drivers are on the disk; of ours only those that `put` has told of. A
         # line that is lost with the power must not be in MLflow: it would never have happened.
@@ -206,6 +209,7 @@ class Mirror:
                 continue
             retries = 0
             self._offset, self._number = offset, self._number + len(events)
+            self._tell("write to MLflow", offset, self._past)
             self.num_trials += sum(isinstance(event, Planned) for event in events)
             self._say_up()
             if len(events) < CHUNK:
@@ -269,8 +273,12 @@ def sync(
     *,
     artifact_root: Path | None = None,
     warn: Callable[[str], None] = lambda line: None,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> int:
     """Write everything of a study's journal that MLflow lacks.
+
+    Args:
+        progress: Called with ("write to MLflow", bytes done, total), from another thread.
 
     Returns:
         The number of trials that MLflow holds now.
@@ -280,7 +288,7 @@ def sync(
         RecordError: The journal is damaged.
     """
     check_tracker(uri)
-    mirror = Mirror(study_dir, uri, artifact_root=artifact_root, warn=warn)
+    mirror = Mirror(study_dir, uri, artifact_root=artifact_root, warn=warn, progress=progress)
     is_whole = mirror.close(total_s=math.inf)
     if mirror.damage is not None:
         raise mirror.damage

@@ -18,11 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from search.driver.placement import Placement
-from search.planning.plan import KEPT, Plan, plan_space
+from search.planning.plan import Decoding, Plan, plan_space
 from search.planning.plan_view import show_plan
 from search.study.folder import StudyDir
 from search.study.identity import check_unchanged
 from search.verbs.run import run_watched, sum_up
+from search.verbs.stages import Stages
 from spaces.axes import label
 from spaces.load import space_of
 from spaces.selection import Results
@@ -79,11 +80,14 @@ def confirm(
                 f"{root / name} confirms other points or seeds than asked for now; rename or "
                 "remove that folder to confirm again."
             )
-        change = check_unchanged(folder, accept=accept)
+        with Stages("checking weights and data") as stages:
+            change = check_unchanged(folder, accept=accept, progress=stages)
     else:
-        change = check_unchanged(study, accept=accept)
         uri = study.document()["tracking_uri"] or None
-        plan = plan_space(space, name, root, tracking_uri=uri, decoding=KEPT)
+        with Stages("checking weights and data") as stages:
+            change = check_unchanged(study, accept=accept, progress=stages)
+            decoding = Decoding(keep=True, progress=stages)
+            plan = plan_space(space, name, root, tracking_uri=uri, decoding=decoding)
         show_plan(plan, console)
         folder = plan.create()
     outcome = run_watched(folder, root, console, placement=placement, change=change)

@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from search.verbs.stages import Stages
 from tcpa_core.data.base import load_dataset
 from tcpa_core.settings import DataConfig
 
@@ -15,7 +16,8 @@ SMALLEST_CLASSES = 10
 def show_data(config: DataConfig, console: Console) -> None:
     """Decode a data set at a small size, so that every image is checked, and describe it."""
     # Small, since what counts is that every image can be decoded.
-    summary = load_dataset(config, 32).summary
+    with Stages("reading lists") as stages:
+        summary = load_dataset(config, 32, progress=stages).summary
     names, counts = summary.class_names, summary.counts
     console.print(
         f"{summary.name}: {len(names)} classes, {summary.fingerprint}", markup=False, soft_wrap=True

@@ -11,7 +11,9 @@ from rich.console import Console
 from search.study.folder import StudyDir, named_trial
 from search.study.identity import check_unchanged
 from search.verbs.replay import LastEpochReached, stored
+from search.verbs.stages import Stages
 from spaces.axes import label
+from tcpa_core.data.base import Progress
 from tcpa_core.errors import CheckpointError
 from tcpa_core.inspection import inspect_trial
 from tcpa_core.record import files
@@ -46,7 +48,9 @@ def look_into(
     places = {text: _place(study, text) for text in trials}
     planned = {text: stored(*place)[0] for text, place in places.items()}
     for text, (owner, _) in places.items():
-        change = check_unchanged(owner, accept=accept, trials=[planned[text].config])
+        with Stages("checking weights and data") as stages:
+            configs = [planned[text].config]
+            change = check_unchanged(owner, accept=accept, trials=configs, progress=stages)
         if change:
             console.print(f"{change}; accepted.", markup=False, soft_wrap=True)
     # An ablation's row says more than the settings that make it up.
@@ -60,22 +64,28 @@ def look_into(
             # A trial that trains, or was interrupted, has its best state in its last checkpoint.
             has_ended = (folder / files.BEST).exists()
             path = folder / (files.BEST if has_ended else files.LAST)
-            look = inspect_trial(path, images=images)
+            with Stages(f"looking into trial {text}") as stages:
+                look = inspect_trial(path, images=images, progress=stages)
         # Lost or of another version: the same settings and seed give the same state again.
         except CheckpointError as err:
             console.print(f"trial {text} is trained again: {err}", markup=False, soft_wrap=True)
-            with tempfile.TemporaryDirectory() as place:
-                look = inspect_trial(train_again(owner, trial, Path(place)), images=images)
+            with tempfile.TemporaryDirectory() as place, Stages("training it again") as stages:
+                path = train_again(owner, trial, Path(place), stages)
+                look = inspect_trial(path, images=images, progress=stages)
         found[name] = look
         console.print(f"looked into trial {text} ({name})", markup=False)
     return found
 
 
-def train_again(study: StudyDir, trial: str, folder: Path) -> Path:
+def train_again(
+    study: StudyDir, trial: str, folder: Path, progress: Progress | None = None
+) -> Path:
     """Train a trial as far as it was trained, which gives the same numbers; its best state."""
     planned, epochs = stored(study, trial)
 
     def stop(report: EpochReport) -> None:
+        if progress:
+            progress("epochs trained again", report.epoch, max(epochs))
         if report.epoch >= max(epochs):
             raise LastEpochReached
 

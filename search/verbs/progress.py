@@ -14,13 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from search.verbs.stages import PLAIN_S
 from spaces.selection import Results
 from spaces.space import Space
 from tcpa_core.record.events import Ended, Epoch, Event, Notice, TrialEvent
 from tcpa_core.record.state import StudyState
-
-PLAIN_S = 10.0
-"""Least time between two progress lines where there is no terminal."""
 
 
 class Watch:

@@ -10,11 +10,12 @@ from rich.markdown import Markdown
 from reports.build import build_report
 from reports.summary import ReportSummary
 from search.driver.ray_session import connect
-from search.planning.plan import KEPT, plan_space
+from search.planning.plan import Decoding, plan_space
 from search.planning.plan_view import show_plan
 from search.planning.requested_space import requested_space
 from search.study.folder import StudyDir
 from search.verbs.run import run_watched
+from search.verbs.stages import Stages
 
 SEARCH, ABLATION = "quickstart", "quickstart_components"
 """Names of the two studies."""
@@ -45,7 +46,9 @@ def _run_both(root: Path, tracking_uri: str | None, console: Console) -> int:
             study = StudyDir.open(root, name)
         else:
             space = requested_space(preset, settings)
-            plan = plan_space(space, name, root, tracking_uri=tracking_uri, decoding=KEPT)
+            with Stages("checking weights and data") as stages:
+                decoding = Decoding(keep=True, progress=stages)
+                plan = plan_space(space, name, root, tracking_uri=tracking_uri, decoding=decoding)
             show_plan(plan, console)
             study = plan.create()
         outcome = run_watched(study, root, console, tracking_uri=tracking_uri)
@@ -55,7 +58,8 @@ def _run_both(root: Path, tracking_uri: str | None, console: Console) -> int:
         failed = outcome.counts.get("failed", 0)
         if failed:
             console.print(f"{failed} trials of {name} failed; see its report.", markup=False)
-        reports.append(build_report(study.path))
+        with Stages("report") as stages:
+            reports.append(build_report(study.path, progress=stages))
     _summarise(root, reports[0], reports[1], console)
     return int(any(report.num_failed for report in reports))
 

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from search.study.folder import StudyDir, named_trial
 from search.study.identity import check_unchanged
+from search.verbs.stages import Stages
 from tcpa_core.errors import StudyError
 from tcpa_core.record.events import Epoch, Planned, TrialEvent
 from tcpa_core.record.values import EpochReport
@@ -39,7 +40,8 @@ def replay(
             have changed.
     """
     planned, epochs = stored(study, trial)
-    change = check_unchanged(study, accept=accept, trials=[planned.config])
+    with Stages("checking weights and data") as stages:
+        change = check_unchanged(study, accept=accept, trials=[planned.config], progress=stages)
     if change:
         console.print(f"{change}; accepted.", markup=False, soft_wrap=True)
     found = _Comparison(epochs, console)

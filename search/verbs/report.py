@@ -8,18 +8,21 @@ from rich.console import Console
 
 from reports.build import build_report
 from search.study.folder import StudyDir
+from search.verbs.stages import Stages
 
 
 def report_text(study: StudyDir) -> str:
     """Build a study's report; what it holds and where it is, in lines."""
-    return "\n".join(build_report(study.path).lines())
+    with Stages("report") as stages:
+        return "\n".join(build_report(study.path, progress=stages).lines())
 
 
 def report_confirmed(folder: Path, console: Console) -> None:
     """Build the report of a confirmation that has ended, and say where it is."""
     # Also where a trial has failed: the verdict says what it lacks.
     if StudyDir(folder).state().is_finished:
-        summary = build_report(folder)
+        with Stages("report") as stages:
+            summary = build_report(folder, progress=stages)
         console.print(f"Intervals and paired tests: {summary.html}", markup=False, soft_wrap=True)
 
 

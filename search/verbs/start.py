@@ -11,6 +11,7 @@ from rich.console import Console
 
 from search.imports import import_meanwhile, without_gc
 from search.options import Common, Where
+from search.verbs.stages import Stages
 
 if TYPE_CHECKING:
     from search.planning.plan import Plan
@@ -43,7 +44,8 @@ def base_of(study: str, root: Path, accept: bool) -> "tuple[tuple[Flat, str], Ch
 
     folder = StudyDir.open(root, study)
     settings, how = chosen_point(folder, root)
-    change = check_unchanged(folder, accept=accept, reads=False)
+    with Stages("checking weights and data") as stages:
+        change = check_unchanged(folder, accept=accept, reads=False, progress=stages)
     Console().print(f"base: the point {how}.", markup=False)
     return (settings, f"--from {study}"), change
 
@@ -62,16 +64,14 @@ def shown_plan(
         from search.planning.plan import Decoding, plan_space
         from search.planning.plan_view import show_plan
 
-    with Console(stderr=True).status("checking weights and data") as status:
+    with Stages("checking weights and data") as stages:
         plan = plan_space(
             space,
             space.name if common.study is None else common.study,
             common.root,
             tracking_uri=tracking_uri,
             probe=probe,
-            decoding=Decoding(
-                starts, lambda stage, done, total: status.update(f"{stage}: {done} of {total}")
-            ),
+            decoding=Decoding(starts, stages),
         )
     show_plan(plan, console)
     return plan

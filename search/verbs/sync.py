@@ -7,6 +7,7 @@ from rich.console import Console
 
 from search.study.folder import StudyDir
 from search.tracking.mirror import sync, tracking_of
+from search.verbs.stages import Stages
 from tcpa_core.errors import StudyError
 
 
@@ -25,5 +26,6 @@ def sync_study(study: StudyDir, root: Path, tracking_uri: str | None, console: C
         )
     uri, artifacts = tracking_of(study, root, tracking_uri)
     warn = partial(console.print, markup=False)
-    count = sync(study.path, uri, artifact_root=artifacts, warn=warn)
+    with Stages("asking MLflow") as stages:
+        count = sync(study.path, uri, artifact_root=artifacts, warn=warn, progress=stages.bytes)
     console.print(f"MLflow holds {count} trials of {study.name}.", markup=False)
