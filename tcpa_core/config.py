@@ -34,6 +34,9 @@ ADDED: Mapping[str, object] = {
     "backbone.tag": None,
     "data.antialias": True,
     "data.group": None,
+    "data.image_column": None,
+    "data.label_column": None,
+    "data.train_list": None,
     "train.drop_last": False,
 }
 """Settings younger than CORE_VERSION, with what trials did before: such trials keep their digests,

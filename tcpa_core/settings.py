@@ -25,6 +25,9 @@ from tcpa_core import plugins
 
 DATASETS = "tcpa_core.data"
 
+OF_SOME_KINDS = ("image_column", "label_column", "train_list")
+"""Settings of `data.*` that only those kinds read whose file lists them in USES."""
+
 IS_FILE: JsonDict = {"is_file": True}
 """Marks a setting (`json_schema_extra`) that names a file or folder. In a space it is relative to
 the space's own file; in a trial's identity its content stands for it."""
@@ -148,6 +151,13 @@ class DataConfig(Settings):
     scene it belongs to (its first group, or the whole match): such images stay together in that
     split. GTSRB: `\d+/\d+(?=_)`. Where the data set has its own val, groups that it tears are
     only counted."""
+    image_column: str | None = None
+    """parquet, imagelist: column with the images or their paths; None: one of the usual names."""
+    label_column: str | None = None
+    """parquet, imagelist: column with the classes; None: one of the usual names."""
+    train_list: str | None = None
+    """imagelist: the list of train, below data.root, where there are several, as those of few-shot
+    studies: annotations/train_meta.list.num_shot_4.seed_0."""
     train_on: Literal["train", "train_and_val"] = "train"
     """train_and_val: val is trained on as well, as some authors do in their final runs. It is
     still scored, but says nothing, and so must not select the epoch."""
@@ -169,11 +179,13 @@ class DataConfig(Settings):
         return value
 
     def idle(self, methods: Sequence[str]) -> Collection[str]:
-        """How val is split off, where the data set brings its own."""
-        # Asked of the data set's own file: only that knows whether it brings a val split.
-        draws_val = getattr(plugins.load(DATASETS, self.name), "draws_val", None)
+        """How val is split off, where the data set brings its own; settings of other kinds."""
+        # Asked of the data set's own file: only that knows what it reads.
+        kind = plugins.load(DATASETS, self.name)
+        draws_val = getattr(kind, "draws_val", None)
         is_drawn = draws_val is None or draws_val(self)
-        return () if is_drawn else ("val_fraction", "split_seed", "group")
+        others = tuple(s for s in OF_SOME_KINDS if s not in getattr(kind, "USES", ()))
+        return others if is_drawn else (*others, "val_fraction", "split_seed", "group")
 
     @model_validator(mode="after")
     def _crops_need_room(self) -> Self:

@@ -20,6 +20,7 @@ from tcpa_core.settings import DataConfig
 SPLITS = ("train", "val", "test")
 MAX_LIST_BYTES = 1 << 28
 """Two million lines of 128 characters: more than the lists of ImageNet-1k."""
+TEST_FRACTION = 0.2
 
 Content = bytes | npt.NDArray[np.uint8]
 """An image as it is stored: an image file's bytes, or pixels [H, W, 3] or grey ones [H, W]."""
@@ -230,16 +231,40 @@ def draw_val(keys: Sequence[str], labels: Sequence[int], cfg: DataConfig) -> lis
     Raises:
         DataError: `data.group` does not match a name, or leaves no group to choose.
     """
-    seed = f"val {cfg.split_seed}"
-    if cfg.group is not None:
-        return _choose_groups(group_keys(keys, cfg.group), labels, cfg.val_fraction, seed)
+    return _draw(keys, labels, cfg.val_fraction, f"val {cfg.split_seed}", cfg.group)
+
+
+def draw_test(keys: Sequence[str], labels: Sequence[int], cfg: DataConfig) -> list[int]:
+    """Choose the images that become test where a data set has no labelled test split.
+
+    A fifth of each class by a hash of the names, whatever the seeds: no study trains on what
+    another one is scored on. With `data.group` whole groups.
+
+    Args:
+        keys: Names of all images but those of val.
+        labels: Their classes.
+
+    Returns:
+        Positions of the chosen images, ascending.
+
+    Raises:
+        DataError: As `draw_val`.
+    """
+    return _draw(keys, labels, TEST_FRACTION, "test", cfg.group)
+
+
+def _draw(
+    keys: Sequence[str], labels: Sequence[int], fraction: float, seed: str, group: str | None
+) -> list[int]:
+    if group is not None:
+        return _choose_groups(group_keys(keys, group), labels, fraction, seed)
     members: dict[int, list[int]] = {}
     for index, label in enumerate(labels):
         members.setdefault(label, []).append(index)
     chosen = []
     for of_class in members.values():
-        _, val = split_off([keys[i] for i in of_class], cfg.val_fraction, seed)
-        chosen += [of_class[i] for i in val]
+        _, part = split_off([keys[i] for i in of_class], fraction, seed)
+        chosen += [of_class[i] for i in part]
     return sorted(chosen)
 
 

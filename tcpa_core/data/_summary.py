@@ -23,6 +23,8 @@ DARK = 128
 16-bit files of the whole data set have a narrower range, they are scaled by it."""
 NEARLY_BLACK = 32
 """Pictures of a 12-bit sensor end at 15, those of a 13-bit one at 31."""
+OF_LAYOUTS = ("images", "jpg", "data", "default", "plain_text")
+"""Folders that say nothing of the data set; the one above is its name."""
 _FRAME = re.compile(r"(?P<track>.*[^/_-])[_-]\d+")
 
 
@@ -89,11 +91,11 @@ def summarise(
         *_group_notes(cfg, listing),
         *(_pixel_notes(decoded) if decoded else []),
     ]
-    folder = f" {listing.root.resolve().name}" if listing.root else ""
-    if folder.lower() in (" images", " jpg") and listing.root:  # of the layout, not the data set's
-        folder = f" {listing.root.resolve().parent.name}"
+    folder = listing.root.resolve() if listing.root else None
+    while folder and folder.name.lower() in OF_LAYOUTS:
+        folder = folder.parent
     return DataSummary(
-        name=cfg.name + folder,
+        name=f"{cfg.name} {folder.name}" if folder else cfg.name,
         fingerprint=fingerprint,
         class_names=listing.class_names,
         counts=counts,

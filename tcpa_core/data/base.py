@@ -5,9 +5,10 @@ A new kind of data set is one public file in this folder, `<name>.py`, which exp
     def read(cfg: DataConfig) -> Listing
 
 and, where it brings its own val split, `draws_val(cfg) -> bool`, which says so: settings of a split
-that is never made tell no two trials apart.
+that is never made tell no two trials apart. `USES` names the settings of `OF_SOME_KINDS` that it
+reads.
 
-and, where its layout can be told from a few names, `recognises(root: Path) -> bool`: whether a
+And, where its layout can be told from a few names, `recognises(root: Path) -> bool`: whether a
 folder has it, by some os.path checks and without reading a file. The error of another kind then
 says which kind reads that folder, or one up to two levels away.
 
@@ -51,6 +52,7 @@ from tcpa_core.data._listing import (
     Listing,
     SplitListing,
     check_suffix,
+    draw_test,
     draw_val,
     need_root,
     read_text,
@@ -58,8 +60,8 @@ from tcpa_core.data._listing import (
     split_off,
 )
 from tcpa_core.data._summary import DataSummary, summarise
-from tcpa_core.errors import DataError
-from tcpa_core.settings import DATASETS, DataConfig
+from tcpa_core.errors import ConfigError, DataError
+from tcpa_core.settings import DATASETS, OF_SOME_KINDS, DataConfig
 
 __all__ = [
     "SPLITS",
@@ -76,6 +78,7 @@ __all__ = [
     "check_suffix",
     "dataset_fingerprint",
     "dataset_summary",
+    "draw_test",
     "draw_val",
     "load_dataset",
     "need_root",
@@ -229,8 +232,19 @@ def dataset_fingerprint(
 
 
 def _read(cfg: DataConfig) -> Listing:
+    kind = plugins.load(DATASETS, cfg.name)
+    foreign = [
+        name
+        for name in OF_SOME_KINDS
+        if getattr(cfg, name) is not None and name not in getattr(kind, "USES", ())
+    ]
+    if foreign:
+        raise ConfigError(
+            f"data.{foreign[0]}={getattr(cfg, foreign[0])!r} is not read by "
+            f"data.name={cfg.name!r}; leave it out."
+        )
     try:
-        listing: Listing = plugins.load(DATASETS, cfg.name).read(cfg)
+        listing: Listing = kind.read(cfg)
     except DataError as err:
         raise DataError(f"{err}{kind_hint(cfg)}") from err
     return listing

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tcpa_core.settings import DataConfig
+from tests.tcpa_core.packed_layouts import table, write
 
 SIZES = {"train": 6, "val": 3, "test": 3}
 SIDE = 12
@@ -51,14 +52,26 @@ def fgvc(root: Path) -> DataConfig:
     return DataConfig(name="fgvc", root=str(root))
 
 
+def parquet(root: Path) -> DataConfig:
+    for split in SIZES:
+        rows = [(100 * list(SIZES).index(split) + i, i % 3) for i in range(SIZES[split])]
+        write(root / "data" / f"{split}-00000-of-00001.parquet", table(rows))
+    return DataConfig(name="parquet", root=str(root))
+
+
 LAYOUTS: dict[str, Callable[[Path], DataConfig]] = {
     "vtab1k": vtab1k,
     "folder": folder,
     "fgvc": fgvc,
 }
+"""Kinds whose images are files of their own."""
+
+PACKED: dict[str, Callable[[Path], DataConfig]] = {"parquet": parquet}
+"""Kinds whose images lie inside larger files."""
 
 
 def make(name: str, root: Path) -> DataConfig:
     """A small data set of a kind; kinds without an entry above need no root."""
     root.mkdir(parents=True, exist_ok=True)
-    return LAYOUTS[name](root) if name in LAYOUTS else DataConfig(name=name)
+    makers = LAYOUTS | PACKED
+    return makers[name](root) if name in makers else DataConfig(name=name)

@@ -7,9 +7,10 @@ import pytest
 from tcpa_core.data.base import dataset_summary
 from tcpa_core.errors import DataError
 from tcpa_core.settings import DataConfig
-from tests.tcpa_core.data_layouts import LAYOUTS, make
+from tests.tcpa_core.data_layouts import LAYOUTS, PACKED, make
 
-PAIRS = [(kind, other) for kind in LAYOUTS for other in LAYOUTS if other != kind]
+KINDS = [*LAYOUTS, *PACKED]
+PAIRS = [(kind, other) for kind in KINDS for other in KINDS if other != kind]
 
 
 def _error(name: str, root: Path, tmp_path: Path) -> str:

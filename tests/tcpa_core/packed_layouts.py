@@ -1,0 +1,216 @@
+"""Miniature data sets in the layouts of lists and of files that hold many images.
+
+Each maker writes the same 24 pictures of 3 classes with the file, folder and column names of the
+real thing; `Layout` says what has to come out. Nothing is downloaded.
+"""
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+NAMES = ("apple", "owl", "zebra")
+SIZES = {"train": 12, "val": 6, "test": 6}
+FIRST = {"train": 0, "val": 100, "test": 200}
+
+
+def pixels(seed: int) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (12, 9, 3), dtype=np.uint8)
+
+
+def encoded(seed: int, form: str = "PNG") -> bytes:
+    """The bytes of an image file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels(seed)).save(file, form)
+    return file.getvalue()
+
+
+def rows_of(split: str) -> list[tuple[int, int]]:
+    """Seed and class of each picture."""
+    return [(FIRST[split] + i, i % 3) for i in range(SIZES[split])]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a data set is written, and what reading it has to give."""
+
+    kind: str
+    make: Callable[[Path], Any]
+    splits: tuple[str, ...] = ("train", "val", "test")
+    """The splits that it brings with labels; the others are drawn."""
+    names: tuple[str, ...] = NAMES
+    settings: dict[str, Any] = field(default_factory=dict)
+    root: str = "."
+    notes: str = ""
+    """Expression that a note matches; "": there is none but on the test split."""
+
+
+def class_label(column: str = "label", names: Sequence[str] = NAMES) -> dict[bytes, bytes]:
+    """Metadata of the datasets library."""
+    features = {
+        "image": {"_type": "Image"},
+        column: {"names": list(names), "_type": "ClassLabel"},
+    }
+    return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+
+
+def table(
+    rows: Sequence[tuple[int, Any]],
+    *,
+    image: str = "image",
+    label: str | None = "label",
+    label_type: Any = None,
+    metadata: dict[bytes, bytes] | None = None,
+    plain: bool = False,
+    more: dict[str, Any] | None = None,
+) -> pa.Table:
+    """A table as the Hub has it: the struct of an Image feature beside a column of classes."""
+    stored = [encoded(seed) for seed, _ in rows]
+    if plain:
+        images = pa.array(stored, pa.large_binary())
+    else:
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        named = [
+            {"bytes": b, "path": f"{s:04d}.png"} for b, (s, _) in zip(stored, rows, strict=True)
+        ]
+        images = pa.array(named, kind)
+    columns: dict[str, Any] = {image: images} | (more or {})
+    if label is not None:
+        columns[label] = pa.array([one for _, one in rows], label_type or pa.int64())
+    return pa.table(columns).replace_schema_metadata(metadata)
+
+
+def write(path: Path, written: pa.Table, group: int = 5) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(written, path, row_group_size=group)
+
+
+def hub_data(root: Path) -> None:
+    """uoft-cs/cifar10-like: data/train-00000-of-00002.parquet."""
+    meta = class_label()
+    train = rows_of("train")
+    write(root / "data/train-00000-of-00002.parquet", table(train[:7], metadata=meta))
+    write(root / "data/train-00001-of-00002.parquet", table(train[7:], metadata=meta))
+    write(root / "data/validation-00000-of-00001.parquet", table(rows_of("val"), metadata=meta))
+    write(root / "data/test-00000-of-00001.parquet", table(rows_of("test"), metadata=meta))
+    (root / "README.md").write_text("---\n---\n")
+
+
+def hub_cifar10(root: Path) -> None:
+    for split in ("train", "test"):
+        one = table(rows_of(split), image="img", metadata=class_label())
+        write(root / f"plain_text/{split}-00000-of-00001.parquet", one)
+
+
+def hub_cifar100(root: Path) -> None:
+    for split in ("train", "test"):
+        rows = rows_of(split)
+        coarse = {"coarse_label": pa.array([0] * len(rows), pa.int64())}
+        meta = class_label("fine_label")
+        one = table(rows, image="img", label="fine_label", metadata=meta, more=coarse)
+        write(root / f"cifar100/{split}-00000-of-00001.parquet", one)
+
+
+def hub_converted(root: Path) -> None:
+    for split in ("train", "test"):
+        one = table(rows_of(split), metadata=class_label())
+        write(root / f"default/{split}/0000.parquet", one)
+
+
+def hub_partial(root: Path) -> None:
+    for split in ("partial-train", "partial-test"):
+        one = table(rows_of(split.partition("-")[2]), metadata=class_label())
+        write(root / f"default/{split}/0000.parquet", one)
+
+
+def hub_old_names(root: Path) -> None:
+    for split in SIZES:
+        word = {"val": "valid"}.get(split, split)
+        one = table(rows_of(split), label="labels", metadata=class_label("labels"))
+        write(root / f"data/{word}-00000-of-00001-b42533a0e1ed7a3f.parquet", one)
+
+
+def hub_cache(root: Path) -> None:
+    """The cache of huggingface_hub: a snapshot of links to blobs."""
+    snapshot = root / "snapshots/0f1f1b2c"
+    for number, split in enumerate(SIZES):
+        write(root / f"blobs/{number:064x}", table(rows_of(split), metadata=class_label()))
+        link = snapshot / f"data/{split}-00000-of-00001.parquet"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(f"../../../blobs/{number:064x}")
+
+
+def hub_unlabelled(root: Path) -> None:
+    """As ImageNet-1k: the labels of test are -1."""
+    meta = class_label()
+    write(root / "data/train-00000-of-00001.parquet", table(rows_of("train"), metadata=meta))
+    write(root / "data/validation-00000-of-00001.parquet", table(rows_of("val"), metadata=meta))
+    hidden = [(seed, -1) for seed, _ in rows_of("test")]
+    write(root / "data/test-00000-of-00001.parquet", table(hidden, metadata=meta))
+
+
+def plain_strings(root: Path) -> None:
+    """Written by pandas: bytes, and classes as texts."""
+    for split in SIZES:
+        named = [(seed, NAMES[label]) for seed, label in rows_of(split)]
+        write(root / f"{split}.parquet", table(named, plain=True, label_type=pa.large_string()))
+
+
+def plain_dictionary(root: Path) -> None:
+    for split in SIZES:
+        named = [(seed, NAMES[label]) for seed, label in rows_of(split)]
+        kind = pa.dictionary(pa.int32(), pa.string())
+        write(root / split / "part-0.parquet", table(named, label="class", label_type=kind))
+
+
+def plain_int8(root: Path) -> None:
+    for split in SIZES:
+        write(root / f"{split}.parquet", table(rows_of(split), label_type=pa.int8(), plain=True))
+    (root / "classes.txt").write_text("\n".join(NAMES) + "\n")
+
+
+def other_columns(root: Path) -> None:
+    for split in SIZES:
+        write(root / f"{split}.parquet", table(rows_of(split), image="scan", label="grade"))
+
+
+def one_file(root: Path) -> None:
+    write(root / "everything.parquet", table(rows_of("train"), metadata=class_label()))
+
+
+PARQUET = {
+    "parquet, data/, shards": Layout("parquet", hub_data),
+    "parquet, root data/": Layout("parquet", hub_data, root="data"),
+    "parquet, plain_text/": Layout("parquet", hub_cifar10, ("train", "test")),
+    "parquet, fine_label": Layout("parquet", hub_cifar100, ("train", "test")),
+    "parquet, coarse_label": Layout(
+        "parquet", hub_cifar100, ("train", "test"), settings={"label_column": "fine_label"}
+    ),
+    "parquet, converted branch": Layout("parquet", hub_converted, ("train", "test")),
+    "parquet, partial": Layout("parquet", hub_partial, ("train", "test"), notes="partial"),
+    "parquet, hash in names": Layout("parquet", hub_old_names),
+    "parquet, cache of the Hub": Layout("parquet", hub_cache),
+    "parquet, hidden test labels": Layout(
+        "parquet", hub_unlabelled, ("train", "val"), notes="test has 6 images without labels"
+    ),
+    "parquet, texts": Layout("parquet", plain_strings),
+    "parquet, dictionary": Layout("parquet", plain_dictionary),
+    "parquet, classes.txt": Layout("parquet", plain_int8),
+    "parquet, columns told": Layout(
+        "parquet",
+        other_columns,
+        names=("0", "1", "2"),
+        settings={"image_column": "scan", "label_column": "grade"},
+    ),
+    "parquet, one file": Layout("parquet", one_file, ("train",)),
+    "parquet, root is a file": Layout("parquet", one_file, ("train",), root="everything.parquet"),
+}
+LAYOUTS = PARQUET
