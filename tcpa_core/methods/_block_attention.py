@@ -50,8 +50,8 @@ class BlockAttention:
         """
         h_NSD = normalised(block, tokens_MBSD.flatten(0, 1))
         return cls(
-            q_NHSE=queries(block, h_NSD),
-            k_NHSE=keys_values(block, h_NSD)[0],
+            q_NHSE=queries(block, h_NSD, inserted),
+            k_NHSE=keys_values(block, h_NSD, inserted)[0],
             inserted=inserted,
             prompts=prompts,
             visibility=visibility,

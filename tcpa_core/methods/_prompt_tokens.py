@@ -209,31 +209,41 @@ class PromptTokens(base.Method[State]):
         is_last = index == self.layout.depth - 1
         rows = state.run.rows if is_last else None
         if not self._config.is_deep:
-            return plain_block(block, tokens_MBSD, exists_MS=self._exists(tokens_MBSD), rows=rows)
+            exists, place = self._exists(tokens_MBSD), self._place(tokens_MBSD)
+            return plain_block(block, tokens_MBSD, exists_MS=exists, rows=rows, inserted=place)
         prompts: PromptKeys | None = None
+        inserted: slice | None = None
         # Pooled prompts are read behind the last block, so there they have to run through it as
         # tokens.
         if is_last and self._config.pool_prompts:
             tokens_MBSD = self._insert(index, tokens_MBSD, state)
+            inserted = self._place(tokens_MBSD)
         elif state.prompts_LMPD is not None:
             if not state.projected:
                 state.projected = self._project(tokens_MBSD.shape[1], state)
             prompts = state.projected[index]
         prompts = self._with_more(index, prompts)
-        return prompted_block(block, tokens_MBSD, prompts, backend=state.run.backend, rows=rows)
+        return prompted_block(
+            block,
+            tokens_MBSD,
+            prompts,
+            backend=state.run.backend,
+            rows=rows,
+            inserted=inserted,
+        )
 
     def attention(
         self, index: int, block: Block, tokens_MBSD: Tensor, state: State
     ) -> base.BlockAttention:
         """Deep prompts stand beside the sequence, shallow and pooled ones in it."""
         prompts: PromptKeys | None = None
+        inserted: slice | None = None
         if index < len(state.projected):
             prompts = state.projected[index]
-        elif self._config.is_deep:
-            tokens_MBSD = self._insert(index, tokens_MBSD, state)
-        length, real = tokens_MBSD.shape[2], self.layout.num_prefix + self.layout.num_image
-        start = self._start(real)
-        inserted = slice(start, start + length - real)
+        else:
+            if self._config.is_deep:
+                tokens_MBSD = self._insert(index, tokens_MBSD, state)
+            inserted = self._place(tokens_MBSD)
         prompts = self._with_more(index, prompts)
         return base.BlockAttention.of(block, tokens_MBSD, prompts, inserted=inserted)
 
@@ -242,10 +252,9 @@ class PromptTokens(base.Method[State]):
         # Where only leading rows were computed, no prompt is among them.
         if self._config.is_deep or self._config.pool_prompts or state.run.rows is not None:
             return tokens_MBSD
-        length = max(self._sizes)
-        start = self._start(tokens_MBSD.shape[2] - length)
-        rest = tokens_MBSD[:, :, start + length :]
-        return torch.cat([tokens_MBSD[:, :, :start], rest], dim=2)
+        place = self._place(tokens_MBSD)
+        rest = tokens_MBSD[:, :, place.stop :]
+        return torch.cat([tokens_MBSD[:, :, : place.start], rest], dim=2)
 
     def _more_keys(self, index: int) -> PromptKeys | None:
         """Further keys and values of a block, already projected; all samples share them."""
@@ -305,6 +314,12 @@ class PromptTokens(base.Method[State]):
         # Under autocast tokens may be in half precision, trained tensors are not.
         prompts = prompts.to(tokens_MBSD.dtype)
         return torch.cat([tokens_MBSD[:, :, :start], prompts, tokens_MBSD[:, :, start:]], dim=2)
+
+    def _place(self, tokens_MBSD: Tensor) -> slice:
+        """Where prompts stand in a sequence that they are in."""
+        count = max(self._sizes)
+        start = self._start(tokens_MBSD.shape[2] - count)
+        return slice(start, start + count)
 
     def _start(self, num_tokens: int) -> int:
         """Place of the first prompt among the real tokens."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
-from tcpa_core.model.blocks import split_heads
+from tcpa_core.model.blocks import projections, rotated, scaled, split_heads
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
@@ -74,7 +74,7 @@ class TunedBlocks(base.Method[State]):
         h_MBRD = self.behind("norm2", u_MBRD, block.norm2(u_MBRD), index, state)
         m_MBRD = self.behind("mlp", h_MBRD, self._mlp(index, block, h_MBRD, state), index, state)
         # Layer scale and drop path belong to the frozen branch; what stands beside it skips both.
-        out = u_MBRD + block.drop_path2(block.ls2(m_MBRD))
+        out = u_MBRD + scaled(block, 2, m_MBRD)
         side = self.beside_mlp(u_MBRD, index, tokens_MBSD.shape[2], state)
         return out if side is None else out + side
 
@@ -92,7 +92,7 @@ class TunedBlocks(base.Method[State]):
         o_NHRE = F.scaled_dot_product_attention(*self._heads(index, block, x_MBSD, rows, state))
         o_MBRA = attn.norm(o_NHRE.transpose(1, 2).flatten(2)).unflatten(0, batch)
         o_MBRD = self.behind("o", o_MBRA, attn.proj(o_MBRA), index, state)
-        return block.drop_path1(block.ls1(attn.proj_drop(o_MBRD)))
+        return scaled(block, 1, attn.proj_drop(o_MBRD))
 
     def _heads(
         self, index: int, block: Block, x_MBSD: Tensor, rows: int | None, state: State
@@ -107,7 +107,8 @@ class TunedBlocks(base.Method[State]):
         k = self.behind("k", h_MBSD, k, index, state)
         v = self.behind("v", h_MBSD, v, index, state)
         q_NHRE, k_NHSE, v_NHSE = (split_heads(t.flatten(0, 1), attn.num_heads) for t in (q, k, v))
-        return attn.q_norm(q_NHRE), attn.k_norm(k_NHSE), v_NHSE
+        q_NHRE = rotated(block, attn.q_norm(q_NHRE))
+        return q_NHRE, rotated(block, attn.k_norm(k_NHSE), is_whole=True), v_NHSE
 
     def _mlp(self, index: int, block: Block, h_MBRD: Tensor, state: State) -> Tensor:
         mlp = block.mlp
@@ -121,7 +122,7 @@ class TunedBlocks(base.Method[State]):
 def block_sizes(backbone: Backbone) -> dict[str, tuple[int, int]]:
     """Inputs and outputs of a block's linear layers; of its norms the width twice."""
     block, width = backbone.blocks[0], backbone.layout.embed_dim
-    inner = block.attn.qkv.weight.shape[0] // 3
+    inner = block.attn.proj.weight.shape[1]
     sizes = {name: (width, inner) for name in ("q", "k", "v")} | {"o": (inner, width)}
     sizes |= {"norm1": (width, width), "norm2": (width, width)}
     if _is_plain(block.mlp):
@@ -146,14 +147,11 @@ def require_mlp(backbone: Backbone, setting: str) -> None:
 
 def _projections(block: Block, h_MBSD: Tensor, rows: int | None) -> tuple[Tensor, Tensor, Tensor]:
     """Queries of the rows, keys and values of all tokens, before their norms."""
-    qkv: Any = block.attn.qkv
     if rows is None:  # one product, bit for bit that of the block itself
-        q, k, v = qkv(h_MBSD).chunk(3, dim=-1)
+        q, k, v = projections(block, h_MBSD, "qkv")
         return q, k, v
-    width = qkv.weight.shape[0] // 3
-    biases = (None, None) if qkv.bias is None else (qkv.bias[:width], qkv.bias[width:])
-    q = F.linear(h_MBSD[:, :, :rows], qkv.weight[:width], biases[0])
-    k, v = F.linear(h_MBSD, qkv.weight[width:], biases[1]).chunk(2, dim=-1)
+    (q,) = projections(block, h_MBSD[:, :, :rows], "q")
+    k, v = projections(block, h_MBSD, "kv")
     return q, k, v
 
 

@@ -28,7 +28,14 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
 from tcpa_core.methods.base import Init, constant, trunc02, uniform
 from tcpa_core.model.attention import mix
-from tcpa_core.model.blocks import mlp_residual, normalised, plain_block, self_attention
+from tcpa_core.model.blocks import (
+    joint_projection,
+    mlp_residual,
+    normalised,
+    plain_block,
+    scaled,
+    self_attention,
+)
 from tcpa_core.streams import Stream
 
 if TYPE_CHECKING:
@@ -163,7 +170,7 @@ class Method(base.Method[_State]):
         if position == 4:
             # Behind the norm: only what enters the MLP changes, not the residual sum.
             hidden = block.norm2(u_MBRD) + cross(u_MBRD)
-            return u_MBRD + block.drop_path2(block.ls2(block.mlp(hidden)))
+            return u_MBRD + scaled(block, 2, block.mlp(hidden))
         if position == 2:  # within the branch of the self-attention, so it skips with it
             u_MBRD = u_MBRD + block.drop_path1(cross(tokens_MBSD[:, :, :rows]))
         else:
@@ -198,7 +205,8 @@ class Method(base.Method[_State]):
 
         def attend(x_MBRD: Tensor) -> Tensor:
             if prompts.shape[2] == 1:  # softmax over one key is 1
-                return _linear(v[:, :, :, 0].flatten(2)[:, :, None], weights, "proj")
+                mixed = block.attn.norm(v[:, :, :, 0].flatten(2)[:, :, None])
+                return _linear(mixed, weights, "proj")
             if config.ca_norm != "none":
                 x_MBRD = block.norm1(x_MBRD)
             # Constant prompts can be multiplied into the projections: two products of the tokens
@@ -227,6 +235,7 @@ class Method(base.Method[_State]):
             not state.drops
             and not _learnable(self._config)
             and isinstance(block.attn.q_norm, nn.Identity)
+            and isinstance(block.attn.norm, nn.Identity)
         )
         return possible and 3 * (heads - 1) * max(self._sizes) < 2 * width
 
@@ -247,14 +256,14 @@ class Method(base.Method[_State]):
         if exists_MP is not None:
             mask = exists_MP.repeat_interleave(samples, 0)[:, None, None]
         out = mix(q_MBHRE.flatten(0, 1), k, v, mask)
-        mixed = out.transpose(1, 2).flatten(2).unflatten(0, (members, samples))
+        mixed = block.attn.norm(out.transpose(1, 2).flatten(2)).unflatten(0, (members, samples))
         return _linear(mixed, weights, "proj")
 
     def _weights(self) -> list[_Weights]:
         if self._config.weights == "shared_frozen":
             # One set for all members: the leading axis of length 1 broadcasts.
             return [
-                _Weights(*(_own(block, name)[None] for name in _WEIGHTS)) for block in self._blocks
+                _Weights(*(own[name][None] for name in _WEIGHTS)) for own in map(_own, self._blocks)
             ]
         stacked = [getattr(self, name).unbind(1) for name in _WEIGHTS]
         return [_Weights(*parts) for parts in zip(*stacked, strict=True)]
@@ -264,12 +273,15 @@ def _learnable(config: Config) -> bool:
     return config.weights.endswith("learnable")
 
 
-def _own(block: Block, name: str) -> Tensor:
-    """A weight or bias of the block's self-attention; zeros for an absent bias."""
-    layer, kind = name.split("_")
-    linear = getattr(block.attn, layer)
-    value: Tensor | None = getattr(linear, kind)
-    return linear.weight.newconstant(0.0)(len(linear.weight)) if value is None else value
+def _own(block: Block) -> dict[str, Tensor]:
+    """Weights and biases of the block's self-attention by name; zeros for absent biases."""
+    out = block.attn.proj
+    found = dict(zip(_WEIGHTS, (*joint_projection(block), out.weight, out.bias), strict=True))
+    for name in ("qkv", "proj"):
+        if found[f"{name}_bias"] is None:
+            weight = found[f"{name}_weight"]
+            found[f"{name}_bias"] = weight.new_zeros(len(weight))
+    return found
 
 
 def _draw_frozen(backbone: Backbone, configs: Sequence[TrialConfig]) -> dict[str, Tensor]:
@@ -284,19 +296,19 @@ def _draw_frozen(backbone: Backbone, configs: Sequence[TrialConfig]) -> dict[str
 
 
 def _weight_specs(backbone: Backbone, config: Config) -> dict[str, base.ParamSpec]:
-    specs = {}
+    specs, own = {}, _own(backbone.blocks[0])
     for name in _WEIGHTS:
         init: Init = constant(0.0) if name.endswith("bias") else trunc02
         if config.weights.startswith("shared"):
             init = _copy_init(backbone, name)
-        shape = tuple(_own(backbone.blocks[0], name).shape)
+        shape = tuple(own[name].shape)
         specs[name] = base.ParamSpec((backbone.layout.depth, *shape), init)
     return specs
 
 
 def _copy_init(backbone: Backbone, name: str) -> Init:
     return lambda tensor, generator: tensor.copy_(
-        torch.stack([_own(block, name) for block in backbone.blocks])
+        torch.stack([_own(block)[name] for block in backbone.blocks])
     )
 
 

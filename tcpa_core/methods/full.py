@@ -29,5 +29,7 @@ class Method(BackboneWeights):
 
     @classmethod
     def trained(cls, backbone: Backbone, settings: Any) -> list[str]:
-        """Every weight but those of the classifier that came with it, which no head uses."""
-        return [name for name, _ in backbone.named_parameters() if name.startswith("vit.")]
+        """Every weight but those of the classifier that came with it, which no head uses, and the
+        frequencies of rotary positions, from which angles are made before the training."""
+        names = [name for name, _ in backbone.named_parameters() if name.startswith("vit.")]
+        return [name for name in names if not name.startswith("vit.rope.")]

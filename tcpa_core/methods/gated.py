@@ -83,7 +83,7 @@ class Method(PromptTokens):
         # No block follows that would read the prompts.
         if is_last:
             return out
-        place = slice(self.layout.num_prefix, self.layout.num_prefix + max(self._sizes))
+        place = self._place(tokens_MBSD)
         gate = self.gates[:, index].sigmoid().view(-1, 1, 1, 1)
         prompts = gate * out[:, :, place] + (1 - gate) * tokens_MBSD[:, :, place]
         parts = [out[:, :, : place.start], prompts.to(out.dtype), out[:, :, place.stop :]]
@@ -109,8 +109,9 @@ class Method(PromptTokens):
             mask = exists.repeat_interleave(batch[1], 0)[:, None, None]
         x_NSD = tokens_MBSD.flatten(0, 1)
         h_NSD = normalised(block, x_NSD)
-        q = queries(block, h_NSD[:, :rows])
-        k, v = keys_values(block, h_NSD)
+        place = self._place(tokens_MBSD)
+        q = queries(block, h_NSD[:, :rows], place)
+        k, v = keys_values(block, h_NSD, place)
         # Dividing queries divides all logits; back to their type, as a temperature is in float32.
         q = (q / self._temperature(index, batch[1])).to(q.dtype)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

@@ -8,17 +8,20 @@ weights is kept apart, for methods that map its classes to those of the data
 # Axes: B samples (all members of a pack flattened), S tokens (T prefix + N image), D width.
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from timm.layers import Attention, PatchEmbed
+from timm.layers import Attention, AttentionRope, PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.eva import Eva, EvaAttention, EvaBlock
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from tcpa_core.errors import ConfigError
 from tcpa_core.model.preprocessing import NAMED, NormStats, Preprocessing, stats_of_name
+from tcpa_core.model.timm_names import ViT
 from tcpa_core.settings import DataConfig, Triple
 
 AS_TRAINED = "as trained"
@@ -79,7 +82,7 @@ class Backbone(nn.Module):
     """A frozen timm ViT in evaluation mode, shared by every trial of a process.
 
     Args:
-        vit: Model with plain pre-norm blocks; its own classifier is never called.
+        vit: Model with pre-norm blocks; its own classifier is never called.
         fingerprint: Identity of the weights.
         warnings: Sentences every result of this backbone has to carry.
         stats: Mean and std of the pre-training images, or the error to raise where they are asked
@@ -93,7 +96,7 @@ class Backbone(nn.Module):
 
     def __init__(
         self,
-        vit: VisionTransformer,
+        vit: ViT,
         *,
         fingerprint: str = "",
         warnings: tuple[str, ...] = (),
@@ -116,6 +119,7 @@ class Backbone(nn.Module):
         _open_sites(vit)
         self.requires_grad_(False)
         self.eval()  # noise reaches the network through its sites alone, never by training mode
+        self._turn(self.layout.grid)
 
     def train(self, mode: bool = True) -> "Backbone":
         """Stay in evaluation mode whatever is asked: a frozen network has no dropout."""
@@ -239,6 +243,52 @@ class Backbone(nn.Module):
         """How many leading tokens of the last block the classifier reads; None: any of them."""
         return self.layout.num_readouts if self.layout.pool == "token" else None
 
+    @contextmanager
+    def sized_for(self, images: Tensor) -> Iterator[None]:
+        """Let a model of any image size rotate by the places of images (..., height, width), for as
+        long as it lasts."""
+        own, grid = self.layout.grid, self._grid_of(images)
+        if grid == own or getattr(self.vit, "rope", None) is None:
+            yield
+            return
+        self._turn(grid)
+        try:
+            yield
+        finally:
+            self._turn(own)
+
+    def _grid_of(self, images: Tensor) -> tuple[int, int]:
+        if not self.vit.dynamic_img_size:
+            return self.layout.grid
+        rows, columns = self.vit.patch_embed.dynamic_feat_size(tuple(images.shape[-2:]))
+        return rows, columns
+
+    def _turn(self, grid: tuple[int, int]) -> None:
+        """Give every block the rotations of a grid, if it has rotary positions.
+
+        Made once and not in every pass, as they depend on nothing else.
+        """
+        vit = self.vit
+        rope = getattr(vit, "rope", None)
+        if rope is None:
+            return
+        with torch.no_grad(), torch.inference_mode(False):
+            is_kept = not vit.dynamic_img_size and hasattr(rope, "feat_shape")
+            image = rope.get_embed() if is_kept else rope.get_embed(shape=list(grid))
+            # Sines, then cosines. Prefix tokens have no place: their angle is 0.
+            still = image.new_zeros(*image.shape[:-2], self.layout.num_prefix, image.shape[-1])
+            still[..., image.shape[-1] // 2 :] = 1.0
+            table = torch.cat([still, image], dim=-2)
+        tables = table.unbind() if vit.rope_mixed else [table] * len(vit.blocks)
+        for block, own in zip(vit.blocks, tables, strict=True):
+            block.register_buffer("rotation", own, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Backbone":
+        """Make the rotations anew on another device or in another number format."""
+        super()._apply(fn, recurse)
+        self._turn(self.layout.grid)
+        return self
+
     def embed(self, images: Tensor, on_patches: Change | None = None) -> Tensor:
         """Tokens before the first block.
 
@@ -254,7 +304,10 @@ class Backbone(nn.Module):
         if on_patches is not None:
             patches = on_patches(patches)
         # timm's own method adds prefix and positions: their order differs from model to model.
-        return vit.norm_pre(vit.patch_drop(vit._pos_embed(patches)))
+        tokens = vit._pos_embed(patches)
+        if isinstance(tokens, tuple):  # Eva: and rotations, which the blocks have already
+            return vit.norm_pre(tokens[0])
+        return vit.norm_pre(vit.patch_drop(tokens))
 
     def read(self, tokens: Tensor, on_norm: Change | None = None) -> Tensor:
         """Features that a classifier sees, from the tokens after the last block.
@@ -276,31 +329,46 @@ class Backbone(nn.Module):
 
 def check_supported(vit: nn.Module) -> None:
     """Refuse models whose blocks the methods cannot take apart."""
-    if not isinstance(vit, VisionTransformer):
+    if not isinstance(vit, ViT):
         raise ConfigError(
-            f"backbone is a {type(vit).__name__}; only timm VisionTransformer models are supported."
+            f"backbone is a {type(vit).__name__}; only timm VisionTransformer and Eva models are "
+            "supported."
         )
     if not isinstance(vit.patch_embed, PatchEmbed):
         raise ConfigError(
             f"backbone has a {type(vit.patch_embed).__name__} before its blocks; only timm's "
             "PatchEmbed (patches of the image itself) is supported."
         )
+    is_eva = isinstance(vit, Eva)
+    blocks = (EvaBlock,) if is_eva else (Block,)
+    attentions = (EvaAttention, AttentionRope) if is_eva else (Attention,)
     for index, block in enumerate(vit.blocks):
-        for kind, part in ((Block, block), (Attention, getattr(block, "attn", None))):
-            # Not isinstance: subclasses compute something else (rotary positions, post-norm).
-            if type(part) is not kind:
+        for kinds, part in ((blocks, block), (attentions, getattr(block, "attn", None))):
+            # Not isinstance: subclasses compute something else (post-norm, relative positions).
+            if type(part) not in kinds:
                 raise ConfigError(
                     f"backbone: block {index} has unsupported block type {type(part).__name__}; "
-                    f"only timm's {kind.__name__} (pre-norm, absolute positions) is supported."
+                    f"only timm's {' or '.join(kind.__name__ for kind in kinds)} (pre-norm) is "
+                    "supported."
                 )
-        if getattr(block.attn, "gate", None) is not None:
-            raise ConfigError(
-                f"backbone: block {index} has unsupported block type gated Attention; only "
-                "attention without an output gate is supported."
-            )
+        reason = _unsupported(block.attn)
+        if reason is not None:
+            raise ConfigError(f"backbone: block {index} has unsupported block type {reason}.")
 
 
-def _open_sites(vit: VisionTransformer) -> None:
+def _unsupported(attn: nn.Module) -> str | None:
+    """What of a self-attention the methods cannot take apart, and what is possible."""
+    if getattr(attn, "gate", None) is not None:
+        return "gated Attention; only attention without an output gate is supported"
+    if getattr(attn, "num_kv_groups", 1) > 1:
+        return (
+            "grouped-query Attention (fewer keys than queries); only attention with a key and a "
+            "value per head is supported"
+        )
+    return None
+
+
+def _open_sites(vit: ViT) -> None:
     """Put our own modules where timm has its dropout and drop path: theirs draw from the process's
     random stream, in which the members of a pack would disturb each other."""
     vit.pos_drop = Site()
@@ -311,7 +379,7 @@ def _open_sites(vit: VisionTransformer) -> None:
                 setattr(block.mlp, name, Site())
 
 
-def _layout(vit: VisionTransformer) -> TokenLayout:
+def _layout(vit: ViT) -> TokenLayout:
     attn = vit.blocks[0].attn
     has_dist = isinstance(vit, VisionTransformerDistilled)
     return TokenLayout(

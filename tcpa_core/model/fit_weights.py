@@ -8,19 +8,18 @@ import math
 import torch
 from timm.layers import resample_abs_pos_embed
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tcpa_core.errors import WeightsError
 from tcpa_core.model.backbone import AS_TRAINED, Classifier
-from tcpa_core.model.timm_names import is_clip
+from tcpa_core.model.timm_names import ViT, is_clip
 from tcpa_core.model.weights_file import CLIP, JAX, State, WeightsFile, some
 
 HEADS = ("head", "head_dist")
 """Names of classifiers; the second is a distilled model's."""
 
 
-def fit_weights(file: WeightsFile, vit: VisionTransformer, name: str) -> str:
+def fit_weights(file: WeightsFile, vit: ViT, name: str) -> str:
     """Put a file's weights into a model that may still be on the meta device.
 
     Args:
@@ -61,7 +60,19 @@ def fit_weights(file: WeightsFile, vit: VisionTransformer, name: str) -> str:
     # Assigned, not copied: the model's own tensors may be on the meta device. In float32, whatever
     # the file's format, so that half-precision files train like others.
     vit.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
+    _fill_buffers(vit)
     return positions
+
+
+def _fill_buffers(vit: ViT) -> None:
+    """Make what no file holds because it follows from the settings: rotary frequencies, EVA's
+    biases of keys."""
+    for module in vit.modules():
+        left = {k: v for k, v in module.named_buffers(recurse=False) if v.is_meta}
+        for key, buffer in left.items():
+            setattr(module, key, torch.empty_like(buffer, device="cpu"))
+        if left:
+            module.init_non_persistent_buffers()
 
 
 def _head_shapes(state: State, width: int) -> dict[str, tuple[int, ...]]:
@@ -76,7 +87,7 @@ def _head_shapes(state: State, width: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _fit_positions(pos: Tensor, vit: VisionTransformer, file: WeightsFile) -> tuple[Tensor, str]:
+def _fit_positions(pos: Tensor, vit: ViT, file: WeightsFile) -> tuple[Tensor, str]:
     """Position embeddings for the model's grid, where theirs is another square one."""
     num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
     _, length, width = vit.pos_embed.shape
@@ -98,7 +109,7 @@ def _fit_positions(pos: Tensor, vit: VisionTransformer, file: WeightsFile) -> tu
     return resized, resampled((side, side), grid)
 
 
-def classifier_of_file(file: WeightsFile, vit: VisionTransformer, name: str) -> Classifier:
+def classifier_of_file(file: WeightsFile, vit: ViT, name: str) -> Classifier:
     """The classifier that a file holds, in float32; () where it holds none.
 
     A projection (CLIP) is not a classifier, nor is a layer behind another hidden layer, which reads

@@ -15,6 +15,7 @@ from pathlib import Path
 import timm
 import torch
 from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -28,7 +29,14 @@ from tcpa_core.model.preprocessing import (
     stats_of_name,
     stats_of_setting,
 )
-from tcpa_core.model.timm_names import MODULES, NANO, check_name, check_published, has_projection
+from tcpa_core.model.timm_names import (
+    MODULES,
+    NANO,
+    ViT,
+    check_name,
+    check_published,
+    has_projection,
+)
 from tcpa_core.model.weights_file import read_weights
 from tcpa_core.settings import BackboneConfig
 
@@ -91,7 +99,7 @@ def load_backbone(
 class _Loaded:
     """A model with its weights, and what is known of these."""
 
-    vit: VisionTransformer
+    vit: ViT
     classifier: Classifier
     stats: NormStats | ConfigError
     """Mean and std, or the question that the weights leave open: `Backbone.norm_stats` raises it,
@@ -173,7 +181,7 @@ def _described(path: Path, cfg: BackboneConfig) -> str:
     return f"-{hashlib.sha256(repr(pair).encode()).hexdigest()[:8]}"
 
 
-def _pool_by_mean(vit: VisionTransformer, name: str) -> None:
+def _pool_by_mean(vit: ViT, name: str) -> None:
     """Let a model that reads CLS read the mean of its image tokens, normalised after the mean."""
     if isinstance(vit, VisionTransformerDistilled) or vit.global_pool not in ("token", "avg"):
         raise ConfigError(
@@ -203,9 +211,7 @@ def _weights_path(cfg: BackboneConfig) -> Path:
     return path
 
 
-def _create(
-    cfg: BackboneConfig, *, seed: bool = False, pretrained: bool = False
-) -> VisionTransformer:
+def _create(cfg: BackboneConfig, *, seed: bool = False, pretrained: bool = False) -> ViT:
     """Build the network, without a classifier unless it is pretrained.
 
     Args:
@@ -228,19 +234,21 @@ def _create(
         except (TypeError, AssertionError) as err:
             raise ConfigError(
                 f"backbone.name: {cfg.full_name!r} cannot be built with img_size={cfg.img_size!r} "
-                f"({err}); only timm VisionTransformer models are supported."
+                f"({err}); only timm VisionTransformer and Eva models are supported."
             ) from err
-    if not isinstance(vit, VisionTransformer):
+    if not isinstance(vit, VisionTransformer | Eva):
         raise ConfigError(
             f"backbone.name: {cfg.full_name!r} is a {type(vit).__name__}; only timm "
-            "VisionTransformer models are supported."
+            "VisionTransformer and Eva models are supported."
         )
+    if cfg.img_size is None:
+        _check_square(vit, cfg.full_name)
     if cfg.img_size is not None:
         check_size(vit, cfg.full_name, cfg.img_size)
     return vit
 
 
-def _create_from_hub(cfg: BackboneConfig) -> VisionTransformer:
+def _create_from_hub(cfg: BackboneConfig) -> ViT:
     try:
         return _create(cfg, pretrained=True)
     except (OSError, RuntimeError) as err:
@@ -251,7 +259,17 @@ def _create_from_hub(cfg: BackboneConfig) -> VisionTransformer:
         ) from err
 
 
-def check_size(vit: VisionTransformer, name: str, size: int) -> None:
+def _check_square(vit: ViT, name: str) -> None:
+    height, width = vit.patch_embed.img_size
+    if height != width:
+        raise ConfigError(
+            f"backbone.img_size: {name!r} was trained on images of {height} x {width} pixels, and "
+            "those of a data set are brought to squares; set backbone.img_size, for example to "
+            f"{min(height, width)}."
+        )
+
+
+def check_size(vit: ViT, name: str, size: int) -> None:
     """Refuse a side of images of which the patches would leave a strip unseen.
 
     Raises:
@@ -268,7 +286,7 @@ def check_size(vit: VisionTransformer, name: str, size: int) -> None:
         )
 
 
-def _take_classifier(vit: VisionTransformer, name: str) -> Classifier:
+def _take_classifier(vit: ViT, name: str) -> Classifier:
     """Take the head off a model; it is returned if it is a classifier."""
     heads = [vit.head, *([vit.head_dist] if isinstance(vit, VisionTransformerDistilled) else [])]
     pairs = [(h.weight.detach(), h.bias.detach()) for h in heads if isinstance(h, nn.Linear)]
@@ -277,7 +295,7 @@ def _take_classifier(vit: VisionTransformer, name: str) -> Classifier:
     return () if known is not None and has_projection(name, known.tag or "") else pairs
 
 
-def _random_classifier(vit: VisionTransformer, name: str) -> Classifier:
+def _random_classifier(vit: ViT, name: str) -> Classifier:
     """A classifier of the shape that the hub's weights have: a plan that fetches nothing counts its
     parameters and FLOPs all the same."""
     known = None if name == NANO else timm.get_pretrained_cfg(name)
@@ -291,7 +309,7 @@ def _random_classifier(vit: VisionTransformer, name: str) -> Classifier:
         return [(weight, torch.zeros(len(weight))) for weight in weights]
 
 
-def _resized_at_hub(vit: VisionTransformer) -> str:
+def _resized_at_hub(vit: ViT) -> str:
     """Whether timm has resampled the position embeddings of the hub's weights."""
     own = (getattr(vit, "pretrained_cfg", None) or {}).get("input_size")
     if own is None:
@@ -301,8 +319,8 @@ def _resized_at_hub(vit: VisionTransformer) -> str:
 
 
 def backbone_names(pattern: str = "*") -> list[str]:
-    """Names that `backbone.name` can take without a file: vit_nano, and timm's plain vision
-    transformers with published weights."""
+    """Names that `backbone.name` can take without a file: vit_nano, and timm's vision transformers
+    of the supported families with published weights."""
     # Part of a name is enough, as with timm's own lists.
     filters = pattern if "*" in pattern else f"*{pattern}*"
     names = sorted(n for module in MODULES for n in timm.list_models(filters, module=module))
@@ -315,7 +333,9 @@ def _is_usable(name: str) -> bool:
     try:
         check_published(name)
         with torch.device("meta"):
-            check_supported(timm.create_model(name, num_classes=0, depth=1))
-    except ConfigError:
+            vit = timm.create_model(name, num_classes=0, depth=1)
+        check_supported(vit)
+        _check_square(vit, name)
+    except (ConfigError, AssertionError):  # the latter where blocks have settings of their own
         return False
     return True

@@ -257,7 +257,8 @@ class PackModel(nn.Module):
     def _features(self, images: Tensor, active: ActiveMethods) -> tuple[Tensor, Tensor]:
         """Features (M, B, F) and penalty (M,) of images."""
         _check_images(images, self.num_members, self.features_are_frozen, self.backbone)
-        return _with_weights(self.backbone, active.weights(), lambda: self._run(images, active))
+        with self.backbone.sized_for(images):
+            return _with_weights(self.backbone, active.weights(), lambda: self._run(images, active))
 
     def _run(self, images: Tensor, active: ActiveMethods) -> tuple[Tensor, Tensor]:
         """`_features`, while the methods' weights stand in the place of the backbone's."""

@@ -1,16 +1,22 @@
-"""What timm knows by name of its plain vision transformers: tags, published weights, shapes."""
+"""What timm knows by name of its vision transformers: tags, published weights, shapes."""
 
 import re
 from functools import cache
+from typing import TypeAlias
 
 import timm
 import torch
 from timm.models import PretrainedCfg
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 
 from tcpa_core.errors import ConfigError, nearest
 
+ViT: TypeAlias = VisionTransformer | Eva
+"""The families whose blocks can be taken apart (`tcpa_core.model.blocks`)."""
+
 NANO = "vit_nano"
-MODULES = ("vision_transformer", "deit")
+MODULES = ("vision_transformer", "deit", "eva")
 """Of timm, with the models that can be a backbone."""
 
 _SHAPE_ONLY = re.compile(r"vit_[a-z0-9]+_patch\d+_\d+")
@@ -76,7 +82,9 @@ def same_shape(name: str) -> dict[str, PretrainedCfg]:
     size = _SIZE.match(arch)
     models = {arch}
     if size:
-        for module in MODULES:
+        # Nor can those of the two families, whose blocks have other names.
+        is_eva = timm.models.is_model_in_modules(arch, ("eva",))
+        for module in [m for m in MODULES if (m == "eva") == is_eva]:
             models |= set(timm.list_models(f"*{size[1]}_*", module=module))
     return {
         full: cfg
@@ -98,7 +106,7 @@ def is_shape_only(name: str) -> bool:
 
 def is_clip(name: str) -> bool:
     """Whether a name is of CLIP's family, whose head may be a projection beside texts."""
-    return "_clip_" in name
+    return "_clip_" in name or "_pe_core_" in name
 
 
 def has_projection(name: str, tag: str) -> bool:

@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from timm.models import eva, vision_transformer
+from timm.models.eva import Eva
 from torch import Tensor
 
 from tcpa_core.errors import WeightsError
+from tcpa_core.model.timm_names import ViT
 
 State = dict[str, Tensor]
 
@@ -49,6 +51,7 @@ class Layout:
 
 JAX = Layout("JAX", marks=("embedding/kernel",), norm_stats="inception")
 CLIP = Layout("CLIP", marks=("visual.conv1.",))
+DEIT_III = Layout("DeiT III", ("blocks.0.gamma_1",), norm_stats="imagenet")
 PLAIN = Layout("plain")
 
 LAYOUTS = (
@@ -78,7 +81,8 @@ LAYOUTS = (
     ),
     Layout("backbone", ("backbone.patch_embed.",), "backbone."),
     Layout("distilled DeiT", ("dist_token",), norm_stats="imagenet"),
-    Layout("DeiT III", ("blocks.0.gamma_1",), norm_stats="imagenet"),
+    Layout("DINOv3", ("storage_tokens",), unused=("mask_token", "rope_embed.", "local_cls_norm.")),
+    DEIT_III,
     PLAIN,
 )
 """The first whose marks are all there."""
@@ -99,7 +103,7 @@ class WeightsFile:
     """Of a .safetensors file."""
 
 
-def read_weights(path: Path, vit: VisionTransformer, name: str) -> WeightsFile:
+def read_weights(path: Path, vit: ViT, name: str) -> WeightsFile:
     """Read .safetensors, .npz, or a torch file without running its code.
 
     Args:
@@ -115,6 +119,8 @@ def read_weights(path: Path, vit: VisionTransformer, name: str) -> WeightsFile:
     state, wrapper, metadata = _read(path)
     state = {k.removeprefix("module."): v for k, v in state.items()}  # of DistributedDataParallel
     layout = next(one for one in LAYOUTS if _has(state, one.marks))
+    if layout is DEIT_III and isinstance(vit, Eva):  # whose layer scales have the same names
+        layout = PLAIN
     state = {k: v for k, v in state.items() if not k.startswith(layout.unused or "\0")}
     _refuse_no_numbers(state, path)
     has_hidden_layer = any("pre_logits" in key for key in state)
@@ -224,7 +230,7 @@ def _refuse_coded(state: State, path: Path) -> None:
         )
 
 
-def _from_torch(state: State, vit: VisionTransformer) -> State:
+def _from_torch(state: State, vit: ViT) -> State:
     """Bring names to timm's by timm's own conversions, with every shape left as it is.
 
     timm resizes patches and positions to the model it is given: it is given one without positions,
@@ -238,8 +244,27 @@ def _from_torch(state: State, vit: VisionTransformer) -> State:
         pos_embed=None,
         patch_embed=SimpleNamespace(proj=SimpleNamespace(weight=patches)),
         head=vit.head,
+        get_parameter=vit.get_parameter,
     )
-    return dict(checkpoint_filter_fn(dict(state), target, adapt_layer_scale=True))
+    if isinstance(vit, Eva):
+        return dict(eva.checkpoint_filter_fn(_without_zero_biases(state, vit), target))
+    convert = vision_transformer.checkpoint_filter_fn
+    return dict(convert(dict(state), target, adapt_layer_scale=True))
+
+
+def _without_zero_biases(state: State, vit: Eva) -> State:
+    """DINOv3's own files, whose projections have biases, for models that have none: the biases of
+    the distilled sizes are all 0, and timm has these sizes in both forms.
+
+    Raises:
+        ValueError: They are not 0.
+    """
+    biases = {k for k in state if k.endswith("attn.qkv.bias")}
+    if "storage_tokens" not in state or vit.blocks[0].attn.q_bias is not None:
+        return dict(state)
+    if any(state[key].any() for key in biases):
+        raise ValueError("its projections have biases that are not 0; choose the ..._qkvb model")
+    return {k: v for k, v in state.items() if k not in biases}
 
 
 _BLOCK = r"Transformer/encoderblock_(\d+)"

@@ -637,7 +637,10 @@ def test_every_name_that_is_listed_passes_the_plans_checks() -> None:
         with torch.device("meta"):
             ours = load_backbone(BackboneConfig(name=name), device="meta")
         assert ours.preprocessing(DataConfig()).mean
-        assert not list(ours.vit.buffers()), "what no file holds would stay on the meta device"
+        for module in ours.vit.modules():
+            left = {key for key, _ in module.named_buffers(recurse=False)} - {"rotation"}
+            makes = hasattr(module, "init_non_persistent_buffers")
+            assert makes or not left, "what no file holds would stay on the meta device"
 
 
 def test_names_that_are_not_listed_are_refused() -> None:
