@@ -192,7 +192,7 @@ def assemble(
             f"{listed(rows.source for rows in found.values()) or 'none'}; name its files train."
         )
     labelled, said = _labelled(found, root)
-    class_names, class_source, splits = _classed(labelled, names)
+    class_names, class_source, splits = _classed(labelled, names, root)
     parts, drawn = _drawn(splits, cfg)
     if "test" in drawn:
         said.append(
@@ -247,14 +247,14 @@ def _labelled(found: Mapping[str, Rows], root: Path) -> tuple[dict[str, Rows], l
 
 
 def _classed(
-    found: Mapping[str, Rows], names: tuple[tuple[str, ...], str] | None
+    found: Mapping[str, Rows], names: tuple[tuple[str, ...], str] | None, root: Path
 ) -> tuple[tuple[str, ...], str, dict[str, Rows]]:
     """Class names, where they come from, and the splits with numbered labels."""
     texts = {label for rows in found.values() for label in rows.labels or ()}
     class_source = "the labels of all splits"
     if all(isinstance(label, int) or _NUMBER.fullmatch(label) for label in texts):
         number = {label: int(label) for label in texts}
-        _check_not_negative(found, number)
+        _check_not_negative(found, number, root)
         if names is None:
             ids = sorted(set(number.values()))
             place = {value: index for index, value in enumerate(ids)}
@@ -269,7 +269,7 @@ def _classed(
     return *names, {split: _numbered(rows, number) for split, rows in found.items()}
 
 
-def _check_not_negative(found: Mapping[str, Rows], number: Mapping[Label, int]) -> None:
+def _check_not_negative(found: Mapping[str, Rows], number: Mapping[Label, int], root: Path) -> None:
     for name, rows in found.items():
         labels = rows.labels or ()
         first = next((i for i, label in enumerate(labels) if number[label] < 0), None)
@@ -277,8 +277,8 @@ def _check_not_negative(found: Mapping[str, Rows], number: Mapping[Label, int]) 
             count = sum(number[label] < 0 for label in labels)
             raise DataError(
                 f"{count:,} of {len(labels):,} {name} images have a label below 0, first "
-                f"{rows.keys[first]!r} with {labels[first]!r} ({rows.source}); give each its class "
-                "or remove it."
+                f"{rows.keys[first]!r} with {labels[first]!r} (below {root.absolute()}); "
+                "give each its class or remove it."
             )
 
 

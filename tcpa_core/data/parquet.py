@@ -156,7 +156,9 @@ def _describe(root: Path, name: str, cfg: DataConfig) -> _File:
             groups = tuple(about.row_group(i).num_rows for i in range(about.num_row_groups))
             text = (schema.metadata or {}).get(b"huggingface", b"{}")
     except (pa.ArrowException, OSError) as err:
-        raise DataError(f"{path} is not a whole Parquet file ({err}); download it again.") from err
+        raise DataError(
+            f"{path} is not a whole Parquet file ({_short(err)}); download it again."
+        ) from err
     image = usual_column(schema.names, IMAGES, cfg.image_column)
     label = usual_column(schema.names, LABELS, cfg.label_column)
     if image is None or (label is None and cfg.label_column is not None):
@@ -279,15 +281,16 @@ def _labels(root: Path, file: _File) -> list[Label]:
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise DataError(
                 f"{root / file.name}, row {row}: column {file.label!r} must give one class, a "
-                f"whole number or a text, got {_short(value)}; set data.label_column to a column "
-                "of classes, or correct the row."
+                f"whole number or a text, got {_short(repr(value))}; set data.label_column "
+                "to a column of classes, or correct the row."
             )
     return values
 
 
 def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    """A value or an error of Arrow, whose text may have many lines, for a sentence."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 120 else f"{text[:120]}..."
 
 
 def _values(root: Path, file: _File, column: str) -> list[Any]:
@@ -300,8 +303,8 @@ def _values(root: Path, file: _File, column: str) -> list[Any]:
             table = opened.read(columns=[column])
     except (pa.ArrowException, OSError) as err:
         raise DataError(
-            f"{root / file.name}: column {column!r} cannot be read ({err}); download the file "
-            "again."
+            f"{root / file.name}: column {column!r} cannot be read ({_short(err)}); download the "
+            "file again."
         ) from err
     found = table.column(0)
     for part in column.split(".")[1:]:
@@ -351,7 +354,7 @@ class _Reader:
                     yield (values.field("bytes") if "." in column else values).to_pylist()
         except (pa.ArrowException, OSError) as err:
             raise DataError(
-                f"{self._root / name}: images of row group {number} cannot be read ({err}); "
-                "download the file again."
+                f"{self._root / name}: images of row group {number} cannot be read "
+                f"({_short(err)}); download the file again."
             ) from err
         raise DataError(f"{self._root / name} was changed while it was read; start again.")

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tcpa_core.settings import DataConfig
-from tests.tcpa_core.packed_layouts import table, write
+from tests.tcpa_core.packed_layouts import number, pixels, samples, table, tar, write
 
 SIZES = {"train": 6, "val": 3, "test": 3}
 SIDE = 12
@@ -54,9 +54,27 @@ def fgvc(root: Path) -> DataConfig:
 
 def parquet(root: Path) -> DataConfig:
     for split in SIZES:
-        rows = [(100 * list(SIZES).index(split) + i, i % 3) for i in range(SIZES[split])]
-        write(root / "data" / f"{split}-00000-of-00001.parquet", table(rows))
+        write(root / "data" / f"{split}-00000-of-00001.parquet", table(_rows(split)))
     return DataConfig(name="parquet", root=str(root))
+
+
+def _rows(split: str) -> list[tuple[int, int]]:
+    return [(100 * list(SIZES).index(split) + i, i % 3) for i in range(SIZES[split])]
+
+
+def webdataset(root: Path) -> DataConfig:
+    for split in SIZES:
+        tar(root / f"{split}-000000.tar", samples(_rows(split), "cls", number))
+    return DataConfig(name="webdataset", root=str(root))
+
+
+def npz(root: Path) -> DataConfig:
+    found = {}
+    for split in SIZES:
+        found[f"x_{split}"] = np.stack([pixels(seed) for seed, _ in _rows(split)])
+        found[f"y_{split}"] = np.array([label for _, label in _rows(split)])
+    np.savez_compressed(root / "mine.npz", **found)
+    return DataConfig(name="npz", root=str(root))
 
 
 LAYOUTS: dict[str, Callable[[Path], DataConfig]] = {
@@ -66,7 +84,11 @@ LAYOUTS: dict[str, Callable[[Path], DataConfig]] = {
 }
 """Kinds whose images are files of their own."""
 
-PACKED: dict[str, Callable[[Path], DataConfig]] = {"parquet": parquet}
+PACKED: dict[str, Callable[[Path], DataConfig]] = {
+    "parquet": parquet,
+    "webdataset": webdataset,
+    "npz": npz,
+}
 """Kinds whose images lie inside larger files."""
 
 

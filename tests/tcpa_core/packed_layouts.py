@@ -6,6 +6,7 @@ real thing; `Layout` says what has to come out. Nothing is downloaded.
 
 import io
 import json
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -213,4 +214,158 @@ PARQUET = {
     "parquet, one file": Layout("parquet", one_file, ("train",)),
     "parquet, root is a file": Layout("parquet", one_file, ("train",), root="everything.parquet"),
 }
-LAYOUTS = PARQUET
+
+
+def tar(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+
+
+def samples(
+    rows: Sequence[tuple[int, int]], suffix: str, label: Callable[[int], bytes], image: str = "png"
+) -> list[tuple[str, bytes]]:
+    """Members of a shard: each image and its class."""
+    form = {"png": "PNG", "webp": "WEBP", "ppm": "PPM"}[image]
+    options = {"lossless": True} if image == "webp" else {}
+    members = []
+    for seed, of_class in rows:
+        file = io.BytesIO()
+        Image.fromarray(pixels(seed)).save(file, form, **options)
+        members.append((f"s{seed:07d}.{image}", file.getvalue()))
+        if suffix:
+            members.append((f"s{seed:07d}.{suffix}", label(of_class)))
+    return members
+
+
+def number(label: int) -> bytes:
+    return b"%d" % label
+
+
+def wds_shards(root: Path) -> None:
+    """timm's ImageNet: a split in the shards' names, .cls beside .json with other things."""
+    train = samples(rows_of("train"), "cls", number)
+    more = [(name.replace(".png", ".json"), b'{"width": 9}') for name, _ in train[::2]]
+    both = sorted([*train, *more])
+    tar(root / "mine-train-0000.tar", both[:15])
+    tar(root / "mine-train-0001.tar", both[15:])
+    tar(root / "mine-validation-00.tar", samples(rows_of("val"), "cls", number))
+    tar(root / "mine-test-00.tar", samples(rows_of("test"), "cls", number))
+    (root / "classes.txt").write_text("\n".join(NAMES))
+    (root / "_info.json").write_text("{}")
+
+
+def wds_clip_benchmark(root: Path) -> None:
+    """The tars of clip-benchmark: a folder for each split, its number of shards beside."""
+    for split in ("train", "test"):
+        members = samples(rows_of(split), "cls", number, "webp")
+        tar(root / split / "0.tar", members[:6])
+        tar(root / split / "1.tar", members[6:])
+        (root / split / "nshards.txt").write_text("2")
+    (root / "classnames.txt").write_text("\n".join(NAMES) + "\n")
+    (root / "zeroshot_classification_templates.txt").write_text("a photo of {c}")
+    (root / "dataset_type.txt").write_text("imagefolder")
+
+
+def wds_json(root: Path) -> None:
+    for split in SIZES:
+
+        def described(label: int) -> bytes:
+            return json.dumps({"label": NAMES[label], "size": [9, 12]}).encode()
+
+        tar(root / f"{split}-000000.tar", samples(rows_of(split), "json", described))
+
+
+def wds_text(root: Path) -> None:
+    for split in SIZES:
+        members = samples(rows_of(split), "txt", lambda label: NAMES[label].encode() + b"\n", "ppm")
+        tar(root / f"data/{split}/00000.tar", members)
+
+
+def wds_folders_inside(root: Path) -> None:
+    for split in SIZES:
+        named = [(f"./{split}/{n}", c) for n, c in samples(rows_of(split), "cls", number)]
+        tar(root / f"{split}.tar", named)
+
+
+def wds_hidden(root: Path) -> None:
+    tar(root / "train-000000.tar", samples(rows_of("train"), "cls", number))
+    tar(root / "test-000000.tar", samples(rows_of("test"), "", number))
+
+
+WEBDATASET = {
+    "webdataset, shards": Layout("webdataset", wds_shards),
+    "webdataset, clip-benchmark": Layout("webdataset", wds_clip_benchmark, ("train", "test")),
+    "webdataset, json": Layout("webdataset", wds_json),
+    "webdataset, txt": Layout("webdataset", wds_text),
+    "webdataset, folders inside": Layout(
+        "webdataset", wds_folders_inside, names=("0", "1", "2")
+    ),
+    "webdataset, test without classes": Layout(
+        "webdataset", wds_hidden, ("train",), ("0", "1", "2"), notes="test has 6 images without"
+    ),
+}  # fmt: skip
+
+
+def arrays(
+    split: str,
+    names: tuple[str, str],
+    shape: Callable[[Any], Any] = lambda x: x,
+    column: bool = False,
+    texts: bool = False,
+) -> dict[str, Any]:
+    rows = rows_of(split)
+    labels: Any = np.array([label for _, label in rows], np.uint8)
+    if texts:
+        labels = np.array([NAMES[label] for _, label in rows])
+    if column:
+        labels = labels[:, None]
+    return {names[0]: shape(np.stack([pixels(seed) for seed, _ in rows])), names[1]: labels}
+
+
+def npz_medmnist(root: Path) -> None:
+    found: dict[str, Any] = {}
+    for split in SIZES:
+        found |= arrays(split, (f"{split}_images", f"{split}_labels"), column=True)
+    np.savez_compressed(root / "pathmnist.npz", **found)
+
+
+def npz_keras(root: Path) -> None:
+    found: dict[str, Any] = {}
+    for split in ("train", "test"):
+        found |= arrays(split, (f"x_{split}", f"y_{split}"))
+    np.savez(root / "mine.npz", **found)
+    (root / "classes.txt").write_text("\n".join(NAMES))
+
+
+def npz_channels_first(root: Path) -> None:
+    found: dict[str, Any] = {}
+    for split in SIZES:
+        names = (f"{split}X", f"{split}Y")
+        found |= arrays(split, names, lambda x: x.transpose(0, 3, 1, 2).copy(), texts=True)
+    np.savez(root / "mine.npz", **found)
+
+
+def npz_by_split(root: Path) -> None:
+    for split in SIZES:
+        np.savez(root / f"{split}.npz", **arrays(split, ("images", "labels")))
+
+
+def npz_one(root: Path) -> None:
+    np.savez(root / "one.npz", **arrays("train", ("data", "target"), texts=True))
+    np.savez(root / "other.npz", **arrays("train", ("data", "target")))
+
+
+NUMBERS = ("0", "1", "2")
+NPZ = {
+    "npz, MedMNIST": Layout("npz", npz_medmnist, names=NUMBERS),
+    "npz, Keras": Layout("npz", npz_keras, ("train", "test")),
+    "npz, channels first": Layout("npz", npz_channels_first, notes="channels first"),
+    "npz, a file for each split": Layout("npz", npz_by_split, names=NUMBERS),
+    "npz, root is a file": Layout("npz", npz_one, ("train",), root="one.npz"),
+}
+
+LAYOUTS = PARQUET | WEBDATASET | NPZ

@@ -1,0 +1,415 @@
+"""Damaged, odd and hostile lists and packed files: one sentence with place, reason and remedy."""
+
+import io
+import json
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tcpa_core.data.base import dataset_summary, load_dataset
+from tcpa_core.errors import ConfigError, DataError
+from tcpa_core.settings import DataConfig
+from tests.tcpa_core.packed_layouts import (
+    SIZES,
+    class_label,
+    encoded,
+    number,
+    pixels,
+    rows_of,
+    samples,
+    table,
+    tar,
+    write,
+)
+
+Make = Callable[[Path], Any]
+
+
+def told(kind: str, make: Make, tmp_path: Path, **settings: Any) -> str:
+    """The error on reading and decoding."""
+    root = tmp_path / "set"
+    root.mkdir()
+    make(root)
+    cfg = DataConfig(name=kind, root=str(root), **settings)
+    with pytest.raises(DataError) as caught:
+        load_dataset(cfg, 8, cache_dir=tmp_path / "cache")
+    text = str(caught.value)
+    assert str(root) in text and "\n" not in text and len(text) < 900
+    return text
+
+
+def parquet(**columns: Any) -> Make:
+    """A train file with other columns, and a whole test file."""
+
+    def make(root: Path) -> None:
+        one = table(rows_of("train"))
+        for name, values in columns.items():
+            one = one.set_column(one.schema.get_field_index(name), name, values)
+        write(root / "train.parquet", one)
+        write(root / "test.parquet", table(rows_of("test")))
+
+    return make
+
+
+def structs(change: Callable[[int, dict[str, Any]], dict[str, Any]]) -> pa.Array:
+    rows = [{"bytes": encoded(seed), "path": f"{seed}.png"} for seed, _ in rows_of("train")]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    return pa.array([change(i, row) for i, row in enumerate(rows)], kind)
+
+
+def truncated(root: Path) -> None:
+    parquet()(root)
+    whole = (root / "train.parquet").read_bytes()
+    (root / "train.parquet").write_bytes(whole[: len(whole) // 2])
+
+
+def flipped(root: Path) -> None:
+    parquet()(root)
+    whole = bytearray((root / "train.parquet").read_bytes())
+    whole[4:400] = bytes(396)
+    (root / "train.parquet").write_bytes(bytes(whole))
+
+
+def two_configurations(root: Path) -> None:
+    write(root / "plain_text/train-00000-of-00001.parquet", table(rows_of("train")))
+    write(root / "other/train-00000-of-00001.parquet", table(rows_of("train")))
+
+
+def two_namings(root: Path) -> None:
+    write(root / "train.parquet", table(rows_of("train"), metadata=class_label()))
+    meta = class_label(names=("owl", "apple", "zebra"))
+    write(root / "test.parquet", table(rows_of("test"), metadata=meta))
+
+
+def only_test(root: Path) -> None:
+    write(root / "test-00000-of-00001.parquet", table(rows_of("test")))
+
+
+def above_the_names(root: Path) -> None:
+    named = table([(s, n + 5) for s, n in rows_of("train")], metadata=class_label())
+    write(root / "train.parquet", named)
+
+
+COUNT = SIZES["train"]
+PARQUET: dict[str, tuple[Make, str]] = {
+    "cut": (truncated, r"train.parquet is not a whole Parquet file .* download it again"),
+    "zeros in a page": (flipped, r"train.parquet.* cannot be read .*download the file again"),
+    "no bytes": (
+        parquet(image=structs(lambda i, row: row | ({"bytes": None} if i == 7 else {}))),
+        r"train.parquet, row 7: column 'image.bytes' has no bytes",
+    ),
+    "a null for an image": (
+        parquet(image=structs(lambda i, row: None if i == 8 else row)),  # type: ignore[arg-type,return-value]
+        r"train.parquet, row 8: column 'image.bytes' has no bytes",
+    ),
+    "broken image": (
+        parquet(image=structs(lambda i, row: row | ({"bytes": b"\0" * 50} if i == 7 else {}))),
+        r"train.parquet/7/7.png",
+    ),
+    "addresses": (
+        parquet(image=pa.array(["https://example.org/1.png"] * COUNT)),
+        r"column 'image' holds texts, which are addresses .* data.name=imagelist",
+    ),
+    "numbers for pixels": (
+        parquet(image=pa.array([[[1, 2], [3, 4]]] * COUNT)),
+        r"column 'image' must hold the bytes .* got list<.*Image feature",
+    ),
+    "null for a label": (
+        parquet(label=pa.array([None, *[0] * (COUNT - 1)], pa.int64())),
+        r"train.parquet, row 0: column 'label' must give one class.* got None",
+    ),
+    "several labels": (
+        parquet(label=pa.array([[1, 2]] * COUNT)),
+        r"row 0: column 'label' must give one class.* got \[1, 2\]",
+    ),
+    "half a label": (
+        parquet(label=pa.array([0.5] * COUNT)),
+        r"row 0: column 'label' must give one class.* got 0.5",
+    ),
+    "some labels hidden": (
+        parquet(label=pa.array([-1, *[1] * (COUNT - 1)])),
+        r"1 of 12 train images have a label below 0, first 'train.parquet/0/0000.png'",
+    ),
+    "no label": (
+        lambda root: write(root / "train.parquet", table(rows_of("train"), label=None)),
+        r"train has no labels \(train.parquet",
+    ),
+    "no image": (
+        lambda root: write(root / "train.parquet", table(rows_of("train"), image="scan")),
+        r"no column image or img .*, but 'scan', 'label'; set data.image_column to one of them",
+    ),
+    "two configurations": (
+        two_configurations,
+        r"2 configurations of a data set: 'other', 'plain_text'; add one of them to data.root",
+    ),
+    "two namings": (two_namings, r"test.parquet and train.parquet .* name their classes different"),
+    "only test": (only_test, r"no split is named train .* found 'test-00000-of-00001.parquet'"),
+    "labels above the names": (above_the_names, r"must be in 0..2 \(3 classes by the files' Class"),
+    "empty folder": (lambda root: None, r"no file \*.parquet below .* data.root must be"),
+    "no rows": (
+        lambda root: write(root / "train.parquet", table(rows_of("train")).slice(0, 0)),
+        r"train has no labels|split train has no images",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PARQUET)
+def test_parquet(case: str, tmp_path: Path) -> None:
+    make, expected = PARQUET[case]
+    assert re.search(expected, told("parquet", make, tmp_path))
+
+
+def test_columns_that_are_not_there(tmp_path: Path) -> None:
+    message = told("parquet", parquet(), tmp_path, label_column="grade")
+    assert re.search(r"no column grade, but 'image', 'label'; set data.label_column", message)
+
+
+def test_settings_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data.label_column='x' is not read by data.name='npz'"):
+        dataset_summary(DataConfig(name="npz", root=str(tmp_path), label_column="x"))
+
+
+def special(name: str, **about: Any) -> Make:
+    """A good shard with one member of another type."""
+
+    def make(root: Path) -> None:
+        tar(root / "train-000000.tar", samples(rows_of("train"), "cls", number))
+        with tarfile.open(root / "train-000000.tar", "a") as archive:
+            member = tarfile.TarInfo(name)
+            for key, value in about.items():
+                setattr(member, key, value)
+            archive.addfile(member)
+
+    return make
+
+
+def appended(*members: tuple[str, bytes]) -> Make:
+    def make(root: Path) -> None:
+        good = samples(rows_of("train"), "cls", number)
+        tar(root / "train-000000.tar", [*good, *members])
+
+    return make
+
+
+def sparse(root: Path) -> None:
+    """A file of a tebibyte that is all hole, in GNU's format 1.0."""
+    tar(root / "train-000000.tar", samples(rows_of("train"), "cls", number))
+    with tarfile.open(root / "train-000000.tar", "a", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("s9.png")
+        member.pax_headers = {
+            "GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "s9.png",
+            "GNU.sparse.realsize": str(1 << 40),
+        }  # fmt: skip
+        holes = b"0\n".ljust(512, b"\0")
+        member.size = len(holes)
+        archive.addfile(member, io.BytesIO(holes))
+
+
+def lying(root: Path) -> None:
+    """A header that promises more than the shard has."""
+    path = root / "train-000000.tar"
+    tar(path, samples(rows_of("train"), "cls", number))
+    about = tarfile.TarInfo("s9.png")
+    about.size = 1 << 29
+    whole = path.read_bytes().rstrip(b"\0")
+    whole += bytes(-len(whole) % 512)
+    path.write_bytes(whole + about.tobuf() + bytes(1024))
+
+
+def packed(root: Path) -> None:
+    with tarfile.open(root / "train-000000.tar.gz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("a.png"))
+
+
+IMAGE = encoded(7)
+WEBDATASET: dict[str, tuple[Make, str]] = {
+    "absolute path": (
+        appended(("/etc/s9.png", IMAGE)),
+        r"train-000000.tar: image path must be relative and stay inside .* got '/etc/s9.png'",
+    ),
+    "path upwards": (appended(("../s9.png", IMAGE)), r"stay inside .* got '../s9.png'"),
+    "link": (
+        special("s9.png", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        r"member 's9.png' is a link, a device or a file with holes, .* plain files",
+    ),
+    "hard link": (
+        special("s9.png", type=tarfile.LNKTYPE, linkname="s0000000.png"),
+        r"member 's9.png' is a link",
+    ),
+    "device": (special("s9.png", type=tarfile.CHRTYPE), r"member 's9.png' is a link, a device"),
+    "holes": (sparse, r"member 's9.png' is a link, a device or a file with holes"),
+    "more than there is": (lying, r"member 's9.png' has 536,870,912 bytes by its header"),
+    "huge class": (
+        appended(("s9.png", IMAGE), ("s9.cls", b"1" * (1 << 21))),
+        r"member 's9.cls' has 2,097,152 bytes",
+    ),
+    "no class": (
+        appended(("s9.png", IMAGE)),
+        r"train-000000.tar/s9.png has no class: no .cls, .json .* stands beside it",
+    ),
+    "no image": (appended(("s9.cls", b"1")), r"sample 's9' has no image"),
+    "two images": (
+        appended(("s9.png", IMAGE), ("s9.jpg", IMAGE), ("s9.cls", b"1")),
+        r"sample 's9' has two images, .png and .jpg",
+    ),
+    "name twice": (
+        appended(("s0000000.png", IMAGE), ("s0000000.cls", b"1")),
+        r"members of sample 's0000000' stand apart or twice",
+    ),
+    "broken json": (
+        appended(("s9.png", IMAGE), ("s9.json", b"{")),
+        r"s9.json is no UTF-8 text or JSON",
+    ),
+    "deep json": (
+        appended(("s9.png", IMAGE), ("s9.json", b"[" * 100_000)),
+        r"s9.json is no UTF-8 text or JSON",
+    ),
+    "several classes": (
+        appended(("s9.png", IMAGE), ("s9.json", b'{"label": [1, 2]}')),
+        r"s9.json must give one class, .* got \[1, 2\]",
+    ),
+    "compressed": (packed, r"train-000000.tar.gz is compressed, .* unpack it to a plain .tar"),
+    "no tar": (
+        lambda root: (root / "train.tar").write_bytes(b"no tar" * 1000),
+        r"train.tar is not a whole, uncompressed tar file",
+    ),
+    "broken image": (
+        appended(("s9.png", b"no image"), ("s9.cls", b"1")),
+        r"train-000000.tar/s9.png",
+    ),
+    "a shard without split": (
+        lambda root: [
+            tar(root / f"{name}.tar", samples(rows_of("train"), "cls", number))
+            for name in ("train", "extra")
+        ],
+        r"extra.tar names none of the splits",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WEBDATASET)
+def test_webdataset(case: str, tmp_path: Path) -> None:
+    make, expected = WEBDATASET[case]
+    assert re.search(expected, told("webdataset", make, tmp_path))
+
+
+PIXELS = np.stack([pixels(seed) for seed, _ in rows_of("train")])
+CLASSES = np.array([label for _, label in rows_of("train")])
+
+
+def npz(**changes: Any) -> Make:
+    arrays = {"x_train": PIXELS, "y_train": CLASSES} | changes
+    return lambda root: np.savez(root / "mine.npz", allow_pickle=True, **arrays)
+
+
+def raw_npz(header: str, body: bytes = b"") -> Make:
+    """An archive whose x_train has a header of its own."""
+
+    def make(root: Path) -> None:
+        text = header.encode().ljust(117) + b"\n"
+        with zipfile.ZipFile(root / "mine.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+            start = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+            archive.writestr("x_train.npy", start + body)
+            file = io.BytesIO()
+            np.save(file, CLASSES)
+            archive.writestr("y_train.npy", file.getvalue())
+
+    return make
+
+
+def bad_crc(root: Path) -> None:
+    npz()(root)
+    whole = bytearray((root / "mine.npz").read_bytes())
+    whole[400] ^= 1
+    (root / "mine.npz").write_bytes(bytes(whole))
+
+
+HUGE = "{'descr': '|u1', 'fortran_order': False, 'shape': (12, 1000000, 1000000, 3)}"
+NPZ: dict[str, tuple[Make, str]] = {
+    "objects": (
+        npz(y_train=np.array([{"a": 1}] * 12, object)),
+        r"mine.npz, array 'y_train' holds Python objects .* run code; save plain arrays",
+    ),
+    "objects for images": (
+        npz(x_train=np.array([None] * 12, object)),
+        r"array 'x_train' holds Python objects",
+    ),
+    "huge": (raw_npz(HUGE), r"array 'x_train' has \d+ bytes, its header says 36,000,000,000,1"),
+    "negative": (
+        raw_npz("{'descr': '|u1', 'fortran_order': False, 'shape': (-12, 9, 9, 3)}"),
+        r"array 'x_train' has \d+ bytes, its header says",
+    ),
+    "no header": (raw_npz("not a header"), r"array 'x_train' is not a NumPy array"),
+    "values of 0 to 1": (
+        npz(x_train=PIXELS / 255),
+        r"array 'x_train' is of float64, but pixels are read as uint8, .* save \(255",
+    ),
+    "volumes": (
+        npz(x_train=np.zeros((12, 8, 8, 8, 3), np.uint8)),
+        r"has shape \[12, 8, 8, 8, 3\], but images are",
+    ),
+    "flat": (npz(x_train=PIXELS.reshape(12, -1)), r"has shape \[12, 324\], but images are"),
+    "four channels": (
+        npz(x_train=np.zeros((12, 8, 8, 4), np.uint8)),
+        r"has shape \[12, 8, 8, 4\], but images are",
+    ),
+    "column by column": (npz(x_train=np.asfortranarray(PIXELS)), r"stored column by column"),
+    "one-hot": (npz(y_train=np.eye(3)[CLASSES]), r"'y_train' has shape \[12, 3\].*argmax"),
+    "fewer labels": (npz(y_train=CLASSES[:5]), r"'y_train' has shape \[5\].* 12 images"),
+    "fractions": (npz(y_train=CLASSES + 0.5), r"'y_train' is of float64, but classes are"),
+    "unnamed": (
+        lambda root: np.savez(root / "mine.npz", PIXELS, CLASSES),
+        r"no array .* is named as images of a split: arrays are 'arr_0 \[12, 12, 9, 3\] uint8'",
+    ),
+    "two data sets": (
+        lambda root: [npz()(root), (root / "mine.npz").rename(root / "one.npz"), npz()(root)],
+        r"two arrays give the images of train .*: 'x_train' of mine.npz .* of one.npz; set data.ro",
+    ),
+    "labels alone": (
+        lambda root: np.savez(root / "mine.npz", x_train=PIXELS, y_train=CLASSES, y_test=CLASSES),
+        r"test has classes in 'y_test' but no images",
+    ),
+    "no archive": (
+        lambda root: (root / "mine.npz").write_bytes(b"no archive"),
+        r"mine.npz is not a whole .npz file",
+    ),
+    "damaged": (bad_crc, r"mine.npz is not a whole .npz file \(Bad CRC"),
+}
+
+
+@pytest.mark.parametrize("case", NPZ)
+def test_npz(case: str, tmp_path: Path) -> None:
+    make, expected = NPZ[case]
+    assert re.search(expected, told("npz", make, tmp_path))
+
+
+def test_no_sample_is_read_from_a_shard_that_shrank(tmp_path: Path) -> None:
+    """Between the list and the images the file became shorter."""
+    from tcpa_core import plugins
+    from tcpa_core.settings import DATASETS
+
+    tar(tmp_path / "train-000000.tar", samples(rows_of("train"), "cls", number))
+    cfg = DataConfig(name="webdataset", root=str(tmp_path))
+    listing = plugins.load(DATASETS, "webdataset").read(cfg)
+    (tmp_path / "train-000000.tar").write_bytes(b"")
+    with pytest.raises(DataError, match="changed while it was read"):
+        listing.splits["train"].read(0)
+
+
+def test_json_is_not_needed_for_a_class(tmp_path: Path) -> None:
+    """What describes a sample without naming its class leaves that to .txt."""
+    members = []
+    for name, content in samples(rows_of("train"), "txt", number):
+        members.append((name, content))
+        if name.endswith("png"):
+            members.append((name.replace("png", "json"), json.dumps({"width": 9}).encode()))
+    tar(tmp_path / "set/train.tar", members)
+    cfg = DataConfig(name="webdataset", root=str(tmp_path / "set"))
+    assert dataset_summary(cfg, cache_dir=tmp_path / "cache").class_names == ("0", "1", "2")
