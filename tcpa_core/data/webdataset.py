@@ -109,7 +109,7 @@ def _check_not_packed(cfg: DataConfig) -> None:
     root, files = need_files(cfg, PACKED)
     raise DataError(
         f"{root / files[0]} is compressed, so that its members cannot be read one by one; "
-        "unpack it to a plain .tar, for example with gunzip. The images in it are compressed already."
+        "unpack it to a plain .tar, for example with gunzip."
     )
 
 
