@@ -113,6 +113,12 @@ FAULTS = (
         ("faults/test_disk.py",),
     ),
     Fault(
+        "cache on a disk that is small, filling or read-only",
+        "a small file system as cache, as temporary folder",
+        "refused with both numbers before a picture is decoded; never filled; read-only works",
+        ("faults/test_cache_disk.py",),
+    ),
+    Fault(
         "torn or corrupted files",
         "journal, checkpoint, cache cut and altered at every 100th position",
         "found by checksum, last good state used, said",

@@ -19,7 +19,7 @@ from spaces.load import per_method, trials_per_method
 from spaces.space import Space
 from tcpa_core.chain import deviations, method_class
 from tcpa_core.config import Flat, TrialConfig
-from tcpa_core.data.base import Dataset, DataSummary, load_dataset
+from tcpa_core.data.base import CacheNeed, Dataset, DataSummary, cache_root, load_dataset
 from tcpa_core.errors import ConfigError
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import check_size, load_backbone, weights_fingerprint
@@ -41,6 +41,8 @@ class Decoding:
     """They stay in the cache, so that the study starts at once."""
     progress: Progress | None = None
     """Told of images decoded, as by `load_dataset`, of settings checked and methods probed."""
+    told: Callable[[CacheNeed], None] | None = None
+    """Told what a data set will take in the cache, before it is decoded."""
 
 
 DECODED = Decoding()
@@ -75,8 +77,8 @@ class Plan:
     cost: str
     """A sentence on the time it will take."""
     warnings: tuple[str, ...]
-    undecoded: tuple[int, int]
-    """Images that the cache lacks, and their size in bytes once they are decoded into it."""
+    undecoded: CacheNeed
+    """Images that the cache lacks, and what they will take there."""
     deviations: tuple[str, ...]
     """Where trials differ from the protocol and the methods they claim, and what no setting of
     the protocol reproduces."""
@@ -268,7 +270,11 @@ def _check_parts(
         source = (config.data, backbone.img_size)
         if source not in data:
             data[source] = load_dataset(
-                config.data, backbone.img_size, progress=decoding.progress, keep=decoding.keep
+                config.data,
+                backbone.img_size,
+                progress=decoding.progress,
+                told=decoding.told,
+                keep=decoding.keep,
             )
         # Built and thrown away: what a method demands of the backbone is checked where it is used.
         PackModel(backbone, [config], data[source].num_classes)
@@ -279,11 +285,18 @@ def _check_parts(
     return backbones, data, tuple(preprocessing)
 
 
-def _undecoded(data: Iterable[Dataset]) -> tuple[int, int]:
-    """Images that are not in the cache, and their size in bytes."""
-    stores = {split.images for dataset in data for split in dataset.splits.values()}
-    passing = [images for images in stores if not images.is_kept]
-    return sum(map(len, passing)), sum(images.pixels.nbytes for images in passing)
+def _undecoded(data: Iterable[Dataset]) -> CacheNeed:
+    """What the cache lacks of all data sets.
+
+    Raises:
+        DataError: Its disk has no room for all of them.
+    """
+    splits = [split for dataset in data for split in dataset.splits.values()]
+    passing = {entry for split in splits for entry in split.images.entries if not entry.is_kept}
+    num_bytes = sum(entry.pixels.nbytes for entry in passing)
+    need = CacheNeed.of(sum(map(len, passing)), num_bytes, cache_root())
+    need.check()
+    return need
 
 
 def _warnings(backbones: Iterable[Backbone], data: Iterable[DataSummary]) -> tuple[str, ...]:

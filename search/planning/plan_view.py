@@ -11,7 +11,7 @@ from search.planning.plan import Plan
 from search.study.address import database_of
 from search.tracking.secrets import without_secrets
 from spaces.axes import Axis, ChoiceAxis, FractionAxis, IntAxis, label
-from tcpa_core.data.base import DataSummary, cache_root
+from tcpa_core.data.base import DataSummary
 
 
 def show_plan(plan: Plan, console: Console) -> None:
@@ -95,9 +95,7 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
 
 def _decoding(plan: Plan) -> list[tuple[str, str]]:
     """What the study will decode before its first trial; none where the cache has all of it."""
-    images, size = plan.undecoded
-    text = f"{images:,} images will be decoded into {cache_root()} ({size / 1e6:,.1f} MB)"
-    return [("", text)] if images else []
+    return [("", str(plan.undecoded))] if plan.undecoded.images else []
 
 
 def _about(summary: DataSummary) -> str:

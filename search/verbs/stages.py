@@ -69,6 +69,10 @@ class Stages:
         """Take how many of the stage's bytes are done."""
         self._update(stage, done, total, "B")
 
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def _update(self, stage: str, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
         if is_new := stage != self._stage:

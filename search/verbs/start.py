@@ -71,7 +71,7 @@ def shown_plan(
             common.root,
             tracking_uri=tracking_uri,
             probe=probe,
-            decoding=Decoding(starts, stages),
+            decoding=Decoding(starts, stages, told=lambda need: stages.say(str(need))),
         )
     show_plan(plan, console)
     return plan

@@ -1,5 +1,7 @@
 """Decoded pixels on disk: written once per image list and resize rule, mapped by every process.
 
+Pictures that the resize would enlarge are stored at their own size (`ResizeRule.stored_size`).
+
 One file per split, named by what it contains; nothing in it depends on labels, paths or the data
 set's name. Layout, little-endian:
 
@@ -9,7 +11,8 @@ set's name. Layout, little-endian:
     footer   JSON: schema, key, count, table_crc
     end      uint64 length of the footer, then 8 bytes MAGIC
 
-A file appears under its name only when complete (rename), and is checked byte for byte when opened.
+A file appears under its name only when complete (rename). It is checked byte for byte when it is
+opened for the first time since the machine was started or the file touched (`_marks`).
 """
 
 import fcntl
@@ -22,6 +25,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import IO
@@ -30,46 +34,141 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
+from tcpa_core.data._decode import Pixels, ResizeRule
+from tcpa_core.data._marks import is_marked, is_settled, mark, settle
 from tcpa_core.data._parallel import ordered_map
+from tcpa_core.data._room import Filling
 from tcpa_core.errors import DataError
 
-SCHEMA = 3
+SCHEMA = 4
 _COLUMNS = 6
+_PART = 2**22
+"""Bytes that a thread checks at a time."""
 MAGIC = b"TCPAPIX\n"
 _END = struct.Struct("<Q8s")
 
 Progress = Callable[[str, int, int], None]
-Pixels = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class ImageStore:
-    """Resized RGB images of one split, mapped from the cache."""
+class Images:
+    """RGB images of one split, as they are stored and as trials see them."""
 
-    pixels: Pixels
-    """All images one after another [sum of height * width * 3]. A private mapping: processes share
-    the page cache, and a write would stay in the process."""
-    offsets: npt.NDArray[np.int64]
-    """Position of each image's first byte in `pixels` [n]."""
-    heights: npt.NDArray[np.int64]
-    widths: npt.NDArray[np.int64]
-    lows: npt.NDArray[np.int64]
-    """Lowest value of each image [n]."""
-    highs: npt.NDArray[np.int64]
+    __slots__ = ()
+
+    offsets: Numbers
+    """Position of each image's first byte in the pixels of all `entries`, one after another [n]."""
+    heights: Numbers
+    """As it is stored [n]."""
+    widths: Numbers
+    """As it is stored [n]."""
+    lows: Numbers
+    """Lowest value of each image as it is stored [n]."""
+    highs: Numbers
     flat: npt.NDArray[np.bool_]
     """Every pixel has the same colour [n]."""
-    is_kept: bool = True
-    """The cache has them; False: they were decoded for this process alone."""
+    rule: ResizeRule | None
+    """Gives the size at which trials see them; None: as they are stored."""
+
+    @property
+    def entries(self) -> "tuple[ImageStore, ...]":
+        """Where the images lie, in order."""
+        raise NotImplementedError
+
+    def planes(self, index: int) -> Pixels:
+        """Pixels of one image as they are stored [3, height, width], a view."""
+        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.heights)
 
     def image(self, index: int) -> Pixels:
-        """Pixels [height, width, 3] of one image, a view."""
+        """Pixels of one image as trials see it [height, width, 3], before any crop."""
+        return self.seen(index).transpose(1, 2, 0)
+
+    def seen(self, index: int) -> Pixels:
+        """Same as `image`, as planes [3, height, width]."""
+        planes = self.planes(index)
+        return self.rule.enlarge(planes) if self.rule else planes
+
+    def sizes(self) -> tuple[Numbers, Numbers]:
+        """Height and width of each image as trials see it [n]."""
+        if self.rule is None:
+            return self.heights, self.widths
+        # By distinct size: a set of a million images has few of them.
+        pairs, which = np.unique((self.heights << 32) | self.widths, return_inverse=True)
+        seen = [self.rule.size(int(pair & 0xFFFFFFFF), int(pair >> 32)) for pair in pairs]
+        widths, heights = np.array(seen, np.int64).reshape(-1, 2).T
+        return heights[which], widths[which]
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class ImageStore(Images):
+    """Images mapped from one entry of the cache."""
+
+    pixels: Pixels
+    """All images one after another [sum of height * width * 3]. A private mapping: processes share
+    the page cache, and a write would stay in the process."""
+    offsets: Numbers
+    heights: Numbers
+    widths: Numbers
+    lows: Numbers
+    highs: Numbers
+    flat: npt.NDArray[np.bool_]
+    is_kept: bool = True
+    """The cache has them; False: they were decoded for this process alone."""
+    rule: ResizeRule | None = None
+
+    @property
+    def entries(self) -> "tuple[ImageStore, ...]":
+        """Itself."""
+        return (self,)
+
+    def planes(self, index: int) -> Pixels:
+        """Pixels of one image as they are stored [3, height, width], a view."""
         height, width = int(self.heights[index]), int(self.widths[index])
         start = int(self.offsets[index])
-        planes = self.pixels[start : start + height * width * 3].reshape(3, height, width)
-        return planes.transpose(1, 2, 0)
+        return self.pixels[start : start + height * width * 3].reshape(3, height, width)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JoinedImages(Images):
+    """Images of several entries, one after the other."""
+
+    stores: tuple[ImageStore, ...]
+    offsets: Numbers
+    heights: Numbers
+    widths: Numbers
+    lows: Numbers
+    highs: Numbers
+    flat: npt.NDArray[np.bool_]
+    rule: ResizeRule | None
+
+    @property
+    def entries(self) -> tuple[ImageStore, ...]:
+        """Where the images lie, in order."""
+        return self.stores
+
+    def planes(self, index: int) -> Pixels:
+        """Pixels of one image as they are stored [3, height, width], a view."""
+        for entry in self.stores:
+            if index < len(entry):
+                return entry.planes(index)
+            index -= len(entry)
+        raise IndexError(f"image {index} of {len(self)}")
+
+
+def join(*entries: ImageStore) -> Images:
+    """The images of entries with one rule, one after the other, without copying their pixels."""
+    if len(entries) == 1:
+        return entries[0]
+    before = np.cumsum([0, *(len(entry.pixels) for entry in entries[:-1])])
+    names = ("heights", "widths", "lows", "highs", "flat")
+    columns = {name: np.concatenate([getattr(e, name) for e in entries]) for name in names}
+    offsets = [entry.offsets + start for entry, start in zip(entries, before, strict=True)]
+    return JoinedImages(
+        stores=entries, offsets=np.concatenate(offsets), rule=entries[0].rule, **columns
+    )
 
 
 # Two packs of one process that keep nothing share what was decoded, as long as one holds it.
@@ -100,6 +199,7 @@ def open_or_build(
     progress: Progress | None,
     stage: str,
     *,
+    rule: ResizeRule | None = None,
     keep: bool = True,
 ) -> ImageStore:
     """Open a cache entry; make it first when it is absent or damaged.
@@ -110,40 +210,50 @@ def open_or_build(
         folder: Where entries lie; made when absent.
         key: Hash of everything that the pixels depend on.
         count: Number of images.
-        decode: Gives the pixels [height, width, 3] of one image; called from several threads.
+        decode: Gives the pixels [height, width, 3] of one image as they are stored; called from
+            several threads.
         progress: Called with (stage, images done, count) from this thread.
         stage: What is being done, for `progress`.
+        rule: Gives the size at which trials see them; part of the key.
         keep: False: an entry that is absent is made in a file without a name, which is gone with
             the store; the cache folder stays as it is.
 
     Raises:
         BrokenImages: Images cannot be decoded; all of them are named.
-        DataError: The folder cannot be written.
+        DataError: The folder cannot be written, or its disk is nearly full.
     """
     path = folder / f"{key}.pixels"
+    opened = partial(_open, path, key, count, rule)
+    build = partial(_build, key=key, count=count, decode=decode, progress=progress, stage=stage)
     with using(folder):
-        store = _open(path, key, count, repair=keep)
+        store = opened(keep=keep)
         if store is not None:
             return store
         if not keep:
-            return _in_passing(key, count, decode, progress, stage)
+            return _in_passing(key, count, rule, build)
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder / f"{key}.lock", progress, stage, count):
+        lock = folder / f"{key}.lock"
+        with _lock(lock, progress, stage, count):
             # Asked again: whoever held the lock may have made it in the meantime.
-            store = _open(path, key, count)
+            store = opened()
             if store is None:
                 with _temporary(path) as (temp, file):
-                    _build(file, key, count, decode, progress, stage)
+                    build(file, Filling(file.fileno(), folder, "TCPA_CACHE"))
                     file.close()
                     temp.replace(path)
                 # Read back and checked, so that a disk that loses data is found out now.
-                store = _open(path, key, count)
+                store = opened(settled=settle(path, lock))
     if store is None:
         raise DataError(
             f"cache entry {path} is damaged right after writing; the disk or the file system loses "
             f"data. Set TCPA_CACHE to a folder on another disk."
         )
     return store
+
+
+def lacks(folder: Path, key: str) -> bool:
+    """Whether an entry would have to be made; one that is damaged counts as there."""
+    return key not in _passing and not (folder / f"{key}.pixels").exists()
 
 
 @contextmanager
@@ -196,27 +306,27 @@ def _lock(path: Path, progress: Progress | None, stage: str, count: int) -> Iter
 
 
 def _in_passing(
-    key: str,
-    count: int,
-    decode: Callable[[int], Pixels],
-    progress: Progress | None,
-    stage: str,
+    key: str, count: int, rule: ResizeRule | None, build: Callable[[IO[bytes], Filling], None]
 ) -> ImageStore:
     """The images in a file that has no name and is not kept; the same while somebody holds them."""
     store = _passing.get(key)
     if store is not None:
         return store
-    with using(Path(tempfile.gettempdir()), "TMPDIR"), tempfile.TemporaryFile() as file:
-        _build(file, key, count, decode, progress, stage)
+    folder = Path(tempfile.gettempdir())
+    with using(folder, "TMPDIR"), tempfile.TemporaryFile() as file:
+        build(file, Filling(file.fileno(), folder, "TMPDIR"))
         file.flush()
         # The mapping outlives the file's handle; the space is free once the last store is gone.
-        store = _checked(np.memmap(file, np.uint8, mode="c"), key, count)
-    _passing[key] = store = replace(store, is_kept=False)
+        found, crcs = _read(np.memmap(file, np.uint8, mode="c"), key, count)
+        _check(found, crcs)
+    _passing[key] = store = replace(found, is_kept=False, rule=rule)
     return store
 
 
 def _build(
     file: IO[bytes],
+    filling: Filling,
+    *,
     key: str,
     count: int,
     decode: Callable[[int], Pixels],
@@ -241,6 +351,7 @@ def _build(
         # After the first broken image the rest is decoded only to name all that are broken.
         elif not broken:
             planes, table[index] = done
+            filling.grow(planes.nbytes)
             file.write(planes.data)
         if progress:
             progress(stage, index + 1, count)
@@ -253,36 +364,56 @@ def _build(
     file.write(table.tobytes() + text + _END.pack(len(text), MAGIC))
 
 
-def _open(path: Path, key: str, count: int, *, repair: bool = True) -> ImageStore | None:
-    """Map an entry and check all of it; None when it is absent or damaged.
+def _open(
+    path: Path,
+    key: str,
+    count: int,
+    rule: ResizeRule | None,
+    *,
+    keep: bool = True,
+    settled: bool = False,
+) -> ImageStore | None:
+    """Map an entry and check it, all of it unless that is done; None: it is absent or damaged.
 
     Args:
-        repair: Remove a damaged one.
+        keep: Remove a damaged one, and note that one is whole.
+        settled: It was just written, and any change from now on will show in its times.
     """
     try:
-        size = path.stat().st_size
+        file = path.open("rb")
     except FileNotFoundError:
         return None
-    try:
-        return _checked(np.memmap(path, np.uint8, mode="c"), key, count)
-    except ValueError as err:
-        warnings.warn(
-            f"cache entry {path} ({size} bytes) is damaged: {err}; it is made again. If this "
-            f"recurs, check the disk.",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-        if repair:
-            path.unlink(missing_ok=True)
-        return None
+    with file:
+        # Before the check: what changes while it is checked must not count as checked.
+        about = os.fstat(file.fileno())
+        settled = settled or is_settled(about)
+        try:
+            store, crcs = _read(np.memmap(file, np.uint8, mode="c"), key, count)
+            if not is_marked(path, about):
+                _check(store, crcs)
+                if keep and settled:
+                    mark(path, about)
+            return replace(store, rule=rule)
+        except ValueError as err:
+            warnings.warn(
+                f"cache entry {path} ({about.st_size} bytes) is damaged: {err}; it is made again. "
+                f"If this recurs, check the disk.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+    if keep:
+        path.unlink(missing_ok=True)
+    return None
 
 
 def _crc(pixels: Pixels) -> int:
     return zlib.crc32(pixels.data)
 
 
-def _checked(file: "np.memmap[tuple[int], np.dtype[np.uint8]]", key: str, count: int) -> ImageStore:
-    """Read the parts of an entry.
+def _read(
+    file: "np.memmap[tuple[int], np.dtype[np.uint8]]", key: str, count: int
+) -> tuple[ImageStore, Numbers]:
+    """Read the parts of an entry; its images, and what the CRC of each should be.
 
     Raises:
         ValueError: A part is missing or altered (also by numpy and json).
@@ -304,8 +435,26 @@ def _checked(file: "np.memmap[tuple[int], np.dtype[np.uint8]]", key: str, count:
     bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(heights * widths * 3)])
     if bounds[-1] != table_start:
         raise ValueError("its pixels are not complete")
-    parts = (pixels[start:end] for start, end in pairwise(bounds.tolist()))
-    for index, crc in enumerate(ordered_map(_crc, parts)):
-        if crc != crcs[index]:
-            raise ValueError(f"the checksum of image {index} differs")
-    return ImageStore(pixels, bounds[:-1], heights, widths, lows, highs, flat.astype(bool))
+    return ImageStore(pixels, bounds[:-1], heights, widths, lows, highs, flat.astype(bool)), crcs
+
+
+def _check(store: ImageStore, crcs: Numbers) -> None:
+    """Read every pixel.
+
+    Raises:
+        ValueError: An image is not what was written.
+    """
+    bounds = np.append(store.offsets, len(store.pixels))
+
+    def damaged(part: tuple[int, int]) -> int | None:
+        ends = bounds[part[0] : part[1] + 1].tolist()
+        for index, (start, end) in enumerate(pairwise(ends), part[0]):
+            if _crc(store.pixels[start:end]) != crcs[index]:
+                return index
+        return None
+
+    # Many at a time: a call to another thread takes longer than a picture of 32 x 32 pixels.
+    firsts = np.unique(np.searchsorted(bounds, np.arange(0, bounds[-1], _PART))).tolist()
+    for found in ordered_map(damaged, pairwise([*firsts, len(store)])):
+        if found is not None:
+            raise ValueError(f"the checksum of image {found} differs")

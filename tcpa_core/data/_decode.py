@@ -2,7 +2,8 @@
 
 import io
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from tcpa_core.data._formats import FORMATS, unread
 from tcpa_core.errors import ConfigError, DataError
 from tcpa_core.settings import DataConfig
+
+Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 89_478_485
 """Largest image, before and after the resize: Pillow's own warning limit (a quarter GiB of RGB)."""
@@ -49,13 +52,23 @@ _FILTERS = {
 }
 
 
+LONGEST = 4
+"""Largest ratio of the sides of a picture that is enlarged batch by batch: a strip of 1 x 100
+pixels would be enlarged as a whole each time, and one crop of it used."""
+
+
 @dataclass(frozen=True, slots=True)
 class ResizeRule:
-    """The deterministic part of the preprocessing, done once per image."""
+    """The deterministic part of the preprocessing.
 
-    resize: Literal["squash", "short_side"]
+    A picture that it makes smaller is stored as it comes out; one that it enlarges is stored at its
+    own size, and enlarged when a batch is made.
+    """
+
+    resize: Literal["squash", "short_side", "at_most"]
     side: int
-    """Both sides (squash) or the shorter one (short_side), in pixels."""
+    """Both sides (squash) or the shorter one (short_side), in pixels. at_most: pictures keep their
+    size, except that a shorter side above this one is brought down to it."""
     interpolation: Literal["bicubic", "bilinear"]
     antialias: bool = True
     depth: int = FULL_DEPTH
@@ -84,14 +97,28 @@ class ResizeRule:
         return text if self.depth == FULL_DEPTH else f"{text} grey {self.depth}"
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height after the resize; torchvision's rounding (the long side is cut off)."""
+        """Width and height after the resize; torchvision's rounding (the long side is cut off).
+
+        What has been resized once stays as it is.
+        """
         if self.resize == "squash":
             return self.side, self.side
+        if self.resize == "at_most" and min(width, height) <= self.side:
+            return width, height
         if width <= height:
             return self.side, int(self.side * height / width)
         return int(self.side * width / height), self.side
 
-    def apply(self, image: Image.Image, place: str) -> npt.NDArray[np.uint8]:
+    def stored_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height in the cache, of which `size` is the same."""
+        to_width, to_height = self.size(width, height)
+        is_enlarged = width <= to_width and height <= to_height
+        # Without antialias, torch resizes in floats, which not every device rounds alike.
+        if self.antialias and is_enlarged and max(to_width, to_height) <= LONGEST * self.side:
+            return width, height
+        return to_width, to_height
+
+    def apply(self, image: Image.Image, place: str) -> Pixels:
         """Resize an RGB image.
 
         Returns:
@@ -100,8 +127,37 @@ class ResizeRule:
         Raises:
             DataError: The long side of a strip-like image would become too long.
         """
+        return self._resized(image, self.size(*image.size), place)
+
+    def store(self, image: Image.Image, place: str) -> Pixels:
+        """What the cache keeps of an RGB image, of which `enlarge` makes what `apply` does.
+
+        Returns:
+            Pixels [H, W, 3].
+
+        Raises:
+            DataError: As `apply`.
+        """
+        return self._resized(image, self.stored_size(*image.size), place)
+
+    def enlarge(self, planes: Pixels) -> Pixels:
+        """What a batch is made of.
+
+        Args:
+            planes: A stored image [3, h, w].
+
+        Returns:
+            The same image [3, H, W] as `apply` gives it, a view.
+        """
+        height, width = planes.shape[1:]
+        size = self.size(width, height)
+        if size == (width, height):
+            return planes
+        image = Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0)))
+        return np.asarray(image.resize(size, _FILTERS[self.interpolation])).transpose(2, 0, 1)
+
+    def _resized(self, image: Image.Image, size: tuple[int, int], place: str) -> Pixels:
         # A strip of 1 x 100,000 pixels is small, and huge once its short side is 256.
-        size = self.size(*image.size)
         if size[0] * size[1] > MAX_PIXELS:
             raise DataError(
                 f"{place}: {image.width} x {image.height} pixels would become {size[0]} x "
@@ -114,18 +170,23 @@ class ResizeRule:
             return np.asarray(image.resize(size, _FILTERS[self.interpolation]))
         return self._sample(np.array(image), size)
 
-    def _sample(
-        self, pixels: npt.NDArray[np.uint8], size: tuple[int, int]
-    ) -> npt.NDArray[np.uint8]:
+    def _sample(self, pixels: Pixels, size: tuple[int, int]) -> Pixels:
         """Resize by the nearest pixels alone, which Pillow cannot."""
         channels = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
         resized = F.interpolate(
             channels, size[::-1], mode=self.interpolation, align_corners=False, antialias=False
         )
-        found: npt.NDArray[np.uint8] = (
-            resized[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
-        )
+        found: Pixels = resized[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
         return found
+
+
+def header_size(file: Path | BinaryIO) -> tuple[int, int] | None:
+    """Width and height that an image file says it has; None: it says nothing that can be read."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            return image.size
+    except Exception:  # as `decode`, which will say why
+        return None
 
 
 def decode(data: bytes, place: str, depth: int = FULL_DEPTH) -> Image.Image:

@@ -13,16 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tcpa_core.data._cache import Progress, using, write_atomic
+from tcpa_core.data._cache import Progress, write_atomic
 from tcpa_core.data._classes import NAMED
 from tcpa_core.data._decode import FULL_DEPTH, grey_depth
 from tcpa_core.data._listing import Content, Listing, SplitListing
+from tcpa_core.data._marks import RACY_NS
 from tcpa_core.data._parallel import ordered_map
 from tcpa_core.errors import DataError
-
-RACY_NS = 2_000_000_000
-"""A file changed this shortly before it was hashed could change again within one tick of the file
-system's clock; its hash is used but not remembered."""
 
 Known = dict[str, list[int | str]]
 """key -> size, mtime_ns, ctime_ns, sha256, `grey_depth`."""
@@ -192,8 +189,12 @@ def _recall(memory: Path) -> Known:
 
 
 def _remember(memory: Path, known: Mapping[str, list[int | str]], now: int) -> None:
+    """Note hashes for the next run; a folder that cannot be written costs it the same work."""
+    # Of a file changed too shortly before it was hashed the hash is used but not remembered.
     settled = {key: entry for key, entry in known.items() if now - int(entry[2]) > RACY_NS}
     body = json.dumps(settled, separators=(",", ":")).encode()
-    with using(memory.parent):
+    try:
         memory.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(memory, f"{zlib.crc32(body):08x}\n".encode() + body)
+    except OSError:
+        return

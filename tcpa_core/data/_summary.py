@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
-from tcpa_core.data._cache import ImageStore
+from tcpa_core.data._cache import Images
 from tcpa_core.data._classes import class_notes, listed
 from tcpa_core.data._listing import SPLITS, Listing, group_keys, group_of
 from tcpa_core.settings import DataConfig
@@ -15,8 +15,8 @@ from tcpa_core.settings import DataConfig
 Hashes = Mapping[str, Sequence[str]]
 """SHA-256 of every image's content, by split."""
 
-Decoded = tuple[Sequence[str], ImageStore]
-"""Names and pixels of the images that a split is trained or scored on."""
+Decoded = tuple[Sequence[str], Images]
+"""Names and pixels, as they are stored, of the images that a split is trained or scored on."""
 
 DARK = 128
 """Values of 256; a split whose pictures use fewer of them was likely not scaled to 8 bits. Where

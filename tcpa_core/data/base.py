@@ -21,8 +21,10 @@ that name the file and line.
 """
 
 import hashlib
+import io
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,14 +37,17 @@ from tcpa_core import plugins
 from tcpa_core.data._cache import (
     SCHEMA,
     BrokenImages,
+    Images,
     ImageStore,
-    Pixels,
+    JoinedImages,
     Progress,
     cache_root,
+    join,
+    lacks,
     open_or_build,
 )
 from tcpa_core.data._classes import NAMED, other_spelling
-from tcpa_core.data._decode import DECODER, FULL_DEPTH, ResizeRule, decode
+from tcpa_core.data._decode import DECODER, FULL_DEPTH, Pixels, ResizeRule, decode, header_size
 from tcpa_core.data._formats import SUFFIXES
 from tcpa_core.data._hashes import Contents, content, content_hash, contents, sha256
 from tcpa_core.data._kinds import kind_hint
@@ -59,6 +64,8 @@ from tcpa_core.data._listing import (
     relative_key,
     split_off,
 )
+from tcpa_core.data._parallel import ordered_map
+from tcpa_core.data._room import CacheNeed
 from tcpa_core.data._summary import DataSummary, summarise
 from tcpa_core.errors import ConfigError, DataError
 from tcpa_core.settings import DATASETS, OF_SOME_KINDS, DataConfig
@@ -66,14 +73,19 @@ from tcpa_core.settings import DATASETS, OF_SOME_KINDS, DataConfig
 __all__ = [
     "SPLITS",
     "SUFFIXES",
+    "CacheNeed",
     "Content",
     "DataSummary",
     "Dataset",
     "ImageStore",
+    "Images",
+    "JoinedImages",
     "Listing",
+    "Pixels",
     "Progress",
     "Split",
     "SplitListing",
+    "cache_need",
     "cache_root",
     "check_suffix",
     "dataset_fingerprint",
@@ -93,8 +105,8 @@ __all__ = [
 class Split:
     """Images and labels of one split."""
 
-    images: ImageStore
-    """Resized but not cropped, flipped or normalised."""
+    images: Images
+    """Resized, or stored to be enlarged, but not cropped, flipped or normalised."""
     labels: npt.NDArray[np.int64]
     """Class of each image [n], 0-based."""
     paths: tuple[str, ...]
@@ -126,6 +138,7 @@ def load_dataset(
     *,
     cache_dir: Path | None = None,
     progress: Progress | None = None,
+    told: Callable[[CacheNeed], None] | None = None,
     keep: bool = True,
 ) -> Dataset:
     """Read, decode and resize a data set; from the cache where that was done before.
@@ -135,42 +148,51 @@ def load_dataset(
         img_size: Side of the images that trials see, in pixels.
         cache_dir: Where decoded images are kept; None: $TCPA_CACHE or ~/.cache/tcpa.
         progress: Called with (stage, done, total) from the calling thread.
+        told: Called before images are decoded, with what they will take in the cache.
         keep: False: the cache is read where it has something, and left as it is.
 
     Raises:
         ConfigError: Settings that contradict, or no data set kind of that name.
-        DataError: A list, folder or image is missing or broken, or the cache cannot be written.
+        DataError: A list, folder or image is missing or broken, the cache cannot be written, or
+            its disk has no room.
     """
     rule = ResizeRule.of(cfg, img_size)
     cache = cache_root(cache_dir)
     listing = _read(cfg)
     found = contents(listing, cache, progress, keep=keep)
     hashes, rule = found.hashes, replace(rule, depth=found.depth)
-    splits: dict[str, Split] = {}
+    keys = {name: _store_key(hashes[name], rule) for name in SPLITS}
+    need = _need(listing, keys, rule, cache, progress)
+    if need.images:
+        if told:
+            told(need)
+        need.check()
+        if not keep:
+            passing = Path(tempfile.gettempdir())
+            CacheNeed.of(need.images, need.num_bytes, passing, "TMPDIR").check()
+    stores: dict[str, ImageStore] = {}
     broken: dict[str, str] = {}
-    for name in SPLITS:
-        both = name == "train" and cfg.train_on == "train_and_val"
-        # val keeps its own entry too: with train_and_val it is still what epochs are scored on.
-        parts = ("train", "val") if both else (name,)
-        keys = tuple(key for part in parts for key in listing.splits[part].keys)
+    for name, split in listing.splits.items():
         try:
-            images = open_or_build(
+            stores[name] = open_or_build(
                 cache / "pixels",
-                _store_key(tuple(h for part in parts for h in hashes[part]), rule),
-                len(keys),
-                partial(_decode_one, listing, parts, hashes, rule),
+                keys[name],
+                len(split.keys),
+                partial(_decode_one, listing, split, hashes[name], rule),
                 progress,
-                f"decode {' and '.join(parts)}",
+                f"decode {name}",
+                rule=rule,
                 keep=keep,
             )
         # All splits are tried, so that one run names every image that has to be restored.
         except BrokenImages as err:
-            broken |= {keys[index]: why for index, why in err.found.items()}
-            continue
-        labels = [label for part in parts for label in listing.splits[part].labels]
-        splits[name] = Split(images=images, labels=np.array(labels, np.int64), paths=keys)
+            broken |= {split.keys[index]: why for index, why in err.found.items()}
     if broken:
         raise _broken_error(broken)
+    splits = {name: _split(listing, stores, (name,)) for name in SPLITS}
+    if cfg.train_on == "train_and_val":
+        # val stays: it is still what epochs are scored on.
+        splits["train"] = _split(listing, stores, ("train", "val"))
     fingerprint = _fingerprint(listing, found)
     decoded = {name: (split.paths, split.images) for name, split in splits.items()}
     return Dataset(
@@ -182,6 +204,39 @@ def load_dataset(
         img_size=img_size,
         summary=summarise(cfg, listing, hashes, fingerprint, decoded),
     )
+
+
+def cache_need(
+    cfg: DataConfig,
+    img_size: int,
+    *,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+    keep: bool = True,
+) -> CacheNeed:
+    """What a data set will take in the cache, and what is free there; no image is decoded.
+
+    Files are read for their hashes, where these are not remembered, and for the sizes in their
+    headers, where the cache does not have their pixels.
+
+    Args:
+        cfg: Which data set and which resize.
+        img_size: Side of the images that trials see, in pixels.
+        cache_dir: Where decoded images are kept; None: $TCPA_CACHE or ~/.cache/tcpa.
+        progress: Called with (stage, done, total) from the calling thread.
+        keep: Remember the hashes for the next run.
+
+    Raises:
+        ConfigError: Settings that contradict, or no data set kind of that name.
+        DataError: A list, folder or image is missing or unreadable.
+    """
+    rule = ResizeRule.of(cfg, img_size)
+    cache = cache_root(cache_dir)
+    listing = _read(cfg)
+    found = contents(listing, cache, progress, keep=keep)
+    rule = replace(rule, depth=found.depth)
+    keys = {name: _store_key(found.hashes[name], rule) for name in SPLITS}
+    return _need(listing, keys, rule, cache, progress)
 
 
 def dataset_summary(
@@ -266,24 +321,62 @@ def _store_key(hashes: tuple[str, ...], rule: ResizeRule) -> str:
     return sha256("\n".join([str(SCHEMA), DECODER, str(rule), *hashes]).encode())[:32]
 
 
-def _decode_one(
+def _split(listing: Listing, stores: Mapping[str, ImageStore], parts: Sequence[str]) -> Split:
+    """Some splits of a listing, one after the other."""
+    found = [listing.splits[part] for part in parts]
+    return Split(
+        images=join(*(stores[part] for part in parts)),
+        labels=np.array([label for split in found for label in split.labels], np.int64),
+        paths=tuple(key for split in found for key in split.keys),
+    )
+
+
+def _need(
     listing: Listing,
-    parts: tuple[str, ...],
-    hashes: Mapping[str, tuple[str, ...]],
+    keys: Mapping[str, str],
     rule: ResizeRule,
-    index: int,
+    cache: Path,
+    progress: Progress | None,
+) -> CacheNeed:
+    """Of the splits that the cache lacks."""
+    pixels = cache / "pixels"
+    lacking = [split for name, split in listing.splits.items() if lacks(pixels, keys[name])]
+    images = [(split, index) for split in lacking for index in range(len(split.keys))]
+    num_bytes = 0
+    for done, found in enumerate(ordered_map(partial(_stored_bytes, listing, rule), images)):
+        num_bytes += found
+        if progress:
+            progress("measure images", done + 1, len(images))
+    return CacheNeed.of(len(images), num_bytes, cache)
+
+
+def _stored_bytes(listing: Listing, rule: ResizeRule, image: tuple[SplitListing, int]) -> int:
+    """What one image takes in the cache, by its header; 0: it has none that can be read."""
+    split, index = image
+    if split.read is None and listing.root:
+        size = header_size(listing.root / split.keys[index])
+    else:
+        stored = content(listing, split, index)
+        if isinstance(stored, bytes):
+            size = header_size(io.BytesIO(stored))
+        else:
+            size = stored.shape[1], stored.shape[0]
+    if size is None:
+        return 0
+    width, height = rule.stored_size(*size)
+    return 3 * width * height
+
+
+def _decode_one(
+    listing: Listing, split: SplitListing, hashes: Sequence[str], rule: ResizeRule, index: int
 ) -> Pixels:
-    """Resized pixels of one image of some splits, one after the other."""
-    name, *rest = parts
-    if rest and index >= len(hashes[name]):
-        return _decode_one(listing, tuple(rest), hashes, rule, index - len(hashes[name]))
-    split = listing.splits[name]
+    """Pixels of one image as the cache stores them."""
     key = split.keys[index]
     place = f"{listing.root / key} ({split.place(index)})" if listing.root else key
     stored = content(listing, split, index)
     # The entry's name says that it holds these contents, which are read here for a second time.
-    if content_hash(stored) != hashes[name][index]:
+    if content_hash(stored) != hashes[index]:
         raise DataError(f"{place}: file changed while the data set was read; start again.")
     if isinstance(stored, bytes):
-        return rule.apply(decode(stored, place, rule.depth), place)
-    return rule.apply(Image.fromarray(stored).convert("RGB"), place)
+        return rule.store(decode(stored, place, rule.depth), place)
+    return rule.store(Image.fromarray(stored).convert("RGB"), place)

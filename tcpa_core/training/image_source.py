@@ -2,10 +2,12 @@
 
 # Axes: n images of a batch, H = W = image size.
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from tcpa_core.errors import ShapeError
 from tcpa_core.settings import DataConfig
 from tcpa_core.streams import whole_numbers
 from tcpa_core.training.memory import free_bytes
+from tcpa_core.training.windows import windows
 
 RESIDENT_SHARE = 0.25
 """Largest share of the free GPU memory that one split's pixels may take."""
@@ -21,8 +24,9 @@ RESIDENT_SHARE = 0.25
 DRAWS = 3
 """Random numbers of an image: its row, its column, and whether it is mirrored."""
 
-BLOCK = 2**18
-"""Values that the CPU handles at a time, so that they stay in its cache from byte to result."""
+ENLARGED_BYTES = 2**26
+"""Most memory of a process that one split's enlarged pixels take on the CPU. Of small images alone
+enlarging would take a share of a step that matters."""
 
 
 class ImageSource:
@@ -30,7 +34,8 @@ class ImageSource:
 
     Pixels stay uint8 and move to the GPU once if they fit; otherwise each batch is cut in pinned
     host memory by a thread, crosses the bus as bytes beside the computation, and becomes numbers on
-    the GPU. On the CPU they are the mapped cache file itself.
+    the GPU. On the CPU they are the mapped cache file itself. Small images are enlarged there, once
+    if the result fits, otherwise batch by batch.
     """
 
     def __init__(
@@ -45,7 +50,7 @@ class ImageSource:
         """Prepare a split.
 
         Args:
-            split: Images that are at least `img_size` on both sides.
+            split: Images that are at least `img_size` on both sides as trials see them.
             cfg: Whether training images are cropped at random and mirrored.
             img_size: Side of the batches' images, in pixels.
             mean: Per channel, of values in [0, 1]; 3 numbers.
@@ -56,7 +61,8 @@ class ImageSource:
             ShapeError: The split was prepared for another image size.
         """
         store = split.images
-        smallest = int(min(store.heights.min(), store.widths.min()))
+        seen = store.sizes()
+        smallest = int(min(size.min() for size in seen))
         if smallest < img_size or (cfg.resize == "squash" and smallest != img_size):
             raise ShapeError(
                 f"images of side {smallest} do not give batches of side {img_size} with "
@@ -73,17 +79,13 @@ class ImageSource:
         self._shift = (-mean_3 / std_3).to(self.device, torch.float32)
         # Else every batch crosses the bus, while a split that took too much would leave no room to
         # train in.
-        where = self.device if _fits(store.pixels.nbytes, self.device) else torch.device("cpu")
-        self.where = where
+        fits = sum(entry.pixels.nbytes for entry in store.entries) <= _room(self.device)
+        self.where = self.device if fits else torch.device("cpu")
         """Where the pixels lie and images are cut; what says how is best there already."""
-        self._pixels = torch.from_numpy(store.pixels).to(where)
-        largest = int(max(split.images.heights.max(), split.images.widths.max()))
-        self._uncropped = smallest == largest == img_size
-        self._first = torch.from_numpy(store.offsets).to(where)
-        self._sides = (
-            torch.from_numpy(store.heights).to(where),
-            torch.from_numpy(store.widths).to(where),
-        )
+        self._uncropped = smallest == int(max(size.max() for size in seen)) == img_size
+        self._sides = torch.from_numpy(np.stack(seen)).to(self.where)
+        room = _room(self.where) if self.where.type == "cuda" else ENLARGED_BYTES
+        self._windows = windows(store, img_size, self.where, room)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -160,8 +162,7 @@ class ImageSource:
 
     def _blocks(self, count: int) -> Iterator[slice]:
         """Images that are cut at a time."""
-        on_gpu = self.where.type == "cuda"
-        size = max(1, count if on_gpu else BLOCK // (3 * self._img_size**2))
+        size = self._windows.at_a_time or max(1, count)
         for start in range(0, count, size):
             yield slice(start, start + size)
 
@@ -183,34 +184,16 @@ class ImageSource:
 
     def _crop(self, indices: Tensor, draws: Tensor | None) -> Tensor:
         """Cut at random places, or from the centre as torchvision rounds it."""
-        side = self._img_size
         if self._uncropped:
-            whole = self._pixels.view(-1, 3 * side * side)
-            return whole.index_select(0, indices).view(-1, 3, side, side)
-        height, width = (sides[indices] for sides in self._sides)
-        room = torch.stack([height, width]) - side
+            return self._windows.cut(indices, None)
+        room = self._sides[:, indices] - self._img_size
         if draws is None:
             corner = (room / 2).round().long()
         else:
             corner = whole_numbers(draws[:, :2].T, room + 1)
-        start = self._first[indices] + corner[0] * width + corner[1]
-        if self._pixels.device.type == "cpu":
-            return self._copy_crops(start.tolist(), height.tolist(), width.tolist())
-        line = torch.arange(side, device=indices.device)
-        planes = start.view(-1, 1) + (height * width).view(-1, 1) * line[:3]
-        rows = planes.unsqueeze(-1) + width.view(-1, 1, 1) * line
-        return self._pixels[rows.unsqueeze(-1) + line]
-
-    def _copy_crops(
-        self, starts: Sequence[int], heights: Sequence[int], widths: Sequence[int]
-    ) -> Tensor:
-        """Crops copied line by line, which the CPU does faster than gathering pixels."""
-        side = self._img_size
-        images = torch.empty(len(starts), 3, side, side, dtype=torch.uint8)
-        for image, start, height, width in zip(images, starts, heights, widths, strict=True):
-            image.copy_(self._pixels.as_strided((3, side, side), (height * width, width, 1), start))
-        return images
+        return self._windows.cut(indices, corner)
 
 
-def _fits(num_bytes: int, device: torch.device) -> bool:
-    return device.type != "cuda" or num_bytes <= RESIDENT_SHARE * free_bytes(device)
+def _room(device: torch.device) -> float:
+    """Bytes that the pixels of a split may take on a device, where they are mapped on the CPU."""
+    return RESIDENT_SHARE * free_bytes(device) if device.type == "cuda" else math.inf

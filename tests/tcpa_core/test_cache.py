@@ -3,13 +3,14 @@
 import multiprocessing
 import os
 import resource
+import tempfile
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tcpa_core.data import _hashes
+from tcpa_core.data import _cache, _hashes, _marks
 from tcpa_core.data._cache import ImageStore, cache_root, open_or_build
 from tcpa_core.data._parallel import ordered_map
 from tcpa_core.data.base import dataset_fingerprint, load_dataset
@@ -309,3 +310,158 @@ class TestOrderedMap:
         next(results)
         assert len(started) < 10_000
         results.close()
+
+
+class TestChecked:
+    """What was found whole is not read again before the machine starts anew or it is touched."""
+
+    @pytest.fixture(autouse=True)
+    def temporary(self, tmp_path, monkeypatch) -> Path:
+        (tmp_path / "tmp").mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+        return tmp_path / "tmp"
+
+    @pytest.fixture
+    def folder(self, tmp_path) -> Path:
+        return tmp_path / "pixels"
+
+    @pytest.fixture
+    def read(self, monkeypatch) -> list[int]:
+        """Sizes of the images whose bytes were read."""
+        sizes: list[int] = []
+        crc = _cache._crc
+        monkeypatch.setattr(_cache, "_crc", lambda pixels: sizes.append(pixels.size) or crc(pixels))
+        return sizes
+
+    def test_once_made_no_pixel_is_read(self, folder, read):
+        build(folder)
+        read.clear()
+        store = build(folder)
+        assert read == []
+        np.testing.assert_array_equal(store.image(2), IMAGES[2])
+
+    def test_in_another_process_neither(self, folder, temporary):
+        build(folder)
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(target=_open_without_reading, args=(folder, str(temporary)))
+        process.start()
+        process.join(60)
+        assert process.exitcode == 0
+
+    def test_after_a_start_of_the_machine_all_are(self, folder, read, monkeypatch):
+        build(folder)
+        monkeypatch.setattr(_marks, "_boot", lambda: "another")
+        for expected in (PIXEL_BYTES, 0):
+            read.clear()
+            monkeypatch.setattr(_marks, "RACY_NS", -1)
+            build(folder)
+            assert sum(read) == expected
+
+    def test_a_machine_that_does_not_say_when_it_started(self, folder, read, monkeypatch):
+        def unknown() -> str:
+            raise FileNotFoundError("boot_id")
+
+        monkeypatch.setattr(_marks, "_boot", unknown)
+        build(folder)
+        read.clear()
+        build(folder)
+        assert sum(read) == PIXEL_BYTES
+
+    @pytest.mark.parametrize("position", [0, PIXEL_BYTES - 1])
+    def test_damage_is_found_although_size_and_time_are_those_of_before(self, folder, position):
+        build(folder)
+        build(folder)
+        times = entry(folder).stat()
+        with entry(folder).open("r+b") as file:
+            file.seek(position)
+            byte = file.read(1)
+            file.seek(position)
+            file.write(bytes([byte[0] ^ 1]))
+        os.utime(entry(folder), ns=(times.st_atime_ns, times.st_mtime_ns))
+        with pytest.warns(RuntimeWarning, match="the checksum of image"):
+            build(folder)
+
+    @pytest.mark.parametrize("position", range(PIXEL_BYTES, PIXEL_BYTES + 3 * 48, 8))
+    def test_the_table_is_checked_each_time(self, folder, position, monkeypatch):
+        build(folder)
+        good = entry(folder).read_bytes()
+        entry(folder).write_bytes(flip_byte(position)(bytearray(good)))
+        monkeypatch.setattr(_cache, "is_marked", lambda path, found: True)
+        with pytest.warns(RuntimeWarning, match="footer does not describe it"):
+            build(folder)
+
+    def test_one_that_changed_just_now_is_not_marked(self, folder, read, monkeypatch):
+        build(folder)
+        monkeypatch.setattr(_marks, "RACY_NS", 3600 * 10**9)
+        entry(folder).write_bytes(entry(folder).read_bytes())
+        for _ in range(2):
+            read.clear()
+            build(folder)
+            assert sum(read) == PIXEL_BYTES
+
+    def test_who_keeps_nothing_marks_nothing(self, folder, read, temporary, monkeypatch):
+        build(folder)
+        (marks,) = temporary.iterdir()
+        for mark in marks.iterdir():
+            mark.unlink()
+        monkeypatch.setattr(_marks, "RACY_NS", -1)
+        for _ in range(2):
+            read.clear()
+            store = open_or_build(folder, "key", 3, lambda i: IMAGES[i], None, "decode", keep=False)
+            assert sum(read) == PIXEL_BYTES and store.is_kept
+        assert list(marks.iterdir()) == []
+
+    @pytest.mark.parametrize("how", ["open to all", "of another user", "a link", "a file"])
+    def test_no_word_of_others_is_taken(self, folder, read, temporary, how):
+        build(folder)
+        marks = temporary / f"tcpa-{os.geteuid()}"
+        assert marks.stat().st_mode & 0o777 == 0o700
+        if how == "open to all":
+            marks.chmod(0o777)
+        elif how == "of another user":
+            if os.geteuid():
+                pytest.skip("only root gives folders away")
+            os.chown(marks, 12345, -1)
+        elif how == "a link":
+            marks.rename(temporary / "elsewhere")
+            marks.symlink_to(temporary / "elsewhere")
+        else:
+            marks.rename(temporary / "elsewhere")
+            marks.write_text("")
+        read.clear()
+        build(folder)
+        assert sum(read) == PIXEL_BYTES
+
+    def test_marks_of_entries_that_are_gone_do_not_pile_up(self, tmp_path, temporary, monkeypatch):
+        monkeypatch.setattr(_marks, "MOST", 3)
+        for n in range(5):
+            build(tmp_path / str(n))
+        (marks,) = temporary.iterdir()
+        assert len(list(marks.iterdir())) == 3
+
+    def test_large_entries_are_checked_to_the_last_image(self, folder, monkeypatch):
+        monkeypatch.setattr(_cache, "_PART", 100)
+        random = np.random.default_rng(0)
+        sides = [*random.integers(1, 9, 40), 20, 1, 20]  # also of more than one part
+        images = [random.integers(0, 256, (n, n, 3), dtype=np.uint8) for n in sides]
+
+        def opened() -> ImageStore:
+            return open_or_build(folder, "key", len(images), lambda i: images[i], None, "decode")
+
+        opened()
+        good = entry(folder).read_bytes()
+        starts = np.cumsum([0, *(image.size for image in images[:-1])])
+        for index, start in enumerate(starts):
+            entry(folder).write_bytes(flip_byte(int(start))(bytearray(good)))
+            with pytest.warns(RuntimeWarning, match=f"checksum of image {index} differs"):
+                opened()
+
+
+def _open_without_reading(folder: Path, temporary: str) -> None:
+    tempfile.tempdir = temporary
+
+    def fail(pixels: np.ndarray) -> int:
+        raise AssertionError("a pixel was read")
+
+    _cache._crc = fail  # type: ignore[assignment]
+    assert np.array_equal(build(folder).image(2), IMAGES[2])
