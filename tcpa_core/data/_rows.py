@@ -178,14 +178,8 @@ def assemble(
             labels themselves are the classes, in ascending order.
 
     Raises:
-        DataError: No train split, an unlabelled one, too many images, or as `Listing`.
+        DataError: No train split, an unlabelled one, or as `Listing`.
     """
-    total = sum(len(rows.keys) for rows in found.values())
-    if total > MAX_IMAGES:
-        raise DataError(
-            f"{total:,} images are listed below {root.absolute()}, at most {MAX_IMAGES:,} can be "
-            "read; take a part of them."
-        )
     if "train" not in found:
         raise DataError(
             f"no split is named train below {root.absolute()}: found "

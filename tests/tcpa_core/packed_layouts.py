@@ -368,4 +368,54 @@ NPZ = {
     "npz, root is a file": Layout("npz", npz_one, ("train",), root="one.npz"),
 }
 
-LAYOUTS = PARQUET | WEBDATASET | NPZ
+
+def put(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded(seed))
+
+
+def tree(root: Path, folders: dict[str, str]) -> None:
+    """Class folders below the folder of each split."""
+    for split, folder in folders.items():
+        for seed, label in rows_of(split):
+            put(root / folder / NAMES[label] / f"{seed}.png", seed)
+
+
+def folder_flat(root: Path) -> None:
+    """As EuroSAT and Caltech-101 are unpacked."""
+    tree(root, {"train": "."})
+    (root / "README.txt").write_text("about")
+
+
+def folder_loose_test(root: Path) -> None:
+    """As in a competition: nobody knows the classes of test."""
+    tree(root, {"train": "train", "val": "val"})
+    for seed, _ in rows_of("test"):
+        put(root / f"test/{seed}.png", seed)
+
+
+FOLDER = {
+    "folder": Layout("folder", lambda r: tree(r, {s: s for s in SIZES})),
+    "folder, valid": Layout(
+        "folder", lambda r: tree(r, {"train": "train", "val": "valid", "test": "test"})
+    ),
+    "folder, validation": Layout(
+        "folder", lambda r: tree(r, {"train": "training", "val": "validation", "test": "testing"})
+    ),
+    "folder, dev": Layout(
+        "folder", lambda r: tree(r, {"train": "Train", "val": "Dev", "test": "Test"})
+    ),
+    "folder, no val": Layout(
+        "folder", lambda r: tree(r, {"train": "train", "test": "test"}), ("train", "test")
+    ),
+    "folder, no test": Layout(
+        "folder", lambda r: tree(r, {"train": "train", "val": "val"}), ("train", "val")
+    ),
+    "folder, train alone": Layout("folder", lambda r: tree(r, {"train": "train"}), ("train",)),
+    "folder, loose test": Layout(
+        "folder", folder_loose_test, ("train", "val"), notes="test has 6 images without labels"
+    ),
+    "folder, flat": Layout("folder", folder_flat, ("train",)),
+}
+
+LAYOUTS = PARQUET | WEBDATASET | NPZ | FOLDER

@@ -390,6 +390,64 @@ def test_npz(case: str, tmp_path: Path) -> None:
     assert re.search(expected, told("npz", make, tmp_path))
 
 
+def tree(*folders: str, classes: tuple[str, ...] = ("a", "b")) -> Make:
+    def make(root: Path) -> None:
+        for folder in folders:
+            for name in classes:
+                (root / folder / name).mkdir(parents=True)
+                for i in range(4):
+                    (root / folder / name / f"{i}.png").write_bytes(encoded(i))
+
+    return make
+
+
+def with_file(make: Make, name: str, content: bytes) -> Make:
+    def both(root: Path) -> None:
+        make(root)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+
+    return both
+
+
+FOLDER: dict[str, tuple[Make, str]] = {
+    "folders of splits are no classes": (
+        tree(".", classes=("cars_train", "cars_test")),
+        r"folder train/ is missing below",
+    ),
+    "a folder of lists beside": (
+        with_file(tree("."), "meta/train.txt", b"x"),
+        r"folder train/ is missing below",
+    ),
+    "another layout": (
+        with_file(tree("."), "train-0000.parquet", b"x"),
+        r"train/ is missing .* has the layout of 'parquet': set data.name=parquet",
+    ),
+    "an image beside flat classes": (
+        with_file(tree("."), "c.png", encoded(1)),
+        r"c.png lies beside the class folders; move it into one",
+    ),
+    "two images of a class and two splits to draw": (
+        with_file(tree("train"), "train/c/1.png", encoded(9)),
+        r"class folder .*train/c has one image, too few to split val and test off",
+    ),
+    "one class": (tree("train", classes=("a",)), r"at least 2 classes"),
+}
+
+
+@pytest.mark.parametrize("case", FOLDER)
+def test_folder(case: str, tmp_path: Path) -> None:
+    make, expected = FOLDER[case]
+    assert re.search(expected, told("folder", make, tmp_path))
+
+
+def test_a_second_folder_of_val_is_said_to_be_left_out(tmp_path: Path) -> None:
+    tree("train", "val", "valid", "test")(tmp_path / "set")
+    cfg = DataConfig(name="folder", root=str(tmp_path / "set"))
+    notes = dataset_summary(cfg, cache_dir=tmp_path / "cache").notes
+    assert "valid/ is left out, as val/ is val." in notes
+
+
 def test_no_sample_is_read_from_a_shard_that_shrank(tmp_path: Path) -> None:
     """Between the list and the images the file became shorter."""
     from tcpa_core import plugins
