@@ -89,6 +89,7 @@ class Backbone(nn.Module):
             for; None: those of the model's own settings.
         classifier: What the model was trained with.
         positions: How its position embeddings were resampled.
+        changes: What was done to take the weights' file as it is meant.
 
     Raises:
         ConfigError: The model or one of its blocks is of a kind that is not supported.
@@ -103,6 +104,7 @@ class Backbone(nn.Module):
         stats: NormStats | ConfigError | None = None,
         classifier: Classifier = (),
         positions: str = AS_TRAINED,
+        changes: str = "",
     ) -> None:
         super().__init__()
         check_supported(vit)
@@ -111,6 +113,7 @@ class Backbone(nn.Module):
         self.warnings = list(warnings)
         self._stats = stats or stats_of_name("", getattr(vit, "pretrained_cfg", None))
         self._positions = positions
+        self._changes = changes
         self.layout = _layout(vit)
         self._classifier = nn.ParameterList(t for pair in classifier for t in pair)
         # In a list each, lest they become parts of this module.
@@ -195,6 +198,7 @@ class Backbone(nn.Module):
             img_size=self.img_size,
             pool=self.layout.pool,
             positions=self._positions,
+            file=self._changes,
         )
 
     def flops_per_image(self) -> float:

@@ -12,8 +12,11 @@ from torch import Tensor
 
 from tcpa_core.errors import WeightsError
 from tcpa_core.model.backbone import AS_TRAINED, Classifier
+from tcpa_core.model.layouts import JAX, JAX_TOWERS
+from tcpa_core.model.read_tensors import State, some
 from tcpa_core.model.timm_names import ViT, is_clip
-from tcpa_core.model.weights_file import CLIP, JAX, State, WeightsFile, some
+from tcpa_core.model.weights_file import WeightsFile
+from tcpa_core.model.which_model import model_of_file
 
 HEADS = ("head", "head_dist")
 """Names of classifiers; the second is a distilled model's."""
@@ -41,8 +44,8 @@ def fit_weights(file: WeightsFile, vit: ViT, name: str) -> str:
     if missing or foreign:
         raise WeightsError(
             f"backbone.weights: {file.path.name} does not fit {name!r}: {len(missing)} tensors "
-            f"missing ({some(missing)}), {len(foreign)} not known ({some(foreign)}); choose the "
-            "file of this model or the backbone.name of this file."
+            f"missing ({some(missing)}), {len(foreign)} not known ({some(foreign)}); "
+            f"{model_of_file(state, name, file.layout.act)}."
         )
     positions = AS_TRAINED
     if "pos_embed" in state:
@@ -54,8 +57,8 @@ def fit_weights(file: WeightsFile, vit: ViT, name: str) -> str:
         if shape != needed:
             raise WeightsError(
                 f"backbone.weights: {file.path.name} does not fit {name!r}: {key} has shape "
-                f"{shape}, the model needs {needed}; choose the file of this model or the "
-                "backbone.name of this file."
+                f"{shape}, the model needs {needed}; "
+                f"{model_of_file(file.state, name, file.layout.act)}."
             )
     # Assigned, not copied: the model's own tensors may be on the meta device. In float32, whatever
     # the file's format, so that half-precision files train like others.
@@ -97,7 +100,7 @@ def _fit_positions(pos: Tensor, vit: ViT, file: WeightsFile) -> tuple[Tensor, st
         return pos, AS_TRAINED  # fits as it is, or is refused by its shape
     grid = tuple(vit.patch_embed.grid_size)
     # As timm does for each kind of file, so that a model gives timm's features at any image size.
-    is_jax = file.layout is JAX
+    is_jax = file.layout in (JAX, JAX_TOWERS)
     resized = resample_abs_pos_embed(
         pos,
         new_size=list(grid),
@@ -122,8 +125,8 @@ def classifier_of_file(file: WeightsFile, vit: ViT, name: str) -> Classifier:
         return ()
     pairs = [(state[w].float(), state[b].float()) for w, b in names]
     # CLIP's projection has no bias; programs that convert it to timm's names write zeros.
-    is_projection = file.layout is CLIP or (is_clip(name) and not any(b.any() for _, b in pairs))
-    return () if is_projection else pairs
+    is_converted = is_clip(name) and not any(bias.any() for _, bias in pairs)
+    return () if file.layout.has_projection or is_converted else pairs
 
 
 def resampled(before: tuple[int, ...], after: tuple[int, ...]) -> str:

@@ -21,6 +21,7 @@ from torch import nn
 
 from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.model.backbone import AS_TRAINED, Backbone, Classifier, check_supported
+from tcpa_core.model.computing import compute_as_source
 from tcpa_core.model.fit_weights import classifier_of_file, fit_weights, resampled
 from tcpa_core.model.preprocessing import (
     NormStats,
@@ -37,7 +38,7 @@ from tcpa_core.model.timm_names import (
     check_published,
     has_projection,
 )
-from tcpa_core.model.weights_file import read_weights
+from tcpa_core.model.weights_file import SUFFIXES, read_weights
 from tcpa_core.settings import BackboneConfig
 
 NANO_GEOMETRY = {
@@ -75,7 +76,8 @@ def load_backbone(
         f"Backbone {cfg.full_name} has random weights: accuracies mean nothing."
     ] * is_random
     on_meta = torch.device(device).type == "meta"
-    found = _of_hub(cfg, on_meta) if is_random or _is_hub(cfg) else _of_file(cfg)
+    found = _of_hub(cfg, on_meta) if is_random or _is_hub(cfg) else _of_file(cfg, recorded)
+    warnings += found.warnings
     vit, classifier, stats = found.vit, found.classifier, found.stats
     if cfg.pool == "avg":
         _pool_by_mean(vit, cfg.full_name)
@@ -91,6 +93,7 @@ def load_backbone(
         stats=stats_of_setting(cfg) or stats,
         classifier=classifier,
         positions=found.positions,
+        changes=found.changes,
     )
     return backbone.to(device)
 
@@ -106,6 +109,9 @@ class _Loaded:
     so what needs neither (a plan's costs) does without an answer."""
     positions: str
     """How position embeddings were resampled."""
+    changes: str = ""
+    """What was renamed, left out and set otherwise to take the file as it is meant."""
+    warnings: tuple[str, ...] = ()
 
 
 def _of_hub(cfg: BackboneConfig, on_meta: bool) -> _Loaded:
@@ -127,15 +133,26 @@ def _of_hub(cfg: BackboneConfig, on_meta: bool) -> _Loaded:
     return _Loaded(vit, classifier, stats, _resized_at_hub(vit) if _is_hub(cfg) else AS_TRAINED)
 
 
-def _of_file(cfg: BackboneConfig) -> _Loaded:
+def _of_file(cfg: BackboneConfig, recorded: bool) -> _Loaded:
     """A model with the weights of a file."""
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
         vit = _create(cfg)
     file = read_weights(_weights_path(cfg), vit, cfg.full_name)
+    changes = list(file.changes)
+    if vit.global_pool == "token" and {"fc_norm.weight", "fc_norm.bias"} <= file.state.keys():
+        _pool_by_mean(vit, cfg.full_name)  # as the file's own program reads its features
+        changes.append("pool avg, as fc_norm follows the mean")
     positions = fit_weights(file, vit, cfg.full_name)
+    warnings: tuple[str, ...] = ()
+    try:
+        changes += compute_as_source(file, vit, cfg.full_name)
+    except ConfigError as err:
+        if not recorded:
+            raise
+        warnings = (f"Computed as before, with {cfg.full_name}'s own activation: {err}",)
     classifier = classifier_of_file(file, vit, cfg.full_name)
     stats = stats_of_file(cfg, file, len(classifier[0][0]) if classifier else 0)
-    return _Loaded(vit, classifier, stats, positions)
+    return _Loaded(vit, classifier, stats, positions, "; ".join(changes), warnings)
 
 
 def weights_fingerprint(cfg: BackboneConfig) -> str:
@@ -203,6 +220,12 @@ def _weights_path(cfg: BackboneConfig) -> Path:
     if cfg.weights is None:
         return Path(str(files("tcpa_core.weights") / f"{NANO}.safetensors"))
     path = Path(os.path.expanduser(cfg.weights))
+    if path.is_dir():
+        inside = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
+        raise WeightsError(
+            f"backbone.weights: {cfg.weights!r} is a folder; give a weights file in it: "
+            f"{', '.join(inside[:5]) or 'it has none'}."
+        )
     if not os.path.isfile(path):
         raise WeightsError(
             f"backbone.weights: no file {cfg.weights!r}; give the path of a .safetensors, .pth or "

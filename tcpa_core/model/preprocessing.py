@@ -78,10 +78,19 @@ class Preprocessing:
     """Which tokens the head reads: token, avg, avgmax, max, map or prr."""
     positions: str
     """Whether position embeddings were resampled, and from which grid."""
+    file: str = ""
+    """What was renamed, left out and set otherwise to read the weights' file; "": nothing."""
 
     @classmethod
     def of(
-        cls, stats: NormStats, data: DataConfig, *, img_size: int, pool: str, positions: str
+        cls,
+        stats: NormStats,
+        data: DataConfig,
+        *,
+        img_size: int,
+        pool: str,
+        positions: str,
+        file: str = "",
     ) -> "Preprocessing":
         """What the settings of a data set make of a backbone's images."""
         rule = ResizeRule.of(data, img_size)
@@ -96,6 +105,7 @@ class Preprocessing:
             antialias=rule.antialias,
             pool=pool,
             positions=positions,
+            file=file,
         )
 
     def as_dict(self) -> dict[str, object]:
@@ -110,6 +120,7 @@ class Preprocessing:
         return (
             f"mean ({mean}), std ({std}) from {self.source}; {crop} to {self.img_size} px, "
             f"{self.interpolation}{filtered}; pool {self.pool}; positions {self.positions}"
+            f"{f'; file: {self.file}' if self.file else ''}"
         )
 
 

@@ -1,6 +1,7 @@
 """What timm knows by name of its vision transformers: tags, published weights, shapes."""
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from typing import TypeAlias
 
@@ -9,6 +10,7 @@ import torch
 from timm.models import PretrainedCfg
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
 from tcpa_core.errors import ConfigError, nearest
 
@@ -96,7 +98,7 @@ def same_shape(name: str) -> dict[str, PretrainedCfg]:
 
 def has_shape_of(arch: str, other: str) -> bool:
     """Whether the tensors of two architectures' blocks and ends have equal names and shapes."""
-    return arch == other or _shapes(arch) == _shapes(other)
+    return arch == other or shapes_of(arch) == shapes_of(other)
 
 
 def is_shape_only(name: str) -> bool:
@@ -115,9 +117,21 @@ def has_projection(name: str, tag: str) -> bool:
 
 
 @cache
-def _shapes(arch: str) -> frozenset[tuple[str, tuple[int, ...]]]:
+def shapes_of(arch: str) -> frozenset[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of a model's first block and its two ends."""
     # One block on the meta device shows all shapes: blocks of a model are alike.
     with torch.device("meta"):
-        state = timm.create_model(arch, num_classes=0, depth=1).state_dict()
-    # A file's positions are resampled to another image size, so they tell nothing.
-    return frozenset((k, tuple(v.shape)) for k, v in state.items() if k != "pos_embed")
+        try:
+            return tensor_shapes(timm.create_model(arch, num_classes=0, depth=1).state_dict())
+        except AssertionError:  # its blocks differ, so that it has the shape of no other
+            return frozenset({(arch, ())})
+
+
+def tensor_shapes(state: Mapping[str, Tensor]) -> frozenset[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of the first block and the two ends, without what tells nothing."""
+    # A file's positions are resampled to another image size, and its classifier is not used.
+    return frozenset(
+        (key, tuple(value.shape))
+        for key, value in state.items()
+        if key != "pos_embed" and not re.match(r"head(_dist)?\.|blocks\.[1-9]", key)
+    )

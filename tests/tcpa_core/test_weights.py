@@ -158,7 +158,7 @@ def test_numbers_beyond_float32_are_named(tmp_path: Path) -> None:
         load(tmp_path / "w.pth")
 
 
-@pytest.mark.parametrize("key", ["ema", "net", "optimizer"])
+@pytest.mark.parametrize("key", ["averages", "networks", "optimizer"])
 def test_a_file_without_tensors_where_they_are_read_names_its_keys(
     key: str, tmp_path: Path
 ) -> None:
