@@ -58,7 +58,11 @@ def _verbs() -> list[str]:
 
 
 for verb in _verbs():
-    app.command(verb)(import_module(f"search.commands.{verb}").command)
+    command = import_module(f"search.commands.{verb}").command
+    if isinstance(command, typer.Typer):  # a verb of several commands
+        app.add_typer(command, name=verb)
+    else:
+        app.command(verb)(command)
 
 
 def main(run: Callable[..., Any] = app) -> None:

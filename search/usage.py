@@ -22,6 +22,8 @@ OTHER_VERBS: Mapping[str, tuple[str, ...]] = {
     "backbones": ("models", "backbone"),
     "presets": ("spaces", "preset"),
     "data": ("dataset", "datasets"),
+    "get": ("download", "fetch", "pull", "install"),
+    "check": ("verify", "validate", "describe"),
 }
 OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "--root": ("output", "output-dir", "out", "out-dir", "dir", "folder", "logdir", "studies"),
@@ -42,6 +44,10 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
 
 class Verbs(TyperGroup):
     """The verbs of `tcpa`, of which an unknown one is told with the one that was meant."""
+
+    def knows(self, word: str) -> bool:
+        """Whether a word is a verb, or what one is called elsewhere."""
+        return word in self.commands or bool(_called(word, OTHER_VERBS, self.commands))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The verb and its arguments."""

@@ -1,12 +1,13 @@
 """How far a long stage is: a bar on a terminal, and a line now and then in a log."""
 
-import sys
 import time
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+
+from search.terminal import bytes_text, time_text
 
 PLAIN_S = 10.0
 """Least time between two lines where there is no terminal; a verb that is faster prints none."""
@@ -113,25 +114,3 @@ class Stages:
             return f"{text} in {time_text(seconds)}"
         shown = f"{bytes_text(rate)}/s" if self._unit else f"{rate:,.{0 if rate >= 10 else 1}f}/s"
         return f"{text}, {shown}, {time_text((total - done) / rate)} left"
-
-
-def bytes_text(count: float) -> str:
-    """A size as people read it: "170.5 MB"."""
-    units = ["B", "kB", "MB", "GB", "TB"]
-    while count >= 1000 and len(units) > 1:
-        count /= 1000
-        del units[0]
-    return f"{count:.0f} B" if units[0] == "B" else f"{count:.1f} {units[0]}"
-
-
-def time_text(seconds: float) -> str:
-    """A time as people read it: "12 s", "4 min", "2 h 05 min"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def is_interactive() -> bool:
-    """Whether a question can be asked."""
-    return sys.stdin.isatty() and sys.stderr.isatty()

@@ -52,6 +52,8 @@ class Published:
     """Repository of Parquet files on huggingface.co/datasets."""
     steps: tuple[str, ...] = ()
     """How to fetch it by hand, where nothing else does or as another way."""
+    unpacked: str = ""
+    """Folder that the steps end with, below the one where they are done; "": that one."""
     folders: tuple[str, ...] = field(default=())
     """Names that its folders and repositories go by, as `alike` spells them."""
 
@@ -129,6 +131,7 @@ PUBLISHED: Mapping[str, Published] = {
             "tar xf CUB_200_2011.tgz",
             "data.root is the folder CUB_200_2011, which has images.txt and images/",
         ),
+        unpacked="CUB_200_2011",
         folders=("cub", "cub200", "cub2002011", "caltechbirds"),
     ),
     "nabirds": Published(
@@ -141,6 +144,7 @@ PUBLISHED: Mapping[str, Published] = {
             "tar xf nabirds.tar.gz",
             "data.root is the folder nabirds, which has images.txt and images/",
         ),
+        unpacked="nabirds",
         folders=("nabirds",),
     ),
     "stanford_dogs": Published(
@@ -210,6 +214,7 @@ PUBLISHED: Mapping[str, Published] = {
             "download NWPU-RESISC45.rar from the links of https://gcheng-nwpu.github.io/",
             "unpack it; data.root is the folder NWPU-RESISC45, which has one folder a class",
         ),
+        unpacked="NWPU-RESISC45",
         folders=("resisc45", "nwpuresisc45"),
     ),
     "aircraft": Published(
@@ -244,6 +249,7 @@ PUBLISHED: Mapping[str, Published] = {
             "download http://cs231n.stanford.edu/tiny-imagenet-200.zip",
             "unzip it; data.root is the folder tiny-imagenet-200",
         ),
+        unpacked="tiny-imagenet-200",
         folders=("tinyimagenet", "tinyimagenet200"),
     ),
 }  # fmt: skip

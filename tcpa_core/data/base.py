@@ -65,12 +65,14 @@ from tcpa_core.data._listing import (
     split_off,
 )
 from tcpa_core.data._parallel import ordered_map
+from tcpa_core.data._published import PUBLISHED, Published, Sizes, published_key
 from tcpa_core.data._room import CacheNeed
 from tcpa_core.data._summary import DataSummary, summarise
 from tcpa_core.errors import ConfigError, DataError
 from tcpa_core.settings import DATASETS, OF_SOME_KINDS, DataConfig
 
 __all__ = [
+    "PUBLISHED",
     "SPLITS",
     "SUFFIXES",
     "CacheNeed",
@@ -83,6 +85,8 @@ __all__ = [
     "Listing",
     "Pixels",
     "Progress",
+    "Published",
+    "Sizes",
     "Split",
     "SplitListing",
     "cache_need",
@@ -95,6 +99,7 @@ __all__ = [
     "load_dataset",
     "need_root",
     "other_spelling",
+    "published_key",
     "read_text",
     "relative_key",
     "split_off",

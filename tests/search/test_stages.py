@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from search.terminal import bytes_text, time_text
 from search.verbs import stages
-from search.verbs.stages import Stages, bytes_text, time_text
+from search.verbs.stages import Stages
 
 Clock = Callable[[float], None]
 
