@@ -108,7 +108,7 @@ def kind_named(name: str) -> str:
     if reader:
         return reader
     raise ConfigError(
-        f"no kind of data set {name!r}{nearest(name, [*kinds, *PUBLISHED, 'list', 'check', 'get'])}"
+        f"no data set kind {name!r}{nearest(name, [*kinds, *PUBLISHED, 'list', 'check', 'get'])}"
         f". Available: {', '.join(kinds)}. "
         "'tcpa data list' says what each reads."
     )

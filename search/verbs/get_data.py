@@ -147,16 +147,13 @@ def _offer(name: str, revision: str | None, include: str | None) -> Offer | None
             files=ARCHIVES[name],
         )
     if published.hub and HUB in kinds:
-        return _of_hub(published.hub, revision, include, published)
+        return _of_hub(published.hub, revision, include)
     return None
 
 
-def _of_hub(
-    repository: str, revision: str | None, include: str | None, published: Published | None = None
-) -> Offer:
+def _of_hub(repository: str, revision: str | None, include: str | None) -> Offer:
     found = parquet_files(repository, revision, include)
-    key = published_key(repository)
-    known = published or (PUBLISHED[key] if key else None)
+    known = next((one for one in PUBLISHED.values() if one.hub == repository), None)
     licence = found.licence
     if known and known.licence != licence:
         licence = f"{known.licence} (the repository says: {licence})"

@@ -1,6 +1,7 @@
 """Files from the network: whole by checksum, gone on with, refused; a server stands in for it."""
 
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -16,12 +17,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torchvision
 
 from search.downloads import fetch as fetching
 from search.downloads import unpack as unpacking
+from search.downloads.archives import ARCHIVES
 from search.downloads.fetch import Remote, fetch, is_whole
 from search.downloads.hub import CONVERTED, parquet_files
 from search.downloads.unpack import is_unpacked, unpack
+from tcpa_core.data.base import PUBLISHED
 from tcpa_core.errors import ConfigError, DataError
 from tests.search.local_server import Server, serving
 
@@ -348,3 +352,19 @@ def test_offline_nobody_is_asked(server: Server, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(DataError, match="HF_HUB_OFFLINE"):
         parquet_files("owner/set", None, None)
     assert not server.asked
+
+
+# torchvision
+
+
+@pytest.mark.parametrize("key", ARCHIVES)
+def test_addresses_and_checksums_are_those_of_torchvision(key: str) -> None:
+    published = PUBLISHED[key].torchvision
+    assert published is not None
+    theirs = inspect.getmodule(getattr(torchvision.datasets, published.name))
+    assert theirs is not None
+    source = inspect.getsource(theirs)
+    for one in ARCHIVES[key]:
+        folder, _, name = one.url.rpartition("/")
+        kind, _, digits = one.digest.partition(":")
+        assert kind == "md5" and digits in source and name in source and folder in source
