@@ -4,7 +4,7 @@ import http.server
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,7 +46,8 @@ def serving() -> Iterator[Server]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            answer(server, self)
+            with suppress(ConnectionError):  # the client is gone
+                answer(server, self)
 
         def log_message(self, *_: Any) -> None:
             pass
