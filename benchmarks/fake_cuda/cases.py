@@ -15,6 +15,20 @@ Settings = dict[str, Any]
 
 GEOMETRY = {"img_size": 64, "patch_size": 16, "embed_dim": 64, "depth": 2, "num_heads": 4}
 """Two blocks: what goes wrong in one block goes wrong in all."""
+SHORT, ROTARY = "two blocks", "two rotary blocks"
+"""Networks of that geometry: plain, and as DINOv3."""
+DINOV3: Settings = {
+    "dynamic_img_size": True,
+    "qkv_bias": False,
+    "init_values": 1e-5,
+    "use_abs_pos_emb": False,
+    "use_rot_pos_emb": True,
+    "rope_type": "dinov3",
+    "rope_temperature": 100,
+    "rope_rotate_half": True,
+    "num_reg_tokens": 4,
+    "use_fc_norm": False,
+}
 _LAYOUT: Any = SimpleNamespace(
     has_cls=True, has_dist=False, num_registers=0, num_prefix=1, grid=(4, 4), patch_size=(16, 16),
     pool="token", embed_dim=64, depth=2, num_heads=4, num_readouts=1, num_image=16, feature_dim=64,
@@ -32,6 +46,8 @@ class Case:
     """Settings of a second member, so that sizes differ and there is padding."""
     resident: bool = True
     """False: the pixels stay in the host's memory."""
+    backbone: str = SHORT
+    """SHORT, ROTARY, or a name of timm."""
 
     def configs(self, members: int, base: Settings) -> list[TrialConfig]:
         """Settings of a pack's members: every other one has the second's."""
@@ -132,6 +148,19 @@ RECIPES: dict[str, Settings] = {
 }  # fmt: skip
 """Settings of any method."""
 WITH_RECIPES = ("linear", "tcpa", "cvpt", "sa2vp", "adaptformer", "vpt")
+ON_ROTARY: dict[str, Settings] = {
+    "linear": {},
+    "tcpa": {},
+    "vpt": {},
+    "vpt deep=False": {"vpt.deep": False, "vpt.prompt_dropout": 0.1},
+    "cvpt": {},
+    "lora": {},
+    "ssf": {},
+    "gated": {},
+    "sa2vp": {},
+    "damvp": {},
+}
+"""Methods, with settings, that are run on a network with rotary positions as well."""
 SEQUENCE = {"vpt", "vfpt"}
 """In a chain all members have as many tokens of these."""
 
@@ -145,7 +174,7 @@ def methods() -> list[str]:
 
 def all_cases() -> list[Case]:
     """Every case; names are unique."""
-    return [*_alone(), *_chains(), *_recipes()]
+    return [*_alone(), *_chains(), *_recipes(), *_on_rotary()]
 
 
 def _alone() -> Iterator[Case]:
@@ -184,3 +213,10 @@ def _recipes() -> Iterator[Case]:
     for text, change in {"whole": {}, "cropped": crops}.items():
         settings = {"methods": ["vpt"], **change}
         yield Case(f"vpt, {text} images in host memory", settings, resident=False)
+
+
+def _on_rotary() -> Iterator[Case]:
+    for text, change in ON_ROTARY.items():
+        name = text.split()[0]
+        settings = {"methods": [name], **SMALL.get(name, {}), **change}
+        yield Case(f"{text}, rotary", settings, SECOND.get(name, {}), backbone=ROTARY)

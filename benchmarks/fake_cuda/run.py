@@ -10,9 +10,10 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
-from benchmarks.fake_cuda.cases import GEOMETRY, Case, Settings
+from benchmarks.fake_cuda.cases import DINOV3, GEOMETRY, ROTARY, SHORT, Case, Settings
 from benchmarks.fake_cuda.device import fake_gpu
 from benchmarks.fake_cuda.watch import Event, Log
 from tcpa_core.config import TrialConfig
@@ -28,7 +29,6 @@ from tcpa_core.training.saved_member import restore_member, save_member
 from tcpa_core.training.trial_data import TrialData
 
 Until = Literal["step", "epoch", "end"]
-SHORT = "two blocks"
 STEPS = 3
 """Of an epoch: the second is the one that is looked at, from its sign of life to the third's. So it
 holds a whole step, and nothing of how an epoch begins or ends."""
@@ -40,7 +40,7 @@ def run_case(
     *,
     members: int,
     base: Settings,
-    backbone: str = SHORT,
+    backbone: str | None = None,
     batch: int = 8,
     eval_rows: int | None = None,
     classes: int = 10,
@@ -53,7 +53,7 @@ def run_case(
         case: What.
         members: Of the pack.
         base: Settings of all.
-        backbone: A name of timm, or SHORT.
+        backbone: A name of timm, SHORT or ROTARY; None: the case's own.
         batch: Images of a step.
         eval_rows: Images of the val and of the test split; None: three batches of evaluation.
         classes: Of the data.
@@ -68,7 +68,8 @@ def run_case(
     log = Log(phase="start", with_sites=with_sites, values=_values())
     configs = case.configs(members, {"train.batch_size": batch, "train.epochs": 100, **base})
     with fake_gpu(log):
-        frozen = _short() if backbone == SHORT else _named(backbone)
+        name = backbone or case.backbone
+        frozen = _short(name == ROTARY) if name in (SHORT, ROTARY) else _named(name)
         frozen = frozen.to("cuda")
         log.weights = {p.untyped_storage()._cdata for p in frozen.parameters()}
         rows = eval_rows or EVAL_BATCHES * max(1, 256 // members)
@@ -193,9 +194,10 @@ def _values() -> dict[str, Any]:
     return {"methods/lion.py:_read_later": solved_after_six}
 
 
-def _short() -> Backbone:
+def _short(is_rotary: bool) -> Backbone:
     torch.manual_seed(0)
-    vit = VisionTransformer(**GEOMETRY, num_classes=0)
+    family, more = (Eva, DINOV3) if is_rotary else (VisionTransformer, {})
+    vit = family(**GEOMETRY, **more, num_classes=0)
     width = GEOMETRY["embed_dim"]
     return Backbone(vit, classifier=[(torch.zeros(1000, width), torch.zeros(1000))])
 

@@ -308,10 +308,14 @@ class Backbone(nn.Module):
         if on_patches is not None:
             patches = on_patches(patches)
         # timm's own method adds prefix and positions: their order differs from model to model.
-        tokens = vit._pos_embed(patches)
-        if isinstance(tokens, tuple):  # Eva: and rotations, which the blocks have already
-            return vit.norm_pre(tokens[0])
-        return vit.norm_pre(vit.patch_drop(tokens))
+        if not isinstance(vit, Eva):
+            return vit.norm_pre(vit.patch_drop(vit._pos_embed(patches)))
+        # It would also make rotations anew, which the blocks have, and have the host wait for that.
+        rope, vit.rope = vit.rope, None
+        try:
+            return vit.norm_pre(vit._pos_embed(patches)[0])
+        finally:
+            vit.rope = rope
 
     def read(self, tokens: Tensor, on_norm: Change | None = None) -> Tensor:
         """Features that a classifier sees, from the tokens after the last block.
