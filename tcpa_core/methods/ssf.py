@@ -19,12 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from tcpa_core.config import TrialConfig
+from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
 from tcpa_core.methods._tuned_blocks import (
     Layer,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 _LAYERS = ("norm1", "qkv", "o", "norm2", "fc1", "fc2")
 _MODULES = {
     "norm1": "norm1",
-    "qkv": "attn.qkv",
     "o": "attn.proj",
     "norm2": "norm2",
     "fc1": "mlp.fc1",
@@ -125,20 +125,46 @@ def merge(backbone: Backbone, state: base.MemberState) -> Backbone:
     merged = deepcopy(backbone)
     vit = merged.vit
     own = {k.removeprefix("ssf."): v for k, v in state.items()}
+
+    def of(place: str, index: int | None = None) -> tuple[Tensor, Tensor]:
+        pair = own[f"{place}_scale"], own[f"{place}_shift"]
+        return pair if index is None else (pair[0][index], pair[1][index])
+
     embed = vit.patch_embed
-    _fold(embed.proj if isinstance(embed.norm, nn.Identity) else embed.norm, own, "patch", None)
+    _fold(embed.proj if isinstance(embed.norm, nn.Identity) else embed.norm, *of("patch"))
     for index, block in enumerate(merged.blocks):
         for layer, module in _MODULES.items():
-            _fold(block.get_submodule(module), own, layer, index)
-    _fold(vit.fc_norm if _norms_average(backbone) else vit.norm, own, "final", None)
+            _fold(block.get_submodule(module), *of(layer, index))
+        _fold_projections(block.attn, *of("qkv", index))
+    _fold(vit.fc_norm if _norms_average(backbone) else vit.norm, *of("final"))
     return merged
 
 
-def _fold(module: nn.Module, own: base.MemberState, place: str, index: int | None) -> None:
-    """Multiply and shift what a linear layer, convolution or norm gives out."""
-    scale, shift = own[f"{place}_scale"], own[f"{place}_shift"]
-    if index is not None:
-        scale, shift = scale[index], shift[index]
+def _fold_projections(attn: Any, scale: Tensor, shift: Tensor) -> None:
+    """`_fold` for queries, keys and values, which may be one layer or three."""
+    if attn.qkv is not None and getattr(attn, "q_bias", None) is None:
+        _fold(attn.qkv, scale, shift)
+        return
+    if attn.qkv is not None:
+        attn.qkv.weight.data.mul_(scale[:, None])
+    for part, own, moved in zip("qkv", scale.chunk(3), shift.chunk(3), strict=True):
+        if attn.qkv is None:
+            _fold(getattr(attn, f"{part}_proj"), own, moved)
+        else:
+            getattr(attn, f"{part}_bias").data.mul_(own).add_(moved)
+
+
+def _fold(module: nn.Module, scale: Tensor, shift: Tensor) -> None:
+    """Multiply and shift what a linear layer, convolution or norm gives out.
+
+    Raises:
+        ConfigError: It has no bias that could be shifted.
+    """
+    if not isinstance(module, nn.Linear | nn.Conv2d | nn.LayerNorm):
+        raise ConfigError(
+            f"ssf: the {type(module).__name__} of this backbone has no weight and bias to fold the "
+            "scale and shift behind it into; go on with the trial's own checkpoint."
+        )
     weight, bias = module.get_parameter("weight"), getattr(module, "bias", None)
     weight.data.mul_(scale.view(-1, *[1] * (weight.ndim - 1)))
     moved = shift if bias is None else bias * scale + shift

@@ -137,13 +137,13 @@ def is_backbone_and_head(config: TrialConfig, kind: str) -> None:
     assert model.pack.features_are_frozen
 
 
-def uncounted_flops(config: TrialConfig) -> float:
+def uncounted_flops(config: TrialConfig, kind: str = "cls_avg") -> float:
     """What torch counts per image in evaluation, less what the model says.
 
     Taken from the growth with the batch, so that what all samples share drops out; the pool is an
     average, so that all tokens of the last block are computed.
     """
-    backbone, counted = tiny_backbone("cls_avg", dtype=torch.float32), []
+    backbone, counted = tiny_backbone(kind, dtype=torch.float32), []
     pack = PackModel(backbone, [config], NUM_CLASSES, backend="dense")
     for samples in (1, 4):
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
