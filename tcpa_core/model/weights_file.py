@@ -57,6 +57,8 @@ _AROUND = re.compile(
     r"|_forward_module)\."
 )
 """What torch's parallel and compiled modules put into names."""
+_MASK = "attn.qkv.bias_mask"
+"""DINOv3's note of which biases are none, which may be NaN; those are written as 0."""
 _CHUNK = re.compile(r"^blocks\.\d+\.(\d+)\.(?=norm|attn|ls|mlp)")
 """DINOv2 trains its blocks in chunks, in each of which they keep their numbers."""
 
@@ -163,6 +165,8 @@ def _encoder(state: State, layout: Layout, prefix: str) -> tuple[State, list[str
         inner = name.removeprefix(prefix)
         if name in heads:
             kept[heads[name]] = value
+        elif inner.endswith(_MASK):
+            dropped.append(name)
         elif name.startswith(prefix) and not inner.startswith(layout.unused or "\0"):
             kept[_CHUNK.sub(r"blocks.\1.", inner)] = value
         else:
