@@ -2,13 +2,17 @@
 
 `data.root` is the folder of one task. A list has one line per image: its path below that folder, a
 space, and the 0-based class. The lists alone say what is in a split; folder names are not read.
-train800val200.txt, the union of the first two for a final run, is only looked at for its labels.
+train800val200.txt, the union of the first two for a final run, is only looked at for its labels;
+where one of them is missing, its part of the union is taken for it: train800 comes first. Paths may
+be relative to images/, or begin with folders of the machine where the lists were written.
 
 The number of classes is the number of lines of classes.txt; without that file it is that of the
-VTAB task which the folder is named after; without such a name it is the highest class in all lists.
+VTAB task which the folder is named after, as NOAH, SSF and RepAdapter name them or as VTAB's own
+code does, `vtab-clevr(task="count_all")`; without such a name it is the highest class in all lists.
 Lists that differ in length or classes from that task are read as they are, with a note.
 
-Source: X. Zhai et al., arXiv:1910.04867; file layout and folder names as in the NOAH and CVPT code.
+Source: X. Zhai et al., arXiv:1910.04867; layout and folder names as in the code of NOAH, CVPT, SSF
+and RepAdapter, tfds-style names as in that of VPT.
 """
 
 import os
@@ -16,8 +20,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from tcpa_core.data._paths import Base, find_base
 from tcpa_core.data._published import VTAB_TASKS
-from tcpa_core.data.base import Listing, SplitListing, need_root, read_text, relative_key
+from tcpa_core.data.base import Listing, SplitListing, need_root, read_text
 from tcpa_core.errors import DataError
 from tcpa_core.settings import DataConfig
 
@@ -27,6 +32,29 @@ CLASSES = "classes.txt"
 
 TASKS = {name: (task.classes, task.test) for name, task in VTAB_TASKS.items()}
 """Classes and test images of the 19 tasks, by folder name; each has 800 for train, 200 for val."""
+
+_SPELLINGS = {
+    "caltech101": "caltech_?10[12]",
+    "cifar": "cifar(_?100)?(_num_classes_100)?",
+    "clevr_count": "clevr_.*count.*",
+    "clevr_dist": "clevr_.*dist.*",
+    "diabetic_retinopathy": "(diabetic_)?retinopathy(_5|_config_btgraham_300)?",
+    "dmlab": "dmlab(_6)?",
+    "dsprites_loc": "dsprites?_.*(loc|x_position).*",
+    "dsprites_ori": "dsprites?_.*(ori|orientation)(_.*)?",
+    "dtd": "dtd(_47)?",
+    "eurosat": "eurosat(_10)?",
+    "kitti": "kitti(_.*)?",
+    "oxford_flowers102": "(oxford_)?flowers?(_?102)?",
+    "oxford_iiit_pet": "(oxford_)?(iiit_)?pets?(_37)?",
+    "patch_camelyon": "(patch_camelyon|pcam)(_2)?",
+    "resisc45": "resisc_?45",
+    "smallnorb_azi": "smallnorb_.*azi.*",
+    "smallnorb_ele": "smallnorb_.*ele.*",
+    "sun397": "sun_?397",
+    "svhn": "svhn(_10)?",
+}
+"""How else the tasks' folders are called, in lower case and with "_" for all other characters."""
 
 _LINE = re.compile(r"(?P<path>.*\S)\s+(?P<label>\d{1,9})", re.ASCII)
 
@@ -50,23 +78,70 @@ def read(cfg: DataConfig) -> Listing:
     """
     root = need_root(cfg)
     _check_is_task(root)
-    splits = {name: _read_list(root / file) for name, file in LISTS.items()}
-    lists = [*splits.values()]
-    if (root / UNION).exists():
-        lists.append(_read_list(root / UNION))
+    notes: list[str] = []
+    union = _read_list(root / UNION, notes) if (root / UNION).exists() else None
+    lacks = {name for name, file in LISTS.items() if not (root / file).exists()}
+    to_make_up = lacks - {"test"} if union and "val" in lacks else set()
+    splits = {
+        name: _read_list(root / file, notes)
+        for name, file in LISTS.items()
+        if name not in to_make_up
+    }
+    lists = [*splits.values(), *([union] if union else [])]
+    if union and to_make_up:
+        splits |= _from_union(root, union, splits.get("train"), notes)
     class_names, class_source = _classes(root, lists)
     return Listing(
         root=root,
         class_names=class_names,
         class_source=class_source,
-        splits=splits,
-        notes=_notes(root.resolve().name, lists, len(class_names)),
+        splits={name: splits[name] for name in LISTS},
+        notes=(*notes, *_notes(task_of(root), lists, len(class_names))),
     )
 
 
-def _notes(task: str, lists: Sequence[SplitListing], num_classes: int) -> tuple[str, ...]:
+def task_of(root: Path) -> str | None:
+    """The VTAB task that a folder is named after."""
+    name = re.sub("[^a-z0-9]+", "_", root.resolve().name.lower()).strip("_")
+    name = re.sub("^(wds_)?vtab(_?1k)?_", "", name)
+    if name in TASKS:
+        return name
+    return next((task for task, form in _SPELLINGS.items() if re.fullmatch(form, name)), None)
+
+
+def _from_union(
+    root: Path, union: SplitListing, train: SplitListing | None, notes: list[str]
+) -> dict[str, SplitListing]:
+    """Val, and train where its list is missing too: 800 images, then 200, as VTAB joins them."""
+    known = set(train.keys) if train else set()
+    # The union names the images of train under the same names, or as other copies of them.
+    rest = [index for index, key in enumerate(union.keys) if key not in known]
+    size = len(union.keys) - len(known) if train else len(union.keys) // 5
+    if not 0 < size <= len(rest):
+        raise DataError(
+            f"{root / UNION} names {len(union.keys)} images, too few to make up for "
+            f"{LISTS['val']}, which is missing beside it; restore that list."
+        )
+    taken = {"val": rest[-size:]} if train else {"train": rest[:-size], "val": rest[-size:]}
+    for name, indices in taken.items():
+        end = "first" if name == "train" else "last"
+        notes.append(
+            f"{LISTS[name]} is missing; {name} is the {end} {len(indices)} lines of {UNION}, which "
+            "VTAB makes of train and val in this order."
+        )
+    return {
+        name: SplitListing(
+            keys=tuple(union.keys[i] for i in indices),
+            labels=tuple(union.labels[i] for i in indices),
+            source=UNION,
+        )
+        for name, indices in taken.items()
+    }
+
+
+def _notes(task: str | None, lists: Sequence[SplitListing], num_classes: int) -> tuple[str, ...]:
     """Where lists differ from the VTAB task that their folder is named after."""
-    if task not in TASKS:
+    if task is None:
         return ()
     classes, test = TASKS[task]
     whole = dict(zip((*LISTS.values(), UNION), (800, 200, test, 1000), strict=True))
@@ -86,9 +161,10 @@ def _notes(task: str, lists: Sequence[SplitListing], num_classes: int) -> tuple[
 def _check_is_task(root: Path) -> None:
     """Help the user who gave the folder above the tasks."""
     first = LISTS["train"]
-    if (root / first).exists():
+    if (root / first).exists() or (root / UNION).exists():
         return
-    tasks = sorted(path.parent.name for path in root.glob(f"*/{first}"))
+    found = (path for name in (first, UNION) for path in root.glob(f"*/{name}"))
+    tasks = sorted({path.parent.name for path in found})
     if tasks:
         raise DataError(
             f"data.root must be the folder of one task, but {root.absolute()} has no {first}; its "
@@ -96,9 +172,10 @@ def _check_is_task(root: Path) -> None:
         )
 
 
-def _read_list(path: Path) -> SplitListing:
+def _read_list(path: Path, notes: list[str]) -> SplitListing:
     lines = [line.rstrip("\r") for line in read_text(path).rstrip("\r\n").split("\n")]
     keys, labels = [], []
+    base: Base | None = None
     for number, line in enumerate(lines if lines != [""] else [], start=1):
         match = _LINE.fullmatch(line.strip())
         if match is None:
@@ -106,7 +183,11 @@ def _read_list(path: Path) -> SplitListing:
                 f"{path}:{number}: a line must be an image path, a space and a class (an integer "
                 f">= 0), got {line!r}; correct it, no line is skipped."
             )
-        keys.append(relative_key(match["path"], f"{path}:{number}"))
+        if base is None:
+            place = f"{path}:{number}"
+            base = find_base(path.parent, match["path"], ("", "images"), place) or Base()
+            notes.extend(base.note(path.name))
+        keys.append(base.key(match["path"], f"{path}:{number}"))
         labels.append(int(match["label"]))
     return SplitListing(keys=tuple(keys), labels=tuple(labels), source=path.name, numbered=True)
 
@@ -121,8 +202,8 @@ def _classes(root: Path, lists: list[SplitListing]) -> tuple[tuple[str, ...], st
                 f"{names.index('')}; write one class name per line."
             )
         return names, CLASSES
-    task = root.resolve().name
-    if task in TASKS:
+    task = task_of(root)
+    if task is not None:
         return tuple(map(str, range(TASKS[task][0]))), f"VTAB task {task!r}"
     highest = max((label for split in lists for label in split.labels), default=-1)
     total = sum(len(split.labels) for split in lists)

@@ -418,4 +418,59 @@ FOLDER = {
     "folder, flat": Layout("folder", folder_flat, ("train",)),
 }
 
-LAYOUTS = PARQUET | WEBDATASET | NPZ | FOLDER
+
+def vtab(
+    root: Path,
+    lists: Sequence[str] = ("train800", "val200", "test", "train800val200"),
+    prefix: str = "images/",
+    copies: bool = True,
+) -> None:
+    """A task as NOAH's program writes it: each list has its own copies of the images."""
+    parts = {"train800": ["train"], "val200": ["val"], "test": ["test"]}
+    parts["train800val200"] = ["train", "val"]
+    for name in lists:
+        lines = []
+        rows = [(split, *row) for split in parts[name] for row in rows_of(split)]
+        for i, (split, seed, label) in enumerate(rows):
+            own = {"train": "train800", "val": "val200", "test": "test"}[split]
+            start = SIZES["train"] if name == "train800val200" and split == "val" else 0
+            path = f"{name}/{i:06d}.jpg" if copies else f"{own}/{i - start:06d}.jpg"
+            put(root / "images" / path, seed)
+            lines.append(f"{prefix}{path} {label}")
+        (root / f"{name}.txt").write_text("\n".join(lines) + "\n")
+
+
+TWO = ("train800val200", "test")
+LENGTHS = "VTAB's .* has"
+TASK = tuple(map(str, range(10)))
+VTAB = {
+    "VTAB, NOAH and CVPT": Layout("vtab1k", vtab, names=NUMBERS),
+    "VTAB, union without copies": Layout("vtab1k", lambda r: vtab(r, copies=False), names=NUMBERS),
+    "VTAB, val200 missing": Layout(
+        "vtab1k",
+        lambda r: vtab(r, ("train800", *TWO)),
+        names=NUMBERS,
+        notes="val200.txt is missing; val is the last 6 lines of train800val200.txt",
+    ),
+    "VTAB, val200 missing, no copies": Layout(
+        "vtab1k", lambda r: vtab(r, ("train800", *TWO), copies=False), names=NUMBERS, notes="val200"
+    ),
+    "VTAB, paths below images/": Layout("vtab1k", lambda r: vtab(r, prefix=""), names=NUMBERS),
+    "VTAB, absolute paths": Layout(
+        "vtab1k",
+        lambda r: vtab(r, prefix="/home/me/data/vtab-1k/svhn/images/"),
+        names=NUMBERS,
+        notes="'/home/me/data/vtab-1k/svhn/' is dropped from the paths",
+    ),
+    "VTAB, paths from above": Layout(
+        "vtab1k", lambda r: vtab(r, prefix="svhn/images/"), names=NUMBERS, notes="'svhn/' is dropp"
+    ),
+    "VTAB, SSF's folder name": Layout(
+        "vtab1k", lambda r: vtab(r / "svhn_10"), names=TASK, root="svhn_10", notes=LENGTHS
+    ),
+    "VTAB, name of VPT": Layout(
+        "vtab1k", lambda r: vtab(r / "vtab-svhn"), names=TASK, root="vtab-svhn", notes=LENGTHS
+    ),
+}
+
+LAYOUTS = PARQUET | WEBDATASET | NPZ | FOLDER | VTAB

@@ -72,7 +72,11 @@ IMAGE = "images/test/000001.png"
 
 LISTS: list[tuple[str, Change, str]] = [
     ("no train list", remove("train800.txt"), r"list train800\.txt is missing below .*data\.root"),
-    ("no val list", remove("val200.txt"), r"list val200\.txt is missing"),
+    (
+        "no val list",
+        lambda r: [remove(n)(r) for n in ("val200.txt", "train800val200.txt")],
+        r"list val200\.txt is missing",
+    ),
     ("no test list", remove("test.txt"), r"list test\.txt is missing"),
     ("list is a folder", lambda r: [remove("test.txt")(r), (r / "test.txt").mkdir()], "test.txt"),
     (

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcpa_core.data import _hashes
+from tcpa_core.data import _hashes, vtab1k
 from tcpa_core.data.base import (
     SPLITS,
     Dataset,
@@ -16,7 +16,7 @@ from tcpa_core.data.base import (
     load_dataset,
 )
 from tcpa_core.settings import DataConfig
-from tests.tcpa_core.packed_layouts import LAYOUTS, SIZES, Layout, pixels, rows_of
+from tests.tcpa_core.packed_layouts import LAYOUTS, SIZES, TWO, Layout, pixels, rows_of, vtab
 
 HELD_OUT = "no test split with labels"
 
@@ -131,3 +131,52 @@ def test_a_copy_is_known_from_any_folder(above: str, tmp_path: Path) -> None:
     one, other = (dataset_summary(c, cache_dir=tmp_path / "cache") for c in (cfg, below))
     assert one.fingerprint == other.fingerprint
     assert one.name == other.name == "parquet set"
+
+
+TASKS_BY_NAME = {
+    "cifar": "cifar cifar100 cifar_100 vtab-cifar(num_classes=100) vtab-cifar100 wds_vtab-cifar100",
+    "caltech101": "caltech101 caltech_102 vtab-caltech101",
+    "clevr_count": 'clevr_count vtab-clevr(task="count_all") clevr_count_8 vtab-clevr_count_all',
+    "clevr_dist": 'clevr(task="closest_object_distance") vtab-clevr_closest_object_distance',
+    "diabetic_retinopathy": 'diabetic_retinopathy(config="btgraham-300") diabetic_retinopathy_5',
+    "dmlab": "dmlab vtab-dmlab dmlab_6",
+    "dsprites_loc": 'dsprites(predicted_attribute="label_x_position",num_classes=16) dsprites_loc',
+    "dsprites_ori": 'dsprites(predicted_attribute="label_orientation",num_classes=16)',
+    "dtd": "dtd dtd_47 vtab-dtd",
+    "eurosat": "eurosat eurosat_10",
+    "kitti": 'kitti(task="closest_vehicle_distance") kitti kitti_closest_vehicle_distance',
+    "oxford_flowers102": "oxford_flowers102 oxford_flowers_102 flowers102 vtab-flowers",
+    "oxford_iiit_pet": "oxford_iiit_pet pets oxford_iiit_pets_37",
+    "patch_camelyon": "patch_camelyon pcam patch_camelyon_2",
+    "resisc45": "resisc45 resisc_45",
+    "smallnorb_azi": 'smallnorb(predicted_attribute="label_azimuth") smallnorb_azi_18',
+    "smallnorb_ele": 'smallnorb(predicted_attribute="label_elevation") smallnorb_label_elevation',
+    "sun397": "sun397 sun_397",
+    "svhn": "svhn svhn_10",
+}
+
+
+@pytest.mark.parametrize("task", vtab1k.TASKS)
+def test_tasks_are_known_by_all_their_names(task: str, tmp_path: Path) -> None:
+    for name in TASKS_BY_NAME[task].split():
+        assert vtab1k.task_of(tmp_path / name) == task
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar(num_classes=10)", "clevr", "pet_store", "mine"])
+def test_other_names_are_no_tasks(name: str, tmp_path: Path) -> None:
+    assert vtab1k.task_of(tmp_path / name) is None
+
+
+def test_vtab_of_two_lists_alone(tmp_path: Path) -> None:
+    """train800val200.txt and test.txt: the last fifth of the union is val, as VTAB joins them."""
+    vtab(tmp_path / "set", TWO)
+    cfg = DataConfig(name="vtab1k", root=str(tmp_path / "set"))
+    dataset = load_dataset(cfg, 9, cache_dir=tmp_path / "cache")
+    paths = {name: split.paths for name, split in dataset.splits.items()}
+    union = [f"images/train800val200/{i:06d}.jpg" for i in range(18)]
+    assert [*paths["train"], *paths["val"]] == union
+    assert len(paths["val"]) == 3
+    assert [note.partition(";")[0] for note in dataset.summary.notes[:2]] == [
+        "train800.txt is missing",
+        "val200.txt is missing",
+    ]
