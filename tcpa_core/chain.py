@@ -11,6 +11,7 @@ from tcpa_core.config import METHODS, TrialConfig
 from tcpa_core.errors import ConfigError, PluginError
 from tcpa_core.methods.base import AnyMethod, Method
 from tcpa_core.protocols.base import departures
+from tcpa_core.settings import DATASETS
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import TokenLayout
@@ -92,9 +93,13 @@ def check_chain(config: TrialConfig, layout: TokenLayout) -> None:
 
 
 def deviations(config: TrialConfig) -> tuple[str, ...]:
-    """Where a trial differs from what it claims: from its protocol, and from its methods as they
-    were published."""
-    found = departures(config.protocol, config.flat())
+    """Where a trial differs from what it claims: from its protocol, from the splits that data.split
+    names, and from its methods as they were published."""
+    idle = set(config.idle_paths())
+    told = {path: value for path, value in config.flat().items() if path not in idle}
+    found = departures(config.protocol, told)
+    of_data = getattr(plugins.load(DATASETS, config.data.name), "deviations", None)
+    found += of_data(config.data) if of_data else ()
     for name in config.methods:
         found += method_class(name).deviations(config)
     return found

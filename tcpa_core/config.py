@@ -36,6 +36,9 @@ ADDED: Mapping[str, object] = {
     "data.group": None,
     "data.image_column": None,
     "data.label_column": None,
+    "data.size_per_class": None,
+    "data.split": "official",
+    "data.splits_dir": None,
     "data.train_list": None,
     "train.drop_last": False,
 }
@@ -183,6 +186,7 @@ class TrialConfig(CommonSettings):
         if self.data.resize == "short_side" and size and size * 256 // 224 != round(size * 8 / 7):
             # The side was rounded to nearest once; where that differs, it is another trial.
             identity["data.resize_to"] = self.data.short_side(size)
+        identity.pop("data.splits_dir", None)  # the data's fingerprint tells which splits they are
         for path in file_settings() & identity.keys() - {"data.root", "backbone.weights"}:
             identity[path] = _content(path, identity[path])
         identity["data.root"] = data_fingerprint

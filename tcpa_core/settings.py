@@ -9,6 +9,7 @@ Every section checks itself: a trial that exists has settings that fit together 
 import math
 import re
 from collections.abc import Collection, Sequence
+from types import ModuleType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -25,7 +26,7 @@ from tcpa_core import plugins
 
 DATASETS = "tcpa_core.data"
 
-OF_SOME_KINDS = ("image_column", "label_column", "train_list")
+OF_SOME_KINDS = ("image_column", "label_column", "train_list", "splits_dir")
 """Settings of `data.*` that only those kinds read whose file lists them in USES."""
 
 IS_FILE: JsonDict = {"is_file": True}
@@ -151,6 +152,16 @@ class DataConfig(Settings):
     scene it belongs to (its first group, or the whole match): such images stay together in that
     split. GTSRB: `\d+/\d+(?=_)`. Where the data set has its own val, groups that it tears are
     only counted."""
+    split: Literal["official", "hta", "own"] = "official"
+    """official: the distributor's train, val and test, val drawn from train where there is none;
+    hta: as TCPA and DAM-VP split the ten sets of HTA, where the data set is one of them; own: val
+    drawn from train together with the val that the data set brings."""
+    splits_dir: str | None = Field(default=None, json_schema_extra=IS_FILE)
+    """fgvc, and cub, nabirds, stanford_dogs and stanford_cars with split hta: folder of VPT's
+    lists, train.json, val.json and test.json; None: they are in data.root."""
+    size_per_class: int | None = Field(default=None, ge=1)
+    """Train on so many images of each class only, chosen by a hash of their names and split_seed;
+    val and test stay whole."""
     image_column: str | None = None
     """parquet, imagelist: column with the images or their paths; None: one of the usual names."""
     label_column: str | None = None
@@ -182,10 +193,17 @@ class DataConfig(Settings):
         """How val is split off, where the data set brings its own; settings of other kinds."""
         # Asked of the data set's own file: only that knows what it reads.
         kind = plugins.load(DATASETS, self.name)
-        draws_val = getattr(kind, "draws_val", None)
-        is_drawn = draws_val is None or draws_val(self)
         others = tuple(s for s in OF_SOME_KINDS if s not in getattr(kind, "USES", ()))
-        return others if is_drawn else (*others, "val_fraction", "split_seed", "group")
+        idle = kind.idle(self) if hasattr(kind, "idle") else self._idle_of_splits(kind)
+        # Few images of a class are drawn by the seed of the split as well.
+        return [s for s in (*others, *idle) if s != "split_seed" or self.size_per_class is None]
+
+    def _idle_of_splits(self, kind: ModuleType) -> tuple[str, ...]:
+        """What is idle where the data set comes with val, or where val is drawn from its train."""
+        draws_val = kind.draws_val(self) if hasattr(kind, "draws_val") else True
+        same = ("split",) if self.split == "hta" or (self.split == "own" and draws_val) else ()
+        is_drawn = draws_val or self.split == "own"
+        return same if is_drawn else (*same, "val_fraction", "split_seed", "group")
 
     @model_validator(mode="after")
     def _crops_need_room(self) -> Self:

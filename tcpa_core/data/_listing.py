@@ -72,6 +72,12 @@ class Listing:
     """Val was split off from train here (`draw_val`), and not by the data set."""
     notes: tuple[str, ...] = ()
     """What its reader found odd but not wrong, as sentences."""
+    published: str | None = None
+    """The data set of `PUBLISHED` that this is a copy of, with which its sizes are compared."""
+    split: str = "official"
+    """The value of data.split that the splits were made for."""
+    tracks: str | None = None
+    """What data.group would be to keep frames of one track together, where names have them."""
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
@@ -304,7 +310,7 @@ def _choose_groups(
     wanted = {c: min(max(1, round(fraction * n)), n - 1) for c, n in total.items()}
     val: Counter[int] = Counter()
     chosen = set()
-    ordered = sorted(sizes, key=lambda group: _rank(seed, group))
+    ordered = sorted(sizes, key=lambda group: rank_of(seed, group))
     for group in ordered:
         size = sizes[group]
         # A group may hold several classes: it is taken if, all in all, they come closer.
@@ -339,10 +345,11 @@ def split_off(keys: Sequence[str], fraction: float, seed: str) -> tuple[list[int
     Returns:
         Positions of the first and of the second part, each ascending.
     """
-    order = sorted(range(len(keys)), key=lambda i: _rank(seed, keys[i]))
+    order = sorted(range(len(keys)), key=lambda i: rank_of(seed, keys[i]))
     count = min(max(1, round(fraction * len(keys))), len(keys) - 1)
     return sorted(order[count:]), sorted(order[:count])
 
 
-def _rank(seed: str, name: str) -> bytes:
+def rank_of(seed: str, name: str) -> bytes:
+    """Place of a name in an order that depends on the seed and on nothing else."""
     return hashlib.sha256(os.fsencode(f"{seed}/{name}")).digest()

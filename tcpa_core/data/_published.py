@@ -226,11 +226,15 @@ PUBLISHED: Mapping[str, Published] = {
         folders=("aircraft", "fgvcaircraft", "fgvcaircraft2013b"),
     ),
     "pcam": Published(
-        title="PatchCamelyon", kinds=("pcam", "parquet"), classes=2,
+        title="PatchCamelyon", kinds=("parquet",), classes=2,
         splits={"official": Sizes(262144, 32768, 32768)},
         pictures="arrays", licence="CC0", source="https://github.com/basveeling/pcam",
-        torchvision=Torchvision("PCAM", ({"split": "train"}, {"split": "val"}, {"split": "test"})),
         hub="1aurent/PatchCamelyon",
+        steps=(
+            "its .h5 files are not read: take the Parquet files of "
+            "https://huggingface.co/datasets/1aurent/PatchCamelyon",
+            "data.name=parquet, data.root is their folder",
+        ),
         folders=("pcam", "patchcamelyon", "pcamv1"),
     ),
     "imagenette": Published(
@@ -253,7 +257,7 @@ PUBLISHED: Mapping[str, Published] = {
         folders=("tinyimagenet", "tinyimagenet200"),
     ),
 }  # fmt: skip
-"""By key, which is the value of data.name that reads the set's own layout."""
+"""By key, which is the value of data.name where that reads the set's own layout."""
 
 
 class VtabTask(NamedTuple):

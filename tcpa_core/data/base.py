@@ -47,6 +47,7 @@ from tcpa_core.data._cache import (
     open_or_build,
 )
 from tcpa_core.data._classes import NAMED, other_spelling
+from tcpa_core.data._copies import copy_notes
 from tcpa_core.data._decode import DECODER, FULL_DEPTH, Pixels, ResizeRule, decode, header_size
 from tcpa_core.data._formats import SUFFIXES
 from tcpa_core.data._hashes import Contents, content, content_hash, contents, sha256
@@ -67,6 +68,7 @@ from tcpa_core.data._listing import (
 from tcpa_core.data._parallel import ordered_map
 from tcpa_core.data._published import PUBLISHED, Published, Sizes, published_key
 from tcpa_core.data._room import CacheNeed
+from tcpa_core.data._splits import few_shot, own_val
 from tcpa_core.data._summary import DataSummary, summarise
 from tcpa_core.errors import ConfigError, DataError
 from tcpa_core.settings import DATASETS, OF_SOME_KINDS, DataConfig
@@ -307,7 +309,19 @@ def _read(cfg: DataConfig) -> Listing:
         listing: Listing = kind.read(cfg)
     except DataError as err:
         raise DataError(f"{err}{kind_hint(cfg)}") from err
-    return listing
+    notes = (*listing.notes, *_split_notes(cfg, listing), *copy_notes(listing))
+    listing = replace(listing, notes=notes)
+    if cfg.split == "own":
+        listing = own_val(listing, cfg)
+    return listing if cfg.size_per_class is None else few_shot(listing, cfg)
+
+
+def _split_notes(cfg: DataConfig, listing: Listing) -> tuple[str, ...]:
+    if cfg.split != "hta" or listing.split == "hta":
+        return ()
+    return (
+        f"data.split=hta says nothing of data.name={cfg.name!r}; the split is the data set's own.",
+    )
 
 
 def _fingerprint(listing: Listing, found: Contents) -> str:

@@ -34,6 +34,7 @@ FINE_GRAINED: Mapping[str, Fact] = {
     "data.random_crop": Fact(True, "src/data/transforms.py:24"),
     "data.flip": Fact(True, "src/data/transforms.py:25"),
     "data.norm_stats": Fact("imagenet", "src/data/transforms.py:9"),
+    "data.split": Fact("hta", "src/data/datasets/json_dataset.py:38"),
     "train.drop_last": Fact(False, "src/data/loader.py:58"),
 }
 """Images of the fine-grained data sets as VPT prepares them, and CVPT, which has the same files."""
@@ -92,7 +93,7 @@ def departures(name: str | None, flat: Mapping[str, Any]) -> tuple[str, ...]:
     """Settings that differ from those of the protocol which a trial claims; none if it claims none.
 
     Args:
-        flat: All settings of the trial.
+        flat: The trial's settings, those that change nothing left out.
     """
     if name is None:
         return ()

@@ -16,6 +16,7 @@ PROTOCOL = Protocol(
         "data.random_crop": Fact(True, "data_utils/transforms.py:54"),
         "data.flip": Fact(True, "data_utils/transforms.py:55"),
         "data.norm_stats": Fact("imagenet", "data_utils/transforms.py:19"),
+        "data.split": Fact("hta", "data_utils/datasets/cifar/dataset.py:65"),
         "data.val_fraction": Fact(0.2, "data_utils/datasets/cifar/dataset.py:65"),
         "data.train_on": Fact("train", "data_utils/loader.py:162"),
         "optim.name": Fact("adamw", "train/trainer.py:35"),
@@ -54,8 +55,8 @@ PROTOCOL = Protocol(
     },
     not_reproduced={
         "half precision is bf16 where the authors' is fp16": "train/trainer.py:73",
-        "the split into train and val is drawn by class; theirs is the first 80 % or a shuffle":
-            "data_utils/datasets/food101/dataset.py:89",
+        "Food-101 and GTSRB are shuffled once, by data.split_seed; theirs are for train and "
+        "for val apart, so that images may be in both": "data_utils/datasets/food101/dataset.py:89",
         "all images of a batch are trained on; theirs lose one where their number is odd":
             "train/trainer.py:68",
         "replicates are seeds; theirs is seed 3407 alone": "utils/args.py:68",

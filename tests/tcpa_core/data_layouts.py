@@ -94,6 +94,11 @@ PACKED: dict[str, Callable[[Path], DataConfig]] = {
 
 def make(name: str, root: Path) -> DataConfig:
     """A small data set of a kind; kinds without an entry above need no root."""
+    from tests.tcpa_core.published_layouts import WRITERS  # which draws its pictures from here
+
     root.mkdir(parents=True, exist_ok=True)
+    if name in WRITERS:
+        WRITERS[name](root)
+        return DataConfig(name=name, root=str(root))
     makers = LAYOUTS | PACKED
     return makers[name](root) if name in makers else DataConfig(name=name)
