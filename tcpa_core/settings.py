@@ -85,7 +85,7 @@ class BackboneConfig(Settings):
     """Which frozen ViT, with which weights, at which image size."""
 
     name: str = "vit_nano"
-    """A timm VisionTransformer by name, or "vit_nano" (shipped with this package)."""
+    """A timm VisionTransformer or Eva model (DINOv3, ...) by name, or "vit_nano" (shipped)."""
     tag: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_]+$")
     """Which of the published weights of the name ("mae", "augreg_in21k"), as if it stood behind a
     dot in the name. With a file: whose weights it holds. None: what the name says, or timm's

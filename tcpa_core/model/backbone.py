@@ -26,6 +26,8 @@ from tcpa_core.settings import DataConfig, Triple
 
 AS_TRAINED = "as trained"
 """Position embeddings that were not resampled."""
+ROTARY = "rotary"
+"""No position embeddings: queries and keys are rotated by their places."""
 
 Change = Callable[[Tensor], Tensor]
 Classifier = Sequence[tuple[Tensor, Tensor]]
@@ -112,7 +114,8 @@ class Backbone(nn.Module):
         self.fingerprint = fingerprint
         self.warnings = list(warnings)
         self._stats = stats or stats_of_name("", getattr(vit, "pretrained_cfg", None))
-        self._positions = positions
+        is_rotary = getattr(vit, "rope", None) is not None and vit.pos_embed is None
+        self._positions = ROTARY if is_rotary else positions
         self._changes = changes
         self.layout = _layout(vit)
         self._classifier = nn.ParameterList(t for pair in classifier for t in pair)

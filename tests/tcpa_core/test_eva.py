@@ -5,6 +5,7 @@ the tokens that timm does not rotate, or as further keys and values of its atten
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from tcpa_core.model.attention import PromptKeys
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.blocks import compiled_blocks, plain_block
 from tcpa_core.model.pack_model import PackModel
+from tcpa_core.settings import DataConfig
 from tests.tcpa_core import checks
 from tests.tcpa_core.test_methods_contract import CHAINS, ZERO, build, carries, small
 from tests.tcpa_core.tiny import (
@@ -36,6 +38,8 @@ from tests.tcpa_core.tiny import (
 
 ALL = (*FAMILIES, *VARIANTS)
 EVAL = Step.evaluation(1)
+COLUMNS = ("dinov3", "dinov3_plus", "eva02", "pe", "rope_mixed")
+"""Of the table in docs/backbones.md."""
 TOKEN_METHODS = ("tcpa", "vpt", "vfpt", "e2vpt", "gated", "cvpt", "sa2vp", "lora", "adapter")
 Literal = Callable[[Any, dict[str, Tensor], Tensor], Tensor]
 """Features (B, F) of timm's network, tensors of a trial by short name, and images."""
@@ -387,3 +391,38 @@ def test_ssf_is_not_merged_where_no_norm_is_last() -> None:
     pack = build(backbone, [trial(["ssf"])])
     with pytest.raises(ConfigError, match="the Identity of this backbone has no weight"):
         ssf.merge(backbone, pack.tensors.state(0))
+
+
+def table_of_methods() -> dict[str, list[str]]:
+    """Cells of the table in docs/backbones.md by method."""
+    text = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text(encoding="utf-8")
+    lines = [line for line in text.split("## Files")[0].splitlines() if line.startswith("| `")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {name.split("`")[1]: rest for name, *rest in cells}
+
+
+@pytest.mark.parametrize("name", sorted(ZERO))
+def test_the_table_of_methods_and_families_is_true(name: str) -> None:
+    cells = [*table_of_methods()[name], "yes"]
+    for kind, cell in zip((*COLUMNS, "eva"), cells, strict=True):
+        backbone = tiny_backbone(kind)
+        if cell == "yes":
+            assert build(backbone, [small([name])])(images(backbone), EVAL).logits.isfinite().all()
+        else:
+            answer, _, reason = cell.partition(": ")
+            assert answer == "no"
+            with pytest.raises(ConfigError, match=reason):
+                build(backbone, [small([name])])
+
+
+def test_layers_of_a_gated_mlp_are_no_targets() -> None:
+    for kind, kind_of_mlp in (("eva02", "SwiGLU"), ("eva02_small", "GluMlp")):
+        with pytest.raises(ConfigError, match=f"fc1 or fc2 needs .* got {kind_of_mlp}"):
+            build(tiny_backbone(kind), [trial(["lora"], lora__targets="q,fc1")])
+
+
+def test_positions_are_told_as_rotary() -> None:
+    told = {kind: tiny_backbone(kind).preprocessing(DataConfig()).positions for kind in ALL}
+    assert {kind for kind, text in told.items() if text == "rotary"} == {
+        "dinov3", "dinov3_cls", "dinov3_plus", "rope_mixed",
+    }  # fmt: skip
