@@ -15,13 +15,15 @@ from search.verbs.stages import Stages
 from tcpa_core import plugins
 from tcpa_core.data.base import (
     PUBLISHED,
+    CacheNeed,
     DataSummary,
     Published,
     Sizes,
+    cache_need,
     load_dataset,
     published_key,
 )
-from tcpa_core.errors import ConfigError, nearest
+from tcpa_core.errors import ConfigError, DataError, nearest
 from tcpa_core.settings import DATASETS, DataConfig
 
 LISTED_CLASSES = 20
@@ -74,6 +76,8 @@ def show_data(config: DataConfig, img_size: int, console: Console) -> None:
         img_size: Side of the images that trials will see, in pixels.
     """
     with Stages("reading lists") as stages:
+        # Asked first: what does not fit is told whatever the check itself has kept by then.
+        need = cache_need(config, img_size, progress=stages)
         summary = load_dataset(config, CHECKED_SIZE, progress=stages).summary
     names, counts = summary.class_names, summary.counts
     console.print(
@@ -86,6 +90,8 @@ def show_data(config: DataConfig, img_size: int, console: Console) -> None:
     line = _beside_published(config, summary)
     if line:
         console.print(line, markup=False, soft_wrap=True)
+    for line in _cache_lines(need, img_size):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     _show_classes(names, counts, console)
     for warning in summary.warnings():
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
@@ -139,6 +145,18 @@ def _show_classes(
     for c in shown:
         table.add_row(Text(_printable(names[c])), *(str(found[c]) for found in counts.values()))
     console.print(table)
+
+
+def _cache_lines(need: CacheNeed, img_size: int) -> Iterator[str]:
+    """What a study will keep of the pictures, and whether there is room."""
+    if not need.images:
+        yield f"at {img_size} pixels: the cache has all images."
+        return
+    yield f"at {img_size} pixels: {need}."
+    try:
+        need.check()
+    except DataError as err:
+        yield f"warning: {err}"
 
 
 def _beside_published(config: DataConfig, summary: DataSummary) -> str:

@@ -292,8 +292,10 @@ def test_check_and_the_form_without_a_verb_say_the_same(tcpa: Command, tmp_path:
     root = ("--root", str(tmp_path / "set"))
     verbose = tcpa("data", "check", "folder", *root)
     assert verbose.code == 0 and "3 classes" in verbose.out
-    assert tcpa("data", "folder", *root).out == verbose.out
-    assert tcpa("data", *root, "folder").out == verbose.out
+    # The room on the disk is another one each time.
+    text = re.sub("where .* are free", "", verbose.out)
+    for line in (("folder", *root), (*root, "folder")):
+        assert re.sub("where .* are free", "", tcpa("data", *line).out) == text
 
 
 def test_check_says_what_a_space_needs(tcpa: Command, tmp_path: Path) -> None:
@@ -312,6 +314,19 @@ def test_check_shows_what_is_published_beside_what_is_found(tcpa: Command, tmp_p
         "published of CUB-200-2011: 200 classes, official 5,994 train + 5,794 test; hta 5,394 "
         "train + 600 val + 5,794 test: this copy differs" in said.out
     )
+
+
+def test_check_says_what_the_cache_will_take_and_whether_there_is_room(
+    tcpa: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data_layouts.folder(tmp_path / "set")
+    check = ("data", "check", "folder", "--root", str(tmp_path / "set"), "--img-size", "64")
+    line = rf"at 64 pixels: 12 images will be decoded into {tmp_path}/cache \([\d.]+ MB\), where"
+    said = tcpa(*check)
+    assert re.search(line, said.out) and "warning" not in said.out
+    monkeypatch.setattr("tcpa_core.data._room.free_bytes", lambda _: 10)
+    said = tcpa(*check)
+    assert said.code == 0 and re.search(r"warning: 12 decoded images need", said.out)
 
 
 @pytest.mark.parametrize(
