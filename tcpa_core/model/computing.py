@@ -1,10 +1,11 @@
-"""How a network computes beside its weights: the kind of GELU and the eps of its layer norms.
+"""How a network computes beside its weights: kind of GELU, eps of layer norms, number of heads.
 
-Both are constants of the program that trained the weights, and stand in no tensor. timm's models
+They are constants of the program that trained the weights, and stand in no tensor. timm's models
 have those of the weights that timm publishes; a file of another program may need others.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from timm.layers.activations import GELUTanh
 from torch import nn
 
 from tcpa_core.errors import ConfigError, WeightsError
-from tcpa_core.model.layouts import Act
+from tcpa_core.model.layouts import CLIP, Act
 from tcpa_core.model.timm_names import ViT
 from tcpa_core.model.weights_file import WeightsFile
 
@@ -30,6 +31,16 @@ _ACTS: dict[str, Act] = {
 _TITLES = {"gelu": "GELU", "gelu_tanh": "GELU by tanh", "quick_gelu": "quick GELU"}
 
 
+@dataclass(frozen=True, slots=True)
+class _Computing:
+    """What of a network stands in no tensor; None: it is not known."""
+
+    eps: float | None
+    """Of layer norms."""
+    act: Act | None
+    num_heads: int | None
+
+
 def compute_as_source(file: WeightsFile, vit: ViT, name: str) -> list[str]:
     """Let a model compute as the program whose weights it has, where timm's would not.
 
@@ -42,29 +53,78 @@ def compute_as_source(file: WeightsFile, vit: ViT, name: str) -> list[str]:
         What was changed, in a few words each.
 
     Raises:
-        ConfigError: timm has this very model with the weights' kind of GELU under another name.
+        ConfigError: The weights have another number of heads, or timm has this very model with
+            their kind of GELU under another name.
         WeightsError: The description beside the file names an activation that is no GELU.
     """
-    eps, act = _described(file)
-    said = []
-    norms = [part for part in vit.modules() if isinstance(part, nn.LayerNorm)]
-    if eps is not None and any(norm.eps != eps for norm in norms):
-        for norm in norms:
-            norm.eps = eps
-        said.append(f"layer norms with eps {eps:g}")
-    mlps = [part for part in vit.modules() if _kind(getattr(part, "act", None)) is not None]
-    kinds = {_kind(mlp.act) for mlp in mlps}
-    if act is None and file.layout.title == "CLIP":
-        said.append(
-            f"{' and '.join(_TITLES[kind] for kind in kinds if kind)} as {name} has it, which the "
-            "file does not tell"
-        )
-    if act is not None and kinds - {act}:
-        _refuse_better_name(file, name, act)
-        for mlp in mlps:
-            mlp.act = create_act_layer(act)
-        said.append(f"MLPs with {_TITLES[act]}")
+    source = _described(file)
+    _refuse_other_heads(file, vit, name)
+    # First what may be refused, so that a model is changed as a whole or not at all.
+    said = [
+        *_set_act(file, source.act, vit, name),
+        *_set_eps(source.eps, vit),
+        *_set_heads(source.num_heads, vit),
+    ]
+    if source.act is None and file.layout is CLIP:
+        acts = sorted(_TITLES[act] for act in _acts(vit))
+        said.append(f"{' and '.join(acts)} as {name} has it, which the file does not tell")
     return said
+
+
+def _refuse_other_heads(file: WeightsFile, vit: ViT, name: str) -> None:
+    found = vit.blocks[0].attn.num_heads
+    if file.num_heads not in (None, found):
+        raise ConfigError(
+            f"backbone.name: {file.path.name} ({file.layout.title}) has {file.num_heads} heads, "
+            f"{name!r} has {found}, and would compute something else with its weights; choose "
+            "a model with as many heads."
+        )
+
+
+def _set_act(file: WeightsFile, act: Act | None, vit: ViT, name: str) -> list[str]:
+    if act is None or _acts(vit) <= {act}:
+        return []
+    _refuse_better_name(file, name, act)
+    for part in vit.modules():
+        if _kind(getattr(part, "act", None)) is not None:
+            part.act = create_act_layer(act)
+    return [f"MLPs with {_TITLES[act]}"]
+
+
+def _set_eps(eps: float | None, vit: ViT) -> list[str]:
+    norms = [part for part in vit.modules() if isinstance(part, nn.LayerNorm)]
+    if eps is None or all(norm.eps == eps for norm in norms):
+        return []
+    for norm in norms:
+        norm.eps = eps
+    return [f"layer norms with eps {eps:g}"]
+
+
+def _set_heads(num_heads: int | None, vit: ViT) -> list[str]:
+    if num_heads in (None, vit.blocks[0].attn.num_heads):
+        return []
+    for block in vit.blocks:
+        attn: Any = block.attn
+        attn.head_dim = attn.num_heads * attn.head_dim // num_heads
+        attn.num_heads, attn.scale = num_heads, attn.head_dim**-0.5
+    return [f"{num_heads} heads"]
+
+
+def _acts(vit: ViT) -> set[Act]:
+    """Kinds of GELU in a model."""
+    kinds = (_kind(getattr(part, "act", None)) for part in vit.modules())
+    return {kind for kind in kinds if kind is not None}
+
+
+def described_computing(path: Path) -> str:
+    """What a description of Hugging Face's transformers beside a weights file says of how the
+    network computes, for its identity; "" where there is none."""
+    document = _json(path.parent / "config.json")
+    if "model_type" not in document:
+        return ""
+    document |= _inner(document)
+    found = [document.get(key) for key in ("layer_norm_eps", "hidden_act", "num_attention_heads")]
+    return "" if found == [None] * 3 else repr(found)
 
 
 def _kind(act: object) -> Act | None:
@@ -93,22 +153,20 @@ def _refuse_better_name(file: WeightsFile, name: str, act: Act) -> None:
         )
 
 
-def _described(file: WeightsFile) -> tuple[float | None, Act | None]:
-    """eps and activation of a file: those of its layout, unless a description beside it differs."""
-    eps, act = file.layout.eps, file.layout.act
-    if file.layout.has_projection:
+def _described(file: WeightsFile) -> _Computing:
+    """That of the file's layout, unless a description beside it differs."""
+    layout = file.layout
+    act = layout.act
+    if layout.has_projection:
         model = _json(file.path.parent / "open_clip_config.json").get("model_cfg")
-        if isinstance(model, dict) and isinstance(model.get("quick_gelu", False), bool):
-            act = "quick_gelu" if model.get("quick_gelu") else "gelu"
-    if not file.layout.title.startswith("HF "):
-        return eps, act
+        if isinstance(model, dict):
+            act = "quick_gelu" if model.get("quick_gelu") is True else "gelu"
+    if not layout.title.startswith("HF "):
+        return _Computing(layout.eps, act, None)
     document = _json(file.path.parent / "config.json")
-    inner = document.get("vision_config")
-    document |= inner if isinstance(inner, dict) else {}
-    found = document.get("layer_norm_eps")
-    if isinstance(found, float) and 0 < found < 1:
-        eps = found
-    word = document.get("hidden_act")
+    document |= _inner(document)
+    eps, word = document.get("layer_norm_eps"), document.get("hidden_act")
+    heads, width = document.get("num_attention_heads"), document.get("hidden_size")
     if isinstance(word, str) and act is not None:
         if word not in _ACTS:
             raise WeightsError(
@@ -116,7 +174,18 @@ def _described(file: WeightsFile) -> tuple[float | None, Act | None]:
                 f"known: {', '.join(_ACTS)}."
             )
         act = _ACTS[word]
-    return eps, act
+    has_heads = type(heads) is int and type(width) is int and heads > 0 and width % heads == 0
+    return _Computing(
+        eps if isinstance(eps, float) and 0 < eps < 1 else layout.eps,
+        act,
+        heads if has_heads else None,
+    )
+
+
+def _inner(document: dict[str, Any]) -> dict[str, Any]:
+    """The part on pictures of a description of pictures and texts."""
+    inner = document.get("vision_config")
+    return inner if isinstance(inner, dict) else {}
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -39,6 +39,8 @@ class Layout:
     """Of the program's layer norms; None: timm's for the model."""
     act: Act | None = None
     """Of the program's MLPs; None: timm's for the model."""
+    num_heads: Mapping[int, int] = field(default_factory=dict)
+    """By width, where the program has others than timm."""
     has_projection: bool = False
     """What looks like a classifier is a projection beside texts."""
 
@@ -48,7 +50,7 @@ class Layout:
 _TIMM = r"patch_embed\.proj\.weight"
 _HEADS = {"head.": "head.", "head_dist.": "head_dist."}
 
-PLAIN = Layout(title="plain", anchor=_TIMM, heads=_HEADS)
+PLAIN = Layout(title="plain", anchor=_TIMM, unused=("masked_embed", "fc."), heads=_HEADS)
 
 # JAX
 
@@ -177,6 +179,19 @@ _MM_RULES = (
     (r"(?:ln2|norm2)\.(\w+)", r"fc_norm.\1"),
 )
 
+_VPT_BLOCK = r"encoder\.layer\.(\d+)"
+_VPT_RULES = (
+    (r"embeddings\.cls_token", "cls_token"),
+    (r"embeddings\.position_embeddings", "pos_embed"),
+    (r"embeddings\.patch_embeddings\.(\w+)", r"patch_embed.proj.\1"),
+    (rf"{_VPT_BLOCK}\.attention_norm\.(\w+)", r"blocks.\1.norm1.\2"),
+    (rf"{_VPT_BLOCK}\.attn\.(query|key|value)\.(\w+)", r"blocks.\1.attn.\2.\3"),
+    (rf"{_VPT_BLOCK}\.attn\.out\.(\w+)", r"blocks.\1.attn.proj.\2"),
+    (rf"{_VPT_BLOCK}\.ffn_norm\.(\w+)", r"blocks.\1.norm2.\2"),
+    (rf"{_VPT_BLOCK}\.ffn\.(fc[12])\.(\w+)", r"blocks.\1.mlp.\2.\3"),
+    (r"encoder\.encoder_norm\.(\w+)", r"norm.\1"),
+)
+
 _CLIP = r"conv1\.weight"
 _CLIP_MARKS = (r"(?:^|\.)class_embedding$", r"transformer\.resblocks\.0\.ln_1\.weight$")
 
@@ -283,14 +298,26 @@ LAYOUTS: tuple[Layout, ...] = (
         act="gelu",
     ),
     Layout(
+        title="ViT-pytorch, VPT",
+        anchor=r"embeddings\.patch_embeddings\.weight",
+        marks=(r"encoder\.layer\.0\.attention_norm\.", r"encoder\.encoder_norm\."),
+        rules=_VPT_RULES,
+        unused=("prompt_", "deep_prompt_"),
+        heads={"head.": "head."},
+        eps=1e-6,
+        act="gelu",
+    ),
+    Layout(
         title="OpenMMLab",
         anchor=r"patch_embed\.projection\.weight",
         marks=(r"layers\.0\.ln1\.weight$", r"layers\.0\.ffn\.layers\.0\.0\."),
         rules=_MM_RULES,
         unused=("mask_token",),
-        heads={"head.layers.head.": "head.", "head.fc.": "head."},
-        eps=1e-6,
-        act="gelu",
+        heads={
+            "head.layers.head.": "head.",
+            "head.layers.head_dist.": "head_dist.",
+            "head.fc.": "head.",
+        },
     ),
     Layout(
         title="MAE",
@@ -306,6 +333,7 @@ LAYOUTS: tuple[Layout, ...] = (
         marks=(r"(?:^|\.)base_encoder\.patch_embed\.",),
         unused=("head.",),
         norm_stats="imagenet",
+        num_heads={384: 12},
     ),
     Layout(
         title="DINO",
@@ -378,6 +406,11 @@ FOREIGN: tuple[Foreign, ...] = (
     Foreign("a convolutional network", r"(?:^|\.)(?:features\.\d+\.\d+\.(?:block|conv|\d)\.|"
             r"features\.\d+\.weight|_?blocks\.\d+\.(?:\d+\.)?(?:conv_pw|_depthwise_conv))",
             _NO_BACKBONE),
+    Foreign("a transformer of lucidrains' vit-pytorch, which orders pixels of a patch otherwise",
+            r"to_patch_embedding\.\d+\.", _NO_BACKBONE),
+    Foreign("DINOv3 in the names of transformers",
+            r"(?:^|\.)layer\.0\.attention\.o_proj\.weight$",
+            "take timm's file of it, or Meta's own .pth, and a ..._dinov3 model"),
     Foreign("an MLP-Mixer", r"mlp_tokens\.|MixerBlock_\d+", _NO_BACKBONE),
     Foreign("a vision transformer of videos", r"(?:^|\.)(?:tubelet|temporal)_embed|videomae\.",
             _NO_BACKBONE),

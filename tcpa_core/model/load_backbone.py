@@ -21,7 +21,7 @@ from torch import nn
 
 from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.model.backbone import AS_TRAINED, Backbone, Classifier, check_supported
-from tcpa_core.model.computing import compute_as_source
+from tcpa_core.model.computing import compute_as_source, described_computing
 from tcpa_core.model.fit_weights import classifier_of_file, fit_weights, resampled
 from tcpa_core.model.preprocessing import (
     NormStats,
@@ -149,7 +149,7 @@ def _of_file(cfg: BackboneConfig, recorded: bool) -> _Loaded:
     except ConfigError as err:
         if not recorded:
             raise
-        warnings = (f"Computed as before, with {cfg.full_name}'s own activation: {err}",)
+        warnings = (f"Computed as before, as {cfg.full_name} does: {err}",)
     classifier = classifier_of_file(file, vit, cfg.full_name)
     stats = stats_of_file(cfg, file, len(classifier[0][0]) if classifier else 0)
     return _Loaded(vit, classifier, stats, positions, "; ".join(changes), warnings)
@@ -181,21 +181,25 @@ def weights_fingerprint(cfg: BackboneConfig) -> str:
 
 
 def _described(path: Path, cfg: BackboneConfig) -> str:
-    """Mark of a description beside the weights that changes how images are normalised.
+    """Mark of a description beside the weights that changes how images are normalised, or how the
+    network computes.
 
     Empty where it says what is assumed without it: such weights keep the fingerprint that they had
     before descriptions were read.
     """
     # The shipped weights have none, and `backbone.norm_stats` is in the trial's digest by itself.
+    computing = "" if cfg.weights is None else described_computing(path)
+    if computing:
+        computing = f"-{hashlib.sha256(computing.encode()).hexdigest()[:8]}"
     found = None if cfg.weights is None or cfg.norm_stats else stats_beside(path, cfg.full_name)
     if found is None:
-        return ""
+        return computing
     known = None if cfg.full_name == NANO else timm.get_pretrained_cfg(cfg.full_name)
     usual = stats_of_name(cfg.full_name, known.to_dict() if known else None)
     pair = (found.mean, found.std)
     if pair == (usual.mean, usual.std):
-        return ""
-    return f"-{hashlib.sha256(repr(pair).encode()).hexdigest()[:8]}"
+        return computing
+    return f"{computing}-{hashlib.sha256(repr(pair).encode()).hexdigest()[:8]}"
 
 
 def _pool_by_mean(vit: ViT, name: str) -> None:

@@ -100,7 +100,9 @@ def read_tensors(path: Path) -> Tensors:
         kind = kind_of(path)
         if kind is FileKind.SAFETENSORS:
             with safe_open(path, framework="pt") as file:
-                return Tensors(load_file(path), metadata=file.metadata() or {})
+                metadata = file.metadata() or {}
+            _refuse_trial(metadata, path)
+            return Tensors(load_file(path), metadata=metadata)
         if kind is FileKind.NPZ:
             with np.load(path, allow_pickle=False) as arrays:
                 # Integers are counters of steps, no weights.
@@ -146,6 +148,14 @@ def _load(source: Path | io.BytesIO, path: Path) -> Any:
     allowed += [(_Mapping, name) for name in mappings - values - known]
     with torch.serialization.safe_globals(allowed):
         return torch.load(source, map_location="cpu", weights_only=True)
+
+
+def _refuse_trial(metadata: Mapping[str, str], path: Path) -> None:
+    if "tcpa" in metadata:  # as `tcpa_core.training.checkpoint` writes it
+        raise WeightsError(
+            f"backbone.weights: {path.name} is the checkpoint of a trial, which holds what was "
+            "trained and not the network; tcpa_core.load_trained(path) reads it."
+        )
 
 
 def _whole(path: Path, what: str) -> WeightsError:

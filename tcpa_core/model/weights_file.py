@@ -42,10 +42,7 @@ _FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Number formats of weights; those of quantised weights need scales."""
 _TEACHERS = ("teacher", "student")
 """Parts of networks that are trained on themselves, as by DINO, iBOT and DINOv2."""
-_SECOND = (
-    "momentum_encoder", "encoder_k", "student", "ema", "model_ema", "ema_model", "target_encoder",
-    "momentum", "teacher_ema",
-)  # fmt: skip
+_SECOND = re.compile(r"(?:^|[._])(?:student|momentum|ema|target|key)(?=[._])|encoder_k\.")
 """Prefixes of networks that stand beside the one to read."""
 _TEXTS = (
     "positional_embedding", "text", "text_encoder", "text_model", "text_projection",
@@ -78,6 +75,8 @@ class WeightsFile:
     """Of a .safetensors file."""
     changes: tuple[str, ...] = ()
     """What was renamed and left out, in a few words each."""
+    num_heads: int | None = None
+    """Of the network, where the file tells."""
 
 
 def read_weights(path: Path, vit: ViT, name: str) -> WeightsFile:
@@ -105,6 +104,7 @@ def read_weights(path: Path, vit: ViT, name: str) -> WeightsFile:
     state, dropped = _encoder(state, layout, prefix)
     _refuse_no_numbers(state, path)
     _refuse_coded(state, path)
+    num_heads = _num_heads(state, layout)
     # timm's conversions index and reshape what they expect to find; in a foreign file that fails in
     # any of these ways.
     try:
@@ -125,6 +125,7 @@ def read_weights(path: Path, vit: ViT, name: str) -> WeightsFile:
         any("pre_logits" in key for key in found.state),
         found.metadata,
         _changes(found, layout, prefix, dropped),
+        num_heads,
     )
 
 
@@ -148,7 +149,7 @@ def _fits(layout: Layout, names: str) -> bool:
 
 def _one_of(prefixes: list[str], path: Path) -> str:
     """The encoder to read of several."""
-    first = [one for one in prefixes if not {*one.split(".")} & {*_SECOND}]
+    first = [one for one in prefixes if not _SECOND.search(one)]
     if len(prefixes) == 1 or len(first) == 1:
         return (first or prefixes)[0]
     raise WeightsError(
@@ -187,6 +188,15 @@ def _heads(state: State, layout: Layout, prefix: str) -> dict[str, str]:
     return found
 
 
+def _num_heads(state: State, layout: Layout) -> int | None:
+    """The number of heads that a file tells or its program has; None: timm's for the width."""
+    if layout in (JAX, JAX_TOWERS):  # (in, heads, width of a head)
+        kernels = [v for k, v in state.items() if k.endswith("/query/kernel") and v.ndim > 2]
+        return kernels[0].shape[-2] if kernels else None
+    patches = state.get("patch_embed.proj.weight")
+    return None if patches is None else layout.num_heads.get(len(patches))
+
+
 def _named(state: State, layout: Layout, vit: ViT) -> State:
     """Tensors under timm's names, in its orders."""
     is_jax = layout in (JAX, JAX_TOWERS)
@@ -212,6 +222,8 @@ def _renamed(state: State, layout: Layout, is_jax: bool) -> Iterable[tuple[str, 
                 break
         if is_jax:
             yield re.sub(r"\.(?:kernel|scale)$", ".weight", ours), from_jax(theirs, value)
+        elif ours == "patch_embed.proj.weight" and value.ndim == 2:
+            raise ValueError("patches are read by a matrix, as NaFlex models do")
         elif ours in ("cls_token", "pos_embed"):
             yield ours, value[(None,) * max(3 - value.ndim, 0)]
         else:

@@ -77,6 +77,27 @@ def _register(name: str, settings: dict[str, Any]) -> None:
 for _name, _settings in MODELS.items():
     _register(_name, _settings)
 
+EVA_MODELS = {
+    "layouts_eva02_vit": "eva02_tiny_patch14_224",
+    "layouts_dinov3_vit": "vit_small_patch16_dinov3",
+    "layouts_pe_vit": "vit_pe_core_base_patch16_224",
+}
+"""The same for timm's Eva family, and the model that each is a small one of."""
+
+
+def _register_eva(name: str, like: str) -> None:
+    def build(pretrained: bool = False, **given: Any) -> nn.Module:
+        own = {k: v for k, v in given.items() if not k.startswith(("pretrained", "cache"))}
+        return timm.create_model(like, **{**GEOMETRY, **own})
+
+    build.__name__, build.__module__ = name, __name__
+    if not timm.is_model(name):
+        register_model(build)
+
+
+for _name, _like in EVA_MODELS.items():
+    _register_eva(_name, _like)
+
 
 # One network by roles
 
@@ -267,6 +288,25 @@ def _hf_attention(state: State, at: str, block: Roles) -> None:
     for part, name in (("q", "query"), ("k", "key"), ("v", "value")):
         put(state, f"{at}.attention.{name}", block[part])
     put(state, f"{at}.output.dense", block["out"])
+
+
+def vit_pytorch(net: Roles, prefix: str = "transformer.") -> State:
+    """ViT-pytorch and the programs built on it: VPT, TransFG."""
+    state: State = {
+        "embeddings.cls_token": net["prefix"][None],
+        "embeddings.position_embeddings": net["positions"][None],
+    }
+    put(state, "embeddings.patch_embeddings", net["patch"])
+    for i, block in enumerate(net["blocks"]):
+        at = f"encoder.layer.{i}"
+        put(state, f"{at}.attention_norm", block["norm1"])
+        for part, name in (("q", "query"), ("k", "key"), ("v", "value"), ("out", "out")):
+            put(state, f"{at}.attn.{name}", block[part])
+        put(state, f"{at}.ffn_norm", block["norm2"])
+        put(state, f"{at}.ffn.fc1", block["fc1"])
+        put(state, f"{at}.ffn.fc2", block["fc2"])
+    put(state, "encoder.encoder_norm", net["norm"])
+    return {f"{prefix}{name}": value for name, value in state.items()}
 
 
 def hf_dinov2(net: Roles, registers: Tensor | None = None, prefix: str = "") -> State:

@@ -9,6 +9,7 @@ import tarfile
 import types
 import warnings
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from torchvision.models.vision_transformer import VisionTransformer as Torchvisi
 
 from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.model.backbone import Backbone
-from tcpa_core.model.load_backbone import load_backbone
+from tcpa_core.model.load_backbone import load_backbone, weights_fingerprint
 from tcpa_core.model.preprocessing import NAMED
 from tcpa_core.model.which_model import model_of_file
 from tcpa_core.settings import BackboneConfig, DataConfig
@@ -307,6 +308,14 @@ READ: dict[str, Case] = {
          for k, v in of.torchvision_names(PLAIN).items()},
         stats="imagenet", classes=5,
     ),
+    "ViT-pytorch": Case(
+        {**of.vit_pytorch(PLAIN), **head()}, classes=5, said=("ViT-pytorch, VPT names",)
+    ),
+    "VPT": Case(
+        {"model": {**of.vit_pytorch(PLAIN, "enc.transformer."),
+                   **ones("enc.transformer.prompt_embeddings", "head.last_layer.weight")}},
+        said=("dropped prompt_embeddings, head",),
+    ),
     "mmpretrain": Case(
         {"meta": {"epoch": 1}, "state_dict": {**of.mm_names(PLAIN), **head("head.layers.head")}},
         classes=5, said=("OpenMMLab names",),
@@ -458,6 +467,78 @@ def test_openais_own_archive_is_read_without_its_code(tmp_path: Path) -> None:
     torch.testing.assert_close(read(load(tmp_path / "plain.pt"), images()), expected)
 
 
+# timm's Eva family
+
+
+def eva_names(name: str) -> State:
+    """timm's names, with random weights."""
+    with torch.device("meta"):
+        shapes = timm.create_model(name).state_dict()
+    generator = torch.Generator().manual_seed(3)
+    return {k: torch.randn(v.shape, generator=generator) for k, v in shapes.items()}
+
+
+def dinov3_names(state: State) -> State:
+    """Meta's own: biases that are all 0, parts of the training."""
+    found = ones("mask_token", "rope_embed.periods", "local_cls_norm.weight")
+    for name, value in state.items():
+        own = name.replace("reg_token", "storage_tokens").replace("gamma_", "ls")
+        found[f"{own}.gamma" if ".ls" in own else own] = value
+        if name.endswith("qkv.weight"):
+            found[name.replace("weight", "bias")] = torch.zeros(len(value))
+            found[name.replace("weight", "bias_mask")] = torch.ones(len(value))
+    return found
+
+
+PERCEPTION = (
+    ("patch_embed.proj", "conv1"), ("pos_embed", "positional_embedding"),
+    ("blocks.", "transformer.resblocks."), ("norm_pre", "ln_pre"), ("norm1", "ln_1"),
+    ("norm2", "ln_2"), ("attn.qkv.", "attn.in_proj_"), ("attn.proj", "attn.out_proj"),
+    ("mlp.fc1", "mlp.c_fc"), ("mlp.fc2", "mlp.c_proj"), ("cls_token", "class_embedding"),
+    ("attn_pool.proj", "attn_pool.attn.out_proj"), ("attn_pool.norm", "attn_pool.layernorm"),
+    ("attn_pool.latent", "attn_pool.probe"), ("attn_pool.kv.", "attn_pool.attn.in_proj_"),
+    ("gamma_1", "ls_1.gamma"), ("gamma_2", "ls_2.gamma"),
+)  # fmt: skip
+
+
+def perception_names(state: State) -> State:
+    """Meta's own."""
+    found = ones("text_projection", "logit_scale")
+    for name, value in state.items():
+        own = f"ln_post.{name.removeprefix('norm.')}" if name.startswith("norm.") else name
+        for ours, theirs in PERCEPTION:
+            own = own.replace(ours, theirs)
+        if "attn_pool.kv." in name:
+            value = torch.cat([state[name.replace("kv", "q")], value])
+        if "attn_pool.q." not in name:
+            found[f"visual.{own}"] = value
+    found["visual.class_embedding"] = state["cls_token"].flatten()
+    found["visual.positional_embedding"] = state["pos_embed"][0]
+    return found
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone."])
+@pytest.mark.parametrize(
+    ("name", "rename"),
+    [
+        ("layouts_eva02_vit", dict),
+        ("layouts_dinov3_vit", dict),
+        ("layouts_pe_vit", dict),
+        ("layouts_dinov3_vit", dinov3_names),
+        ("layouts_pe_vit", perception_names),
+    ],
+)
+def test_files_of_the_eva_family_are_read_as_timm_reads_them(
+    name: str, rename: Callable[[State], State], prefix: str, tmp_path: Path
+) -> None:
+    state = eva_names(name)
+    torch.save(under(prefix, rename(state)), tmp_path / "w.pth")
+    found = load(tmp_path / "w.pth", name).vit.state_dict()
+    assert found.keys() == state.keys()
+    for key, value in found.items():
+        assert torch.equal(value, state[key]), key
+
+
 # The kind of GELU
 
 
@@ -503,6 +584,49 @@ def test_a_description_of_open_clip_tells_gelu(is_quick: bool, tmp_path: Path) -
     act = "quick_gelu" if is_quick else "gelu"
     expected = of.features(CLIP, images(), eps=1e-5, act=act)
     torch.testing.assert_close(read(ours, images()), expected, rtol=1e-4, atol=2e-5)
+
+
+# Heads
+
+
+def test_another_number_of_heads_is_no_match(tmp_path: Path) -> None:
+    kernels = of.jax_names(PLAIN)
+    for name, value in kernels.items():
+        if "/MultiHead" in name and "/out/" not in name:
+            shape = (*value.shape[:-2], 4, 8)
+            kernels[name] = value.reshape(shape)
+        elif name.endswith("/out/kernel"):
+            kernels[name] = value.reshape(4, 8, of.WIDTH)
+    write(kernels, tmp_path / "w.npz")
+    with pytest.raises(ConfigError, match=r"w.npz \(JAX\) has 4 heads, 'layouts_plain_vit' has 2"):
+        load(tmp_path / "w.npz")
+
+
+def test_moco_v3s_small_model_has_heads_of_its_own(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        shapes = timm.create_model("vit_small_patch16_224", num_classes=0).state_dict()
+    state = {f"module.base_encoder.{k}": torch.ones(v.shape) for k, v in shapes.items()}
+    torch.save({"state_dict": state}, tmp_path / "vit-s-300ep.pth.tar")
+    with pytest.raises(ConfigError, match=r"\(MoCo v3\) has 12 heads, .*small_patch16_224' has 6"):
+        load(tmp_path / "vit-s-300ep.pth.tar", "vit_small_patch16_224")
+    cfg = BackboneConfig(
+        name="vit_small_patch16_224", weights=str(tmp_path / "vit-s-300ep.pth.tar")
+    )
+    assert "Computed as before" in load_backbone(cfg, recorded=True).warnings[0]
+
+
+def test_a_description_of_transformers_tells_heads(tmp_path: Path) -> None:
+    """It belongs to the identity of the weights."""
+    torch.save(of.hf_vit(PLAIN), tmp_path / "pytorch_model.bin")
+    cfg = BackboneConfig(name="layouts_plain_vit", weights=str(tmp_path / "pytorch_model.bin"))
+    bare, before = weights_fingerprint(cfg), read(load_backbone(cfg), images())
+    document = {"model_type": "vit", "hidden_size": of.WIDTH, "num_attention_heads": 4}
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    ours = load_backbone(cfg)
+    assert ours.layout.num_heads == 4
+    assert "; 4 heads" in file_of(ours)
+    assert not torch.allclose(read(ours, images()), before)
+    assert weights_fingerprint(cfg) not in ("", bare)
 
 
 # Refused
@@ -558,6 +682,11 @@ REFUSED: dict[str, Refusal] = {
     "BERT": Refusal(ones("bert.embeddings.word_embeddings.weight"), "a text encoder"),
     "CLIP's texts": Refusal(of.clip_texts(), "a text encoder"),
     "Llama": Refusal(ones("model.embed_tokens.weight"), "a text encoder", ".safetensors"),
+    "vit-pytorch": Refusal(ones("to_patch_embedding.1.weight", "pos_embedding"), "lucidrains"),
+    "HF DINOv3": Refusal(ones("layer.0.attention.o_proj.weight"), "DINOv3 .*take timm's file"),
+    "HF SigLIP, NaFlex": Refusal(
+        {**of.hf_tower(SIGLIP), "vision_model.embeddings.patch_embedding.weight":
+         torch.ones(of.WIDTH, 192)}, "no layout that fits .*NaFlex", model="layouts_siglip_vit"),
     "MAE's decoder": Refusal(ones("decoder_embed.weight"), "a decoder without its encoder"),
     # parts
     "LoRA": Refusal(LORA, "LoRA weights alone .*merge", ".safetensors"),
