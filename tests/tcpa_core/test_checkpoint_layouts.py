@@ -25,6 +25,8 @@ from torchvision.models.vision_transformer import VisionTransformer as Torchvisi
 
 from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.layouts import EVA_LAYOUTS, LAYOUTS
+from tcpa_core.model.layouts import PLAIN as PLAIN_LAYOUT
 from tcpa_core.model.load_backbone import load_backbone, weights_fingerprint
 from tcpa_core.model.preprocessing import NAMED
 from tcpa_core.model.which_model import model_of_file
@@ -32,6 +34,7 @@ from tcpa_core.settings import BackboneConfig, DataConfig
 from tests.tcpa_core import checkpoints as of
 
 State = dict[str, Tensor]
+CHECKOUT = Path(__file__).parents[2]
 REGISTERS = torch.linspace(-1, 1, 4 * of.WIDTH).reshape(4, of.WIDTH)
 
 
@@ -349,7 +352,8 @@ READ: dict[str, Case] = {
 
 def write(content: Any, path: Path) -> None:
     if path.suffix == ".safetensors":
-        save_file({k: v.contiguous() for k, v in content.items()}, path)
+        content, metadata = content if isinstance(content, tuple) else (content, None)
+        save_file({k: v.contiguous() for k, v in content.items()}, path, metadata)
     elif path.suffix == ".npz":
         np.savez(path, **{k: v.numpy() for k, v in content.items()})
     else:
@@ -399,7 +403,10 @@ def test_a_file_is_read_as_its_program_means_it(kind: str, tmp_path: Path) -> No
         assert ours.norm_stats("checkpoint") == NAMED[case.stats]
 
 
-def test_there_are_as_many_layouts_as_the_docs_say() -> None:
+def test_the_docs_name_every_layout() -> None:
+    table = (CHECKOUT / "docs" / "backbones.md").read_text(encoding="utf-8")
+    for layout in (*LAYOUTS, *EVA_LAYOUTS):
+        assert layout is PLAIN_LAYOUT or layout.title in table, layout.title
     assert len(READ) >= 65
     assert len(REFUSED) >= 40
 
@@ -687,6 +694,8 @@ REFUSED: dict[str, Refusal] = {
     "HF SigLIP, NaFlex": Refusal(
         {**of.hf_tower(SIGLIP), "vision_model.embeddings.patch_embedding.weight":
          torch.ones(of.WIDTH, 192)}, "no layout that fits .*NaFlex", model="layouts_siglip_vit"),
+    "a trial's checkpoint": Refusal(
+        (TIMM, {"tcpa": "{}"}), "checkpoint of a trial", ".safetensors"),
     "MAE's decoder": Refusal(ones("decoder_embed.weight"), "a decoder without its encoder"),
     # parts
     "LoRA": Refusal(LORA, "LoRA weights alone .*merge", ".safetensors"),
