@@ -60,6 +60,7 @@ def find_base(root: Path, first: str, folders: Sequence[str], place: str) -> Bas
     text = first.replace("\\", "/") if "/" not in first else first
     key = relative_key(text.lstrip("/"), place)
     lead = text[: len(text) - len(text.lstrip("/"))]
+    endings = ENDINGS[:1] if text.lower().endswith(SUFFIXES) else ENDINGS
     parts = text[len(lead) :].split("/")
     for number in range(len(parts)):
         dropped = (
@@ -70,7 +71,7 @@ def find_base(root: Path, first: str, folders: Sequence[str], place: str) -> Bas
             continue
         for folder in folders:
             prefix = f"{folder}/" if folder else ""
-            for ending in ENDINGS:
+            for ending in endings:
                 if os.path.isfile(root / f"{prefix}{rest}{ending}"):
                     return Base(dropped, prefix, ending)
     return None

@@ -58,6 +58,15 @@ def parquet(root: Path) -> DataConfig:
     return DataConfig(name="parquet", root=str(root))
 
 
+def imagelist(root: Path) -> DataConfig:
+    for offset, (split, size) in enumerate(SIZES.items()):
+        lines = [f"images/{split}_{i}.png,{i % 3}" for i in range(size)]
+        for i in range(size):
+            picture(root / f"images/{split}_{i}.png", 100 * offset + i)
+        (root / f"{split}.csv").write_text("\n".join(["image,label", *lines]))
+    return DataConfig(name="imagelist", root=str(root))
+
+
 def _rows(split: str) -> list[tuple[int, int]]:
     return [(100 * list(SIZES).index(split) + i, i % 3) for i in range(SIZES[split])]
 
@@ -81,6 +90,7 @@ LAYOUTS: dict[str, Callable[[Path], DataConfig]] = {
     "vtab1k": vtab1k,
     "folder": folder,
     "fgvc": fgvc,
+    "imagelist": imagelist,
 }
 """Kinds whose images are files of their own."""
 

@@ -473,4 +473,205 @@ VTAB = {
     ),
 }
 
-LAYOUTS = PARQUET | WEBDATASET | NPZ | FOLDER | VTAB
+
+def pictures(root: Path, folders: dict[str, str], suffix: str = ".jpg") -> None:
+    """The images of each split in its folder, without class folders."""
+    for split, folder in folders.items():
+        for seed, _ in rows_of(split):
+            put(root / folder / f"{seed:04d}{suffix}", seed)
+
+
+def csv_by_split(root: Path) -> None:
+    """A header, quotes and names with commas."""
+    pictures(root, dict.fromkeys(SIZES, "images"))
+    for split in SIZES:
+        lines = [f'"images/{seed:04d}.jpg","{NAMES[label]}"' for seed, label in rows_of(split)]
+        (root / f"{split}.csv").write_text("\r\n".join(['"filename","label"', *lines]))
+
+
+def csv_one(root: Path) -> None:
+    """One list with a column of splits, between semicolons, with a mark in front."""
+    pictures(root, dict.fromkeys(SIZES, "img"))
+    lines = ["id;set;image_path;class"]
+    words = {"train": "Train", "val": "valid", "test": "TEST"}
+    for split in SIZES:
+        lines += [f"{s};{words[split]};{s:04d}.jpg;{NAMES[n]}" for s, n in rows_of(split)]
+    (root / "labels.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+
+
+def csv_kaggle(root: Path, suffix: str = "") -> None:
+    """train.csv and test.csv of a competition: images in folders, no class for test."""
+    pictures(root, {"train": "train_images", "test": "test_images"})
+    lines = [f"{seed:04d}{suffix},{label}" for seed, label in rows_of("train")]
+    (root / "train.csv").write_text("\n".join(["image_id,label", *lines]))
+    lines = [f"{seed:04d}{suffix}" for seed, _ in rows_of("test")]
+    (root / "test.csv").write_text("\n".join(["image_id", *lines]))
+    (root / "sample_submission.csv").write_text("image_id,label\n0200.jpg,0")
+    (root / "label_num_to_disease_map.json").write_text('{"0": "a"}')
+
+
+def csv_breeds(root: Path) -> None:
+    """Two columns, of which only the first has a usual name."""
+    pictures(root, {"train": "train"})
+    lines = [f"{seed:04d},{NAMES[label]}" for seed, label in rows_of("train")]
+    (root / "labels.csv").write_text("\n".join(["id,breed", *lines]))
+
+
+def csv_told(root: Path) -> None:
+    pictures(root, dict.fromkeys(SIZES, "scans"), ".png")
+    for split in SIZES:
+        lines = [f"{s:04d},{NAMES[n]},5,left" for s, n in rows_of(split)]
+        (root / f"{split}.csv").write_text("\n".join(["scan,grade,age,eye", *lines]))
+
+
+def csv_no_header(root: Path) -> None:
+    pictures(root, dict.fromkeys(SIZES, "."))
+    for split in SIZES:
+        lines = [f"{seed:04d}.jpg, {label}" for seed, label in rows_of(split)]
+        (root / f"{split}.csv").write_text("\n".join(lines))
+
+
+def tsv(root: Path) -> None:
+    pictures(root, dict.fromkeys(SIZES, "a folder"))
+    for split in SIZES:
+        lines = [f"a folder/{s:04d}.jpg\t{NAMES[n]}" for s, n in rows_of(split)]
+        (root / f"{split}_list.tsv").write_text("\n".join(["path\tcategory", *lines]))
+
+
+def txt(root: Path) -> None:
+    """Lines as Caffe's, with paths that have spaces."""
+    pictures(root, {split: f"jpg/of {split}" for split in SIZES})
+    for split in SIZES:
+        lines = [f"of {split}/{seed:04d}.jpg {label}" for seed, label in rows_of(split)]
+        (root / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    (root / "classes.txt").write_text("\n".join(NAMES))
+
+
+def txt_folders(root: Path) -> None:
+    """As Food-101's meta/train.txt: class folder and name, no suffix."""
+    tree(root, dict.fromkeys(("train", "test"), "images"))
+    for split in ("train", "test"):
+        lines = [f"{NAMES[label]}/{seed}" for seed, label in rows_of(split)]
+        put_text(root / f"meta/{split}.txt", "\n".join(lines))
+
+
+def put_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def few_shot(root: Path, folder: str = "annotations/", images: str = "images") -> None:
+    """NOAH's: lists of several shots and seeds, some of which name each image twice."""
+    pictures(root, dict.fromkeys(SIZES, images))
+    for shot in (1, 4):
+        for number in range(3):
+            rows = rows_of("train")[: 3 * shot]
+            lines = [f"{seed:04d}.jpg {label}" for seed, label in rows for _ in range(1 + number)]
+            name = f"{folder}train_meta.list.num_shot_{shot}.seed_{number}"
+            put_text(root / name, "\n".join(lines) + "\n")
+    for split in ("val", "test"):
+        lines = [f"{seed:04d}.jpg {label}" for seed, label in rows_of(split)]
+        put_text(root / f"{folder}{split}_meta.list", "\n".join(lines) + "\n")
+
+
+def few_shot_apart(root: Path) -> None:
+    """RepAdapter's: lists in the root, images of train and test apart."""
+    few_shot(root, "", "images/test")
+    pictures(root, {"train": "images/train"})
+
+
+def json_vpt(root: Path) -> None:
+    pictures(root, dict.fromkeys(SIZES, "images"))
+    for split in SIZES:
+        found = {f"{seed:04d}.jpg": NAMES[label] for seed, label in rows_of(split)}
+        (root / f"{split}.json").write_text(json.dumps(found))
+
+
+def json_coop(root: Path) -> None:
+    """CoOp's: one file with [path, number, name] for each split."""
+    pictures(root, dict.fromkeys(SIZES, "images"))
+    found = {s: [[f"{i:04d}.jpg", n, NAMES[n]] for i, n in rows_of(s)] for s in SIZES}
+    (root / "split_zhou_Mine.json").write_text(json.dumps(found))
+
+
+def json_by_class(root: Path) -> None:
+    """As Food-101's meta/train.json."""
+    tree(root, dict.fromkeys(("train", "test"), "images"))
+    for split in ("train", "test"):
+        found: dict[str, list[str]] = {}
+        for seed, label in rows_of(split):
+            found.setdefault(NAMES[label], []).append(f"{NAMES[label]}/{seed}")
+        put_text(root / f"meta/{split}.json", json.dumps(found))
+
+
+def json_coco(root: Path) -> None:
+    """iNaturalist's: images, annotations and categories."""
+    for split, name in (("train", "train2018"), ("val", "val2018")):
+        pictures(root, {split: f"train_val2018/{name}"})
+        rows = rows_of(split)
+        paths = [f"train_val2018/{name}/{seed:04d}.jpg" for seed, _ in rows]
+        found = {
+            "images": [{"id": s, "file_name": p} for (s, _), p in zip(rows, paths, strict=True)],
+            "annotations": [{"id": s, "image_id": s, "category_id": 7 - n} for s, n in rows],
+            "categories": [{"id": 7 - n, "name": name} for n, name in enumerate(NAMES)],
+        }
+        (root / f"{name}.json").write_text(json.dumps(found))
+
+
+def jsonl_hub(root: Path) -> None:
+    """metadata.jsonl of the Hub's image folders: one in each split's folder."""
+    pictures(root, {"train": "train", "val": "validation", "test": "test"})
+    for split, folder in {"train": "train", "val": "validation", "test": "test"}.items():
+        rows = [{"file_name": f"{s:04d}.jpg", "label": n} for s, n in rows_of(split)]
+        put_text(root / folder / "metadata.jsonl", "\n".join(map(json.dumps, rows)) + "\n")
+
+
+def csv_absolute(root: Path) -> None:
+    pictures(root, dict.fromkeys(SIZES, "images"))
+    for split in SIZES:
+        lines = [f"/home/me/mine/images/{s:04d}.jpg,{NAMES[n]}" for s, n in rows_of(split)]
+        (root / f"{split}.csv").write_text("\n".join(["path,label", *lines]))
+
+
+FEW = "annotations/train_meta.list.num_shot_4.seed_0"
+IMAGELIST = {
+    "imagelist, csv": Layout("imagelist", csv_by_split),
+    "imagelist, one csv": Layout("imagelist", csv_one),
+    "imagelist, Kaggle": Layout(
+        "imagelist", csv_kaggle, ("train",), NUMBERS, notes="test has 6 images without labels"
+    ),
+    "imagelist, Kaggle with suffix": Layout(
+        "imagelist", lambda r: csv_kaggle(r, ".jpg"), ("train",), NUMBERS, notes="test has 6 im"
+    ),
+    "imagelist, breeds": Layout("imagelist", csv_breeds, ("train",)),
+    "imagelist, columns told": Layout(
+        "imagelist", csv_told, settings={"image_column": "scan", "label_column": "grade"}
+    ),
+    "imagelist, no header": Layout("imagelist", csv_no_header, names=NUMBERS),
+    "imagelist, tsv": Layout("imagelist", tsv),
+    "imagelist, txt": Layout("imagelist", txt),
+    "imagelist, txt of class folders": Layout("imagelist", txt_folders, ("train", "test")),
+    "imagelist, NOAH's few-shot": Layout(
+        "imagelist", few_shot, names=NUMBERS, settings={"train_list": FEW}
+    ),
+    "imagelist, NOAH's with repeats": Layout(
+        "imagelist",
+        few_shot,
+        names=NUMBERS,
+        settings={"train_list": FEW.replace("seed_0", "seed_1")},
+        notes="seed_1 names 12 images of train again; each is read once",
+    ),
+    "imagelist, RepAdapter's few-shot": Layout(
+        "imagelist", few_shot_apart, names=NUMBERS, settings={"train_list": FEW.partition("/")[2]}
+    ),
+    "imagelist, VPT's json": Layout("imagelist", json_vpt),
+    "imagelist, CoOp's json": Layout("imagelist", json_coop),
+    "imagelist, json by class": Layout("imagelist", json_by_class, ("train", "test")),
+    "imagelist, iNaturalist": Layout("imagelist", json_coco, ("train", "val")),
+    "imagelist, metadata.jsonl": Layout("imagelist", jsonl_hub, names=NUMBERS),
+    "imagelist, absolute paths": Layout(
+        "imagelist", csv_absolute, notes="'/home/me/mine/' is dropped from the paths"
+    ),
+}
+
+LAYOUTS = PARQUET | WEBDATASET | NPZ | FOLDER | VTAB | IMAGELIST

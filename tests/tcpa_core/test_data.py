@@ -139,9 +139,13 @@ class TestFingerprintOfFiles:
             (tmp_path / "test/class 0/0.PNG").rename(tmp_path / "test/class 1/0.PNG")
             shutil.copy(tmp_path / "test/class 1/1.PNG", tmp_path / "test/class 0/1.PNG")
         else:
-            file = tmp_path / ("test.txt" if name == "vtab1k" else "test.json")
-            swap = ("png 0", "png 2") if name == "vtab1k" else (": 5", ": 25")
-            file.write_text(file.read_text().replace(*swap))
+            file, *swap = {
+                "vtab1k": ("test.txt", "png 0", "png 2"),
+                "fgvc": ("test.json", ": 5", ": 25"),
+                "imagelist": ("test.csv", "png,0", "png,2"),
+            }[name]
+            listed = tmp_path / file
+            listed.write_text(listed.read_text().replace(*swap))
         assert dataset_fingerprint(cfg) != before
 
 

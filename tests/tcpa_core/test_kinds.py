@@ -10,7 +10,9 @@ from tcpa_core.settings import DataConfig
 from tests.tcpa_core.data_layouts import LAYOUTS, PACKED, make
 
 KINDS = [*LAYOUTS, *PACKED]
-PAIRS = [(kind, other) for kind in KINDS for other in KINDS if other != kind]
+READS_BOTH = {("vtab1k", "imagelist"), ("fgvc", "imagelist")}
+"""Lists are lists."""
+PAIRS = {(kind, other) for kind in KINDS for other in KINDS if other != kind} - READS_BOTH
 
 
 def _error(name: str, root: Path, tmp_path: Path) -> str:
@@ -19,7 +21,7 @@ def _error(name: str, root: Path, tmp_path: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("kind", "other"), PAIRS)
+@pytest.mark.parametrize(("kind", "other"), sorted(PAIRS))
 def test_another_kind_names_the_one_that_reads_it(kind: str, other: str, tmp_path: Path) -> None:
     make(kind, tmp_path / "set")
     message = _error(other, tmp_path / "set", tmp_path)

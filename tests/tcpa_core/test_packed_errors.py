@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tcpa_core.data import _lists
 from tcpa_core.data.base import dataset_summary, load_dataset
 from tcpa_core.errors import ConfigError, DataError
 from tcpa_core.settings import DataConfig
@@ -388,6 +389,142 @@ NPZ: dict[str, tuple[Make, str]] = {
 def test_npz(case: str, tmp_path: Path) -> None:
     make, expected = NPZ[case]
     assert re.search(expected, told("npz", make, tmp_path))
+
+
+def lists(more: dict[str, bytes | str], images: int = 12) -> Make:
+    """Images 0.png to 11.png below images/, and lists."""
+
+    def make(root: Path) -> None:
+        (root / "images").mkdir()
+        for i in range(images):
+            (root / f"images/{i}.png").write_bytes(encoded(i))
+        for name, content in more.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            data = content if isinstance(content, bytes) else content.encode()
+            (root / name).write_bytes(data)
+
+    return make
+
+
+ROWS = "".join(f"{i}.png,{i % 2}\n" for i in range(12))
+OBJECTS = [{"image": f"{i}.png", "label": i % 2} for i in range(12)]
+
+
+def changed(row: int, text: str) -> dict[str, bytes | str]:
+    """A table in which one row is another."""
+    rows = ROWS.splitlines()
+    rows[row] = text
+    return {"train.csv": "image,label\n" + "\n".join(rows)}
+
+
+IMAGELIST: dict[str, tuple[Make, str]] = {
+    "path upwards": (
+        lists(changed(3, "../../etc/passwd,1")),
+        r"train.csv:5: image path must be relative and stay inside .* without '..'",
+    ),
+    "absolute path among others": (lists(changed(3, "/etc/passwd,1")), r"images//?etc/passwd"),
+    "absolute path first": (
+        lists(changed(0, "/etc/passwd,1")),
+        r"csv:2: image '/etc/passwd'",
+    ),
+    "NUL in a path": (lists(changed(3, "3\0.png,1")), r"train.csv:5: image path must be relative"),
+    "NUL in a class": (
+        lists(changed(3, "3.png,a\0b")),
+        r"csv:5: class 'a\\x00b' has control",
+    ),
+    "few columns": (lists(changed(3, "3.png")), r"train.csv:5: '3.png' has 1 columns, .* need 2"),
+    "no class": (lists(changed(3, "3.png,")), r"train.csv:5: '3.png' has no class; give it one"),
+    "missing image": (lists(changed(3, "33.png,1")), r"1 of 12 listed images are missing.*33.png"),
+    "open quote": (lists(changed(3, '"3.png,1')), r"train.csv:\d+: unexpected end of data; write"),
+    "huge cell": (
+        lists(changed(3, '"' + "a" * 200_000 + '",1')),
+        r"train.csv:\d+: field larger than field limit",
+    ),
+    "two classes": (
+        lists({"train.csv": f"image,label\n{ROWS}3.png,0\n"}),
+        r"'images/3.png' is named twice with two classes, '1' in .*train.csv:5 and '0' in .*csv:14",
+    ),
+    "in two splits": (
+        lists({"train.csv": f"image,label\n{ROWS}", "val.csv": "image,label\n3.png,1\n"}),
+        r"image 'images/3.png' is named twice, in train .* and in val",
+    ),
+    "unknown columns": (
+        lists({"train.csv": "name,age,grade\n" + ROWS.replace(",", ",5,")}),
+        r"has no column label, labels, .*'name', 'age', 'grade'; set data.label_column to one",
+    ),
+    "no names of three columns": (
+        lists({"train.csv": ROWS.replace(",", ",5,")}),
+        r"train.csv has 3 columns and no header that says which is which",
+    ),
+    "several lists": (
+        lists({f"annotations/train_meta.list.num_shot_1.seed_{n}": ROWS for n in range(3)}),
+        r"3 lists .* are of train: 'annotations/train_meta.list.num_shot_1.seed_0', .*train_list",
+    ),
+    "no list": (lists({}), r"no list of train .*there is no list; name it train.csv"),
+    "unknown split": (
+        lists({"labels.csv": "image,label,split\n" + ROWS.replace("\n", ",unseen\n")}),
+        r"labels.csv:2: the column of splits must say train, .* got 'unseen'",
+    ),
+    "not UTF-8": (lists({"train.csv": b"image,label\n\xff.png,1"}), r"train.csv must be UTF-8"),
+    "empty": (lists({"train.csv": ""}), r"train.csv names no image; restore"),
+    "header alone": (lists({"train.csv": "image,label\n"}), r"train.csv names no image; restore"),
+    "JSON names twice": (
+        lists({"train.json": '{"0.png": 1, "1.png": 0, "0.png": 0}'}),
+        r"train.json is not JSON \('0.png' stands twice in one object\)",
+    ),
+    "deep JSON": (lists({"train.json": "[" * 100_000}), r"train.json is not JSON"),
+    "broken JSON": (lists({"train.json": '{"0.png": '}), r"train.json is not JSON"),
+    "a number of JSON": (lists({"train.json": "5"}), r"must be a list or an object, got 5"),
+    "odd entry": (lists({"train.json": "[5]"}), r"train.json, entry 0 must be an object, or"),
+    "half a class": (
+        lists({"train.json": json.dumps([*OBJECTS, {"image": "5.png", "label": 0.5}])}),
+        r"train.json, entry 12: a class must be a whole number or a text, got 0.5",
+    ),
+    "entries differ": (
+        lists({"train.json": json.dumps([*OBJECTS, {"picture": "5.png"}])}),
+        r"train.json has no column image.*'picture'; set data.image_column",
+    ),
+    "broken line": (
+        lists({"train.jsonl": json.dumps(OBJECTS[0]) + "\n{"}),
+        r"train.jsonl:2 is not JSON",
+    ),
+    "COCO without ids": (
+        lists({"train.json": '{"images": [{"file_name": "a"}], "annotations": []}'}),
+        r"images, annotations or categories lack 'id'",
+    ),
+    "broken image": (
+        lambda root: [
+            lists({"train.csv": f"image,label\n{ROWS}"})(root),
+            (root / "images/3.png").write_bytes(b"no image"),
+        ],
+        r"images/3.png \(train.csv\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", IMAGELIST)
+def test_imagelist(case: str, tmp_path: Path) -> None:
+    make, expected = IMAGELIST[case]
+    assert re.search(expected, told("imagelist", make, tmp_path))
+
+
+def test_a_list_of_ten_million_lines_is_refused_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_lists, "MAX_IMAGES", 100)
+    rows = "".join(f"images/{i}.png,1\n" for i in range(10_000))
+    message = told("imagelist", lists({"train.csv": "image,label\n" + rows}), tmp_path)
+    assert "train.csv names more than 100 images, which is the most that is read" in message
+
+
+def test_a_train_list_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    make = lists({"train.csv": f"image,label\n{ROWS}"})
+    make_root = tmp_path / "set"
+    make_root.mkdir()
+    make(make_root)
+    cfg = DataConfig(name="imagelist", root=str(make_root), train_list="../x.csv")
+    with pytest.raises(DataError, match=r"data.train_list: .* stay inside"):
+        dataset_summary(cfg, cache_dir=tmp_path / "cache")
 
 
 def tree(*folders: str, classes: tuple[str, ...] = ("a", "b")) -> Make:
