@@ -57,3 +57,79 @@ def test_what_is_above_its_budget_is_told_with_its_lines() -> None:
     assert "waits: 1, at most 0" in told and "methods/x.py:f:3" in told
     assert "kernels: 11, at most 10" in excess(row, {"kernels": 10})[0]
     assert excess({"error": "RuntimeError at x.py:3"}, {"waits": 0}) == ["RuntimeError at x.py:3"]
+
+
+SMALL_PICTURES = """
+import json
+from unittest.mock import patch
+import numpy as np
+import torch
+from benchmarks.fake_cuda.device import fake_gpu, pretend
+from benchmarks.fake_cuda.watch import Log
+from tcpa_core.data._cache import ImageStore, join
+from tcpa_core.data._decode import ResizeRule
+from tcpa_core.data.base import Split
+from tcpa_core.settings import DataConfig
+from tcpa_core.training import image_source
+
+pretend()
+
+
+def store(sides, rule):
+    sides = np.array(sides)
+    lengths = 3 * sides**2
+    nothing = np.zeros(len(sides), np.int64)
+    return ImageStore(
+        np.zeros(lengths.sum(), np.uint8), np.cumsum([0, *lengths[:-1]]), sides, sides,
+        nothing, nothing, nothing.astype(bool), rule=rule,
+    )
+
+
+found = {}
+for resize in ("squash", "short_side"):
+    rule = ResizeRule(resize, 24 if resize == "squash" else 27, "bicubic")
+    cfg = DataConfig(resize=resize, flip=True, random_crop=resize == "short_side")
+    images = join(store([8, 8, 5, 20], rule), store([8, 27 if resize != "squash" else 24], rule))
+    split = Split(images=images, labels=np.zeros(6, np.int64), paths=())
+    for once in (True, False):
+        log = Log(with_sites=True)
+        with fake_gpu(log):
+            room = patch.object(image_source, "RESIDENT_SHARE", 0.25 if once else 4e-8)
+            with room:
+                source = image_source.ImageSource(split, cfg, 24, (0.5,) * 3, (0.5,) * 3, "cuda")
+            drawn = torch.zeros(4, image_source.DRAWS, device="cuda")
+            indices = torch.zeros(4, dtype=torch.long, device="cuda")
+            for phase in ("first", "second"):
+                log.phase = phase
+                batch = source.batch(indices, drawn)
+                evaluated = source.batch(slice(0, 4))
+        found[f"{resize}, {'once' if once else 'each time'}"] = {
+            "by": type(source._windows).__name__,
+            "where": source.where.type,
+            "shapes": [list(batch.shape), list(evaluated.shape)],
+            "device": batch.device.type,
+            "waits": [(e.site, e.wait) for e in log.of("second") if e.wait],
+            "kernels": sum(e.work.kernels for e in log.of("second")),
+        }
+print(json.dumps(found))
+"""
+
+
+def test_small_pictures_are_enlarged_on_the_device_without_a_wait() -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    command = [sys.executable, "-c", SMALL_PICTURES]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert {name: row["by"] for name, row in found.items()} == {
+        "squash, once": "Whole",
+        "squash, each time": "Enlarger",
+        "short_side, once": "Gathered",
+        "short_side, each time": "Enlarger",
+    }
+    for row in found.values():
+        assert (row["where"], row["device"]) == ("cuda", "cuda")
+        assert row["shapes"] == [[4, 3, 24, 24]] * 2
+        assert row["waits"] == []
+        assert row["kernels"] > 0
