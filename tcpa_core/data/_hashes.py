@@ -103,10 +103,12 @@ def _of_files(
     todo = [key for key, times in stats.items() if known.get(key, [])[:3] != times]
     # Before anything is read: what changes while it is read must look too young to be remembered.
     now = time.time_ns()
+    changed = set(todo)
     places = {
         key: (split, index)
         for split in listing.splits.values()
         for index, key in enumerate(split.keys)
+        if key in changed
     }
     judged = ordered_map(lambda key: _judge(content(listing, *places[key])), todo)
     for done, (key, found) in enumerate(zip(todo, judged, strict=True)):
@@ -123,16 +125,17 @@ def _stat_all(listing: Listing, root: Path) -> dict[str, list[int]]:
     stats: dict[str, list[int]] = {}
     missing: list[str] = []
     shared: dict[str, os.stat_result | None] = {}
-    folder = os.fspath(root)  # strings: a Path per file costs seconds with a million of them
+    # Strings: a Path per file costs seconds with a million of them.
+    folder = os.path.join(root, "")
     for split in listing.splits.values():
         for index, key in enumerate(split.keys):
             if split.files:  # one file holds many images
                 file = split.files[index]
                 if file not in shared:
-                    shared[file] = _stat(os.path.join(folder, file))
+                    shared[file] = _stat(folder + file)
                 info = shared[file]
             else:
-                info = _stat(os.path.join(folder, key))
+                info = _stat(folder + key)
             if info is not None and stat.S_ISREG(info.st_mode):
                 stats[key] = [info.st_size, info.st_mtime_ns, info.st_ctime_ns]
             else:
