@@ -1,6 +1,7 @@
 """Room on a disk: asked before it is taken, and not taken to the last byte."""
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,13 +63,17 @@ class CacheNeed:
 
 def free_bytes(folder: Path) -> int:
     """Bytes that the disk of a folder has free for this user; the folder may not exist yet."""
-    about = os.statvfs(_existing(folder))
-    return about.f_bavail * about.f_frsize
+    return _free(os.statvfs(_existing(folder)))
 
 
 def reserve(folder: Path, num_bytes: int) -> int:
     """What is left of a disk after so many bytes are written: as many again, up to a limit."""
     return _reserve(os.statvfs(_existing(folder)), num_bytes)
+
+
+def _free(disk: os.statvfs_result) -> int:
+    # Some file systems of networks and in user space do not say how large they are.
+    return disk.f_bavail * disk.f_frsize if disk.f_blocks else sys.maxsize
 
 
 def _reserve(disk: os.statvfs_result, num_bytes: int) -> int:
@@ -103,7 +108,7 @@ class Filling:
         """
         if num_bytes > self._granted:
             about = os.fstatvfs(self._file)
-            free = about.f_bavail * about.f_frsize
+            free = _free(about)
             left = free - num_bytes - _reserve(about, self._written + num_bytes)
             if left < 0:
                 raise DataError(

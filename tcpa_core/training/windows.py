@@ -73,7 +73,9 @@ def _of_stored(images: Images, side: int, device: torch.device) -> Windows:
         if is_uncropped and not enlarges and len(entries) == 1:
             return Whole(entries[0], side)
         return Copied(images.seen if enlarges else images.planes, side, threads=enlarges)
-    pixels = entries[0].to(device) if len(entries) == 1 else torch.cat(entries).to(device)
+    pixels = torch.empty(sum(map(len, entries)), dtype=torch.uint8, device=device)
+    for part, entry in zip(pixels.split([len(entry) for entry in entries]), entries, strict=True):
+        part.copy_(entry)
     if is_uncropped and not enlarges:
         return Whole(pixels, side)
     first = torch.from_numpy(images.offsets).to(device)

@@ -10,6 +10,7 @@ import pytest
 
 from search import cli
 from tcpa_core.data.base import load_dataset
+from tcpa_core.errors import DataError
 from tcpa_core.settings import DataConfig
 from tests.tcpa_core.data_layouts import LAYOUTS, make
 
@@ -83,6 +84,24 @@ def test_plan_writes_nothing_and_says_what_would_be_decoded(
     assert f" {sum(map(len, stores)):,} images will be decoded" in shown
     assert f"({size:,.1f} MB)" in shown
     assert "decoded" not in tcpa(*verbs[0].split()), "the cache has them now"
+
+
+def test_what_the_cache_lacks_is_said_before_anything_is_decoded(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_space(home, make("folder", home / "data"))
+    told: list[str] = []
+
+    def look(*args: object) -> None:
+        told.append(capsys.readouterr().err)
+        raise DataError("decoded")
+
+    monkeypatch.setattr("tcpa_core.data.base.decode", look)
+    monkeypatch.setattr(sys, "argv", ["tcpa", "plan", "space.yaml"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert f"12 images will be decoded into {home}/home/cache (0.0 MB), where " in told[0]
+    assert "MB are free" in told[0]
 
 
 def test_probe_trains_without_a_trace(home: Path, tcpa: Callable[..., str]) -> None:
