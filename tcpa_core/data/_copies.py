@@ -1,10 +1,11 @@
 """Where a copy of a published data set differs from what its authors distribute."""
 
+import re
 from collections.abc import Iterable, Iterator
 
 from tcpa_core.data._hashes import content
 from tcpa_core.data._listing import SPLITS, Listing
-from tcpa_core.data._published import PUBLISHED, VTAB_TASKS, Sizes
+from tcpa_core.data._published import PUBLISHED, VTAB_TASKS, Sizes, alike, published_key
 from tcpa_core.errors import DataError
 
 _MAGIC = {
@@ -17,12 +18,16 @@ _MAGIC = {
     b"II": "TIFF",
     b"MM": "TIFF",
 }
+_OF_LAYOUTS = re.compile("images|jpg|data|default|plain_text|cropped_digits|snapshots|[0-9a-f]{40}")
+"""Folders inside a copy, those of huggingface_hub's cache included."""
+_ANY = ("cars", "dogs", "pets", "cub", "aircraft")
+"""Words that may name other data than the published set."""
 _LOSSY = ("JPEG", "WebP")
 
 
 def copy_notes(listing: Listing) -> tuple[str, ...]:
     """Sentences on classes, sizes and format that are not those of `Listing.published`."""
-    key = listing.published or ""
+    key = listing.published if listing.published is not None else _named_after(listing)
     task = key.removeprefix("vtab1k/")
     if key in PUBLISHED:
         published = PUBLISHED[key]
@@ -31,6 +36,15 @@ def copy_notes(listing: Listing) -> tuple[str, ...]:
     if task in VTAB_TASKS:  # lengths of its lists are its reader's
         return tuple(_format_notes(listing, f"VTAB's {task}", VTAB_TASKS[task].pictures))
     return ()
+
+
+def _named_after(listing: Listing) -> str:
+    """The data set that a folder is named after, where its layout does not say what it is."""
+    folder = listing.root.resolve() if listing.root else None
+    while folder and folder.name and _OF_LAYOUTS.fullmatch(folder.name.lower()):
+        folder = folder.parent
+    name = folder.name if folder else ""
+    return "" if alike(name) in _ANY else published_key(name) or ""
 
 
 def _size_notes(

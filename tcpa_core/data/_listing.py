@@ -73,7 +73,8 @@ class Listing:
     notes: tuple[str, ...] = ()
     """What its reader found odd but not wrong, as sentences."""
     published: str | None = None
-    """The data set of `PUBLISHED` that this is a copy of, with which its sizes are compared."""
+    """The data set of `PUBLISHED` that this is a copy of, with which its sizes are compared, or
+    "vtab1k/" and a task. None: as the name of its folder says."""
     split: str = "official"
     """The value of data.split that the splits were made for."""
     tracks: str | None = None

@@ -295,8 +295,8 @@ VTAB_TASKS: Mapping[str, VtabTask] = {
 
 def alike(name: str) -> str:
     """A folder's or repository's name without what copies spell differently: "CUB_200_2011" is
-    "cub2002011", "uoft-cs/cifar100" is "cifar100"."""
-    return re.sub(r"[^a-z0-9]", "", name.rpartition("/")[2].lower())
+    "cub2002011"; "uoft-cs/cifar100", and its folder "datasets--uoft-cs--cifar100", "cifar100"."""
+    return re.sub(r"[^a-z0-9]", "", re.split("/|--", name)[-1].lower())
 
 
 def published_key(name: str) -> str | None:

@@ -12,6 +12,11 @@ And, where its layout can be told from a few names, `recognises(root: Path) -> b
 folder has it, by some os.path checks and without reading a file. The error of another kind then
 says which kind reads that folder, or one up to two levels away.
 
+`idle(cfg)` in place of `draws_val` names all settings of splits that change nothing, and
+`deviations(cfg)` says where a split is not the one that data.split claims. `data.split=own` and
+`data.size_per_class` are the same for all kinds; `data.split=hta` is for those that know it, which
+say so in `Listing.split`.
+
 `read` reads lists and folder names, not images: which image is in which split and class. Where
 images lie inside larger files, `SplitListing.read` gives them one by one. `Listing` checks itself
 (labels, overlaps, suffixes, empty splits, classes across splits); hashing, decoding, caching,

@@ -97,6 +97,7 @@ def read(cfg: DataConfig) -> Listing:
         class_source=class_source,
         splits={name: splits[name] for name in LISTS},
         notes=(*notes, *_notes(task_of(root), lists, len(class_names))),
+        published=f"vtab1k/{task_of(root) or ''}",
     )
 
 

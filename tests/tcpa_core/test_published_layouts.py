@@ -628,3 +628,29 @@ class TestTable:
         said = [note for note in listing(cfg).notes if "anew" in note]
         assert said == ["pictures of this copy are JPEG, those of German Traffic Signs (GTSRB) are "
                         "PPM: they were compressed anew."]  # fmt: skip
+
+    @pytest.mark.parametrize("place", ["cifar100", "cifar-100/images", "datasets--uoft-cs--cifar100"
+                                       "/snapshots/" + "0a" * 20])  # fmt: skip
+    def test_a_general_layout_is_known_by_its_folder(self, place: str, tmp_path: Path) -> None:
+        for i in range(12):
+            split, kind = ("train", "test")[i % 2], "ab"[i // 2 % 2]
+            picture(tmp_path / place / split / kind / f"{i}.jpg", i)
+        cfg = DataConfig(name="folder", root=str(tmp_path / place))
+        first, second = listing(cfg).notes
+        assert first == ("this copy has pictures of 2 classes, 6 in train, 6 in test; CIFAR-100 "
+                         "has 100, 50,000 in train, 10,000 in test.")  # fmt: skip
+        assert second == ("pictures of this copy are JPEG, those of CIFAR-100 are in arrays of "
+                          "bytes: they were compressed anew.")  # fmt: skip
+        (tmp_path / place).rename(tmp_path / "cars")  # may be any cars
+        assert listing(DataConfig(name="folder", root=str(tmp_path / "cars"))).notes == ()
+
+    @pytest.mark.parametrize(("task", "told"), [("cifar", True), ("svhn", True), ("dtd", False)])
+    def test_a_task_of_vtab_compressed_anew(self, task: str, told: bool, tmp_path: Path) -> None:
+        for split in ("train800", "val200", "test"):
+            lines = []
+            for i in range(4):
+                picture(tmp_path / task / "images" / split / f"{i}.jpg", i)
+                lines.append(f"images/{split}/{i}.jpg {i % 2}")
+            (tmp_path / task / f"{split}.txt").write_text("\n".join(lines))
+        notes = listing(DataConfig(name="vtab1k", root=str(tmp_path / task))).notes
+        assert any(f"those of VTAB's {task} are in arrays" in note for note in notes) == told
