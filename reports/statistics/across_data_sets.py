@@ -63,13 +63,22 @@ class Scores:
         return self.table.loc[:, ~lacks]
 
 
+ONE_SET = (
+    "aircraft", "caltech101", "cifar10", "cifar100", "cub", "dtd", "eurosat", "flowers102",
+    "food101", "gtsrb", "imagenette", "nabirds", "pets", "resisc45", "stanford_cars",
+    "stanford_dogs", "sun397", "svhn", "tiny_imagenet",
+)  # fmt: skip
+"""Values of data.name that read one data set, whatever its folder is called."""
+
+
 def dataset_of(trials: pd.DataFrame) -> pd.Series:
-    """The data set of each trial: the folder's name where it has one, else `data.name`."""
+    """The data set of each trial: `data.name` where that reads one data set or has no folder, else
+    the folder's name."""
     name = trials.get("data.name", pd.Series("", index=trials.index)).astype(object)
     if "data.root" not in trials:
         return name
     folder = trials["data.root"].map(lambda root: PurePath(root).name, na_action="ignore")
-    return folder.astype(object).where(folder.notna(), name)
+    return folder.astype(object).where(folder.notna() & ~name.isin(ONE_SET), name)
 
 
 def deviations(trials: pd.DataFrame) -> dict[tuple[str, str], str]:

@@ -22,7 +22,8 @@ SELECTIONS = {"best_val": "best val epoch", "best_val_loss": "best val loss epoc
 DATASETS = {
     "cifar": "cifar100", "cifar-100": "cifar100", "cifar-10": "cifar10", "cub_200_2011": "cub",
     "food-101": "food101", "oxford_flowers102": "flowers", "oxfordflower": "flowers",
-    "flowers-102": "flowers", "stanford-dogs": "dogs",
+    "flowers-102": "flowers", "flowers102": "flowers", "stanford-dogs": "dogs",
+    "stanford_dogs": "dogs",
 }  # fmt: skip
 """Usual folder names that differ from the data set's name in reference.csv."""
 

@@ -259,3 +259,17 @@ def test_one_failed_seed_of_two_datasets(tmp_path: Path) -> None:
     assert ranks[["diff_low", "p"]].isna().all(axis=None), "equal differences"
     text = "\n".join(found.notes)
     assert "+R on svhn to the baseline are equal in all 3 seeds" in text
+
+
+def test_kinds_of_one_data_set_name_it_whatever_the_folder() -> None:
+    from reports.statistics.across_data_sets import ONE_SET, dataset_of
+    from tcpa_core import plugins
+    from tcpa_core.data.base import PUBLISHED
+    from tcpa_core.settings import DATASETS
+
+    assert set(ONE_SET) == set(PUBLISHED) & set(plugins.names(DATASETS))
+    trials = pd.DataFrame({
+        "data.name": ["svhn", "cifar10", "folder", "digits"],
+        "data.root": ["/data", "/data", "/data/mine", None],
+    })  # fmt: skip
+    assert dataset_of(trials).tolist() == ["svhn", "cifar10", "mine", "digits"]
