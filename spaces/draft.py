@@ -175,7 +175,7 @@ def _follow_protocol(
         # Where protocols of several methods differ, each trial takes its own default instead.
         agreed = all(one.get(path, value) == value for one in fixed)
         if agreed and path not in base and path not in axes:
-            base[path] = value
+            base[path] = list(value) if isinstance(value, tuple) else value  # as YAML has it
             places[path] = f"protocol {name}"
 
 

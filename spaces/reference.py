@@ -164,4 +164,6 @@ def _bounds(marks: list[Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    return f"`[{', '.join(value)}]`" if isinstance(value, tuple) else f"`{label(value)}`"
+    return (
+        f"`[{', '.join(map(label, value))}]`" if isinstance(value, tuple) else f"`{label(value)}`"
+    )

@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -120,6 +121,28 @@ class BackboneConfig(Settings):
         return self
 
 
+Range = tuple[float, float]
+"""Smallest and largest value."""
+Jitter = tuple[float, float, float, float]
+
+_POLICY = re.compile(
+    r"rand(-(m\d+|n[1-9]|p([01]|0\.\d+)|mstd\d+(\.\d+)?|mmax[1-9]\d*|inc[01]|t(weights|3aw?)))*"
+    r"|(originalr?|v0r?|3a)(-mstd\d+(\.\d+)?)?"
+)
+"""What timm reads; of other texts it takes parts, or fails with an assertion."""
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _as_jitter(value: object) -> object:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = (value, value, value)
+    value = _as_tuple(value)
+    return (*value, 0.0) if isinstance(value, tuple) and len(value) == 3 else value
+
+
 class DataConfig(Settings):
     """Which labelled images, and how they become tensors."""
 
@@ -141,6 +164,26 @@ class DataConfig(Settings):
     """Train on random img_size crops (short_side only); evaluation always crops the centre."""
     flip: bool = False
     """Mirror half of the training images."""
+    resized_crop: Annotated[Range | None, BeforeValidator(_as_tuple)] = None
+    """Train on random parts of the pictures at their own size, resized to img_size: the range of a
+    part's share of the area, for example [0.08, 1.0] (RandomResizedCrop, timm's)."""
+    crop_ratio: Annotated[Range, BeforeValidator(_as_tuple)] = (3 / 4, 4 / 3)
+    """Range of width over height of these parts."""
+    train_interpolation: Literal["bicubic", "bilinear", "random"] | None = None
+    """Filter for training images alone; random: either, drawn for each random part and each
+    distortion (timm's). None: as interpolation."""
+    auto_augment: str | None = None
+    """Distortions of training images by timm's policies: RandAugment, for example
+    "rand-m9-mstd0.5-inc1", or AutoAugment: original, originalr, v0, v0r or 3a, with "-mstd0.5"."""
+    color_jitter: Annotated[Jitter | None, BeforeValidator(_as_jitter)] = None
+    """Change colours of training images at random (ColorJitter, torchvision's): strengths of
+    brightness, contrast, saturation and, up to 0.5, hue; one number f means [f, f, f, 0]."""
+    erase_prob: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of training images of which a random rectangle is erased, behind mixup and CutMix
+    (RandomErasing, timm's)."""
+    erase_mode: Literal["const", "rand", "pixel"] = "const"
+    """What is in its place: the mean of the normalisation, or normal noise, one colour for the
+    rectangle (rand) or for each pixel."""
     norm_stats: Literal["checkpoint", "imagenet", "half"] = "checkpoint"
     """Mean and std: the checkpoint's own, ImageNet's, or 0.5."""
     val_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
@@ -189,8 +232,74 @@ class DataConfig(Settings):
             ) from err
         return value
 
+    @property
+    def cuts_parts(self) -> bool:
+        """True when training images are random parts of the pictures at their own size."""
+        return self.resized_crop is not None
+
+    @property
+    def distorts(self) -> bool:
+        """True when training images go through operations that are made picture by picture."""
+        return self.cuts_parts or self.auto_augment is not None or self.color_jitter is not None
+
+    @property
+    def augments(self) -> bool:
+        """True when training images may differ from epoch to epoch by these settings."""
+        return self.flip or self.random_crop or self.distorts or self.erase_prob > 0
+
+    @property
+    def filter_of_train(self) -> str:
+        """The filter that training images are resized with: bicubic, bilinear or random."""
+        return self.train_interpolation or self.interpolation
+
+    @field_validator("resized_crop", "crop_ratio")
+    @classmethod
+    def _range_is_one(cls, value: Range | None, info: ValidationInfo) -> Range | None:
+        highest = 1.0 if info.field_name == "resized_crop" else math.inf
+        if value is not None and not 0 < value[0] <= value[1] <= highest:
+            of = "shares of a picture's area" if highest == 1 else "widths over heights"
+            raise ValueError(
+                f"data.{info.field_name} must be [smallest, largest], {of} above 0"
+                f"{' and up to 1' if highest == 1 else ''}, got {list(value)}"
+            )
+        return value
+
+    @field_validator("color_jitter")
+    @classmethod
+    def _jitter_has_limits(cls, value: Jitter | None) -> Jitter | None:
+        if value is not None and (min(value) < 0 or value[3] > 0.5 or not any(value)):
+            raise ValueError(
+                "data.color_jitter must be strengths of brightness, contrast, saturation and hue, "
+                f"from 0, hue up to 0.5, not all 0, got {list(value)}; leave it out for none"
+            )
+        return value
+
+    @field_validator("auto_augment")
+    @classmethod
+    def _policy_is_known(cls, value: str | None) -> str | None:
+        if value is not None and not _POLICY.fullmatch(value):
+            raise ValueError(
+                f"data.auto_augment must be a policy of timm, got {value!r}; write for example "
+                "'rand-m9-mstd0.5-inc1' (parts m, n, p, mstd, mmax, inc and t), or original, "
+                "originalr, v0, v0r or 3a, with '-mstd0.5' behind it or without"
+            )
+        return value
+
     def idle(self, methods: Sequence[str]) -> Collection[str]:
-        """How val is split off, where the data set brings its own; settings of other kinds."""
+        """How val is split off, where the data set brings its own; settings of other kinds; parts
+        of what is off."""
+        return [*self._idle_changes(), *self._idle_reading()]
+
+    def _idle_changes(self) -> Collection[str]:
+        fields = [] if self.cuts_parts else ["crop_ratio"]
+        fields += [] if self.erase_prob else ["erase_mode"]
+        own = self.train_interpolation
+        is_unused = own == "random" and not (self.cuts_parts or self.auto_augment)
+        return (
+            [*fields, "train_interpolation"] if is_unused or own == self.interpolation else fields
+        )
+
+    def _idle_reading(self) -> Collection[str]:
         # Asked of the data set's own file: only that knows what it reads.
         kind = plugins.load(DATASETS, self.name)
         others = tuple(s for s in OF_SOME_KINDS if s not in getattr(kind, "USES", ()))
@@ -212,6 +321,11 @@ class DataConfig(Settings):
                 f"data.random_crop and data.resize_to need data.resize='short_side', got 'squash' "
                 f"with random_crop={self.random_crop}, resize_to={self.resize_to}; set "
                 f"data.resize=short_side or leave them out"
+            )
+        if self.random_crop and self.cuts_parts:
+            raise ValueError(
+                "data.random_crop and data.resized_crop are two ways to crop, got random_crop=True "
+                f"and resized_crop={list(self.resized_crop or ())}; leave one of them out"
             )
         return self
 
@@ -266,6 +380,11 @@ class TrainConfig(Settings):
     """Beta(alpha, alpha) mixing of image pairs; 0 switches it off."""
     mixup_prob: float = Field(default=0.5, ge=0.0, le=1.0)
     """Probability that a batch is mixed."""
+    cutmix_alpha: float = Field(default=0.0, ge=0.0)
+    """Beta(alpha, alpha) share of a rectangle that comes from the partner (CutMix, timm's); 0
+    switches it off. With mixup, a batch is mixed in one of the two ways."""
+    mixup_switch_prob: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Probability of CutMix where both are on."""
     selection: Literal["best_val", "best_val_loss", "last_epoch", "best_test_epoch"] = "best_val"
     """Which epoch a trial's values are of, and whose state is tested: that of the highest val
     accuracy, of the lowest val loss (default of a study whose objective is val_loss), or the last
@@ -285,16 +404,23 @@ class TrainConfig(Settings):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: fp32 on CPU, bf16 autocast on CUDA."""
 
+    @property
+    def mixes(self) -> bool:
+        """True when images may be mixed with others of their batch."""
+        return self.mixup_prob > 0 and (self.mixup_alpha > 0 or self.cutmix_alpha > 0)
+
     def idle(self, methods: Sequence[str]) -> Collection[str]:
-        """The other part of a mixup that is off, and a patience that never ends."""
-        # Either of the two switches mixup off, and makes the other one's value meaningless.
-        fields = ["mixup_prob"] if self.mixup_alpha == 0 else []
-        fields += ["mixup_alpha"] if self.mixup_prob == 0 else []
+        """Other parts of a mixing that is off, and a patience that never ends."""
+        mixup, cutmix = self.mixup_alpha > 0, self.cutmix_alpha > 0
+        # Either of the two switches mixing off, and makes the other one's value meaningless.
+        fields = [] if mixup or cutmix else ["mixup_prob"]
+        if self.mixup_prob == 0:
+            fields += ["mixup_alpha", "cutmix_alpha"]
+        if not (mixup and cutmix):
+            fields.append("mixup_switch_prob")
+        elif self.mixup_switch_prob in (0, 1):
+            fields.append("mixup_alpha" if self.mixup_switch_prob else "cutmix_alpha")
         return [*fields, "patience"] if (self.patience or 0) >= self.epochs else fields
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
 
 
 class CommonSettings(Settings):

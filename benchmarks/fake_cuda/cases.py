@@ -144,9 +144,18 @@ RECIPES: dict[str, Settings] = {
         "data.resize": "short_side", "data.random_crop": True, "data.flip": True,
         "optim.name": "sgd",
     },
+    "CutMix, erasing": {
+        "train.mixup_alpha": 0.8, "train.cutmix_alpha": 1.0, "train.mixup_prob": 1.0,
+        "data.erase_prob": 0.25, "data.erase_mode": "pixel",
+    },
     "best_test_epoch": {"train.selection": "best_test_epoch"},
 }  # fmt: skip
 """Settings of any method."""
+DISTORTED: Settings = {
+    "data.resized_crop": [0.08, 1.0], "data.auto_augment": "rand-m9-mstd0.5-inc1",
+    "data.color_jitter": 0.4, "data.flip": True,
+}  # fmt: skip
+"""What is done on the CPU, picture by picture."""
 WITH_RECIPES = ("linear", "tcpa", "cvpt", "sa2vp", "adaptformer", "vpt")
 ON_ROTARY: dict[str, Settings] = {
     "linear": {},
@@ -213,6 +222,7 @@ def _recipes() -> Iterator[Case]:
     for text, change in {"whole": {}, "cropped": crops}.items():
         settings = {"methods": ["vpt"], **change}
         yield Case(f"vpt, {text} images in host memory", settings, resident=False)
+    yield Case("vpt, distorted parts of pictures", {"methods": ["vpt"], **DISTORTED})
 
 
 def _on_rotary() -> Iterator[Case]:

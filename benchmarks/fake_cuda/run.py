@@ -22,11 +22,10 @@ from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.settings import BackboneConfig
 from tcpa_core.training import image_source
-from tcpa_core.training.image_source import ImageSource
 from tcpa_core.training.member import Member
 from tcpa_core.training.pack import Pack
 from tcpa_core.training.saved_member import restore_member, save_member
-from tcpa_core.training.trial_data import TrialData
+from tcpa_core.training.trial_data import TrialData, source_kind
 
 Until = Literal["step", "epoch", "end"]
 STEPS = 3
@@ -234,5 +233,6 @@ def _data(
         labels = (np.arange(count) % classes).astype(np.int64)
         split = Split(images=store, labels=labels, paths=tuple(map(str, range(count))))
         with patch.object(image_source, "RESIDENT_SHARE", float(resident)):
-            splits[name] = ImageSource(split, config.data, side, mean, std, "cuda")
+            kind = source_kind(config.data, name)
+            splits[name] = kind(split, config.data, side, mean, std, "cuda")
     return TrialData(**splits, class_names=tuple(map(str, range(classes))), fingerprint="fake")

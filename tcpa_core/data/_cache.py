@@ -310,7 +310,7 @@ def _in_passing(
 ) -> ImageStore:
     """The images in a file that has no name and is not kept; the same while somebody holds them."""
     store = _passing.get(key)
-    if store is not None:
+    if store is not None and store.rule == rule:
         return store
     folder = Path(tempfile.gettempdir())
     with using(folder, "TMPDIR"), tempfile.TemporaryFile() as file:

@@ -1,7 +1,7 @@
 """From the bytes of an image file to RGB pixels of the size that trials use."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -73,6 +73,8 @@ class ResizeRule:
     antialias: bool = True
     depth: int = FULL_DEPTH
     """Bits that the 16-bit grey pictures of the data set use, one of `DEPTHS`."""
+    whole: bool = False
+    """Every picture is stored at its own size, so that random parts can be cut out of it."""
 
     @classmethod
     def of(cls, cfg: DataConfig, img_size: int) -> "ResizeRule":
@@ -91,9 +93,17 @@ class ResizeRule:
             )
         return cls("short_side", side, cfg.interpolation, cfg.antialias)
 
+    def of_train(self, cfg: DataConfig) -> "ResizeRule":
+        """The same for training images, which may have a filter of their own, and be cut."""
+        own = cfg.train_interpolation
+        # "random" is for parts and distortions alone.
+        interpolation = self.interpolation if own is None or own == "random" else own
+        return replace(self, interpolation=interpolation, whole=cfg.cuts_parts)
+
     def __str__(self) -> str:
-        text = f"{self.resize} {self.side} {self.interpolation}"
-        text = text if self.antialias else f"{text} aliased"
+        """What stored pixels depend on."""
+        text = "whole" if self.whole else f"{self.resize} {self.side} {self.interpolation}"
+        text = text if self.antialias or self.whole else f"{text} aliased"
         return text if self.depth == FULL_DEPTH else f"{text} grey {self.depth}"
 
     def size(self, width: int, height: int) -> tuple[int, int]:
@@ -111,6 +121,8 @@ class ResizeRule:
 
     def stored_size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height in the cache, of which `size` is the same."""
+        if self.whole:
+            return width, height
         to_width, to_height = self.size(width, height)
         is_enlarged = width <= to_width and height <= to_height
         # Without antialias, torch resizes in floats, which not every device rounds alike.
@@ -154,7 +166,7 @@ class ResizeRule:
         if size == (width, height):
             return planes
         image = Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0)))
-        return np.asarray(image.resize(size, _FILTERS[self.interpolation])).transpose(2, 0, 1)
+        return self._resized(image, size, "a stored image").transpose(2, 0, 1)
 
     def _resized(self, image: Image.Image, size: tuple[int, int], place: str) -> Pixels:
         # A strip of 1 x 100,000 pixels is small, and huge once its short side is 256.

@@ -29,7 +29,7 @@ import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -70,7 +70,7 @@ from tcpa_core.data._listing import (
     relative_key,
     split_off,
 )
-from tcpa_core.data._parallel import ordered_map
+from tcpa_core.data._parallel import num_cores, ordered_map
 from tcpa_core.data._published import PUBLISHED, Published, Sizes, published_key
 from tcpa_core.data._room import CacheNeed
 from tcpa_core.data._splits import few_shot, own_val
@@ -105,6 +105,7 @@ __all__ = [
     "draw_val",
     "load_dataset",
     "need_root",
+    "num_cores",
     "other_spelling",
     "published_key",
     "read_text",
@@ -172,9 +173,10 @@ def load_dataset(
     cache = cache_root(cache_dir)
     listing = _read(cfg)
     found = contents(listing, cache, progress, keep=keep)
-    hashes, rule = found.hashes, replace(rule, depth=found.depth)
-    keys = {name: _store_key(hashes[name], rule) for name in SPLITS}
-    need = _need(listing, keys, rule, cache, progress)
+    hashes = found.hashes
+    parts = _parts(cfg, replace(rule, depth=found.depth))
+    entries = dict.fromkeys(entry for of_split in parts.values() for entry in of_split)
+    need = _need(listing, hashes, entries, cache, progress)
     if need.images:
         if told:
             told(need)
@@ -182,13 +184,14 @@ def load_dataset(
         if not keep:
             passing = Path(tempfile.gettempdir())
             CacheNeed.of(need.images, need.num_bytes, passing, "TMPDIR").check()
-    stores: dict[str, ImageStore] = {}
+    stores: dict[_Entry, ImageStore] = {}
     broken: dict[str, str] = {}
-    for name, split in listing.splits.items():
+    for name, rule in entries:
+        split = listing.splits[name]
         try:
-            stores[name] = open_or_build(
+            stores[name, rule] = open_or_build(
                 cache / "pixels",
-                keys[name],
+                _store_key(hashes[name], rule),
                 len(split.keys),
                 partial(_decode_one, listing, split, hashes[name], rule),
                 progress,
@@ -201,10 +204,7 @@ def load_dataset(
             broken |= {split.keys[index]: why for index, why in err.found.items()}
     if broken:
         raise _broken_error(broken)
-    splits = {name: _split(listing, stores, (name,)) for name in SPLITS}
-    if cfg.train_on == "train_and_val":
-        # val stays: it is still what epochs are scored on.
-        splits["train"] = _split(listing, stores, ("train", "val"))
+    splits = {name: _split(listing, stores, of_split) for name, of_split in parts.items()}
     fingerprint = _fingerprint(listing, found)
     decoded = {name: (split.paths, split.images) for name, split in splits.items()}
     return Dataset(
@@ -246,9 +246,9 @@ def cache_need(
     cache = cache_root(cache_dir)
     listing = _read(cfg)
     found = contents(listing, cache, progress, keep=keep)
-    rule = replace(rule, depth=found.depth)
-    keys = {name: _store_key(found.hashes[name], rule) for name in SPLITS}
-    return _need(listing, keys, rule, cache, progress)
+    parts = _parts(cfg, replace(rule, depth=found.depth))
+    entries = dict.fromkeys(entry for of_split in parts.values() for entry in of_split)
+    return _need(listing, found.hashes, entries, cache, progress)
 
 
 def dataset_summary(
@@ -345,11 +345,24 @@ def _store_key(hashes: tuple[str, ...], rule: ResizeRule) -> str:
     return sha256("\n".join([str(SCHEMA), DECODER, str(rule), *hashes]).encode())[:32]
 
 
-def _split(listing: Listing, stores: Mapping[str, ImageStore], parts: Sequence[str]) -> Split:
-    """Some splits of a listing, one after the other."""
-    found = [listing.splits[part] for part in parts]
+_Entry = tuple[str, ResizeRule]
+"""A split of a listing as the cache keeps it."""
+
+
+def _parts(cfg: DataConfig, rule: ResizeRule) -> dict[str, Sequence[_Entry]]:
+    """What the splits of a data set are made of, one after the other."""
+    # val stays: it is still what epochs are scored on.
+    trained = ("train", "val") if cfg.train_on == "train_and_val" else ("train",)
+    of_train = rule.of_train(cfg)
+    parts: dict[str, Sequence[_Entry]] = {name: [(name, rule)] for name in SPLITS}
+    return parts | {"train": [(name, of_train) for name in trained]}
+
+
+def _split(listing: Listing, stores: Mapping[_Entry, ImageStore], parts: Sequence[_Entry]) -> Split:
+    """Some entries, one after the other."""
+    found = [listing.splits[name] for name, _ in parts]
     return Split(
-        images=join(*(stores[part] for part in parts)),
+        images=join(*(stores[entry] for entry in parts)),
         labels=np.array([label for split in found for label in split.labels], np.int64),
         paths=tuple(key for split in found for key in split.keys),
     )
@@ -357,26 +370,29 @@ def _split(listing: Listing, stores: Mapping[str, ImageStore], parts: Sequence[s
 
 def _need(
     listing: Listing,
-    keys: Mapping[str, str],
-    rule: ResizeRule,
+    hashes: Mapping[str, tuple[str, ...]],
+    entries: Collection[_Entry],
     cache: Path,
     progress: Progress | None,
 ) -> CacheNeed:
-    """Of the splits that the cache lacks."""
-    pixels = cache / "pixels"
-    lacking = [split for name, split in listing.splits.items() if lacks(pixels, keys[name])]
-    images = [(split, index) for split in lacking for index in range(len(split.keys))]
+    """Of the entries that the cache lacks."""
+    images = [
+        (rule, listing.splits[name], index)
+        for name, rule in entries
+        if lacks(cache / "pixels", _store_key(hashes[name], rule))
+        for index in range(len(listing.splits[name].keys))
+    ]
     num_bytes = 0
-    for done, found in enumerate(ordered_map(partial(_stored_bytes, listing, rule), images)):
+    for done, found in enumerate(ordered_map(partial(_stored_bytes, listing), images)):
         num_bytes += found
         if progress:
             progress("measure images", done + 1, len(images))
     return CacheNeed.of(len(images), num_bytes, cache)
 
 
-def _stored_bytes(listing: Listing, rule: ResizeRule, image: tuple[SplitListing, int]) -> int:
+def _stored_bytes(listing: Listing, image: tuple[ResizeRule, SplitListing, int]) -> int:
     """What one image takes in the cache, by its header; 0: it has none that can be read."""
-    split, index = image
+    rule, split, index = image
     if split.read is None and listing.root:
         size = header_size(listing.root / split.keys[index])
     else:

@@ -40,6 +40,19 @@ class Unchanged:
     """Which of them: (M, B), or a range that all members see."""
 
 
+@dataclass(frozen=True, slots=True)
+class Mixing:
+    """What is done to the images of a step beyond each image's own changes, on the device that
+    trains; see `tcpa_core.training.mixing`. None: nothing of the kind."""
+
+    shares: Tensor | None = None
+    """What mixup or CutMix takes of an image and of its partner, (M, 2)."""
+    cut: Tensor | None = None
+    """Rectangle that CutMix takes from the partner, (M, 4): top, bottom, left, right; int64."""
+    erased: Tensor | None = None
+    """Rectangle that is erased of each image, (M, B, 4)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """Position in training, per member; decides every random draw of a forward pass."""
@@ -53,9 +66,8 @@ class Step:
     offsets: Tensor | None = None
     """Where the numbers of these steps begin, (M, 2) on the device that trains, a row of what
     `tcpa_core.streams.offsets` makes for an epoch; None: made when they are needed."""
-    shares: Tensor | None = None
-    """What mixup takes of an image and of its partner, (M, 2) on the device that trains, a row of
-    what `tcpa_core.training.batches.mixed_shares` makes for an epoch; None: made when needed."""
+    mixing: Mixing | None = None
+    """What is drawn for the batch as a whole; None: made when it is needed."""
     unchanged: Unchanged | None = None
     """None: augmented or mixed, or not known to be of a split."""
     part: BatchPart | None = None

@@ -20,7 +20,7 @@ from tcpa_core.config import METHODS, TrialConfig
 from tcpa_core.methods._block_attention import BlockAttention
 from tcpa_core.methods._init import Init, constant, copy_of, normal, trunc02, uniform, vpt_bound
 from tcpa_core.methods._layers import batch_norm, member_linear, padding
-from tcpa_core.methods._passes import BatchPart, Images, Pass, Step, Unchanged
+from tcpa_core.methods._passes import BatchPart, Images, Mixing, Pass, Step, Unchanged
 from tcpa_core.methods._random import Dropout, DropPath, member_row, token_rows
 from tcpa_core.model.blocks import plain_block
 from tcpa_core.settings import Settings
@@ -43,6 +43,7 @@ __all__ = [
     "MemberState",
     "Method",
     "MethodSettings",
+    "Mixing",
     "ParamSpec",
     "Pass",
     "Restart",

@@ -1,4 +1,4 @@
-"""What a training step sees: which images, how they are changed, and what they should be taken for.
+"""What a training step sees: which images, changed one by one, and what they should be taken for.
 
 Everything random is drawn from a member's own stream under the epoch's or the step's number, so
 that a trial sees the same batches alone, in any pack, and after a resume.
@@ -9,7 +9,6 @@ that a trial sees the same batches alone, in any pack, and after a resume.
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import BatchPart, Step, token_rows
 from tcpa_core.model.noise import has_noise
 from tcpa_core.streams import Stream
-from tcpa_core.training.image_source import DRAWS, ImageSource
+from tcpa_core.training.image_source import ImageSource
 
 
 def order(stream: Stream, epoch: int, count: int) -> Tensor:
@@ -55,12 +54,8 @@ def changes_images(configs: Sequence[TrialConfig]) -> bool:
 
 def shows_stored_images(configs: Sequence[TrialConfig]) -> bool:
     """True when training images are those of the split in every epoch."""
-    return not (_augments(configs[0]) or any(config.train.mixup_alpha for config in configs))
-
-
-def _augments(config: TrialConfig) -> bool:
-    """True when the data layer changes training images at random; equal within a pack."""
-    return config.data.flip or config.data.random_crop
+    # What the data layer does is equal within a pack.
+    return not (configs[0].data.augments or any(config.train.mixes for config in configs))
 
 
 def training_images(
@@ -72,9 +67,9 @@ def training_images(
         A function whose value is (M, B, 3, H, W), see `ImageSource.load`.
     """
     drawn = None
-    if _augments(configs[0]):
+    if configs[0].data.augments:
         rows = token_rows(step, indices.shape[1], 1, train.where)
-        drawn = step.draws.uniform("augment", rows, DRAWS)[:, :, 0].flatten(0, 1)
+        drawn = step.draws.uniform("augment", rows, train.num_draws)[:, :, 0].flatten(0, 1)
     load = train.load(indices.flatten(), drawn)
     return lambda: load().unflatten(0, indices.shape)
 
@@ -89,55 +84,3 @@ def smoothed_targets(values: Tensor, labels: Tensor, num_classes: int) -> Tensor
     """
     own, other = (value.expand_as(labels)[..., None] for value in values)
     return other.repeat(1, 1, num_classes).scatter_(-1, labels[..., None], own)
-
-
-def mixed_shares(
-    configs: Sequence[TrialConfig], streams: Sequence[Stream], steps: Sequence[Sequence[int]]
-) -> Tensor | None:
-    """What mixup takes of every image and of its partner, (steps, M, 2) on the CPU.
-
-    None where nobody mixes.
-
-    Args:
-        configs: Of the members.
-        streams: Of the members.
-        steps: What the members make one after the other, each (M,).
-    """
-    if not any(config.train.mixup_alpha for config in configs):
-        return None
-    members = list(zip(configs, streams, strict=True))
-    shares = [[_share(c, s, t) for (c, s), t in zip(members, at, strict=True)] for at in steps]
-    kept = torch.tensor(shares, dtype=torch.float64)
-    return torch.stack([kept, 1 - kept], dim=-1).float()
-
-
-def _share(config: TrialConfig, stream: Stream, step: int) -> float:
-    """1 where a batch is not mixed."""
-    train = config.train
-    if not train.mixup_alpha:
-        return 1.0
-    # torch has no beta distribution that takes a generator; its seed is enough for numpy's.
-    random = np.random.default_rng(stream.key("mixup", step))
-    share: float = random.beta(train.mixup_alpha, train.mixup_alpha)
-    return share if random.random() < train.mixup_prob else 1.0
-
-
-def mix(
-    configs: Sequence[TrialConfig], images: Tensor, targets: Tensor, step: Step
-) -> tuple[Tensor, Tensor]:
-    """Images [M, B, ...] and targets [M, B, C], mixed where a member asks for it.
-
-    Source: mixup, arXiv:1710.09412; partners are the batch in reverse order, as in timm.
-    """
-    shares = step.shares
-    if shares is None:
-        made = mixed_shares(configs, step.streams, [step.steps])
-        if made is None:
-            return images, targets
-        shares = made[0].to(images.device)
-    return _mixed(images, shares), _mixed(targets, shares)
-
-
-def _mixed(x: Tensor, shares_M2: Tensor) -> Tensor:
-    own, partner = shares_M2.view(-1, 2, *[1] * (x.ndim - 1)).unbind(1)
-    return own * x + partner * x.flip(1)

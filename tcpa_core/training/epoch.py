@@ -12,8 +12,8 @@ from torch import Tensor
 from tcpa_core.methods.base import Step
 from tcpa_core.model.blocks import compiled_blocks
 from tcpa_core.streams import Stream, offsets
-from tcpa_core.training.batches import batches, mixed_shares, order
-from tcpa_core.training.member import Member
+from tcpa_core.training.batches import batches, order
+from tcpa_core.training.mixing import mixings
 from tcpa_core.training.optim import lr_at
 from tcpa_core.training.stacks import Stacks
 from tcpa_core.training.step import Batch, TrainingStep
@@ -50,7 +50,7 @@ def train_epoch(stacks: Stacks, training: TrainingStep, count: int) -> tuple[Ten
     ]
     optimizer.schedule(rates)
     losses = []
-    steps = _steps(members, streams, len(epoch), training.device)
+    steps = _steps(stacks, streams, epoch, training.device)
     loads = _one_ahead(steps, read, partial(training.load, model))
     for (step, images), indices in zip(loads, epoch, strict=True):
         optimizer.advance()
@@ -77,21 +77,28 @@ def _one_ahead(
 
 
 def _steps(
-    members: Sequence[Member], streams: Sequence[Stream], count: int, device: torch.device
+    stacks: Stacks, streams: Sequence[Stream], epoch: Sequence[Tensor], device: torch.device
 ) -> Iterator[Step]:
     """The steps of an epoch; what their random numbers follow from is one copy to the device."""
-    numbers = [[m.step + i for m in members] for i in range(count)]
+    members = stacks.members
+    numbers = [[m.step + i for m in members] for i in range(len(epoch))]
     starts = offsets(numbers, device)
-    mixed = mixed_shares([m.config for m in members], streams, numbers)
-    shares = [None] * count if mixed is None else mixed.to(device)
-    for at, start, share in zip(numbers, starts, shares, strict=True):
+    mixed = mixings(
+        [m.config for m in members],
+        streams,
+        numbers,
+        batch=epoch[0].shape[1],
+        side=stacks.model.backbone.img_size,
+        device=device,
+    )
+    for at, start, mixing in zip(numbers, starts, mixed, strict=True):
         yield Step(
             training=True,
             epochs=[m.epoch for m in members],
             steps=at,
             streams=streams,
             offsets=start,
-            shares=share,
+            mixing=mixing,
         )
 
 

@@ -46,6 +46,8 @@ class ImageSource:
         mean: Sequence[float],
         std: Sequence[float],
         device: str | torch.device,
+        *,
+        on_host: bool = False,
     ) -> None:
         """Prepare a split.
 
@@ -56,6 +58,7 @@ class ImageSource:
             mean: Per channel, of values in [0, 1]; 3 numbers.
             std: Same, > 0.
             device: Where batches are wanted.
+            on_host: Images are cut in host memory, whatever fits on the device.
 
         Raises:
             ShapeError: The split was prepared for another image size.
@@ -70,7 +73,9 @@ class ImageSource:
             )
         self.device = torch.device(device)
         self.labels = torch.from_numpy(split.labels).to(self.device)
-        self._img_size = img_size
+        self.img_size = img_size
+        self.num_draws = DRAWS
+        """Random numbers that a training image needs."""
         self._random_crop = cfg.random_crop
         self._flip = cfg.flip
         mean_3, std_3 = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (mean, std))
@@ -80,7 +85,7 @@ class ImageSource:
         # Else every batch crosses the bus, while a split that took too much would leave no room to
         # train in.
         fits = sum(entry.pixels.nbytes for entry in store.entries) <= _room(self.device)
-        self.where = self.device if fits else torch.device("cpu")
+        self.where = self.device if fits and not on_host else torch.device("cpu")
         """Where the pixels lie and images are cut; what says how is best there already."""
         self._uncropped = smallest == int(max(size.max() for size in seen)) == img_size
         self._sides = torch.from_numpy(np.stack(seen)).to(self.where)
@@ -117,7 +122,7 @@ class ImageSource:
     def _cut_here(self, indices: Tensor, draws: Tensor | None) -> Tensor:
         """Normalised images of pixels that lie on the device."""
         images = self._empty(len(indices), self.device, torch.float32)
-        for part in self._blocks(len(indices)):
+        for part in self._blocks(len(indices), draws):
             drawn = None if draws is None else draws[part]
             self._normalise(self._cut(indices[part], drawn), images[part])
         return images
@@ -128,7 +133,7 @@ class ImageSource:
         staged = self._empty(len(indices), self.where, torch.uint8, pinned=True)
 
         def cut() -> None:
-            for part in self._blocks(len(indices)):
+            for part in self._blocks(len(indices), draws):
                 drawn = None if draws is None else draws[part]
                 staged[part].copy_(self._cut(indices[part], drawn))
 
@@ -157,10 +162,10 @@ class ImageSource:
     def _empty(
         self, count: int, device: torch.device, dtype: torch.dtype, *, pinned: bool = False
     ) -> Tensor:
-        shape = (count, 3, self._img_size, self._img_size)
+        shape = (count, 3, self.img_size, self.img_size)
         return torch.empty(shape, dtype=dtype, device=device, pin_memory=pinned)
 
-    def _blocks(self, count: int) -> Iterator[slice]:
+    def _blocks(self, count: int, draws: Tensor | None) -> Iterator[slice]:
         """Images that are cut at a time."""
         size = self._windows.at_a_time or max(1, count)
         for start in range(0, count, size):
@@ -186,7 +191,7 @@ class ImageSource:
         """Cut at random places, or from the centre as torchvision rounds it."""
         if self._uncropped:
             return self._windows.cut(indices, None)
-        room = self._sides[:, indices] - self._img_size
+        room = self._sides[:, indices] - self.img_size
         if draws is None:
             corner = (room / 2).round().long()
         else:

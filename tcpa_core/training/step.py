@@ -10,7 +10,6 @@ from torch import Tensor
 from tcpa_core.methods.base import Step, Unchanged
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.training.batches import (
-    mix,
     parts,
     shows_stored_images,
     smoothed_targets,
@@ -18,6 +17,7 @@ from tcpa_core.training.batches import (
 )
 from tcpa_core.training.kept_tokens import KeptTokens
 from tcpa_core.training.loss import classification_loss
+from tcpa_core.training.mixing import mix
 from tcpa_core.training.precision import autocast
 from tcpa_core.training.trial_data import TrialData
 

@@ -7,6 +7,8 @@ from typing import Literal
 from tcpa_core.config import TrialConfig
 from tcpa_core.data.base import Progress, load_dataset
 from tcpa_core.model.backbone import Backbone
+from tcpa_core.settings import DataConfig
+from tcpa_core.training.distorted_source import DistortedSource
 from tcpa_core.training.image_source import ImageSource
 
 SplitName = Literal["train", "val", "test"]
@@ -56,7 +58,9 @@ def load_trial_data(
     )
     mean, std = backbone.norm_stats(config.data.norm_stats)
     train, val, test = (
-        ImageSource(data.splits[name], config.data, backbone.img_size, mean, std, device)
+        source_kind(config.data, name)(
+            data.splits[name], config.data, backbone.img_size, mean, std, device
+        )
         for name in ("train", "val", "test")
     )
     return TrialData(
@@ -67,3 +71,8 @@ def load_trial_data(
         fingerprint=data.fingerprint,
         warnings=tuple(data.summary.warnings()),
     )
+
+
+def source_kind(cfg: DataConfig, split: str) -> type[ImageSource]:
+    """What gives the batches of a split."""
+    return DistortedSource if split == "train" and cfg.distorts else ImageSource
