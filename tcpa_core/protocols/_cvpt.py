@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tcpa_core.protocols.base import Fact
+from tcpa_core.protocols.base import Fact, unaugmented
 
 PROGRAM = "Lingyun0419/CVPT @ 2fc987708aea"
 
@@ -12,6 +12,7 @@ VTAB: Mapping[str, Fact] = {
     "data.antialias": Fact(True, "dataset.py:91"),
     "data.random_crop": Fact(False, "dataset.py:90"),
     "data.flip": Fact(False, "dataset.py:90"),
+    **unaugmented("dataset.py:90"),
     "data.norm_stats": Fact("imagenet", "dataset.py:64"),
     "data.train_on": Fact("train_and_val", "dataset.py:86"),
     "optim.name": Fact("adamw", "train.py:64"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tcpa_core.protocols.base import Fact
+from tcpa_core.protocols.base import Fact, unaugmented
 
 PROGRAM = "KMnP/vpt @ 4410440ec1b4"
 
@@ -12,6 +12,7 @@ VTAB: Mapping[str, Fact] = {
     "data.antialias": Fact(False, "src/data/datasets/tf_dataset.py:150"),
     "data.random_crop": Fact(False, "src/data/datasets/tf_dataset.py:148"),
     "data.flip": Fact(False, "src/data/datasets/tf_dataset.py:148"),
+    **unaugmented("src/data/datasets/tf_dataset.py:148"),
     "data.norm_stats": Fact("imagenet", "src/data/datasets/tf_dataset.py:75"),
     "data.train_on": Fact("train_and_val", "tune_vtab.py:166"),
     "optim.name": Fact("sgd", "configs/base-prompt.yaml:14"),

@@ -21,9 +21,26 @@ class Fact(NamedTuple):
 
     value: Any
     """A tuple lists all values that the authors used; the first is taken where a trial names
-    none."""
+    none. A value that is itself a tuple stands in one."""
     where: str
     """File and line of their program, for example "src/data/transforms.py:23"."""
+
+
+def unaugmented(where: str) -> Mapping[str, Fact]:
+    """Facts of a program that changes training images by crops, mirroring and mixup at most.
+
+    Args:
+        where: Its line that makes training images.
+    """
+    nothing = {
+        "data.resized_crop": None,
+        "data.train_interpolation": None,
+        "data.auto_augment": None,
+        "data.color_jitter": None,
+        "data.erase_prob": 0.0,
+        "train.cutmix_alpha": 0.0,
+    }
+    return {path: Fact(value, where) for path, value in nothing.items()}
 
 
 FINE_GRAINED: Mapping[str, Fact] = {
@@ -36,6 +53,7 @@ FINE_GRAINED: Mapping[str, Fact] = {
     "data.norm_stats": Fact("imagenet", "src/data/transforms.py:9"),
     "data.split": Fact("hta", "src/data/datasets/json_dataset.py:38"),
     "train.drop_last": Fact(False, "src/data/loader.py:58"),
+    **unaugmented("src/data/transforms.py:23"),
 }
 """Images of the fine-grained data sets as VPT prepares them, and CVPT, which has the same files."""
 
@@ -98,7 +116,7 @@ def departures(name: str | None, flat: Mapping[str, Any]) -> tuple[str, ...]:
     if name is None:
         return ()
     return tuple(
-        f"{path}={_text(flat[path])} ({name}: {_text(wanted)})"
+        f"{path}={_shown(flat[path])} ({name}: {_text(wanted)})"
         for path, wanted in _settings(name, flat["methods"]).items()
         if path in flat and flat[path] not in (wanted if isinstance(wanted, tuple) else (wanted,))
     )
@@ -112,9 +130,16 @@ def _settings(name: str, methods: Collection[str]) -> dict[str, Any]:
     return found
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, joint: str = " or ") -> str:
     if isinstance(value, tuple):
-        return " or ".join(map(_text, value))
+        # Alternatives, and among them lists.
+        parts = [f"[{_text(v, ', ')}]" if isinstance(v, tuple) else _text(v) for v in value]
+        return joint.join(parts)
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _shown(value: Any) -> str:
+    """A trial's value: a tuple is a list."""
+    return f"[{_text(value, ', ')}]" if isinstance(value, tuple) else _text(value)

@@ -5,13 +5,14 @@ Source:
     val epoch on the fine-grained sets.
 """
 
-from tcpa_core.protocols.base import Fact, Protocol
+from tcpa_core.protocols.base import Fact, Protocol, unaugmented
 
 PROTOCOL = Protocol(
     program="tommy-xq/SA2VP @ 35674e745809",
     facts={
         "data.interpolation": Fact("bilinear", "datasets.py:1430"),
         "data.antialias": Fact(True, "datasets.py:1430"),
+        **unaugmented("datasets.py:1430"),
         "data.norm_stats": Fact("half", "datasets.py:1422"),
         "optim.name": Fact("adamw", "vit_train_sa2vp.py:114"),
         "optim.lr": Fact((1e-3, 5e-4), "README.md:87"),

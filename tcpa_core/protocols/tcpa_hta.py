@@ -4,7 +4,7 @@ Source:
     ICML2025-TCPA: sh/*.sh and the trainer; arXiv:2505.02406 says 100 epochs, AdamW, cosine.
 """
 
-from tcpa_core.protocols.base import Fact, Protocol
+from tcpa_core.protocols.base import Fact, Protocol, unaugmented
 
 PROTOCOL = Protocol(
     program="zhoujiahuan1991/ICML2025-TCPA @ dce8b3aaa304",
@@ -15,6 +15,7 @@ PROTOCOL = Protocol(
         "data.antialias": Fact(True, "data_utils/transforms.py:53"),
         "data.random_crop": Fact(True, "data_utils/transforms.py:54"),
         "data.flip": Fact(True, "data_utils/transforms.py:55"),
+        **unaugmented("data_utils/transforms.py:53"),
         "data.norm_stats": Fact("imagenet", "data_utils/transforms.py:19"),
         "data.split": Fact("hta", "data_utils/datasets/cifar/dataset.py:65"),
         "data.val_fraction": Fact(0.2, "data_utils/datasets/cifar/dataset.py:65"),

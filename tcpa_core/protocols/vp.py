@@ -7,13 +7,14 @@ Source:
     visual_prompting (Bahng et al., 2022): its example on CIFAR-100.
 """
 
-from tcpa_core.protocols.base import Fact, Protocol
+from tcpa_core.protocols.base import Fact, Protocol, unaugmented
 
 PROTOCOL = Protocol(
     program="hjbahng/visual_prompting @ 679e71fc888c",
     facts={
         "data.random_crop": Fact(False, "main_vision.py:159"),
         "data.flip": Fact(False, "main_vision.py:157"),
+        **unaugmented("main_vision.py:157"),
         "data.norm_stats": Fact(("imagenet", "checkpoint"), "main_vision.py:161"),
         "optim.name": Fact("sgd", "main_vision.py:184"),
         "optim.momentum": Fact(0.9, "main_vision.py:45"),

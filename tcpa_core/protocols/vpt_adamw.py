@@ -8,13 +8,14 @@ Source:
 """
 
 from tcpa_core.protocols._vpt import PROGRAM
-from tcpa_core.protocols.base import Fact, Protocol
+from tcpa_core.protocols.base import Fact, Protocol, unaugmented
 
 PROTOCOL = Protocol(
     program=PROGRAM,
     facts={
         "data.interpolation": Fact("bilinear", "src/data/transforms.py:23"),
         "data.antialias": Fact((True, False), "src/data/datasets/tf_dataset.py:150"),
+        **unaugmented("src/data/transforms.py:23"),
         "data.norm_stats": Fact("imagenet", "src/data/transforms.py:9"),
         "optim.name": Fact("adamw", "configs/base-finetune.yaml:14"),
         "optim.weight_decay": Fact((0.01, 0.0), "src/solver/optimizer.py:43"),

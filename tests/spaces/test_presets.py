@@ -42,6 +42,8 @@ def test_the_presets_are_those_we_document() -> None:
         "quickstart",
         "sa2vp_vtab",
         "sidetune_vtab",
+        "ssf_cifar",
+        "ssf_fgvc",
         "ssf_vtab",
         "tcpa_components",
         "tcpa_pools",
@@ -49,6 +51,8 @@ def test_the_presets_are_those_we_document() -> None:
         "vfpt_tcpa_hta",
         "vfpt_vtab",
         "vp_vtab",
+        "vpetl_fgvc",
+        "vpetl_vtab",
         "vpt_fgvc",
         "vpt_vtab",
     )
