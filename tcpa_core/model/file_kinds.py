@@ -26,6 +26,10 @@ class FileKind(Enum):
 _HEAD = 512
 """Bytes that tell a format: the mark of a tar archive ends at 262."""
 _TO_TORCH = "load it with the program that wrote it and save its tensors as .safetensors"
+_TABLE = 100_000_000
+"""Bytes of the longest table that safetensors reads."""
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How torch began its files before 1.6."""
 _UNPACK = "unpack it and give the weights file in it"
 
 _PART = re.compile(r"-\d{5}-of-\d{5}\.")
@@ -53,6 +57,7 @@ _BEGINNINGS: Sequence[tuple[bytes, str, str]] = (
     (b"\x89PNG", "a picture", "give a weights file"),
     (b"\xff\xd8\xff", "a picture", "give a weights file"),
     (b"%PDF", "a PDF", "give a weights file"),
+    (b"model_checkpoint_path", "a TensorFlow checkpoint", _TO_TORCH),
 )
 """First bytes of files that are no weights or of another program: what they are, what to do."""
 
@@ -88,9 +93,13 @@ def kind_of(path: Path) -> FileKind:
         raise _refused(path, "empty (0 bytes)", "fetch it again")
     if head.startswith(b"PK") and zipfile.is_zipfile(path):
         return _kind_of_archive(path)
-    _refuse_known(path, head)
+    # Before all else: its first bytes are a number, which may look like anything.
     if head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < 1 << 32:
         return _safetensors(path, head)
+    _refuse_known(path, head)
+    if head.startswith(b"\x80") and not head.startswith(_LEGACY):
+        what = "a pickle that torch.save did not write"
+        raise _refused(path, what, "load it where it was made and write it with torch.save")
     # torch before 1.6 wrote pickles one after the other.
     return FileKind.SAFETENSORS if path.suffix == ".safetensors" else FileKind.TORCH
 
@@ -106,6 +115,8 @@ def _refuse_known(path: Path, head: bytes) -> None:
     if head[4:8] == b"TFL3":
         raise _refused(path, "a TensorFlow Lite graph", _TO_TORCH)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if path.suffix == ".xml":
+        raise _refused(path, "an OpenVINO description", _TO_TORCH)
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<error", b"<head")):
         raise _refused(
             path,
@@ -113,6 +124,7 @@ def _refuse_known(path: Path, head: bytes) -> None:
             "download the weights themselves: the address may ask for a login or a confirmation",
         )
     _refuse_ending(path, text)
+    _refuse_text(path, head)
 
 
 def _refuse_ending(path: Path, text: bytes) -> None:
@@ -128,8 +140,17 @@ def _refuse_ending(path: Path, text: bytes) -> None:
         raise _refused(path, *((_ENDINGS[0][1], _JOIN) if is_table else (what, advice)))
     if b"onnx" in text[:200] or (text[:1] == b"\x08" and b"\x12\x07pytorch" in text[:64]):
         raise _refused(path, "an ONNX graph", "take the weights that it was exported from")
-    if text[:1] and 0x81 <= text[0] <= 0x8F and text[1] in range(0xA1, 0xC0):
+    if len(text) > 1 and 0x81 <= text[0] <= 0x8F and text[1] in range(0xA1, 0xC0):
         raise _refused(path, "Flax's msgpack", _TO_TORCH)
+
+
+def _refuse_text(path: Path, head: bytes) -> None:
+    if len(head) < _HEAD and head.isascii() and all(c >= 32 or c in b"\t\r\n" for c in head):
+        shown = head.decode("ascii").strip()[:60]
+        raise WeightsError(
+            f"backbone.weights: {path.name} cannot be read as weights: it is text ({shown!r}); "
+            "download the weights themselves."
+        )
 
 
 def _safetensors(path: Path, head: bytes) -> FileKind:
@@ -139,7 +160,7 @@ def _safetensors(path: Path, head: bytes) -> FileKind:
     needed = length + 8
     try:
         with path.open("rb") as file:
-            table = json.loads(file.read(needed)[8:]) if needed <= size else {}
+            table = json.loads(file.read(needed)[8:]) if needed <= min(size, _TABLE) else {}
         offsets = [v["data_offsets"][1] for k, v in table.items() if k != "__metadata__"]
         needed += max(map(int, offsets), default=0)
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError):

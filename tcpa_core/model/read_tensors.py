@@ -84,8 +84,6 @@ class Tensors:
     """Keys beside the last of them under which tensors stand too, which are not read."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Of a .safetensors file."""
-    is_script: bool = False
-    """It is a TorchScript archive."""
 
 
 def read_tensors(path: Path) -> Tensors:
@@ -109,7 +107,7 @@ def read_tensors(path: Path) -> Tensors:
                 found = {k: torch.from_numpy(v) for k, v in arrays.items() if v.dtype.kind == "f"}
                 return Tensors(found)
         if kind is FileKind.TORCHSCRIPT:
-            return Tensors(_flat(vars(_load(_without_code(path), path))), is_script=True)
+            return Tensors(_flat(vars(_load(_without_code(path), path))))
         return _unwrapped(_load(path, path), path)
     except WeightsError:
         raise

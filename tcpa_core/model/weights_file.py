@@ -42,7 +42,9 @@ _FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Number formats of weights; those of quantised weights need scales."""
 _TEACHERS = ("teacher", "student")
 """Parts of networks that are trained on themselves, as by DINO, iBOT and DINOv2."""
-_SECOND = re.compile(r"(?:^|[._])(?:student|momentum|ema|target|key)(?=[._])|encoder_k\.")
+_SECOND = re.compile(
+    r"(?:^|[._])(?:student|momentum|ema|target|key|decoder|predictor|text)(?=[._])|encoder_k\."
+)
 """Prefixes of networks that stand beside the one to read."""
 _TEXTS = (
     "positional_embedding", "text", "text_encoder", "text_model", "text_projection",
@@ -194,7 +196,7 @@ def _num_heads(state: State, layout: Layout) -> int | None:
         kernels = [v for k, v in state.items() if k.endswith("/query/kernel") and v.ndim > 2]
         return kernels[0].shape[-2] if kernels else None
     patches = state.get("patch_embed.proj.weight")
-    return None if patches is None else layout.num_heads.get(len(patches))
+    return None if patches is None or not patches.ndim else layout.num_heads.get(len(patches))
 
 
 def _named(state: State, layout: Layout, vit: ViT) -> State:

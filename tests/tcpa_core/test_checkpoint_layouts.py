@@ -1,15 +1,19 @@
 """Files of weights in circulation: each is read as its program means it, or refused by name."""
 
 import argparse
+import contextlib
+import copy
 import gzip
 import json
 import pathlib
+import pickle
+import random
 import sys
 import tarfile
 import types
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -411,6 +415,33 @@ def test_the_docs_name_every_layout() -> None:
     assert len(REFUSED) >= 40
 
 
+@pytest.mark.parametrize("kind", READ)
+def test_damage_of_any_layout_is_an_error_in_words(kind: str, tmp_path: Path) -> None:
+    """Whatever stands under a name: never what a parser or torch says of it."""
+    case, draw = READ[kind], random.Random(kind)
+    for turn in range(6):
+        content = copy.deepcopy(case.content)
+        state = draw.choice(list(states(content)))
+        name = draw.choice(sorted(state))
+        shape = draw.choice([(), (1,), (3,), (0, 3), (of.WIDTH, of.WIDTH), (1, 1, 1, 1, 1)])
+        state[name] = torch.ones(shape)
+        if turn % 2:
+            del state[name]
+        path = tmp_path / f"{turn}{case.ending}"
+        write(content, path)
+        with contextlib.suppress(ConfigError, WeightsError):
+            load(path, case.model)
+
+
+def states(content: dict[str, Any]) -> Iterator[State]:
+    """Mappings of tensors in a file."""
+    if any(isinstance(value, Tensor) for value in content.values()):
+        yield content
+    for value in content.values():
+        if isinstance(value, dict):
+            yield from states(value)
+
+
 def test_torchvision_itself_agrees(tmp_path: Path) -> None:
     torch.manual_seed(2)
     theirs = TorchvisionViT(of.SIDE, of.PATCH, of.DEPTH, of.HEADS, of.WIDTH, of.HIDDEN).eval()
@@ -741,6 +772,9 @@ REFUSED: dict[str, Refusal] = {
     "torn archive": Refusal(b"PK\x03\x04" + bytes(64), "end is missing; the download broke off"),
     "parts": Refusal(SHARDS, "several files; join them into one", ".safetensors.index.json"),
     "JSON": Refusal(b'{"architecture": "vit"}', "JSON; give the weights file", ".json"),
+    "plain pickle": Refusal(pickle.dumps({"a": 1}), "a pickle that torch.save did not", ".pkl"),
+    "text": Refusal(b"Entry not found", r"it is text \('Entry not found'\)"),
+    "OpenVINO": Refusal(b'<?xml version="1.0"?><net>', "an OpenVINO description", ".xml"),
     "noise": Refusal(bytes(range(7, 200)), "cannot be read as weights"),
 }  # fmt: skip
 
