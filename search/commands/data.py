@@ -12,6 +12,19 @@ from search.usage import Verbs
 Folder = Annotated[str | None, typer.Option("--root", help="Folder of the data set.")]
 
 
+def _kinds() -> list[str]:
+    from tcpa_core import plugins
+    from tcpa_core.settings import DATASETS
+
+    return list(plugins.names(DATASETS))
+
+
+def _published() -> list[str]:
+    from tcpa_core.data.base import PUBLISHED
+
+    return list(PUBLISHED)
+
+
 class DataVerbs(Verbs):
     """What can be done with data sets; a name of none of it is a data set to check."""
 
@@ -41,7 +54,9 @@ def list_() -> None:
 
 @command.command()
 def check(
-    name: Annotated[str, typer.Argument(help="Kind of data set, for example vtab1k.")],
+    name: Annotated[
+        str, typer.Argument(help="Kind of data set, for example vtab1k.", autocompletion=_kinds)
+    ],
     root: Folder = None,
     img_size: Annotated[
         int, typer.Option("--img-size", min=1, help="Side of the images of trials, in pixels.")
@@ -64,7 +79,11 @@ def check(
 @command.command()
 def get(
     name: Annotated[
-        str, typer.Argument(help="A published set, or OWNER/NAME of a repository of the HF Hub.")
+        str,
+        typer.Argument(
+            help="A published set, or OWNER/NAME of a repository of the Hugging Face Hub.",
+            autocompletion=_published,
+        ),
     ],
     root: Annotated[str, typer.Option("--root", help="Folder to download into.")],
     yes: Annotated[bool, typer.Option("--yes", help="Agree to licence and size.")] = False,

@@ -84,7 +84,7 @@ def get_data(
         ConfigError: There is no such data set, or nobody can be asked.
         DataError: It cannot be fetched or written.
     """
-    root = root.absolute()
+    root = root.expanduser().absolute()
     _check_folder(root)
     offer = _offer(name, revision, include)
     if offer is None:

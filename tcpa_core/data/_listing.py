@@ -149,7 +149,8 @@ def need_root(cfg: DataConfig) -> Path:
     """
     if cfg.root is None:
         raise ConfigError(
-            f"data.root must name the folder of the data set for data.name={cfg.name!r}, got None."
+            f"data.root must name the folder of the data set for data.name={cfg.name!r}, got None; "
+            f"'tcpa data get {cfg.name} --root DIR' fetches it, or says how."
         )
     root = Path(os.path.expanduser(cfg.root))
     if not os.path.isdir(root):  # unlike root.is_dir() without errors on names that cannot be

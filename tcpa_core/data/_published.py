@@ -223,6 +223,13 @@ PUBLISHED: Mapping[str, Published] = {
         pictures="JPEG", licence="non-commercial research only",
         source="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
         torchvision=Torchvision("FGVCAircraft"),
+        steps=(
+            "download fgvc-aircraft-2013b.tar.gz from "
+            "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/",
+            "tar xf fgvc-aircraft-2013b.tar.gz",
+            "data.root is the folder fgvc-aircraft-2013b, which has data/",
+        ),
+        unpacked="fgvc-aircraft-2013b",
         folders=("aircraft", "fgvcaircraft", "fgvcaircraft2013b"),
     ),
     "pcam": Published(

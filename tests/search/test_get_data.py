@@ -2,22 +2,30 @@
 
 import hashlib
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
+import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torchvision
 
 from search import cli
 from search.downloads import fetch as fetching
+from search.downloads.archives import ARCHIVES
+from search.downloads.fetch import Remote
 from search.verbs import get_data
-from tcpa_core.data.base import dataset_fingerprint
+from tcpa_core.data.base import PUBLISHED, dataset_fingerprint
+from tcpa_core.settings import DataConfig
 from tests.search.local_server import Server, serving
-from tests.tcpa_core import data_layouts
+from tests.tcpa_core import data_layouts, published_layouts
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HUB = "huggingface.co"
@@ -147,6 +155,110 @@ def test_the_licence_of_a_repository_cannot_move_the_cursor(
     server.files[key] = json.dumps(about).encode()
     said = tcpa("data", "get", "owner/pets", "--root", str(tmp_path / "mine"), "--yes")
     assert r"licence: mit\x1b[2J\nlicence: none" in said.out
+
+
+# torchvision's archives
+
+PACKED = {
+    "cifar-10-python.tar.gz": "cifar-10-batches-py",
+    "cifar-100-python.tar.gz": "cifar-100-python",
+    "dtd-r1.0.1.tar.gz": "dtd",
+    "food-101.tar.gz": "food-101",
+    "GTSRB-Training_fixed.zip": "GTSRB/Training",
+    "GTSRB_Final_Test_Images.zip": "GTSRB/Final_Test",
+    "GTSRB_Final_Test_GT.zip": "GT-final_test.csv",
+    "102flowers.tgz": "jpg",
+    "images.tar.gz": "images",
+    "annotations.tar.gz": "annotations",
+    "EuroSAT.zip": "2750",
+    "SUN397.tar.gz": "SUN397",
+    "imagenette2-320.tgz": "imagenette2-320",
+}
+"""What each archive holds, below the folder that it is unpacked into."""
+NOT_CHECKED_BY_FILE = ("dtd", "eurosat", "food101", "gtsrb", "pets")
+
+
+def publish_archives(
+    server: Server, key: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Remote, ...]:
+    """Serve a miniature of a set as the archives that torchvision knows, with their checksums."""
+    published_layouts.WRITERS[key](folder)
+    files = []
+    for one in ARCHIVES[key]:
+        path = folder / one.path
+        if one.unpacks and one.name.endswith(".zip"):
+            with zipfile.ZipFile(path, "w") as packed:
+                held = path.parent / PACKED[one.name]
+                for file in (held, *sorted(held.rglob("*"))):
+                    packed.write(file, file.relative_to(path.parent))
+        elif one.unpacks:
+            with tarfile.open(path, "w:gz") as tar:
+                tar.add(path.parent / PACKED[one.name], PACKED[one.name])
+        data = path.read_bytes()
+        server.files[one.url.partition("://")[2]] = data
+        digest = f"md5:{hashlib.md5(data).hexdigest()}"
+        files.append(replace(one, size=len(data), digest=digest))
+    monkeypatch.setattr(get_data, "ARCHIVES", {**ARCHIVES, key: tuple(files)})
+    return tuple(files)
+
+
+@pytest.mark.parametrize("key", ARCHIVES)
+def test_a_set_of_torchvision_is_fetched_and_read(
+    server: Server, tcpa: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    publish_archives(server, key, tmp_path / "theirs", monkeypatch)
+    root = tmp_path / "mine"
+    said = tcpa("data", "get", key, "--root", str(root), "--yes")
+    assert said.code == 0, said.err
+    check, _ = printed_commands(said)
+    assert check == ["data", "check", key, "--root", str(root)]
+    # The same pictures, classes and splits as in the folder that was packed.
+    theirs = dataset_fingerprint(DataConfig(name=key, root=str(tmp_path / "theirs")))
+    checked = tcpa(*check)
+    assert checked.code == 0 and theirs in checked.out
+    published = PUBLISHED[key].torchvision
+    assert published is not None
+    if key in NOT_CHECKED_BY_FILE:  # of others torchvision knows the checksums of the real files
+        for arguments in published.calls:
+            assert len(getattr(torchvision.datasets, published.name)(root, **arguments)) > 0
+
+
+@pytest.mark.parametrize("key", ["cifar10", "pets", "gtsrb"])
+def test_archives_are_gone_on_with_and_unpacked_once(
+    server: Server, tcpa: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    files = publish_archives(server, key, tmp_path / "theirs", monkeypatch)
+    command = ("data", "get", key, "--root", str(tmp_path / "mine"), "--yes")
+    first = files[0].url.partition("://")[2]
+    server.cut[first] = half = files[0].size // 2
+    broken = tcpa(*command)
+    assert broken.code == 2 and f"ended after {half:,} of {files[0].size:,} bytes" in broken.err
+    server.sent.clear()
+    assert tcpa(*command).code == 0
+    assert server.sent[first] == files[0].size - half
+    server.sent.clear()
+    again = tcpa(*command)
+    assert again.code == 0 and "nothing was missing" in again.out and not server.sent
+    # The archive has done its work.
+    for one in files:
+        (tmp_path / "mine" / one.path).unlink()
+    assert tcpa(*command).code == 0 and not server.sent
+
+
+def test_an_archive_with_another_checksum_is_neither_kept_nor_unpacked(
+    server: Server, tcpa: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one,) = publish_archives(server, "cifar10", tmp_path / "theirs", monkeypatch)
+    key = one.url.partition("://")[2]
+    server.files[key] = server.files[key][:-1] + b"x"
+    said = tcpa("data", "get", "cifar10", "--root", str(tmp_path / "mine"), "--yes")
+    assert said.code == 2 and f"published is {one.digest}" in said.err
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_options_of_a_repository_are_refused_for_an_archive(tcpa: Command, tmp_path: Path) -> None:
+    said = tcpa("data", "get", "cifar10", "--root", str(tmp_path), "--include", "x/*", "--yes")
+    assert said.code == 2 and "Parquet files from uoft-cs/cifar10" in said.err
 
 
 # What is told
@@ -344,6 +456,18 @@ def test_a_wrong_word_is_told_with_the_one_that_was_meant(
 ) -> None:
     said = tcpa("data", *arguments)
     assert said.code == 2 and match in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("data ", "get"), ("data check vt", "vtab1k"), ("data get cifar", "cifar100")],
+)
+def test_names_are_completed(words: str, found: str) -> None:
+    line = {"COMP_WORDS": f"tcpa {words}", "COMP_CWORD": str(words.count(" ") + 1)}
+    asked = {**os.environ, **line, "_TCPA_COMPLETE": "complete_bash"}
+    command = [sys.executable, "-c", "from search.cli import app; app(prog_name='tcpa')"]
+    done = subprocess.run(command, env=asked, capture_output=True, text=True)
+    assert found in done.stdout.split(), done.stderr
 
 
 def test_the_bare_verb_shows_its_help(tcpa: Command) -> None:
