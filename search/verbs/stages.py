@@ -71,8 +71,9 @@ class Stages:
         self._update(stage, done, total, "B")
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """Print a line that stays, above the bar; in a log to stdout, as it is no error."""
+        console = self._console if self._bar else Console()
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _update(self, stage: str, done: int, total: int, unit: str) -> None:
         now = time.monotonic()

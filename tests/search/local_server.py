@@ -92,8 +92,8 @@ def answer(server: Server, request: http.server.BaseHTTPRequestHandler) -> None:
     end = start + (server.stall if stalls else server.cut).pop(key, len(data))
     for place in range(start, min(end, len(data)), BLOCK):
         block = data[place : min(place + BLOCK, end)]
+        server.sent[key] += len(block)  # first: the client may look as soon as it has the block
         request.wfile.write(block)
-        server.sent[key] += len(block)
     if stalls:
         request.wfile.flush()
         request.connection.recv(1)  # b"" once the client is gone

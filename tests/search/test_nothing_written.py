@@ -93,7 +93,7 @@ def test_what_the_cache_lacks_is_said_before_anything_is_decoded(
     told: list[str] = []
 
     def look(*args: object) -> None:
-        told.append(capsys.readouterr().err)
+        told.append(capsys.readouterr().out)
         raise DataError("decoded")
 
     monkeypatch.setattr("tcpa_core.data.base.decode", look)
