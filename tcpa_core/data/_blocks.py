@@ -1,9 +1,12 @@
-"""Images of a stream that can only be read forwards, such as a compressed array or a column."""
+"""Images inside larger files: in streams that are read forwards only, or at known places."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from threading import Lock
 from typing import Generic, TypeVar
+
+from tcpa_core.errors import DataError
 
 Stream = TypeVar("Stream")
 Block = TypeVar("Block")
@@ -13,6 +16,37 @@ IN_BLOCK = 32
 KEPT = 8
 """Blocks that stay: threads ask for their images in nearly ascending order, so that the last few
 blocks answer all of them, and a data set of any size takes the memory of these."""
+
+
+class Spans:
+    """Images whose place in a file is known."""
+
+    def __init__(self, root: Path, places: Sequence[tuple[str, int, int]]) -> None:
+        """Args:
+        places: Of each image its file below the root, where it begins, and its bytes.
+        """
+        self._root = root
+        self._places = places
+
+    def read(self, index: int) -> bytes:
+        """The bytes of one image.
+
+        Raises:
+            DataError: The file cannot be read, or is shorter than it was.
+        """
+        name, start, size = self._places[index]
+        path = self._root / name
+        try:
+            with path.open("rb") as file:
+                file.seek(start)
+                found = file.read(size)
+        except OSError as err:
+            raise DataError(
+                f"{path} cannot be read: {err.strerror}; check its rights and the disk."
+            ) from err
+        if len(found) != size:
+            raise DataError(f"{path} was changed while it was read; start again.")
+        return found
 
 
 class Blocks(Generic[Stream, Block]):

@@ -89,7 +89,7 @@ def need_files(cfg: DataConfig, suffixes: tuple[str, ...]) -> tuple[Path, list[s
         DataError: There is no such folder, no such file in it, or far too many.
     """
     place = Path(os.path.expanduser(cfg.root or ""))
-    if cfg.root and place.name.lower().endswith(suffixes) and os.path.isfile(place):
+    if cfg.root and _ends(place.name, suffixes) and os.path.isfile(place):
         return place.parent, [place.name]
     root = need_root(cfg)
     found = sorted(_walk(root, suffixes))
@@ -117,8 +117,30 @@ def _walk(root: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
                 f"set in {' or '.join(suffixes)} files; data.root must be its folder alone."
             )
         for name in names:
-            if name[0] != "." and name.lower().endswith(suffixes):
+            if name[0] != "." and _ends(name, suffixes):
                 yield name if below == "." else f"{below}/{name}".replace(os.sep, "/")
+
+
+def _ends(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether a file has one of the suffixes, before or behind the number of its shard."""
+    return re.sub(r"-\d+-of-\d+$", "", name.lower()).endswith(suffixes)
+
+
+def by_split(files: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Files of each split, and a note on those of other ones; all are train if none names one."""
+    found: dict[str, list[str]] = {}
+    left_out = []
+    has_words = any(split_of(file) for file in files)
+    for file in files:
+        split = split_of(file) if has_words else "train"
+        if split is None:
+            left_out.append(file)
+        else:
+            found.setdefault(split, []).append(file)
+    note = (
+        f"files that name none of the splits {', '.join(WORDS)} are left out: {listed(left_out)}."
+    )
+    return found, [note] if left_out else []
 
 
 def holds(root: Path, suffixes: tuple[str, ...]) -> bool:
@@ -129,11 +151,11 @@ def holds(root: Path, suffixes: tuple[str, ...]) -> bool:
             entries = [entry.name for entry in os.scandir(place)]
         except OSError:
             continue
-        if any(name.lower().endswith(suffixes) for name in entries):
+        if any(_ends(name, suffixes) for name in entries):
             return True
         for name in words.intersection(entries) | {"default", "plain_text"}.intersection(entries):
             try:
-                if any(e.name.lower().endswith(suffixes) for e in os.scandir(place / name)):
+                if any(_ends(entry.name, suffixes) for entry in os.scandir(place / name)):
                     return True
             except OSError:
                 continue
@@ -147,18 +169,22 @@ def usual_column(names: Sequence[str], usual: Sequence[str], wanted: str | None)
     return next((lower[one] for one in choices if one in lower), None)
 
 
+def names_of(root: Path, file: str) -> tuple[tuple[str, ...], str] | None:
+    """Class names, one a line, where the folder has such a file; and its name."""
+    if not (root / file).exists():
+        return None
+    lines = tuple(line.strip() for line in read_text(root / file).rstrip().split("\n"))
+    if "" in lines:
+        raise DataError(
+            f"{root / file}:{lines.index('') + 1}: line is empty, but must name class "
+            f"{lines.index('')}; write one class name per line."
+        )
+    return lines, file
+
+
 def names_beside(root: Path) -> tuple[tuple[str, ...], str] | None:
     """Class names and their file, where a list of them lies in the folder."""
-    for name in NAMES:
-        if (root / name).exists():
-            lines = tuple(line.strip() for line in read_text(root / name).rstrip().split("\n"))
-            if "" in lines:
-                raise DataError(
-                    f"{root / name}:{lines.index('') + 1}: line is empty, but must name class "
-                    f"{lines.index('')}; write one class name per line."
-                )
-            return lines, name
-    return None
+    return next((found for name in NAMES if (found := names_of(root, name))), None)
 
 
 def assemble(

@@ -30,6 +30,7 @@ from tcpa_core.data._rows import (
     Label,
     Rows,
     assemble,
+    by_split,
     holds,
     names_beside,
     need_files,
@@ -96,21 +97,9 @@ def read(cfg: DataConfig) -> Listing:
     """
     root, names = need_files(cfg, SUFFIXES)
     notes = _check_one_configuration(root, names)
-    by_split: dict[str, list[_File]] = {}
-    left_out = []
-    has_words = any(split_of(name) for name in names)
-    for name in names:
-        split = split_of(name) if has_words else "train"
-        if split is None:
-            left_out.append(name)
-        else:
-            by_split.setdefault(split, []).append(_describe(root, name, cfg))
-    if left_out:
-        notes.append(
-            f"files that name none of the splits {', '.join(WORDS)} are left out: "
-            f"{listed(left_out)}."
-        )
-    everything = [file for files in by_split.values() for file in files]
+    named, left_out = by_split(names)
+    files = {split: [_describe(root, n, cfg) for n in of] for split, of in named.items()}
+    everything = [file for of_split in files.values() for file in of_split]
     total = sum(sum(file.groups) for file in everything)
     if total > MAX_IMAGES:  # by the footers, before any column is read
         raise DataError(
@@ -119,10 +108,10 @@ def read(cfg: DataConfig) -> Listing:
         )
     return assemble(
         root,
-        {split: _rows(root, files) for split, files in by_split.items()},
+        {split: _rows(root, of_split) for split, of_split in files.items()},
         cfg,
         names=_class_names(root, everything) or names_beside(root),
-        notes=notes,
+        notes=[*notes, *left_out],
     )
 
 

@@ -18,17 +18,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tcpa_core.data._blocks import Spans
 from tcpa_core.data._rows import (
     MAX_IMAGES,
     Label,
     Rows,
     assemble,
+    by_split,
     holds,
     names_beside,
     need_files,
     split_of,
 )
-from tcpa_core.data.base import SUFFIXES, Content, Listing, relative_key
+from tcpa_core.data.base import SUFFIXES, Listing, relative_key
 from tcpa_core.errors import DataError
 from tcpa_core.settings import DataConfig
 
@@ -88,21 +90,10 @@ def read(cfg: DataConfig) -> Listing:
     except DataError as err:
         _check_not_packed(cfg)
         raise err
-    has_words = any(split_of(shard) for shard in shards)
-    by_split: dict[str, list[str]] = {}
-    for shard in shards:
-        split = split_of(shard) if has_words else "train"
-        if split is None:
-            raise DataError(
-                f"{root / shard} names none of the splits train, val and test, other shards do; "
-                "rename it or move it away."
-            )
-        by_split.setdefault(split, []).append(shard)
-    found: dict[str, Rows] = {}
-    for split, names in by_split.items():
-        found[split] = _rows(root, names)
+    named, notes = by_split(shards)
+    found = {split: _rows(root, names) for split, names in named.items()}
     above = Path(os.path.expanduser(cfg.root or ""))
-    return assemble(root, found, cfg, names=names_beside(root) or names_beside(above))
+    return assemble(root, found, cfg, names=names_beside(root) or names_beside(above), notes=notes)
 
 
 def _check_not_packed(cfg: DataConfig) -> None:
@@ -147,7 +138,7 @@ def _rows(root: Path, shards: Sequence[str]) -> Rows:
         keys=tuple(keys),
         labels=labels or None,
         source=f"{shards[0]} and {len(shards) - 1} more" if shards[1:] else shards[0],
-        read=_Reader(root, places).read,
+        read=Spans(root, places).read,
         files=tuple(shard for shard, _, _ in places),
     )
 
@@ -237,26 +228,3 @@ def _label(sample: _Sample, path: Path) -> Label | None:
             )
         return value
     return None
-
-
-class _Reader:
-    """Images of a split by number."""
-
-    def __init__(self, root: Path, places: Sequence[tuple[str, int, int]]) -> None:
-        self._root = root
-        self._places = places
-
-    def read(self, index: int) -> Content:
-        shard, start, size = self._places[index]
-        path = self._root / shard
-        try:
-            with path.open("rb") as file:
-                file.seek(start)
-                found = file.read(size)
-        except OSError as err:
-            raise DataError(
-                f"{path} cannot be read: {err.strerror}; check its rights and the disk."
-            ) from err
-        if len(found) != size:
-            raise DataError(f"{path} was changed while it was read; start again.")
-        return found

@@ -8,7 +8,17 @@ import numpy as np
 from PIL import Image
 
 from tcpa_core.settings import DataConfig
-from tests.tcpa_core.packed_layouts import number, pixels, samples, table, tar, write
+from tests.tcpa_core.packed_layouts import (
+    encoded,
+    example,
+    number,
+    pixels,
+    samples,
+    table,
+    tar,
+    tfrecord,
+    write,
+)
 
 SIZES = {"train": 6, "val": 3, "test": 3}
 SIDE = 12
@@ -86,6 +96,13 @@ def npz(root: Path) -> DataConfig:
     return DataConfig(name="npz", root=str(root))
 
 
+def tfds(root: Path) -> DataConfig:
+    for split in SIZES:
+        records = [example({"image": encoded(seed), "label": n}) for seed, n in _rows(split)]
+        tfrecord(root / f"mine-{split}.tfrecord-00000-of-00001", records)
+    return DataConfig(name="tfds", root=str(root))
+
+
 LAYOUTS: dict[str, Callable[[Path], DataConfig]] = {
     "vtab1k": vtab1k,
     "folder": folder,
@@ -96,6 +113,7 @@ LAYOUTS: dict[str, Callable[[Path], DataConfig]] = {
 
 PACKED: dict[str, Callable[[Path], DataConfig]] = {
     "parquet": parquet,
+    "tfds": tfds,
     "webdataset": webdataset,
     "npz": npz,
 }

@@ -674,4 +674,71 @@ IMAGELIST = {
     ),
 }
 
-LAYOUTS = PARQUET | WEBDATASET | NPZ | FOLDER | VTAB | IMAGELIST
+
+def varint(value: int) -> bytes:
+    value &= (1 << 64) - 1
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def message(field: int, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return varint(field << 3 | 2) + varint(len(body)) + body
+
+
+def example(features: dict[str, bytes | int]) -> bytes:
+    """A tf.train.Example."""
+    entries = []
+    for name, value in features.items():
+        if isinstance(value, bytes):
+            feature = message(1, message(1, value))
+        else:
+            feature = message(3, message(1, varint(value)))
+        entries.append(message(1, message(1, name.encode()), message(2, feature)))
+    return message(1, *entries)
+
+
+def tfrecord(path: Path, examples: Sequence[bytes]) -> None:
+    """Records with their lengths; the checksums, which nobody reads here, are zero."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    framed = (len(one).to_bytes(8, "little") + bytes(4) + one + bytes(4) for one in examples)
+    path.write_bytes(b"".join(framed))
+
+
+def examples(split: str, label: str = "label") -> list[bytes]:
+    return [
+        example({"id": b"%d" % seed, "image": encoded(seed), label: of_class})
+        for seed, of_class in rows_of(split)
+    ]
+
+
+def tfds_whole(root: Path) -> None:
+    """cifar100/3.0.2 as tfds.load leaves it."""
+    base = root / "3.0.2"
+    train = examples("train")
+    tfrecord(base / "cifar100-train.tfrecord-00000-of-00002", train[:5])
+    tfrecord(base / "cifar100-train.tfrecord-00001-of-00002", train[5:])
+    tfrecord(base / "cifar100-test.tfrecord-00000-of-00001", examples("test"))
+    (base / "label.labels.txt").write_text("\n".join(NAMES) + "\n")
+    (base / "dataset_info.json").write_text("{}")
+    (base / "features.json").write_text("{}")
+
+
+def tfds_validation(root: Path) -> None:
+    for split, word in (("train", "train"), ("val", "validation"), ("test", "test")):
+        name = f"mine-{word}.tfrecord-00000-of-00001"
+        tfrecord(root / name, examples(split, "label_attributes"))
+
+
+TFDS = {
+    "tfds": Layout("tfds", tfds_whole, ("train", "test")),
+    "tfds, root with the version": Layout("tfds", tfds_whole, ("train", "test"), root="3.0.2"),
+    "tfds, validation": Layout(
+        "tfds", tfds_validation, names=NUMBERS, settings={"label_column": "label_attributes"}
+    ),
+}
+
+LAYOUTS = TFDS | PARQUET | WEBDATASET | NPZ | FOLDER | VTAB | IMAGELIST

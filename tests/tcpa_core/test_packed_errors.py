@@ -18,15 +18,20 @@ from tcpa_core.data.base import dataset_summary, load_dataset
 from tcpa_core.errors import ConfigError, DataError
 from tcpa_core.settings import DataConfig
 from tests.tcpa_core.packed_layouts import (
+    NAMES,
     SIZES,
     class_label,
     encoded,
+    example,
+    examples,
+    message,
     number,
     pixels,
     rows_of,
     samples,
     table,
     tar,
+    tfrecord,
     write,
 )
 
@@ -285,13 +290,6 @@ WEBDATASET: dict[str, tuple[Make, str]] = {
         appended(("s9.png", b"no image"), ("s9.cls", b"1")),
         r"train-000000.tar/s9.png",
     ),
-    "a shard without split": (
-        lambda root: [
-            tar(root / f"{name}.tar", samples(rows_of("train"), "cls", number))
-            for name in ("train", "extra")
-        ],
-        r"extra.tar names none of the splits",
-    ),
 }
 
 
@@ -389,6 +387,78 @@ NPZ: dict[str, tuple[Make, str]] = {
 def test_npz(case: str, tmp_path: Path) -> None:
     make, expected = NPZ[case]
     assert re.search(expected, told("npz", make, tmp_path))
+
+
+def records(*more: bytes, tail: bytes = b"") -> Make:
+    def make(root: Path) -> None:
+        path = root / "mine-train.tfrecord-00000-of-00001"
+        tfrecord(path, [*examples("train"), *more])
+        path.write_bytes(path.read_bytes() + tail)
+
+    return make
+
+
+TFDS: dict[str, tuple[Make, str]] = {
+    "cut": (
+        records(tail=b"\x40" + bytes(11)),
+        r"00000-of-00001, record 12 ends behind the end of the file; the file must hold plain",
+    ),
+    "cut in a length": (records(tail=b"\x01\x02"), r"record 12 ends behind"),
+    "a huge length": (records(tail=b"\xff" * 12), r"record 12 ends behind the end"),
+    "no example": (records(b"\x0b\x01"), r"record 12 is no tf.train.Example"),
+    "an endless number": (records(b"\xff" * 40), r"record 12 is no tf.train.Example"),
+    "a field beyond the record": (
+        records(b"\x0a\x7fabc"),
+        r"record 12 has a field that is longer than the record",
+    ),
+    "no image": (
+        records(example({"label": 1})),
+        r"record 12 has no feature image or .*, but 'label'; set data.image_column",
+    ),
+    "no class": (
+        records(example({"image": encoded(1)})),
+        r"1 of 13 records of mine-train.* no cla",
+    ),
+    "two classes": (
+        records(
+            message(
+                1,
+                message(1, message(1, b"image"), message(2, message(1, message(1, encoded(1))))),
+                message(1, message(1, b"label"), message(2, message(3, message(1, b"\1\2")))),
+            )
+        ),
+        r"record 12 must give one class",
+    ),
+    "broken image": (
+        records(example({"image": b"no image", "label": 1})),
+        r"00000-of-00001/12 ",
+    ),
+    "two versions": (
+        lambda root: [
+            tfrecord(root / f"{n}.0.0/mine-train.tfrecord-00000-of-00001", examples("train"))
+            for n in (1, 2)
+        ],
+        r"holds 2 data sets or versions: '1.0.0', '2.0.0'; add one of them to data.root",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TFDS)
+def test_tfds(case: str, tmp_path: Path) -> None:
+    make, expected = TFDS[case]
+    assert re.search(expected, told("tfds", make, tmp_path))
+
+
+def test_a_class_of_tfds_may_be_below_zero_or_a_text(tmp_path: Path) -> None:
+    """Int64 are written as ten bytes then; test labels of -1 are left out."""
+    rows = [example({"image": encoded(s), "label": NAMES[n].encode()}) for s, n in rows_of("train")]
+    tfrecord(tmp_path / "set/mine-train.tfrecord", rows)
+    hidden = [example({"image": encoded(s), "label": -1}) for s, _ in rows_of("test")]
+    tfrecord(tmp_path / "set/mine-test.tfrecord", hidden)
+    cfg = DataConfig(name="tfds", root=str(tmp_path / "set"))
+    summary = dataset_summary(cfg, cache_dir=tmp_path / "cache")
+    assert summary.class_names == NAMES
+    assert any("test has 6 images without labels" in note for note in summary.notes)
 
 
 def lists(more: dict[str, bytes | str], images: int = 12) -> Make:
@@ -596,6 +666,20 @@ def test_no_sample_is_read_from_a_shard_that_shrank(tmp_path: Path) -> None:
     (tmp_path / "train-000000.tar").write_bytes(b"")
     with pytest.raises(DataError, match="changed while it was read"):
         listing.splits["train"].read(0)
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "parquet"])
+def test_files_of_other_splits_are_said_to_be_left_out(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for name in ("train", "extra"):
+        if kind == "parquet":
+            write(tmp_path / f"set/{name}.parquet", table(rows_of("train")))
+        else:
+            tar(tmp_path / f"set/{name}.tar", samples(rows_of("train"), "cls", number))
+    cfg = DataConfig(name=kind, root=str(tmp_path / "set"))
+    summary = dataset_summary(cfg, cache_dir=tmp_path / "cache")
+    assert sum(summary.sizes.values()) == SIZES["train"]
+    assert any(re.search("are left out: 'extra.[a-z]+'", note) for note in summary.notes)
 
 
 def test_json_is_not_needed_for_a_class(tmp_path: Path) -> None:
