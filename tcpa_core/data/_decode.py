@@ -65,10 +65,9 @@ class ResizeRule:
     own size, and enlarged when a batch is made.
     """
 
-    resize: Literal["squash", "short_side", "at_most"]
+    resize: Literal["squash", "short_side"]
     side: int
-    """Both sides (squash) or the shorter one (short_side), in pixels. at_most: pictures keep their
-    size, except that a shorter side above this one is brought down to it."""
+    """Both sides (squash) or the shorter one (short_side), in pixels."""
     interpolation: Literal["bicubic", "bilinear"]
     antialias: bool = True
     depth: int = FULL_DEPTH
@@ -113,8 +112,6 @@ class ResizeRule:
         """
         if self.resize == "squash":
             return self.side, self.side
-        if self.resize == "at_most" and min(width, height) <= self.side:
-            return width, height
         if width <= height:
             return self.side, int(self.side * height / width)
         return int(self.side * width / height), self.side

@@ -37,6 +37,7 @@ def taps(
         The first pixel [to], and the weights of it and those that follow [to, K] in units of
         2^-BITS; 0 beyond the line. K is 2 * REACH.
     """
+    assert size <= to, "a line that becomes shorter has other taps"
     reach = REACH[interpolation]
     if size == to:  # Pillow leaves out such a pass
         weights = np.zeros((to, 2 * reach), np.int32)
