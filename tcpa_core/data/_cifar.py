@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from tcpa_core.data._listing import SplitListing
 from tcpa_core.data._official import Parts
@@ -40,7 +41,7 @@ def cifar_parts(
 def _split(base: Path, files: Sequence[str], labels: str) -> SplitListing:
     keys: list[str] = []
     classes: list[int] = []
-    pictures = []
+    rows: list[npt.NDArray[np.uint8]] = []
     for file in files:
         held = read_pickle(base / file)
         found = pictures_of(base / file, value_of(base / file, held, "data"), 3 * SIDE * SIDE)
@@ -51,12 +52,13 @@ def _split(base: Path, files: Sequence[str], labels: str) -> SplitListing:
             )
         keys += [f"{file}/{i:05d}" for i in range(len(found))]
         classes += numbers
-        pictures.append(found)
-    planes = np.concatenate(pictures).reshape(-1, 3, SIDE, SIDE)
+        rows.extend(found)  # views: what was read is there once
     return SplitListing(
         keys=tuple(keys),
         labels=tuple(classes),
         source=" and ".join(files) if len(files) < 3 else f"{files[0]} to {files[-1]}",
-        read=lambda index: np.ascontiguousarray(planes[index].transpose(1, 2, 0)),
+        read=lambda index: np.ascontiguousarray(
+            rows[index].reshape(3, SIDE, SIDE).transpose(1, 2, 0)
+        ),
         files=tuple(key.partition("/")[0] for key in keys),
     )

@@ -30,8 +30,11 @@ def kind_hint(cfg: DataConfig) -> str:
     root = Path(os.path.expanduser(cfg.root or ""))
     if cfg.root is None or not os.path.isdir(root) or _recognises(cfg.name, root):
         return ""
+    own = next((near for near in _nearby(root.absolute()) if _recognises(cfg.name, near[0])), None)
     for place, where in _nearby(root.absolute()):
         kinds = kinds_of(place)
+        if own and set(kinds) <= set(GENERAL):  # what was asked for is near, this may be part of it
+            (place, where), kinds = own, (cfg.name,)
         if kinds:
             names = " or ".join(f"data.name={name}" for name in kinds if name != cfg.name)
             settings = [names] if cfg.name not in kinds else []

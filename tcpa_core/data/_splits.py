@@ -136,16 +136,21 @@ def vpt_val(train: SplitListing, val_keys: Mapping[str, object] | None, seed: in
         DataError: val.json names an image that train does not have.
     """
     if val_keys is not None:
-        place = {key: index for index, key in enumerate(train.keys)}
-        lost = next((key for key in val_keys if key not in place), None)
+        # Folder and file: lists and copies differ in the folders above.
+        place = {_end(key): index for index, key in enumerate(train.keys)}
+        lost = next((key for key in val_keys if _end(key) not in place), None)
         if lost is not None:
             raise DataError(
                 f"val.json names {lost!r}, which is not in the train split of this copy "
                 f"({train.source}); take the lists that belong to it."
             )
-        return sorted(place[key] for key in val_keys)
+        return sorted(place[_end(key)] for key in val_keys)
     return [
         of_class[i]
         for of_class in _by_class(train)
         for i in split_off([train.keys[i] for i in of_class], VPT_VAL, f"val {seed}")[1]
     ]
+
+
+def _end(key: str) -> tuple[str, ...]:
+    return tuple(key.split("/")[-2:])

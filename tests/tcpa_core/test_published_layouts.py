@@ -434,6 +434,14 @@ class TestListsOfVPT:
         assert set(keys(cfg, "train")) == set(self.train(cfg)) - set(val)
         assert deviations(trial(cfg)) == ()
 
+    def test_folders_above_may_differ(self, tmp_path: Path) -> None:
+        """Lists of VPT beside a copy that has its folders twice."""
+        cfg = made("cars, Kaggle", tmp_path, split="hta")
+        val = self.lists(cfg, tmp_path)
+        text = (tmp_path / "val.json").read_text()
+        (tmp_path / "val.json").write_text(text.replace("cars_train/cars_train", "cars_train"))
+        assert keys(cfg, "val") == val
+
     def train(self, cfg: DataConfig) -> list[str]:
         """All of the official train split, in its order."""
         kind = plugins.load(DATASETS, cfg.name)._KIND
