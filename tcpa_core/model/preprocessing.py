@@ -109,9 +109,9 @@ class Preprocessing:
         )
 
     def as_dict(self) -> dict[str, object]:
-        """Plain JSON values."""
-        found = asdict(self)
-        return {**found, "mean": list(self.mean), "std": list(self.std)}
+        """Plain JSON values; `file` only where there is something to say."""
+        found = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        return found if self.file else {k: v for k, v in found.items() if k != "file"}
 
     def __str__(self) -> str:
         mean, std = (", ".join(f"{v:.4g}" for v in part) for part in (self.mean, self.std))

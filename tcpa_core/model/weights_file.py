@@ -96,14 +96,12 @@ def read_weights(path: Path, vit: ViT, name: str) -> WeightsFile:
     # names are changed, so that messages name what stands in the file.
     found = read_tensors(path)
     state = {_AROUND.sub("", k): v for k, v in found.state.items()}
-    if len(state) < len(found.state):
-        raise WeightsError(
-            f"backbone.weights: {path.name} has {len(found.state) - len(state)} tensors twice, "
-            "with and without 'module.' or '_orig_mod.'; save one network only."
-        )
+    _refuse_twice(len(found.state) - len(state), path)
     _refuse(FOREIGN, state, path)
     layout, prefix = _layout_of(state, vit, path)
+    total = len(state)
     state, dropped = _encoder(state, layout, prefix)
+    _refuse_twice(total - len(state) - len(dropped), path)
     _refuse_no_numbers(state, path)
     _refuse_coded(state, path)
     num_heads = _num_heads(state, layout)
@@ -205,8 +203,7 @@ def _named(state: State, layout: Layout, vit: ViT) -> State:
     if is_jax:
         state = unstacked(state)
     if layout.rules:
-        state = {name: value for name, value in _renamed(state, layout, is_jax)}
-        state = _joined(state)
+        state = _joined(_renamed(state, layout, is_jax))
     if is_jax:
         return state
     return (
@@ -214,7 +211,14 @@ def _named(state: State, layout: Layout, vit: ViT) -> State:
     )
 
 
-def _renamed(state: State, layout: Layout, is_jax: bool) -> Iterable[tuple[str, Tensor]]:
+def _renamed(state: State, layout: Layout, is_jax: bool) -> State:
+    found = dict(_by_rules(state, layout, is_jax))
+    if len(found) < len(state):
+        raise ValueError("two of its names stand for one of timm's")
+    return found
+
+
+def _by_rules(state: State, layout: Layout, is_jax: bool) -> Iterable[tuple[str, Tensor]]:
     for theirs, value in state.items():
         ours = theirs
         for pattern, template in layout.rules:
@@ -338,6 +342,14 @@ def _refuse(kinds: Iterable[Foreign], state: State, path: Path) -> None:
             raise WeightsError(
                 f"backbone.weights: {path.name} holds {kind.title} ({mark[0]}); {kind.advice}."
             )
+
+
+def _refuse_twice(count: int, path: Path) -> None:
+    if count:
+        raise WeightsError(
+            f"backbone.weights: {path.name} has {count} tensors twice, with and without prefixes "
+            "such as 'module.'; save one network only."
+        )
 
 
 def _refuse_no_numbers(state: State, path: Path) -> None:

@@ -87,6 +87,22 @@ def test_what_happens_to_images_is_recorded_in_the_study_and_its_report(tmp_path
     assert Study({"kind": "search"}).preprocessing == [], "older studies tell nothing"
 
 
+def test_what_was_renamed_and_dropped_of_a_file_is_told_and_recorded(tmp_path: Path) -> None:
+    state = {f"model.backbone.{k}": v for k, v in state_of("vit_tiny_patch16_224", 0).items()}
+    torch.save({"state_dict": {**state, "model.neck.weight": torch.ones(3)}}, tmp_path / "own.ckpt")
+    plan = planned(
+        tmp_path,
+        backbone__name="vit_tiny_patch16_224",
+        backbone__weights=str(tmp_path / "own.ckpt"),
+        backbone__img_size=32,
+        backbone__norm_stats="imagenet",
+    )
+    told = "prefix 'model.backbone.' taken off; dropped neck"
+    assert f"; file: {told}" in shown(plan)
+    (known,) = plan.create().document()["preprocessing"]
+    assert known["file"] == told
+
+
 def test_a_worker_says_what_it_does_to_images(tmp_path: Path) -> None:
     plan = planned(tmp_path)
     config = plan.space.config(next(iter(plan.space.corners())), 0)
