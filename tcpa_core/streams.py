@@ -9,12 +9,12 @@ resumed trial, or one with other neighbours, draws the same numbers again.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from tcpa_core import philox
+from tcpa_core.made_once import made_once
 
 MAX_NUMBERS = 2**14
 """Most numbers of a row, so that rows do not overlap."""
@@ -138,7 +138,7 @@ def row_keys(rows: Tensor, count: int) -> Tensor:
         return torch.stack([torch.zeros_like(blocks), blocks], dim=-1)
 
 
-@lru_cache(1024)  # made once per pack: each is a copy to the device
+@made_once
 def _seeds(seeds: tuple[int, ...], purpose: str, layers: int, device: torch.device) -> Tensor:
     """Keys (L, M, 2) at position 0."""
     table = [[Stream(seed).key(purpose, layer) for seed in seeds] for layer in range(layers)]

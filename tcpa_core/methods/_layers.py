@@ -3,10 +3,11 @@
 # Axes: M members, B samples, S tokens, I inputs, O outputs, F features.
 
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 from torch import Tensor
+
+from tcpa_core.made_once import made_once
 
 
 def member_linear(x_M_I: Tensor, weight_MOI: Tensor, bias_MO: Tensor | None = None) -> Tensor:
@@ -51,7 +52,7 @@ def padding(sizes: Sequence[int], device: torch.device) -> Tensor | None:
     return None if len(set(sizes)) == 1 else _padding(tuple(sizes), device)
 
 
-@cache  # asked for in every block; making it anew would stall a GPU each time
+@made_once
 def _padding(sizes: tuple[int, ...], device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # else a mask first made there could never be trained with
         ends = torch.tensor(sizes, device=device)

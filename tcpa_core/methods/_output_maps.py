@@ -9,7 +9,6 @@ Source:
 import json
 import os
 from collections.abc import Iterable
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tcpa_core.errors import ConfigError, WeightsError
+from tcpa_core.made_once import made_once
 from tcpa_core.methods import base
 
 
@@ -92,7 +92,7 @@ def count_predictions(batches: Iterable[tuple[Tensor, Tensor]], num_classes: int
     return counts
 
 
-@cache
+@made_once
 def read_text_features(path: str) -> tuple[Tensor, Tensor, list[str]]:
     """Features of source and target names, and the target names."""
     try:

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
 
+from tcpa_core.made_once import made_once
 from tcpa_core.methods.base import ParamSpec
 from tcpa_core.model.blocks import plain_block
 
@@ -75,7 +75,7 @@ def patches(patch: Tensor, sizes: Sequence[int], corners: Tensor, side: int) -> 
     return whole * seen
 
 
-@cache
+@made_once
 def _ends(sizes: tuple[int, ...], device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return torch.tensor(sizes, device=device).view(-1, 1, 1)

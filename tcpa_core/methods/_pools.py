@@ -5,10 +5,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
+
+from tcpa_core.made_once import made_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def make_scopes(pools: Sequence[Pool], device: torch.device, *, joint: bool) -> 
     return _make_scopes(tuple(pools), device, joint)
 
 
-@cache  # as `padding`
+@made_once
 def _make_scopes(pools: tuple[Pool, ...], device: torch.device, joint: bool) -> Sequence[Scope]:
     scopes: list[Scope] = []
     start = 0
@@ -101,7 +102,7 @@ def prompt_padding(pools: Sequence[Pool], device: torch.device) -> Tensor | None
     return None if set(num_prompts(pools)) == {full} else _prompt_padding(tuple(pools), device)
 
 
-@cache  # as `padding`
+@made_once
 def _prompt_padding(pools: tuple[Pool, ...], device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return torch.cat([pool.exists(device) for pool in pools], dim=-1)

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tcpa_core import philox
+from tcpa_core.made_once import made_once
 from tcpa_core.methods._passes import Step
 from tcpa_core.streams import row_keys
 
@@ -139,7 +139,7 @@ def token_rows(
     return _token_rows(*_place(step, samples), samples, tokens, length or tokens, device)
 
 
-@lru_cache(64)  # asked for at every draw
+@made_once
 def _token_rows(
     first: int, batch: int, samples: int, tokens: int, length: int, device: torch.device
 ) -> Tensor:
@@ -147,7 +147,7 @@ def _token_rows(
     return row_keys(index[:, first : first + samples, :tokens], batch * length)
 
 
-@cache
+@made_once
 def member_row(device: torch.device) -> Tensor:
     """Keys (1, 2) of one row for each member, for what is drawn for a batch as a whole."""
     return row_keys(torch.zeros(1, dtype=torch.int64, device=device), 1)

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from tcpa_core.made_once import made_once
 
 MaskMode = Literal["post", "pre"]
 Backend = Literal["dense", "twin", "lse"]
@@ -217,7 +218,7 @@ def _twin_bias(
     return torch.cat([zero.expand(*batch, rows, tokens), seen], dim=-1).flatten(0, 1).unsqueeze(1)
 
 
-@cache  # constants made in every block would be transfers to the device each time
+@made_once
 def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Zero (), and what is added to the scores of a prompt that is used and of its twin, and of one
     that is not: (0, -inf) and (-inf, 0), both (2, 1)."""

@@ -21,8 +21,11 @@ from tcpa_core.methods.base import Step
 from tcpa_core.model.attention import PromptKeys
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.blocks import compiled_blocks, plain_block
+from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.settings import DataConfig
+from tcpa_core.training.costs import SAMPLES, training_costs
+from tcpa_core.training.estimate import memory
 from tests.tcpa_core import checks
 from tests.tcpa_core.test_methods_contract import CHAINS, ZERO, build, carries, small
 from tests.tcpa_core.tiny import (
@@ -426,3 +429,19 @@ def test_positions_are_told_as_rotary() -> None:
     assert {kind for kind, text in told.items() if text == "rotary"} == {
         "dinov3", "dinov3_cls", "dinov3_plus", "rope_mixed",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("method", ["tcpa", "vpt", "cvpt", "lora"])
+def test_memory_told_from_shapes_is_what_a_real_step_keeps(method: str, bf16: bool) -> None:
+    for name, side in (("vit_tiny_patch16_dinov3_qkvb", 32), ("eva02_tiny_patch14_224", 28)):
+        settings = {"name": name, "img_size": side, "weights": "random"}
+        config = trial([method], **{f"backbone__{key}": v for key, v in settings.items()})
+        told = memory(config, NUM_CLASSES, bf16=bf16)
+        assert told is not None
+        model = PackModel(load_backbone(config.backbone), [config], NUM_CLASSES)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            costs = training_costs(model, torch.randn(1, SAMPLES, 3, side, side), cached=False)
+        image = 3 * side**2 * 4
+        assert told.per_image == pytest.approx(costs.activation_bytes + image, rel=1e-3)
+        assert told.trained == 16 * model.tensors.num_trainable(0)[0]
