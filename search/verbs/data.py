@@ -95,6 +95,8 @@ def show_data(config: DataConfig, img_size: int, console: Console) -> None:
     _show_classes(names, counts, console)
     for warning in summary.warnings():
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    for remark in summary.remarks:
+        console.print(f"note: {remark}", markup=False, soft_wrap=True)
     if config.root is not None:
         for line in root_lines(config.name, Path(config.root).absolute()):
             console.print(line, markup=False, highlight=False, soft_wrap=True)

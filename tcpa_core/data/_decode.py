@@ -3,7 +3,7 @@
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +43,14 @@ FULL_DEPTH = 16
 DEPTHS = (8, 10, 12, 14, FULL_DEPTH)
 """Bits that the sensors behind 16-bit grey files use."""
 
-_MAY_BE_DEEP = (b"\x89PNG", b"P5", b"P2", b"II", b"MM", b"\0\0\0\x0cjP", b"\xffO\xffQ")
-"""Beginnings of files that may hold 16-bit grey; the others are not opened to ask for it."""
+_LAID_OPEN = (
+    *(b"\x89PNG", b"P5", b"P2", b"II", b"MM", b"\0\0\0\x0cjP", b"\xffO\xffQ", b"GIF8", b"RIFF"),
+    b"\0\0\0",  # AVIF: the length of a box
+)
+"""Beginnings of files that may hold 16-bit grey or transparent pixels. They are opened to ask for
+traits, and of the others those with EXIF."""
+_EXIF_WITHIN = 2**16
+_ORIENTATION = 0x0112
 
 _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -228,18 +234,39 @@ def decode(data: bytes, place: str, depth: int = FULL_DEPTH) -> Image.Image:
         ) from err
 
 
-def grey_depth(data: bytes) -> int:
-    """Bits that a 16-bit grey picture uses, one of `DEPTHS`; 0 for every other file."""
-    if not data.startswith(_MAY_BE_DEEP):
-        return 0
+class Traits(NamedTuple):
+    """What is asked of a picture before pixels are made of it; all 0 where it cannot be read."""
+
+    depth: int = 0
+    """Bits that it uses where it is 16-bit grey, one of `DEPTHS`."""
+    is_turned: bool = False
+    """EXIF says that it is to be shown turned or mirrored, which `decode` does not do."""
+    is_transparent: bool = False
+    """It has pixels that are not opaque, whose alpha `decode` drops."""
+
+
+def traits(data: bytes) -> Traits:
+    """Traits of an image file."""
+    has_exif = data.find(b"Exif", 0, _EXIF_WITHIN) >= 0
+    if not (has_exif or data.startswith(_LAID_OPEN)):
+        return Traits()
     try:
         image = _opened(data, "")
-        if not _is_deep(image):
-            return 0
-        largest = int(np.asarray(image).max())
+        # Pillow itself turns TIFF.
+        is_turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+        if _is_deep(image):
+            largest = int(np.asarray(image).max())
+            depth = next(depth for depth in DEPTHS if largest < 1 << depth)
+            return Traits(depth, is_turned=is_turned)
+        return Traits(is_turned=is_turned, is_transparent=_is_transparent(image))
     except Exception:  # damaged bytes: `decode` says so, with their place
-        return 0
-    return next(depth for depth in DEPTHS if largest < 1 << depth)
+        return Traits()
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    if image.mode not in ("LA", "PA", "RGBA") and "transparency" not in image.info:
+        return False
+    return bool(np.asarray(image.convert("RGBA"))[..., 3].min() < 255)
 
 
 def _opened(data: bytes, place: str) -> Image.Image:

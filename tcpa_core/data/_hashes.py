@@ -1,4 +1,4 @@
-"""Content hashes of image files, and the depth of their grey: remembered between runs.
+"""Content hashes and traits of image files, remembered between runs.
 
 A repeat asks for times only.
 """
@@ -9,20 +9,21 @@ import os
 import stat
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tcpa_core.data._cache import Progress, write_atomic
 from tcpa_core.data._classes import NAMED
-from tcpa_core.data._decode import FULL_DEPTH, grey_depth
+from tcpa_core.data._decode import FULL_DEPTH, Traits, traits
 from tcpa_core.data._listing import Content, Listing, SplitListing
 from tcpa_core.data._marks import RACY_NS
 from tcpa_core.data._parallel import ordered_map
 from tcpa_core.errors import DataError
 
 Known = dict[str, list[int | str]]
-"""key -> size, mtime_ns, ctime_ns, sha256, `grey_depth`."""
+"""key -> size, mtime_ns, ctime_ns, sha256, then `Traits`."""
+_COLUMNS = 4 + len(Traits._fields)
 
 
 class Contents(NamedTuple):
@@ -33,6 +34,10 @@ class Contents(NamedTuple):
     depth: int
     """Bits that all its 16-bit grey pictures use together, so that their brightness can be
     compared; `FULL_DEPTH` where there are none."""
+    turned: int
+    """Pictures that EXIF would have turned."""
+    transparent: int
+    """Pictures with pixels that are not opaque."""
 
 
 def contents(
@@ -59,14 +64,19 @@ def contents(
             name: [_judge(content(listing, split, index)) for index in range(len(split.keys))]
             for name, split in listing.splits.items()
         }
-    depth = max((depth for of_split in found.values() for _, depth in of_split), default=0)
     hashes = {name: tuple(digest for digest, _ in of_split) for name, of_split in found.items()}
-    return Contents(hashes, depth or FULL_DEPTH)
+    every = [about for of_split in found.values() for _, about in of_split]
+    return Contents(
+        hashes,
+        depth=max((about.depth for about in every), default=0) or FULL_DEPTH,
+        turned=sum(about.is_turned for about in every),
+        transparent=sum(about.is_transparent for about in every),
+    )
 
 
-def _judge(stored: Content) -> tuple[str, int]:
-    """Hash and `grey_depth` of an image."""
-    return content_hash(stored), grey_depth(stored) if isinstance(stored, bytes) else 0
+def _judge(stored: Content) -> tuple[str, Traits]:
+    """Hash and traits of an image."""
+    return content_hash(stored), traits(stored) if isinstance(stored, bytes) else Traits()
 
 
 def content(listing: Listing, split: SplitListing, index: int) -> Content:
@@ -93,7 +103,7 @@ def sha256(data: bytes) -> str:
 
 def _of_files(
     listing: Listing, cache: Path, progress: Progress | None, keep: bool
-) -> dict[str, tuple[str, int]]:
+) -> dict[str, tuple[str, Traits]]:
     root = listing.root
     assert root is not None
     stats = _stat_all(listing, root)
@@ -111,13 +121,18 @@ def _of_files(
         if key in changed
     }
     judged = ordered_map(lambda key: _judge(content(listing, *places[key])), todo)
-    for done, (key, found) in enumerate(zip(todo, judged, strict=True)):
-        known[key] = [*stats[key], *found]
+    for done, (key, (digest, about)) in enumerate(zip(todo, judged, strict=True)):
+        known[key] = [*stats[key], digest, *map(int, about)]
         if progress:
             progress("hash images", done + 1, len(todo))
     if todo and keep:
         _remember(memory, known, now)
-    return {key: (str(known[key][3]), int(known[key][4])) for key in stats}
+    return {key: (str(known[key][3]), _traits(known[key][4:])) for key in stats}
+
+
+def _traits(columns: Sequence[int | str]) -> Traits:
+    depth, turned, transparent = map(int, columns)
+    return Traits(depth, bool(turned), bool(transparent))
 
 
 def _stat_all(listing: Listing, root: Path) -> dict[str, list[int]]:
@@ -186,7 +201,7 @@ def _recall(memory: Path) -> Known:
     except (ValueError, RecursionError):
         return {}
     is_ours = isinstance(known, dict) and all(
-        isinstance(entry, list) and len(entry) == 5 for entry in known.values()
+        isinstance(entry, list) and len(entry) == _COLUMNS for entry in known.values()
     )
     return known if is_ours else {}
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from tcpa_core.data._cache import Images
 from tcpa_core.data._classes import class_notes, listed
+from tcpa_core.data._decode import FULL_DEPTH
+from tcpa_core.data._hashes import Contents
 from tcpa_core.data._listing import SPLITS, Listing, group_keys, group_of
 from tcpa_core.settings import DataConfig
 
@@ -44,6 +46,8 @@ class DataSummary:
     """Distinct pictures that stand under more than one class."""
     notes: tuple[str, ...]
     """None of them is an error."""
+    remarks: tuple[str, ...] = ()
+    """How pictures are read, where that may surprise: nothing to doubt, so no record has it."""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -57,14 +61,14 @@ class DataSummary:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a record; classes are only counted."""
         found = asdict(self)
-        del found["class_names"], found["counts"]
+        del found["class_names"], found["counts"], found["remarks"]
         return found | {"classes": len(self.class_names), "images": self.sizes}
 
 
 def summarise(
     cfg: DataConfig,
     listing: Listing,
-    hashes: Hashes,
+    found: Contents,
     fingerprint: str,
     decoded: Mapping[str, Decoded] | None = None,
 ) -> DataSummary:
@@ -76,7 +80,7 @@ def summarise(
     Raises:
         DataError: `data.group` does not match an image.
     """
-    counts = listing.counts
+    counts, hashes = listing.counts, found.hashes
     shared = {
         f"{first}/{second}": sum(one in known for one in hashes[second])
         for first, second in combinations(SPLITS, 2)
@@ -102,7 +106,23 @@ def summarise(
         shared=shared,
         two_labels=len(under_two),
         notes=tuple(notes),
+        remarks=tuple(_remarks(found)),
     )
+
+
+def _remarks(found: Contents) -> Iterator[str]:
+    if found.turned:
+        yield (
+            f"{found.turned:,} pictures have an EXIF orientation, which is ignored, as "
+            "torchvision's loader does: they are read as they are stored."
+        )
+    if found.transparent:
+        yield (
+            f"{found.transparent:,} pictures have transparent pixels; alpha is dropped, not "
+            "blended, as torchvision's loader does, so that the colours stored under it are read."
+        )
+    if found.depth != FULL_DEPTH:
+        yield f"16-bit grey is scaled by the {found.depth} bits that the pictures use."
 
 
 def _shared_notes(listing: Listing, hashes: Hashes, shared: Mapping[str, int]) -> Iterator[str]:

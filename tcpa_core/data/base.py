@@ -214,7 +214,7 @@ def load_dataset(
         splits=splits,
         fingerprint=fingerprint,
         img_size=img_size,
-        summary=summarise(cfg, listing, hashes, fingerprint, decoded),
+        summary=summarise(cfg, listing, found, fingerprint, decoded),
     )
 
 
@@ -262,7 +262,7 @@ def dataset_summary(
     """
     listing = _read(cfg)
     found = contents(listing, cache_root(cache_dir), progress)
-    return summarise(cfg, listing, found.hashes, _fingerprint(listing, found))
+    return summarise(cfg, listing, found, _fingerprint(listing, found))
 
 
 def _broken_error(broken: Mapping[str, str]) -> DataError:

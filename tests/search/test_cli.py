@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 
 import tcpa_core
 from search import cli
@@ -20,6 +22,7 @@ from search.study.folder import StudyDir
 from search.study.journal import Journal
 from spaces.load import load_space, preset_names
 from tests.journals import write
+from tests.tcpa_core.data_layouts import make
 
 WHERE = {"--address", "--device", "--workers", "--gpus-per-worker"}
 START = {"--study", "--root", "--set", "--trials", "--tracking-uri", "--dry-run"} | WHERE
@@ -264,6 +267,21 @@ def test_backbones_and_data_are_listed(tcpa: Callable[..., tuple[int, str]]) -> 
     lines = out.splitlines()
     assert [line.split(":")[0].strip() for line in lines[1:4]] == ["train", "val", "test"]
     assert [cell.strip() for cell in lines[-2].split("│")[1:-1]] == ["9", "108", "27", "45"]
+
+
+def test_what_the_loader_ignores_is_counted(
+    tcpa: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    make("folder", tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 4), dtype=np.uint8)
+    Image.fromarray(pixels[..., :3]).save(tmp_path / "val/class 0/photo.jpg", exif=exif)
+    Image.fromarray(pixels).save(tmp_path / "val/class 0/glass.png")
+    code, out = tcpa("data", "folder", "--root", str(tmp_path))
+    assert code == 0 and "warning" not in out
+    assert "note: 1 pictures have an EXIF orientation, which is ignored" in out
+    assert "note: 1 pictures have transparent pixels; alpha is dropped" in out
 
 
 @pytest.mark.integration

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from tcpa_core.data._decode import MAX_PIXELS, decode, grey_depth
+from tcpa_core.data._decode import MAX_PIXELS, Traits, decode, traits
 from tcpa_core.data._formats import FORMATS, SUFFIXES, unread, unread_suffix
-from tcpa_core.data.base import dataset_fingerprint, load_dataset
+from tcpa_core.data.base import dataset_fingerprint, dataset_summary, load_dataset
 from tcpa_core.errors import DataError
 from tcpa_core.settings import DataConfig
 from tests.tcpa_core.data_layouts import make
@@ -188,17 +188,17 @@ class TestDepth:
     def test_smallest_that_holds_the_largest_value(
         self, kind: str, largest: int, bits: int
     ) -> None:
-        assert grey_depth(deep(np.array([[0, largest]]), kind)) == bits
+        assert traits(deep(np.array([[0, largest]]), kind)) == Traits(bits)
 
     @pytest.mark.parametrize("kind", ["RGB", "L", "LA", "P", "1"])
     def test_other_pictures_have_none(self, kind: str) -> None:
-        assert grey_depth(encoded(COLOUR.convert(kind), "PNG")) == 0
-        assert grey_depth(encoded(COLOUR.convert(kind), "PNG")[:50]) == 0
+        assert traits(encoded(COLOUR.convert(kind), "PNG")) == Traits()
+        assert traits(encoded(COLOUR.convert(kind), "PNG")[:50]) == Traits()
 
     @needs_jpeg_2000
     def test_jpeg_2000(self) -> None:
         values = np.arange(256).reshape(16, 16) * 16
-        assert grey_depth(deep(values, "JPEG2000")) == 12
+        assert traits(deep(values, "JPEG2000")) == Traits(12)
 
     def write(self, root: Path, bits: int, one: int | None = None) -> DataConfig:
         """Every picture holds 16-bit grey of so many bits; one of them of others."""
@@ -255,9 +255,71 @@ class TestDepth:
         # Old enough to be remembered.
         monkeypatch.setattr("tcpa_core.data._hashes.RACY_NS", -(10**18))
         dataset_fingerprint(cfg)
-        monkeypatch.setattr("tcpa_core.data._hashes.grey_depth", opens)
+        monkeypatch.setattr("tcpa_core.data._hashes.traits", opens)
         assert dataset_fingerprint(cfg) == before
         np.testing.assert_array_equal(self.values(cfg), pixels)
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+GLASS = COLOUR.copy()
+GLASS.putalpha(Image.fromarray(RAMP))
+
+
+class TestTraits:
+    """What the default loader ignores is counted, and told by `tcpa data`, without a warning."""
+
+    @pytest.mark.parametrize(
+        "kind", ["JPEG", "PNG", "WEBP", *(["AVIF"] if "AVIF" in FORMATS else [])]
+    )
+    @pytest.mark.parametrize(("orientation", "expected"), [(6, True), (1, False)])
+    def test_orientations(self, kind: str, orientation: int, expected: bool) -> None:
+        data = encoded(COLOUR, kind, exif=turned(orientation))
+        assert traits(data) == Traits(is_turned=expected)
+        assert traits(encoded(COLOUR, kind)) == Traits()
+
+    @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+    @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "TIFF"])
+    def test_transparent_pixels(self, kind: str, mode: str) -> None:
+        image = COLOUR.convert("P") if mode == "P" else GLASS.convert(mode)
+        options = {"transparency": image.getpixel((0, 0))} if mode == "P" else {}
+        if (kind, mode) in {("WEBP", "P"), ("TIFF", "P"), ("GIF", "LA"), ("GIF", "RGBA")}:
+            pytest.skip("cannot be written so")
+        assert traits(encoded(image, kind, **options)) == Traits(is_transparent=True)
+
+    def test_an_opaque_alpha_channel_is_none(self) -> None:
+        opaque = COLOUR.convert("RGBA")
+        assert traits(encoded(opaque, "PNG")) == traits(encoded(opaque, "WEBP")) == Traits()
+
+    def test_they_are_counted_and_remembered(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tcpa_core.data._hashes.RACY_NS", -(10**18))
+        cfg = make("folder", tmp_path)
+        for i, place in enumerate(("train/class 0", "train/class 1", "test/class 0")):
+            GLASS.rotate(90 * i).save(tmp_path / place / "glass.png")
+        COLOUR.save(tmp_path / "val/class 1/photo.jpg", exif=turned(8))
+        first = load_dataset(cfg, 8).summary
+        assert first.notes == () and len(first.remarks) == 2
+        assert first.remarks[0].startswith("1 pictures have an EXIF orientation, which is ignored")
+        assert first.remarks[1].startswith("3 pictures have transparent pixels; alpha is dropped")
+        assert "remarks" not in first.as_dict()
+
+        def asked(_: bytes) -> Traits:
+            raise AssertionError("a file was read again")
+
+        monkeypatch.setattr("tcpa_core.data._hashes.traits", asked)
+        assert dataset_summary(cfg).remarks == first.remarks
+
+    def test_a_range_in_use_is_told(self, tmp_path: Path) -> None:
+        cfg = TestDepth().write(tmp_path, 12)
+        assert dataset_summary(cfg).remarks == (
+            "16-bit grey is scaled by the 12 bits that the pictures use.",
+        )
 
 
 def plain_fingerprint(root: Path) -> str:
