@@ -24,6 +24,8 @@ from tcpa_core.errors import DataError
 CHUNK = 1 << 16
 """About what is lost when the process is killed."""
 HASHED = 1 << 20
+MOST = 2
+"""Times its published size that a file may have, before its checksum is known."""
 TIMEOUT_S = 60.0
 """Without a byte a connection is given up."""
 
@@ -165,6 +167,11 @@ def _receive(
         need_room(root, total - have, remote.name)
         progress(stage, have, total)
         while True:
+            if max(have, total) > MOST * remote.size:
+                raise DataError(
+                    f"{remote.url} sends {max(have, total):,} bytes or more, published are "
+                    f"{remote.size:,}: it is another file. {remote.by_hand(root)}"
+                )
             with _answering(remote, root):
                 data = answer.read(CHUNK)
             if not data:

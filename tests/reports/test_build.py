@@ -321,3 +321,13 @@ def test_every_plot_file_is_a_plot() -> None:
     for name in plugins.names(plots.__name__):
         module = plugins.load(plots.__name__, name)
         assert module.TITLE and callable(module.prepare) and callable(module.draw)
+
+
+def test_a_report_tells_how_far_it_is(tmp_path: Path) -> None:
+    study = write(tmp_path / "parts", components(TABLE), "ablation")
+    told: list[tuple[str, int, int]] = []
+    build_report(study, progress=lambda *what: told.append(what))
+    steps = list(dict.fromkeys(step for step, _, _ in told))
+    assert steps[0] == "read" and {"tables", "statistics", "importance", "page"} <= set(steps)
+    drawn = [(done, total) for step, done, total in told if step == "figures" and total]
+    assert drawn == [(i, len(drawn)) for i in range(len(drawn))] and len(drawn) > 1

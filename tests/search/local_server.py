@@ -31,6 +31,7 @@ class Server:
     moved: dict[str, str] = field(default_factory=dict)
     """Where a request is referred to."""
     has_ranges: bool = True
+    has_length: bool = True
 
     def address(self, url: str) -> str:
         """Where this server has what a public address names."""
@@ -86,7 +87,8 @@ def answer(server: Server, request: http.server.BaseHTTPRequestHandler) -> None:
     request.send_response(206 if wanted else 200)
     if wanted:
         request.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-    request.send_header("Content-Length", str(len(data) - start))
+    if server.has_length:  # else the end of the connection is that of the file
+        request.send_header("Content-Length", str(len(data) - start))
     request.end_headers()
     stalls = key in server.stall
     end = start + (server.stall if stalls else server.cut).pop(key, len(data))

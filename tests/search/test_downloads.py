@@ -55,6 +55,7 @@ def remote(content: bytes = CONTENT, **changed: Any) -> Remote:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "*")
     with serving() as found:
         found.files[KEY] = CONTENT
         monkeypatch.setattr(fetching, "address", found.address)
@@ -133,6 +134,16 @@ def test_another_file_is_refused_and_not_kept(server: Server, tmp_path: Path) ->
     assert os.listdir(tmp_path / "sub") == []
 
 
+@pytest.mark.parametrize("has_length", [True, False])
+def test_a_server_cannot_fill_the_disk(server: Server, tmp_path: Path, has_length: bool) -> None:
+    server.files[KEY] = 9 * CONTENT
+    server.has_length = has_length
+    with pytest.raises(DataError, match="published are 1,048,576: it is another file"):
+        fetch(remote(), tmp_path, quiet)
+    part = tmp_path / "sub/pictures.tar.gz.part"
+    assert part.stat().st_size <= 2 * len(CONTENT) + fetching.CHUNK
+
+
 def test_a_file_that_is_there_with_another_content_is_told_and_left(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/pictures.tar.gz").write_bytes(b"mine")
@@ -153,6 +164,7 @@ def test_a_full_disk_is_told_before_a_byte_is_fetched(
 def test_without_a_network_the_steps_by_hand_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(fetching, "address", lambda _: "http://127.0.0.1:1/x")
     by_hand = f"put {URL} at {tmp_path}/sub/pictures.tar.gz"
     with pytest.raises(DataError, match=f"cannot be reached.*refused.*By hand: {by_hand}"):

@@ -33,6 +33,7 @@ HUB = "huggingface.co"
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "*")
     with serving() as found:
         monkeypatch.setattr(fetching, "address", found.address)
         yield found
@@ -315,6 +316,7 @@ def test_a_disk_without_room_is_told_before_anything_is_asked(
 def test_without_a_network_it_is_one_sentence(
     tcpa: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(fetching, "address", lambda _: "http://127.0.0.1:1/")
     said = tcpa("data", "get", "owner/pets", "--root", str(tmp_path / "mine"), "--yes")
     assert said.code == 2 and said.err.count("\n") == 1

@@ -136,8 +136,10 @@ def test_a_probe_measures_one_trial_of_each_kind() -> None:
         return 5.0, "cpu"
 
     space = ablation()
-    rates = cost.probed(space, measure)
+    told: list[tuple[str, int, int]] = []
+    rates = cost.probed(space, measure, lambda *what: told.append(what))
     assert asked == [["linear"], ["vpt"]]
+    assert told == [("probe methods", 0, 2), ("probe methods", 1, 2)]
     assert cost.describe(space, 4, rates) == (
         "about 60 s on 2 cores; 2 min of one core, from a few steps of each method"
     )

@@ -171,9 +171,18 @@ def artifacts(uri: str, run: Run) -> dict[str, Path]:
 def test_sync_writes_everything_and_a_repeat_changes_nothing(
     study: Path, uri: str, tmp_path: Path
 ) -> None:
+    told: list[tuple[str, int, int]] = []
     for _ in range(2):
-        assert sync(study, uri, artifact_root=tmp_path / "mlartifacts") == 3
+        found = sync(
+            study,
+            uri,
+            artifact_root=tmp_path / "mlartifacts",
+            progress=lambda *what: told.append(what),
+        )
+        assert found == 3
         check(uri, study)
+    size = (study / "journal.jsonl").stat().st_size
+    assert told[-1] == ("write to MLflow", size, size)
     runs = runs_of(uri, study)
     files = artifacts(uri, runs["00000"])
     assert set(files) == {"config.json", "best.safetensors"}
