@@ -253,7 +253,7 @@ def open_or_build(
 
 def lacks(folder: Path, key: str) -> bool:
     """Whether an entry would have to be made; one that is damaged counts as there."""
-    return key not in _passing and not (folder / f"{key}.pixels").exists()
+    return key not in _passing and not os.path.exists(folder / f"{key}.pixels")
 
 
 @contextmanager

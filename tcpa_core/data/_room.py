@@ -131,7 +131,9 @@ def advice(variable: str) -> str:
 
 def _existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists."""
-    return next((path for path in (folder, *folder.absolute().parents) if path.is_dir()), folder)
+    # Unlike path.is_dir() without errors on names that cannot be.
+    places = (folder, *folder.absolute().parents)
+    return next((path for path in places if os.path.isdir(path)), folder)
 
 
 def _mb(num_bytes: int) -> str:

@@ -250,6 +250,12 @@ class TestDatasetCache:
         monkeypatch.delenv("TCPA_CACHE")
         assert cache_root() == Path.home() / ".cache" / "tcpa"
 
+    @pytest.mark.parametrize("name", ["a" * 5000, "a/" * 3000, "/dev/null/cache", "/proc/1/x/y"])
+    def test_a_folder_that_cannot_be(self, tmp_path, name):
+        cfg = make("vtab1k", tmp_path / "set")
+        with pytest.raises(DataError, match=r"cache folder .* cannot be used .*TCPA_CACHE"):
+            load_dataset(cfg, 8, cache_dir=Path(name))
+
 
 class TestHashMemory:
     @pytest.fixture
