@@ -24,17 +24,19 @@ def kinds_of(root: Path) -> tuple[str, ...]:
 def kind_hint(cfg: DataConfig) -> str:
     """What to set so that data.root is read, as a sentence to append to an error.
 
-    "" where the root has the layout of data.name, so that the error means what it says, and where
-    no kind has anything to do with it.
+    "" where the root has the layout of data.name and of no more special kind, so that the error
+    means what it says, and where no kind has anything to do with it.
     """
     root = Path(os.path.expanduser(cfg.root or ""))
-    if cfg.root is None or not os.path.isdir(root) or _recognises(cfg.name, root):
+    if cfg.root is None or not os.path.isdir(root):
         return ""
     own = next((near for near in _nearby(root.absolute()) if _recognises(cfg.name, near[0])), None)
     for place, where in _nearby(root.absolute()):
         kinds = kinds_of(place)
         if own and set(kinds) <= set(GENERAL):  # what was asked for is near, this may be part of it
             (place, where), kinds = own, (cfg.name,)
+        if cfg.name in kinds and not where:
+            return ""
         if kinds:
             names = " or ".join(f"data.name={name}" for name in kinds if name != cfg.name)
             settings = [names] if cfg.name not in kinds else []

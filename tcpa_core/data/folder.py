@@ -69,6 +69,8 @@ def read(cfg: DataConfig) -> Listing:
     train: Classes = {}
     for split, place in places.items():
         if split == "test" and (names := _loose(root, place)):
+            if _is_of_another_kind(root):  # whose lists may have the classes
+                raise DataError(f"folder {root.absolute() / place} has no class folders.")
             found[split] = Rows(keys=names, labels=None, source=f"{place}/")
             continue
         classes = _walk(root, place)
@@ -107,12 +109,11 @@ def _check_is_flat(root: Path) -> None:
     """Refuse a root without train/, but where class folders lie in it themselves."""
     entries = _visible(root)
     classes = [entry for entry in entries if entry.is_dir()]
-    # Folders of other layouts hold images too: cars_train/ and cars_test/ are no classes.
-    is_other = any(kind not in GENERAL for kind in kinds_of(root))
     is_flat = len(classes) > 1 and all(
         split_of(entry.name) is None and _has_image(Path(entry.path)) for entry in classes
     )
-    if is_other or not is_flat:
+    # Folders of other layouts hold images too: cars_train/ and cars_test/ are no classes.
+    if not is_flat or _is_of_another_kind(root):
         raise DataError(
             f"folder train/ is missing below {root.absolute()}; data.root must hold train/ and, if "
             "there are such, val/ and test/, each with one folder per class, or the class folders "
@@ -121,6 +122,10 @@ def _check_is_flat(root: Path) -> None:
     stray = next((e for e in entries if e.name.lower().endswith(SUFFIXES)), None)
     if stray is not None and not stray.is_dir():
         raise DataError(f"{stray.path} lies beside the class folders; move it into one or away.")
+
+
+def _is_of_another_kind(root: Path) -> bool:
+    return any(kind not in GENERAL for kind in kinds_of(root))
 
 
 def _has_image(folder: Path) -> bool:

@@ -38,6 +38,8 @@ FOLDERS = ("annotations", "lists", "splits", "meta", "metadata", "labels")
 """Where lists lie that are not in the root."""
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpg", "train_images", "data")
 MAX_FOLDERS = 50
+MAX_TRIES = 100
+"""Rows whose image is looked for in all folders: lists have few, and a wrong list many rows."""
 
 
 def draws_val(cfg: DataConfig) -> bool:
@@ -160,18 +162,11 @@ def _by_split(path: Path, rows: Sequence[Row], of_list: str | None) -> dict[str,
 
 def _located(root: Path, name: str, split: str, rows: list[Row], notes: list[str]) -> Rows:
     """The rows of one split with their paths below the root."""
-    first = rows[0]
-    base = find_base(root, first.path, list(_image_folders(root, name, split)), first.place)
-    if base is None:
-        raise DataError(
-            f"{first.place}: image {first.path!r:.80} is not below {root.absolute()}, with or "
-            "without suffix, nor in a folder of it; unpack the images there, or correct the path."
-        )
-    notes.extend(base.note(name))
+    bases = _Bases(root, list(_image_folders(root, name, split)), rows[0])
     known: dict[str, Row] = {}
     repeated = 0
     for row in rows:
-        key = base.key(row.path, row.place)
+        key = bases.key(row)
         before = known.setdefault(key, row)
         if before is not row:
             if before.label != row.label:
@@ -180,6 +175,7 @@ def _located(root: Path, name: str, split: str, rows: list[Row], notes: list[str
                     f"{before.place} and {row.label!r} in {row.place}; remove one."
                 )
             repeated += 1
+    notes.extend(note for base in bases.known for note in base.note(name))
     if repeated:
         notes.append(f"{name} names {repeated:,} images of {split} again; each is read once.")
     labels = [row.label for row in known.values()]
@@ -192,6 +188,42 @@ def _located(root: Path, name: str, split: str, rows: list[Row], notes: list[str
         labels=None if is_hidden else [label for label in labels if label is not None],
         source=name,
     )
+
+
+class _Bases:
+    """Where the images of a list lie, which may be in several folders."""
+
+    def __init__(self, root: Path, folders: Sequence[str], first: Row) -> None:
+        self._root = root
+        self._folders = folders
+        self._tries = MAX_TRIES
+        base = find_base(root, first.path, folders, first.place)
+        if base is None:
+            raise DataError(
+                f"{first.place}: image {first.path!r:.80} is not below {root.absolute()}, with or "
+                "without suffix, nor in a folder of it; unpack the images there, or correct the "
+                "path."
+            )
+        self.known = [base]
+
+    def key(self, row: Row) -> str:
+        """The path of a row below the root; of one that is nowhere, where the first one would be.
+
+        Raises:
+            DataError: It leaves the root.
+        """
+        for base in self.known:
+            if row.path.startswith(base.dropped):
+                key = base.key(row.path, row.place)
+                if os.path.isfile(os.path.join(self._root, key)):
+                    return key
+        if self._tries:
+            found = find_base(self._root, row.path, self._folders, row.place)
+            self._tries -= 1
+            if found is not None:
+                self.known.append(found)
+                return found.key(row.path, row.place)
+        return self.known[0].key(row.path, row.place)
 
 
 def _image_folders(root: Path, name: str, split: str) -> Iterator[str]:

@@ -42,7 +42,18 @@ from tcpa_core.errors import DataError
 from tcpa_core.settings import DataConfig
 
 SUFFIXES = (".parquet",)
-IMAGES = ("image", "img", "images", "jpg", "png", "picture", "image_bytes", "pixel_values")
+IMAGES = (
+    "image",
+    "img",
+    "images",
+    "jpg",
+    "jpeg",
+    "png",
+    "webp",
+    "picture",
+    "image_bytes",
+    "pixel_values",
+)
 LABELS = (  # the fine classes of CIFAR-100, not the coarse ones
     "label", "labels", "fine_label", "class", "cls", "target", "category", "class_id", "label_name",
     "class_name", "coarse_label",
@@ -265,9 +276,13 @@ def _is_plain(name: str) -> bool:
 
 def _labels(root: Path, file: _File) -> list[Label]:
     assert file.label is not None
-    values = _values(root, file, file.label)
+    # Numbers become fractions where a program has a gap in them; two classes may be no and yes.
+    values = [
+        int(v) if isinstance(v, float) and v.is_integer() else str(v) if isinstance(v, bool) else v
+        for v in _values(root, file, file.label)
+    ]
     for row, value in enumerate(values):
-        if isinstance(value, bool) or not isinstance(value, int | str):
+        if not isinstance(value, int | str):
             raise DataError(
                 f"{root / file.name}, row {row}: column {file.label!r} must give one class, a "
                 f"whole number or a text, got {_short(repr(value))}; set data.label_column "

@@ -36,7 +36,7 @@ from tcpa_core.settings import DataConfig
 
 TARS = (".tar",)
 PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
-LABELS = ("cls", "json", "txt")
+LABELS = ("cls", "class", "label", "json", "txt")
 JSON_LABELS = (
     "label",
     "cls",

@@ -178,6 +178,18 @@ def plain_int8(root: Path) -> None:
     (root / "classes.txt").write_text("\n".join(NAMES) + "\n")
 
 
+def plain_floats(root: Path) -> None:
+    """Written by a program that makes fractions of numbers; images as clip-benchmark's."""
+    for split in SIZES:
+        one = table(rows_of(split), image="webp", label="cls", label_type=pa.float64(), plain=True)
+        write(root / f"{split}.parquet", one)
+
+
+def plain_bools(root: Path) -> None:
+    rows = [(seed, label > 0) for seed, label in rows_of("train")]
+    write(root / "train.parquet", table(rows, plain=True, label_type=pa.bool_()))
+
+
 def other_columns(root: Path) -> None:
     for split in SIZES:
         write(root / f"{split}.parquet", table(rows_of(split), image="scan", label="grade"))
@@ -205,6 +217,7 @@ PARQUET = {
     "parquet, texts": Layout("parquet", plain_strings),
     "parquet, dictionary": Layout("parquet", plain_dictionary),
     "parquet, classes.txt": Layout("parquet", plain_int8),
+    "parquet, fractions": Layout("parquet", plain_floats, names=("0", "1", "2")),
     "parquet, columns told": Layout(
         "parquet",
         other_columns,
@@ -633,6 +646,15 @@ def csv_absolute(root: Path) -> None:
         (root / f"{split}.csv").write_text("\n".join(["path,label", *lines]))
 
 
+def csv_parts(root: Path) -> None:
+    """As HAM10000: ids in one table, images of two suffixes in two folders, an index in front."""
+    lines = [",image_id,dx,age"]
+    for i, (seed, label) in enumerate(rows_of("train")):
+        put(root / f"images_part_{1 + i % 2}/{seed:04d}.{'jpg' if i < 6 else 'JPEG'}", seed)
+        lines.append(f"{i},{seed:04d},{NAMES[label]},50")
+    (root / "mine_metadata.csv").write_text("\n".join(lines))
+
+
 FEW = "annotations/train_meta.list.num_shot_4.seed_0"
 IMAGELIST = {
     "imagelist, csv": Layout("imagelist", csv_by_split),
@@ -646,6 +668,9 @@ IMAGELIST = {
     "imagelist, breeds": Layout("imagelist", csv_breeds, ("train",)),
     "imagelist, columns told": Layout(
         "imagelist", csv_told, settings={"image_column": "scan", "label_column": "grade"}
+    ),
+    "imagelist, images in parts": Layout(
+        "imagelist", csv_parts, ("train",), settings={"label_column": "dx"}
     ),
     "imagelist, no header": Layout("imagelist", csv_no_header, names=NUMBERS),
     "imagelist, tsv": Layout("imagelist", tsv),

@@ -8,6 +8,7 @@ from tcpa_core.data.base import dataset_summary
 from tcpa_core.errors import DataError
 from tcpa_core.settings import DataConfig
 from tests.tcpa_core.data_layouts import LAYOUTS, PACKED, make
+from tests.tcpa_core.published_layouts import VARIANTS, WRITERS
 
 KINDS = [*LAYOUTS, *PACKED]
 READS_BOTH = {("vtab1k", "imagelist"), ("fgvc", "imagelist")}
@@ -54,3 +55,16 @@ def test_an_error_of_the_right_kind_stands_alone(tmp_path: Path) -> None:
 def test_a_folder_that_no_kind_reads_is_left_at_that(tmp_path: Path) -> None:
     (tmp_path / "set/deeper").mkdir(parents=True)
     assert "layout" not in _error("folder", tmp_path / "set/deeper", tmp_path / "elsewhere")
+
+
+PUBLISHED = {name: (name, write) for name, write in WRITERS.items()} | dict(VARIANTS)
+
+
+@pytest.mark.parametrize("other", ["folder", "imagelist", "parquet", "vtab1k"])
+@pytest.mark.parametrize("layout", PUBLISHED)
+def test_what_a_distributor_unpacks_is_told(layout: str, other: str, tmp_path: Path) -> None:
+    kind, write_layout = PUBLISHED[layout]
+    root = tmp_path / "set"
+    root.mkdir()
+    write_layout(root)
+    assert f"has the layout of {kind!r}: set data.name={kind}." in _error(other, root, tmp_path)

@@ -16,7 +16,16 @@ from tcpa_core.data.base import (
     load_dataset,
 )
 from tcpa_core.settings import DataConfig
-from tests.tcpa_core.packed_layouts import LAYOUTS, SIZES, TWO, Layout, pixels, rows_of, vtab
+from tests.tcpa_core.packed_layouts import (
+    LAYOUTS,
+    SIZES,
+    TWO,
+    Layout,
+    pixels,
+    plain_bools,
+    rows_of,
+    vtab,
+)
 
 HELD_OUT = "no test split with labels"
 
@@ -133,6 +142,12 @@ def test_a_copy_is_known_from_any_folder(above: str, tmp_path: Path) -> None:
     one, other = (dataset_summary(c, cache_dir=tmp_path / "cache") for c in (cfg, below))
     assert one.fingerprint == other.fingerprint
     assert one.name == other.name == "parquet set"
+
+
+def test_two_classes_may_be_no_and_yes(tmp_path: Path) -> None:
+    plain_bools(tmp_path / "set")
+    cfg = DataConfig(name="parquet", root=str(tmp_path / "set"))
+    assert dataset_summary(cfg, cache_dir=tmp_path / "cache").class_names == ("False", "True")
 
 
 TASKS_BY_NAME = {
