@@ -220,17 +220,21 @@ def tar_of(files: dict[str, bytes], path: Path) -> Remote:
         for name, data in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
+            member.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
             archive.addfile(member, io.BytesIO(data))
     return remote(path.read_bytes(), path=path.name, unpacks=True)
 
 
 def test_an_archive_is_unpacked_beside_itself(tmp_path: Path) -> None:
-    one = tar_of({"set/a.txt": b"a", "set/deep/b.txt": b"b"}, tmp_path / "x.tar.gz")
+    files = {"./": b"", "./set/a.txt": b"a", "set/deep/b.txt": b"b"}
+    one = tar_of(files, tmp_path / "x.tar.gz")
     assert not is_unpacked(one, tmp_path)
     unpack(one, tmp_path, quiet)
     assert is_unpacked(one, tmp_path)
     assert (tmp_path / "set/deep/b.txt").read_bytes() == b"b"
     assert not is_unpacked(replace(one, digest="md5:0"), tmp_path)
+    (tmp_path / "set").rename(tmp_path / "moved")
+    assert not is_unpacked(one, tmp_path), "what it made is gone"
 
 
 def test_a_zip_is_unpacked_beside_itself(tmp_path: Path) -> None:
