@@ -102,9 +102,10 @@ class BackboneConfig(Settings):
     ] = None
     """Mean and std of the images that the weights were trained on: a name, or [[mean], [std]] for
     pixels in [0, 1]. None: what the weights say themselves; where they do not, the plan asks."""
-    pool: Literal["avg"] | None = None
+    pool: Literal["avg", "token"] | None = None
     """avg: features are the mean of the image tokens, and the model's final norm follows the mean,
-    as MAE's are read. None: as the model reads them."""
+    as MAE's are read. token: CLS, as DINOv3's authors read it, where timm's model reads the mean.
+    None: as the model reads them."""
 
     @property
     def full_name(self) -> str:

@@ -79,8 +79,8 @@ def load_backbone(
     found = _of_hub(cfg, on_meta) if is_random or _is_hub(cfg) else _of_file(cfg, recorded)
     warnings += found.warnings
     vit, classifier, stats = found.vit, found.classifier, found.stats
-    if cfg.pool == "avg":
-        _pool_by_mean(vit, cfg.full_name)
+    if cfg.pool is not None:
+        (_pool_by_mean if cfg.pool == "avg" else _pool_by_cls)(vit, cfg.full_name)
         classifier = ()  # it was trained on what the model read before
     if recorded and isinstance(stats, ConfigError):
         named = stats_of_name(cfg.full_name, getattr(vit, "pretrained_cfg", None))
@@ -214,6 +214,18 @@ def _pool_by_mean(vit: ViT, name: str) -> None:
     # norm, which is trained, changes its place.
     if vit.global_pool == "token":
         vit.global_pool, vit.fc_norm, vit.norm = "avg", vit.norm, nn.Identity()
+
+
+def _pool_by_cls(vit: ViT, name: str) -> None:
+    """Let a model that reads the mean of its image tokens read CLS, normalised as the mean was."""
+    pools = ("token", "avg")
+    if vit.cls_token is None or hasattr(vit, "dist_token") or vit.global_pool not in pools:
+        raise ConfigError(
+            f"backbone.pool: 'token' needs a model with CLS that reads the mean of its tokens, got "
+            f"{name!r} (pool {vit.global_pool!r}{', no CLS' if vit.cls_token is None else ''}); "
+            "leave backbone.pool out."
+        )
+    vit.global_pool = "token"
 
 
 def _is_hub(cfg: BackboneConfig) -> bool:

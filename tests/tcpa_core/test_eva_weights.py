@@ -186,3 +186,33 @@ def test_grouped_queries_are_refused_and_models_without_them_are_not(
         )
     cfg = BackboneConfig(name="vit_base_patch16_sapiens2", img_size=256)
     assert load_backbone(cfg, device="meta").layout.num_prefix == 9
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vit_tiny_patch16_dinov3_qkvb", "eva02_tiny_patch14_224", "vit_pe_core_tiny_patch16_384"],
+)
+def test_cls_can_be_read_where_timm_reads_the_mean(name: str, tmp_path: Path) -> None:
+    side = IN_SMALL[name][0]
+    vit = timms(name, img_size=side, num_classes=3)
+    save_file(vit.state_dict(), tmp_path / "w.safetensors")
+    cfg = BackboneConfig(
+        name=name, weights=str(tmp_path / "w.safetensors"), img_size=side, pool="token",
+        norm_stats="imagenet",
+    )  # fmt: skip
+    if "pe_core" in name:
+        with pytest.raises(ConfigError, match="'token' needs a model with CLS .*pool 'map'"):
+            load_backbone(cfg)
+        return
+    ours, x = load_backbone(cfg), torch.randn(2, 3, side, side)
+    expected = vit.fc_norm(vit.norm(_last(vit, x)))
+    assert torch.equal(features(ours, x), expected[:, 0])
+    assert (ours.rows_read, ours.layout.pool, ours.num_source_classes) == (1, "token", 0)
+
+
+def _last(vit: Any, x: Tensor) -> Tensor:
+    """Tokens behind the last block."""
+    tokens, rope = vit._pos_embed(vit.patch_embed(x))
+    for block in vit.blocks:
+        tokens = block(tokens, rope=rope)
+    return tokens
