@@ -1,7 +1,7 @@
 """Which kind of data set reads a folder: what an error adds when data.root has another layout."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tcpa_core import plugins
@@ -10,6 +10,20 @@ from tcpa_core.settings import DATASETS, DataConfig
 
 GENERAL = ("folder", "imagelist")
 """Class folders and lists stand inside other layouts too: named where no other kind fits."""
+_TO_PARQUET = "write Parquet files for data.name=parquet (datasets.Dataset.to_parquet)"
+STORES: Mapping[tuple[str, ...], tuple[str, str]] = {
+    (".h5", ".hdf5"): (
+        "an HDF5 file",
+        "save its pictures as PNG in class folders, or its arrays for data.name=npz; PatchCamelyon "
+        "is at huggingface.co/datasets/1aurent/PatchCamelyon as Parquet files",
+    ),
+    (".arrow",): ("an Arrow file of datasets.save_to_disk", _TO_PARQUET),
+    (".mdb", ".lmdb"): ("an LMDB database", "save its pictures as files in class folders"),
+    (".rec",): ("a RecordIO file of MXNet", "save its pictures as files in class folders"),
+    (".beton",): ("a file of FFCV", "take the data set that it was written from"),
+    (".zip", ".tar.gz", ".tgz", ".rar", ".7z"): ("an archive", "unpack it there"),
+}  # fmt: skip
+"""Files that hold whole data sets in ways that no kind reads, and what to do with them."""
 MAX_FOLDERS = 50
 """Subfolders that are looked into, of the root and of each of them: a tree of classes has many."""
 
@@ -45,6 +59,20 @@ def kind_hint(cfg: DataConfig) -> str:
                 f" {place if where else 'This folder'}{where} has the layout of "
                 f"{' or '.join(map(repr, kinds))}: set {' and '.join(settings)}."
             )
+    return _store_hint(root.absolute())
+
+
+def _store_hint(root: Path) -> str:
+    """What to do with a store that no kind reads, in a folder or one level below it."""
+    for place in (root, *_subfolders(root)):
+        try:
+            names = sorted(entry.name for entry in os.scandir(place) if entry.is_file())
+        except OSError:
+            continue
+        for name in names:
+            for suffixes, (what, advice) in STORES.items():
+                if name.lower().endswith(suffixes):
+                    return f" {place / name} is {what}, which no kind reads: {advice}."
     return ""
 
 

@@ -25,7 +25,6 @@ from tcpa_core.data._splits import HtaRule, hta_val, split_train, vpt_val
 from tcpa_core.errors import DataError
 from tcpa_core.settings import DataConfig
 
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z")
 LISTS = (".csv", ".txt", ".mat")
 """Files that some distributors put beside the images of a class."""
 IGNORED = ("Thumbs.db", "desktop.ini", "tmp")
@@ -173,7 +172,7 @@ class OfficialKind:
             found = f"looked for {_listed(self.marks)} there{looked}"
         raise DataError(
             f"data.root={str(root.absolute())!r} is no copy of {self.key}: {found}; data.root is "
-            f"the folder that its distributor unpacks, or the one that holds it.{_packed(places)}"
+            f"the folder that its distributor unpacks, or the one that holds it."
         )
 
     def _missing(self, place: Path) -> list[str]:
@@ -242,19 +241,6 @@ def _listed(marks: Sequence[str]) -> str:
     """Marks in words; of many alternatives the first two."""
     each = [mark.split("|") for mark in marks]
     return ", ".join(" or ".join(map(repr, names[:2])) for names in each)
-
-
-def _packed(places: Iterable[Path]) -> str:
-    """A hint at an archive that was not unpacked."""
-    for place in places:
-        try:
-            names = sorted(entry.name for entry in os.scandir(place) if entry.is_file())
-        except OSError:
-            continue
-        found = next((name for name in names if name.lower().endswith(ARCHIVES)), None)
-        if found:
-            return f" {place / found} has to be unpacked first."
-    return ""
 
 
 def image_folders(base: Path, folder: str, *, of_class: str = "") -> dict[str, list[str]]:

@@ -1,5 +1,6 @@
 """An error says which kind reads the folder that it was given."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,21 @@ def test_what_a_distributor_unpacks_is_told(layout: str, other: str, tmp_path: P
     root.mkdir()
     write_layout(root)
     assert f"has the layout of {kind!r}: set data.name={kind}." in _error(other, root, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("pcam/camelyonpatch_level_2_split_train_x.h5", "HDF5 file.*1aurent/PatchCamelyon"),
+        ("train/data-00000-of-00001.arrow", "datasets.save_to_disk.*data.name=parquet"),
+        ("data.mdb", "LMDB database"),
+        ("NWPU-RESISC45.rar", "an archive.*unpack it there"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["folder", "parquet", "vtab1k"])
+def test_a_store_that_no_kind_reads_is_named(
+    kind: str, file: str, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "set" / file).parent.mkdir(parents=True)
+    (tmp_path / "set" / file).write_bytes(b"x")
+    assert re.search(f"{Path(file).name}.* is .*{words}", _error(kind, tmp_path / "set", tmp_path))

@@ -153,7 +153,7 @@ class TestLayouts:
     def test_an_archive_that_was_not_unpacked_is_pointed_out(self, tmp_path: Path) -> None:
         (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"\x1f\x8b")
         said = error(DataConfig(name="cifar10", root=str(tmp_path)))
-        assert f"{tmp_path}/cifar-10-python.tar.gz has to be unpacked first" in said
+        assert f"{tmp_path}/cifar-10-python.tar.gz is an archive" in said and "unpack it" in said
 
     def test_an_image_that_is_missing_is_named(self, tmp_path: Path) -> None:
         cfg = made("food101", tmp_path)
