@@ -38,7 +38,6 @@ MAY_USE_OURS = {
 }
 EXCEPTIONS = {
     ("tcpa_core/command.py", "search"),  # where the command begins, before it may be imported
-    ("tcpa_core/data/_mat.py", "scipy"),  # MATLAB's files; loaded where one is read
     ("tcpa_core/data/digits.py", "sklearn"),  # its images are in scikit-learn
     ("tcpa_core/data/parquet.py", "pyarrow"),  # loaded where a Parquet file is read
     ("tcpa_core/methods/damvp.py", "scipy"),  # average linkage; loaded where data are clustered

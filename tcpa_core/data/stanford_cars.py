@@ -71,11 +71,11 @@ def _split(base: Path, folder: str, file: Path) -> SplitListing:
 
 
 def _fields(file: Path, held: Any, names: Sequence[str]) -> list[Any]:
-    known = held.dtype.names or ()
+    known = held if isinstance(held, dict) else {}
     lacking = [name for name in names if name not in known]
     if lacking:
         raise DataError(
-            f"{file}: annotations have no field {lacking[0]!r}, they have {list(known)}; take the "
+            f"{file}: annotations have no field {lacking[0]!r}, they have {[*known]}; take the "
             "file with labels."
         )
     return [held[name] for name in names]

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tcpa_core.data._listing import SplitListing
-from tcpa_core.data._mat import check_shapes, numbers, read_mat
+from tcpa_core.data._mat import numbers, read_mat, shapes_of
 from tcpa_core.data._official import OfficialKind, Parts
 from tcpa_core.errors import DataError
 
@@ -32,10 +32,9 @@ class _Pictures:
     def read(self, index: int) -> npt.NDArray[np.uint8]:
         with self.lock:
             if self.pixels is None:
-                (height, width, channels, count) = check_shapes(self.path, ["X"])["X"]
-                found = read_mat(self.path, ["X"])["X"].reshape(height, width, channels, count)
-                if found.dtype != np.uint8:
-                    raise DataError(f"{self.path}: X must hold bytes, got {found.dtype}.")
+                found = read_mat(self.path, ["X"])["X"]
+                if getattr(found, "dtype", None) != np.uint8:
+                    raise DataError(f"{self.path}: X must be an array of bytes; restore the file.")
                 self.pixels = found
         return np.ascontiguousarray(self.pixels[..., index])
 
@@ -53,7 +52,7 @@ def _parts(base: Path) -> Parts:
 
 
 def _split(path: Path) -> SplitListing:
-    shape = check_shapes(path, ["X", "y"])["X"]
+    shape = shapes_of(path, ["X"])["X"]
     labels = [0 if label == 10 else label for label in numbers(path, read_mat(path, ["y"])["y"])]
     if shape != (32, 32, 3, len(labels)):
         raise DataError(
