@@ -224,6 +224,19 @@ def test_a_set_of_torchvision_is_fetched_and_read(
             assert len(getattr(torchvision.datasets, published.name)(root, **arguments)) > 0
 
 
+@pytest.mark.parametrize("key", ["cifar10", "gtsrb"])
+def test_a_set_of_torchvision_is_planned_with_the_line_that_is_printed(
+    server: Server, tcpa: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    publish_archives(server, key, tmp_path / "theirs", monkeypatch)
+    said = tcpa("data", "get", key, "--root", str(tmp_path / "mine"), "--yes")
+    _, plan = printed_commands(said)
+    small = ["--set", "backbone.name=vit_nano", "--root", str(tmp_path / "studies")]
+    planned = tcpa(*plan, *small)
+    assert planned.code == 0, planned.err
+    assert f"{key} " in planned.out and "3 classes" in planned.out
+
+
 @pytest.mark.parametrize("key", ["cifar10", "pets", "gtsrb"])
 def test_archives_are_gone_on_with_and_unpacked_once(
     server: Server, tcpa: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
