@@ -52,6 +52,12 @@ def read_rows(path: Path, cfg: DataConfig) -> list[Row]:
     """
     suffix = path.suffix.lower()
     text = read_text(path)
+    too_long = DataError(
+        f"{path} names more than {MAX_IMAGES:,} images, which is the most that is read; take a "
+        "part of the list."
+    )
+    if text.count("\n") > MAX_IMAGES + 1:  # soon, before the rows take their memory
+        raise too_long
     rows: Iterator[Row]
     if suffix == ".json":
         rows = _of_json(path, _parsed(text, str(path)), cfg)
@@ -67,10 +73,7 @@ def read_rows(path: Path, cfg: DataConfig) -> list[Row]:
             raise DataError(f"{row.place}: class {row.label!r:.80} has control characters.")
         found.append(row)
         if len(found) > MAX_IMAGES:
-            raise DataError(
-                f"{path} names more than {MAX_IMAGES:,} images, which is the most that is read; "
-                "take a part of the list."
-            )
+            raise too_long
     if not found:
         raise DataError(f"{path} names no image; restore the list.")
     return found

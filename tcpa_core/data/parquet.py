@@ -350,7 +350,8 @@ class _Reader:
         name, number = group
         column = self._columns[name]
         try:
-            with pq.ParquetFile(self._root / name, buffer_size=BUFFER) as file:
+            # Not ahead: that would take the memory of a whole row group, which may be a file.
+            with pq.ParquetFile(self._root / name, buffer_size=BUFFER, pre_buffer=False) as file:
                 for batch in file.iter_batches(
                     IN_BLOCK, row_groups=[number], columns=[column], use_threads=False
                 ):

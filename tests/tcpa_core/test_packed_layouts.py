@@ -2,9 +2,12 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tcpa_core.data import _hashes, vtab1k
@@ -25,6 +28,7 @@ from tests.tcpa_core.packed_layouts import (
     plain_bools,
     rows_of,
     vtab,
+    write,
 )
 
 HELD_OUT = "no test split with labels"
@@ -148,6 +152,29 @@ def test_two_classes_may_be_no_and_yes(tmp_path: Path) -> None:
     plain_bools(tmp_path / "set")
     cfg = DataConfig(name="parquet", root=str(tmp_path / "set"))
     assert dataset_summary(cfg, cache_dir=tmp_path / "cache").class_names == ("False", "True")
+
+
+PEAK = """
+import sys
+import pyarrow as pa
+from tcpa_core.data import parquet
+from tcpa_core.settings import DataConfig
+train = parquet.read(DataConfig(name="parquet", root=sys.argv[1])).splits["train"]
+assert sum(len(train.read(i)) for i in range(len(train.keys))) > 40e6
+print(pa.default_memory_pool().max_memory())
+"""
+
+
+def test_memory_does_not_grow_with_a_row_group(tmp_path: Path) -> None:
+    """64 MB of images in one row group: a file that pandas writes is one."""
+    noise = np.random.default_rng(0)
+    rows = [noise.bytes(10_000) for _ in range(6400)]
+    one = pa.table({"image": pa.array(rows), "label": pa.array([i % 3 for i in range(6400)])})
+    write(tmp_path / "train.parquet", one, group=6400)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 48e6
 
 
 TASKS_BY_NAME = {
