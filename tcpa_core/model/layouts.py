@@ -392,20 +392,20 @@ FOREIGN: tuple[Foreign, ...] = (
     Foreign("LoRA weights beside a network's", _LORA, _MERGE),
     Foreign("weights quantised for bitsandbytes, GPTQ or AWQ", r"\.qweight$|\.qzeros$|\.SCB$"
             r"|\.absmax$|\.quant_state\b|_packed_params", "export them as float32 or float16"),
-    Foreign("a Swin transformer", r"layers\.\d+\.blocks\.\d+\.|swin(?:v2)?\.encoder\.layers"
+    Foreign("a hierarchical transformer (Swin and its relatives)",
+            r"layers\.\d+\.blocks\.\d+\.|swin(?:v2)?\.encoder\.layers"
             r"|stages\.\d+\.blocks\.\d+\.attn\.w_msa|features\.\d+\.\d+\.attn\.relative_position",
             _NO_BACKBONE),
-    Foreign("a BEiT-like transformer with relative positions", r"relative_position_(?:bias|index)",
+    Foreign("a transformer with relative positions (BEiT, SAM and others)",
+            r"relative_position_(?:bias|index)|rel_pos_[hw]$|\.rel_pos\.", _NO_BACKBONE),
+    Foreign("an EfficientNet or MobileNet", r"blocks\.\d+\.(?:\d+\.)?(?:conv_pw|_depthwise_conv)",
             _NO_BACKBONE),
-    Foreign("a picture encoder of SAM or ViTDet with relative positions", r"rel_pos_[hw]$",
-            _NO_BACKBONE),
-    Foreign("a ConvNeXt", r"(?:^|\.)(?:dwconv|conv_dw)\.weight$|downsample_layers\.\d+\.\d+\."
+    Foreign("a ConvNeXt", r"\.\d+\.(?:dwconv|conv_dw)\.weight$|downsample_layers\.\d+\.\d+\."
             r"|convnext(?:v2)?\.|stages\.\d+\.\d+\.depthwise_conv", _NO_BACKBONE),
     Foreign("a ResNet", r"(?:^|\.)layer[1-4]\.\d+\.(?:conv|bn)\d|resnet\.encoder\.stages"
             r"|block\d/unit\d+/|(?:^|\.)stages\.\d+\.blocks\.\d+\.conv\d\.", _NO_BACKBONE),
     Foreign("a convolutional network", r"(?:^|\.)(?:features\.\d+\.\d+\.(?:block|conv|\d)\.|"
-            r"features\.\d+\.weight|_?blocks\.\d+\.(?:\d+\.)?(?:conv_pw|_depthwise_conv))",
-            _NO_BACKBONE),
+            r"features\.\d+\.weight)", _NO_BACKBONE),
     Foreign("a transformer of lucidrains' vit-pytorch, which orders pixels of a patch otherwise",
             r"to_patch_embedding\.\d+\.", _NO_BACKBONE),
     Foreign("DINOv3 in the names of transformers",
@@ -418,13 +418,14 @@ FOREIGN: tuple[Foreign, ...] = (
             r"|embed_tokens\.weight|(?:^|\.)wte\.weight|text_model\.", _NO_BACKBONE, _ENCODERS),
     Foreign("a decoder without its encoder", r"^decoder", "give the file with the encoder",
             _ENCODERS),
+    Foreign("a network with batch normalisation", r"\.running_mean$", _NO_BACKBONE, _ENCODERS),
 )  # fmt: skip
 """The first whose mark is found; a loadable file has none of them."""
 
 NO_ENCODER: tuple[Foreign, ...] = (
-    Foreign("prompts or adapters alone", r"prompt|adapter|vpt",
-            "give the weights of the network that they were trained on", _ENCODERS),
     Foreign("a classifier alone", r"^(?:model\.)?(?:head|fc|classifier|linear|heads\.head)?\.?"
-            r"(?:weight|bias)$", "give the weights of the network that it reads", _ENCODERS),
+            r"(?:weight|bias)$", "give the weights of the network that it reads"),
+    Foreign("prompts or adapters alone", r"prompt|adapter|vpt|(?:^|\.)head\.",
+            "give the weights of the network that they were trained on"),
 )  # fmt: skip
-"""Said of files that no layout fits."""
+"""The first whose mark every name has; said of files that no layout fits."""

@@ -58,6 +58,8 @@ _AROUND = re.compile(
 """What torch's parallel and compiled modules put into names."""
 _MASK = "attn.qkv.bias_mask"
 """DINOv3's note of which biases are none, which may be NaN; those are written as 0."""
+_COUNTERS = (".num_batches_tracked", ".position_ids")
+"""Whole numbers that no weight is made of."""
 _CHUNK = re.compile(r"^blocks\.\d+\.(\d+)\.(?=norm|attn|ls|mlp)")
 """DINOv2 trains its blocks in chunks, in each of which they keep their numbers."""
 
@@ -138,7 +140,9 @@ def _layout_of(state: State, vit: ViT, path: Path) -> tuple[Layout, str]:
             # timm's own models of this kind were not fine-tuned by MAE's program.
             is_own = layout is FINE_TUNED and "fc_norm.weight" in vit.state_dict()
             return PLAIN if is_own else layout, _one_of(prefixes, path)
-    _refuse(NO_ENCODER, state, path)
+    for kind in NO_ENCODER:
+        if state and all(re.search(kind.mark, key) for key in state):
+            raise _holds(kind, next(iter(state)), path)
     return PLAIN, ""  # timm knows more layouts, and what is missing is said with names
 
 
@@ -166,13 +170,14 @@ def _encoder(state: State, layout: Layout, prefix: str) -> tuple[State, list[str
         inner = name.removeprefix(prefix)
         if name in heads:
             kept[heads[name]] = value
-        elif inner.endswith(_MASK):
+        elif inner.endswith((_MASK, *_COUNTERS)):
             dropped.append(name)
         elif name.startswith(prefix) and not inner.startswith(layout.unused or "\0"):
-            kept[_CHUNK.sub(r"blocks.\1.", inner)] = value
+            kept[inner] = value
         else:
             dropped.append(name)
-    return kept, dropped
+    whole = {_CHUNK.sub(r"blocks.\1.", name): value for name, value in kept.items()}
+    return whole if len(whole) == len(kept) else kept, dropped
 
 
 def _heads(state: State, layout: Layout, prefix: str) -> dict[str, str]:
@@ -339,9 +344,13 @@ def _refuse(kinds: Iterable[Foreign], state: State, path: Path) -> None:
     for kind in kinds:
         mark = re.search(rf"^.*(?:{kind.mark}).*$", names, re.MULTILINE)
         if mark and not (kind.lacks and re.search(kind.lacks, names, re.MULTILINE)):
-            raise WeightsError(
-                f"backbone.weights: {path.name} holds {kind.title} ({mark[0]}); {kind.advice}."
-            )
+            raise _holds(kind, mark[0], path)
+
+
+def _holds(kind: Foreign, name: str, path: Path) -> WeightsError:
+    return WeightsError(
+        f"backbone.weights: {path.name} holds {kind.title} ({name}); {kind.advice}."
+    )
 
 
 def _refuse_twice(count: int, path: Path) -> None:

@@ -43,28 +43,35 @@ def model_of_file(state: dict[str, Tensor], name: str, act: Act | None) -> str:
     if patches is not None and patches.ndim == 5:
         return "its patches span several frames: a model of videos cannot be a backbone"
     if patches is None or patches.ndim != 4 or not depth:
-        return "choose the file of this model or the backbone.name of this file"
+        return (
+            "its names are of no layout that is known (docs/backbones.md), and only plain vision "
+            "transformers can be a backbone"
+        )
     width, patch = patches.shape[0], patches.shape[-1]
     size = _SIZES.get((width, depth))
     title = (
         f"ViT-{size}/{patch}" if size else f"a ViT of width {width}, {depth} blocks, patch {patch}"
     )
     fitting = _fitting(state, patch, depth, act)
-    if name.partition(".")[0] in fitting or not (fitting or size):
-        return (
-            f"the file is {title}; choose the file of this model or the backbone.name of this file"
-        )
+    if name.partition(".")[0] in fitting:
+        return f"the file is {title}, as the model is; fetch or export it again"
     if not fitting:
-        return f"the file is {title}, and no plain vision transformer of timm has just its tensors"
+        return f"the file is {title}, and no vision transformer of timm has just its tensors"
     return f"the file is {title}: set backbone.name={' or '.join(fitting[:3])}"
 
 
 def _fitting(state: dict[str, Tensor], patch: int, depth: int, act: Act | None) -> list[str]:
     """Names of models with just these tensors, the likeliest first."""
+    # timm's two families have layer scales under different names.
+    as_eva = {re.sub(r"\.ls([12])\.gamma", r".gamma_\1", key): v for key, v in state.items()}
+    found = _of_shapes(state, patch, depth) or _of_shapes(as_eva, patch, depth)
+    return sorted(found, key=lambda name: _unlikely(name, state, act == "quick_gelu"))
+
+
+def _of_shapes(state: dict[str, Tensor], patch: int, depth: int) -> list[str]:
     wanted = tensor_shapes(state)
     width = state["patch_embed.proj.weight"].shape[0]
-    quick = act == "quick_gelu"
-    found = [
+    return [
         name
         for module in MODULES
         for name in timm.list_models(module=module)
@@ -72,7 +79,6 @@ def _fitting(state: dict[str, Tensor], patch: int, depth: int, act: Act | None) 
         if not _HYBRID.search(name) and _WORDS.get(width, "") in name
         if shapes_of(name) == wanted and _depth(name) == depth
     ]
-    return sorted(found, key=lambda name: _unlikely(name, state, quick))
 
 
 def _unlikely(name: str, state: dict[str, Tensor], quick: bool) -> tuple[bool, ...]:

@@ -696,10 +696,11 @@ PLAIN_ONLY = "only plain vision transformers can be a backbone"
 
 REFUSED: dict[str, Refusal] = {
     # other networks
-    "BEiT": Refusal({**TIMM, **BEIT}, f"BEiT-like .*relative.*{PLAIN_ONLY}"),
+    "BEiT": Refusal({**TIMM, **BEIT}, f"relative positions .*{PLAIN_ONLY}"),
     "HF BEiT": Refusal(
         ones("beit.encoder.layer.0.attention.attention.relative_position_bias."
-             "relative_position_bias_table", "beit.embeddings.cls_token"), "BEiT-like"),
+             "relative_position_bias_table", "beit.embeddings.cls_token"),
+        "with relative positions"),
     "Swin": Refusal({**TIMM, **ones("layers.0.blocks.0.attn.qkv.weight")}, "Swin"),
     "HF Swin": Refusal(
         ones("swin.encoder.layers.0.blocks.0.attention.self.query.weight"), "Swin"),
@@ -711,8 +712,12 @@ REFUSED: dict[str, Refusal] = {
         {**ones("visual.conv1.weight", "visual.layer1.0.conv1.weight"), **of.clip_texts()}, "ResN"),
     "BiT": Refusal(
         ones("resnet/block1/unit01/a/standardized_conv2d/kernel"), "a ResNet", ".npz"),
+    "LeViT": Refusal(ones("stem.conv1.bn.running_mean"), "a network with batch normalisation"),
+    "gMLP": Refusal(
+        ones("stem.proj.weight", "blocks.0.mlp_channels.fc1.weight", "head.weight"),
+        "no layout that is known"),
     "VGG": Refusal(ones("features.0.weight", "classifier.0.weight"), "convolutional"),
-    "EfficientNet": Refusal(ones("blocks.0.0.conv_pw.weight"), "convolutional"),
+    "EfficientNet": Refusal(ones("blocks.0.0.conv_pw.weight"), "an EfficientNet"),
     "MLP-Mixer": Refusal(ones("MixerBlock_0/LayerNorm_0/scale"), "MLP-Mixer", ".npz"),
     "SAM": Refusal(
         {**under("image_encoder.", TIMM), **ones("image_encoder.blocks.0.attn.rel_pos_h")}, "SAM"),
@@ -741,7 +746,7 @@ REFUSED: dict[str, Refusal] = {
     "twice": Refusal({**TIMM, **under("module.", TIMM)}, "tensors twice"),
     "two chunks of one number": Refusal(
         {name.replace("blocks.1.1.", "blocks.1.0."): value for name, value in CHUNKED.items()},
-        "tensors twice", model="layouts_scaled_vit"),
+        "not known .blocks.0.0.attn", model="layouts_scaled_vit"),
     "two final norms": Refusal(
         {**of.mm_names(PLAIN), **of.mm_names(PLAIN, norm="norm1")},
         "two of its names stand for one"),
@@ -837,8 +842,8 @@ def test_archives_and_folders_are_named(tmp_path: Path) -> None:
         (1024, 16, 24, "the file is ViT-L/16: set backbone.name=vit_large_patch16_224"),
         (192, 16, 12, "the file is ViT-Ti/16: set backbone.name=vit_tiny_patch16_224"),
         (768, 32, 12, "the file is ViT-B/32: set backbone.name=vit_base_patch32_224"),
-        (1024, 24, 24, "the file is ViT-L/24, and no plain vision transformer of timm"),
-        (40, 10, 3, "a ViT of width 40, 3 blocks, patch 10; choose the file"),
+        (1024, 24, 24, "the file is ViT-L/24, and no vision transformer of timm"),
+        (40, 10, 3, "a ViT of width 40, 3 blocks, patch 10, and no vision"),
     ],
 )
 def test_the_model_that_would_fit_is_named(width: int, patch: int, depth: int, said: str) -> None:
