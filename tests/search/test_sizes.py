@@ -26,8 +26,10 @@ def trial(method: str, **settings: object) -> TrialConfig:
     return TrialConfig.from_flat(flat | settings)
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("method", names("tcpa_core.methods"))
+@pytest.mark.parametrize(
+    ("method", "bf16"),
+    [(name, False) for name in names("tcpa_core.methods")] + [("tcpa", True), ("lora", True)],
+)
 def test_memory_told_from_shapes_is_what_a_real_step_keeps(method: str, bf16: bool) -> None:
     config = trial(method)
     told = memory(config, 10, bf16=bf16)
@@ -63,7 +65,7 @@ def test_a_giant_is_described_without_a_number_of_it(monkeypatch: pytest.MonkeyP
     assert "backbone.img_size=224 has 256 tokens and takes 5.9 times less" in text
     chosen = cfg.model_copy(update={"img_size": 518})
     assert "its own image size" not in describe_backbone(chosen, backbone)
-    (line,) = describe_memory([trial("tcpa", **{"backbone.name": cfg.name})], 100)
+    (line,) = describe_memory([trial("tcpa", **{"backbone.name": "vit_base_patch16_224"})], 100)
     assert "batches of 8: about" in line and "GB on a GPU (bf16) or" in line
 
 
