@@ -127,7 +127,9 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, Order]]:
                 raise _BrokenError(f"more than {MAX_BYTES:,} bytes")
             yield file, "little" if head[-2:] == b"IM" else "big"
     except FileNotFoundError as err:
-        raise DataError(f"file {path.name} is missing below {path.parent.absolute()}.") from err
+        raise DataError(
+            f"file {path.name} is missing below {path.parent.absolute()}; unpack its archive again."
+        ) from err
     except OSError as err:
         raise DataError(f"{path} cannot be read: {err.strerror}; check its rights.") from err
     except (_BrokenError, zlib.error, ValueError, OverflowError) as err:

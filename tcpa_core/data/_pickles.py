@@ -30,7 +30,9 @@ def read_pickle(path: Path) -> dict[str, Any]:
             raise DataError(f"{path} must be a file of at most {MAX_BYTES:,} bytes.")
         content = path.read_bytes()
     except FileNotFoundError as err:
-        raise DataError(f"file {path.name} is missing below {path.parent.absolute()}.") from err
+        raise DataError(
+            f"file {path.name} is missing below {path.parent.absolute()}; unpack its archive again."
+        ) from err
     except OSError as err:
         raise DataError(f"{path} cannot be read: {err.strerror}; check its rights.") from err
     try:

@@ -90,7 +90,8 @@ def _find(base: Path, name: str) -> Path:
     if found is None:
         raise DataError(
             f"file {name} is missing below {base.absolute()}: looked beside cars_train/ or "
-            f"car_ims/ and in {', '.join(kit for kit in DEVKITS if kit)}."
+            f"car_ims/ and in {', '.join(kit for kit in DEVKITS if kit)}; take a copy that "
+            "has it."
         )
     return found
 
