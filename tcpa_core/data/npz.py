@@ -257,14 +257,18 @@ def _labels(root: Path, array: _Array, images: _Array) -> list[Label]:
             "each with one class; several labels of an image and one-hot rows are not read, save "
             "their argmax."
         )
-    if dtype.kind not in "iuUS" or dtype.itemsize * shape[0] > MAX_LABEL_BYTES:
-        raise DataError(
-            f"{place} is of {dtype}, but classes are whole numbers or short texts; save it as "
-            "int64."
-        )
+    unfit = DataError(
+        f"{place} is of {dtype}, but classes are whole numbers or short texts; save it as int64."
+    )
+    if dtype.kind not in "iufUS" or dtype.itemsize * shape[0] > MAX_LABEL_BYTES:
+        raise unfit
     with _opened(root / array.file) as archive, archive.open(f"{array.name}.npy") as stream:
         _header(stream, place)
         values = np.frombuffer(_exactly(stream, shape[0] * dtype.itemsize), dtype)
+    if dtype.kind == "f":
+        if not (np.mod(values, 1) == 0).all():
+            raise unfit
+        values = values.astype(np.int64)
     if dtype.kind == "S":
         values = np.char.decode(values, "utf-8", "replace")
     labels: list[Label] = values.tolist()

@@ -2,7 +2,8 @@
 
 `data.root` is the downloaded repository (`data/train-00000-of-00002.parquet`), the folder of one
 configuration (`plain_text/`), a folder of the Hub's converted branch (`default/train/0000.parquet`)
-or one file. Splits are told by file names, else by folders; files without such a word are train.
+or one file. Splits are told by file names, else by folders, else by a column split (set, subset,
+...); without any of them all is train.
 
 The image column holds an image file's bytes, alone or as a struct {bytes, path}. It and the label
 column go by `data.image_column` and `data.label_column`, else by their usual names. Whole numbers
@@ -24,6 +25,7 @@ from typing import Any
 
 from tcpa_core.data._blocks import IN_BLOCK, Blocks
 from tcpa_core.data._classes import listed
+from tcpa_core.data._lists import SPLIT_COLUMNS, SPLIT_WORDS
 from tcpa_core.data._rows import (
     MAX_IMAGES,
     WORDS,
@@ -80,6 +82,8 @@ class _File:
     paths: str | None
     """Path of the column with their names."""
     label: str | None
+    split: str | None
+    """Name of the column that gives the split."""
     features: Mapping[str, Any]
     """The Hub's own description of the columns."""
 
@@ -117,9 +121,12 @@ def read(cfg: DataConfig) -> Listing:
             f"the Parquet files below {root.absolute()} have {total:,} rows, at most "
             f"{MAX_IMAGES:,} can be read; take a part of the files."
         )
+    found = {split: _rows(root, of_split) for split, of_split in files.items()}
+    if not any(split_of(name) for name in names):
+        found = _by_column(root, files["train"], found["train"])
     return assemble(
         root,
-        {split: _rows(root, of_split) for split, of_split in files.items()},
+        found,
         cfg,
         names=_class_names(root, everything) or names_beside(root),
         notes=[*notes, *left_out],
@@ -174,6 +181,7 @@ def _describe(root: Path, name: str, cfg: DataConfig) -> _File:
         column=column,
         paths=paths,
         label=label,
+        split=usual_column(schema.names, SPLIT_COLUMNS, None),
         features=_features(text),
     )
 
@@ -253,6 +261,25 @@ def _rows(root: Path, files: Sequence[_File]) -> Rows:
         read=_Reader(root, files).read,
         files=tuple(file.name for file in files for _ in range(sum(file.groups))),
     )
+
+
+def _by_column(root: Path, files: Sequence[_File], rows: Rows) -> dict[str, Rows]:
+    """The rows by the words of a column of splits, where there is one; else all as train."""
+    places: dict[str | None, list[int]] = {}
+    row = 0
+    for file in files:
+        words = _values(root, file, file.split) if file.split else [None] * sum(file.groups)
+        for word in words:
+            places.setdefault(SPLIT_WORDS.get(str(word).strip().lower()), []).append(row)
+            row += 1
+    unknown = places.pop(None, [])
+    if unknown and places:
+        raise DataError(
+            f"{root / rows.keys[unknown[0]]}: the column of splits must say "
+            f"{', '.join(SPLIT_WORDS)} in all {row:,} rows, {len(unknown):,} say something else; "
+            "correct them, none is skipped."
+        )
+    return {split: rows.chosen(of) for split, of in places.items() if split} or {"train": rows}
 
 
 def _keys(root: Path, file: _File) -> list[str]:

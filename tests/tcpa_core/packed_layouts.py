@@ -190,6 +190,16 @@ def plain_bools(root: Path) -> None:
     write(root / "train.parquet", table(rows, plain=True, label_type=pa.bool_()))
 
 
+def split_column(root: Path) -> None:
+    """One file for all, with a column that says which split a row is of."""
+    words = {"train": "train", "val": "validation", "test": "test"}
+    parts = []
+    for split, word in words.items():
+        more = {"split": pa.array([word] * SIZES[split])}
+        parts.append(table(rows_of(split), metadata=class_label(), more=more))
+    write(root / "everything.parquet", pa.concat_tables(parts))
+
+
 def other_columns(root: Path) -> None:
     for split in SIZES:
         write(root / f"{split}.parquet", table(rows_of(split), image="scan", label="grade"))
@@ -217,6 +227,7 @@ PARQUET = {
     "parquet, texts": Layout("parquet", plain_strings),
     "parquet, dictionary": Layout("parquet", plain_dictionary),
     "parquet, classes.txt": Layout("parquet", plain_int8),
+    "parquet, column of splits": Layout("parquet", split_column),
     "parquet, fractions": Layout("parquet", plain_floats, names=("0", "1", "2")),
     "parquet, columns told": Layout(
         "parquet",
@@ -362,6 +373,12 @@ def npz_channels_first(root: Path) -> None:
     np.savez(root / "mine.npz", **found)
 
 
+def npz_fractions(root: Path) -> None:
+    """Classes as whole numbers of another kind."""
+    one = arrays("train", ("X", "y"))
+    np.savez(root / "mine.npz", X=one["X"], y=one["y"].astype(float))
+
+
 def npz_by_split(root: Path) -> None:
     for split in SIZES:
         np.savez(root / f"{split}.npz", **arrays(split, ("images", "labels")))
@@ -378,6 +395,7 @@ NPZ = {
     "npz, Keras": Layout("npz", npz_keras, ("train", "test")),
     "npz, channels first": Layout("npz", npz_channels_first, notes="channels first"),
     "npz, a file for each split": Layout("npz", npz_by_split, names=NUMBERS),
+    "npz, fractions": Layout("npz", npz_fractions, ("train",), NUMBERS),
     "npz, root is a file": Layout("npz", npz_one, ("train",), root="one.npz"),
 }
 

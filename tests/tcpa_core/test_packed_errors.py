@@ -159,6 +159,13 @@ PARQUET: dict[str, tuple[Make, str]] = {
     "only test": (only_test, r"no split is named train .* found 'test-00000-of-00001.parquet'"),
     "labels above the names": (above_the_names, r"must be in 0..2 \(3 classes by the files' Class"),
     "empty folder": (lambda root: None, r"no file \*.parquet below .* data.root must be"),
+    "odd word in the column of splits": (
+        lambda root: write(
+            root / "all.parquet",
+            table(rows_of("train"), more={"split": pa.array(["train"] * 11 + ["unseen"])}),
+        ),
+        r"all.parquet/11/0011.png: the column of splits must say train, .* 1 say something else",
+    ),
     "no rows": (
         lambda root: write(root / "train.parquet", table(rows_of("train")).slice(0, 0)),
         r"train has no labels|split train has no images",
