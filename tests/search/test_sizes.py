@@ -65,8 +65,9 @@ def test_a_giant_is_described_without_a_number_of_it(monkeypatch: pytest.MonkeyP
     assert "backbone.img_size=224 has 256 tokens and takes 5.9 times less" in text
     chosen = cfg.model_copy(update={"img_size": 518})
     assert "its own image size" not in describe_backbone(chosen, backbone)
-    (line,) = describe_memory([trial("tcpa", **{"backbone.name": "vit_base_patch16_224"})], 100)
-    assert "batches of 8: about" in line and "GB on a GPU (bf16) or" in line
+    base = {"backbone.name": "vit_base_patch16_224", "train.batch_size": 64}
+    (line,) = describe_memory([trial("tcpa", **base)], 100)
+    assert "batches of 64: about" in line and "GB on a GPU (bf16) or" in line
 
 
 def test_of_a_kind_the_largest_batch_is_told_and_no_more_kinds_than_a_user_waits_for() -> None:
