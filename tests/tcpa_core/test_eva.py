@@ -445,3 +445,16 @@ def test_memory_told_from_shapes_is_what_a_real_step_keeps(method: str, bf16: bo
         image = 3 * side**2 * 4
         assert told.per_image == pytest.approx(costs.activation_bytes + image, rel=1e-3)
         assert told.trained == 16 * model.tensors.num_trainable(0)[0]
+
+
+@pytest.mark.parametrize("kind", [*FAMILIES, "dinov3_cls", "rope_mixed"])
+def test_tokens_that_are_kept_give_the_same_logits(kind: str) -> None:
+    """Also after images of another size."""
+    backbone = tiny_backbone(kind)
+    pack = build(backbone, [trial(["partial"], partial__num_blocks=1)])
+    checks.shake(pack)
+    x = images(backbone)
+    kept = pack.forward_frozen(x)
+    if backbone.vit.dynamic_img_size:
+        pack(torch.zeros(1, 1, 3, 48, 48, dtype=torch.float64), EVAL)
+    assert torch.equal(pack.forward_trained(kept, EVAL).logits, pack(x, EVAL).logits)
