@@ -236,7 +236,7 @@ def _weights_path(cfg: BackboneConfig) -> Path:
     if cfg.weights is None:
         return Path(str(files("tcpa_core.weights") / f"{NANO}.safetensors"))
     path = Path(os.path.expanduser(cfg.weights))
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike path.is_dir() without errors on names that cannot be
         inside = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
         raise WeightsError(
             f"backbone.weights: {cfg.weights!r} is a folder; give a weights file in it: "

@@ -219,8 +219,14 @@ def _unwrapped(loaded: Any, path: Path) -> Tensors:
     """The mapping of tensors in a torch file, and the keys that it stood under."""
     wrapper: list[str] = []
     beside: list[str] = []
-    if _is_network(loaded) or not isinstance(loaded, Mapping):
+    if _is_network(loaded):
         raise _whole(path, "no mapping of names to tensors")
+    if not isinstance(loaded, Mapping):
+        raise WeightsError(
+            f"backbone.weights: {path.name} cannot be read as weights: it holds a "
+            f"{type(loaded).__name__} and no mapping of names to tensors; save the network's "
+            "state_dict()."
+        )
     for _ in range(_ROUND_ABOUT):
         inner = [key for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)]
         networks = [key for key in inner if _is_network(loaded[key])]
