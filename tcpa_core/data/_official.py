@@ -27,7 +27,7 @@ from tcpa_core.settings import DataConfig
 
 LISTS = (".csv", ".txt", ".mat")
 """Files that some distributors put beside the images of a class."""
-IGNORED = ("Thumbs.db", "desktop.ini", "tmp")
+IGNORED = ("Thumbs.db", "desktop.ini", "__MACOSX", "tmp")
 """Marks of desktops, and a file of Caltech-101's background class."""
 HOW_VAL_IS_DRAWN = ("val_fraction", "split_seed", "group")
 

@@ -30,7 +30,7 @@ from tcpa_core.settings import DataConfig
 
 MAX_DEPTH = 32
 """Folders below a split: more is a mistake or a trap."""
-IGNORED = ("Thumbs.db", "desktop.ini")
+IGNORED = ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 Classes = dict[str, list[str]]
 """Class folder -> keys of its images, both sorted."""

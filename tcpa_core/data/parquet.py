@@ -339,7 +339,8 @@ def _values(root: Path, file: _File, column: str) -> list[Any]:
         ) from err
     found = table.column(0)
     for part in column.split(".")[1:]:
-        found = pa.chunked_array([chunk.field(part) for chunk in found.chunks], pa.string())
+        kind = found.type.field(part).type  # string or, as some writers have it, large_string
+        found = pa.chunked_array([chunk.field(part) for chunk in found.chunks], kind)
     values: list[Any] = found.to_pylist()
     return values
 

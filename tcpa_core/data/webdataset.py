@@ -97,7 +97,10 @@ def read(cfg: DataConfig) -> Listing:
 
 
 def _check_not_packed(cfg: DataConfig) -> None:
-    root, files = need_files(cfg, PACKED)
+    try:
+        root, files = need_files(cfg, PACKED)
+    except DataError:  # no such file either: what is missing is a plain one
+        return
     raise DataError(
         f"{root / files[0]} is compressed, so that its members cannot be read one by one; "
         "unpack it to a plain .tar, for example with gunzip."
@@ -181,7 +184,8 @@ def _members(path: Path) -> Iterator[tuple[str, tuple[int, int], bytes | None]]:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # else it keeps an object for each
-                if member.isdir():
+                # "._": what macOS puts beside each file that has attributes of its own.
+                if member.isdir() or member.name.rpartition("/")[2].startswith("._"):
                     continue
                 name = relative_key(member.name, str(path))
                 # Of a file with holes tarfile makes as many zeros as its header asks for.

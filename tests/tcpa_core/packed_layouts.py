@@ -190,6 +190,14 @@ def plain_bools(root: Path) -> None:
     write(root / "train.parquet", table(rows, plain=True, label_type=pa.bool_()))
 
 
+def large_texts(root: Path) -> None:
+    """As Polars and new releases of datasets write: 64-bit offsets throughout."""
+    kind = pa.struct([("bytes", pa.large_binary()), ("path", pa.large_string())])
+    for split in SIZES:
+        one = table([(s, NAMES[n]) for s, n in rows_of(split)], label_type=pa.large_string())
+        write(root / f"{split}.parquet", one.set_column(0, "image", one.column(0).cast(kind)))
+
+
 def split_column(root: Path) -> None:
     """One file for all, with a column that says which split a row is of."""
     words = {"train": "train", "val": "validation", "test": "test"}
@@ -227,6 +235,7 @@ PARQUET = {
     "parquet, texts": Layout("parquet", plain_strings),
     "parquet, dictionary": Layout("parquet", plain_dictionary),
     "parquet, classes.txt": Layout("parquet", plain_int8),
+    "parquet, large texts": Layout("parquet", large_texts),
     "parquet, column of splits": Layout("parquet", split_column),
     "parquet, fractions": Layout("parquet", plain_floats, names=("0", "1", "2")),
     "parquet, columns told": Layout(
@@ -320,11 +329,21 @@ def wds_hidden(root: Path) -> None:
     tar(root / "test-000000.tar", samples(rows_of("test"), "", number))
 
 
+def wds_macos(root: Path) -> None:
+    """Packed by tar on macOS, which puts a member of its own in front of many files."""
+    for split in SIZES:
+        members = samples(rows_of(split), "cls", number)
+        marks = [(f"./._{name}", b"\0\5\x16\7") for name, _ in members[:4]]
+        both = [one for pair in zip(marks, members[:4], strict=True) for one in pair]
+        tar(root / f"{split}-0.tar", [*both, *members[4:]])
+
+
 WEBDATASET = {
     "webdataset, shards": Layout("webdataset", wds_shards),
     "webdataset, clip-benchmark": Layout("webdataset", wds_clip_benchmark, ("train", "test")),
     "webdataset, json": Layout("webdataset", wds_json),
     "webdataset, txt": Layout("webdataset", wds_text),
+    "webdataset, macOS": Layout("webdataset", wds_macos, names=("0", "1", "2")),
     "webdataset, folders inside": Layout(
         "webdataset", wds_folders_inside, names=("0", "1", "2")
     ),
@@ -413,8 +432,10 @@ def tree(root: Path, folders: dict[str, str]) -> None:
 
 
 def folder_flat(root: Path) -> None:
-    """As EuroSAT and Caltech-101 are unpacked."""
+    """As EuroSAT and Caltech-101 are unpacked, on macOS."""
     tree(root, {"train": "."})
+    (root / f"__MACOSX/{NAMES[0]}").mkdir(parents=True)
+    (root / f"__MACOSX/{NAMES[0]}/._0.png").write_bytes(b"\0\5\x16\7")
     (root / "README.txt").write_text("about")
 
 
