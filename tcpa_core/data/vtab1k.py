@@ -102,8 +102,12 @@ def read(cfg: DataConfig) -> Listing:
 
 
 def task_of(root: Path) -> str | None:
-    """The VTAB task that a folder is named after."""
-    name = re.sub("[^a-z0-9]+", "_", root.resolve().name.lower()).strip("_")
+    """The VTAB task that a folder, or else the one that it is a link to, is named after."""
+    return _task_named(Path(os.path.abspath(root)).name) or _task_named(root.resolve().name)
+
+
+def _task_named(name: str) -> str | None:
+    name = re.sub("[^a-z0-9]+", "_", name.lower()).strip("_")
     name = re.sub("^(wds_)?vtab(_?1k)?_", "", name)
     if name in TASKS:
         return name

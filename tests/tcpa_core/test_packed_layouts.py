@@ -206,6 +206,17 @@ def test_tasks_are_known_by_all_their_names(task: str, tmp_path: Path) -> None:
         assert vtab1k.task_of(tmp_path / name) == task
 
 
+def test_a_link_gives_the_task_its_name(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "cifar").symlink_to("real")
+    (tmp_path / "mine").symlink_to("cifar")
+    (tmp_path / "svhn").mkdir()
+    (tmp_path / "current").symlink_to("svhn")
+    assert vtab1k.task_of(tmp_path / "cifar") == "cifar"
+    assert vtab1k.task_of(tmp_path / "current") == "svhn"
+    assert vtab1k.task_of(tmp_path / "mine") is None
+
+
 @pytest.mark.parametrize("name", ["cifar10", "cifar(num_classes=10)", "clevr", "pet_store", "mine"])
 def test_other_names_are_no_tasks(name: str, tmp_path: Path) -> None:
     assert vtab1k.task_of(tmp_path / name) is None
