@@ -233,6 +233,16 @@ def pets(root: Path) -> None:
     (base / "annotations" / "list.txt").write_text("#Image CLASS-ID SPECIES BREED ID\n")
 
 
+def pets_kaggle(root: Path) -> None:
+    """Each folder in one of the same name."""
+    pets(root)
+    for folder in ("images", "annotations"):
+        (root / "oxford-iiit-pet" / folder).rename(root / "inner")
+        (root / folder).mkdir()
+        (root / "inner").rename(root / folder / folder)
+    (root / "oxford-iiit-pet").rmdir()
+
+
 def _birds(base: Path, ids: list[str], folders: list[str], classes: list[str], name: str) -> None:
     images, split, labels = [], [], []
     for k, (c, i) in enumerate(rows(TRAIN + OTHER)):
@@ -348,6 +358,7 @@ WRITERS: Mapping[str, Callable[[Path], None]] = {
 VARIANTS: Mapping[str, tuple[str, Callable[[Path], None]]] = {
     "gtsrb, archives of 2011": ("gtsrb", gtsrb_official),
     "gtsrb, Kaggle": ("gtsrb", gtsrb_kaggle),
+    "pets, Kaggle": ("pets", pets_kaggle),
     "cars, car_ims": ("stanford_cars", stanford_cars_one_folder),
     "cars, Kaggle": ("stanford_cars", stanford_cars_kaggle),
 }
