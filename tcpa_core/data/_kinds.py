@@ -21,11 +21,21 @@ STORES: Mapping[tuple[str, ...], tuple[str, str]] = {
     (".mdb", ".lmdb"): ("an LMDB database", "save its pictures as files in class folders"),
     (".rec",): ("a RecordIO file of MXNet", "save its pictures as files in class folders"),
     (".beton",): ("a file of FFCV", "take the data set that it was written from"),
+    ("data_batch_1.bin", "train.bin"): (
+        "a file of CIFAR's binary version",
+        "take the version for Python, cifar-10-python.tar.gz or cifar-100-python.tar.gz",
+    ),
+    ("digitstruct.mat",): (
+        "the list of SVHN's whole numbers (format 1)",
+        "take the cropped digits, train_32x32.mat and test_32x32.mat",
+    ),
     (".zip", ".tar.gz", ".tgz", ".rar", ".7z"): ("an archive", "unpack it there"),
 }  # fmt: skip
 """Files that hold whole data sets in ways that no kind reads, and what to do with them."""
 MAX_FOLDERS = 50
 """Subfolders that are looked into, of the root and of each of them: a tree of classes has many."""
+MAX_BESIDE = 1_000
+"""Folders beside data.root that are looked into, for the few kinds that seem to fit above it."""
 
 
 def kinds_of(root: Path) -> tuple[str, ...]:
@@ -44,9 +54,10 @@ def kind_hint(cfg: DataConfig) -> str:
     root = Path(os.path.expanduser(cfg.root or ""))
     if cfg.root is None or not os.path.isdir(root):
         return ""
-    own = next((near for near in _nearby(root.absolute()) if _recognises(cfg.name, near[0])), None)
-    for place, where in _nearby(root.absolute()):
-        kinds = kinds_of(place)
+    root = root.absolute()
+    own = next((near for near in _nearby(root) if _covers(cfg.name, near[0], root)), None)
+    for place, where in _nearby(root):
+        kinds = tuple(kind for kind in kinds_of(place) if _covers(kind, place, root))
         if own and set(kinds) <= set(GENERAL):  # what was asked for is near, this may be part of it
             (place, where), kinds = own, (cfg.name,)
         if cfg.name in kinds and not where:
@@ -59,7 +70,7 @@ def kind_hint(cfg: DataConfig) -> str:
                 f" {place if where else 'This folder'}{where} has the layout of "
                 f"{' or '.join(map(repr, kinds))}: set {' and '.join(settings)}."
             )
-    return _store_hint(root.absolute())
+    return _store_hint(root)
 
 
 def _store_hint(root: Path) -> str:
@@ -84,6 +95,18 @@ def _recognises(name: str, root: Path) -> bool:
         return False
 
 
+def _covers(name: str, place: Path, root: Path) -> bool:
+    """Whether a folder has a kind's layout, and not in another folder than the one asked for.
+
+    Above data.root other data sets lie beside it, which their kinds find from there as well.
+    """
+    if not _recognises(name, place):
+        return False
+    above = place in root.parents
+    beside = [one for one in _subfolders(place, MAX_BESIDE) if one not in (root, *root.parents)]
+    return not (above and any(_recognises(name, one) for one in beside))
+
+
 def _nearby(root: Path) -> Iterator[tuple[Path, str]]:
     """The folder, those one and two levels below it, and the two above it."""
     yield root, ""
@@ -97,9 +120,9 @@ def _nearby(root: Path) -> Iterator[tuple[Path, str]]:
     yield root.parent.parent, ", two levels up,"
 
 
-def _subfolders(folder: Path) -> list[Path]:
+def _subfolders(folder: Path, most: int = MAX_FOLDERS) -> list[Path]:
     try:
         names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
     except OSError:
         return []
-    return [folder / name for name in names[:MAX_FOLDERS]]
+    return [folder / name for name in names[:most]]

@@ -47,6 +47,17 @@ def test_a_root_below_is_told(kind: str, tmp_path: Path) -> None:
     assert f"one level up, has the layout of {kind!r}: set data.root={cfg.root!r}." in message
 
 
+@pytest.mark.parametrize("kind", ["svhn", "cifar10", "stanford_cars"])
+@pytest.mark.parametrize("other", ["folder", "svhn", "stanford_cars"])
+def test_a_data_set_beside_the_root_is_not_meant(kind: str, other: str, tmp_path: Path) -> None:
+    """A folder of many data sets has the layout of each; the one asked for is empty."""
+    sets = tmp_path / "sets"
+    (sets / kind).mkdir(parents=True)
+    WRITERS[kind](sets / kind if kind == "svhn" else sets)
+    (sets / "mine").mkdir()
+    assert "layout" not in _error(other, sets / "mine", tmp_path)
+
+
 def test_an_error_of_the_right_kind_stands_alone(tmp_path: Path) -> None:
     make("folder", tmp_path / "set")
     (tmp_path / "set/val/class 0/0.PNG").unlink()
@@ -78,6 +89,8 @@ def test_what_a_distributor_unpacks_is_told(layout: str, other: str, tmp_path: P
         ("train/data-00000-of-00001.arrow", "datasets.save_to_disk.*data.name=parquet"),
         ("data.mdb", "LMDB database"),
         ("NWPU-RESISC45.rar", "an archive.*unpack it there"),
+        ("cifar-10-batches-bin/data_batch_1.bin", "binary version.*cifar-10-python.tar.gz"),
+        ("train/digitStruct.mat", "format 1.*train_32x32.mat"),
     ],
 )
 @pytest.mark.parametrize("kind", ["folder", "parquet", "vtab1k"])
