@@ -239,6 +239,9 @@ def _of_coco(place: str, value: Mapping[str, Any], split: str | None) -> Iterato
     """COCO's tables, as iNaturalist has them: images, their annotations and the categories."""
     try:
         names = {one["id"]: one["name"] for one in value.get("categories", [])}
+        # Two kinds of animals may share a name, and stay two classes.
+        shared = {name for name, count in Counter(names.values()).items() if count > 1}
+        names = {i: f"{name} ({i})" if name in shared else name for i, name in names.items()}
         classes: dict[Any, Any] = {}
         for one in value["annotations"]:
             if classes.setdefault(one["image_id"], one["category_id"]) != one["category_id"]:

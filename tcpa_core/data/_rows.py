@@ -40,6 +40,9 @@ MAX_DEPTH = 4
 
 Label = int | str
 
+POINTER_BYTES = 1024
+"""What a git-lfs pointer has at most."""
+_SHARD = re.compile(r"(?P<of>.+)-(?P<number>\d{1,9})-of-(?P<total>\d{1,9})(?:\D.*)?", re.ASCII)
 _NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
 
 
@@ -98,10 +101,28 @@ def need_files(cfg: DataConfig, suffixes: tuple[str, ...]) -> tuple[Path, list[s
             f"no file {' or '.join('*' + suffix for suffix in suffixes)} below {root.absolute()}; "
             "data.root must be the folder of the data set."
         )
+    _check_are_fetched(root, found)
     folders = os.path.commonpath([os.path.dirname(name) for name in found])
     while split_of(folders):  # a folder that is named after its split
         folders = os.path.dirname(folders)
     return root / folders, [os.path.relpath(name, folders or ".") for name in found]
+
+
+def _check_are_fetched(root: Path, names: Sequence[str]) -> None:
+    """Refuse what `git clone` leaves in place of large files."""
+    for name in names:
+        path = root / name
+        try:
+            if path.stat().st_size > POINTER_BYTES:
+                continue
+            head = path.read_bytes()
+        except OSError:
+            continue  # its reader says so
+        if head.startswith(b"version https://git-lfs"):
+            raise DataError(
+                f"{path} is a git-lfs pointer, not the file itself; run `git lfs pull` where it "
+                "came from."
+            )
 
 
 def _walk(root: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
@@ -140,7 +161,21 @@ def by_split(files: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
     note = (
         f"files that name none of the splits {', '.join(WORDS)} are left out: {listed(left_out)}."
     )
-    return found, [note] if left_out else []
+    return found, [*([note] if left_out else []), *_missing_shards(files)]
+
+
+def _missing_shards(files: Sequence[str]) -> list[str]:
+    """Notes on files whose names say that there are more of them: train-00000-of-00002."""
+    shards: dict[tuple[str, int], set[int]] = {}
+    for file in files:
+        if match := _SHARD.fullmatch(file):
+            shards.setdefault((match["of"], int(match["total"])), set()).add(int(match["number"]))
+    return [
+        f"{len(there)} of {total} files {of}-*-of-{total:05d} are there; the images of the others "
+        "are missing."
+        for (of, total), there in shards.items()
+        if len(there) < total
+    ]
 
 
 def holds(root: Path, suffixes: tuple[str, ...]) -> bool:

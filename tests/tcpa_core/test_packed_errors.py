@@ -27,6 +27,7 @@ from tests.tcpa_core.packed_layouts import (
     message,
     number,
     pixels,
+    put,
     rows_of,
     samples,
     table,
@@ -687,6 +688,53 @@ def test_files_of_other_splits_are_said_to_be_left_out(kind: str, tmp_path: Path
     summary = dataset_summary(cfg, cache_dir=tmp_path / "cache")
     assert sum(summary.sizes.values()) == SIZES["train"]
     assert any(re.search("are left out: 'extra.[a-z]+'", note) for note in summary.notes)
+
+
+def test_categories_of_one_name_stay_apart(tmp_path: Path) -> None:
+    """As the two cranes of ImageNet."""
+    found: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
+    for seed, label in rows_of("train"):
+        put(tmp_path / f"set/images/{seed}.png", seed)
+        found["images"].append({"id": seed, "file_name": f"{seed}.png"})
+        found["annotations"].append({"id": seed, "image_id": seed, "category_id": label})
+    names = ("crane", "crane", "owl")
+    found["categories"] = [{"id": i, "name": name} for i, name in enumerate(names)]
+    (tmp_path / "set/train.json").write_text(json.dumps(found))
+    cfg = DataConfig(name="imagelist", root=str(tmp_path / "set"))
+    summary = dataset_summary(cfg, cache_dir=tmp_path / "cache")
+    assert summary.class_names == ("crane (0)", "crane (1)", "owl")
+
+
+def test_missing_shards_are_told(tmp_path: Path) -> None:
+    """A download that was broken off lacks some of the files that the others' names count."""
+    for name in ("train-00000-of-00003", "train-00002-of-00003-a9fc", "test-00000-of-00001"):
+        write(tmp_path / f"set/data/{name}.parquet", table(rows_of(name.partition("-")[0])))
+    cfg = DataConfig(name="parquet", root=str(tmp_path / "set"))
+    summary = dataset_summary(cfg, cache_dir=tmp_path / "cache")
+    told = [note for note in summary.notes if "files" in note]
+    assert told == [
+        "2 of 3 files train-*-of-00003 are there; the images of the others are missing."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        ("parquet", "data/train-00000-of-00001.parquet"),
+        ("webdataset", "train-0.tar"),
+        ("npz", "train.npz"),
+        ("tfds", "mine-train.tfrecord-00000-of-00001"),
+    ],
+)
+def test_a_pointer_of_git_lfs_is_named(kind: str, file: str, tmp_path: Path) -> None:
+    def make(root: Path) -> None:
+        (root / file).parent.mkdir(exist_ok=True)
+        pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+        (root / file).write_text(pointer)
+
+    assert "is a git-lfs pointer, not the file itself; run `git lfs pull`" in told(
+        kind, make, tmp_path
+    )
 
 
 def test_json_is_not_needed_for_a_class(tmp_path: Path) -> None:
