@@ -101,7 +101,8 @@ def kind_of(path: Path) -> FileKind:
         what = "a pickle that torch.save did not write"
         raise _refused(path, what, "load it where it was made and write it with torch.save")
     # torch before 1.6 wrote pickles one after the other.
-    return FileKind.SAFETENSORS if path.suffix == ".safetensors" else FileKind.TORCH
+    is_torch = head.startswith(_LEGACY) or path.suffix != ".safetensors"
+    return FileKind.TORCH if is_torch else FileKind.SAFETENSORS
 
 
 def _refuse_known(path: Path, head: bytes) -> None:

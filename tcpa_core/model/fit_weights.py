@@ -42,10 +42,11 @@ def fit_weights(file: WeightsFile, vit: ViT, name: str) -> str:
     wanted = vit.state_dict()
     missing, foreign = wanted.keys() - state.keys(), state.keys() - wanted.keys()
     if missing or foreign:
+        spare = "" if missing else "; what its features do not depend on can be left out of it"
         raise WeightsError(
             f"backbone.weights: {file.path.name} does not fit {name!r}: {len(missing)} tensors "
             f"missing ({some(missing)}), {len(foreign)} not known ({some(foreign)}); "
-            f"{model_of_file(state, name, file.layout.act)}."
+            f"{_model_of(file, name)}{spare}."
         )
     positions = AS_TRAINED
     if "pos_embed" in state:
@@ -55,10 +56,11 @@ def fit_weights(file: WeightsFile, vit: ViT, name: str) -> str:
     for key, needed in shapes.items():
         shape = tuple((state[key] if key in state else file.state[key]).shape)
         if shape != needed:
+            is_grid = key == "pos_embed" and vit.embed_dim in shape
             raise WeightsError(
                 f"backbone.weights: {file.path.name} does not fit {name!r}: {key} has shape "
                 f"{shape}, the model needs {needed}; "
-                f"{model_of_file(file.state, name, file.layout.act)}."
+                f"{_positions_needed(vit) if is_grid else _model_of(file, name)}."
             )
     # Assigned, not copied: the model's own tensors may be on the meta device. In float32, whatever
     # the file's format, so that half-precision files train like others.
@@ -110,6 +112,21 @@ def _fit_positions(pos: Tensor, vit: ViT, file: WeightsFile) -> tuple[Tensor, st
         antialias=not is_jax,
     )
     return resized, resampled((side, side), grid)
+
+
+def _model_of(file: WeightsFile, name: str) -> str:
+    return model_of_file(file.state, name, file.layout.act)
+
+
+def _positions_needed(vit: ViT) -> str:
+    """What to do with positions that are none of a square grid behind the model's own tokens."""
+    rows, columns = vit.patch_embed.grid_size
+    num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    return (
+        f"those are {num_prefix} before a grid of {rows} x {columns} in one row, and other square "
+        "grids are resampled; choose a model with the file's tokens before its grid, or save "
+        "positions of a grid that is not square resampled to a square one"
+    )
 
 
 def classifier_of_file(file: WeightsFile, vit: ViT, name: str) -> Classifier:

@@ -43,8 +43,10 @@ _KNOWN = (
 """What torch's reader takes of Python."""
 _CONTAINERS = ("builtins.dict", "collections.defaultdict")
 _VALUES = (
-    "argparse.Namespace", "builtins.float", "builtins.int", "builtins.list", "builtins.str",
-    "builtins.tuple", "datetime.datetime", "datetime.timedelta", "pathlib.Path",
+    "argparse.Namespace", "builtins.float", "builtins.frozenset", "builtins.int", "builtins.list",
+    "builtins.slice", "builtins.str", "builtins.tuple",
+    "datetime.date", "datetime.datetime", "datetime.timedelta", "datetime.timezone",
+    "decimal.Decimal", "fractions.Fraction", "functools.partial", "pathlib.Path",
     "pathlib.PosixPath", "pathlib.PurePosixPath", "pathlib.WindowsPath",
     "pathlib._local.PosixPath", "pathlib._local.PurePosixPath", "types.SimpleNamespace",
     "typing.Any", "uuid.UUID",
@@ -52,7 +54,8 @@ _VALUES = (
 """Classes of Python that options are kept in. Whatever else of Python a file asks for could only
 be meant to be run."""
 _MODULES = ("torch.nn.modules.", "torch.nn.parallel.", "torch.fx.", "torch.ao.")
-"""Beginnings of class names of networks, which a file has where the whole program was saved."""
+"""Beginnings of class names of networks, which a file has where the whole program was saved, or
+where options name a class."""
 
 
 class _Object:
@@ -103,6 +106,7 @@ def read_tensors(path: Path) -> Tensors:
             return Tensors(load_file(path), metadata=metadata)
         if kind is FileKind.NPZ:
             with np.load(path, allow_pickle=False) as arrays:
+                _refuse_unnamed(arrays, path)
                 # Integers are counters of steps, no weights.
                 found = {k: torch.from_numpy(v) for k, v in arrays.items() if v.dtype.kind == "f"}
                 return Tensors(found)
@@ -129,12 +133,12 @@ def _load(source: Path | io.BytesIO, path: Path) -> Any:
     asked = _classes(source)
     if isinstance(source, io.BytesIO):
         source.seek(0)
-    modules = sorted(name for name in asked if name.startswith(_MODULES))
-    if modules:
-        raise _whole(path, modules[0])
+    modules = {name for name in asked if name.startswith(_MODULES)}
+    options = {name for name in asked if name.startswith("torch.optim.")}
     known = {name for name in asked if name in _KNOWN or name.startswith("torch.")}
-    values = {name for name in asked if name in _VALUES or _is_number(name)}
-    mappings = {name for name in asked if name in _CONTAINERS or not _is_of_python(name)}
+    known -= modules | options
+    values = {name for name in asked if name in _VALUES or _is_number(name)} | options
+    mappings = {name for name in asked if name in _CONTAINERS or not _is_of_python(name)} | modules
     code = sorted(asked - known - values - mappings)
     if code:
         raise WeightsError(
@@ -144,8 +148,15 @@ def _load(source: Path | io.BytesIO, path: Path) -> Any:
         )
     allowed: list[Any] = [(_Object, name) for name in values]
     allowed += [(_Mapping, name) for name in mappings - values - known]
-    with torch.serialization.safe_globals(allowed):
-        return torch.load(source, map_location="cpu", weights_only=True)
+    try:
+        # Opened here: of a path torch takes the ending for the format.
+        with source if isinstance(source, io.BytesIO) else source.open("rb") as file:
+            with torch.serialization.safe_globals(allowed):
+                return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as err:
+        if modules:  # more than the stand-ins can take: a network and what it consists of
+            raise _whole(path, min(modules)) from err
+        raise
 
 
 def _refuse_trial(metadata: Mapping[str, str], path: Path) -> None:
@@ -162,6 +173,16 @@ def _whole(path: Path, what: str) -> WeightsError:
         "read that would run its code; where it was made, save the tensors: "
         "torch.save(model.state_dict(), 'weights.pth')."
     )
+
+
+def _refuse_unnamed(arrays: Mapping[str, Any], path: Path) -> None:
+    """NumPy writes formats that it has no name for as bytes without a meaning."""
+    unnamed = [key for key, value in arrays.items() if value.dtype.kind == "V"]
+    if unnamed:
+        raise WeightsError(
+            f"backbone.weights: {path.name} holds {len(unnamed)} arrays in a format that NumPy has "
+            f"no name for, such as bfloat16 ({some(unnamed)}); export them as float32 or float16."
+        )
 
 
 def _is_of_python(name: str) -> bool:
@@ -198,7 +219,9 @@ def _without_code(path: Path) -> io.BytesIO:
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as tensors:
         for member in archive.infolist():
             inner = member.filename.partition("/")[2]
-            if inner in ("data.pkl", "byteorder", "version") or inner.startswith("data/"):
+            if inner in ("data.pkl", "byteorder", "version") or inner.startswith(
+                ("data/", ".data/")
+            ):
                 tensors.writestr(member.filename, archive.read(member))
     copy.seek(0)
     return copy

@@ -170,7 +170,7 @@ def _encoder(state: State, layout: Layout, prefix: str) -> tuple[State, list[str
         inner = name.removeprefix(prefix)
         if name in heads:
             kept[heads[name]] = value
-        elif inner.endswith((_MASK, *_COUNTERS)):
+        elif inner.endswith((_MASK, *_COUNTERS)) or _is_counter(value):
             dropped.append(name)
         elif name.startswith(prefix) and not inner.startswith(layout.unused or "\0"):
             kept[inner] = value
@@ -180,10 +180,15 @@ def _encoder(state: State, layout: Layout, prefix: str) -> tuple[State, list[str
     return whole if len(whole) == len(kept) else kept, dropped
 
 
+def _is_counter(value: Tensor) -> bool:
+    """Whether it is one whole number, as averages of weights count their steps."""
+    return value.ndim == 0 and not (value.is_floating_point() or value.is_complex())
+
+
 def _heads(state: State, layout: Layout, prefix: str) -> dict[str, str]:
     """Names of classifiers beside the encoder, and timm's for them."""
     parts = prefix.split(".")[:-1]
-    outer = {"".join(f"{part}." for part in parts[:n]) for n in range(len(parts))}
+    outer = {"".join(f"{part}." for part in parts[:n]) for n in range(max(len(parts), 1))}
     found: dict[str, str] = {}
     for theirs, ours in layout.heads.items():
         for before in outer:

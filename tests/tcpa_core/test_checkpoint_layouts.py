@@ -3,11 +3,16 @@
 import argparse
 import contextlib
 import copy
+import datetime
+import decimal
+import functools
 import gzip
+import io
 import json
 import pathlib
 import pickle
 import random
+import re
 import sys
 import tarfile
 import types
@@ -481,6 +486,37 @@ def test_options_of_any_class_are_passed_over(tmp_path: Path) -> None:
     assert load(tmp_path / "w.pth").img_size == of.SIDE
 
 
+@pytest.mark.parametrize(
+    "value",
+    [torch.nn.GELU, torch.optim.AdamW, functools.partial(torch.optim.AdamW, lr=0.1),
+     frozenset({1}), datetime.date(2026, 1, 2), decimal.Decimal(1)],
+    ids=repr,
+)  # fmt: skip
+def test_classes_and_values_among_options_are_passed_over(value: object, tmp_path: Path) -> None:
+    """As Lightning's files have them; a class of torch does not make a file a pickled network."""
+    torch.save({"state_dict": TIMM, "hyper_parameters": {"x": value}}, tmp_path / "w.pth")
+    expected = of.features(PLAIN, images())
+    torch.testing.assert_close(read(load(tmp_path / "w.pth"), images()), expected)
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_torch_file_under_another_ending_is_read(is_old: bool, tmp_path: Path) -> None:
+    for ending in (".safetensors", ".npz", ""):
+        path = tmp_path / f"w{ending}"
+        torch.save(TIMM, path, _use_new_zipfile_serialization=not is_old)
+        expected = of.features(PLAIN, images())
+        torch.testing.assert_close(read(load(path), images()), expected)
+
+
+@pytest.mark.parametrize("counter", ["n_averaged", "step", "initted"])
+def test_counters_of_averaged_weights_are_passed_over(counter: str, tmp_path: Path) -> None:
+    """As torch.optim.swa_utils.AveragedModel writes them beside its `module.`"""
+    content = {counter: torch.tensor(counter == "initted" or 5), **under("module.", TIMM)}
+    torch.save(content, tmp_path / "w.pth")
+    expected = of.features(PLAIN, images())
+    torch.testing.assert_close(read(load(tmp_path / "w.pth"), images()), expected)
+
+
 def script(state: State, path: Path) -> None:
     """A TorchScript archive with these tensors."""
     with warnings.catch_warnings():
@@ -501,6 +537,11 @@ def test_openais_own_archive_is_read_without_its_code(tmp_path: Path) -> None:
     torch.testing.assert_close(read(ours, images()), expected, rtol=0.1, atol=0.05)
     assert ours.norm_stats("checkpoint") == NAMED["clip"]
     script(TIMM, tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "plain.pt", "w") as archive:
+        for name, content in parts.items():  # where newer torch keeps the version
+            archive.writestr(re.sub(r"/version$", "/.data/version", name), content)
     expected = of.features(PLAIN, images())
     torch.testing.assert_close(read(load(tmp_path / "plain.pt"), images()), expected)
 
@@ -694,6 +735,10 @@ BEIT = ones("blocks.0.attn.relative_position_bias_table", "blocks.0.attn.q_bias"
 SHARDS = b'{"metadata": {"total_size": 9}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}'
 PLAIN_ONLY = "only plain vision transformers can be a backbone"
 
+_BYTES = io.BytesIO()
+np.savez(_BYTES, **{"embedding/kernel": np.zeros((8, 8, 3, 32), "V2")})
+BFLOAT16 = _BYTES.getvalue()
+
 REFUSED: dict[str, Refusal] = {
     # other networks
     "BEiT": Refusal({**TIMM, **BEIT}, f"relative positions .*{PLAIN_ONLY}"),
@@ -750,6 +795,9 @@ REFUSED: dict[str, Refusal] = {
     "two final norms": Refusal(
         {**of.mm_names(PLAIN), **of.mm_names(PLAIN, norm="norm1")},
         "two of its names stand for one"),
+    "another task's head": Refusal(
+        {**TIMM, **ones("projector.0.weight")},
+        "0 tensors missing .*projector.*do not depend on can be left out"),
     "CLS alone": Refusal({"cls_token": TIMM["cls_token"]}, r"missing \(blocks.0"),
     # number formats
     "int8": Refusal({k: v.to(torch.int8) for k, v in TIMM.items()}, "as int8 .*scales"),
@@ -784,6 +832,8 @@ REFUSED: dict[str, Refusal] = {
     "parts": Refusal(SHARDS, "several files; join them into one", ".safetensors.index.json"),
     "JSON": Refusal(b'{"architecture": "vit"}', "JSON; give the weights file", ".json"),
     "plain pickle": Refusal(pickle.dumps({"a": 1}), "a pickle that torch.save did not", ".pkl"),
+    "JAX in bfloat16": Refusal(
+        BFLOAT16, "NumPy has no name for, such as bfloat16", ".npz"),
     "text": Refusal(b"Entry not found", r"it is text \('Entry not found'\)"),
     "OpenVINO": Refusal(b'<?xml version="1.0"?><net>', "an OpenVINO description", ".xml"),
     "noise": Refusal(bytes(range(7, 200)), "cannot be read as weights"),

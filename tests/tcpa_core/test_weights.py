@@ -106,7 +106,8 @@ DAMAGE: dict[str, tuple[Callable[[State], None], str]] = {
     ),
     "positions without CLS": (
         put("pos_embed", torch.ones(1, 100, 64)),
-        r"pos_embed has shape \(1, 100, 64\), the model needs \(1, 101, 64\)",
+        r"pos_embed has shape \(1, 100, 64\), the model needs \(1, 101, 64\).* 1 before a grid of "
+        "10 x 10 .*choose a model with the file's tokens before its grid",
     ),
     "positions of another width": (
         put("pos_embed", torch.ones(1, 50, 32)),
