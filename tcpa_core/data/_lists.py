@@ -132,7 +132,7 @@ def _columns(
     others = [name for name in names if name not in (image, split)]
     if label is None and cfg.label_column is None and image is not None and len(others) == 1:
         label = others[0]
-    is_hidden = label is None and cfg.label_column is None and split_of(path.name) == "test"
+    is_hidden = label is None and split_of(path.name) == "test"
     if image is None or (label is None and not is_hidden):
         what, usual = ("image", IMAGES) if image is None else ("label", LABELS)
         wanted = getattr(cfg, f"{what}_column") or ", ".join(usual)

@@ -238,3 +238,4 @@ def _image_folders(root: Path, name: str, split: str) -> Iterator[str]:
     except OSError:
         others = []
     yield from others[:MAX_FOLDERS]
+    yield from (f"{name}/{name}" for name in others[:MAX_FOLDERS])  # as archives are unpacked twice

@@ -13,9 +13,11 @@ be larger than memory.
 Source: array names of MedMNIST (arXiv:2110.14795) and of keras.datasets; numpy's format version 1.
 """
 
+import os
 import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -182,8 +184,11 @@ def _words(name: str) -> list[str]:
 def _sorted(arrays: list[_Array]) -> Iterator[tuple[str, tuple[str, _Array]]]:
     """Split and role of each array that has one."""
     known = {word for of_split in WORDS.values() for word in of_split}
+    alone = Counter(array.file for array in arrays)
     for array in arrays:
-        words = _words(array.name)
+        # A file of one array that nobody named: kmnist-train-imgs.npz.
+        is_named = array.name != "arr_0" or alone[array.file] > 1
+        words = _words(array.name if is_named else os.path.basename(array.file))
         # The second of two roles decides: "class_images", "image_labels".
         roles = [
             role

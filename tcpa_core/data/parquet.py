@@ -75,6 +75,8 @@ class _File:
 
     name: str
     """Path below the data set's folder."""
+    columns: tuple[str, ...]
+    """Names of all columns."""
     groups: tuple[int, ...]
     """Rows of each row group."""
     column: str
@@ -120,6 +122,13 @@ def read(cfg: DataConfig) -> Listing:
         raise DataError(
             f"the Parquet files below {root.absolute()} have {total:,} rows, at most "
             f"{MAX_IMAGES:,} can be read; take a part of the files."
+        )
+    train = files.get("train", [])
+    if train and all(file.label is None for file in train):
+        raise DataError(
+            f"train has no labels ({train[0].name} below {root.absolute()}): no column "
+            f"{' or '.join(LABELS)}, but {listed(train[0].columns)}; set data.label_column to one "
+            "of them."
         )
     found = {split: _rows(root, of_split) for split, of_split in files.items()}
     if not any(split_of(name) for name in names):
@@ -168,7 +177,8 @@ def _describe(root: Path, name: str, cfg: DataConfig) -> _File:
         ) from err
     image = usual_column(schema.names, IMAGES, cfg.image_column)
     label = usual_column(schema.names, LABELS, cfg.label_column)
-    if image is None or (label is None and cfg.label_column is not None):
+    is_hidden = split_of(name) == "test"
+    if image is None or (label is None and cfg.label_column is not None and not is_hidden):
         setting = "image_column" if image is None else "label_column"
         raise DataError(
             f"{path} has no column {getattr(cfg, setting) or ' or '.join(IMAGES)!s}, but "
@@ -177,6 +187,7 @@ def _describe(root: Path, name: str, cfg: DataConfig) -> _File:
     column, paths = _image_columns(schema.field(image).type, image, path)
     return _File(
         name=name,
+        columns=tuple(schema.names),
         groups=groups,
         column=column,
         paths=paths,

@@ -213,6 +213,12 @@ def other_columns(root: Path) -> None:
         write(root / f"{split}.parquet", table(rows_of(split), image="scan", label="grade"))
 
 
+def told_but_hidden(root: Path) -> None:
+    for split in ("train", "test"):
+        label = "species" if split == "train" else None
+        write(root / f"{split}.parquet", table(rows_of(split), label=label))
+
+
 def one_file(root: Path) -> None:
     write(root / "everything.parquet", table(rows_of("train"), metadata=class_label()))
 
@@ -243,6 +249,14 @@ PARQUET = {
         other_columns,
         names=("0", "1", "2"),
         settings={"image_column": "scan", "label_column": "grade"},
+    ),
+    "parquet, column told, test without": Layout(
+        "parquet",
+        told_but_hidden,
+        ("train",),
+        ("0", "1", "2"),
+        settings={"label_column": "species"},
+        notes="test has 6 images without labels",
     ),
     "parquet, one file": Layout("parquet", one_file, ("train",)),
     "parquet, root is a file": Layout("parquet", one_file, ("train",), root="everything.parquet"),
@@ -403,6 +417,13 @@ def npz_by_split(root: Path) -> None:
         np.savez(root / f"{split}.npz", **arrays(split, ("images", "labels")))
 
 
+def npz_unnamed(root: Path) -> None:
+    """KMNIST's: a file for each array, which nobody named."""
+    for split in ("train", "test"):
+        for role, array in arrays(split, ("imgs", "labels")).items():
+            np.savez(root / f"mine-{split}-{role}.npz", array)
+
+
 def npz_one(root: Path) -> None:
     np.savez(root / "one.npz", **arrays("train", ("data", "target"), texts=True))
     np.savez(root / "other.npz", **arrays("train", ("data", "target")))
@@ -414,6 +435,7 @@ NPZ = {
     "npz, Keras": Layout("npz", npz_keras, ("train", "test")),
     "npz, channels first": Layout("npz", npz_channels_first, notes="channels first"),
     "npz, a file for each split": Layout("npz", npz_by_split, names=NUMBERS),
+    "npz, KMNIST": Layout("npz", npz_unnamed, ("train", "test"), NUMBERS),
     "npz, fractions": Layout("npz", npz_fractions, ("train",), NUMBERS),
     "npz, root is a file": Layout("npz", npz_one, ("train",), root="one.npz"),
 }
@@ -569,6 +591,15 @@ def csv_breeds(root: Path) -> None:
     (root / "labels.csv").write_text("\n".join(["id,breed", *lines]))
 
 
+def csv_told_kaggle(root: Path) -> None:
+    """A class column of an unusual name, which test lacks; the archive is unpacked twice."""
+    pictures(root, {"train": "pictures/pictures", "test": "pictures/pictures"})
+    lines = [f"{seed:04d}.jpg,{NAMES[label]},3" for seed, label in rows_of("train")]
+    (root / "train.csv").write_text("\n".join(["image,species,age", *lines]))
+    lines = [f"{seed:04d}.jpg,3" for seed, _ in rows_of("test")]
+    (root / "test.csv").write_text("\n".join(["image,age", *lines]))
+
+
 def csv_told(root: Path) -> None:
     pictures(root, dict.fromkeys(SIZES, "scans"), ".png")
     for split in SIZES:
@@ -703,6 +734,13 @@ IMAGELIST = {
     ),
     "imagelist, Kaggle with suffix": Layout(
         "imagelist", lambda r: csv_kaggle(r, ".jpg"), ("train",), NUMBERS, notes="test has 6 im"
+    ),
+    "imagelist, Kaggle with a column told": Layout(
+        "imagelist",
+        csv_told_kaggle,
+        ("train",),
+        settings={"label_column": "species"},
+        notes="test has 6 images without labels",
     ),
     "imagelist, breeds": Layout("imagelist", csv_breeds, ("train",)),
     "imagelist, columns told": Layout(

@@ -146,7 +146,7 @@ PARQUET: dict[str, tuple[Make, str]] = {
     ),
     "no label": (
         lambda root: write(root / "train.parquet", table(rows_of("train"), label=None)),
-        r"train has no labels \(train.parquet",
+        r"train has no labels \(train.parquet .* but 'image'; set data.label_column to one of them",
     ),
     "no image": (
         lambda root: write(root / "train.parquet", table(rows_of("train"), image="scan")),
