@@ -3,7 +3,8 @@
 `data.root` is the file, or a folder with one such file, or with one for each split (train.npz). An
 array is known by the words in its name: a split, and either x, image(s), img(s) or data, or y,
 label(s), target(s) or class(es): `x_train`, `y_train`, `train_images`, `val_labels`. Arrays without
-the word of a split belong to that of their file, else to train.
+the word of a split belong to that of their file, else to train. An array alone in its file, without
+a name (`arr_0`), goes by the file's: kmnist-train-imgs.npz.
 
 Images are uint8, [N, H, W, 3] or grey [N, H, W] and [N, H, W, 1]; [N, 3, H, W] and [N, 1, H, W] are
 turned round. Classes are whole numbers or texts, [N] or [N, 1]; classes.txt names the numbers. No

@@ -141,7 +141,9 @@ class _Records:
                 while at < size:
                     end = at + FRAME + int.from_bytes(self._bytes(at, at + 8), "little")
                     if end + 4 > size:
-                        raise self._error(number, "ends behind the end of the file")
+                        is_packed = at == 0 and self._bytes(0, 3) == b"\x1f\x8b\x08"
+                        why = "ends behind the end of the file"
+                        raise self._error(number, "is compressed (gzip)" if is_packed else why)
                     yield self._record((at + FRAME, end), number)
                     at, number = end + 4, number + 1
         except OSError as err:

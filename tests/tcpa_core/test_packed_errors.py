@@ -1,5 +1,6 @@
 """Damaged, odd and hostile lists and packed files: one sentence with place, reason and remedy."""
 
+import gzip
 import io
 import json
 import re
@@ -410,6 +411,10 @@ TFDS: dict[str, tuple[Make, str]] = {
     "cut": (
         records(tail=b"\x40" + bytes(11)),
         r"00000-of-00001, record 12 ends behind the end of the file; the file must hold plain",
+    ),
+    "gzip": (
+        lambda root: (root / "mine-train.tfrecord-00000-of-00001").write_bytes(gzip.compress(b"x")),
+        r"record 0 is compressed \(gzip\); the file must hold plain TFRecords",
     ),
     "cut in a length": (records(tail=b"\x01\x02"), r"record 12 ends behind"),
     "a huge length": (records(tail=b"\xff" * 12), r"record 12 ends behind the end"),
