@@ -205,8 +205,7 @@ class Method(base.Method[_State]):
 
         def attend(x_MBRD: Tensor) -> Tensor:
             if prompts.shape[2] == 1:  # softmax over one key is 1
-                mixed = block.attn.norm(v[:, :, :, 0].flatten(2)[:, :, None])
-                return _linear(mixed, weights, "proj")
+                return _linear(v[:, :, :, 0].flatten(2)[:, :, None], weights, "proj")
             if config.ca_norm != "none":
                 x_MBRD = block.norm1(x_MBRD)
             # Constant prompts can be multiplied into the projections: two products of the tokens
@@ -235,7 +234,6 @@ class Method(base.Method[_State]):
             not state.drops
             and not _learnable(self._config)
             and isinstance(block.attn.q_norm, nn.Identity)
-            and isinstance(block.attn.norm, nn.Identity)
         )
         return possible and 3 * (heads - 1) * max(self._sizes) < 2 * width
 
@@ -256,7 +254,7 @@ class Method(base.Method[_State]):
         if exists_MP is not None:
             mask = exists_MP.repeat_interleave(samples, 0)[:, None, None]
         out = mix(q_MBHRE.flatten(0, 1), k, v, mask)
-        mixed = block.attn.norm(out.transpose(1, 2).flatten(2)).unflatten(0, (members, samples))
+        mixed = out.transpose(1, 2).flatten(2).unflatten(0, (members, samples))
         return _linear(mixed, weights, "proj")
 
     def _weights(self) -> list[_Weights]:

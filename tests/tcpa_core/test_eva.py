@@ -187,8 +187,10 @@ def _cvpt(vit: Any, state: dict[str, Tensor], x: Tensor) -> Tensor:
         block.mlp = mlp
         with _Heard() as heard:
             block.attn(state["prompts"][i][None])
+        inner, block.attn.norm = block.attn.norm, torch.nn.Identity()
         with _OnlyThese(*heard.qkv[1:]):
             tokens = kept[0] + block.attn(kept[0])
+        block.attn.norm = inner
         gamma = 1.0 if block.gamma_2 is None else block.gamma_2
         tokens = tokens + gamma * block.mlp(block.norm2(tokens))
     return _read(vit, tokens)
