@@ -35,7 +35,7 @@ ADDED: Mapping[str, object] = {
     "data.antialias": True,
     "data.auto_augment": None,
     "data.color_jitter": None,
-    "data.crop_ratio": (3 / 4, 4 / 3),
+    "data.crop_ratio": [3 / 4, 4 / 3],
     "data.erase_mode": "const",
     "data.erase_prob": 0.0,
     "data.group": None,
@@ -114,11 +114,11 @@ class TrialConfig(CommonSettings):
         for name in CommonSettings.model_fields:
             value = getattr(self, name)
             if isinstance(value, Settings):
-                out |= {f"{name}.{key}": v for key, v in value.model_dump().items()}
+                out |= _section(name, value)
             else:
-                out[name] = list(value) if isinstance(value, tuple) else value
+                out[name] = _plain(value)
         for name, settings in self.method_settings.items():
-            out |= {f"{name}.{key}": v for key, v in settings.model_dump().items()}
+            out |= _section(name, settings)
         return out
 
     def replace_paths(self, changes: Mapping[str, object]) -> "TrialConfig":
@@ -150,8 +150,7 @@ class TrialConfig(CommonSettings):
         """`flat`, but what changes nothing has its default, so that equal trials are equal."""
         out = self.flat()
         for section, settings in self._parts().items():
-            settled = _settled(settings, self.methods)
-            out |= {f"{section}.{key}": value for key, value in settled.model_dump().items()}
+            out |= _section(section, _settled(settings, self.methods))
         # AdamW that falls back to SGD is SGD: trials that say so in two ways have one identity.
         out["optim.name"] = self.optim.rule
         out["optim.adamw_wd0"] = OptimConfig.model_fields["adamw_wd0"].default
@@ -202,6 +201,15 @@ class TrialConfig(CommonSettings):
         identity["backbone.weights"] = weights_fingerprint
         identity["core_version"] = CORE_VERSION
         return identity
+
+
+def _section(name: str, settings: Settings) -> Flat:
+    return {f"{name}.{key}": _plain(value) for key, value in settings.model_dump().items()}
+
+
+def _plain(value: object) -> object:
+    """A value as JSON gives it back, so that a trial has the settings that its record has."""
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value
 
 
 def _settled(settings: Settings, methods: Sequence[str]) -> Settings:

@@ -116,10 +116,19 @@ def departures(name: str | None, flat: Mapping[str, Any]) -> tuple[str, ...]:
     if name is None:
         return ()
     return tuple(
-        f"{path}={_shown(flat[path])} ({name}: {_text(wanted)})"
+        f"{path}={_shown(_as_fact(flat[path]))} ({name}: {_text(wanted)})"
         for path, wanted in _settings(name, flat["methods"]).items()
-        if path in flat and flat[path] not in (wanted if isinstance(wanted, tuple) else (wanted,))
+        if path in flat and _as_fact(flat[path]) not in _alternatives(wanted)
     )
+
+
+def _alternatives(wanted: Any) -> tuple[Any, ...]:
+    return wanted if isinstance(wanted, tuple) else (wanted,)
+
+
+def _as_fact(value: Any) -> Any:
+    """A setting as facts write it: lists are tuples there."""
+    return tuple(map(_as_fact, value)) if isinstance(value, list) else value
 
 
 def _settings(name: str, methods: Collection[str]) -> dict[str, Any]:
