@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from tcpa_core.data._listing import SplitListing
 from tcpa_core.data._official import Parts
-from tcpa_core.data._pickles import names_of, numbers_of, pictures_of, read_pickle, value_of
+from tcpa_core.data._pickles import names_of, numbers_of, pictures_of, read_values, value_of
 from tcpa_core.errors import DataError
 
 SIDE = 32
@@ -26,7 +26,7 @@ def cifar_parts(
     Raises:
         DataError: A file is missing or damaged.
     """
-    held = read_pickle(base / meta)
+    held = read_values(base / meta)
     return Parts(
         root=base,
         class_names=names_of(base / meta, value_of(base / meta, held, names)),
@@ -43,7 +43,7 @@ def _split(base: Path, files: Sequence[str], labels: str) -> SplitListing:
     classes: list[int] = []
     rows: list[npt.NDArray[np.uint8]] = []
     for file in files:
-        held = read_pickle(base / file)
+        held = read_values(base / file)
         found = pictures_of(base / file, value_of(base / file, held, "data"), 3 * SIDE * SIDE)
         numbers = numbers_of(base / file, value_of(base / file, held, labels))
         if len(numbers) != len(found):

@@ -17,7 +17,7 @@ from tcpa_core.errors import DataError
 MAX_BYTES = 1 << 30
 
 
-def read_pickle(path: Path) -> dict[str, Any]:
+def read_values(path: Path) -> dict[str, Any]:
     """The dictionary in a pickle, with keys as text; read its values by the functions below.
 
     Raises:
