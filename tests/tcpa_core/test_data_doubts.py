@@ -47,6 +47,9 @@ def write(kind: str, root: Path, images: Images) -> DataConfig:
             picture(root / key, seed)
         if kind == "fgvc":
             (root / f"{split}.json").write_text(json.dumps(dict(rows)))
+        if kind == "imagelist":
+            lines = [f"images/{path},{name}" for path, name in rows]
+            (root / f"{split}.csv").write_text("\n".join(["image,label", *lines]))
         if kind == "vtab1k":
             lines = [f"images/{path} {name}" for path, name in rows]
             (root / LISTS[split]).write_text("\n".join(lines) + "\n")

@@ -29,6 +29,7 @@ from tcpa_core.model.member_tensors import init_member_state, member_specs
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.settings import BackboneConfig
 from tcpa_core.streams import Stream
+from tcpa_core.training.image_source import DRAWS
 from tcpa_core.training.pack import Pack
 from tcpa_core.training.trial_data import TrialData
 from tests.tcpa_core.tiny import (
@@ -383,6 +384,7 @@ def random_data(x: Tensor, labels: Tensor, num_classes: int) -> TrialData:
 
     class Source:
         where = torch.device("cpu")
+        num_draws = DRAWS
 
         def __init__(self) -> None:
             self.labels = labels
