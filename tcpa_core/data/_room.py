@@ -1,5 +1,6 @@
 """Room on a disk: asked before it is taken, and not taken to the last byte."""
 
+import errno
 import os
 import sys
 from dataclasses import dataclass
@@ -9,6 +10,9 @@ from tcpa_core.errors import DataError
 
 KEPT_BACK = 2**30
 """Most bytes of a disk that are left to others."""
+_FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+"""The cause of a refusal, as if the disk had been filled: it is no trial's fault, and a study that
+meets it stops to be resumed."""
 _SHARE = 50
 """Of a small disk, one part in so many."""
 
@@ -55,10 +59,11 @@ class CacheNeed:
         kept_back = reserve(self.folder, self.num_bytes)
         if self.num_bytes + kept_back > self.free_bytes:
             raise DataError(
-                f"{self.images:,} decoded images need {_mb(self.num_bytes)} in {self.folder}, and "
-                f"its disk has {_mb(self.free_bytes)} free, of which {_mb(kept_back)} are left to "
-                f"others. {advice(self.variable)}"
-            )
+                f"the cache folder is too small ({_FULL.strerror}): {self.images:,} decoded images "
+                f"need {_mb(self.num_bytes)} in {self.folder}, and its disk has "
+                f"{_mb(self.free_bytes)} free, of which {_mb(kept_back)} are left to others. "
+                f"{advice(self.variable)}"
+            ) from _FULL
 
 
 def free_bytes(folder: Path) -> int:
@@ -112,10 +117,10 @@ class Filling:
             left = free - num_bytes - _reserve(about, self._written + num_bytes)
             if left < 0:
                 raise DataError(
-                    f"the disk of {self._folder} has only {_mb(free)} left, with "
-                    f"{_mb(self._written)} of decoded images written; the rest is left to others. "
-                    f"{advice(self._variable)}"
-                )
+                    f"the cache folder is full ({_FULL.strerror}): the disk of {self._folder} has "
+                    f"only {_mb(free)} left, with {_mb(self._written)} of decoded images written; "
+                    f"the rest is left to others. {advice(self._variable)}"
+                ) from _FULL
             self._granted = num_bytes + min(self.STEP, left)
         self._granted -= num_bytes
         self._written += num_bytes
