@@ -108,6 +108,15 @@ def need_files(cfg: DataConfig, suffixes: tuple[str, ...]) -> tuple[Path, list[s
     return root / folders, [os.path.relpath(name, folders or ".") for name in found]
 
 
+def lack_val(cfg: DataConfig, suffixes: tuple[str, ...]) -> bool:
+    """Whether no file below data.root is named after val, which is then drawn; so where none is."""
+    try:
+        _, files = need_files(cfg, suffixes)
+    except (DataError, ValueError):
+        return True
+    return all(split_of(file) != "val" for file in files)
+
+
 def _check_are_fetched(root: Path, names: Sequence[str]) -> None:
     """Refuse what `git clone` leaves in place of large files."""
     for name in names:

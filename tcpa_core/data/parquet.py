@@ -34,6 +34,7 @@ from tcpa_core.data._rows import (
     assemble,
     by_split,
     holds,
+    lack_val,
     names_beside,
     need_files,
     split_of,
@@ -92,11 +93,7 @@ class _File:
 
 def draws_val(cfg: DataConfig) -> bool:
     """Whether val is split off here: where no file is named after it."""
-    try:
-        _, files = need_files(cfg, SUFFIXES)
-    except (DataError, ValueError):
-        return True
-    return all(split_of(file) != "val" for file in files)
+    return lack_val(cfg, SUFFIXES)
 
 
 def recognises(root: Path) -> bool:

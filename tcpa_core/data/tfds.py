@@ -25,9 +25,9 @@ from tcpa_core.data._rows import (
     assemble,
     by_split,
     holds,
+    lack_val,
     names_of,
     need_files,
-    split_of,
     usual_column,
 )
 from tcpa_core.data.base import Listing
@@ -51,11 +51,7 @@ Span = tuple[int, int]
 
 def draws_val(cfg: DataConfig) -> bool:
     """Whether val is split off here: where no file is named after it."""
-    try:
-        _, files = need_files(cfg, SUFFIXES)
-    except (DataError, ValueError):
-        return True
-    return all(split_of(file) != "val" for file in files)
+    return lack_val(cfg, SUFFIXES)
 
 
 def recognises(root: Path) -> bool:

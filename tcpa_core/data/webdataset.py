@@ -26,9 +26,9 @@ from tcpa_core.data._rows import (
     assemble,
     by_split,
     holds,
+    lack_val,
     names_beside,
     need_files,
-    split_of,
 )
 from tcpa_core.data.base import SUFFIXES, Listing, relative_key
 from tcpa_core.errors import DataError
@@ -65,11 +65,7 @@ class _Sample:
 
 def draws_val(cfg: DataConfig) -> bool:
     """Whether val is split off here: where no shard is named after it."""
-    try:
-        _, files = need_files(cfg, TARS)
-    except (DataError, ValueError):
-        return True
-    return all(split_of(file) != "val" for file in files)
+    return lack_val(cfg, TARS)
 
 
 def recognises(root: Path) -> bool:
