@@ -34,7 +34,7 @@ Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Processes that train; default: by devices.")
 ]
 GpusPerWorker = Annotated[
-    float,
+    float | None,
     typer.Option("--gpus-per-worker", min=0.01, max=1.0, help="Below 1, workers share a GPU."),
 ]
 Uri = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow; default: ROOT/mlflow.db.")]
@@ -66,7 +66,7 @@ class Where:
     address: Address = None
     device: Device = "auto"
     workers: Workers = None
-    gpus_per_worker: GpusPerWorker = 1.0
+    gpus_per_worker: GpusPerWorker = None
 
     def placement(self) -> Placement:
         """Where trials run.
@@ -74,7 +74,7 @@ class Where:
         Raises:
             ConfigError: Its options contradict each other.
         """
-        if self.device == "cpu" and self.gpus_per_worker != 1.0:
+        if self.device == "cpu" and self.gpus_per_worker not in (None, 1.0):
             raise ConfigError(
                 "--gpus-per-worker: with --device cpu no worker takes a part of a GPU; leave one "
                 "of them out."

@@ -1,7 +1,7 @@
 """Read the sections of a space and what follows from them, such as what its protocol fixes.
 
 Root keys: name, base, and for a search axes, constraints, objective, sampler, scheduler, budget,
-seeds, first_points; for an ablation ablation, objective, budget.
+seeds, first_points; for an ablation ablation, objective, budget. Both may have a cluster.
 """
 
 import re
@@ -14,7 +14,7 @@ from spaces.axes_section import check_axes, read_axis
 from spaces.constraints import read_constraints
 from spaces.designs import Ablation
 from spaces.reader import Document
-from spaces.sections import Budget, Objective, SamplerConfig, SchedulerConfig
+from spaces.sections import Budget, Cluster, Objective, SamplerConfig, SchedulerConfig
 from spaces.setting_values import (
     Entry,
     check_section,
@@ -30,7 +30,7 @@ from tcpa_core.config import Flat
 from tcpa_core.errors import ConfigError
 from tcpa_core.protocols.base import fixed_settings, protocol_names
 
-_COMMON = ("name", "base", "objective", "budget")
+_COMMON = ("name", "base", "objective", "budget", "cluster")
 _SEARCH = (*_COMMON, "axes", "constraints", "sampler", "scheduler", "seeds", "first_points")
 _ABLATION = (*_COMMON, "ablation")
 
@@ -97,6 +97,7 @@ def read_draft(
         sampler=check_section(SamplerConfig, document, "sampler"),
         scheduler=_read_scheduler(document, base, axes, is_ablation),
         budget=check_section(Budget, document, "budget"),
+        cluster=check_section(Cluster, document, "cluster"),
         seeds=_read_seeds(document, *(("ablation", "seeds") if is_ablation else ("seeds",))),
         first_points=(),
         source=document.label,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spaces.reader import Document, Keys, read_text
-from spaces.sections import Budget, Objective, SamplerConfig, SchedulerConfig
+from spaces.sections import Budget, Cluster, Objective, SamplerConfig, SchedulerConfig
 from spaces.setting_values import Entry, check_path, paths
 from tcpa_core.errors import ConfigError
 from tcpa_core.hints import nearest_setting
@@ -15,6 +15,7 @@ _STUDY_KEYS = (
     "seeds",
     "ablation.seeds",
     *(f"budget.{key}" for key in Budget.model_fields),
+    *(f"cluster.{key}" for key in Cluster.model_fields),
     *(f"objective.{key}" for key in Objective.model_fields),
     *(f"sampler.{key}" for key in SamplerConfig.model_fields),
     *(f"scheduler.{key}" for key in SchedulerConfig.model_fields),

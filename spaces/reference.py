@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from spaces.axes import label
-from spaces.sections import Budget, Objective, SamplerConfig, SchedulerConfig
+from spaces.sections import Budget, Cluster, Objective, SamplerConfig, SchedulerConfig
 from tcpa_core import plugins
 from tcpa_core.config import METHODS, method_config, sections
 from tcpa_core.errors import ConfigError
@@ -29,6 +29,7 @@ STUDY_SECTIONS: Mapping[str, type[BaseModel]] = {
     "sampler": SamplerConfig,
     "scheduler": SchedulerConfig,
     "budget": Budget,
+    "cluster": Cluster,
 }
 """Sections of a space file that are about the study, not about one trial."""
 

@@ -115,3 +115,15 @@ class Budget(Settings):
     epochs of its pack, between a minute and an hour."""
     pack_size: int | None = Field(default=None, ge=1)
     """Most trials that a worker trains together; None: as many as a measurement finds worth it."""
+
+
+class Cluster(Settings):
+    """What a study asks of a cluster; changes no result. Options of a command count before it."""
+
+    workers: int | None = Field(default=None, ge=1)
+    """Processes that train, as `--workers`; None: by the devices of the cluster."""
+    gpus_per_worker: float | None = Field(default=None, ge=0.01, le=1.0)
+    """Part of a GPU that each takes, as `--gpus-per-worker`; None: a whole one."""
+    priority: float = Field(default=1.0, ge=0.01, le=100.0)
+    """Share of the places that the study keeps while others wait: twice the priority, twice the
+    places. Other jobs of Ray together count as 1."""

@@ -12,7 +12,7 @@ from spaces.constraints import parse_relation
 from spaces.designs import Ablation, Cell, DesignPoint
 from spaces.domains import Domains
 from spaces.points import Points
-from spaces.sections import Budget, Objective, SamplerConfig, SchedulerConfig
+from spaces.sections import Budget, Cluster, Objective, SamplerConfig, SchedulerConfig
 from spaces.setting_values import default, methods
 from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.errors import ConfigError, nearest
@@ -33,6 +33,7 @@ class Space(Settings):
     sampler: SamplerConfig
     scheduler: SchedulerConfig
     budget: Budget
+    cluster: Cluster
     seeds: tuple[int, ...]
     """Replicates of every point."""
     first_points: tuple[Flat, ...]
@@ -198,6 +199,9 @@ class Space(Settings):
             "objective": [objective.model_dump() for objective in self.objective],
             "budget": self.budget.model_dump(exclude_none=True),
         }
+        # Left out where nothing is asked for, as in spaces of before there was such a section.
+        if self.cluster != Cluster():
+            out["cluster"] = self.cluster.model_dump(exclude_none=True)
         if self.ablation is not None:
             return out | {"ablation": {**self.ablation.as_dict(), "seeds": list(self.seeds)}}
         return out | {

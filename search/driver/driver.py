@@ -84,7 +84,8 @@ def run_study(
         if state.is_finished:
             return StudyOutcome(state.counts(), "finished")
         recorder = Recorder(journal, state, listeners, lambda: study.lost_to)
-        run = StudyRun(space, study, placement or Placement(), recorder)
+        placed = (placement or Placement()).within(space.cluster)
+        run = StudyRun(space, study, placed, recorder)
         return run.go(filter(None, notices))
     except OSError as err:
         # From wherever it comes: a full disk stops a study with what is recorded kept.

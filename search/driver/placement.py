@@ -1,9 +1,12 @@
 """Where the trials of a study run; changes no result."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
+
+if TYPE_CHECKING:
+    from spaces.sections import Cluster
 
 DeviceKind = Literal["auto", "cuda", "cpu"]
 """GPUs where torch can use some, else processors; GPUs or an error; processors."""
@@ -21,13 +24,29 @@ class Placement:
     device: DeviceKind = "auto"
     workers: int | None = None
     """Pack workers; None: as many as the GPUs have room for, or one per CPU."""
-    gpus_per_worker: float = 1.0
-    """Part of a GPU that each takes, in (0, 1]."""
+    gpus_per_worker: float | None = None
+    """Part of a GPU that each takes, in (0, 1]; None: a whole one."""
+    priority: float = 1.0
+    """Of the study, where others wait for places."""
     slots: int | None = None
     """Trials that one worker holds at once; None: as many as still raise
     throughput (see `search.driver.concurrency`)."""
     cache_dir: Path | None = None
     worker_factory: str = FACTORY
+
+    def within(self, cluster: "Cluster") -> Self:
+        """The same with what a space asks of a cluster, where the user leaves it open."""
+        return replace(
+            self,
+            workers=self.workers or cluster.workers,
+            gpus_per_worker=self.gpus_per_worker or cluster.gpus_per_worker,
+            priority=cluster.priority,
+        )
+
+    @property
+    def gpu_share(self) -> float:
+        """Part of a GPU that each worker takes, in (0, 1]."""
+        return self.gpus_per_worker or 1.0
 
     @property
     def num_cpus(self) -> int:
@@ -39,4 +58,4 @@ class Placement:
         if self.workers:
             return self.workers
         # No worker has parts of two GPUs. Three times 0.3333 is meant to be one.
-        return gpus * int(1.001 / self.gpus_per_worker) if gpus else max(1, cpus)
+        return gpus * int(1.001 / self.gpu_share) if gpus else max(1, cpus)

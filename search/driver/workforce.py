@@ -89,7 +89,7 @@ class Workforce:
             count=self._placement.num_workers(int(self.num_gpus), self.devices.cpus),
             slots=self._slots,
             num_cpus=1,
-            num_gpus=self._placement.gpus_per_worker if on_gpus else 0.0,
+            num_gpus=self._placement.gpu_share if on_gpus else 0.0,
             env=dict(WORKER_ENV) if self._placement.address else {},
             cluster_gpus=int(self.num_gpus),
             silence_s=self._space.budget.hang_seconds,
@@ -175,7 +175,7 @@ class Workforce:
                     "choose --device auto or cpu. To wait for the nodes of a cluster that grows by "
                     "need, give --address and --workers."
                 )
-            self.num_gpus = workers * self._placement.gpus_per_worker
+            self.num_gpus = workers * self._placement.gpu_share
             self._say(Notice(text="no GPU yet: the study waits for the first node with one"))
             return True
         if address:
@@ -261,7 +261,7 @@ class Workforce:
         )
 
     def _add(self, count: int) -> None:
-        num_gpus = self._placement.gpus_per_worker if self.num_gpus else 0.0
+        num_gpus = self._placement.gpu_share if self.num_gpus else 0.0
         self._stranded = self.dispatcher.add_workers.remote(count, num_gpus).future()
         self._num_workers += count
 

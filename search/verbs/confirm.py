@@ -192,6 +192,7 @@ def confirmation(study: StudyDir, name: str, best: Mapping[str, Candidate], seed
             "test": "all" if compares else "winner",
             "race": not compares,
         },
+        "cluster": searched.cluster.model_dump(exclude_none=True),
     }
     return space_of(document, source=f"confirmation of {study.name}")
 

@@ -94,7 +94,7 @@ def start(
     Returns:
         The exit code, as of `run_and_watch`.
     """
-    placement = where.placement()
+    placement = where.placement().within(space.cluster)
     console = Console()
     plan = shown_plan(space, common, tracking_uri, console, starts=not dry_run)
     if dry_run:

@@ -10,6 +10,7 @@ from search.driver.concurrency import largest_trials, measured_slots
 from search.driver.placement import Placement
 from search.driver.workforce import Workforce
 from search.workers.sizing import SLOTS_WITHOUT_GAIN, Sizing, Speeds, worth_slots
+from spaces.sections import Cluster
 from tcpa_core.errors import StoppedError
 from tcpa_core.record.events import Notice
 from tests.search.conftest import make_space
@@ -33,6 +34,21 @@ def test_as_many_workers_as_devices_have_room_for(
     asked: dict[str, Any], gpus: int, count: int
 ) -> None:
     assert Placement(**asked).num_workers(gpus, 8) == count
+
+
+@pytest.mark.parametrize(
+    ("options", "count", "part"),
+    [({}, 6, 0.5), ({"workers": 2}, 2, 0.5), ({"gpus_per_worker": 0.25}, 6, 0.25)],
+)
+def test_options_count_before_what_the_space_asks_of_a_cluster(
+    options: dict[str, Any], count: int, part: float
+) -> None:
+    cluster = Cluster(workers=6, gpus_per_worker=0.5, priority=2.0)
+    placement = Placement(**options).within(cluster)
+    assert (placement.num_workers(4, 8), placement.gpu_share) == (count, part)
+    assert placement.priority == 2.0
+    assert placement.within(cluster) == placement
+    assert Placement(**options).within(Cluster()) == Placement(**options)
 
 
 class Interrupted:

@@ -232,6 +232,23 @@ def test_overrides_reach_study_wide_settings() -> None:
     assert (space.objective[0].metric, space.objective[0].goal) == ("val_loss", "minimize")
 
 
+@pytest.mark.parametrize(
+    "cluster", [{"workers": 8}, {"workers": 2, "gpus_per_worker": 0.5, "priority": 3.0}]
+)
+def test_what_a_study_asks_of_a_cluster_is_kept_and_changes_no_trial(
+    cluster: dict[str, Any],
+) -> None:
+    plain, asking = space_of(_search()), space_of(_search(cluster=cluster))
+    assert "cluster" not in plain.as_dict(), "older records have no such section"
+    assert space_of(json.loads(json.dumps(asking.as_dict()))).cluster == asking.cluster
+    assert {**asking.as_dict(), "cluster": None} == {**plain.as_dict(), "cluster": None}
+    assert asking.trials == plain.trials
+    trial = [space.config(space.suggest(RandomTrial(3)), seed=0) for space in (plain, asking)]
+    assert trial[0].digest("d", "w") == trial[1].digest("d", "w")
+    over = {f"cluster.{key}": value for key, value in cluster.items()}
+    assert _overridden(_search(cluster={"workers": 5}), over).cluster == asking.cluster
+
+
 @pytest.mark.parametrize("metric", ["val_loss", "val_accuracy", "duration_s"])
 def test_a_goal_follows_its_metric(metric: str) -> None:
     data = _search(objective={"metric": "val_accuracy", "goal": "maximize"})
