@@ -15,17 +15,22 @@ A file appears under its name only when complete (rename). It is checked byte fo
 opened for the first time since the machine was started or the file touched (`_marks`).
 """
 
+import errno
 import fcntl
+import hashlib
 import json
 import os
+import platform
 import struct
 import tempfile
+import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from glob import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import IO
@@ -44,6 +49,10 @@ SCHEMA = 4
 _COLUMNS = 6
 _PART = 2**22
 """Bytes that a thread checks at a time."""
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+"""What a file system without locks says."""
+_STALE_S = 86_400.0
+"""A file of another machine that was not written to for so long is of a killed process."""
 MAGIC = b"TCPAPIX\n"
 _END = struct.Struct("<Q8s")
 
@@ -118,6 +127,8 @@ class ImageStore(Images):
     is_kept: bool = True
     """The cache has them; False: they were decoded for this process alone."""
     rule: ResizeRule | None = None
+    key: str = ""
+    """Name of the entry; "": the images lie nowhere but in memory."""
 
     @property
     def entries(self) -> "tuple[ImageStore, ...]":
@@ -222,27 +233,100 @@ def open_or_build(
         BrokenImages: Images cannot be decoded; all of them are named.
         DataError: The folder cannot be written, or its disk is nearly full.
     """
-    path = folder / f"{key}.pixels"
-    opened = partial(_open, path, key, count, rule)
     build = partial(_build, key=key, count=count, decode=decode, progress=progress, stage=stage)
     with using(folder):
-        store = opened(keep=keep)
-        if store is not None:
-            return store
-        if not keep:
-            return _in_passing(key, count, rule, build)
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = folder / f"{key}.lock"
-        with _lock(lock, progress, stage, count):
-            # Asked again: whoever held the lock may have made it in the meantime.
-            store = opened()
-            if store is None:
-                with _temporary(path) as (temp, file):
-                    build(file, Filling(file.fileno(), folder, "TCPA_CACHE"))
-                    file.close()
-                    temp.replace(path)
-                # Read back and checked, so that a disk that loses data is found out now.
-                store = opened(settled=settle(path, lock))
+        if keep:
+            return _open_or_write(folder, key, count, rule, build, progress, stage)
+        store = _open(folder / f"{key}.pixels", key, count, rule, keep=False)
+        return _in_passing(key, count, rule, build) if store is None else store
+
+
+def open_or_fetch(
+    folder: Path,
+    key: str,
+    count: int,
+    rule: ResizeRule | None,
+    chunks: Callable[[], Iterator[bytes]],
+    progress: Progress | None,
+    stage: str,
+) -> ImageStore:
+    """Open a cache entry; where it is absent or damaged, write what another cache has of it.
+
+    Args:
+        folder: Where entries lie; made when absent.
+        key: As of `open_or_build`.
+        count: Number of images.
+        rule: Gives the size at which trials see them.
+        chunks: Gives the bytes of the other cache's file, once from the start for every call.
+        progress: Called where another process writes the entry at the moment.
+        stage: What is being done, for `progress`.
+
+    Raises:
+        DataError: The folder cannot be written, its disk is nearly full, or what came is damaged.
+    """
+
+    with using(folder):
+        write = partial(_copy, chunks)
+        return _open_or_write(folder, key, count, rule, write, progress, stage)
+
+
+def fetch_file(
+    path: Path, is_whole: Callable[[], bool], chunks: Callable[[], Iterator[bytes]]
+) -> None:
+    """Write a file that another cache has, unless it is there and whole; never a part of it.
+
+    Args:
+        path: Its folder is made when absent.
+        is_whole: Whether the file at `path` is what is wanted.
+        chunks: As of `open_or_fetch`.
+
+    Raises:
+        DataError: The folder cannot be written, or its disk is nearly full.
+    """
+    with using(path.parent):
+        if is_whole():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(path, None, "", 0):
+            if is_whole():
+                return
+            with _temporary(path) as (temp, file):
+                _copy(chunks, file, Filling(file.fileno(), path.parent, "TCPA_CACHE"))
+                file.close()
+                temp.replace(path)
+
+
+def _copy(chunks: Callable[[], Iterator[bytes]], file: IO[bytes], filling: Filling) -> None:
+    for chunk in chunks():
+        filling.grow(len(chunk))
+        file.write(chunk)
+
+
+def _open_or_write(
+    folder: Path,
+    key: str,
+    count: int,
+    rule: ResizeRule | None,
+    write: Callable[[IO[bytes], Filling], None],
+    progress: Progress | None,
+    stage: str,
+) -> ImageStore:
+    path = folder / f"{key}.pixels"
+    opened = partial(_open, path, key, count, rule)
+    store = opened()
+    if store is not None:
+        return store
+    folder.mkdir(parents=True, exist_ok=True)
+    with _lock(path, progress, stage, count) as lock:
+        # Asked again: whoever held the lock may have made it in the meantime.
+        store = opened()
+        if store is None:
+            with _temporary(path) as (temp, file):
+                write(file, Filling(file.fileno(), folder, "TCPA_CACHE"))
+                file.close()
+                temp.replace(path)
+            # Read back and checked, so that a disk that loses data is found out now.
+            store = opened(settled=settle(path, lock))
     if store is None:
         raise DataError(
             f"cache entry {path} is damaged right after writing; the disk or the file system loses "
@@ -280,7 +364,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 def _temporary(path: Path) -> Iterator[tuple[Path, "tempfile._TemporaryFileWrapper[bytes]"]]:
     """A new file beside `path`, removed at the end unless it was renamed."""
     with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f"{path.name}.", suffix=".tmp", delete=False
+        dir=path.parent, prefix=f"{path.name}.{_host()}-", suffix=".tmp", delete=False
     ) as file:
         temp = Path(file.name)
         try:
@@ -289,20 +373,47 @@ def _temporary(path: Path) -> Iterator[tuple[Path, "tempfile._TemporaryFileWrapp
             temp.unlink(missing_ok=True)
 
 
+def _host() -> str:
+    """Tells the files of this machine from those of others that share the folder."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
 @contextmanager
-def _lock(path: Path, progress: Progress | None, stage: str, count: int) -> Iterator[None]:
-    """Hold the lock of an entry; it is free again when its holder dies."""
-    with path.open("w") as file:
+def _lock(path: Path, progress: Progress | None, stage: str, count: int) -> Iterator[Path]:
+    """Hold the lock of a file that is to be written; it is free again when its holder dies.
+
+    Of machines that share the folder, each may hold it where the file system passes no locks on,
+    and all processes do where it has none. Then each makes the entry for itself, in a file of its
+    own, and the last one's stays.
+    """
+    is_alone = True
+    lock = path.with_suffix(".lock")
+    with lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if progress:
                 progress(f"{stage} (waiting for another process)", 0, count)
             fcntl.flock(file, fcntl.LOCK_EX)
-        # Safe only here: nobody else writes this entry while the lock is held.
-        for leftover in path.parent.glob(f"{path.stem}.pixels.*.tmp"):  # of a killed holder
-            leftover.unlink(missing_ok=True)
-        yield
+        except OSError as err:
+            if err.errno not in _NO_LOCKS:
+                raise
+            is_alone = False
+        # Safe only here: nobody else on this machine writes this file while the lock is held.
+        for leftover in path.parent.glob(f"{escape(path.name)}.*.tmp"):  # of a killed holder
+            owner, is_told, _ = leftover.name.removeprefix(f"{path.name}.").partition("-")
+            is_ours = is_alone and (not is_told or owner == _host())
+            if is_ours or time.time() - _changed(leftover) > _STALE_S:
+                leftover.unlink(missing_ok=True)
+        yield lock
+
+
+def _changed(path: Path) -> float:
+    """When a file was last written; now, where it is gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
 
 
 def _in_passing(
@@ -399,7 +510,7 @@ def _open(
                 f"cache entry {path} ({about.st_size} bytes) is damaged: {err}; it is made again. "
                 f"If this recurs, check the disk.",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
     if keep:
         path.unlink(missing_ok=True)
@@ -435,7 +546,8 @@ def _read(
     bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(heights * widths * 3)])
     if bounds[-1] != table_start:
         raise ValueError("its pixels are not complete")
-    return ImageStore(pixels, bounds[:-1], heights, widths, lows, highs, flat.astype(bool)), crcs
+    columns = (bounds[:-1], heights, widths, lows, highs, flat.astype(bool))
+    return ImageStore(pixels, *columns, key=key), crcs
 
 
 def _check(store: ImageStore, crcs: Numbers) -> None:

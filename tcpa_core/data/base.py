@@ -30,12 +30,11 @@ import io
 import json
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from tcpa_core import plugins
@@ -47,12 +46,14 @@ from tcpa_core.data._cache import (
     JoinedImages,
     Progress,
     cache_root,
+    fetch_file,
     join,
     lacks,
     open_or_build,
 )
 from tcpa_core.data._classes import NAMED, other_spelling
 from tcpa_core.data._copies import copy_notes
+from tcpa_core.data._dataset import Dataset, Split
 from tcpa_core.data._decode import DECODER, FULL_DEPTH, Pixels, ResizeRule, decode, header_size
 from tcpa_core.data._formats import SUFFIXES
 from tcpa_core.data._hashes import Contents, content, content_hash, contents, sha256
@@ -70,6 +71,7 @@ from tcpa_core.data._listing import (
     relative_key,
     split_off,
 )
+from tcpa_core.data._manifest import Fetch, files_of, open_manifest, source_key, write_manifest
 from tcpa_core.data._parallel import num_cores, ordered_map
 from tcpa_core.data._published import PUBLISHED, Published, Sizes, published_key
 from tcpa_core.data._room import CacheNeed
@@ -86,6 +88,7 @@ __all__ = [
     "Content",
     "DataSummary",
     "Dataset",
+    "Fetch",
     "ImageStore",
     "Images",
     "JoinedImages",
@@ -103,46 +106,20 @@ __all__ = [
     "dataset_summary",
     "draw_test",
     "draw_val",
+    "fetch_file",
+    "files_of",
     "load_dataset",
     "need_root",
     "num_cores",
+    "open_manifest",
     "other_spelling",
     "published_key",
     "read_text",
     "relative_key",
+    "source_key",
     "split_off",
+    "write_manifest",
 ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Split:
-    """Images and labels of one split."""
-
-    images: Images
-    """Resized, or stored to be enlarged, but not cropped, flipped or normalised."""
-    labels: npt.NDArray[np.int64]
-    """Class of each image [n], 0-based."""
-    paths: tuple[str, ...]
-    """Name of each image: path below the data set's folder, or a running number."""
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Dataset:
-    """A data set, decoded and resized for one image size."""
-
-    name: str
-    """The kind: a file of tcpa_core/data."""
-    num_classes: int
-    class_names: tuple[str, ...]
-    splits: Mapping[str, Split]
-    """"train", "val" and "test"."""
-    fingerprint: str
-    """Hash of names, labels and contents of all images and of the class names."""
-    img_size: int
-    summary: DataSummary
 
 
 def load_dataset(

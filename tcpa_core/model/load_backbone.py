@@ -137,7 +137,7 @@ def _of_file(cfg: BackboneConfig, recorded: bool) -> _Loaded:
     """A model with the weights of a file."""
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
         vit = _create(cfg)
-    file = read_weights(_weights_path(cfg), vit, cfg.full_name)
+    file = read_weights(weights_path(cfg), vit, cfg.full_name)
     changes = list(file.changes)
     if vit.global_pool == "token" and {"fc_norm.weight", "fc_norm.bias"} <= file.state.keys():
         _pool_by_mean(vit, cfg.full_name)  # as the file's own program reads its features
@@ -174,7 +174,7 @@ def weights_fingerprint(cfg: BackboneConfig) -> str:
         # default one, which is written out: another timm may have another default.
         pretrained = timm.get_pretrained_cfg(cfg.full_name)
         return f"hub:{cfg.full_name.split('.')[0]}@{pretrained.tag if pretrained else ''}"
-    path = _weights_path(cfg)
+    path = weights_path(cfg)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return f"sha256:{digest}{_described(path, cfg)}"
@@ -232,7 +232,12 @@ def _is_hub(cfg: BackboneConfig) -> bool:
     return cfg.weights is None and cfg.full_name != NANO
 
 
-def _weights_path(cfg: BackboneConfig) -> Path:
+def weights_path(cfg: BackboneConfig) -> Path:
+    """The file of the weights, shipped or the user's; not for those of the hub or random ones.
+
+    Raises:
+        WeightsError: There is no such file.
+    """
     if cfg.weights is None:
         return Path(str(files("tcpa_core.weights") / f"{NANO}.safetensors"))
     path = Path(os.path.expanduser(cfg.weights))

@@ -46,6 +46,8 @@ _DESCRIPTIONS = (
     ("preprocessor_config.json", None, "image_mean", "image_std"),
 )
 """Files beside the weights: section, and the keys of mean and std."""
+DESCRIBED_IN = tuple(dict.fromkeys(file for file, *_ in _DESCRIPTIONS))
+"""Names of these files; how a network computes stands in two of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,7 @@ def stats_beside(path: Path, name: str) -> NormStats | None:
     Raises:
         ConfigError: It gives a mean or std that cannot be.
     """
-    if path.stem not in _HUB_FILES and _num_weights(path.parent) > 1:
+    if not has_own_description(path):
         return None
     for file, section, mean, std in _DESCRIPTIONS:
         document = _json(path.parent / file)
@@ -189,8 +191,9 @@ def stats_beside(path: Path, name: str) -> NormStats | None:
     return None
 
 
-def _num_weights(folder: Path) -> int:
-    return sum(path.suffix in SUFFIXES for path in folder.iterdir())
+def has_own_description(path: Path) -> bool:
+    """Whether a description beside a weights file is of this file, if there is one."""
+    return path.stem in _HUB_FILES or sum(p.suffix in SUFFIXES for p in path.parent.iterdir()) <= 1
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from tcpa_core.training.saved_member import (
     save_member,
     save_selected,
 )
+from tcpa_core.training.stand_ins import StandIns
 from tcpa_core.training.warm_packs import WarmPacks
 
 SAVERS = 4
@@ -95,6 +96,10 @@ class Worker:
         """What is done at the moment; from any thread."""
         training, saving = self._doing, self._saving
         return replace(saving if training.is_idle else training, signs=self._signs)
+
+    def use(self, stand_ins: StandIns) -> None:
+        """Take copies in place of files that this machine lacks; before any trial."""
+        self._packs.stand_ins = stand_ins
 
     def prove(self, precisions: Collection[str]) -> Device:
         """Show that torch can train on the device (see `tcpa_core.training.device`).

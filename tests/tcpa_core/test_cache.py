@@ -1,7 +1,10 @@
 """Cache entries appear whole, are checked when opened, and are made once by several processes."""
 
+import errno
+import fcntl
 import multiprocessing
 import os
+import platform
 import resource
 import tempfile
 import threading
@@ -77,6 +80,22 @@ class TestEntry:
         (tmp_path / "other.pixels.abc.tmp").write_bytes(b"of another entry")
         build(tmp_path)
         assert sorted(p.name for p in tmp_path.glob("*.tmp")) == ["other.pixels.abc.tmp"]
+
+    def test_what_another_machine_writes_is_left_to_it(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("platform.node", lambda: "other")
+        theirs = f"key.pixels.{_cache._host()}-abc.tmp"
+        monkeypatch.undo()
+        ours = f"key.pixels.{_cache._host()}-abc.tmp"
+        for name in (theirs, ours):
+            (tmp_path / name).write_bytes(b"half")
+        build(tmp_path)
+        assert [path.name for path in tmp_path.glob("*.tmp")] == [theirs]
+
+    def test_of_another_machine_it_is_removed_once_nobody_can_write_it(self, tmp_path):
+        (tmp_path / "key.pixels.00000000-abc.tmp").write_bytes(b"half")
+        os.utime(tmp_path / "key.pixels.00000000-abc.tmp", (0, 0))
+        build(tmp_path)
+        assert not list(tmp_path.glob("*.tmp"))
 
 
 def flip_byte(position: int):
@@ -166,7 +185,45 @@ def _build_in_process(folder: Path, log: Path, barrier) -> None:
     (log / f"{os.getpid()}").write_text(str(len(calls)))
 
 
+def _build_on_another_machine(folder: Path, locks: str, number: int, barrier) -> None:
+    """All of them are in the middle of writing at the same time."""
+    platform.node = lambda: f"machine {number}" if locks == "local" else "machine"
+
+    def flock(file: object, operation: int) -> None:
+        if locks == "none":
+            raise OSError(errno.ENOLCK, "No locks available")
+
+    fcntl.flock = flock
+
+    def decode(index: int) -> np.ndarray:
+        if index == 0:
+            barrier.wait(60)
+        return IMAGES[index]
+
+    store = open_or_build(folder, "key", len(IMAGES), decode, None, "decode")
+    for i, image in enumerate(IMAGES):
+        np.testing.assert_array_equal(store.image(i), image)
+
+
 class TestConcurrency:
+    @pytest.mark.parametrize("locks", ["local", "none"])
+    def test_several_machines_write_one_entry_where_locks_do_not_reach(self, tmp_path, locks):
+        """A shared file system may keep locks to each machine, or have none."""
+        context = multiprocessing.get_context("spawn")
+        barrier = context.Barrier(2)
+        processes = [
+            context.Process(
+                target=_build_on_another_machine, args=(tmp_path, locks, number, barrier)
+            )
+            for number in range(2)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(120)
+        assert [process.exitcode for process in processes] == [0, 0]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["key.lock", "key.pixels"]
+
     def test_one_of_several_processes_builds(self, tmp_path):
         (tmp_path / "log").mkdir()
         context = multiprocessing.get_context("spawn")
