@@ -165,7 +165,10 @@ class StudyRun:
             if not self._stop.is_cluster_lost:
                 with suppress(RayError):
                     answer_of(dispatcher.halt.remote(), HALT_S, self._stop)
-            pump.close()  # last: a halt has events, too
+            pump.close()  # after the halt, which has events, too
+            if not self._stop.is_cluster_lost:
+                # A connection that was open before us stays, and with it what it has started.
+                ray.kill(dispatcher)
 
     def _run_trials(self, workforce: Workforce) -> None:
         """Let Tune run the trials that the space asks for."""

@@ -14,10 +14,10 @@ from search.driver.ray_session import connect
 from search.study.folder import StudyDir
 from spaces.load import space_of
 from spaces.space import Space
+from tests.search.dispatchers import FACTORY, Client
 from tests.search.stub import say_slots
 
 ROOT = Path(__file__).parents[2]
-FACTORY = "tests.search.stub:make_worker"
 
 SPACE: dict[str, Any] = {
     "name": "stubs",
@@ -54,6 +54,20 @@ def make_study(tmp_path: Path) -> Callable[..., StudyDir]:
         return study
 
     return make
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Callable[..., Client]]:
+    """Make a dispatcher. It ends with the test, which may have failed: its workers hold devices."""
+    made: list[Client] = []
+
+    def make(**options: Any) -> Client:
+        made.append(Client(tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,87 +1,14 @@
 """Placing trials on workers, and workers that die. Ray is real, the training is a stub."""
 
-import json
 import time
-from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
-from search.workers.dispatcher import Dispatcher
 from search.workers.failure_attribution import MAX_RESTARTS
-from search.workers.pack_worker import WorkerSpec
-from tcpa_core.record.events import Planned
-from tests.search.conftest import FACTORY
+from tests.search.dispatchers import get, planned
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
-
-TIMEOUT_S = 60
-
-
-def get(reference: Any) -> Any:
-    """What an actor answers; a hang is an error."""
-    return ray.get(reference, timeout=TIMEOUT_S)
-
-
-PARAMS = {"train.epochs": 4, "optim.lr": 0.01, "seed": 0}
-
-
-def planned(trial: str) -> Planned:
-    return Planned(trial=trial, params=PARAMS, digest="d", point="p", origin="sampler", draw={})
-
-
-class Client:
-    """A dispatcher with everything that it has reported."""
-
-    def __init__(self, folder: Path, *, count: int = 1, slots: int = 2, **orders: Any) -> None:
-        (folder / "stub.json").write_text(json.dumps({"slots": slots, **orders}))
-        spec = WorkerSpec(
-            study_dir=folder,
-            cache_dir=None,
-            factory=FACTORY,
-            count=count,
-            slots=slots,
-            num_cpus=1,
-            num_gpus=0,
-            env={},
-        )
-        self.actor = ray.remote(Dispatcher).options(num_cpus=0, max_concurrency=100).remote(
-            spec, ["val_accuracy"], False
-        )  # fmt: skip
-        self.events: list[dict[str, Any]] = []
-        get(self.actor.start.remote())
-
-    def advance(self, trial: str, until: int) -> Any:
-        return self.actor.advance.remote(planned(trial), until)
-
-    def epochs(self, trial: str) -> list[int]:
-        self.read()
-        return [e["epoch"] for e in self.events if (e["kind"], e.get("trial")) == ("epoch", trial)]
-
-    def kinds(self) -> Counter[str]:
-        self.read()
-        return Counter(e["kind"] for e in self.events)
-
-    def read(self) -> str | None:
-        events, fault = get(self.actor.next_events.remote(0.0))
-        self.events += [event.as_dict() for event in events]
-        return fault
-
-
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[Any]:
-    made: list[Client] = []
-
-    def make(**options: Any) -> Client:
-        made.append(Client(tmp_path, **options))
-        return made[-1]
-
-    yield make
-    for each in made:
-        get(each.actor.halt.remote())
 
 
 def test_trial_waits_at_each_decision(client: Any) -> None:

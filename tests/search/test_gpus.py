@@ -1,6 +1,5 @@
 """Studies on GPUs that Ray counts, some of which torch cannot use. The training is a stub."""
 
-import json
 import os
 import platform
 import re
@@ -9,7 +8,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +15,21 @@ import pytest
 import ray
 
 from search.study.folder import StudyDir
-from search.workers.dispatcher import Dispatcher
 from search.workers.gpu_proofs import prove_gpus
-from search.workers.pack_worker import WorkerSpec
 from search.workers.sizing import Sizing
 from tcpa_core.errors import DeviceError, StoppedError
-from tcpa_core.record.events import Event, Notice, event_of
+from tcpa_core.record.events import event_of
 from tcpa_core.record.state import StudyState
 from tcpa_core.record.values import Device
 from tests.journals import recorded
-from tests.search.conftest import FACTORY, ROOT, make_space, run_stubs
+from tests.search.conftest import ROOT, make_space, run_stubs
+from tests.search.dispatchers import PARAMS, Client, get
 from tests.search.stub import StubWorker
-from tests.search.test_dispatcher import PARAMS, Client, get
-from tests.search.test_trial_table import planned
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("two_gpus")]
 
 MakeStudy = Callable[..., StudyDir]
+MakeClient = Callable[..., Client]
 FULL, SICK = "it is full", "it fails a first product"
 
 
@@ -127,8 +123,8 @@ def test_a_resumed_study_says_that_its_trials_run_elsewhere_now(make_study: Make
         assert of_kind(study, "started", "device")[-1] == {"auto": "cuda"}.get(device, device)
 
 
-def test_trials_move_from_processors_to_a_gpu_and_lose_nothing(tmp_path: Path) -> None:
-    client, trials = Client(tmp_path, slots=2), ("00000", "00001")
+def test_trials_move_from_processors_to_a_gpu_and_lose_nothing(client: MakeClient) -> None:
+    client, trials = client(slots=2), ("00000", "00001")
     for trial in trials:
         assert get(client.advance(trial, 1))["epoch"] == 1
     client.actor.add_workers.remote(1, 1.0)
@@ -142,15 +138,17 @@ def test_trials_move_from_processors_to_a_gpu_and_lose_nothing(tmp_path: Path) -
     started = [event for event in client.events if event["kind"] == "started"]
     assert [event["device"] for event in started] == ["cpu", "cpu", "cuda", "cuda"]
     assert [event["epoch"] for event in started] == [0, 0, 1, 1]
-    get(client.actor.halt.remote())
 
 
-def test_each_model_of_gpu_holds_as_many_trials_as_pay_on_it(tmp_path: Path) -> None:
+def test_each_model_of_gpu_holds_as_many_trials_as_pay_on_it(client: MakeClient) -> None:
     models = {"0": {"1": 100.0, "2": 160.0, "4": 240.0}, "1": {"1": 100.0}}
-    client = Client(tmp_path, count=0, slots=8, models=models)
+    client = client(count=0, slots=8, models=models)
     client.actor.add_workers.remote(2, 1.0)
     sizing = Sizing(trials=[PARAMS], share=1.0, most=8)
     assert get(client.actor.measure.remote(sizing))
+    extra = 0
+    while extra != (4 - 8) + (2 - 8):  # until both have proved themselves and were measured
+        extra = get(client.actor.extra.remote(extra))
     get(client.actor.allow.remote(3))
     ends = [client.advance(f"{number:05d}", 1) for number in range(10)]
     while client.kinds()["started"] < 6:
@@ -161,7 +159,6 @@ def test_each_model_of_gpu_holds_as_many_trials_as_pay_on_it(tmp_path: Path) -> 
     assert held == {"0": 4, "1": 2}
     # of the four and the two, as against three on each
     assert get(client.actor.extra.remote(1)) == 0
-    get(client.actor.halt.remote())
 
 
 def test_slices_of_a_gpu_are_counted_and_given_out() -> None:
@@ -222,38 +219,20 @@ def test_a_sick_gpu_costs_two_workers_and_no_trial(make_study: MakeStudy) -> Non
     ids=["ends", "cannot start", "is filled"],
 )
 def test_a_gpu_that_was_set_aside_is_tried_again(
-    orders: dict[str, Any], first: str, second: str, tmp_path: Path
+    orders: dict[str, Any], first: str, second: str, client: MakeClient
 ) -> None:
     """It ends workers, trains nothing for a while, and then as any other."""
-    (tmp_path / "stub.json").write_text(json.dumps({"slots": 1, "epoch_s": 0.2, **orders}))
-    spec = WorkerSpec(
-        study_dir=tmp_path,
-        cache_dir=None,
-        factory=FACTORY,
-        count=2,
-        slots=1,
-        num_cpus=1,
-        num_gpus=1.0,
-        env={},
-        aside_s=3.0,
-    )
-    dispatcher = ray.remote(Dispatcher).options(num_cpus=0, max_concurrency=100).remote(
-        spec, ["val_accuracy"], False
-    )  # fmt: skip
-    params = {"train.epochs": 4, "optim.lr": 0.01, "seed": 0}
-    ray.get(dispatcher.start.remote())
-    names = [f"{n:05d}" for n in range(60)]
-    reports = [
-        dispatcher.advance.remote(replace(planned(name), params=params), 4) for name in names
-    ]
-    told: list[Event] = []
+    client = client(count=2, slots=1, num_gpus=1.0, aside_s=3.0, epoch_s=0.2, **orders)
+    reports = [client.advance(f"{number:05d}", 4) for number in range(60)]
+    said: list[str] = []
     until = time.monotonic() + 60
-    while not any("in use again" in e.text for e in told if isinstance(e, Notice)):
-        assert time.monotonic() < until, told
-        told += ray.get(dispatcher.next_events.remote(1.0), timeout=60)[0]
-    ray.get(dispatcher.halt.remote())
-    assert not [report["status"] for report in ray.get(reports) if report.get("status") == "failed"]
-    said = [event.text for event in told if isinstance(event, Notice)]
+    while not any("in use again" in text for text in said):
+        assert time.monotonic() < until, said
+        time.sleep(0.2)
+        client.read()
+        said = [event["text"] for event in client.events if event["kind"] == "notice"]
+    get(client.actor.halt.remote())
+    assert not [report["status"] for report in get(reports) if report.get("status") == "failed"]
     assert len(said) == 3
     assert f"was lost ({first}" in said[0].replace("RuntimeError: ", "").replace("trial 00000 ", "")
     assert second in said[1] and "again in 3 s" in said[1]
