@@ -1,27 +1,102 @@
-"""What a machine uses in place of files that a study names and this machine does not have."""
+"""Data and weights of a study on a machine that may lack their files.
 
-from collections.abc import Mapping
+Copies of what another machine has stand for them then: decoded images and weights in the cache,
+with the same identity and the same numbers. What is there is read where the settings say.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tcpa_core.data.base import source_key
+from tcpa_core.data.base import (
+    Dataset,
+    Fetch,
+    Progress,
+    cache_root,
+    dataset_fingerprint,
+    load_dataset,
+    open_manifest,
+    source_key,
+)
+from tcpa_core.errors import DataError, WeightsError
+from tcpa_core.model.load_backbone import weights_fingerprint
+from tcpa_core.model.weights_bundle import WeightsBundle, open_bundle
 from tcpa_core.settings import BackboneConfig, DataConfig
+
+
+def _nothing(name: str) -> Iterator[bytes]:
+    raise DataError(f"{name}: no other machine sends files here.")
 
 
 @dataclass(frozen=True, slots=True)
 class StandIns:
-    """Copies in the cache folder of a machine. Empty where everything is in its place."""
+    """Copies that another machine can send. Once one is in the cache, it is used."""
 
     manifests: Mapping[tuple[str, int], str] = field(default_factory=dict)
-    """Decoded data sets (`tcpa_core.data.base.open_manifest`), by `source_key` and image size."""
-    weights: Mapping[str, Path] = field(default_factory=dict)
+    """Decoded data sets (`tcpa_core.data.base.write_manifest`), by `source_key` and image size."""
+    bundles: Mapping[str, WeightsBundle] = field(default_factory=dict)
     """Weights files, by the value of `backbone.weights`."""
+    fetch: Fetch = _nothing
 
-    def manifest(self, cfg: DataConfig, img_size: int) -> str | None:
-        """The decoded images that stand for a data set; None: they are read where it says."""
-        return self.manifests.get((source_key(cfg), img_size)) if self.manifests else None
+    def data_fingerprint(
+        self, cfg: DataConfig, cache_dir: Path | None, progress: Progress | None = None
+    ) -> str:
+        """Identity of a data set; where its files are absent, it is sent here.
 
-    def backbone(self, cfg: BackboneConfig) -> BackboneConfig:
-        """The backbone with a weights file that is there."""
-        found = self.weights.get(cfg.weights or "")
-        return cfg if found is None else cfg.model_copy(update={"weights": str(found)})
+        Raises:
+            DataError: It is neither here nor to be had.
+        """
+        try:
+            return dataset_fingerprint(cfg, cache_dir=cache_dir, progress=progress)
+        except DataError:
+            key = source_key(cfg)
+            copies = [name for (source, _), name in self.manifests.items() if source == key]
+            if not copies:
+                raise
+        found = [
+            open_manifest(one, cache_dir, fetch=self.fetch, progress=progress) for one in copies
+        ]
+        return found[0].fingerprint  # of all sizes
+
+    def weights_fingerprint(self, cfg: BackboneConfig, cache_dir: Path | None) -> str:
+        """Identity of weights; where their file is absent, it is sent here.
+
+        Raises:
+            WeightsError: It is neither here nor to be had.
+            DataError: The cache folder cannot be written, or its disk has no room.
+        """
+        try:
+            return weights_fingerprint(self.backbone(cfg, cache_dir))
+        except WeightsError:
+            bundle = self.bundles.get(cfg.weights or "")
+            if bundle is None:
+                raise
+            open_bundle(bundle, cache_dir, fetch=self.fetch)
+        return weights_fingerprint(self.backbone(cfg, cache_dir))
+
+    def load_dataset(
+        self,
+        cfg: DataConfig,
+        img_size: int,
+        *,
+        cache_dir: Path | None = None,
+        progress: Progress | None = None,
+        keep: bool = True,
+    ) -> Dataset:
+        """As of `tcpa_core.data.base`, or the copy of it."""
+        copy = self.manifests.get((source_key(cfg), img_size)) if self.manifests else None
+        if copy is None or not (cache_root(cache_dir) / copy).is_file():
+            return load_dataset(cfg, img_size, cache_dir=cache_dir, progress=progress, keep=keep)
+        return open_manifest(copy, cache_dir, fetch=self.fetch, progress=progress)
+
+    def backbone(self, cfg: BackboneConfig, cache_dir: Path | None) -> BackboneConfig:
+        """The backbone, with the copy of its weights where there is one."""
+        bundle = self.bundles.get(cfg.weights or "")
+        copy = cache_root(cache_dir) / bundle.path if bundle else None
+        if copy is None or not copy.is_file():
+            return cfg
+        return cfg.model_copy(update={"weights": str(copy)})
+
+
+HERE = StandIns()
+"""Nothing is lacking."""

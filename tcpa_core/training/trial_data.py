@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 from tcpa_core.config import TrialConfig
-from tcpa_core.data.base import Progress, load_dataset, open_manifest
+from tcpa_core.data.base import Progress
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.settings import DataConfig
 from tcpa_core.training.distorted_source import DistortedSource
 from tcpa_core.training.image_source import ImageSource
+from tcpa_core.training.stand_ins import HERE, StandIns
 
 SplitName = Literal["train", "val", "test"]
 
@@ -39,7 +40,7 @@ def load_trial_data(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
     keep: bool = True,
-    manifest: str | None = None,
+    stand_ins: StandIns = HERE,
 ) -> TrialData:
     """Load the data set of a trial at the backbone's image size, with its normalisation.
 
@@ -50,17 +51,14 @@ def load_trial_data(
         cache_dir: Decoded images; None: the user's cache folder.
         progress: Called as images are decoded.
         keep: Write decoded images to the cache.
-        manifest: Of the decoded images in the cache that stand for the data set; None: it is read.
+        stand_ins: Of files that this machine may lack.
 
     Raises:
         DataError: The data set is missing or cannot be read.
     """
-    if manifest is None:
-        data = load_dataset(
-            config.data, backbone.img_size, cache_dir=cache_dir, progress=progress, keep=keep
-        )
-    else:
-        data = open_manifest(manifest, cache_dir, progress=progress)
+    data = stand_ins.load_dataset(
+        config.data, backbone.img_size, cache_dir=cache_dir, progress=progress, keep=keep
+    )
     mean, std = backbone.norm_stats(config.data.norm_stats)
     train, val, test = (
         source_kind(config.data, name)(

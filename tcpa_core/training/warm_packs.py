@@ -17,7 +17,7 @@ from tcpa_core.training.groups import Group, Job
 from tcpa_core.training.memory import release_cached
 from tcpa_core.training.pack import Pack
 from tcpa_core.training.probe import recorded_size
-from tcpa_core.training.stand_ins import StandIns
+from tcpa_core.training.stand_ins import HERE
 from tcpa_core.training.trial_data import TrialData, load_trial_data
 
 
@@ -36,8 +36,8 @@ class WarmPacks:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root(cache_dir) / "compiled"))
         self._device = device
         self._sign = sign
-        self.stand_ins = StandIns()
-        """Of files that this machine lacks."""
+        self.stand_ins = HERE
+        """Of files that this machine may lack."""
         self._backbones: dict[BackboneConfig, Backbone] = {}
         self._data: dict[tuple[BackboneConfig, DataConfig], TrialData] = {}
         self._groups: dict[Hashable, Group] = {}
@@ -99,7 +99,9 @@ class WarmPacks:
     def _backbone(self, config: BackboneConfig) -> Backbone:
         if config not in self._backbones:
             self._backbones[config] = load_backbone(
-                self.stand_ins.backbone(config), device=self._device, recorded=True
+                self.stand_ins.backbone(config, self._cache_dir),
+                device=self._device,
+                recorded=True,
             )
         return self._backbones[config]
 
@@ -112,6 +114,6 @@ class WarmPacks:
                 device=self._device,
                 cache_dir=self._cache_dir,
                 progress=lambda *_: self._sign(),
-                manifest=self.stand_ins.manifest(config.data, backbone.img_size),
+                stand_ins=self.stand_ins,
             )
         return self._data[key]

@@ -98,7 +98,7 @@ class Worker:
         return replace(saving if training.is_idle else training, signs=self._signs)
 
     def use(self, stand_ins: StandIns) -> None:
-        """Take copies in place of files that this machine lacks; before any trial."""
+        """Say what stands for files that this machine may lack; before anything is loaded."""
         self._packs.stand_ins = stand_ins
 
     def prove(self, precisions: Collection[str]) -> Device:

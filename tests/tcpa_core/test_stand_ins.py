@@ -306,11 +306,64 @@ def test_a_worker_trains_the_same_on_copies(tmp_path: Path) -> None:
     other = Other(tmp_path / "other")
     manifest = write_manifest(load_dataset(cfg, 32, cache_dir=other.cache), other.cache)
     bundle, other.files = bundle_of(BackboneConfig(weights=str(weights)))
-    here = tmp_path / "here"
-    open_manifest(manifest, here, fetch=other)
-    copy = open_bundle(bundle, here, fetch=other)
+    stand_ins = StandIns({(source_key(cfg), 32): manifest}, {str(weights): bundle}, other)
+    backbone = BackboneConfig(weights=str(weights))
     shutil.rmtree(tmp_path / "root")
-    weights.unlink()
-    worker = Worker(tmp_path / "again", here, "cpu")
-    worker.use(StandIns({(source_key(cfg), 32): manifest}, {str(weights): copy}))
+    other.files = {name: weights.rename(tmp_path / "moved") for name in other.files}
+    worker = Worker(tmp_path / "again", tmp_path / "here", "cpu")
+    worker.use(stand_ins)
+    stand_ins.data_fingerprint(cfg, tmp_path / "here")
+    stand_ins.weights_fingerprint(backbone, tmp_path / "here")
     assert told(worker) == there and "completed" in there
+
+
+class TestStandIns:
+    """Where files are, they are read; where they are not, copies are."""
+
+    def test_nothing_is_sent_to_where_files_are(self, other: Other, tmp_path: Path) -> None:
+        cfg = make("folder", tmp_path / "root")
+        data, manifest = prepared(other, cfg)
+        stand_ins = StandIns({(source_key(cfg), 8): manifest}, fetch=other)
+        here = tmp_path / "here"
+        assert stand_ins.data_fingerprint(cfg, here) == data.fingerprint
+        assert same(stand_ins.load_dataset(cfg, 8, cache_dir=here), data)
+        assert not other.given
+
+    def test_every_size_is_sent_and_told_apart(self, other: Other, tmp_path: Path) -> None:
+        cfg = make("folder", tmp_path / "root")
+        sizes = {size: prepared(other, cfg, size) for size in (4, 8)}
+        manifests = {(source_key(cfg), size): name for size, (_, name) in sizes.items()}
+        stand_ins = StandIns(manifests, fetch=other)
+        shutil.rmtree(tmp_path / "root")
+        here = tmp_path / "here"
+        assert stand_ins.data_fingerprint(cfg, here) == sizes[4][0].fingerprint
+        sent = dict(other.given)
+        for size, (data, _) in sizes.items():
+            assert same(stand_ins.load_dataset(cfg, size, cache_dir=here), data)
+        assert other.given == sent
+
+    def test_what_is_deleted_from_the_cache_comes_again(self, other: Other, tmp_path: Path) -> None:
+        cfg = make("folder", tmp_path / "root")
+        data, manifest = prepared(other, cfg)
+        stand_ins = StandIns({(source_key(cfg), 8): manifest}, fetch=other)
+        shutil.rmtree(tmp_path / "root")
+        here = tmp_path / "here"
+        stand_ins.data_fingerprint(cfg, here)
+        for path in (here / "pixels").glob("*.pixels"):
+            path.unlink()
+        assert same(stand_ins.load_dataset(cfg, 8, cache_dir=here), data)
+
+    def test_other_settings_and_nothing_to_send_are_refused(
+        self, other: Other, tmp_path: Path
+    ) -> None:
+        cfg = make("folder", tmp_path / "root")
+        _, manifest = prepared(other, cfg)
+        stand_ins = StandIns({(source_key(cfg), 8): manifest}, fetch=other)
+        shutil.rmtree(tmp_path / "root")
+        lists = cfg.model_copy(update={"val_fraction": 0.5})
+        with pytest.raises(DataError, match="does not exist"):
+            stand_ins.data_fingerprint(lists, tmp_path / "here")
+        with pytest.raises(DataError, match="does not exist"):
+            StandIns().data_fingerprint(cfg, tmp_path / "here")
+        with pytest.raises(WeightsError, match="no file"):
+            stand_ins.weights_fingerprint(BackboneConfig(weights="/nowhere.npz"), tmp_path)
