@@ -20,6 +20,9 @@ from spaces.space import Space
 from tcpa_core.record.events import Ended, Epoch, Event, Notice, TrialEvent
 from tcpa_core.record.state import StudyState
 
+REMIND_S = 60.0
+"""A log says again that workers wait for a place after so long without a line."""
+
 
 class Watch:
     """Listens to a study's events and shows where it stands.
@@ -56,11 +59,14 @@ class Watch:
             console=self._console,
         )
         self._task = self._bar.add_task("trials", total=total)
+        self._ended = threading.Event()
         self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=2)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live.start()
+        else:
+            threading.Thread(target=self._remind, name="reminder", daemon=True).start()
         return self
 
     def __exit__(
@@ -69,6 +75,7 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._ended.set()
         if self._console.is_terminal:
             self._live.stop()
 
@@ -110,8 +117,23 @@ class Watch:
             self._bar.update(self._task, advance=1)
             if event.kind == "failed":
                 self._message = f"trial {event.trial} failed: {event.result.reason}"
-        elif isinstance(event, Notice):
+        elif isinstance(event, Notice) and not event.waits:  # else it has a line of its own
             self._message = event.text
+
+    def _remind(self) -> None:
+        while not self._ended.wait(REMIND_S / 12):
+            with self._lock:
+                text = self._waiting_line()
+                is_silent = time.monotonic() - self._last_line >= REMIND_S
+            if text and is_silent:
+                self._line(text)
+
+    def _waiting_line(self) -> str:
+        """What workers wait for, and for how long already."""
+        waiting, since = self._state.waiting, self._state.waiting_since
+        if waiting is None or since is None:
+            return ""
+        return f"{waiting.text} (for {max(0.0, time.time() - since) / 60:.0f} min)"
 
     def _counts(self) -> str:
         counts = Counter(map(self._shown, self._state.trials))
@@ -141,6 +163,8 @@ class Watch:
             table.add_row("trials", self._counts())
             table.add_row("best so far", Text(self._best_line()))
             table.add_row("rate", self._rate())
+            if waiting := self._waiting_line():
+                table.add_row("places", Text(waiting))
             if self._message:
                 table.add_row("note", Text(self._message))
             return Group(table, self._bar)

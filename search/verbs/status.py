@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 from collections import Counter
 
 from rich.console import Console
@@ -21,6 +22,10 @@ def show_status(study: StudyDir, console: Console) -> None:
     found = Counter(names.get(one.status, one.status) for one in state.trials.values())
     counts = ", ".join(f"{n} {name}" for name, n in sorted(found.items()))
     console.print(f"{study.name}: {counts or 'no trial yet'}; last event: {last}.", markup=False)
+    if state.waiting and state.waiting_since and study.driver():
+        minutes = max(0.0, time.time() - state.waiting_since) / 60
+        text = f"{state.waiting.text} (for {minutes:.0f} min)"
+        console.print(text, markup=False, soft_wrap=True)
     ranking = results.ranking()
     if ranking.selected:
         best = f"best {results.objective.metric} {ranking.selected.text()}"

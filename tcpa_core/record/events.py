@@ -96,10 +96,13 @@ class Notice(Event):
     text: str
     trials: Sequence[str] = ()
     """Of whom, if of some."""
+    waits: bool | None = None
+    """True: from here on workers wait for a place, as the text says; False: no longer."""
 
     def _body(self) -> Fields:
         trials = {"trials": list(self.trials)} if self.trials else {}
-        return {"text": self.text, **trials}
+        waits = {} if self.waits is None else {"waits": self.waits}
+        return {"text": self.text, **trials, **waits}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,7 +315,9 @@ _READERS: Mapping[str, Callable[[Fields, Fields], Event]] = {
     "epoch": _epoch,
     **dict.fromkeys(FINAL_KINDS, _ended),
     "tested": _tested,
-    "notice": lambda e, s: Notice(text=e.get("text", ""), trials=e.get("trials") or (), **s),
+    "notice": lambda e, s: Notice(
+        text=e.get("text", ""), trials=e.get("trials") or (), waits=e.get("waits"), **s
+    ),
     "study": lambda e, s: StudyBegun(name=e.get("name", ""), **s),
     "resumed": lambda e, s: Resumed(**s),
     "extended": lambda e, s: Extended(trials=e.get("trials", 0), **s),
@@ -333,6 +338,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("params", "labels", "draw", "hardware"), (dict,)),
     **dict.fromkeys(("t", "began", "gpus"), (float, int)), "before": (list,), "trials": (list, int),
     "duration_s": (float, int), "best_epoch": (int, _NONE), "warnings": (list,),
+    "waits": (bool,),
 }  # fmt: skip
 """What a field of an event can be, whatever its kind."""
 _NEEDED: Mapping[str, tuple[str, ...]] = {

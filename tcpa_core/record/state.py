@@ -15,6 +15,7 @@ from tcpa_core.record.events import (
     Event,
     Extended,
     Finished,
+    Notice,
     Planned,
     Resumed,
     Started,
@@ -138,6 +139,10 @@ class StudyState:
         self.phase = "planned"
         """Where the study stands when no driver runs it: "planned", "interrupted", "stopped",
         "extended" or "finished"."""
+        self.waiting: Notice | None = None
+        """What the workers wait for, as last said; None: all have a place, or no driver runs."""
+        self.waiting_since: float | None = None
+        """When that began, in seconds of Unix time."""
         self.num_changes = 0
         """Times that the result of a trial has changed."""
         self._reported: list[str] = []
@@ -163,9 +168,19 @@ class StudyState:
         """
         if isinstance(event, TrialEvent):
             self._take(event)
+        elif not (isinstance(event, Notice) and event.waits is None):
+            self._wait(event)
         self.phase = _PHASES.get(type(event), self.phase)
         self.spent.take(event)
         self.last = event
+
+    def _wait(self, event: Event) -> None:
+        """Note that workers wait for a place, or that this has ended, perhaps with the driver."""
+        if isinstance(event, Notice) and event.waits:
+            self.waiting = event
+            self.waiting_since = event.t if self.waiting_since is None else self.waiting_since
+        else:
+            self.waiting = self.waiting_since = None
 
     def _take(self, event: TrialEvent) -> None:
         if isinstance(event, Planned):  # planned again after a resume: it keeps what it has

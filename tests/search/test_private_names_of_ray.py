@@ -24,6 +24,12 @@ MODULES = [
      "the switch that keeps Ray on 127.0.0.1 under macOS and Windows"),
     ("ray._private.ray_constants", "ENABLE_RAY_CLUSTERS_ENV_VAR", "search/ray_internals.py",
      "the name of that switch's environment variable"),
+    ("ray._private.worker", "global_worker", "search/ray_internals.py",
+     "this process's connection, whose `gcs_client` asks the cluster's head"),
+    ("ray.core.generated.autoscaler_pb2", "GetClusterResourceStateReply", "search/ray_internals.py",
+     "the head's answer to what nodes have and what waits for them"),
+    ("ray.core.generated.common_pb2", "LABEL_OPERATOR_NOT_IN", "search/ray_internals.py",
+     "how a request says on which nodes it must not run"),
     ("ray.tune.execution.tune_controller", "TuneController", "search/tune/internals.py",
      "the class whose `step` is one turn of Tune's loop"),
     ("ray.air.execution", "ResourceManager", "search/tune/trial_handle.py",
@@ -70,6 +76,26 @@ def test_an_actor_says_whether_its_constructor_failed() -> None:
     assert isinstance(getattr(RayActorError, "actor_init_failed", None), property), (
         f"RayActorError of {RAY} has no actor_init_failed, by which "
         "search/workers/ray_errors.py tells faults in the code from lost nodes."
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "names"),
+    [
+        ("ClusterResourceState",
+         ("node_states", "pending_resource_requests", "pending_gang_resource_requests")),
+        ("NodeState", ("node_id", "status", "total_resources", "available_resources", "labels")),
+        ("ResourceRequestByCount", ("request", "count")),
+        ("ResourceRequest", ("resources_bundle", "label_selectors")),
+        ("GangResourceRequest", ("requests", "details", "bundle_selectors")),
+    ],
+)  # fmt: skip
+def test_the_head_still_tells(message: str, names: tuple[str, ...]) -> None:
+    fields = getattr(import_module("ray.core.generated.autoscaler_pb2"), message).DESCRIPTOR.fields
+    missing = set(names) - {field.name for field in fields}
+    assert not missing, (
+        f"{message} of {RAY} has no {missing}, which search/ray_internals.py reads to see who waits "
+        "for a place; look for it in what `ray status` shows."
     )
 
 
