@@ -94,8 +94,8 @@ def test_the_head_still_tells(message: str, names: tuple[str, ...]) -> None:
     fields = getattr(import_module("ray.core.generated.autoscaler_pb2"), message).DESCRIPTOR.fields
     missing = set(names) - {field.name for field in fields}
     assert not missing, (
-        f"{message} of {RAY} has no {missing}, which search/ray_internals.py reads to see who waits "
-        "for a place; look for it in what `ray status` shows."
+        f"{message} of {RAY} has no {missing}, which search/ray_internals.py reads to see what "
+        "waits for a place; look for it in what `ray status` shows."
     )
 
 
