@@ -72,6 +72,14 @@ FAULTS = (
         ),
     ),
     Fault(
+        "a host without what the study was planned with",
+        "three hosts, one of them with other data, without data, weights or package, with another "
+        "state or version of the package",
+        "it is refused in one line with the reason; every trial completes on the others with "
+        "equal numbers",
+        ("faults/test_nodes.py",),
+    ),
+    Fault(
         "driver killed",
         "kill -9 in mid-epoch, before a checkpoint, between checkpoint and journal line, while "
         "MLflow is written; then tcpa resume",

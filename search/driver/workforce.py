@@ -16,6 +16,7 @@ from search.driver.stop_reason import StopReason
 from search.study.folder import StudyDir
 from search.workers.actors import actor_class
 from search.workers.dispatcher import Dispatcher
+from search.workers.needs import needs_of
 from search.workers.pack_worker import WorkerSpec
 from search.workers.sizing import DEFAULT_SLOTS, Sizing, Speeds
 from spaces.space import Space
@@ -94,6 +95,10 @@ class Workforce:
             cluster_gpus=int(self.num_gpus),
             silence_s=self._space.budget.hang_seconds,
             precisions=tuple({config.train.precision for config in self._space.trials}),
+            # On this machine the files have just been looked at.
+            needs=needs_of(
+                self._space.trials, self._study.fingerprints() if self._placement.address else {}
+            ),
         )
         self._num_workers = spec.count
         # Beside the driver: with any other node it would be lost, and the driver's run with it.

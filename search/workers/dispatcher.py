@@ -51,6 +51,7 @@ class Dispatcher:
             on_stranded=lambda: self._is_stranded.set(),
             on_lost=self._lose,
             on_fault=self._give_up,
+            say=lambda text: self._publish([Notice(text=text)]),
             held_by=self._table.held_by,
             pause_s=quarantine.pause_s,
             can_wait_for=self._table.can_wait_for,
@@ -111,7 +112,7 @@ class Dispatcher:
     async def stranded(self) -> list[str]:
         """Wait until no device is left to train on; why not, in a sentence for each."""
         await self._is_stranded.wait()
-        return self._refusals
+        return [*self._refusals, *self._pool.node_faults]
 
     async def measure(self, sizing: Sizing) -> Speeds:
         """Measure packs on a worker of each model of device, before any trial.

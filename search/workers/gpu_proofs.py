@@ -1,14 +1,13 @@
 """Which of the GPUs that a cluster counts torch can train on, found out by workers themselves."""
 
-import time
+import asyncio
 from pathlib import Path
 
-import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
-from search.workers.actors import actor_class
-from search.workers.pack_worker import PackWorker, WorkerSpec
+from search.workers.pack_worker import WorkerSpec
 from search.workers.ray_errors import reason_of
+from search.workers.worker_handle import WorkerHandle, start_worker
 from tcpa_core.errors import DeviceError
 from tcpa_core.record.values import Device
 
@@ -37,27 +36,35 @@ def prove_gpus(count: int, factory: str) -> tuple[list[Device], list[str], int]:
         num_gpus=1,
         env={},
     )
+    return asyncio.run(_proofs(spec, count))
+
+
+async def _proofs(spec: WorkerSpec, count: int) -> tuple[list[Device], list[str], int]:
     # All at once, and none ends before the last one: so no two get the same GPU.
-    actors = [
-        actor_class(PackWorker).options(num_cpus=0, num_gpus=1).remote(spec) for _ in range(count)
-    ]
-    until = time.monotonic() + PATIENCE_S
-    proofs = [(actor.place.remote(), actor.ready.remote()) for actor in actors]
-    ray.wait([ready for _, ready in proofs], num_returns=count, timeout=PATIENCE_S)
+    workers = [start_worker(spec, {}) for _ in range(count)]
+    proofs = [asyncio.ensure_future(_proof(worker)) for worker in workers]
+    await asyncio.wait(proofs, timeout=PATIENCE_S)
     found: list[Device] = []
     refused: list[str] = []
     silent = 0
-    try:
-        for place, ready in proofs:
-            try:
-                found.append(ray.get(ready, timeout=max(0.1, until - time.monotonic())))
-            except ray.exceptions.GetTimeoutError:
-                silent += 1
-            except RayError as err:
-                is_refusal = isinstance(err, RayTaskError) and isinstance(err.cause, DeviceError)
-                why = str(err.cause) if is_refusal else reason_of(err)
-                refused.append(f"{ray.get(place) if is_refusal else 'a GPU'}: {why}")
-    finally:
-        for actor in actors:
-            ray.kill(actor)
+    for worker, proof in zip(workers, proofs, strict=True):
+        if not proof.done():
+            silent += 1
+            proof.cancel()
+            continue
+        try:
+            found.append(proof.result())
+        except DeviceError as err:
+            refused.append(f"{worker.place}: {err}")
+        except RayError as err:
+            refused.append(f"a GPU: {reason_of(err)}")
+    for worker in workers:
+        worker.kill()
     return found, refused, silent
+
+
+async def _proof(worker: WorkerHandle) -> Device:
+    await worker.find_place()
+    if fault := await worker.enter():
+        raise DeviceError(fault)
+    return await worker.prove()

@@ -1,10 +1,8 @@
-"""A pack worker as Ray sees it: an actor around a worker of `tcpa_core`."""
+"""A pack worker: the loop around a worker of `tcpa_core`, and what both are made from."""
 
 import importlib
-import os
-import platform
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,10 +10,12 @@ from typing import Any, Protocol
 import ray
 
 from search.imports import without_gc
+from search.workers.needs import Needs
 from search.workers.quarantine import PAUSE_S
 from tcpa_core.config import Flat
 from tcpa_core.record.events import Event
 from tcpa_core.record.values import Device, Pulse, gpu_name
+from tcpa_core.settings import BackboneConfig, DataConfig
 from tcpa_core.training.commands import Command
 
 
@@ -42,6 +42,8 @@ class WorkerSpec:
     """Until a device that is set aside is tried again for the first time."""
     precisions: tuple[str, ...] = ("auto",)
     """Values of `train.precision` among the trials: devices have to show products in each."""
+    needs: Needs = Needs()
+    """What a node has to show first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Place:
     device: str
     """As of `tcpa_core.record.values.Device.id`."""
     pid: int
+    node: str = ""
+    """Ray's id of the node; a host may have several."""
 
     def __str__(self) -> str:
         return self.gpu or f"the processor of {self.host}"
@@ -74,6 +78,11 @@ class TrainingWorker(Protocol):
     def prove(self, precisions: Collection[str]) -> Device:
         """Show that it can train on its device; DeviceError: it cannot."""
 
+    def fingerprints(
+        self, data: Sequence[DataConfig], backbones: Sequence[BackboneConfig]
+    ) -> Mapping[str, Sequence[str]]:
+        """What "data" and "weights" are here, each in the order given."""
+
     def probe(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
         """Speeds of packs for some settings."""
 
@@ -86,29 +95,36 @@ class TrainingWorker(Protocol):
 
 
 class PackWorker:
-    """A loop in one thread, commands in another, and a third that always answers.
+    """The loop around a worker that trains; `PackWorkerShell` has it in its threads.
 
-    Ray calls `run` and `command` in the two threads of the default group, `pulse` in one of its
-    own: it answers while both others stand.
+    Making one touches no device.
 
-    Making one touches no device, so that `place` answers also where the device would not.
+    Args:
+        spec: How it is made.
+        place: Where it is.
     """
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        os.environ["OMP_NUM_THREADS"] = str(max(1, int(spec.num_cpus)))  # before torch is imported
+    def __init__(self, spec: WorkerSpec, place: Place) -> None:
         module, _, name = spec.factory.partition(":")
-        device = "cuda" if spec.num_gpus else "cpu"
-        self._place = Place(platform.node(), _gpu_id() if spec.num_gpus else "cpu", os.getpid())
+        self._place = place
         self._precisions = spec.precisions
         with without_gc():
             make = getattr(importlib.import_module(module), name)
+        device = "cuda" if spec.num_gpus else "cpu"
         self._worker: TrainingWorker = make(spec.study_dir, spec.cache_dir, device)
         self._wake = threading.Event()
         self._halted = False
 
-    def place(self) -> Place:
-        """Say where this process is, once the worker is made."""
-        return self._place
+    def fingerprints(
+        self, data: Sequence[DataConfig], backbones: Sequence[BackboneConfig]
+    ) -> Mapping[str, Sequence[str]]:
+        """What data and weights this node has, as of `TrainingWorker`.
+
+        Raises:
+            DataError: Data cannot be read here.
+            WeightsError: Weights cannot be read here.
+        """
+        return self._worker.fingerprints(data, backbones)
 
     def ready(self) -> Device:
         """Prove the device; trials may come from here on.
@@ -148,9 +164,3 @@ class PackWorker:
         """Let `run` return at the next epoch boundary; every trial has its checkpoint there."""
         self._halted = True
         self._wake.set()
-
-
-def _gpu_id() -> str:
-    """What Ray calls the GPU that it has given to this process."""
-    ids = ray.get_runtime_context().get_accelerator_ids() if ray.is_initialized() else {}
-    return ",".join(ids.get("GPU", ())) or os.environ.get("CUDA_VISIBLE_DEVICES", "0")

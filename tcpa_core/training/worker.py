@@ -19,10 +19,13 @@ from pathlib import Path
 import torch
 
 from tcpa_core.config import Flat, TrialConfig
+from tcpa_core.data.base import dataset_fingerprint
 from tcpa_core.errors import DeviceError, MethodError, StorageError, TcpaError
+from tcpa_core.model.load_backbone import weights_fingerprint
 from tcpa_core.record.events import Ended, Epoch, Event, Notice, Started, Tested
 from tcpa_core.record.files import CHECKPOINTS
 from tcpa_core.record.values import Device, Pulse, Status, TrialResult
+from tcpa_core.settings import BackboneConfig, DataConfig
 from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
 from tcpa_core.training.device import proved
 from tcpa_core.training.divergence import Diverged
@@ -108,6 +111,27 @@ class Worker:
             DeviceError: It cannot.
         """
         return proved(self._device, precisions)
+
+    def fingerprints(
+        self, data: Sequence[DataConfig], backbones: Sequence[BackboneConfig]
+    ) -> dict[str, list[str]]:
+        """Identities of data sets and weights as they are here; no picture is decoded.
+
+        Returns:
+            "data" and "weights", each in the order given.
+
+        Raises:
+            DataError: A data set cannot be read.
+            WeightsError: Weights cannot be read.
+        """
+
+        def of(config: DataConfig) -> str:
+            self._sign()
+            return dataset_fingerprint(
+                config, cache_dir=self._cache_dir, progress=lambda *_: self._sign()
+            )
+
+        return {"data": list(map(of, data)), "weights": list(map(weights_fingerprint, backbones))}
 
     def probe(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
         """Measure packs of some settings (see `tcpa_core.training.probe`).

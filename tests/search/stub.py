@@ -21,8 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import ray
+
+from search.study.description import read_description
 from tcpa_core.config import Flat
-from tcpa_core.errors import DeviceError, StorageError
+from tcpa_core.errors import DataError, DeviceError, StorageError
 from tcpa_core.record.events import Ended, Epoch, Event, Started, Tested
 from tcpa_core.record.values import Device, EpochReport, Pulse, Status, TrialResult
 from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
@@ -92,6 +95,15 @@ class StubWorker:
         return Device(
             host=platform.node(), id=self._device, name=name, memory_bytes=2**30, free_bytes=2**29
         )
+
+    def fingerprints(self, data: Sequence[Any], backbones: Sequence[Any]) -> dict[str, list[str]]:
+        """What the study has recorded, unless told what is on which node."""
+        recorded = read_description(self._study)["fingerprints"]
+        here = self._plan.get("nodes", {}).get(ray.get_runtime_context().get_node_id(), {})
+        if "lacks" in here:
+            raise DataError(here["lacks"])
+        first = {name: text.split("+")[0] for name, text in recorded.items()} | here
+        return {"data": [first["data"]] * len(data), "weights": [first["weights"]] * len(backbones)}
 
     def probe(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
         found = self._plan["models"][self._gpu]

@@ -1,12 +1,14 @@
 """A device that torch can train on is described, and any other refused in a sentence."""
 
+import platform
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
 import torch
 
-from search.workers.pack_worker import PackWorker, WorkerSpec
+from search.workers.pack_worker import PackWorker, Place, WorkerSpec
+from search.workers.shell import PackWorkerShell
 from tcpa_core.errors import DeviceError
 from tcpa_core.training import device
 
@@ -48,7 +50,9 @@ def ready(factory: str = "tcpa_core.training.worker:Worker") -> Any:
         env={},
         precisions=("auto", "fp32"),
     )
-    return PackWorker(spec).ready()
+    return PackWorker(
+        spec, Place(host=platform.node(), device=PackWorkerShell.gpu_id(), pid=0)
+    ).ready()
 
 
 def test_a_processor_says_what_it_is() -> None:

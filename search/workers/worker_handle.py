@@ -1,0 +1,220 @@
+"""One pack worker as the pool has it: its actor, and what is known of it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from search.workers.actors import actor_class
+from search.workers.failure_attribution import WorkerLoss
+from search.workers.needs import DISTRIBUTIONS, PACKAGES
+from search.workers.pack_worker import PackWorker, Place, WorkerSpec
+from search.workers.ray_errors import reason_of
+from search.workers.shell import PULSE, PackWorkerShell
+from search.workers.watchdog import Watchdog
+from tcpa_core.config import Flat
+from tcpa_core.errors import DeviceError
+from tcpa_core.record.values import Device, Pulse
+from tcpa_core.training.commands import Command
+
+PROOF_S = 300.0
+"""A device that has not multiplied two matrices by then is sick, and a node without a sign of life;
+most of the time goes into loading libraries from a slow disk."""
+PULSE_S = 10.0
+"""How long a process that proves its node may take to answer that it still does."""
+PROBE_S = 600.0
+"""A probe of all kinds of packs takes seconds for each, and data may have to be decoded first."""
+
+
+@dataclass(slots=True, eq=False)
+class WorkerHandle:
+    """A pack worker; its methods ask its actor."""
+
+    actor: Any
+    spec: WorkerSpec
+    selector: dict[str, str] = field(default_factory=dict)
+    """Nodes to which it was allowed to come."""
+    place: Place | None = None
+    """None: it waits for one."""
+    device: Device | None = None
+    """What it has proved that it trains on; None: nothing yet."""
+    is_retired: bool = False
+    """Ends at its next epoch boundary; nobody replaces it."""
+    hung_in: tuple[str, ...] = ()
+    """Trials of the epoch that did not end, if it is killed for that."""
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process of a killed worker has ended, or is waited for no longer."""
+
+    @property
+    def num_gpus(self) -> float:
+        """It trains on a GPU or a part of one; 0: on a processor."""
+        return self.spec.num_gpus
+
+    def kill(self) -> None:
+        """End its process at once."""
+        ray.kill(self.actor)
+
+    async def find_place(self) -> Place:
+        """Wait until Ray has a place for it; where it is from then on."""
+        self.place = Place(**await self.actor.place.remote())
+        return self.place
+
+    async def package_fault(self) -> str:
+        """What is wrong with what is installed where it is, as of `Needs`; "": nothing."""
+        return await self._fault_of(
+            lambda: self.actor.facts.remote(DISTRIBUTIONS, PACKAGES), self.spec.needs.package_fault
+        )
+
+    async def enter(self) -> str:
+        """Load our package and make the worker; why that cannot be done there, or ""."""
+        assert self.place is not None
+        make = partial(PackWorker, self.spec, self.place)
+        return await self._fault_of(lambda: self.actor.enter.remote(make), lambda _: "")
+
+    async def files_fault(self) -> str:
+        """What is wrong with data and weights where it is, as of `Needs`; "": nothing."""
+        needs = self.spec.needs
+        if not needs.fingerprints:
+            return ""
+        return await self._fault_of(
+            lambda: self.actor.fingerprints.remote(needs.data, needs.backbones), needs.files_fault
+        )
+
+    async def node_fault(self) -> str:
+        """All of it in turn: why its node cannot be used, or ""."""
+        return await self.package_fault() or await self.enter() or await self.files_fault()
+
+    async def prove(self) -> Device:
+        """Have it prove its device.
+
+        Raises:
+            DeviceError: torch cannot train on it, or it does not answer.
+            RayError: It was lost.
+        """
+        try:
+            found: Device = await asyncio.wait_for(self.actor.ready.remote(), PROOF_S)
+        except TimeoutError:
+            why = f"it has not answered for {PROOF_S:.0f} s; see 'nvidia-smi -q'"
+            raise DeviceError(why) from None
+        except RayTaskError as err:
+            if isinstance(err.cause, DeviceError):
+                raise err.cause from None
+            raise
+        self.device = found
+        return found
+
+    async def probe(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
+        """Speeds of packs on its device, as of `tcpa_core.training.worker.Worker.probe`.
+
+        Raises:
+            TimeoutError: It did not end.
+            RayError: It was lost.
+        """
+        call = self.actor.probe.remote(trials, share)
+        speeds: list[dict[int, float]] = await asyncio.wait_for(call, PROBE_S)
+        return speeds
+
+    def send(self, command: Command) -> Coroutine[object, None, None]:
+        """Send a command; one that refuses it is broken, which its `run` shows."""
+        # Here, not in the task: commands keep their order.
+        return self._check(self.actor.command.remote(command))
+
+    async def _check(self, sent: Awaitable[None]) -> None:
+        try:
+            await sent
+        except RayTaskError:
+            self.kill()
+        except RayError:
+            pass  # it died: who follows it has its trials moved
+
+    async def pulse(self, timeout_s: float) -> Pulse | None:
+        """What it is doing; None: it does not answer, whatever it is doing."""
+        ask = self.actor.pulse.options(concurrency_group=PULSE).remote
+        try:
+            pulse: Pulse | None = await asyncio.wait_for(ask(), timeout_s)
+            return pulse
+        except (TimeoutError, RayError):
+            return None
+
+    async def hang(
+        self, is_there: Callable[[], bool], held: Callable[[], Collection[str]]
+    ) -> WorkerLoss | None:
+        """Wait until it shows no sign of life for too long; None: it has ended before.
+
+        Args:
+            is_there: Whether it is still followed.
+            held: The trials that it holds.
+        """
+        watchdog = Watchdog(self.spec.silence_s)
+        pulse: Pulse | None = Pulse()
+        while not watchdog.hangs(pulse):
+            await asyncio.sleep(watchdog.pause_s)
+            if not is_there():
+                return None
+            pulse = await self.pulse(max(1.0, watchdog.pause_s))
+        trials = pulse.trials if pulse else ()
+        # A process that does not answer cannot say which trials it trains: all count that it holds.
+        self.hung_in = tuple(sorted(trials or held()))
+        what = f"epoch {pulse.epoch}" if pulse and trials else "the work"
+        where = f"pid {self.place.pid} on {self.place.host}" if self.place else ""
+        usual = f"{watchdog.usual_s:.1f} s" if watchdog.usual_s is not None else "not known yet"
+        reason = (
+            f"hung: {watchdog.silent_s:.0f} s without a step in {what} of "
+            f"{', '.join(self.hung_in) or 'no trial'}, {where}; longest epoch {usual}"
+        )
+        return WorkerLoss(reason, hung_in=self.hung_in)
+
+    async def _fault_of(
+        self, call: Callable[[], Awaitable[Any]], judge: Callable[[Any], str]
+    ) -> str:
+        """What is wrong with an answer, or why there is none, as long as its process is there."""
+        # As a task: how long it takes, its signs of life say, as hashing a large data set may.
+        answer = asyncio.ensure_future(_awaited(call()))
+        signs = 0
+        while not (await asyncio.wait({answer}, timeout=PROOF_S))[0]:
+            pulse = await self.pulse(PULSE_S)
+            if pulse is None or pulse.signs == signs:
+                answer.cancel()
+                return f"it has not answered for {PROOF_S:.0f} s"
+            signs = pulse.signs
+        try:
+            return judge(answer.result())
+        except RayTaskError as err:
+            return reason_of(err)
+
+
+async def _awaited(reference: Awaitable[Any]) -> Any:
+    return await reference
+
+
+def start_worker(spec: WorkerSpec, selector: dict[str, str]) -> WorkerHandle:
+    """Start a worker; it waits until the cluster has a place for it.
+
+    Args:
+        spec: How it is made.
+        selector: Ray's labels of the nodes to which it may come; {}: all.
+    """
+    options = {"label_selector": selector} if selector else {}
+    return WorkerHandle(_start(spec, num_cpus=spec.num_cpus, **options), spec, selector)
+
+
+def start_witness(spec: WorkerSpec, node: str) -> WorkerHandle:
+    """Start a process on a node that takes no place of a worker there, to have the node proved."""
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    spec = replace(spec, num_gpus=0.0)
+    return WorkerHandle(_start(spec, num_cpus=0, scheduling_strategy=there), spec)
+
+
+def _start(spec: WorkerSpec, **options: Any) -> Any:
+    cls = actor_class(PackWorkerShell, as_code=True, concurrency_groups={PULSE: 1})
+    return cls.options(
+        num_gpus=spec.num_gpus,
+        max_concurrency=2,  # one thread trains, one takes commands in their order
+        runtime_env={"env_vars": spec.env} if spec.env else None,
+        **options,
+    ).remote(spec.num_cpus, spec.num_gpus)
