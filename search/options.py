@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from search.driver.cluster_address import OPTION, cluster_address
 from search.driver.placement import DeviceKind, Placement
 from search.study.address import local_folder
 from tcpa_core.errors import ConfigError
@@ -25,7 +26,10 @@ Study = Annotated[str, typer.Argument(help="Name of a study below --root.")]
 Name = Annotated[str | None, typer.Option("--study", help="Name of the study.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="path=value; may be repeated.")]
 Trials = Annotated[int | None, typer.Option("--trials", help="Most trials.")]
-Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default: local.")]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="Ray cluster, HOST:PORT or auto; default: $RAY_ADDRESS, local."),
+]
 Device = Annotated[
     DeviceKind,
     typer.Option("--device", help="auto: GPUs that torch can use, else processors."),
@@ -72,15 +76,17 @@ class Where:
         """Where trials run.
 
         Raises:
-            ConfigError: Its options contradict each other.
+            ConfigError: Its options contradict each other, or no driver can use the address.
         """
         if self.device == "cpu" and self.gpus_per_worker not in (None, 1.0):
             raise ConfigError(
                 "--gpus-per-worker: with --device cpu no worker takes a part of a GPU; leave one "
                 "of them out."
             )
+        cluster = cluster_address(self.address)
         return Placement(
-            address=self.address,
+            address=cluster.text if cluster else None,
+            address_source=cluster.source if cluster else OPTION,
             device=self.device,
             workers=self.workers,
             gpus_per_worker=self.gpus_per_worker,

@@ -3,13 +3,17 @@
 `tests/search/test_private_names_of_ray.py` says which of them a new version has moved.
 """
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ray._private import ray_constants
+from ray._common.usage.usage_constants import CLUSTER_METADATA_KEY
+from ray._private import ray_constants, services
 from ray._private import worker as ray_worker
+from ray._private.gcs_utils import GcsNodeInfo
+from ray._raylet import Config, GcsClient  # type: ignore[attr-defined]
 from ray.core.generated import autoscaler_pb2, common_pb2
 
 from search.workers.cluster_view import ClusterView, Node, Request
@@ -158,3 +162,55 @@ def _holds(constraint: Any, labels: Mapping[str, str]) -> bool:
 
 def _is_in_group(request: Request) -> bool:
     return any("_group_" in name for shape in request.shapes for name in shape)
+
+
+def cluster_of_this_machine() -> str | None:
+    """HOST:PORT of the head of the cluster that was started here last; None: there is none.
+
+    What "auto" means to `ray.init`; $RAY_ADDRESS is read by `search.driver.cluster_address`.
+    """
+    found = services.find_bootstrap_address(None)
+    running = sorted(services.find_gcs_addresses())
+    return found or (running[0] if running else None)
+
+
+def without_loopback(host: str) -> str:
+    """The host, with this machine's own address for a loopback one, as `ray.init` takes it."""
+    return str(services.resolve_ip_for_localhost(host))
+
+
+def head_answer(address: str, timeout_s: float) -> dict[str, Any]:
+    """What the head of a cluster says of itself, asked without joining it.
+
+    Ray retries for 40 s where nobody answers, prints, and may end the process: to be called in one
+    of its own.
+
+    Args:
+        address: HOST:PORT.
+        timeout_s: Of each question once the head has answered the first.
+
+    Returns:
+        "ray", "python": its versions; "is_here": whether a node of it runs on this machine.
+
+    Raises:
+        RayError: It refuses to answer, as where a token is missing or wrong.
+    """
+    head = GcsClient(address=address)
+    told = head.internal_kv_get(CLUSTER_METADATA_KEY, ray_constants.KV_NAMESPACE_CLUSTER, timeout_s)
+    versions = json.loads(told) if told else {}
+    here = set(services.find_node_ids())
+    nodes = head.get_all_node_info(timeout=timeout_s, state_filter=GcsNodeInfo.GcsNodeState.ALIVE)
+    return {
+        "ray": versions.get("ray_version", ""),
+        "python": versions.get("python_version", ""),
+        "is_here": any(node.hex() in here for node in nodes),
+    }
+
+
+def node_patience_s() -> float:
+    """Seconds of silence after which a head gives a node up, by the settings of this process.
+
+    62 s were measured with Ray's own settings (2.60), where 5 questions wait 10 s and pause 3 s.
+    """
+    each_ms = Config.health_check_timeout_ms() + Config.health_check_period_ms()
+    return float(Config.health_check_failure_threshold() * each_ms / 1000)

@@ -27,11 +27,12 @@ def command(
     console = Console()
     common = replace(common, set_=[*FAIR, *(common.set_ or [])])
     space = requested(common, "search")
-    plan = shown_plan(space, common, tracking_uri, console, starts=not dry_run)
+    placement = where.placement()
+    plan = shown_plan(space, common, tracking_uri, console, placement=placement, starts=not dry_run)
     methods = len(space.axes["methods"].ends())
     console.print(f"then {methods} methods x {seeds} fresh seeds: {methods * seeds} trials.")
     if dry_run:
         return
-    code = compare(plan, common.root, console, seeds=seeds, placement=where.placement())
+    code = compare(plan, common.root, console, seeds=seeds, placement=placement)
     report_confirmed(common.root / confirmed_name(plan.name), console)
     leave(code)

@@ -22,9 +22,11 @@ def command(
     from search.study.folder import StudyDir
     from search.verbs.confirm import confirm, confirmed_name
     from search.verbs.report import report_confirmed
+    from search.verbs.start import check_place
 
     console, placement = Console(), where.placement()
     folder = StudyDir.open(root, study)
+    check_place(placement)
     code = confirm(folder, console, top=top, seeds=seeds, placement=placement, accept=accept)
     report_confirmed(root / confirmed_name(study), console)
     leave(code)

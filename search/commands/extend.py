@@ -23,9 +23,11 @@ def command(
     from search.study.identity import check_unchanged
     from search.verbs.run import run_and_watch
     from search.verbs.stages import Stages
+    from search.verbs.start import check_place
 
     placement = where.placement()
     folder = StudyDir.open(root, study)
+    check_place(placement)
     with Stages("checking weights and data") as stages:
         change = check_unchanged(folder, accept=accept, progress=stages)
     check_sampler(folder.space().sampler.name)

@@ -1,8 +1,9 @@
-"""How many GPUs or CPUs a cluster has, and whether it still answers."""
+"""What a cluster consists of, and whether it still answers."""
 
 import threading
 import time
 from contextlib import suppress
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -12,7 +13,7 @@ POLL_S = 2.0
 
 
 class Devices:
-    """Counts the cluster's GPUs and CPUs every two seconds, as long as Ray's head answers.
+    """Counts the cluster's GPUs, CPUs and nodes every two seconds, as long as its head answers.
 
     In a thread of its own: without a head the question hangs until Ray ends the process.
     """
@@ -21,6 +22,8 @@ class Devices:
         # In the caller's thread first: whoever starts workers needs numbers at once.
         self.gpus, self.cpus = self._ask()
         """As of the last answer. Ray counts GPUs that torch may not be able to use."""
+        self.nodes: list[dict[str, Any]] = []
+        """As of `ray.nodes`."""
         self._answered = time.monotonic()
         self._ended = threading.Event()
         # Never joined: it may hang in its question for as long as this process lives.
@@ -36,10 +39,11 @@ class Devices:
         self._ended.set()
 
     def _work(self) -> None:
-        with suppress(RayError):  # the cluster is gone: `silent_s` tells
-            while not self._ended.wait(POLL_S):
+        while not self._ended.wait(POLL_S):
+            with suppress(RayError):  # cut off, perhaps for a while: `silent_s` tells
                 self.gpus, self.cpus = self._ask()
                 self._answered = time.monotonic()
+                self.nodes = ray.nodes()
 
     @staticmethod
     def _ask() -> tuple[int, int]:

@@ -9,7 +9,9 @@ from pathlib import Path
 import ray
 from ray.exceptions import RayError
 
+from search.driver.cluster_address import VARIABLE
 from search.driver.event_pump import POLL_S, EventPump, answer_of
+from search.driver.head import Head
 from search.driver.placement import Placement
 from search.driver.ray_session import connect
 from search.driver.recorder import Listener, Recorder
@@ -122,9 +124,12 @@ class StudyRun:
         Args:
             notices: What the user should know of the study's state.
         """
+        where = self._placement
+        if where.address_source == VARIABLE:
+            notices = [f"trials run on {where.cluster}", *notices]
         with (
             on_interrupt(self._stop.give),
-            connect(self._placement.address, self._placement.num_cpus),
+            connect(where.address, where.num_cpus, where.address_source),
             on_interrupt(self._stop.give),  # again: Ray's start takes SIGTERM for itself
         ):
             is_new = self._state.is_empty
@@ -151,7 +156,12 @@ class StudyRun:
         # Starting Ray and measuring packs counts for no budget.
         self._recorder.begin(workforce.held_gpus)
         dispatcher, devices = workforce.dispatcher, workforce.devices
-        pump = EventPump(dispatcher, self._recorder, self._stop, lambda: devices.silent_s)
+        head = Head(
+            ray.get_runtime_context().gcs_address,
+            lambda: devices.silent_s,
+            lambda text: self._recorder.record(Notice(text=text)),
+        )
+        pump = EventPump(dispatcher, self._recorder, self._stop, head)
         try:
             self._run_trials(workforce)
             # Tune knows that a trial has ended before its last events have come through the pump;
@@ -160,7 +170,7 @@ class StudyRun:
                 time.sleep(0.05)
             self._test_selected(workforce)
         except RayError as err:
-            self._stop.lose_cluster(err, self._recorder.record)
+            self._stop.lose_cluster(head.explained(err), self._recorder.record)
         finally:
             if not self._stop.is_cluster_lost:
                 with suppress(RayError):

@@ -9,14 +9,14 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayError
 
+from search.driver.head import Head
 from search.driver.recorder import Recorder
 from search.driver.stop_reason import StopReason
 from tcpa_core.errors import StoppedError
 
 POLL_S = 0.5
-ANSWER_S = 20.0
-"""A head or dispatcher that does not answer in this time is lost. Ray itself ends the process 60 s
-after it has lost its head, without a word of ours."""
+ANSWER_S = 30.0
+"""A dispatcher that does not answer in this time, and could ask the head, is lost."""
 LAST_ANSWER_S = 8.0
 """The same after a signal to stop: it may have ended Ray, and who sent it often waits 30 s."""
 
@@ -30,7 +30,7 @@ class EventPump:
         dispatcher: Handle of the actor that has the events.
         recorder: Gets them.
         stop: Learns why the run cannot go on.
-        silent_s: Seconds since the cluster's head last answered.
+        head: Of the cluster.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class EventPump:
         dispatcher: ActorHandle,
         recorder: Recorder,
         stop: StopReason,
-        silent_s: Callable[[], float],
+        head: Head,
     ) -> None:
         self._dispatcher = dispatcher
         self._recorder = recorder
         self._stop = stop
-        self._silent_s = silent_s
+        self._head = head
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="events", daemon=True)
         self._thread.start()
@@ -60,7 +60,7 @@ class EventPump:
             try:
                 events = self._next_events(0.0 if closing else POLL_S)
             except RayError as err:
-                self._stop.lose_cluster(err, self._recorder.record)
+                self._stop.lose_cluster(self._head.explained(err), self._recorder.record)
                 return
             except BaseException as err:  # the main thread raises it
                 self._stop.fail(err)
@@ -71,28 +71,33 @@ class EventPump:
     def _next_events(self, wait_s: float) -> int:
         """Record what has happened; the number of events."""
         call = self._dispatcher.next_events.remote(wait_s)
-        events, fault = answer_of(call, POLL_S, self._stop)
+        events, fault = answer_of(call, POLL_S, self._stop, self._head.look)
         # What happened is recorded before it is said that no more can come.
         if events:
             self._recorder.record(*events)
         if fault is not None:
             raise StoppedError(fault)
-        # The dispatcher, on this machine, may go on without the head; Ray will end this process.
-        if self._silent_s() > ANSWER_S:
-            raise GetTimeoutError("its head is gone")
+        self._head.look()  # the dispatcher, on this machine, may go on without it
         return len(events)
 
 
-def answer_of(call: Any, takes_s: float, stop: StopReason) -> Any:
+def answer_of(
+    call: Any, takes_s: float, stop: StopReason, is_silent: Callable[[], bool] = lambda: False
+) -> Any:
     """What the dispatcher answers to a call that may take so long.
 
     `ray.get` alone would hang with a lost head until Ray ends the process.
+
+    Args:
+        is_silent: Whether the head is, to which the dispatcher may have a question.
 
     Raises:
         GetTimeoutError: It does not answer.
     """
     begun = time.monotonic()
     while not ray.wait([call], timeout=POLL_S)[0]:
+        if is_silent() and not stop:
+            begun = time.monotonic()
         patience = LAST_ANSWER_S if stop else ANSWER_S
         if stop.is_cluster_lost or time.monotonic() - begun > takes_s + patience:
             raise GetTimeoutError("its dispatcher does not answer")

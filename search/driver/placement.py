@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
+from search.driver.cluster_address import AUTO, OPTION, VARIABLE
+
 if TYPE_CHECKING:
     from spaces.sections import Cluster
 
@@ -20,7 +22,9 @@ class Placement:
     """Where trials run; changes no result."""
 
     address: str | None = None
-    """Ray cluster; None starts one on this machine."""
+    """Ray cluster, HOST:PORT or "auto"; None starts one on this machine."""
+    address_source: str = OPTION
+    """Where the address comes from: that option, or the variable RAY_ADDRESS."""
     device: DeviceKind = "auto"
     workers: int | None = None
     """Pack workers; None: as many as the GPUs have room for, or one per CPU."""
@@ -42,6 +46,14 @@ class Placement:
             gpus_per_worker=self.gpus_per_worker or cluster.gpus_per_worker,
             priority=cluster.priority,
         )
+
+    @property
+    def cluster(self) -> str:
+        """The Ray cluster, and where its address comes from, in a clause."""
+        if self.address is None:
+            return "starts on this machine for this study"
+        place = "the cluster of this machine" if self.address == AUTO else self.address
+        return f"{place} ({'$' if self.address_source == VARIABLE else ''}{self.address_source})"
 
     @property
     def gpu_share(self) -> float:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import ray
 
+from search.driver.cluster_address import OPTION, ClusterAddress
+from search.driver.cluster_check import check_cluster
 from search.ray_internals import (
     SCRATCH_OPTION,
     environment,
@@ -29,20 +31,23 @@ _OBJECT_STORE_BYTES = 100 * 2**20
 
 
 @contextmanager
-def connect(address: str | None, num_cpus: int) -> Iterator[None]:
+def connect(address: str | None, num_cpus: int, source: str = OPTION) -> Iterator[None]:
     """A quiet Ray connection, closed in the end; one that is open already is used and left open.
 
     Args:
         address: A running cluster; None starts one on this machine, on the loopback interface.
         num_cpus: Of the cluster that is started.
+        source: Where the address comes from, for messages.
 
     Raises:
-        StudyError: No cluster answers, or none could be started.
+        StudyError: No cluster answers, or this machine has no part in it, or none could be started.
     """
     # Whoever opened the connection (a test, a notebook, another study) closes it.
     if ray.is_initialized():
         yield
         return
+    if address:
+        check_cluster(ClusterAddress(address, source))
     for name in ("ray", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised or recorded
     silence_node_messages()
@@ -65,10 +70,12 @@ def connect(address: str | None, num_cpus: int) -> Iterator[None]:
                 )
     except Exception as err:  # bare ones, too: "The current node timed out during startup"
         why = str(err).splitlines()[0] if str(err) else type(err).__name__
-        hint = "start one with 'ray start --head' or leave it out" if address else "try again"
-        raise StudyError(
-            f"--address: no Ray cluster at {address or 'this machine'} ({why}); {hint}."
-        ) from err
+        if address:
+            raise StudyError(
+                f"{source}: the cluster at {address} answers, but Ray cannot join it ({why}); see "
+                "'ray status' on a machine of it, or leave the address out."
+            ) from err
+        raise StudyError(f"Ray does not start on this machine ({why}); try again.") from err
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from search.driver.concurrency import measured_slots
 from search.driver.devices import Devices
 from search.driver.event_pump import POLL_S
+from search.driver.nodes import Nodes
 from search.driver.placement import Placement
 from search.driver.selection import is_every_trial_tested
 from search.driver.stop_reason import StopReason
@@ -54,6 +55,7 @@ class Workforce:
         self._placement = placement
         self._say = say
         self.devices = Devices()
+        self._nodes = Nodes(ray.get_runtime_context().gcs_address)
         self.num_gpus = 0.0 if placement.device == "cpu" else float(self.devices.gpus)
         """GPUs of the cluster, where trials run on them; else 0."""
         self.held_gpus = 0.0
@@ -149,6 +151,8 @@ class Workforce:
         # On this machine no device can join.
         if not self._placement.address:
             return
+        for text in self._nodes.news(self.devices.nodes):
+            self._say(Notice(text=text))
         gpus = 0 if self._placement.device == "cpu" else self.devices.gpus
         if self.num_gpus:
             more = self._placement.num_workers(gpus, 0) - self._num_workers

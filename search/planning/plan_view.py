@@ -14,12 +14,14 @@ from spaces.axes import Axis, ChoiceAxis, FractionAxis, IntAxis, label
 from tcpa_core.data.base import DataSummary
 
 
-def show_plan(plan: Plan, console: Console) -> None:
-    """Print what the study will do."""
+def show_plan(plan: Plan, console: Console, cluster: str = "") -> None:
+    """Print what the study will do, and on which Ray cluster if that is known."""
     space = plan.space
     table = Table(title=f"plan of {plan.name}", show_header=False, title_justify="left")
     for key, value in _rows(plan):
         table.add_row(key, Text(value))
+    if cluster:
+        table.add_row("Ray", Text(cluster))
     console.print(table)
     if space.axes:
         axes = Table("axis", "range", "when", title_justify="left")

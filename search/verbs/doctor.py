@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from search.driver.cluster_address import OPTION, cluster_address
 from search.driver.placement import FACTORY, DeviceKind
 from search.driver.ray_session import connect
+from search.driver.tokens import doubt_of_token, token_here
 from search.study.address import database_of, default_uri, resolved_uri
 from search.study.provenance import versions
 from search.tracking.mirror import check_tracker
@@ -51,6 +53,7 @@ def examine(
         "studies": lambda: _folder(root, "--root"),
         "cache": lambda: _folder(cache_root(), "TCPA_CACHE"),
         "MLflow": lambda: _tracker(root, tracking_uri),
+        "token": _token,
         "Ray": lambda: _ray(address, device),
     }
     table = Table("", "", "found", show_header=False)
@@ -115,16 +118,28 @@ def _tracker(root: Path, uri: str | None) -> str:
     return f"{database} can be read"
 
 
+def _token() -> str:
+    """The token that a cluster is shown, before Ray has made one for a cluster of this machine."""
+    doubt = doubt_of_token()
+    if doubt:
+        raise _Doubt(f"{token_here()}; {doubt}")
+    return token_here()
+
+
 def _ray(address: str | None, device: DeviceKind) -> str:
     """What a cluster offers; without an address one is started here and stopped again.
 
     Its own workers try the GPUs that it counts: torch need not be able to use them.
     """
-    with connect(address, os.cpu_count() or 1):
+    cluster = cluster_address(address)
+    text, source = (cluster.text, cluster.source) if cluster else (None, OPTION)
+    with connect(text, os.cpu_count() or 1, source):
         counted = ray.cluster_resources()
         gpus = 0 if device == "cpu" else int(counted.get("GPU", 0))
         proved_gpus, refused, silent = prove_gpus(gpus, FACTORY) if gpus else ([], [], 0)
-    where = f"cluster at {address}" if address else "starts on this machine"
+    where = f"cluster at {cluster.text}" if cluster else "starts on this machine"
+    if cluster and cluster.source != OPTION:
+        where += f" (${cluster.source})"
     text = f"{where}: {counted.get('CPU', 0):.0f} CPUs, {counted.get('GPU', 0):.0f} GPUs"
     if gpus:
         text += f", of which torch can use {len(proved_gpus)}"

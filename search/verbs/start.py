@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from search.driver.cluster_address import ClusterAddress
 from search.imports import import_meanwhile, without_gc
 from search.options import Common, Where
 from search.verbs.stages import Stages
 
 if TYPE_CHECKING:
+    from search.driver.placement import Placement
     from search.planning.plan import Plan
     from search.study.identity import Change
     from spaces.space import Space
@@ -50,16 +52,35 @@ def base_of(study: str, root: Path, accept: bool) -> "tuple[tuple[Flat, str], Ch
     return (settings, f"--from {study}"), change
 
 
+def check_place(placement: "Placement") -> None:
+    """Refuse a cluster that this machine cannot use, before anything is loaded or made.
+
+    Raises:
+        StudyError: No driver can join it from here.
+    """
+    if placement.address is not None:
+        from search.driver.cluster_check import check_cluster
+
+        check_cluster(ClusterAddress(placement.address, placement.address_source))
+
+
 def shown_plan(
     space: "Space",
     common: Common,
     tracking_uri: str | None,
     console: Console,
     *,
+    placement: "Placement | None" = None,
     probe: bool = False,
     starts: bool = False,
 ) -> "Plan":
-    """Check a space, show its plan and return it; nothing is written unless the study `starts`."""
+    """Check a space, show its plan and return it; nothing is written unless the study `starts`.
+
+    Raises:
+        StudyError: It starts, and the cluster cannot be used.
+    """
+    if placement and starts:
+        check_place(placement)
     with without_gc():
         from search.planning.plan import Decoding, plan_space
         from search.planning.plan_view import show_plan
@@ -73,7 +94,7 @@ def shown_plan(
             probe=probe,
             decoding=Decoding(starts, stages, told=lambda need: stages.say(str(need))),
         )
-    show_plan(plan, console)
+    show_plan(plan, console, placement.cluster if placement else "")
     return plan
 
 
@@ -96,7 +117,7 @@ def start(
     """
     placement = where.placement().within(space.cluster)
     console = Console()
-    plan = shown_plan(space, common, tracking_uri, console, starts=not dry_run)
+    plan = shown_plan(space, common, tracking_uri, console, placement=placement, starts=not dry_run)
     if dry_run:
         return 0
     folder = plan.create()
@@ -104,7 +125,7 @@ def start(
 
     # Ray takes seconds to start, mostly waiting: what the driver needs is loaded meanwhile.
     imports = import_meanwhile("search.verbs.run")
-    with connect(placement.address, placement.num_cpus):
+    with connect(placement.address, placement.num_cpus, placement.address_source):
         imports.join()
         from search.verbs.run import run_and_watch
 

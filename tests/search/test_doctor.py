@@ -23,7 +23,7 @@ def examine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tu
     """Run all checks without starting Ray; returns exit code and text."""
 
     @contextmanager
-    def cluster(address: str | None, num_cpus: int) -> Any:
+    def cluster(address: str | None, num_cpus: int, source: str) -> Any:
         if address:
             raise StudyError(f"--address: no Ray cluster at {address}")
         yield
