@@ -50,10 +50,10 @@ def remedy_of_token() -> str:
     )
 
 
-def token_here() -> str:
-    """Which token this process sends, in a clause."""
+def token_here(finds_cluster: bool = False) -> str:
+    """Which token this process sends, in a clause; as of `sends_token`."""
     place, mode = token_place(), os.environ.get(MODE, "")
-    if mode.lower() != TOKEN_MODE:
+    if not sends_token(finds_cluster):
         why = f"{MODE} is {mode!r}" if mode else f"{MODE} is not set"
         at_hand = f", though there is one in {place}" if place else ", and there is none"
         return f"none is sent, as {why}{at_hand}"

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from search.driver.cluster_address import OPTION, cluster_address
+from search.driver.cluster_address import AUTO, OPTION, cluster_address
 from search.driver.placement import FACTORY, DeviceKind
 from search.driver.ray_session import connect
 from search.driver.tokens import doubt_of_token, token_here
@@ -53,7 +53,7 @@ def examine(
         "studies": lambda: _folder(root, "--root"),
         "cache": lambda: _folder(cache_root(), "TCPA_CACHE"),
         "MLflow": lambda: _tracker(root, tracking_uri),
-        "token": _token,
+        "token": lambda: _token(address),
         "Ray": lambda: _ray(address, device),
     }
     table = Table("", "", "found", show_header=False)
@@ -118,12 +118,13 @@ def _tracker(root: Path, uri: str | None) -> str:
     return f"{database} can be read"
 
 
-def _token() -> str:
+def _token(address: str | None) -> str:
     """The token that a cluster is shown, before Ray has made one for a cluster of this machine."""
-    doubt = doubt_of_token()
-    if doubt:
-        raise _Doubt(f"{token_here()}; {doubt}")
-    return token_here()
+    cluster = cluster_address(address)
+    found = token_here(cluster is not None and cluster.text == AUTO)
+    if doubt := doubt_of_token():
+        raise _Doubt(f"{found}; {doubt}")
+    return found
 
 
 def _ray(address: str | None, device: DeviceKind) -> str:
