@@ -23,7 +23,7 @@ DONE, FAILURES, WRONG_INPUT = 0, 1, 2
 ORDER = (
     *("quickstart", "plan", "search", "ablate", "resume", "confirm", "compare", "extend", "stop"),
     *("replay", "inspect", "status", "list", "report", "sync", "dashboard", "doctor", "data"),
-    *("settings", "presets", "backbones"),
+    *("slurm", "kube", "settings", "presets", "backbones"),
 )
 """Verbs as the help lists them, in the order of a user's work; others follow by name."""
 

@@ -40,6 +40,16 @@ def named_trial(text: str) -> str:
     return trial_name(int(text)) if re.fullmatch("[0-9]{1,18}", text) else text
 
 
+def check_name(name: str) -> None:
+    """Refuse what no study can be called.
+
+    Raises:
+        StudyError: It is no such name.
+    """
+    if not _NAME.fullmatch(name):
+        raise StudyError(f"{_NAME_RULE}, got {name!r}; give another one with --study.")
+
+
 class StudyDir:
     """The folder ROOT/STUDY. Make one with `create` or `open`."""
 
@@ -64,8 +74,7 @@ class StudyDir:
         Raises:
             StudyError: The name is not a valid one, is taken, or `root` cannot be written.
         """
-        if not _NAME.fullmatch(name):
-            raise StudyError(f"{_NAME_RULE}, got {name!r}; give another one with --study.")
+        check_name(name)
         root = local_folder(root)
         path = root / name
         _refuse_link(path)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from search import cli
 from search.driver.driver import StudyOutcome, run_study
 from search.driver.placement import Placement
 from search.driver.ray_session import connect
@@ -87,3 +88,22 @@ def run_stubs(space: Space, study: StudyDir, **placement: Any) -> StudyOutcome:
     options = {"workers": 2, "slots": 3, "worker_factory": FACTORY, **placement}
     say_slots(study.path, options["slots"])
     return run_study(space, study, placement=Placement(**options))
+
+
+@pytest.fixture
+def typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command in this process; exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tcpa", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, said.out, said.err
+
+    return run

@@ -26,6 +26,7 @@ from tests.tcpa_core.data_layouts import make
 
 WHERE = {"--address", "--device", "--workers", "--gpus-per-worker"}
 START = {"--study", "--root", "--set", "--trials", "--tracking-uri", "--dry-run"} | WHERE
+JOB = START - WHERE - {"--dry-run"} | {"--verb", "--seeds", "--out"}
 ACCEPT = "--accept-changed-data"
 OPTIONS = {
     "quickstart": {"--root", "--tracking-uri"},
@@ -51,7 +52,15 @@ OPTIONS = {
     "data check": {"--root", "--set", "--img-size"},
     "data get": {"--root", "--yes", "--revision", "--include"},
     "backbones": set(),
-}
+    "slurm": JOB | WHERE | {
+        "--nodes", "--time", "--gpus-per-node", "--cpus-per-task", "--partition", "--account",
+        "--qos",
+    },
+    "kube": JOB | {
+        "--image", "--workers", "--gpus-per-worker", "--cpus-per-worker", "--memory", "--namespace",
+        "--volume-claim", "--storage", "--secret", "--ray-version", "--retries",
+    },
+}  # fmt: skip
 """What scripts rely on: a verb or an option that disappears breaks them."""
 
 
