@@ -80,6 +80,13 @@ FAULTS = (
         ("faults/test_nodes.py",),
     ),
     Fault(
+        "a job of a batch system is told to end",
+        "the script of 'tcpa slurm' on three hosts: SIGTERM to the whole job, SIGUSR1 to its batch "
+        "shell; then the script again",
+        "stopped in order, requeued once, finished on all hosts: nothing lost, nothing twice",
+        ("faults/test_batch.py",),
+    ),
+    Fault(
         "driver killed",
         "kill -9 in mid-epoch, before a checkpoint, between checkpoint and journal line, while "
         "MLflow is written; then tcpa resume",
