@@ -9,6 +9,7 @@ TcpaError
 ├── OutOfMemoryError (MemoryError)      a trial does not fit, even alone
 ├── MethodError (RuntimeError)          code of a method raised what it must not
 ├── DeviceError (RuntimeError)          torch cannot train on a device
+├── NodeError (RuntimeError)            a machine has not what the study was planned with
 ├── CheckpointError (RuntimeError)      a saved state is torn, foreign or of another version
 │   └── DamagedCheckpointError          it cannot be read back at all
 ├── RecordError (ValueError)            a journal line or stored record is damaged
@@ -58,6 +59,10 @@ class MethodError(TcpaError, RuntimeError):
 
 class DeviceError(TcpaError, RuntimeError):
     """torch cannot train on a device: it is of another kind, full, taken or sick."""
+
+
+class NodeError(TcpaError, RuntimeError):
+    """A machine lacks files that the study was planned with, or has others: no trial's fault."""
 
 
 class CheckpointError(TcpaError, RuntimeError):

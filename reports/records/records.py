@@ -26,7 +26,7 @@ class Records:
     def of(
         cls, study: Study, trials: Mapping[str, TrialState], epochs: pa.Table, num_replaced: int
     ) -> "Records":
-        """What was read, with a note on epochs that were reported again.
+        """What was read, with notes on epochs that were reported again and on missing scores.
 
         A trial with an epoch but neither a start nor an end becomes running: the line of its start
         is lost.
@@ -39,4 +39,9 @@ class Records:
             if trials[name].status == "planned":
                 trials[name].status = "running"
         note = f"{num_replaced} epochs were trained again after a resume; the later report counts."
-        return cls(study, trials, epochs, [note] if num_replaced else [])
+        no_score = [
+            f"trial {name} has no score on the test split: {one.tested.reason}"
+            for name, one in trials.items()
+            if one.tested and one.tested.reason
+        ]
+        return cls(study, trials, epochs, [*([note] if num_replaced else []), *no_score])

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import ray
@@ -44,6 +44,8 @@ class StudyOutcome:
     """Trials by final status."""
     reason: str
     """"finished", or why it stopped before."""
+    without_score: Mapping[str, str] = field(default_factory=dict)
+    """Trials that should have been scored on the test split and could not, and why."""
     waited_s: float = 0.0
     """Seconds in which a worker's slot was idle because no suggestion was ready."""
 
@@ -83,7 +85,7 @@ def run_study(
         if journal.dropped_bytes:
             notices.append(f"left out a torn last line of {journal.dropped_bytes} bytes")
         state = study.state(space.objective[0].metric)
-        if state.is_finished:
+        if state.is_finished and not state.without_score():
             return StudyOutcome(state.counts(), "finished")
         recorder = Recorder(journal, state, listeners, lambda: study.lost_to)
         placed = (placement or Placement()).within(space.cluster)
@@ -149,7 +151,12 @@ class StudyRun:
             raise self._stop.failure
         reason = self._stop.text
         self._recorder.record(Stopped(reason=reason) if reason else Finished())
-        return StudyOutcome(self._state.counts(), reason or "finished", self._waited_s)
+        return StudyOutcome(
+            counts=self._state.counts(),
+            reason=reason or "finished",
+            without_score=self._state.without_score(),
+            waited_s=self._waited_s,
+        )
 
     def _work(self, workforce: Workforce) -> None:
         """Run the trials, while a thread records what becomes of them."""

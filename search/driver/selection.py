@@ -23,4 +23,5 @@ def trials_to_test(space: Space, state: StudyState) -> list[Planned]:
     if selected is None:
         return []
     trials = state.trials.items()
-    return [one.planned for name, one in trials if name in selected.trials and not one.tested]
+    left = [one for name, one in trials if name in selected.trials]
+    return [one.planned for one in left if one.tested is None or one.tested.reason]

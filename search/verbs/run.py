@@ -35,7 +35,7 @@ def run_and_watch(
         change: Other data or weights than were recorded, with which the user goes on.
 
     Returns:
-        The exit code: 0 done, 1 with failed trials or interrupted.
+        The exit code: 0 done, 1 with failed trials, without a test score or interrupted.
     """
     outcome = run_watched(
         study, root, console, placement=placement, tracking_uri=tracking_uri, change=change
@@ -51,8 +51,15 @@ def sum_up(study: StudyDir, root: Path, outcome: StudyOutcome, console: Console)
     if not outcome.finished:
         console.print(f"Continue with: tcpa resume {study.name} --root {shown}", markup=False)
         return 1
+    if outcome.without_score:
+        missing = ", ".join(outcome.without_score)
+        console.print(
+            f"Without a test score: {missing}. Correct what the notice says, then: "
+            f"tcpa resume {study.name} --root {shown}",
+            markup=False,
+        )
     console.print(f"Report: tcpa report {study.name} --root {shown}", markup=False)
-    return 1 if outcome.counts.get("failed") else 0
+    return 1 if outcome.counts.get("failed") or outcome.without_score else 0
 
 
 def run_watched(

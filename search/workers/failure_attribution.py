@@ -29,8 +29,15 @@ class WorkerLoss:
     """Trials of the epoch that did not end, if it was killed for that."""
     is_wanted: bool = False
     """It was ended on purpose, between two epochs."""
+    of_node: bool = False
+    """Its node has not what the study needs, and is refused for that."""
     gpu: str = ""
     """Name of its GPU, where it was lost before it was ready."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether a trial or the device may have been the cause."""
+        return not (self.with_node or self.is_wanted or self.of_node)
 
 
 def count_loss(
@@ -39,7 +46,7 @@ def count_loss(
     """Count a loss against the trials that may have caused it.
 
     Those of the epoch that hung; else the suspect, whose epoch came first; else all. That a node is
-    gone, or that a worker was ended on purpose, is the fault of no trial.
+    gone or lacks something, or that a worker was ended on purpose, is the fault of no trial.
 
     Args:
         loss: How the worker was lost.
@@ -49,7 +56,7 @@ def count_loss(
     Returns:
         How many trials have lost another worker in the same epoch together: perhaps too many.
     """
-    if loss.with_node or loss.is_wanted:
+    if not loss.counts:
         return 0
     counted = hung or [trial for trial in held if trial.is_suspect] or held
     for trial in counted:

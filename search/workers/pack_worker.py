@@ -83,6 +83,9 @@ class TrainingWorker(Protocol):
     ) -> Mapping[str, Sequence[str]]:
         """What "data" and "weights" are here, each in the order given."""
 
+    def expect(self, data: Mapping[DataConfig, str], weights: Mapping[BackboneConfig, str]) -> None:
+        """Say what data and weights have to be whenever they are loaded."""
+
     def probe(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
         """Speeds of packs for some settings."""
 
@@ -108,6 +111,7 @@ class PackWorker:
         module, _, name = spec.factory.partition(":")
         self._place = place
         self._precisions = spec.precisions
+        self._needs = spec.needs
         with without_gc():
             make = getattr(importlib.import_module(module), name)
         device = "cuda" if spec.num_gpus else "cpu"
@@ -125,6 +129,14 @@ class PackWorker:
             WeightsError: Weights cannot be read here.
         """
         return self._worker.fingerprints(data, backbones)
+
+    def expect(self, found: Mapping[str, Sequence[str]]) -> None:
+        """Say what `fingerprints` of all that the study needs were when a node was proved."""
+        needs = self._needs
+        self._worker.expect(
+            dict(zip(needs.data, found["data"], strict=True)),
+            dict(zip(needs.backbones, found["weights"], strict=True)),
+        )
 
     def ready(self) -> Device:
         """Prove the device; trials may come from here on.

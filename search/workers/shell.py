@@ -94,6 +94,9 @@ class PackWorkerShell:
         """As of `PackWorker`, like all that follow."""
         return self._worker.fingerprints(*args)
 
+    def expect(self, *args: Any) -> None:
+        self._worker.expect(*args)
+
     def ready(self) -> Any:
         return self._worker.ready()
 

@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from typing import NamedTuple
 
 from search.workers.failure_attribution import MAX_RESTARTS, WorkerLoss, count_loss
+from search.workers.final_tests import FinalTests
 from search.workers.quarantine import MAX_ENDS, MAX_ENDS_OF_LAST, Quarantine
 from search.workers.trial_progress import Report, TrialProgress
 from tcpa_core.record.events import (
@@ -23,7 +24,7 @@ from tcpa_core.record.events import (
     TrialEvent,
 )
 from tcpa_core.record.values import Device, EpochReport, TrialResult
-from tcpa_core.training.commands import Command, Extend, Limit, Stop, Test
+from tcpa_core.training.commands import Command, Extend, Limit, Stop
 
 
 class Order(NamedTuple):
@@ -76,8 +77,7 @@ class TrialTable:
         """Workers that take no more trials, while they come to the end of an epoch."""
         self._max_together: int | None = None
         """Most trials to train together, after workers died of more; None: no limit."""
-        self._tests: dict[str, Planned] = {}
-        """Trials whose selected state is to be scored on the test split."""
+        self._tests = FinalTests()
         self._is_halted = False
 
     def advance(self, planned: Planned, until_epoch: int) -> list[Order]:
@@ -112,7 +112,7 @@ class TrialTable:
 
     def test(self, planned: Planned) -> list[Order]:
         """Have a trial that has ended scored on the test split."""
-        self._tests[planned.trial] = planned
+        self._tests.ask(planned)
         return self._test_orders()
 
     def allow(self, slots: int, worker: int | None = None) -> list[Order]:
@@ -156,7 +156,6 @@ class TrialTable:
         self._devices[worker] = device
         self._gpus[worker] = device.gpu if device else ""
         limits = self._limit_orders() if self._max_together is not None else []
-        # A test that was sent to a lost worker is sent again: the first answer counts.
         return [*limits, *self.place(), *self._test_orders()]
 
     def can_wait_for(self, gpu: str) -> bool:
@@ -179,6 +178,8 @@ class TrialTable:
             if new is None:
                 continue
             news.append(new)
+            if isinstance(new, Tested) and new.reason:
+                news.append(_notice_of_no_score(new))
             if isinstance(new, Epoch):
                 news += self._clear_gpu(self._trials[new.trial].worker)
         return news
@@ -230,6 +231,9 @@ class TrialTable:
         )
         orders: list[Order] = []
         events: list[Event] = self._blame_gpu(worker, gpu, loss, before)
+        for tested in self._tests.lose(worker, loss):
+            events += [tested, _notice_of_no_score(tested)]
+            self._quarantine.convict(_test_of(tested.trial))
         if self._quarantine.is_aside(gpu):
             together = 0
         if together > 1:
@@ -251,7 +255,7 @@ class TrialTable:
             if self._max_together is not None:  # it was this trial, not too many of them
                 self._max_together = None
                 orders += self._limit_orders()
-        return events, orders
+        return events, [*orders, *self._test_orders()]
 
     def _blame_gpu(
         self, worker: int, gpu: str, loss: WorkerLoss, before: Mapping[str, int]
@@ -262,9 +266,12 @@ class TrialTable:
             before: What had been counted against the trials that the worker held.
         """
         notice = _notice_of_loss(worker, loss, sorted(before))
-        if not gpu or loss.with_node or loss.is_wanted:
+        if loss.of_node:
+            return []  # said when the node was refused
+        if not gpu or not loss.counts:
             return [notice]
         counted = {name: self._trials[name].restarts - was for name, was in before.items()}
+        counted |= {_test_of(trial): 1 for trial in self._tests.held_by(worker)}
         for name in before:
             self._trials[name].lost_on.add(gpu)
         verdict = self._quarantine.take_end(
@@ -278,8 +285,8 @@ class TrialTable:
         if not self._quarantine.is_aside(gpu):
             return [notice]
         for name, count in self._quarantine.taken_back(gpu):
-            trial = self._trials[name]
-            trial.restarts = max(0, trial.restarts - count)
+            if trial := self._trials.get(name):  # else it is a test
+                trial.restarts = max(0, trial.restarts - count)
         if verdict == "still aside":  # said when it began: nothing has changed
             return []
         return [_notice_of_aside(gpu, loss, self._quarantine.pause_s(gpu), notice.trials)]
@@ -307,7 +314,7 @@ class TrialTable:
         if not isinstance(event, TrialEvent):
             return event
         if isinstance(event, Tested):
-            return event if self._tests.pop(event.trial, None) is not None else None
+            return event if self._tests.is_new(event) else None
         trial = self._trials[event.trial]
         if trial.has_ended:
             return None
@@ -357,10 +364,7 @@ class TrialTable:
         if not self._held:
             return []
         first = min(self._held)
-        return [
-            Order(first, Test(trial=planned.trial, params=planned.params))
-            for planned in self._tests.values()
-        ]
+        return [Order(first, test) for test in self._tests.send_to(first)]
 
     def _limit_orders(self) -> list[Order]:
         limit = Limit(members=self._max_together)
@@ -384,6 +388,18 @@ def _notice_of_aside(device: str, loss: WorkerLoss, pause_s: float, held: Sequen
     if held:
         text += f"; trials {', '.join(held)} go on elsewhere from their last epoch"
     return Notice(text=text, trials=held)
+
+
+def _notice_of_no_score(tested: Tested) -> Notice:
+    return Notice(
+        text=f"trial {tested.trial} has no score on the test split: {tested.reason.rstrip('.')}",
+        trials=[tested.trial],
+    )
+
+
+def _test_of(trial: str) -> str:
+    """What a device is told of a test, as of a trial."""
+    return f"test of {trial}"
 
 
 def _fault_of_last(device: str, loss: WorkerLoss) -> str:

@@ -1,7 +1,7 @@
 """One pack worker as the pool has it: its actor, and what is known of it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -43,6 +43,8 @@ class WorkerHandle:
     """None: it waits for one."""
     device: Device | None = None
     """What it has proved that it trains on; None: nothing yet."""
+    found: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Fingerprints of what it has read to prove its node."""
     is_retired: bool = False
     """Ends at its next epoch boundary; nobody replaces it."""
     hung_in: tuple[str, ...] = ()
@@ -81,9 +83,23 @@ class WorkerHandle:
         needs = self.spec.needs
         if not needs.fingerprints:
             return ""
+
+        def judge(found: Mapping[str, Sequence[str]]) -> str:
+            self.found = found
+            return needs.files_fault(found)
+
         return await self._fault_of(
-            lambda: self.actor.fingerprints.remote(needs.data, needs.backbones), needs.files_fault
+            lambda: self.actor.fingerprints.remote(needs.data, needs.backbones), judge
         )
+
+    async def expect(self, found: Mapping[str, Sequence[str]]) -> None:
+        """Tell it what a node of the study has found, so that no change of a file goes unseen.
+
+        Args:
+            found: As of `files_fault`; {}: nothing was asked.
+        """
+        if found:
+            await self.actor.expect.remote(found)
 
     async def node_fault(self) -> str:
         """All of it in turn: why its node cannot be used, or ""."""

@@ -7,7 +7,7 @@ where it awaits, so that no state here needs a lock.
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 
 import ray
@@ -19,7 +19,7 @@ from search.workers.pack_worker import WorkerSpec
 from search.workers.ray_errors import loss_of, reason_of
 from search.workers.worker_handle import WorkerHandle, start_witness, start_worker
 from tcpa_core.config import Flat
-from tcpa_core.errors import DeviceError, MethodError, StorageError
+from tcpa_core.errors import DeviceError, MethodError, NodeError, StorageError
 from tcpa_core.record.values import Device
 from tcpa_core.training.commands import Command
 
@@ -81,6 +81,8 @@ class WorkerPool:
         self._workers: dict[int, WorkerHandle] = {}
         self._parked: list[WorkerHandle] = []
         """They keep devices that are not to be used, so that Ray gives them to no other worker."""
+        self._found: Mapping[str, Sequence[str]] = {}
+        """Fingerprints of all data and weights, as the first node has shown them."""
         self._num_started = 0
         self._failed_starts: Counter[str] = Counter()
         """By the id of the node; "": they had no place yet."""
@@ -201,9 +203,7 @@ class WorkerPool:
             # Where `run` raised, the process lives on and holds its device.
             with contextlib.suppress(RayError):
                 worker.kill()
-            if isinstance(err, StorageError):  # every worker would meet it
-                self.give_up(str(err.cause) if isinstance(err, RayTaskError) else str(err))
-            self._lose(number, loss_of(err))
+            self._lose(number, self._loss(worker, err))
         except DeviceError as err:  # of the proof; one that `run` raises is one of Ray, too
             self._refuse(number, str(err))
         else:
@@ -211,6 +211,21 @@ class WorkerPool:
                 worker.kill()
                 self._lose(number, WorkerLoss("its trials move to GPUs", is_wanted=True))
             self._workers.pop(number, None)
+
+    def _loss(self, worker: WorkerHandle, err: RayError) -> WorkerLoss:
+        """How a worker was lost; its node is refused if that is the cause."""
+        cause = err.cause if isinstance(err, RayTaskError) else None
+        if not (worker.place and isinstance(cause, NodeError | OSError | StorageError)):
+            return loss_of(err)
+        node = worker.place.node
+        if isinstance(cause, NodeError) or any(
+            one.device and one.place and one.place.node != node for one in self._workers.values()
+        ):
+            self._nodes.refuse(worker.place, reason_of(err))
+            return replace(loss_of(err), of_node=True)
+        if isinstance(cause, StorageError):  # every worker would meet it
+            self.give_up(str(cause))
+        return loss_of(err)
 
     async def _may_stay(self, number: int, worker: WorkerHandle) -> bool:
         """Wait for a worker's place and see whether it may be used; False: another is sought."""
@@ -223,6 +238,8 @@ class WorkerPool:
         if not await self._nodes.passes(place, "files", worker.files_fault):
             self._leave(number)
             return False
+        self._found = worker.found or self._found
+        await worker.expect(self._found)
         return await self._may_try(number)
 
     def _leave(self, number: int) -> None:
@@ -344,7 +361,7 @@ class WorkerPool:
         del self._workers[number]
         if self._is_closed:
             return  # `halt` kills those that still load; that is no failed start
-        if not (worker.device or worker.is_retired or loss.with_node):
+        if not worker.device and not worker.is_retired and loss.counts:
             self._count_failed_start(worker, loss)
             if self._is_closed:
                 return

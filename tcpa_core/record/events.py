@@ -233,6 +233,12 @@ class Tested(TrialEvent):
 
     test_loss: float | None
     test_accuracy: float | None
+    reason: str = ""
+    """Why there is no score."""
+
+    def _body(self) -> Fields:
+        body = Event._body(self)
+        return body if self.reason else {k: v for k, v in body.items() if k != "reason"}
 
 
 _STAMP = tuple(f.name for f in fields(Event))
@@ -306,7 +312,13 @@ def _ended(event: Fields, stamp: Fields) -> Ended:
 
 def _tested(event: Fields, stamp: Fields) -> Tested:
     loss, accuracy = event.get("test_loss"), event.get("test_accuracy")
-    return Tested(trial=event["trial"], test_loss=loss, test_accuracy=accuracy, **stamp)
+    return Tested(
+        trial=event["trial"],
+        test_loss=loss,
+        test_accuracy=accuracy,
+        reason=event.get("reason", ""),
+        **stamp,
+    )
 
 
 _READERS: Mapping[str, Callable[[Fields, Fields], Event]] = {

@@ -228,6 +228,11 @@ class StudyState:
         ended = (trial.result for trial in self.trials.values())
         return dict(Counter(result.status for result in ended if result is not None))
 
+    def without_score(self) -> dict[str, str]:
+        """Trials whose selected state could not be scored on the test split, and why."""
+        tested = ((name, trial.tested) for name, trial in self.trials.items())
+        return {name: one.reason for name, one in tested if one and one.reason}
+
     def unfinished(self) -> dict[str, TrialState]:
         """Trials that have not ended, by name."""
         return {name: trial for name, trial in self.trials.items() if trial.ended is None}

@@ -10,7 +10,7 @@ the device waits for no disk. What is told is on disk, always.
 import platform
 import queue
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +20,15 @@ import torch
 
 from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.data.base import dataset_fingerprint
-from tcpa_core.errors import DeviceError, MethodError, StorageError, TcpaError
+from tcpa_core.errors import (
+    DataError,
+    DeviceError,
+    MethodError,
+    NodeError,
+    StorageError,
+    TcpaError,
+    WeightsError,
+)
 from tcpa_core.model.load_backbone import weights_fingerprint
 from tcpa_core.record.events import Ended, Epoch, Event, Notice, Started, Tested
 from tcpa_core.record.files import CHECKPOINTS
@@ -29,7 +37,8 @@ from tcpa_core.settings import BackboneConfig, DataConfig
 from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
 from tcpa_core.training.device import proved
 from tcpa_core.training.divergence import Diverged
-from tcpa_core.training.faults import cannot_begin, is_device_fault
+from tcpa_core.training.expected_files import ExpectedFiles
+from tcpa_core.training.faults import cannot_begin, describe, is_device_fault
 from tcpa_core.training.groups import Group, Job, Turns
 from tcpa_core.training.member import Member
 from tcpa_core.training.memory import is_filled_by_others, is_out_of_memory, retry_with_room
@@ -82,6 +91,7 @@ class Worker:
         self._turns = Turns()
         self._trainer = ThreadPoolExecutor(1, "train")
         self._savers = ThreadPoolExecutor(SAVERS, "save")
+        self._expected = ExpectedFiles()
         self._ahead: Future[Turn] | None = None
         """Begun before it was asked for."""
         self._now = Turn()
@@ -132,6 +142,10 @@ class Worker:
             )
 
         return {"data": list(map(of, data)), "weights": list(map(weights_fingerprint, backbones))}
+
+    def expect(self, data: Mapping[DataConfig, str], weights: Mapping[BackboneConfig, str]) -> None:
+        """Say what data and weights have to be whenever they are loaded, by their fingerprints."""
+        self._expected = ExpectedFiles(data, weights)
 
     def probe(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
         """Measure packs of some settings (see `tcpa_core.training.probe`).
@@ -192,6 +206,7 @@ class Worker:
         Raises:
             StorageError: Checkpoints or the image cache cannot be written; every trial would meet
                 it, so that it fails none.
+            NodeError: Files here are not those of `expect`; nor does that fail a trial.
         """
         ahead, self._ahead = self._ahead or self._trainer.submit(self._turn), None
         turn = ahead.result()
@@ -260,11 +275,8 @@ class Worker:
         try:
             config = TrialConfig.from_flat(command.params, place=f"trial {trial}")
             group, member, note = self._load(trial, config)
-        except DeviceError:
-            raise
         except TcpaError as err:
-            if getattr(err.__cause__, "errno", None) in StorageError.ERRNOS:
-                raise StorageError(f"{err} Then 'tcpa resume'.") from err
+            self._raise_if_of_machine(err)
             result = TrialResult(status="failed", reason=str(err), device=self._device)
             return [Ended(trial=trial, result=result)]
         group.jobs[trial] = Job(member, command.until_epoch, command.test_at_end, command.alone)
@@ -279,17 +291,29 @@ class Worker:
         told = [Epoch(trial=trial, report=report) for report in member.reports]
         return [started, *told, *self._finish(group)]
 
+    def _raise_if_of_machine(self, err: TcpaError) -> None:
+        """Raise an error that another trial would meet here, too, and this one nowhere else."""
+        if isinstance(err, DeviceError | NodeError):
+            raise err
+        if getattr(err.__cause__, "errno", None) in StorageError.ERRNOS:
+            raise StorageError(f"{err} Then 'tcpa resume'.") from err
+        if isinstance(err, DataError | WeightsError):
+            self._expected.check_again(self._packs.stand_ins, self._sign)
+
     def _load(self, trial: str, config: TrialConfig) -> tuple[Group, Member, str]:
         """The group of a trial, the trial as it stands, and what there is to say about that.
 
         Raises:
             DeviceError: Others have filled the device.
+            NodeError: Data or weights are not those that the study was planned with.
             TcpaError: Any other is the trial's fault: its settings, files, methods or size.
             Exception: The device has failed.
         """
 
         def load() -> tuple[Group, Member, str]:
             group = self._packs.group(config)
+            data, backbone = group.pack.data, group.pack.backbone
+            self._expected.check_loaded(config, data.fingerprint, backbone.fingerprint)
             return group, *restored_or_new(
                 self._checkpoints / trial,
                 trial,
@@ -307,15 +331,30 @@ class Worker:
             raise cannot_begin(err, f"trial {trial}", config, torch.device(self._device)) from err
 
     def _test(self, command: Test) -> list[Event]:
+        """Score a trial, or say why that cannot be done: nothing else depends on it."""
         trial = command.trial
-        config = TrialConfig.from_flat(command.params, place=f"trial {trial}")
+        try:
+            config = TrialConfig.from_flat(command.params, place=f"trial {trial}")
+            loss, accuracy = retry_with_room(
+                lambda: self._score(trial, config), self._packs.make_room
+            )
+        except TcpaError as err:
+            self._raise_if_of_machine(err)
+            reason = str(err)
+        except Exception as err:
+            if is_device_fault(err):
+                raise
+            reason = describe(err)
+        else:
+            return [Tested(trial=trial, test_loss=loss, test_accuracy=accuracy)]
+        return [Tested(trial=trial, test_loss=None, test_accuracy=None, reason=reason)]
 
-        def score() -> tuple[float, float]:
-            member = restore_member(self._checkpoints / trial, trial, config)
-            return self._packs.group(config).pack.test([member])[0]
-
-        loss, accuracy = retry_with_room(score, self._packs.make_room)
-        return [Tested(trial=trial, test_loss=loss, test_accuracy=accuracy)]
+    def _score(self, trial: str, config: TrialConfig) -> tuple[float, float]:
+        group = self._packs.group(config)
+        data, backbone = group.pack.data, group.pack.backbone
+        self._expected.check_loaded(config, data.fingerprint, backbone.fingerprint)
+        member = restore_member(self._checkpoints / trial, trial, config)
+        return group.pack.test([member])[0]
 
     def _train(self, group: Group, jobs: list[Job]) -> list[Event]:
         members = [job.member for job in jobs]

@@ -16,7 +16,7 @@ import queue
 import random
 import signal
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,9 @@ class StubWorker:
             raise DataError(here["lacks"])
         first = {name: text.split("+")[0] for name, text in recorded.items()} | here
         return {"data": [first["data"]] * len(data), "weights": [first["weights"]] * len(backbones)}
+
+    def expect(self, data: Mapping[Any, str], weights: Mapping[Any, str]) -> None:
+        self._expects = True
 
     def probe(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
         found = self._plan["models"][self._gpu]
