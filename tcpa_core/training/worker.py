@@ -21,6 +21,7 @@ import torch
 from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.data.base import dataset_fingerprint
 from tcpa_core.errors import (
+    DamagedCheckpointError,
     DataError,
     DeviceError,
     MethodError,
@@ -31,7 +32,7 @@ from tcpa_core.errors import (
 )
 from tcpa_core.model.load_backbone import weights_fingerprint
 from tcpa_core.record.events import Ended, Epoch, Event, Notice, Started, Tested
-from tcpa_core.record.files import CHECKPOINTS
+from tcpa_core.record.files import CHECKPOINTS, LAST
 from tcpa_core.record.values import Device, Pulse, Status, TrialResult
 from tcpa_core.settings import BackboneConfig, DataConfig
 from tcpa_core.training.commands import Command, Extend, Limit, Stop, Submit, Test
@@ -338,6 +339,10 @@ class Worker:
             loss, accuracy = retry_with_room(
                 lambda: self._score(trial, config), self._packs.make_room
             )
+        except DamagedCheckpointError as err:
+            last = self._checkpoints / trial / LAST
+            what = f"cannot be read ({err.__cause__})" if last.exists() else "is missing"
+            reason = f"{last} {what}; restore that file"
         except TcpaError as err:
             self._raise_if_of_machine(err)
             reason = str(err)
