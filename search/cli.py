@@ -13,13 +13,13 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from search.exit_codes import DONE, FAILURES, STOPPED, WRONG_INPUT
 from search.terminal import one_line
 from search.tracking.secrets import hide, restart_without_secrets
 from search.usage import Verbs, explain
 from tcpa_core import __version__
-from tcpa_core.errors import StoppedError, TcpaError
+from tcpa_core.errors import FaultError, RunningError, StoppedError, TcpaError
 
-DONE, FAILURES, WRONG_INPUT = 0, 1, 2
 ORDER = (
     *("quickstart", "plan", "search", "ablate", "resume", "confirm", "compare", "extend", "stop"),
     *("replay", "inspect", "status", "list", "report", "sync", "dashboard", "doctor", "data"),
@@ -31,6 +31,10 @@ app = typer.Typer(
     name="tcpa",
     cls=Verbs,
     pretty_exceptions_enable=False,
+    epilog=(
+        "Exit codes: 0 done; 1 trials failed, or a defect; 2 something has to be corrected first; "
+        "3 stopped, to be resumed: the same command with --resume goes on."
+    ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -73,7 +77,7 @@ def main(run: Callable[..., Any] = app) -> None:
         code = run(prog_name="tcpa", standalone_mode=False)
     except TcpaError as err:
         print(f"error: {one_line(hide(str(err)))}", file=sys.stderr)
-        sys.exit(FAILURES if isinstance(err, StoppedError) else WRONG_INPUT)
+        sys.exit(_code_of(err))
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(FAILURES)
     except TyperException as err:  # how typer reports a wrong option, argument or verb
@@ -83,6 +87,12 @@ def main(run: Callable[..., Any] = app) -> None:
         print(hide(traceback.format_exc()), file=sys.stderr)
         sys.exit(FAILURES)
     sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _code_of(err: TcpaError) -> int:
+    if isinstance(err, FaultError):
+        return FAILURES
+    return STOPPED if isinstance(err, StoppedError | RunningError) else WRONG_INPUT
 
 
 def entry() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ray._common.usage.usage_constants import CLUSTER_METADATA_KEY
 from ray._private import ray_constants, services
+from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray._private.gcs_utils import GcsNodeInfo
 from ray._raylet import Config, GcsClient  # type: ignore[attr-defined]
@@ -28,6 +29,17 @@ def silence_node_messages() -> None:
     It prints past its loggers, 25 lines for a lost node; what matters of it is an event of ours.
     """
     ray_worker.print_to_stdstream = lambda *_, **__: None
+
+
+@contextmanager
+def sigterm_left_alone() -> Iterator[None]:
+    """Keep `ray.init` from handling SIGTERM, which would end the process amid its start."""
+    before = ray_utils.set_sigterm_handler
+    ray_utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        ray_utils.set_sigterm_handler = before
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 """Text that a terminal can show: names and values in it cannot move the cursor or flood it."""
 
+import os
+import select
+import sys
 from typing import NoReturn
 
 import typer
@@ -34,6 +37,22 @@ def time_text(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def drop_lost_output() -> None:
+    """Send what is still printed nowhere if its terminal is closed or nobody reads the pipe.
+
+    A write there would raise, and end a study for the sake of a line.
+    """
+    for file in (sys.__stdout__, sys.__stderr__):
+        if file is None or file.closed:
+            continue
+        output = select.poll()
+        output.register(file, select.POLLOUT)
+        if any(is_lost & (select.POLLERR | select.POLLHUP) for _, is_lost in output.poll(0)):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, file.fileno())
+            os.close(nowhere)
 
 
 def leave(code: int) -> NoReturn:

@@ -14,8 +14,11 @@ TcpaError
 │   └── DamagedCheckpointError          it cannot be read back at all
 ├── RecordError (ValueError)            a journal line or stored record is damaged
 └── StudyError (RuntimeError)           a study folder is taken, locked, missing or unwritable
+    ├── TakenError                      there is a study of that name
+    ├── RunningError                    another driver runs it
     └── StoppedError                    a study that ran had to stop; it can be resumed
-        └── StorageError                a disk is full, read-only or gone
+        ├── StorageError                a disk is full, read-only or gone
+        └── FaultError                  the code or the installation is at fault
 """
 
 import errno
@@ -81,8 +84,20 @@ class StudyError(TcpaError, RuntimeError):
     """A study folder is taken, locked, missing or unwritable."""
 
 
+class TakenError(StudyError):
+    """There is a study of that name."""
+
+
+class RunningError(StudyError):
+    """Another driver runs the study: the same command may be given again when that has ended."""
+
+
 class StoppedError(StudyError):
     """A study that ran had to stop; what it recorded is kept and it can be resumed."""
+
+
+class FaultError(StoppedError):
+    """The code or the installation ended a study: resumed as it is, it would stop again."""
 
 
 class StorageError(StoppedError):

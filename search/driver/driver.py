@@ -65,7 +65,8 @@ def run_study(
 ) -> StudyOutcome:
     """Run what is left of a study: all of it if it is new.
 
-    Ctrl-C or SIGTERM once ends it in order (trials keep their last checkpoint), twice at once.
+    A signal ends it in order (trials keep their last checkpoint), a second Ctrl-C or SIGTERM at
+    once (see `search.driver.signals`).
 
     Args:
         notices: Sentences for the journal on what the study goes on with.
@@ -129,34 +130,35 @@ class StudyRun:
         where = self._placement
         if where.address_source == VARIABLE:
             notices = [f"trials run on {where.cluster}", *notices]
-        with (
-            on_interrupt(self._stop.give),
-            connect(where.address, where.num_cpus, where.address_source),
-            on_interrupt(self._stop.give),  # again: Ray's start takes SIGTERM for itself
-        ):
-            is_new = self._state.is_empty
-            self._recorder.record(StudyBegun(name=self._study.name) if is_new else Resumed())
-            self._recorder.record(*(Notice(text=text) for text in notices))
-            workforce = Workforce(self._space, self._study, self._placement, self._recorder.record)
-            try:
-                workforce.start(self._state, self._stop)
-            except RayError as err:
-                self._stop.lose_cluster(err, self._recorder.record)
-            else:
-                self._work(workforce)
-            finally:
-                workforce.close()
-        # After the connection is closed, so that no worker outlives its study.
-        if self._stop.failure is not None:
-            raise self._stop.failure
-        reason = self._stop.text
-        self._recorder.record(Stopped(reason=reason) if reason else Finished())
+        with on_interrupt(self._stop.give):
+            with connect(where.address, where.num_cpus, where.address_source):
+                is_new = self._state.is_empty
+                self._recorder.record(StudyBegun(name=self._study.name) if is_new else Resumed())
+                self._recorder.record(*(Notice(text=text) for text in notices))
+                self._start_and_work()
+            # After the connection is closed, so that no worker outlives its study.
+            if self._stop.failure is not None:
+                raise self._stop.failure
+            reason = self._stop.text
+            self._recorder.record(Stopped(reason=reason) if reason else Finished())
         return StudyOutcome(
             counts=self._state.counts(),
             reason=reason or "finished",
             without_score=self._state.without_score(),
             waited_s=self._waited_s,
         )
+
+    def _start_and_work(self) -> None:
+        """Start workers, run the trials and let the workers go."""
+        workforce = Workforce(self._space, self._study, self._placement, self._recorder.record)
+        try:
+            workforce.start(self._state, self._stop)
+        except RayError as err:
+            self._stop.lose_cluster(err, self._recorder.record)
+        else:
+            self._work(workforce)
+        finally:
+            workforce.close()
 
     def _work(self, workforce: Workforce) -> None:
         """Run the trials, while a thread records what becomes of them."""

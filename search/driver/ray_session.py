@@ -12,10 +12,12 @@ import ray
 
 from search.driver.cluster_address import OPTION, ClusterAddress
 from search.driver.cluster_check import check_cluster
+from search.driver.signals import announcements_blocked, put_off
 from search.ray_internals import (
     SCRATCH_OPTION,
     environment,
     loopback_only,
+    sigterm_left_alone,
     silence_node_messages,
 )
 from tcpa_core.errors import StudyError
@@ -48,26 +50,40 @@ def connect(address: str | None, num_cpus: int, source: str = OPTION) -> Iterato
         return
     if address:
         check_cluster(ClusterAddress(address, source))
+    scratch = None if address else tempfile.mkdtemp(prefix="tcpa-ray-", dir=_short_folder())
+    try:
+        # A half-started Ray would be left behind; it takes SIGTERM for itself as well.
+        with put_off(), sigterm_left_alone():
+            _start(address, num_cpus, source, scratch)
+        yield
+    finally:
+        ray.shutdown()
+        # Ray leaves the logs of every cluster behind.
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _start(address: str | None, num_cpus: int, source: str, scratch: str | None) -> None:
     for name in ("ray", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised or recorded
     silence_node_messages()
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    scratch = None if address else tempfile.mkdtemp(prefix="tcpa-ray-", dir=_short_folder())
     try:
         if address:
             ray.init(address=address, **quiet)
-        else:
-            # The environment is inherited; a runtime_env would cost seconds at the start.
-            with environment(WORKER_ENV), loopback_only():
-                ray.init(
-                    address="local",
-                    num_cpus=num_cpus,
-                    num_gpus=_mig_slices(),
-                    include_dashboard=False,
-                    object_store_memory=_OBJECT_STORE_BYTES,
-                    **{SCRATCH_OPTION: scratch},
-                    **quiet,
-                )
+            return
+        # The environment is inherited; a runtime_env would cost seconds at the start. A terminal
+        # that closes and `timeout -s USR1` reach all processes: the driver's alone acts on it.
+        with environment(WORKER_ENV), loopback_only(), announcements_blocked():
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                num_gpus=_mig_slices(),
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                **{SCRATCH_OPTION: scratch},
+                **quiet,
+            )
     except Exception as err:  # bare ones, too: "The current node timed out during startup"
         why = str(err).splitlines()[0] if str(err) else type(err).__name__
         if address:
@@ -76,13 +92,6 @@ def connect(address: str | None, num_cpus: int, source: str = OPTION) -> Iterato
                 "'ray status' on a machine of it, or leave the address out."
             ) from err
         raise StudyError(f"Ray does not start on this machine ({why}); try again.") from err
-    try:
-        yield
-    finally:
-        ray.shutdown()
-        # Ray leaves the logs of every cluster behind.
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _mig_slices() -> int | None:

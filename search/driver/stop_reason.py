@@ -5,7 +5,7 @@ from collections.abc import Callable
 from ray.exceptions import RayError
 
 from search.workers.ray_errors import is_code_fault, reason_of
-from tcpa_core.errors import StoppedError
+from tcpa_core.errors import FaultError, StoppedError
 from tcpa_core.record.events import Notice
 
 
@@ -49,13 +49,12 @@ class StopReason:
         if self:
             return
         text = f"the Ray cluster of study {self._study!r} does not answer any more"
-        why = str(err).strip().splitlines()[0]
-        if is_code_fault(err):
+        why, is_fault = str(err).strip().splitlines()[0], is_code_fault(err)
+        if is_fault:
             text = f"a fault in the code or the installation has ended study {self._study!r}"
             why = reason_of(err)
         # First, for it may raise: a full disk is then the error that the user sees.
         record(Notice(text=f"{text}; this driver ends"))
-        self.failure = StoppedError(
-            f"{text} ({why}); what is recorded is kept: 'tcpa resume {self._study}'."
-        )
+        told = f"{text} ({why}); what is recorded is kept: 'tcpa resume {self._study}'."
+        self.failure = FaultError(told) if is_fault else StoppedError(told)
         self.give(text)

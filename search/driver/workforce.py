@@ -21,7 +21,7 @@ from search.workers.needs import needs_of
 from search.workers.pack_worker import WorkerSpec
 from search.workers.sizing import DEFAULT_SLOTS, Sizing, Speeds
 from spaces.space import Space
-from tcpa_core.errors import StoppedError
+from tcpa_core.errors import StoppedError, StudyError
 from tcpa_core.record.events import Notice
 from tcpa_core.record.state import StudyState
 from tcpa_core.training.allocator import WORKER_ENV
@@ -179,7 +179,8 @@ class Workforce:
         address, workers = self._placement.address, self._placement.workers
         if self._placement.device == "cuda":
             if not (address and workers):
-                raise StoppedError(
+                # A cluster may have one next time, this machine will not.
+                raise (StoppedError if address else StudyError)(
                     f"--device cuda: Ray counts no GPU {_where(address)}; see 'tcpa doctor', or "
                     "choose --device auto or cpu. To wait for the nodes of a cluster that grows by "
                     "need, give --address and --workers."

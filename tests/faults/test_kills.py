@@ -149,7 +149,7 @@ def test_a_driver_killed_at_four_points_is_resumed_to_the_numbers_of_an_undistur
 
 def check_orderly_end(driver: Driver, name: str) -> dict[str, Any]:
     """The last event of a driver that a signal has ended."""
-    assert driver.process.returncode == 1
+    assert driver.process.returncode == 3
     last = list(driver.events())[-1]
     assert last["kind"] == "stopped" and name in last["reason"], last
     assert "Traceback" not in driver.output

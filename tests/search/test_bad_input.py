@@ -282,7 +282,7 @@ def test_a_journal_on_a_full_disk_stays_whole(
     study = place.root / TAKEN
     before = {path.name for path in study.iterdir()}
     code, stderr = tcpa("resume", TAKEN, "--tracking-uri", uri)
-    assert code == 1, "the input was right"
+    assert code == 3, "the input was right, and the same command goes on"
     assert re.fullmatch(r"error: \S+journal.jsonl cannot be written \(No space .*\n", stderr)
     assert (study / "journal.jsonl").read_bytes() == b""
     assert {path.name for path in study.iterdir()} - before == {"journal.jsonl", "driver.lock"}

@@ -44,6 +44,8 @@ MODULES = [
      "Ray's settings, of which the health checks of nodes are read"),
     ("ray._common.usage.usage_constants", "CLUSTER_METADATA_KEY", "search/ray_internals.py",
      "the key under which a head keeps the versions of Ray and Python"),
+    ("ray._private.utils", "set_sigterm_handler", "search/ray_internals.py",
+     "the function with which `ray.init` takes SIGTERM for itself"),
     ("ray.tune.execution.tune_controller", "TuneController", "search/tune/internals.py",
      "the class whose `step` is one turn of Tune's loop"),
     ("ray.air.execution", "ResourceManager", "search/tune/trial_handle.py",

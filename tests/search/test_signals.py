@@ -1,0 +1,140 @@
+"""Signals end a command that runs a study in order, wherever it stands and all the same way."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from search.driver.signals import ANNOUNCING, ENDING, interruptible, on_interrupt, put_off
+from search.ray_internals import sigterm_left_alone
+from search.terminal import drop_lost_output
+from tcpa_core.errors import StoppedError
+
+ALL = (*ENDING, *ANNOUNCING)
+
+
+@pytest.fixture(autouse=True)
+def handlers_stay() -> Iterator[None]:
+    before = [signal.getsignal(number) for number in ALL]
+    yield
+    assert [signal.getsignal(number) for number in ALL] == before
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_a_signal_before_a_study_runs_ends_the_command(number: signal.Signals) -> None:
+    with pytest.raises(StoppedError, match=rf"interrupted by {number.name}; .*--resume"):
+        with interruptible():
+            signal.raise_signal(number)
+            pytest.fail("it went on")
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_a_signal_while_it_runs_is_a_reason_to_stop(number: signal.Signals) -> None:
+    reasons: list[str] = []
+    with interruptible(), on_interrupt(reasons.append):
+        signal.raise_signal(number)
+        assert reasons == [f"interrupted by {number.name}"]
+        # A second Ctrl-C or SIGTERM ends at once; one after an announcement is the first.
+        expected = signal.SIG_DFL if number in ENDING else signal.getsignal(signal.SIGUSR1)
+        assert [signal.getsignal(name) for name in ENDING] == [expected] * 2
+        if number in ANNOUNCING:
+            signal.raise_signal(number)
+            signal.raise_signal(signal.SIGTERM)
+            assert reasons[1:] == [reasons[0], "interrupted by SIGTERM"]
+
+
+def test_between_two_runs_a_signal_ends_the_command() -> None:
+    with pytest.raises(StoppedError, match="SIGUSR1"), interruptible():
+        with on_interrupt(lambda reason: None):
+            pass
+        signal.raise_signal(signal.SIGUSR1)
+
+
+class _Finalized:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_comes_where_python_cannot_raise_is_not_lost() -> None:
+    reasons: list[str] = []
+    with interruptible():
+        one = _Finalized()
+        del one
+        gc.collect()
+        with on_interrupt(reasons.append):
+            assert reasons == ["interrupted by SIGTERM"]
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_a_signal_while_ray_starts_waits_until_it_has_started(number: signal.Signals) -> None:
+    done = []
+    with pytest.raises(StoppedError, match=number.name), interruptible():
+        with put_off(), sigterm_left_alone():
+            signal.raise_signal(number)
+            done.append("started")
+        done.append("went on")
+    assert done == ["started"]
+
+
+def test_ray_does_not_take_sigterm_for_itself() -> None:
+    from ray._private import utils
+
+    before = signal.getsignal(signal.SIGTERM)
+    with sigterm_left_alone():
+        utils.set_sigterm_handler(lambda number, frame: sys.exit(number))
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_hang_up_that_is_ignored_stays_so() -> None:
+    """As `nohup` starts a command."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible(), on_interrupt(lambda reason: pytest.fail("it was heard")):
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_an_error_of_the_command_stays_its_error() -> None:
+    with pytest.raises(KeyError), interruptible():
+        raise KeyError("x")
+    with suppress(KeyboardInterrupt), interruptible():
+        raise KeyboardInterrupt  # of a library, not of a signal
+
+
+LOST = """
+import os, sys
+from search.terminal import drop_lost_output
+drop_lost_output()
+print("read", flush=True)
+sys.stdin.readline()
+drop_lost_output()
+print("nobody reads this", flush=True)
+os.write(2, b"it went on")
+"""
+
+
+def test_output_that_nobody_reads_any_more_stops_nothing() -> None:
+    command = [sys.executable, "-c", LOST]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        assert process.stdout.readline() == b"read\n", "what is read is not dropped"
+        process.stdout.close()
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.stderr.read() == b"it went on"
+        assert process.wait(60) == 0
+
+
+def test_output_that_is_read_is_left_alone() -> None:
+    before = [os.fstat(fd) for fd in (1, 2)]
+    drop_lost_output()
+    assert [os.fstat(fd).st_ino for fd in (1, 2)] == [one.st_ino for one in before]
