@@ -46,7 +46,8 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
     Raises:
         StudyError: The folder is read-only, the disk is full, ...
     """
-    draft = path.with_name(f".{path.name}.tmp")
+    # Of this process: two commands may build a report at once.
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(draft)

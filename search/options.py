@@ -1,6 +1,7 @@
 """Arguments and options that several verbs share: type, name and help text of each."""
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import typer
 
 from search.driver.cluster_address import OPTION, cluster_address
 from search.driver.placement import DeviceKind, Placement
+from search.driver.signals import interruptible
 from search.study.address import local_folder
 from tcpa_core.errors import ConfigError
 
@@ -49,6 +51,17 @@ Accept = Annotated[
         "--accept-changed-data", help="Go on although data or weights are not those recorded."
     ),
 ]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the study if there is one; else begin it.")
+]
+Wait = Annotated[
+    float | None,
+    typer.Option(
+        "--wait",
+        min=0.0,
+        help="Most seconds that --resume waits for another driver; default: no limit.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")]
 
 
@@ -61,6 +74,26 @@ class Common:
     root: Root = DEFAULT_ROOT
     set_: Set = None
     trials: Trials = None
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """What every verb that makes a study is given for the case that it is there already."""
+
+    resume: Resume = False
+    wait: Wait = None
+    accept: Accept = False
+
+    @property
+    def wait_s(self) -> float:
+        """How long to wait for another driver: for none where a second one may be a mistake."""
+        if self.wait is not None:
+            return self.wait
+        return math.inf if self.resume else 0.0
+
+
+NEW = Repeat()
+"""What is there already is not taken up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +126,19 @@ class Where:
         )
 
 
+_GROUPS = (Common, Repeat, Where)
+
+
 def with_common(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that typer gives each field of `Common` and `Where` as an option of its own.
+    """A command that typer gives each field of `Common`, `Repeat` and `Where` as an option.
+
+    All such commands run studies or plan them: a signal ends them in order, with exit code 3.
 
     Args:
         command: Takes values of these classes beside its own arguments and options.
     """
     own = inspect.signature(command).parameters
-    shared = {
-        name: one.annotation for name, one in own.items() if one.annotation in (Common, Where)
-    }
+    shared = {name: one.annotation for name, one in own.items() if one.annotation in _GROUPS}
     fields = {name: inspect.signature(cls).parameters for name, cls in shared.items()}
 
     def run(**given: Any) -> None:
@@ -110,7 +146,8 @@ def with_common(command: Callable[..., None]) -> Callable[..., None]:
             name: cls(**{field: given.pop(field) for field in fields[name]})
             for name, cls in shared.items()
         }
-        command(**values, **given)
+        with interruptible():
+            command(**values, **given)
 
     # typer looks at the signature for the order and the defaults, and at the annotations for types
     parameters = [

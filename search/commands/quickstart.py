@@ -2,10 +2,11 @@
 
 from rich.console import Console
 
-from search.options import DEFAULT_ROOT, Root, Uri
+from search.options import DEFAULT_ROOT, Root, Uri, with_common
 from search.terminal import leave
 
 
+@with_common
 def command(root: Root = DEFAULT_ROOT, tracking_uri: Uri = None) -> None:
     """Search, ablate and report on shipped images with the shipped backbone, offline."""
     from search.verbs.quickstart import run_quickstart

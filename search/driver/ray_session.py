@@ -20,7 +20,7 @@ from search.ray_internals import (
     sigterm_left_alone,
     silence_node_messages,
 )
-from tcpa_core.errors import StudyError
+from tcpa_core.errors import StoppedError, StudyError
 from tcpa_core.training.allocator import WORKER_ENV
 
 # Read by Ray when it starts, some by every process of it; a user's own values count.
@@ -42,7 +42,8 @@ def connect(address: str | None, num_cpus: int, source: str = OPTION) -> Iterato
         source: Where the address comes from, for messages.
 
     Raises:
-        StudyError: No cluster answers, or this machine has no part in it, or none could be started.
+        StudyError: No cluster answers, or this machine has no part in it.
+        StoppedError: None could be started.
     """
     # Whoever opened the connection (a test, a notebook, another study) closes it.
     if ray.is_initialized():
@@ -91,7 +92,7 @@ def _start(address: str | None, num_cpus: int, source: str, scratch: str | None)
                 f"{source}: the cluster at {address} answers, but Ray cannot join it ({why}); see "
                 "'ray status' on a machine of it, or leave the address out."
             ) from err
-        raise StudyError(f"Ray does not start on this machine ({why}); try again.") from err
+        raise StoppedError(f"Ray does not start on this machine ({why}); try again.") from err
 
 
 def _mig_slices() -> int | None:

@@ -1,9 +1,12 @@
 """A study on disk: its folder, description, journal and lock. One writer, the driver."""
 
+import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,12 +24,14 @@ from search.study.lock import Driver, DriverLock
 from search.study.outline import Outline
 from spaces.load import stored_space
 from spaces.space import Space
-from tcpa_core.errors import StorageError, StudyError, nearest
+from tcpa_core.errors import StorageError, StudyError, TakenError, nearest
 from tcpa_core.record import files
 from tcpa_core.record.events import Event, Extended, read_journal
 from tcpa_core.record.state import StudyState
 
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
+_UNFINISHED = f".{files.DESCRIPTION}"
+"""What `write_description` leaves if it is killed."""
 _NAME_RULE = "study name must be 1 to 64 of a-z, 0-9, _ and -"
 
 
@@ -71,18 +76,24 @@ class StudyDir:
     def check_free(cls, root: Path, name: str) -> Path:
         """The folder that a new study would get.
 
+        A folder of that name in which nothing is yet is free: its maker was killed.
+
         Raises:
-            StudyError: The name is not a valid one, is taken, or `root` cannot be written.
+            TakenError: There is a study of that name.
+            StudyError: The name is not a valid one, something else has it, or `root` cannot be
+                written.
         """
         check_name(name)
         root = local_folder(root)
         path = root / name
         _refuse_link(path)
-        if path.exists():
-            raise StudyError(
-                f"study {name!r} exists already in {root}; continue it with 'tcpa resume {name}' "
-                "or choose another name with --study."
+        if os.path.isfile(path / files.DESCRIPTION):
+            raise TakenError(
+                f"study {name!r} exists already in {root}; continue it with --resume or 'tcpa "
+                f"resume {name}', or choose another name with --study."
             )
+        if path.exists() and (why := _why_not_free(path)):
+            raise StudyError(why)
         # The root may not exist yet: what counts is the folder in which it would be made.
         parent = next(p for p in (root, *root.absolute().parents) if os.path.exists(p))
         if not parent.is_dir() or not os.access(parent, os.W_OK):
@@ -99,7 +110,7 @@ class StudyDir:
         tracking_uri: str,
         images: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Make the folder with its study.yaml.
+        """Make the folder with its study.yaml; of several commands that try, one makes it.
 
         Args:
             fingerprints: Identities of data and weights.
@@ -108,24 +119,45 @@ class StudyDir:
                 choose it; "preprocessing", what becomes of images in front of each backbone.
 
         Raises:
+            TakenError: There is a study of that name, perhaps since a moment ago.
             StudyError: As `check_free`, or the disk is full.
         """
         study = cls(cls.check_free(root, name))
+        # Whole before it has its name: nobody meets a part of it, and only one can be moved there.
+        made = study.path.with_name(f".{name}.{uuid.uuid4().hex[:8]}")
         recorded = {
             "fingerprints": dict(fingerprints),
             **{"data": [], "preprocessing": [], **(images or {})},
             "tracking_uri": recorded_uri(tracking_uri, root),
         }
         try:
-            study.path.mkdir(parents=True)
-            write_description(study.path, new_description(name, space, recorded))
+            made.mkdir(parents=True)
+            write_description(made, new_description(name, space, recorded))
+            (study.path / _UNFINISHED).unlink(missing_ok=True)
+            made.rename(study.path)
         except OSError as err:
-            shutil.rmtree(study.path, ignore_errors=True)
+            if err.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                cls.check_free(root, name)  # says what has been there first
             raise StudyError(
                 f"{study.path} cannot be written ({err.strerror or err}); make room or give "
                 "another folder with --root."
             ) from err
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
         return study
+
+    @classmethod
+    def existing(cls, root: Path, name: str) -> Self | None:
+        """The study of that name; None: there is none, and one can be made.
+
+        Raises:
+            StudyError: As `check_free` but for a name that is taken.
+        """
+        try:
+            cls.check_free(root, name)
+        except TakenError:
+            return cls.open(root, name)
+        return None
 
     @classmethod
     def open(cls, root: Path, name: str) -> Self:
@@ -232,10 +264,21 @@ class StudyDir:
             A sentence where the lock of a dead driver was taken over, else "".
 
         Raises:
-            StudyError: Another driver runs; it is named.
+            RunningError: Another driver runs; it is named.
             StorageError: The folder cannot be written.
         """
         return self._lock.take()
+
+    @contextmanager
+    def held(
+        self, wait_s: float = 0.0, say: Callable[[str], None] = lambda line: None
+    ) -> Iterator[None]:
+        """Be the study's only driver meanwhile, as of `DriverLock.take_when_free`."""
+        self._lock.take_when_free(wait_s, say)
+        try:
+            yield
+        finally:
+            self.unlock()
 
     def unlock(self) -> None:
         """Let another driver take over."""
@@ -249,15 +292,27 @@ class StudyDir:
 
 def _why_none(root: Path, name: str) -> str:
     """Why a root has no study of a name, and which one may be meant."""
-    known = (
-        sorted(p.parent.name for p in root.glob(f"*/{files.DESCRIPTION}")) if root.is_dir() else []
-    )
+    found = root.glob(f"*/{files.DESCRIPTION}") if root.is_dir() else ()
+    known = sorted(p.parent.name for p in found if not p.parent.name.startswith("."))
     if name in known:
         return f"{root / name}: {_NAME_RULE}, got {name!r}; rename the folder."
     if _NAME.fullmatch(name) and os.path.isfile(root / name / files.JOURNAL):
         return f"{root / name} has a journal but no study.yaml; restore the file."
     listed = f" Studies there: {', '.join(known)}." if known else ""
     return f"no study {name!r} in {root}{nearest(name, known)}.{listed}"
+
+
+def _why_not_free(path: Path) -> str:
+    """Why a folder without a study.yaml cannot become a study; "": it can."""
+    if os.path.isfile(path / files.JOURNAL):
+        return _why_none(path.parent, path.name)
+    what = "is not a folder"
+    if path.is_dir():
+        found = sorted(set(os.listdir(path)) - {_UNFINISHED})
+        if not found:
+            return ""
+        what = f"holds {', '.join(found[:3])} and no study"
+    return f"{path} {what}; remove it or choose another name with --study."
 
 
 def _refuse_link(path: Path) -> None:

@@ -12,18 +12,23 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Self
 
-from tcpa_core.errors import StorageError, StudyError
+from tcpa_core.errors import RunningError, StorageError
 
 BEAT_S = 10.0
 """Time between two signs of life."""
 WATCHED_BEATS = 3
 """Signs of life that must fail to come before a driver of another machine is taken for dead."""
+POLL_S = 1.0
+"""Time between two looks at a lock that is waited for."""
+SAID_S = 60.0
+"""Time between two sentences on whom it is waited for."""
 
 _LINE = re.compile(r"host (\S+), pid (\d+), since (\S+)")
 _NO_FLOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
@@ -54,13 +59,19 @@ class Driver:
 
 
 class DriverLock:
-    """The lock of one study; held from `take` to `release` or the end of the process."""
+    """The lock of one study; held from `take` to `release` or the end of the process.
+
+    Whoever holds it may take it again, and then gives it back as often.
+    """
 
     def __init__(self, path: Path, study: str) -> None:
         self._path = path
         self._study = study
         self._file: IO[str] | None = None
         self._me: Driver | None = None
+        self._depth = 0
+        """How often it was taken and not yet given back."""
+        self._taken_over = ""
         self._ended = threading.Event()
         self._heart: threading.Thread | None = None
         self.lost_to: Driver | None = None
@@ -73,9 +84,43 @@ class DriverLock:
             What was taken over from a dead driver, as a sentence; "" where there was none.
 
         Raises:
-            StudyError: Another driver runs; it is named.
+            RunningError: Another driver runs; it is named.
             StorageError: The file cannot be written.
         """
+        if self._depth == 0:
+            self._taken_over = self._take()
+        self._depth += 1
+        return self._taken_over
+
+    def take_when_free(self, wait_s: float, say: Callable[[str], None]) -> str:
+        """`take`, after the end of the driver that runs now.
+
+        Args:
+            wait_s: How long to wait for that at most.
+            say: Called with whom it is waited for, at once and then every minute.
+
+        Raises:
+            RunningError: That driver still runs.
+            StorageError: The file cannot be written.
+        """
+        begun, said = time.monotonic(), 0
+        while True:
+            try:
+                return self.take()
+            except RunningError:
+                waited = time.monotonic() - begun
+                if waited >= wait_s:
+                    raise
+                if waited >= said * SAID_S:
+                    said += 1
+                    by = Driver.read(self._path) or "an unknown process"
+                    say(
+                        f"waiting for the driver that runs study {self._study!r}: {by}; 'tcpa stop "
+                        f"{self._study}' ends it, Ctrl-C the waiting."
+                    )
+            time.sleep(min(POLL_S, wait_s))
+
+    def _take(self) -> str:
         try:
             file = os.fdopen(
                 os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+"
@@ -96,7 +141,7 @@ class DriverLock:
         except OSError as err:
             file.close()
             raise StorageError.of(self._path, err) from err
-        except StudyError:
+        except BaseException:  # an interrupt, too: the file would stay locked
             file.close()
             raise
         self._file, self.lost_to = file, None
@@ -108,7 +153,8 @@ class DriverLock:
 
     def release(self) -> None:
         """Let another driver take over; nothing happens where the lock is not held."""
-        if self._file is None or self._heart is None:
+        self._depth = max(0, self._depth - 1)
+        if self._depth or self._file is None or self._heart is None:
             return
         self._ended.set()
         self._heart.join()
@@ -176,8 +222,8 @@ class DriverLock:
                     return
                 os.utime(self._path)
 
-    def _taken(self, by: Driver | None) -> StudyError:
-        return StudyError(
+    def _taken(self, by: Driver | None) -> RunningError:
+        return RunningError(
             f"study {self._study!r} is run by another driver: {by or 'an unknown process'}; wait "
             f"for it or stop it with 'tcpa stop {self._study}'."
         )

@@ -10,6 +10,7 @@ row is an answer, so each gets all seeds and its test split is read.
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import NamedTuple
@@ -18,12 +19,16 @@ from rich.console import Console
 from rich.table import Table
 
 from search.driver.placement import Placement
-from search.planning.plan import Decoding, Plan, plan_space
+from search.exit_codes import STOPPED
+from search.options import NEW, Common, Repeat, Where
+from search.planning.plan import Decoding, plan_space
 from search.planning.plan_view import show_plan
 from search.study.folder import StudyDir
-from search.study.identity import check_unchanged
+from search.study.identity import Change, check_unchanged
 from search.verbs.run import run_watched, sum_up
 from search.verbs.stages import Stages
+from search.verbs.start import check_place, name_of, start
+from search.verbs.taking_up import is_done, say_finished, taken_up
 from spaces.axes import label
 from spaces.load import space_of
 from spaces.selection import Results
@@ -50,70 +55,86 @@ def confirm(
     top: int,
     seeds: int,
     placement: Placement | None = None,
-    accept: bool = False,
+    repeat: Repeat = NEW,
 ) -> int:
-    """Run the confirmation of a search, or go on with one that was interrupted.
+    """Run the confirmation of a search, or go on with one that was interrupted, and report on it.
 
     Args:
         top: Points to confirm, at least 2; a comparison of methods takes one of each.
         seeds: Most fresh seeds for each; the fewer, the clearer the winner (see
             `search.proposals.race`).
         placement: Where trials run.
-        accept: Go on with other data or weights than were recorded.
+        repeat: Whether another driver of the confirmation is waited for, and whether to go on with
+            other data or weights than were recorded.
 
     Returns:
-        The exit code: 0 done, 1 with failed trials or interrupted.
+        The exit code, as of `run_and_watch`.
 
     Raises:
         StudyError: The study is not a search or has completed too few points, or was confirmed with
             other points or seeds, or its data or weights have changed.
     """
+    from search.verbs.report import report_confirmed  # loads the reports
+
     root, name = study.path.parent, confirmed_name(study.name)
     best = best_points(study, top)
     space = confirmation(study, name, best, seeds)
-    if (root / name / files.DESCRIPTION).is_file():
-        folder = StudyDir.open(root, name)
-        old = folder.space()
-        # Taken up only if it asks the same question; its journal decides nothing about another.
-        if (old.ablation, old.seeds) != (space.ablation, space.seeds):
-            raise StudyError(
-                f"{root / name} confirms other points or seeds than asked for now; rename or "
-                "remove that folder to confirm again."
-            )
-        with Stages("checking weights and data") as stages:
-            change = check_unchanged(folder, accept=accept, progress=stages)
-    else:
+
+    def make() -> tuple[StudyDir, Change | None]:
+        if placement:
+            check_place(placement)
         uri = study.document()["tracking_uri"] or None
         with Stages("checking weights and data") as stages:
-            change = check_unchanged(study, accept=accept, progress=stages)
+            change = check_unchanged(study, accept=repeat.accept, progress=stages)
             decoding = Decoding(keep=True, progress=stages)
             plan = plan_space(space, name, root, tracking_uri=uri, decoding=decoding)
         show_plan(plan, console)
-        folder = plan.create()
-    outcome = run_watched(folder, root, console, placement=placement, change=change)
-    code = sum_up(folder, root, outcome, console)
-    if outcome.finished:
-        _show(folder, best, console)
+        return plan.create(), change
+
+    # One that asks the same question is taken up whatever the user says.
+    again = replace(repeat, resume=True, wait=repeat.wait_s)
+    with taken_up(root, name, space, make, console, again, _refusal) as (folder, change):
+        if is_done(folder):
+            code = say_finished(folder, root, console)
+        else:
+            outcome = run_watched(folder, root, console, placement=placement, change=change)
+            code = sum_up(folder, root, outcome, console)
+        if code != STOPPED:
+            _show(folder, best, console)
+            report_confirmed(folder.path, console)
     return code
 
 
 def compare(
-    plan: Plan, root: Path, console: Console, *, seeds: int, placement: Placement | None = None
+    space: Space,
+    common: Common,
+    where: Where,
+    repeat: Repeat,
+    tracking_uri: str | None,
+    console: Console,
+    *,
+    seeds: int,
+    dry_run: bool,
 ) -> int:
     """Search methods at equal budget (`sampler.per`), then confirm the best point of each.
 
     Returns:
-        The exit code: 0 done, 1 with failed trials in the confirmation or interrupted.
+        The exit code, as of `run_and_watch`: 1 with failed trials in the confirmation.
     """
-    study = plan.create()
-    outcome = run_watched(study, root, console, placement=placement, tracking_uri=plan.tracking_uri)
-    code = sum_up(study, root, outcome, console)
-    if not outcome.finished:
+    methods = len(space.axes["methods"].ends())
+    then = f"then {methods} methods x {seeds} fresh seeds: {methods * seeds} trials."
+    code = start(space, common, where, repeat, tracking_uri, dry_run=dry_run, then=then)
+    if dry_run:
+        return code
+    name = name_of(space, common)
+    if code == STOPPED:
         console.print(
-            f"and then: tcpa confirm {study.name} --root {quote(str(root))}", markup=False
+            f"and then: tcpa confirm {name} --root {quote(str(common.root))}", markup=False
         )
         return code
-    return confirm(study, console, top=2, seeds=seeds, placement=placement)
+    study = StudyDir.open(common.root, name)
+    placement = where.placement()
+    return confirm(study, console, top=2, seeds=seeds, placement=placement, repeat=repeat)
 
 
 def confirmed_name(study: str) -> str:
@@ -256,6 +277,13 @@ def _show(folder: StudyDir, best: Mapping[str, Candidate], console: Console) -> 
         table.add_row(row, f"{best[row].value:.4f}", *cells, shown)
     console.print(table)
     console.print(str(rows.verdict()), markup=False, soft_wrap=True)
+
+
+def _refusal(folder: StudyDir, found: str) -> str:
+    return (
+        f"{folder.path} confirms other points or seeds than asked for now (before -> now): "
+        f"{found}; rename or remove that folder to confirm again."
+    )
 
 
 def _without_seed(params: Flat) -> Flat:

@@ -22,7 +22,8 @@ def study_lines(root: Path) -> Iterator[str]:
     if not root.is_dir():
         raise StudyError(f"--root: there is no folder {root}; give the one that holds the studies.")
     found = [*root.glob(f"*/{files.DESCRIPTION}"), *root.glob(f"*/{files.JOURNAL}")]
-    names = sorted({file.parent.name for file in found})
+    # A hidden one is being made.
+    names = sorted({p.parent.name for p in found if not p.parent.name.startswith(".")})
     if not names:
         yield f"no studies in {root}."
         return

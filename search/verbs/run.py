@@ -7,11 +7,16 @@ from rich.console import Console
 
 from search.driver.driver import StudyOutcome, run_study
 from search.driver.placement import Placement
+from search.driver.recorder import Listener
+from search.exit_codes import DONE, FAILURES, STOPPED
 from search.proposals.samplers.base import check_sampler
 from search.study.folder import StudyDir
 from search.study.identity import Change, accept_change
+from search.terminal import drop_lost_output
 from search.tracking.mirror import Mirror, check_tracker, tracking_of
 from search.verbs.progress import Watch
+from spaces.sections import Cluster
+from tcpa_core.record.events import Event
 
 CLOSE_S = 60.0
 """How long a finished study waits for a tracker that takes nothing."""
@@ -27,30 +32,39 @@ def run_and_watch(
     placement: Placement | None = None,
     tracking_uri: str | None = None,
     change: Change | None = None,
+    cluster: Cluster | None = None,
 ) -> int:
     """Run what is left of a study and show it.
 
     Args:
         placement: Where trials run.
         change: Other data or weights than were recorded, with which the user goes on.
+        cluster: What the study asks of a cluster; None: what it asked for when it was made.
 
     Returns:
-        The exit code: 0 done, 1 with failed trials, without a test score or interrupted.
+        The exit code: 0 done, 1 with failed trials or without a test score, 3 stopped before its end.
     """
     outcome = run_watched(
-        study, root, console, placement=placement, tracking_uri=tracking_uri, change=change
+        study,
+        root,
+        console,
+        placement=placement,
+        tracking_uri=tracking_uri,
+        change=change,
+        cluster=cluster,
     )
     return sum_up(study, root, outcome, console)
 
 
 def sum_up(study: StudyDir, root: Path, outcome: StudyOutcome, console: Console) -> int:
     """Say how a run ended and what comes next; the exit code as of `run_and_watch`."""
+    drop_lost_output()
     counts = ", ".join(f"{n} {status}" for status, n in sorted(outcome.counts.items())) or "none"
     console.print(f"{study.name}: trials {counts}; {outcome.reason}.", markup=False)
     shown = quote(str(root))
     if not outcome.finished:
         console.print(f"Continue with: tcpa resume {study.name} --root {shown}", markup=False)
-        return 1
+        return STOPPED
     if outcome.without_score:
         missing = ", ".join(outcome.without_score)
         console.print(
@@ -59,7 +73,7 @@ def sum_up(study: StudyDir, root: Path, outcome: StudyOutcome, console: Console)
             markup=False,
         )
     console.print(f"Report: tcpa report {study.name} --root {shown}", markup=False)
-    return 1 if outcome.counts.get("failed") or outcome.without_score else 0
+    return FAILURES if outcome.counts.get("failed") or outcome.without_score else DONE
 
 
 def run_watched(
@@ -70,9 +84,12 @@ def run_watched(
     placement: Placement | None = None,
     tracking_uri: str | None = None,
     change: Change | None = None,
+    cluster: Cluster | None = None,
 ) -> StudyOutcome:
     """Run what is left of a study with a live table and the MLflow mirror."""
     space = study.space()
+    if cluster is not None:
+        space = space.replaced(cluster=cluster)
     check_sampler(space.sampler.name)
     # Before the driver starts: a trial trained on other data must not lack the record of it.
     if change:
@@ -81,26 +98,48 @@ def run_watched(
     check_tracker(uri)  # the mirror makes a new local database while Ray starts
     total = len(space.design()) if space.ablation else space.budget.trials
     with Watch(study.name, space, total, console) as watch:
-        mirror = Mirror(study.path, uri, artifact_root=artifacts, warn=watch.say)
-        watch.recall(study.events())
-        patience_s = HURRY_S
-        try:
-            outcome = run_study(
-                space,
-                study,
-                placement=placement,
-                listeners=[watch, mirror.put],
-                notices=[f"{change}; accepted."] if change else [],
-            )
-            # Only an orderly end waits for a slow tracker: after a fault time is short.
-            patience_s = CLOSE_S if outcome.finished else HURRY_S
-        finally:
-            mirrored = mirror.close(patience_s)
-    if not mirrored:
-        console.print(
-            f"MLflow lacks {mirror.lacking()}; complete it with: "
-            f"tcpa sync {study.name} --root {quote(str(root))}",
-            markup=False,
-            soft_wrap=True,
-        )
+        watch.recall(study.events())  # first: of a damaged journal nothing is locked or mirrored
+        # One driver until all is mirrored: two mirrors would write runs twice.
+        with study.held():
+            mirror = Mirror(study.path, uri, artifact_root=artifacts, warn=watch.say)
+            patience_s = HURRY_S
+            try:
+                outcome = run_study(
+                    space,
+                    study,
+                    placement=placement,
+                    listeners=[_shown_by(watch), mirror.put],
+                    notices=[f"{change}; accepted."] if change else [],
+                )
+                # Only an orderly end waits for a slow tracker: after a fault time is short.
+                patience_s = CLOSE_S if outcome.finished else HURRY_S
+            finally:
+                _close(mirror, patience_s, study.name, root, console)
     return outcome
+
+
+def _shown_by(watch: Watch) -> Listener:
+    """A listener that shows events as long as somebody can see them."""
+
+    def show(event: Event) -> None:
+        try:
+            watch(event)
+        except (OSError, SystemExit):  # a closed terminal; of a closed pipe rich makes an exit
+            drop_lost_output()
+
+    return show
+
+
+def _close(mirror: Mirror, patience_s: float, study: str, root: Path, console: Console) -> None:
+    """Let the mirror write what is left; say what it lacks, also if a signal ends the wait."""
+    is_whole = False
+    try:
+        is_whole = mirror.close(patience_s)
+    finally:
+        if not is_whole:
+            console.print(
+                f"MLflow lacks {mirror.lacking()}; complete it with: "
+                f"tcpa sync {study} --root {quote(str(root))}",
+                markup=False,
+                soft_wrap=True,
+            )

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from search.driver.cluster_address import ClusterAddress
+from search.exit_codes import DONE
 from search.imports import import_meanwhile, without_gc
-from search.options import Common, Where
+from search.options import Common, Repeat, Where
 from search.verbs.stages import Stages
 
 if TYPE_CHECKING:
     from search.driver.placement import Placement
     from search.planning.plan import Plan
+    from search.study.folder import StudyDir
     from search.study.identity import Change
     from spaces.space import Space
     from tcpa_core.config import Flat
@@ -88,7 +90,7 @@ def shown_plan(
     with Stages("checking weights and data") as stages:
         plan = plan_space(
             space,
-            space.name if common.study is None else common.study,
+            name_of(space, common),
             common.root,
             tracking_uri=tracking_uri,
             probe=probe,
@@ -102,38 +104,85 @@ def start(
     space: "Space",
     common: Common,
     where: Where,
+    repeat: Repeat,
     tracking_uri: str | None,
     *,
     dry_run: bool,
     change: "Change | None" = None,
+    then: str = "",
 ) -> int:
     """Show what a space will do, and do it unless that is all that was asked for.
 
     Args:
+        repeat: Whether a study that is there already is taken up.
         change: Other data or weights than the study of `--from` recorded.
+        then: A line on what follows the study.
 
     Returns:
         The exit code, as of `run_and_watch`.
     """
     placement = where.placement().within(space.cluster)
     console = Console()
-    plan = shown_plan(space, common, tracking_uri, console, placement=placement, starts=not dry_run)
-    if dry_run:
-        return 0
-    folder = plan.create()
-    from search.driver.ray_session import connect
+    name = name_of(space, common)
 
-    # Ray takes seconds to start, mostly waiting: what the driver needs is loaded meanwhile.
-    imports = import_meanwhile("search.verbs.run")
-    with connect(placement.address, placement.num_cpus, placement.address_source):
-        imports.join()
-        from search.verbs.run import run_and_watch
-
-        return run_and_watch(
-            folder,
-            common.root,
-            console,
-            placement=placement,
-            tracking_uri=plan.tracking_uri,
-            change=change,
+    def planned() -> "Plan":
+        plan = shown_plan(
+            space, common, tracking_uri, console, placement=placement, starts=not dry_run
         )
+        if then:
+            console.print(then)
+        return plan
+
+    if dry_run:
+        if not (repeat.resume and is_there(space, name, common.root, console)):
+            planned()
+        return DONE
+
+    def make() -> "tuple[StudyDir, Change | None]":
+        return planned().create(), change
+
+    from search.verbs.taking_up import is_done, say_finished, taken_up
+
+    with taken_up(common.root, name, space, make, console, repeat) as (study, found):
+        if is_done(study):
+            return say_finished(study, common.root, console)
+        from search.driver.ray_session import connect
+
+        # Ray takes seconds to start, mostly waiting: what the driver needs is loaded meanwhile.
+        imports = import_meanwhile("search.verbs.run")
+        with connect(placement.address, placement.num_cpus, placement.address_source):
+            imports.join()
+            from search.verbs.run import run_and_watch
+
+            return run_and_watch(
+                study,
+                common.root,
+                console,
+                placement=placement,
+                tracking_uri=tracking_uri,
+                change=found,
+                cluster=space.cluster,
+            )
+
+
+def name_of(space: "Space", common: Common) -> str:
+    """The name of the study that a command asks for."""
+    return space.name if common.study is None else common.study
+
+
+def is_there(space: "Space", name: str, root: Path, console: Console) -> bool:
+    """Whether the study is there already, so that its plan would be to go on with it; says so.
+
+    Raises:
+        StudyError: It is one of another space.
+    """
+    from search.study.folder import StudyDir
+    from search.verbs.status import show_status
+    from search.verbs.taking_up import check_same
+
+    study = StudyDir.existing(root, name)
+    if study is None:
+        return False
+    check_same(study, space)
+    show_status(study, console)
+    return True

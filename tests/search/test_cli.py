@@ -28,14 +28,15 @@ WHERE = {"--address", "--device", "--workers", "--gpus-per-worker"}
 START = {"--study", "--root", "--set", "--trials", "--tracking-uri", "--dry-run"} | WHERE
 JOB = START - WHERE - {"--dry-run"} | {"--verb", "--seeds", "--out"}
 ACCEPT = "--accept-changed-data"
+REPEAT = {"--resume", "--wait", ACCEPT}
 OPTIONS = {
     "quickstart": {"--root", "--tracking-uri"},
     "plan": START - WHERE - {"--dry-run"} | {"--probe"},
-    "search": START,
-    "ablate": START | {"--from", ACCEPT},
+    "search": START | REPEAT,
+    "ablate": START | REPEAT | {"--from"},
     "resume": {"--root", "--tracking-uri", ACCEPT} | WHERE,
-    "confirm": {"--root", "--top", "--seeds", ACCEPT} | WHERE,
-    "compare": START | {"--seeds"},
+    "confirm": {"--root", "--top", "--seeds"} | REPEAT | WHERE,
+    "compare": START | REPEAT | {"--seeds"},
     "extend": {"--root", "--trials", ACCEPT} | WHERE,
     "stop": {"--root"},
     "replay": {"--root", ACCEPT},

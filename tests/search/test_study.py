@@ -1,16 +1,22 @@
 """The study's folder, lock and journal."""
 
 import errno
+import math
 import os
+import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from search.study.folder import StudyDir
 from search.study.journal import Journal
-from tcpa_core.errors import RecordError, StudyError
+from search.verbs.overview import study_lines
+from tcpa_core.errors import RecordError, RunningError, StudyError, TakenError
 from tests.journals import recorded, write
 from tests.search.conftest import make_space
 
@@ -97,6 +103,74 @@ def test_taken_name_is_refused_and_nothing_changes(tmp_path: Path) -> None:
     assert (study.path / "study.yaml").read_bytes() == before
 
 
+def test_of_many_that_make_a_study_at_once_one_does(tmp_path: Path) -> None:
+    for number in range(20):
+        root, together = tmp_path / f"{number}", threading.Barrier(4)
+
+        def make(trials: int, root: Path = root, together: threading.Barrier = together) -> int:
+            space = make_space(budget={"trials": trials})
+            together.wait()
+            with suppress(TakenError):
+                StudyDir.create(root, "one", space, PRINTS, "")
+                return trials
+            return 0
+
+        with ThreadPoolExecutor(4) as pool:
+            made = [trials for trials in pool.map(make, range(1, 5)) if trials]
+        assert made == [StudyDir.open(root, "one").space().budget.trials]
+        assert os.listdir(root) == ["one"] and os.listdir(root / "one") == ["study.yaml"]
+
+
+@pytest.mark.parametrize("left", [[], [".study.yaml"]])
+def test_a_folder_whose_maker_was_killed_is_made_whole(tmp_path: Path, left: list[str]) -> None:
+    (tmp_path / "one").mkdir()
+    for name in left:
+        (tmp_path / "one" / name).write_text("half")
+    assert StudyDir.existing(tmp_path, "one") is None
+    study = StudyDir.create(tmp_path, "one", make_space(), PRINTS, "")
+    assert os.listdir(study.path) == ["study.yaml"]
+    assert StudyDir.open(tmp_path, "one").space().budget.trials == 12
+
+
+@pytest.mark.parametrize(
+    ("holds", "says"),
+    [
+        ("journal.jsonl", "has a journal but no study.yaml; restore the file"),
+        ("thesis.tex", r"holds thesis.tex and no study; remove it or choose another name"),
+    ],
+)
+def test_a_folder_of_something_else_is_named_and_left_alone(
+    tmp_path: Path, holds: str, says: str
+) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / holds).write_text("dear")
+    for call in (StudyDir.check_free, StudyDir.existing):
+        with pytest.raises(StudyError, match=says):
+            call(tmp_path, "one")
+    with pytest.raises(StudyError, match=says):
+        StudyDir.create(tmp_path, "one", make_space(), PRINTS, "")
+    assert [(p.name, p.read_text()) for p in (tmp_path / "one").iterdir()] == [(holds, "dear")]
+    (tmp_path / "two").write_text("")
+    with pytest.raises(StudyError, match="two is not a folder; remove it"):
+        StudyDir.create(tmp_path, "two", make_space(), PRINTS, "")
+
+
+def test_a_study_that_is_being_made_is_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(path: Path, to: Path) -> None:
+        assert (path / "study.yaml").is_file() and not to.exists()
+        assert list(study_lines(tmp_path)) == [f"no studies in {tmp_path}."]
+        with pytest.raises(StudyError, match=r"no study 'one' in \S+$"):
+            StudyDir.open(tmp_path, "one")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as here, pytest.raises(KeyboardInterrupt):
+        here.setattr(Path, "rename", look)
+        StudyDir.create(tmp_path, "one", make_space(), PRINTS, "")
+    assert not list(tmp_path.iterdir()), "an interrupt leaves nothing"
+
+
 def test_root_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
@@ -145,3 +219,51 @@ def test_second_driver_is_refused_by_name_until_the_first_is_gone(tmp_path: Path
         other.wait()
     study.lock()  # a dead driver's lock is taken over
     study.unlock()
+
+
+def test_a_driver_waits_for_another_and_says_for_whom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = StudyDir.create(tmp_path, "one", make_space(), PRINTS, "")
+    first = StudyDir(study.path)
+    first.lock()
+    monkeypatch.setattr("search.study.lock.SAID_S", 0.0)
+    monkeypatch.setattr("search.study.lock.POLL_S", 0.0)
+    said: list[str] = []
+
+    def hear(line: str) -> None:
+        said.append(line)
+        if len(said) == 3:
+            first.unlock()
+
+    with pytest.raises(RunningError, match="'one' is run by another driver: host"):
+        study.lock()
+    with study.held(math.inf, hear):
+        with pytest.raises(RunningError):
+            first.lock()
+        with study.held():  # again, by who holds it
+            pass
+        with pytest.raises(RunningError):
+            first.lock()
+    assert len(set(said)) == 1 and len(said) == 3
+    assert re.fullmatch(
+        rf"waiting for the driver that runs study 'one': host \S+, pid {os.getpid()}, since \S+; "
+        r"'tcpa stop one' ends it, Ctrl-C the waiting\.",
+        said[0],
+    )
+    with first.held(), pytest.raises(RunningError):
+        study.held(0.01, said.append).__enter__()
+
+
+def test_an_interrupt_while_it_is_waited_leaves_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = StudyDir.create(tmp_path, "one", make_space(), PRINTS, "")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as here, pytest.raises(KeyboardInterrupt):
+        here.setattr("search.study.lock.Driver.read", interrupt)
+        study.lock()
+    StudyDir(study.path).lock()
