@@ -42,7 +42,7 @@ def run_and_watch(
         cluster: What the study asks of a cluster; None: what it asked for when it was made.
 
     Returns:
-        The exit code: 0 done, 1 with failed trials or without a test score, 3 stopped before its end.
+        The exit code: 0 done, 1 with failed trials or without a test score, 3 stopped early.
     """
     outcome = run_watched(
         study,
