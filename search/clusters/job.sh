@@ -44,7 +44,7 @@ on_node() { # HEAD PORT CONTROL CACHE CPUS GPUS GRACE_S COMMAND...
     done
     while answers "$head" "$port"; do
       "${start[@]}" -- true || true
-      sleep 5
+      sleep 2
     done
     exit 0
   fi

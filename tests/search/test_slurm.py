@@ -457,3 +457,31 @@ def test_a_node_without_the_programs_is_named(slurm: Slurm) -> None:
         pytest.skip("another Ray is installed for all users")
     code, said = slurm.run(PATH=path)
     assert code == 2 and "node0 finds no 'ray'; edit the lines at the top" in said
+
+
+RAY_OF_TWO = """#!/usr/bin/env python3
+# As on the first node it listens as long as the command runs; on the others it is a node for 0.5 s.
+import os, socket, subprocess, sys, time
+words = sys.argv[sys.argv.index("--") + 1 :]
+with open("nodes", "a") as nodes:
+    nodes.write(os.environ["SLURM_PROCID"])
+if os.environ["SLURM_PROCID"] == "0":
+    time.sleep(1)  # a head takes its time, in which the others wait
+    with socket.create_server(("127.0.0.1", int(sys.argv[3].rpartition(":")[2]))):
+        sys.exit(subprocess.call(words))
+time.sleep(0.5)
+"""
+
+
+def test_other_nodes_wait_for_the_head_join_it_again_and_leave_with_it(slurm: Slurm) -> None:
+    (slurm.bin / "ray").write_text(RAY_OF_TWO)
+    job = BatchJob(nodes=2, gpus_per_node=0, time="60")
+    joined = slurm.folder / "nodes"
+    with slurm.running(job, TASKS="2", HEAD="127.0.0.1", SLURM_JOB_ID=str(os.getpid())) as process:
+        while not joined.exists() or joined.read_text().count("1") < 2:
+            assert process.poll() is None
+            time.sleep(0.05)
+        assert joined.read_text()[0] == "0"
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 3 and slurm.requeued, said
