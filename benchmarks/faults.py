@@ -87,6 +87,14 @@ FAULTS = (
         ("faults/test_batch.py",),
     ),
     Fault(
+        "a host without files",
+        "three hosts, data and weights on the first alone; with --ship-data and without; copies "
+        "damaged or half; a cache that cannot be written; plug-ins that are absent or others",
+        "what is lacking is sent once, with numbers as on a host that has it, and mended where it "
+        "is damaged; else one line names the host and what to do",
+        ("faults/test_without_files.py",),
+    ),
+    Fault(
         "driver killed",
         "kill -9 in mid-epoch, before a checkpoint, between checkpoint and journal line, while "
         "MLflow is written; then tcpa resume",

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,20 @@ Workers = Annotated[
 GpusPerWorker = Annotated[
     float | None,
     typer.Option("--gpus-per-worker", min=0.01, max=1.0, help="Below 1, workers share a GPU."),
+]
+ShipData = Annotated[
+    bool,
+    typer.Option(
+        "--ship-data", help="Send data and weights to nodes of the cluster that lack them."
+    ),
+]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache-dir",
+        help="Cache of decoded images on each node; $VARIABLES are those of the node.",
+        metavar="DIR",
+    ),
 ]
 Uri = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow; default: ROOT/mlflow.db.")]
 Seeds = Annotated[int, typer.Option(min=2, help="Most fresh seeds a point; 3 may decide.")]
@@ -104,12 +119,17 @@ class Where:
     device: Device = "auto"
     workers: Workers = None
     gpus_per_worker: GpusPerWorker = None
+    ship_data: ShipData = False
+    cache_dir: CacheDir = None
 
     def placement(self) -> Placement:
         """Where trials run.
 
+        A cache folder of --cache-dir is from here on this process's own, as one of TCPA_CACHE.
+
         Raises:
             ConfigError: Its options contradict each other, or no driver can use the address.
+            DataError: The cache folder cannot be written here.
         """
         if self.device == "cpu" and self.gpus_per_worker not in (None, 1.0):
             raise ConfigError(
@@ -117,12 +137,23 @@ class Where:
                 "of them out."
             )
         cluster = cluster_address(self.address)
+        if self.ship_data and cluster is None:
+            raise ConfigError(
+                "--ship-data: without a cluster (--address) all trials run on this machine, which "
+                "has the files; leave it out."
+            )
+        if self.cache_dir is not None:
+            from tcpa_core.data.base import usable_cache  # loads torch
+
+            os.environ["TCPA_CACHE"] = str(usable_cache(self.cache_dir).absolute())
         return Placement(
             address=cluster.text if cluster else None,
             address_source=cluster.source if cluster else OPTION,
             device=self.device,
             workers=self.workers,
             gpus_per_worker=self.gpus_per_worker,
+            ship_data=self.ship_data,
+            cache_dir=self.cache_dir,
         )
 
 

@@ -5,11 +5,12 @@ Three places are looked through, taking methods as the example:
 1. The package tcpa_core/methods: every public file is a method. `base.py` is the contract and files
    that start with `_` are its helpers; neither counts.
 2. Folders of the user: with TCPA_PLUGINS=DIR, DIR/methods/mine.py is the method "mine". Processes
-   that a study starts on this machine inherit the variable.
+   that a study starts get the variable.
 3. Installed packages: an entry point `mine = "package.module"` of the group "tcpa.methods" makes
    that module the method "mine".
 """
 
+import hashlib
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -91,6 +92,19 @@ def load(package: str, name: str) -> ModuleType:
     return found
 
 
+def digest() -> str:
+    """Hash of all Python files below the folders of TCPA_PLUGINS; "": there are none.
+
+    Raises:
+        PluginError: A folder does not exist.
+    """
+    found, roots = hashlib.sha256(), _roots()
+    for root in roots:
+        for path in sorted(root.rglob("*.py")):
+            found.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return found.hexdigest() if roots else ""
+
+
 def name_of(package: str, module: str) -> str:
     """The name under which a plugin module is found: that of its file or of its entry point."""
     return _names_by_module(package).get(module) or module.rsplit(".", 1)[-1]
@@ -100,16 +114,27 @@ def _is_public(name: str) -> bool:
     return name != "base" and not name.startswith("_")
 
 
+def _roots() -> list[Path]:
+    """The folders of TCPA_PLUGINS.
+
+    Raises:
+        PluginError: One does not exist.
+    """
+    roots = [Path(root) for root in os.environ.get("TCPA_PLUGINS", "").split(os.pathsep) if root]
+    for root in roots:
+        if not root.is_dir():
+            raise PluginError(
+                f"TCPA_PLUGINS names {str(root)!r}, which is no folder; give the folder that holds "
+                "methods/ or data/."
+            )
+    return roots
+
+
 def _folders(package: str) -> list[str]:
     """Folders of a package, its own first; modules of the others become importable under it."""
     path = import_module(package).__path__
-    for root in filter(None, os.environ.get("TCPA_PLUGINS", "").split(os.pathsep)):
-        if not Path(root).is_dir():
-            raise PluginError(
-                f"TCPA_PLUGINS names {root!r}, which is no folder; give the folder that holds "
-                "methods/ or data/."
-            )
-        folder = str(Path(root).resolve() / package.rsplit(".", 1)[-1])
+    for root in _roots():
+        folder = str(root.resolve() / package.rsplit(".", 1)[-1])
         # The package's own search path: what is appended is imported as tcpa_core.methods.NAME.
         if folder not in path:
             path.append(folder)

@@ -36,6 +36,10 @@ class Placement:
     """Trials that one worker holds at once; None: as many as still raise
     throughput (see `search.driver.concurrency`)."""
     cache_dir: Path | None = None
+    """On each node, as it was written: "~" and variables are those of the node. None: $TCPA_CACHE
+    or ~/.cache/tcpa."""
+    ship_data: bool = False
+    """Nodes of a cluster that lack data or weights are sent the driver's."""
     worker_factory: str = FACTORY
 
     def within(self, cluster: "Cluster") -> Self:

@@ -1,10 +1,13 @@
 """The dispatcher of a study and its workers, as many as the cluster has devices for."""
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.driver.concurrency import measured_slots
@@ -14,17 +17,19 @@ from search.driver.nodes import Nodes
 from search.driver.placement import Placement
 from search.driver.selection import is_every_trial_tested
 from search.driver.stop_reason import StopReason
+from search.driver.worker_env import worker_env
 from search.study.folder import StudyDir
 from search.workers.actors import actor_class
 from search.workers.dispatcher import Dispatcher
 from search.workers.needs import needs_of
 from search.workers.pack_worker import WorkerSpec
+from search.workers.sending import Fetcher, Offer, Sender
 from search.workers.sizing import DEFAULT_SLOTS, Sizing, Speeds
 from spaces.space import Space
+from tcpa_core import plugins
 from tcpa_core.errors import StoppedError, StudyError
 from tcpa_core.record.events import Notice
 from tcpa_core.record.state import StudyState
-from tcpa_core.training.allocator import WORKER_ENV
 
 SHOWN_REFUSALS = 4
 """Devices that an error names with their faults."""
@@ -72,6 +77,10 @@ class Workforce:
         """Set by `start`."""
         self._stranded: Future[list[str]]
         """Done when no device is left to train on; says why."""
+        self._sender: ActorHandle
+        """Gives files to nodes that lack them; with `ship_data`."""
+        self._sent: Future[list[str]] | None = None
+        """Done when it has; says what."""
 
     def start(self, state: StudyState, stop: StopReason) -> None:
         """Start the workers and find out how many trials each should hold.
@@ -85,6 +94,8 @@ class Workforce:
             StoppedError: There is no GPU, or none that torch can use, and no other device will do.
         """
         on_gpus = self._starts_on_gpus()
+        # Beside the driver: with any other node it would be lost, and the driver's run with it.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         spec = WorkerSpec(
             study_dir=self._study.path.resolve(),
             cache_dir=self._placement.cache_dir,
@@ -93,7 +104,7 @@ class Workforce:
             slots=self._slots,
             num_cpus=1,
             num_gpus=self._placement.gpu_share if on_gpus else 0.0,
-            env=dict(WORKER_ENV) if self._placement.address else {},
+            env=self._worker_env() if self._placement.address else {},
             cluster_gpus=int(self.num_gpus),
             silence_s=self._space.budget.hang_seconds,
             precisions=tuple({config.train.precision for config in self._space.trials}),
@@ -101,10 +112,10 @@ class Workforce:
             needs=needs_of(
                 self._space.trials, self._study.fingerprints() if self._placement.address else {}
             ),
+            offer=self._offer(here) if self._placement.ship_data else None,
+            plugins=plugins.digest() if self._placement.address else "",
         )
         self._num_workers = spec.count
-        # Beside the driver: with any other node it would be lost, and the driver's run with it.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = actor_class(Dispatcher).options(
             num_cpus=0, max_concurrency=10_000, scheduling_strategy=here
         )
@@ -148,6 +159,10 @@ class Workforce:
             self._extra_call = self.dispatcher.extra.remote(self._extra).future()
         if self._stranded.done():
             self._take_processors(self._stranded.result())
+        if self._sent and self._sent.done():
+            with suppress(RayError):  # it is started again
+                self._say(*(Notice(text=text) for text in self._sent.result()))
+            self._sent = self._sender.news.remote().future()
         # On this machine no device can join.
         if not self._placement.address:
             return
@@ -169,6 +184,22 @@ class Workforce:
     def close(self) -> None:
         """Count devices no more; the dispatcher is halted by who started the trials."""
         self.devices.close()
+
+    def _worker_env(self) -> dict[str, str]:
+        """Environment of the workers of a cluster."""
+        env, notices = worker_env(os.environ)
+        self._say(*(Notice(text=text) for text in notices))
+        return env
+
+    def _offer(self, here: NodeAffinitySchedulingStrategy) -> Offer:
+        """What nodes without data or weights are sent, and the actor that does it."""
+        from search.workers.cargo import cargo_of  # loads torch, as only a plan has before
+
+        cargo = cargo_of(self._space, None)
+        actor = actor_class(Sender).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here)
+        self._sender = actor.remote(cargo.files)
+        self._sent = self._sender.news.remote().future()
+        return Offer(Fetcher(self._sender, cargo.sizes), cargo.manifests, cargo.bundles)
 
     def _starts_on_gpus(self) -> bool:
         """Whether the first workers are for GPUs, as the user wants and the cluster has them."""

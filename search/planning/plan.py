@@ -13,6 +13,7 @@ from search.study.address import local_folder, recorded_uri, resolved_uri
 from search.study.folder import StudyDir
 from search.study.identity import joined
 from search.tracking.secrets import with_secrets, without_secrets
+from search.workers.cargo import parts_to_send
 from spaces.axes import ChoiceAxis, label
 from spaces.idle import equal_levels, idle_axes
 from spaces.load import per_method, trials_per_method
@@ -22,7 +23,12 @@ from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.data.base import CacheNeed, Dataset, DataSummary, cache_root, load_dataset
 from tcpa_core.errors import ConfigError
 from tcpa_core.model.backbone import Backbone
-from tcpa_core.model.load_backbone import check_size, load_backbone, weights_fingerprint
+from tcpa_core.model.load_backbone import (
+    check_size,
+    load_backbone,
+    weights_fingerprint,
+    weights_path,
+)
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.model.preprocessing import Preprocessing
 from tcpa_core.protocols.base import load_protocol
@@ -79,6 +85,8 @@ class Plan:
     warnings: tuple[str, ...]
     undecoded: CacheNeed
     """Images that the cache lacks, and what they will take there."""
+    shipped: str
+    """A sentence on what nodes without data or weights are sent; "": they are sent nothing."""
     deviations: tuple[str, ...]
     """Where trials differ from the protocol and the methods they claim, and what no setting of
     the protocol reproduces."""
@@ -118,6 +126,7 @@ def plan_space(
     tracking_uri: str | None = None,
     probe: bool = False,
     decoding: Decoding = DECODED,
+    ship_data: bool = False,
 ) -> Plan:
     """Check a space, its data, its weights, the folder and the tracker; nothing is written.
 
@@ -126,6 +135,7 @@ def plan_space(
         probe: Train a few steps of every method to tell the cost; otherwise it is told from the
             trials on record below `root`.
         decoding: What becomes of the images that the check decodes.
+        ship_data: Nodes of a cluster that lack data or weights are to be sent the driver's.
 
     Raises:
         TcpaError: Something is wrong; nothing was started or written.
@@ -134,6 +144,8 @@ def plan_space(
     # The cheapest checks first: a name that is taken is told before images are decoded.
     root = local_folder(root)
     StudyDir.check_free(root, name)
+    if ship_data:
+        parts_to_send(space)  # refuses what cannot be listed
     of_space = (*_idle(space), *_drawn_apart(space))
     backbones, datasets, preprocessing = _check_parts(space.trials, decoding)
     _check_sizes(space, backbones)
@@ -168,7 +180,28 @@ def plan_space(
         cost=cost.describe(space, num_trials, rates),
         warnings=(*_warnings(backbones.values(), data.values()), *of_space),
         undecoded=_undecoded(datasets.values()),
+        shipped=_shipped(datasets, backbones) if ship_data else "",
         deviations=_deviations(space.trials),
+    )
+
+
+def _shipped(
+    datasets: Mapping[tuple[DataConfig, int], Dataset], backbones: Iterable[BackboneConfig]
+) -> str:
+    """What a node that has nothing is sent."""
+    entries = {
+        entry
+        for (config, _), dataset in datasets.items()
+        for split in dataset.splits.values()
+        for entry in split.images.entries
+        if config.root is not None
+    }
+    pixels = sum({entry.key: entry.pixels.nbytes for entry in entries}.values())
+    files = {weights_path(one) for one in backbones if one.weights not in (None, "random")}
+    weights = sum(path.stat().st_size for path in files)
+    return (
+        f"to a node without them, data {pixels / 1e6:,.1f} MB and weights {weights / 1e6:,.1f} MB, "
+        "once (--ship-data)"
     )
 
 

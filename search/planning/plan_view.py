@@ -90,6 +90,7 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
         *(("backbone", text) for text in plan.networks),
         ("weights", plan.fingerprints["weights"]),
         *(("images", f"{found} ({name})") for name, found in plan.preprocessing),
+        *([("sent", plan.shipped)] if plan.shipped else []),
         ("study folder", str(plan.root / plan.name)),
         ("MLflow", without_secrets(plan.tracking_uri) or str(database_of(plan.root))),
     ]

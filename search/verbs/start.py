@@ -95,6 +95,7 @@ def shown_plan(
             tracking_uri=tracking_uri,
             probe=probe,
             decoding=Decoding(starts, stages, told=lambda need: stages.say(str(need))),
+            ship_data=placement is not None and placement.ship_data,
         )
     show_plan(plan, console, placement.cluster if placement else "")
     return plan

@@ -1,22 +1,29 @@
 """A pack worker: the loop around a worker of `tcpa_core`, and what both are made from."""
 
 import importlib
+import os
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
 
 from search.imports import without_gc
 from search.workers.needs import Needs
 from search.workers.quarantine import PAUSE_S
+from search.workers.sending import Offer
+from tcpa_core import plugins
 from tcpa_core.config import Flat
+from tcpa_core.errors import DataError, PluginError, WeightsError
 from tcpa_core.record.events import Event
 from tcpa_core.record.values import Device, Pulse, gpu_name
 from tcpa_core.settings import BackboneConfig, DataConfig
 from tcpa_core.training.commands import Command
+
+if TYPE_CHECKING:
+    from tcpa_core.training.stand_ins import StandIns  # loads torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,7 @@ class WorkerSpec:
 
     study_dir: Path
     cache_dir: Path | None
+    """As `Placement` has it."""
     factory: str
     """"module:name" of a callable (study_dir, cache_dir, device) -> worker."""
     count: int
@@ -44,6 +52,10 @@ class WorkerSpec:
     """Values of `train.precision` among the trials: devices have to show products in each."""
     needs: Needs = Needs()
     """What a node has to show first."""
+    offer: Offer | None = None
+    """What a node without data or weights is sent; None: nothing."""
+    plugins: str = ""
+    """As of `tcpa_core.plugins.digest`; "": the same as here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +98,9 @@ class TrainingWorker(Protocol):
     def expect(self, data: Mapping[DataConfig, str], weights: Mapping[BackboneConfig, str]) -> None:
         """Say what data and weights have to be whenever they are loaded."""
 
+    def use(self, stand_ins: "StandIns") -> None:
+        """Say what stands for files that this machine may lack; before anything is loaded."""
+
     def probe(self, trials: Sequence[Flat], share: float) -> list[dict[int, float]]:
         """Speeds of packs for some settings."""
 
@@ -115,7 +130,12 @@ class PackWorker:
         with without_gc():
             make = getattr(importlib.import_module(module), name)
         device = "cuda" if spec.num_gpus else "cpu"
-        self._worker: TrainingWorker = make(spec.study_dir, spec.cache_dir, device)
+        self._offer = spec.offer
+        check_plugins(spec.plugins)
+        cache_dir = own_cache(spec.cache_dir) if spec.cache_dir else None
+        self._worker: TrainingWorker = make(spec.study_dir, cache_dir, device)
+        if self._offer:
+            self._worker.use(self._offer.stand_ins())
         self._wake = threading.Event()
         self._halted = False
 
@@ -128,7 +148,15 @@ class PackWorker:
             DataError: Data cannot be read here.
             WeightsError: Weights cannot be read here.
         """
-        return self._worker.fingerprints(data, backbones)
+        try:
+            found = self._worker.fingerprints(data, backbones)
+        except (DataError, WeightsError) as err:
+            if self._offer:
+                raise
+            raise type(err)(f"{err} Or have the driver's sent there: --ship-data.") from err
+        if self._offer:
+            self._offer.fetch.close()
+        return found
 
     def expect(self, found: Mapping[str, Sequence[str]]) -> None:
         """Say what `fingerprints` of all that the study needs were when a node was proved."""
@@ -176,3 +204,32 @@ class PackWorker:
         """Let `run` return at the next epoch boundary; every trial has its checkpoint there."""
         self._halted = True
         self._wake.set()
+
+
+def own_cache(cache_dir: Path) -> Path:
+    """A node's cache folder by the name that all nodes are given; also for what reads TCPA_CACHE.
+
+    Raises:
+        DataError: It cannot be written here.
+    """
+    from tcpa_core.data.base import usable_cache  # loads torch
+
+    folder = usable_cache(cache_dir).absolute()
+    os.environ["TCPA_CACHE"] = str(folder)
+    return folder
+
+
+def check_plugins(digest: str) -> None:
+    """Refuse a node that has other plug-ins than the driver.
+
+    Args:
+        digest: Of the driver's; "": it has none.
+
+    Raises:
+        PluginError: The folders are not there, or hold other files.
+    """
+    if digest and plugins.digest() != digest:
+        raise PluginError(
+            f"its files below TCPA_PLUGINS={os.environ.get('TCPA_PLUGINS', '')} are not the "
+            "driver's; copy the driver's there."
+        )

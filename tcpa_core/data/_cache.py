@@ -17,6 +17,7 @@ opened for the first time since the machine was started or the file touched (`_m
 
 import errno
 import fcntl
+import getpass
 import hashlib
 import json
 import os
@@ -33,6 +34,7 @@ from functools import partial
 from glob import escape
 from itertools import pairwise
 from pathlib import Path
+from string import Template
 from typing import IO
 from weakref import WeakValueDictionary
 
@@ -197,9 +199,44 @@ class BrokenImages(DataError):
 def cache_root(cache_dir: Path | None = None) -> Path:
     """The cache folder: the argument, else $TCPA_CACHE, else ~/.cache/tcpa.
 
-    Files in it can be deleted at any time; they are made again when needed.
+    "~" and variables as in "$SLURM_TMPDIR/tcpa" are those of this machine. Files in it can be
+    deleted at any time; they are made again when needed.
+
+    Raises:
+        DataError: A variable is not set here.
     """
-    return Path(cache_dir or os.environ.get("TCPA_CACHE") or "~/.cache/tcpa").expanduser()
+    text = os.path.expanduser(cache_dir or os.environ.get("TCPA_CACHE") or "~/.cache/tcpa")
+    if "$" not in text:
+        return Path(text)
+    known = {**os.environ, "USER": os.environ.get("USER") or getpass.getuser()}
+    try:
+        return Path(Template(text).substitute(known))
+    except KeyError as err:
+        raise DataError(
+            f"the cache folder is to be {text!r}, but ${err.args[0]} is not set on "
+            f"{platform.node()}; set it there, or name another folder with --cache-dir."
+        ) from err
+    except ValueError:  # a "$" that begins no name
+        return Path(text)
+
+
+def usable_cache(cache_dir: Path | None = None) -> Path:
+    """The cache folder, made if absent, in which files can be written.
+
+    Raises:
+        DataError: They cannot.
+    """
+    folder = cache_root(cache_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as err:
+        raise DataError(
+            f"cache folder {folder} cannot be written on {platform.node()} "
+            f"({err.strerror or err}); name another one with --cache-dir, for example "
+            "'/tmp/$USER/tcpa'."
+        ) from err
+    return folder
 
 
 def open_or_build(

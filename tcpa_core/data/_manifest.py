@@ -35,7 +35,6 @@ from tcpa_core.settings import DataConfig
 
 SCHEMA = 1
 FOLDER = "manifests"
-STAGE = "fetch images"
 _AT_TRAINING = frozenset(
     {
         *("random_crop", "flip", "crop_ratio", "auto_augment", "color_jitter", "norm_stats"),
@@ -45,7 +44,8 @@ _AT_TRAINING = frozenset(
 """Settings that change no decoded image."""
 
 Fetch = Callable[[str], Iterator[bytes]]
-"""Gives the bytes of a file of another cache, by its path below that cache's folder."""
+"""Gives the bytes of a file of another cache, by its path below that cache's folder. Pieces may be
+empty, as signs of life."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def open_manifest(
         path: What `write_manifest` returned, here or on another machine.
         cache_dir: Of this machine. None: $TCPA_CACHE or ~/.cache/tcpa.
         fetch: Gives what this cache lacks. None: it has all.
-        progress: Called with (stage, images there, total) for each part of the data set.
+        progress: Called with (stage, bytes there, 0) as a file comes.
 
     Raises:
         DataError: Something is missing or damaged, the folder cannot be written, or its disk has no
@@ -142,12 +142,10 @@ def open_manifest(
             entry.key,
             entry.count,
             entry.rule,
-            partial(_asked, fetch, entry.path, cache),
+            partial(_asked, fetch, entry.path, cache, progress),
             progress,
-            STAGE,
+            f"fetch {entry.path}",
         )
-        if progress:
-            progress(STAGE, sum(one.count for one in stores), sum(one.count for one in entries))
     splits = {
         name: Split(
             images=join(*(stores[_read_entry(one)] for one in split["entries"])),
@@ -204,13 +202,25 @@ def _document(cache: Path, path: str, fetch: Fetch | None) -> Any:
     return document
 
 
-def _asked(fetch: Fetch | None, path: str, cache: Path) -> Iterator[bytes]:
+def told(fetch: Fetch, path: str, progress: Progress | None) -> Iterator[bytes]:
+    """What is fetched, with `progress` told of every piece: a large file is no silence."""
+    num_bytes = 0
+    for piece in fetch(path):
+        num_bytes += len(piece)
+        if progress:
+            progress(f"fetch {path}", num_bytes, 0)
+        yield piece
+
+
+def _asked(
+    fetch: Fetch | None, path: str, cache: Path, progress: Progress | None = None
+) -> Iterator[bytes]:
     if fetch is None:
         raise DataError(
             f"{cache / path} is gone, which stands for a data set that this machine does not have; "
             "it is fetched again when the study goes on."
         )
-    return fetch(path)
+    return told(fetch, path, progress)
 
 
 def _summary(found: Any) -> DataSummary:

@@ -50,6 +50,7 @@ from tcpa_core.data._cache import (
     join,
     lacks,
     open_or_build,
+    usable_cache,
 )
 from tcpa_core.data._classes import NAMED, other_spelling
 from tcpa_core.data._copies import copy_notes
@@ -71,7 +72,14 @@ from tcpa_core.data._listing import (
     relative_key,
     split_off,
 )
-from tcpa_core.data._manifest import Fetch, files_of, open_manifest, source_key, write_manifest
+from tcpa_core.data._manifest import (
+    Fetch,
+    files_of,
+    open_manifest,
+    source_key,
+    told,
+    write_manifest,
+)
 from tcpa_core.data._parallel import num_cores, ordered_map
 from tcpa_core.data._published import PUBLISHED, Published, Sizes, published_key
 from tcpa_core.data._room import CacheNeed
@@ -118,6 +126,8 @@ __all__ = [
     "relative_key",
     "source_key",
     "split_off",
+    "told",
+    "usable_cache",
     "write_manifest",
 ]
 

@@ -5,13 +5,12 @@ folder, copied from a machine that has the file.
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tcpa_core.data.base import Fetch, cache_root, fetch_file
+from tcpa_core.data.base import Fetch, Progress, cache_root, fetch_file, told
 from tcpa_core.errors import WeightsError
+from tcpa_core.model.bundle import WeightsBundle
 from tcpa_core.model.load_backbone import weights_path
 from tcpa_core.model.preprocessing import DESCRIBED_IN, has_own_description
 from tcpa_core.settings import BackboneConfig
@@ -20,16 +19,6 @@ FOLDER = "weights"
 OTHER = "other.bin"
 """An empty file that stands for other weights of the folder: with several, descriptions are
 nobody's."""
-
-
-@dataclass(frozen=True, slots=True)
-class WeightsBundle:
-    """What `backbone.weights` names, to be copied."""
-
-    path: str
-    """Of the weights file, below the cache folder that it is copied to."""
-    digests: Mapping[str, str]
-    """SHA-256 of its files, by path below that folder."""
 
 
 def bundle_of(cfg: BackboneConfig) -> tuple[WeightsBundle, dict[str, Path]]:
@@ -52,12 +41,19 @@ def bundle_of(cfg: BackboneConfig) -> tuple[WeightsBundle, dict[str, Path]]:
     return bundle, {f"{FOLDER}/{folder}/{name}": file for name, file in found.items()}
 
 
-def open_bundle(bundle: WeightsBundle, cache_dir: Path | None = None, *, fetch: Fetch) -> Path:
+def open_bundle(
+    bundle: WeightsBundle,
+    cache_dir: Path | None = None,
+    *,
+    fetch: Fetch,
+    progress: Progress | None = None,
+) -> Path:
     """The weights file in this machine's cache, fetched if it is not there or damaged.
 
     Args:
         cache_dir: None: $TCPA_CACHE or ~/.cache/tcpa.
         fetch: Gives what this cache lacks.
+        progress: Called with (stage, bytes there, 0) as a file comes.
 
     Raises:
         DataError: The folder cannot be written, or its disk has no room.
@@ -67,7 +63,7 @@ def open_bundle(bundle: WeightsBundle, cache_dir: Path | None = None, *, fetch: 
     for name, digest in bundle.digests.items():
         file = cache / name
         is_whole = partial(_is_whole, file, digest)
-        bytes_of = partial(iter, ()) if file.name == OTHER else partial(fetch, name)
+        bytes_of = partial(iter, ()) if file.name == OTHER else partial(told, fetch, name, progress)
         fetch_file(file, is_whole, bytes_of)
         if not is_whole():
             raise WeightsError(f"{file} came damaged from another machine; it is asked for again.")

@@ -4,6 +4,7 @@ Copies of what another machine has stand for them then: decoded images and weigh
 with the same identity and the same numbers. What is there is read where the settings say.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +19,10 @@ from tcpa_core.data.base import (
     open_manifest,
     source_key,
 )
-from tcpa_core.errors import DataError, WeightsError
+from tcpa_core.errors import DataError
+from tcpa_core.model.bundle import WeightsBundle
 from tcpa_core.model.load_backbone import weights_fingerprint
-from tcpa_core.model.weights_bundle import WeightsBundle, open_bundle
+from tcpa_core.model.weights_bundle import open_bundle
 from tcpa_core.settings import BackboneConfig, DataConfig
 
 
@@ -30,7 +32,7 @@ def _nothing(name: str) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class StandIns:
-    """Copies that another machine can send. Once one is in the cache, it is used."""
+    """Copies that another machine can send; each is checked before it is used."""
 
     manifests: Mapping[tuple[str, int], str] = field(default_factory=dict)
     """Decoded data sets (`tcpa_core.data.base.write_manifest`), by `source_key` and image size."""
@@ -58,21 +60,16 @@ class StandIns:
         ]
         return found[0].fingerprint  # of all sizes
 
-    def weights_fingerprint(self, cfg: BackboneConfig, cache_dir: Path | None) -> str:
+    def weights_fingerprint(
+        self, cfg: BackboneConfig, cache_dir: Path | None, progress: Progress | None = None
+    ) -> str:
         """Identity of weights; where their file is absent, it is sent here.
 
         Raises:
             WeightsError: It is neither here nor to be had.
             DataError: The cache folder cannot be written, or its disk has no room.
         """
-        try:
-            return weights_fingerprint(self.backbone(cfg, cache_dir))
-        except WeightsError:
-            bundle = self.bundles.get(cfg.weights or "")
-            if bundle is None:
-                raise
-            open_bundle(bundle, cache_dir, fetch=self.fetch)
-        return weights_fingerprint(self.backbone(cfg, cache_dir))
+        return weights_fingerprint(self.backbone(cfg, cache_dir, progress))
 
     def load_dataset(
         self,
@@ -83,18 +80,24 @@ class StandIns:
         progress: Progress | None = None,
         keep: bool = True,
     ) -> Dataset:
-        """As of `tcpa_core.data.base`, or the copy of it."""
+        """As of `tcpa_core.data.base`; once a copy of it was sent here, that is read."""
         copy = self.manifests.get((source_key(cfg), img_size)) if self.manifests else None
         if copy is None or not (cache_root(cache_dir) / copy).is_file():
             return load_dataset(cfg, img_size, cache_dir=cache_dir, progress=progress, keep=keep)
         return open_manifest(copy, cache_dir, fetch=self.fetch, progress=progress)
 
-    def backbone(self, cfg: BackboneConfig, cache_dir: Path | None) -> BackboneConfig:
-        """The backbone, with the copy of its weights where there is one."""
+    def backbone(
+        self, cfg: BackboneConfig, cache_dir: Path | None, progress: Progress | None = None
+    ) -> BackboneConfig:
+        """The backbone; where its weights file is absent, with the copy of it.
+
+        Raises:
+            WeightsError, DataError: As of `weights_fingerprint`.
+        """
         bundle = self.bundles.get(cfg.weights or "")
-        copy = cache_root(cache_dir) / bundle.path if bundle else None
-        if copy is None or not copy.is_file():
+        if bundle is None or os.path.isfile(os.path.expanduser(cfg.weights or "")):
             return cfg
+        copy = open_bundle(bundle, cache_dir, fetch=self.fetch, progress=progress)
         return cfg.model_copy(update={"weights": str(copy)})
 
 

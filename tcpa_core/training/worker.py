@@ -19,7 +19,6 @@ from pathlib import Path
 import torch
 
 from tcpa_core.config import Flat, TrialConfig
-from tcpa_core.data.base import dataset_fingerprint
 from tcpa_core.errors import (
     DamagedCheckpointError,
     DataError,
@@ -30,7 +29,6 @@ from tcpa_core.errors import (
     TcpaError,
     WeightsError,
 )
-from tcpa_core.model.load_backbone import weights_fingerprint
 from tcpa_core.record.events import Ended, Epoch, Event, Notice, Started, Tested
 from tcpa_core.record.files import CHECKPOINTS, LAST
 from tcpa_core.record.values import Device, Pulse, Status, TrialResult
@@ -128,6 +126,8 @@ class Worker:
     ) -> dict[str, list[str]]:
         """Identities of data sets and weights as they are here; no picture is decoded.
 
+        What is absent is sent here, where something stands for it (see `use`).
+
         Returns:
             "data" and "weights", each in the order given.
 
@@ -136,13 +136,14 @@ class Worker:
             WeightsError: Weights cannot be read.
         """
 
-        def of(config: DataConfig) -> str:
+        def sign(*_: object) -> None:
             self._sign()
-            return dataset_fingerprint(
-                config, cache_dir=self._cache_dir, progress=lambda *_: self._sign()
-            )
 
-        return {"data": list(map(of, data)), "weights": list(map(weights_fingerprint, backbones))}
+        files, cache = self._packs.stand_ins, self._cache_dir
+        return {
+            "data": [files.data_fingerprint(config, cache, sign) for config in data],
+            "weights": [files.weights_fingerprint(config, cache, sign) for config in backbones],
+        }
 
     def expect(self, data: Mapping[DataConfig, str], weights: Mapping[BackboneConfig, str]) -> None:
         """Say what data and weights have to be whenever they are loaded, by their fingerprints."""

@@ -24,7 +24,7 @@ from spaces.load import load_space, preset_names
 from tests.journals import write
 from tests.tcpa_core.data_layouts import make
 
-WHERE = {"--address", "--device", "--workers", "--gpus-per-worker"}
+WHERE = {"--address", "--device", "--workers", "--gpus-per-worker", "--ship-data", "--cache-dir"}
 START = {"--study", "--root", "--set", "--trials", "--tracking-uri", "--dry-run"} | WHERE
 JOB = START - WHERE - {"--dry-run"} | {"--verb", "--seeds", "--out"}
 ACCEPT = "--accept-changed-data"

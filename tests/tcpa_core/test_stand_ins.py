@@ -353,6 +353,24 @@ class TestStandIns:
             path.unlink()
         assert same(stand_ins.load_dataset(cfg, 8, cache_dir=here), data)
 
+    def test_a_damaged_copy_of_weights_is_replaced_and_none_is_used_beside_the_file(
+        self, other: Other, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "w.safetensors"
+        shutil.copy(weights_path(BackboneConfig()), file)
+        cfg = BackboneConfig(weights=str(file))
+        wanted = weights_fingerprint(cfg)
+        bundle, other.files = bundle_of(cfg)
+        other.files = {name: file.rename(tmp_path / "moved") for name in other.files}
+        stand_ins, here = StandIns({}, {str(file): bundle}, other), tmp_path / "here"
+        assert stand_ins.weights_fingerprint(cfg, here) == wanted
+        copy = here / bundle.path
+        copy.write_bytes(copy.read_bytes()[:1000])
+        assert stand_ins.weights_fingerprint(cfg, here) == wanted
+        copy.write_bytes(b"damaged")
+        (tmp_path / "moved").rename(file)
+        assert stand_ins.backbone(cfg, here) == cfg
+
     def test_other_settings_and_nothing_to_send_are_refused(
         self, other: Other, tmp_path: Path
     ) -> None:
