@@ -38,11 +38,14 @@ class ExpectedFiles:
         if self.weights.get(config.backbone, weights) != weights:
             raise NodeError(_changed("weights", config.backbone.weights or config.backbone.name))
 
-    def check_again(self, stand_ins: StandIns, sign: Callable[[], None]) -> None:
+    def check_again(
+        self, stand_ins: StandIns, cache_dir: Path | None, sign: Callable[[], None]
+    ) -> None:
         """Read every file again, those too whose hashes are remembered.
 
         Args:
             stand_ins: What stands for files that this machine lacks.
+            cache_dir: Where copies of those are.
             sign: Called as files are read.
 
         Raises:
@@ -53,12 +56,14 @@ class ExpectedFiles:
                 empty = Path(folder)  # a cache that remembers nothing
                 for data, expected in self.data.items():
                     sign()
-                    found = stand_ins.data_fingerprint(data, empty, lambda *_: sign())
+                    found = stand_ins.data_fingerprint(
+                        data, cache_dir, lambda *_: sign(), memory=empty
+                    )
                     if found != expected:
                         raise NodeError(_changed("data", data.root or data.name))
                 for backbone, expected in self.weights.items():
                     sign()
-                    if stand_ins.weights_fingerprint(backbone, empty) != expected:
+                    if stand_ins.weights_fingerprint(backbone, cache_dir) != expected:
                         raise NodeError(_changed("weights", backbone.weights or backbone.name))
         except (DataError, WeightsError) as err:
             raise NodeError(str(err)) from err

@@ -41,15 +41,24 @@ class StandIns:
     fetch: Fetch = _nothing
 
     def data_fingerprint(
-        self, cfg: DataConfig, cache_dir: Path | None, progress: Progress | None = None
+        self,
+        cfg: DataConfig,
+        cache_dir: Path | None,
+        progress: Progress | None = None,
+        *,
+        memory: Path | None = None,
     ) -> str:
         """Identity of a data set; where its files are absent, it is sent here.
+
+        Args:
+            cache_dir: Where copies are.
+            memory: Cache folder with hashes of files; None: `cache_dir`.
 
         Raises:
             DataError: It is neither here nor to be had.
         """
         try:
-            return dataset_fingerprint(cfg, cache_dir=cache_dir, progress=progress)
+            return dataset_fingerprint(cfg, cache_dir=memory or cache_dir, progress=progress)
         except DataError:
             key = source_key(cfg)
             copies = [name for (source, _), name in self.manifests.items() if source == key]

@@ -300,7 +300,7 @@ class Worker:
         if getattr(err.__cause__, "errno", None) in StorageError.ERRNOS:
             raise StorageError(f"{err} Then 'tcpa resume'.") from err
         if isinstance(err, DataError | WeightsError):
-            self._expected.check_again(self._packs.stand_ins, self._sign)
+            self._expected.check_again(self._packs.stand_ins, self._cache_dir, self._sign)
 
     def _load(self, trial: str, config: TrialConfig) -> tuple[Group, Member, str]:
         """The group of a trial, the trial as it stands, and what there is to say about that.
