@@ -134,6 +134,7 @@ class FakeCluster:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **placement: Any) -> None:
         self.gpus, self.cpus = 0, 4
+        self.nodes: list[dict[str, Any]] = []
         self.started: list[tuple[int, float]] = []
         self.said: list[Notice] = []
         self.add_workers = SimpleNamespace(remote=self._add)
