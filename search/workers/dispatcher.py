@@ -61,6 +61,8 @@ class Dispatcher:
         self._scores: dict[str, asyncio.Future[Tested]] = {}
         """Of the trials for which `test` waits."""
         self._outbox: list[Event] = []
+        self._batches: dict[int, int] = {}
+        """Calls of `push` that every worker has made."""
         self._told_gpus: float | None = None
         """GPUs held, as the last event said that named them."""
         self._fault: str | None = None
@@ -181,10 +183,18 @@ class Dispatcher:
             arrival.set()
         await self._pool.halt()
 
-    async def push(self, worker: int, events: Sequence[Event]) -> None:
-        """Take a worker's events, in order."""
+    async def push(self, worker: int, batch: int, events: Sequence[Event]) -> None:
+        """Take a worker's events, in order.
+
+        Args:
+            batch: Counts its calls, from 1; one that comes again, because its answer was lost with
+                a connection, is left out.
+        """
         if not self._table.is_ready(worker):
             return  # taken for dead; its trials go on elsewhere from their checkpoints
+        if batch <= self._batches.get(worker, 0):
+            return
+        self._batches[worker] = batch
         self._publish(self._table.take(events))
         self._pool.has_worked()
         # One epoch trains meanwhile; a trial that takes a place here can train in the one after.

@@ -3,12 +3,15 @@
 import importlib
 import os
 import threading
+import time
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
+from ray.exceptions import ActorUnavailableError
 
 from search.imports import without_gc
 from search.workers.needs import Needs
@@ -24,6 +27,9 @@ from tcpa_core.training.commands import Command
 
 if TYPE_CHECKING:
     from tcpa_core.training.stand_ins import StandIns  # loads torch
+
+RETRY_S = 1.0
+"""Between two tries to reach a process whose connection was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,14 @@ class PackWorker:
             self._worker.use(self._offer.stand_ins())
         self._wake = threading.Event()
         self._halted = False
+        self._ended: Future[None] = Future()
+        """Of `run`."""
+        self._batch = 0
+        """Number of the events that were handed over last."""
+        self._is_handing_over = False
+        self._inbox: dict[int, Command] = {}
+        """Commands that have overtaken another, by their numbers."""
+        self._next_command = 1
 
     def fingerprints(
         self, data: Sequence[DataConfig], backbones: Sequence[BackboneConfig]
@@ -182,22 +196,56 @@ class PackWorker:
 
     def pulse(self) -> Pulse:
         """What the worker is doing; a worker that hangs shows no new signs of life."""
-        return self._worker.pulse()
+        pulse = self._worker.pulse()
+        return replace(pulse, is_idle=True) if self._is_handing_over else pulse
 
     def run(self, dispatcher: Any, worker: int) -> None:
         """Train until `halt`, and hand events over as soon as what they tell is on disk."""
+        try:
+            self._run(dispatcher, worker)
+        except BaseException as err:
+            self._ended.set_exception(err)
+            raise
+        self._ended.set_result(None)
+
+    def end(self) -> None:
+        """Wait for the end of `run`: for who has called that, and has lost the connection since."""
+        self._ended.result()
+
+    def _run(self, dispatcher: Any, worker: int) -> None:
         while not self._halted:
             # Before the work, not before the wait: a command that comes meanwhile sets it again.
             self._wake.clear()
             events = self._worker.work()
             if events:
-                ray.get(dispatcher.push.remote(worker, events))
+                self._hand_over(dispatcher, worker, events)
             elif self._worker.idle:
                 self._wake.wait()
 
-    def command(self, command: Command) -> None:
-        """Hand a command to the worker."""
-        self._worker.take(command)
+    def _hand_over(self, dispatcher: Any, worker: int, events: Sequence[Event]) -> None:
+        """Hand events over once, however often the network is cut meanwhile."""
+        self._batch += 1
+        self._is_handing_over = True
+        while True:
+            try:
+                ray.get(dispatcher.push.remote(worker, self._batch, events))
+                break
+            except ActorUnavailableError:
+                time.sleep(RETRY_S)  # perhaps it has them: it leaves out a number that it knows
+        self._is_handing_over = False
+
+    def command(self, number: int, command: Command) -> None:
+        """Hand a command to the worker.
+
+        Args:
+            number: Commands are numbered from 1; one that comes again, because its answer was lost
+                with a connection, is left out, and one that comes too early waits.
+        """
+        if number >= self._next_command:
+            self._inbox[number] = command
+        while self._next_command in self._inbox:
+            self._worker.take(self._inbox.pop(self._next_command))
+            self._next_command += 1
         self._wake.set()
 
     def halt(self) -> None:

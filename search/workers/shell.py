@@ -19,14 +19,16 @@ import ray
 
 PULSE = "pulse"
 """The thread of a worker that always answers."""
+END = "end"
+"""The thread of a worker that waits for the end of `run`."""
 
 
 class PackWorkerShell:
     """A loop in one thread, commands in another, and a third that always answers.
 
-    Ray calls `run` and `command` in the two threads of the default group, `pulse` in one of its
-    own: it answers while both others stand. Until `enter` nothing of ours is imported, and no
-    device is touched before `ready`.
+    Ray calls `run` and `command` in the two threads of the default group, `pulse` and `end` in one
+    of their own each: they answer while the others stand. Until `enter` nothing of ours is
+    imported, and no device is touched before `ready`.
 
     Args:
         num_cpus: Of the worker, for torch's threads.
@@ -109,8 +111,11 @@ class PackWorkerShell:
     def run(self, *args: Any) -> None:
         self._worker.run(*args)
 
-    def command(self, command: Any) -> None:
-        self._worker.command(command)
+    def end(self) -> None:
+        self._worker.end()
+
+    def command(self, *args: Any) -> None:
+        self._worker.command(*args)
 
     def halt(self) -> None:
         self._worker.halt()

@@ -1,21 +1,23 @@
 """One pack worker as the pool has it: its actor, and what is known of it."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.workers.actors import actor_class
 from search.workers.failure_attribution import WorkerLoss
 from search.workers.needs import DISTRIBUTIONS, PACKAGES
-from search.workers.pack_worker import PackWorker, Place, WorkerSpec
+from search.workers.pack_worker import RETRY_S, PackWorker, Place, WorkerSpec
 from search.workers.ray_errors import reason_of
-from search.workers.shell import PULSE, PackWorkerShell
+from search.workers.reach import address_of, is_reached
+from search.workers.shell import END, PULSE, PackWorkerShell
 from search.workers.watchdog import Watchdog
 from tcpa_core.config import Flat
 from tcpa_core.errors import DeviceError
@@ -25,6 +27,9 @@ from tcpa_core.training.commands import Command
 PROOF_S = 300.0
 """A device that has not multiplied two matrices by then is sick, and a node without a sign of life;
 most of the time goes into loading libraries from a slow disk."""
+CUT_S = 120.0
+"""Longest time that a worker is waited for whose connection was lost; Ray gives its node up in half
+of that where nobody reaches it."""
 PULSE_S = 10.0
 """How long a process that proves its node may take to answer that it still does."""
 PROBE_S = 600.0
@@ -49,6 +54,8 @@ class WorkerHandle:
     """Ends at its next epoch boundary; nobody replaces it."""
     hung_in: tuple[str, ...] = ()
     """Trials of the epoch that did not end, if it is killed for that."""
+    num_sent: int = 0
+    """Commands."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process of a killed worker has ended, or is waited for no longer."""
 
@@ -135,18 +142,51 @@ class WorkerHandle:
         speeds: list[dict[int, float]] = await asyncio.wait_for(call, PROBE_S)
         return speeds
 
+    async def run(self, dispatcher: Any, number: int) -> None:
+        """Have it train until it is told to end.
+
+        Args:
+            dispatcher: Gets its events.
+            number: Its own, for them.
+
+        Raises:
+            RayError: It was lost, or has raised it.
+        """
+        ended = self.actor.run.remote(dispatcher, number)
+        cut_since: float | None = None
+        while True:
+            try:
+                await ended
+                return
+            except ActorUnavailableError as err:
+                # A network that was cut for a while: it may train on, and Ray says if its node is
+                # gone. One that neither answers nor dies is not waited for for ever.
+                cut_since = cut_since or time.monotonic()
+                if isinstance(err, RayTaskError) or time.monotonic() - cut_since > CUT_S:
+                    raise
+                await asyncio.sleep(RETRY_S)
+                ended = self.actor.end.options(concurrency_group=END).remote()
+
     def send(self, command: Command) -> Coroutine[object, None, None]:
         """Send a command; one that refuses it is broken, which its `run` shows."""
+        self.num_sent += 1
         # Here, not in the task: commands keep their order.
-        return self._check(self.actor.command.remote(command))
+        sent = self.actor.command.remote(self.num_sent, command)
+        return self._check(sent, self.num_sent, command)
 
-    async def _check(self, sent: Awaitable[None]) -> None:
-        try:
-            await sent
-        except RayTaskError:
-            self.kill()
-        except RayError:
-            pass  # it died: who follows it has its trials moved
+    async def _check(self, sent: Awaitable[None], number: int, command: Command) -> None:
+        while True:
+            try:
+                await sent
+                return
+            except RayTaskError:
+                self.kill()
+                return
+            except ActorUnavailableError:  # perhaps it has it: it leaves out a number that it knows
+                await asyncio.sleep(RETRY_S)
+                sent = self.actor.command.remote(number, command)
+            except RayError:
+                return  # it died: who follows it has its trials moved
 
     async def pulse(self, timeout_s: float) -> Pulse | None:
         """What it is doing; None: it does not answer, whatever it is doing."""
@@ -168,11 +208,15 @@ class WorkerHandle:
         """
         watchdog = Watchdog(self.spec.silence_s)
         pulse: Pulse | None = Pulse()
+        address = await asyncio.to_thread(address_of, self.place.node) if self.place else None
         while not watchdog.hangs(pulse):
             await asyncio.sleep(watchdog.pause_s)
             if not is_there():
                 return None
             pulse = await self.pulse(max(1.0, watchdog.pause_s))
+            # A node that is cut off says nothing of its processes; Ray gives it up in time.
+            if pulse is None and not await is_reached(address):
+                pulse = Pulse(is_idle=True)
         trials = pulse.trials if pulse else ()
         # A process that does not answer cannot say which trials it trains: all count that it holds.
         self.hung_in = tuple(sorted(trials or held()))
@@ -227,7 +271,7 @@ def start_witness(spec: WorkerSpec, node: str) -> WorkerHandle:
 
 
 def _start(spec: WorkerSpec, **options: Any) -> Any:
-    cls = actor_class(PackWorkerShell, as_code=True, concurrency_groups={PULSE: 1})
+    cls = actor_class(PackWorkerShell, as_code=True, concurrency_groups={PULSE: 1, END: 1})
     return cls.options(
         num_gpus=spec.num_gpus,
         max_concurrency=2,  # one thread trains, one takes commands in their order

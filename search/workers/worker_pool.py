@@ -198,7 +198,7 @@ class WorkerPool:
             self._failed_starts.clear()
             self._keep(self._guard(number), self._guards)
             self._on_ready(number, device)
-            await worker.actor.run.remote(ray.get_runtime_context().current_actor, number)
+            await worker.run(ray.get_runtime_context().current_actor, number)
         except RayError as err:
             # Where `run` raised, the process lives on and holds its device.
             with contextlib.suppress(RayError):
