@@ -80,6 +80,14 @@ FAULTS = (
         ("faults/test_nodes.py",),
     ),
     Fault(
+        "network cut for a while",
+        "on three hosts: the link of the driver's for 25 s, that of a node for 100 s and 'ray "
+        "start' there again; the head stopped",
+        "the driver goes on and the user reads of both; the node's trials move, it is named with "
+        "what to type and used again; a head is called gone when it is; nothing is lost or twice",
+        ("faults/test_network.py", "search/test_cut_network.py"),
+    ),
+    Fault(
         "a job of a batch system is told to end",
         "the script of 'tcpa slurm' on three hosts: SIGTERM to the whole job, SIGUSR1 to its batch "
         "shell; then the script again",
