@@ -138,7 +138,8 @@ class PackWorker:
         device = "cuda" if spec.num_gpus else "cpu"
         self._offer = spec.offer
         check_plugins(spec.plugins)
-        cache_dir = own_cache(spec.cache_dir) if spec.cache_dir else None
+        # On this machine the driver has used it.
+        cache_dir = own_cache(spec.cache_dir) if spec.cache_dir or spec.needs.fingerprints else None
         self._worker: TrainingWorker = make(spec.study_dir, cache_dir, device)
         if self._offer:
             self._worker.use(self._offer.stand_ins())
@@ -254,15 +255,20 @@ class PackWorker:
         self._wake.set()
 
 
-def own_cache(cache_dir: Path) -> Path:
+def own_cache(cache_dir: Path | None) -> Path:
     """A node's cache folder by the name that all nodes are given; also for what reads TCPA_CACHE.
+
+    Args:
+        cache_dir: None: $TCPA_CACHE or ~/.cache/tcpa, which may be there to be read alone.
 
     Raises:
         DataError: It cannot be written here.
     """
-    from tcpa_core.data.base import usable_cache  # loads torch
+    from tcpa_core.data.base import cache_root, usable_cache  # loads torch
 
-    folder = usable_cache(cache_dir).absolute()
+    folder = cache_root(cache_dir).absolute()
+    if cache_dir or not folder.is_dir():
+        usable_cache(folder)
     os.environ["TCPA_CACHE"] = str(folder)
     return folder
 
