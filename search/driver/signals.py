@@ -74,8 +74,8 @@ def interruptible() -> Iterator[None]:
             yield
     except Interrupted as err:
         raise StoppedError(
-            f"{err}; what is recorded is kept: the same command goes on, with --resume where the "
-            "study is there already."
+            f"{err}; what is recorded is kept. Go on with the same command and --resume, or with "
+            "'tcpa resume'."
         ) from None
 
 

@@ -93,11 +93,20 @@ class Command:
         return str(path)
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Decoded images of all tests here: to decode them takes longer than most."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
 def tcpa(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Command:
-    monkeypatch.setenv("TCPA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TCPA_CACHE", str(cache))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(sys, "argv", [])
     command = Command(tmp_path, capsys)
