@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.hosts import CHECKOUT, PORT, Host, Hosts, why_none
+from search.exit_codes import STOPPED
 
 pytestmark = [
     pytest.mark.faults,
@@ -136,7 +137,7 @@ def test_a_head_that_is_gone_is_called_so() -> None:
         study = Study(hosts, b, trials=8, epochs=50, epoch_s=0.8)
         study.wait_until(lambda: len(study.events("epoch")) > 4, "epochs")
         a.stop_ray()
-        assert study.process.wait(PATIENCE_S) == 1, study.output
+        assert study.process.wait(PATIENCE_S) == STOPPED, study.output
         told = " ".join(study.output.split())
         assert "the Ray cluster of study 'faults' does not answer any more" in told
         assert f"its head is gone: nothing listens at {a.address}:{PORT} any more" in told
