@@ -205,25 +205,25 @@ def test_the_doctor_warns_of_a_token_that_others_can_read(
 
 
 def test_where_ray_looks_for_a_token_first(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """As Ray 2.60 does; what it sends is not to be asked, so whether it has one stands for it."""
+    """As Ray 2.60 does."""
     from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
     loader = AuthenticationTokenLoader.instance()
 
-    def agrees() -> None:
+    def agrees(token: str) -> None:
         loader.reset_cache()
-        assert loader.has_token(ignore_auth_mode=True) is tokens.has_token()
+        assert loader.has_token(ignore_auth_mode=True) is tokens.has_token() is bool(token)
+        assert not token or loader.get_raw_token(ignore_auth_mode=True) == token
 
     try:
-        agrees()
-        give_token(home)
-        agrees()
+        agrees("")
+        agrees(give_token(home).read_text())
         monkeypatch.setenv(tokens.TOKEN_PATH, str(home / "other"))
         (home / "other").write_text("x" * 40)
-        agrees()
+        agrees("x" * 40)
         assert tokens.token_place() == f"{home / 'other'} ($RAY_AUTH_TOKEN_PATH)"
         monkeypatch.setenv(tokens.TOKEN, "y" * 40)
-        agrees()
+        agrees("y" * 40)
         assert tokens.token_place() == "$RAY_AUTH_TOKEN"
     finally:
         monkeypatch.undo()
