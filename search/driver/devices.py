@@ -43,7 +43,8 @@ class Devices:
             with suppress(RayError):  # cut off, perhaps for a while: `silent_s` tells
                 self.gpus, self.cpus = self._ask()
                 self._answered = time.monotonic()
-                self.nodes = ray.nodes()
+                if not self._ended.is_set():  # Ray starts a cluster for who asks without one
+                    self.nodes = ray.nodes()
 
     @staticmethod
     def _ask() -> tuple[int, int]:
