@@ -119,8 +119,8 @@ class Job:
         self.process.send_signal(number)
         if to_all:
             for host in self._hosts:
-                # But for the first one of a host, which is none of the job's.
-                host.run("bash", "-c", f"kill -{int(number)} -1")
+                # But for what keeps a host up, which is none of the job's.
+                host.run("pkill", f"-{int(number)}", "-v", "-x", "sleep")
 
     def wait(self, timeout: float) -> int:
         """Wait for the end of the batch shell; its exit code."""

@@ -28,7 +28,7 @@ on_node() { # HEAD PORT CONTROL CACHE CPUS GPUS GRACE_S COMMAND...
   [ -r "$control/token" ] || leave "cannot read $control/token; all nodes have to share that folder"
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$control/token"
   export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=120 RAY_USAGE_STATS_ENABLED=0
-  export TCPA_CACHE="$cache" PYTHONUNBUFFERED=1
+  export PYTHONUNBUFFERED=1
   unset RAY_ADDRESS
   local start=(ray symmetric-run --address "$head:$port" "--num-cpus=${cpus:-${SLURM_CPUS_ON_NODE:-$(nproc)}}"
     "--num-gpus=$gpus")
@@ -51,11 +51,12 @@ on_node() { # HEAD PORT CONTROL CACHE CPUS GPUS GRACE_S COMMAND...
 
   # A Ray of the same user that is still ending, as after a requeue: symmetric-run would refuse.
   for _ in {1..90}; do
-    pgrep -u "$(id -u)" '^(raylet|gcs_server)$' >/dev/null || break
+    pgrep -u "$(id -u)" -x raylet >/dev/null || break
     sleep 1
   done
   # The file tells a command that ended well from a Ray that did not start: 0 is the code of both.
-  "${start[@]}" -- bash -c ': >"$0"; exec "$@"' "$control/ran" "$@" --address "$head:$port" &
+  "${start[@]}" -- bash -c ': >"$0"; exec "$@"' "$control/ran" "$@" \
+    --address "$head:$port" --cache-dir "$cache" &
   ray=$!
   since=''
   while kill -0 "$ray" 2>/dev/null; do

@@ -135,6 +135,6 @@ CPUS={job.cpus_per_task or ""} # of each node; empty: all
 GPUS={job.gpus_per_node} # of each node
 GRACE_S={job.warning_s // 2} # in which the study stops before it is killed
 MAX_REQUEUES={MAX_REQUEUES}
-HEAD=${{HEAD:-}} # address of the first node; empty: asked for
+HEAD= # address of the first node; empty: asked for
 
 {body}"""

@@ -82,11 +82,13 @@ def slurm_job(job: BatchJob, run: Run, where: Where) -> str:
             f"--address: the job starts a Ray cluster on its own nodes, got {where.address!r}; "
             "leave it out."
         )
+    if not job.gpus_per_node and where.device == "auto":
+        where = replace(where, device="cpu")  # else a study waits for GPUs that may join
     # Of the cluster of the job, and without a look at the folders of this machine.
-    replace(where, address="head:6379").placement()
+    replace(where, address="head:6379", cache_dir=None).placement()
     checked = run.checked()
     root = run.common.root.absolute()
-    storage, cache = getattr(where, "storage", None), getattr(where, "cache_dir", None)
+    storage = getattr(where, "storage", None)
     if storage is None and job.nodes > 1 and (why := why_not_shared(root)):
         _note(
             f"--root {root} lies on {why}; all nodes have to see it. Give a folder that they "
@@ -97,7 +99,7 @@ def slurm_job(job: BatchJob, run: Run, where: Where) -> str:
     words = checked.words(space_word(run.common.space), root, settings)
     options = option_words(where, leave_out=("cache_dir",))
     folder = None if storage else root
-    return batch_script(job, checked.study, [*words, *options], folder, cache)
+    return batch_script(job, checked.study, [*words, *options], folder, where.cache_dir)
 
 
 def kube_job(job: RayJob, run: Run, storage: str | None) -> str:

@@ -1,13 +1,14 @@
 """`tcpa slurm`: scripts, and what they do with a SLURM and a Ray of a few lines."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -171,6 +172,22 @@ def test_a_printed_script_names_files_from_the_root(typed: Any, tmp_path: Path) 
     assert str(Path(sys.executable).parent) in script
 
 
+def test_a_job_without_gpus_waits_for_none(typed: Any) -> None:
+    asked = ["--nodes", "2", "--time", "60"]
+    assert command_of(typed("slurm", "quickstart", *asked)[1])[-1] == "--device=cpu"
+    assert command_of(typed("slurm", "quickstart", *ASKED)[1])[-1].startswith("--root=")
+
+
+def test_a_cache_of_the_user_is_one_of_the_nodes_and_is_kept(typed: Any, slurm: "Slurm") -> None:
+    """Its variables are those of the nodes, and this machine makes no such folder."""
+    code, script, said = typed("slurm", "quickstart", *ASKED, "--cache-dir", "$SCRATCH/it's")
+    assert code == 0 and "--cache-dir" not in command_of(script), said
+    check_shell(script)
+    assert not list(slurm.folder.glob("*SCRATCH*"))
+    assert slurm.run(edits={"CACHE": f"{slurm.folder}/mine"}, CODE="0")[0] == 0
+    assert len(slurm.calls("srun")) == 1 and (slurm.folder / "mine").is_dir()
+
+
 def test_a_comparison_keeps_its_seeds(typed: Any) -> None:
     code, script, said = typed(
         "slurm", "all_methods", *ASKED, "--verb", "compare", "--seeds", "3", "--root", "/r",
@@ -267,6 +284,11 @@ echo "$RAY_AUTH_MODE $(stat -c %a "$RAY_AUTH_TOKEN_PATH") $(<"$RAY_AUTH_TOKEN_PA
 while [ "$1" != -- ]; do shift; done
 shift; "$@"
 """
+PGREP = """#!/bin/bash
+# None: but a name that is longer than 15 characters, or a pattern, is never found.
+[ "$3" = -x ] && [[ $4 =~ ^[a-z_]{1,15}$ ]] || touch wrong-pattern
+exit 1
+"""
 TCPA = """#!/usr/bin/env python3
 # Ends with $CODE, or, where it has to wait, with 3 when it is told to stop.
 import os, signal, sys, time
@@ -275,12 +297,15 @@ def stop(*_):
     stopped.append(1)
 time.sleep(float(os.environ.get("LOADS_S", 0)))
 signal.signal(signal.SIGUSR1, stop)
-open("tcpa.calls", "a").write(repr([os.environ["TCPA_CACHE"], *sys.argv[1:]]) + "\\n")
-os.makedirs(os.environ["TCPA_CACHE"], exist_ok=True)
+open("tcpa.calls", "a").write(repr(sys.argv[1:]) + "\\n")
+os.makedirs(sys.argv[sys.argv.index("--cache-dir") + 1], exist_ok=True)
 while "CODE" not in os.environ and not stopped:
     time.sleep(0.05)
 sys.exit(int(os.environ.get("CODE", 3)))
 """
+
+
+NO_EDITS: Mapping[str, str] = {}
 
 
 @dataclass
@@ -293,18 +318,23 @@ class Slurm:
         self.bin = self.folder / "bin"
         self.bin.mkdir()
         texts = {"srun": SRUN, "scontrol": SCONTROL, "getent": GETENT, "ray": RAY, "tcpa": TCPA}
-        texts["pgrep"] = "#!/bin/sh\nexit 1\n"  # whatever else runs on this machine
+        texts["pgrep"] = PGREP  # whatever else runs on this machine
         for name, text in texts.items():
             (self.bin / name).write_text(text)
             (self.bin / name).chmod(0o755)
 
     @contextmanager
-    def running(self, job: BatchJob = JOB, **env: str) -> Iterator[subprocess.Popen[str]]:
-        """The script, submitted."""
+    def running(
+        self, job: BatchJob = JOB, edits: Mapping[str, str] = NO_EDITS, **env: str
+    ) -> Iterator[subprocess.Popen[str]]:
+        """The script, submitted after a user has edited lines of it."""
         words = ["tcpa", "search", "it's"]
         script = batch_script(job, "study", words, self.folder / "studies", None)
         line = next(one for one in script.splitlines() if one.startswith("export PATH="))
-        (self.folder / "job.sh").write_text(script.replace(line, ""))
+        script = script.replace(line, "")
+        for name, value in edits.items():
+            script = re.sub(f"^{name}= ", f"{name}={value} ", script, flags=re.M)
+        (self.folder / "job.sh").write_text(script)
         given = {
             "SLURM_JOB_ID": "31234567", "SLURM_JOB_NUM_NODES": str(job.nodes),
             "SLURM_JOB_NODELIST": "node[0-1]", "SLURM_TMPDIR": str(self.folder / "disk"),
@@ -324,9 +354,11 @@ class Slurm:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
 
-    def run(self, job: BatchJob = JOB, **env: str) -> tuple[int, str]:
+    def run(
+        self, job: BatchJob = JOB, edits: Mapping[str, str] = NO_EDITS, **env: str
+    ) -> tuple[int, str]:
         """Run the script to its end; exit code and stderr."""
-        with self.running(job, **env) as process:
+        with self.running(job, edits, **env) as process:
             _, said = process.communicate(timeout=120)
         return process.returncode, said
 
@@ -368,7 +400,7 @@ def test_every_line_that_srun_is_given(slurm: Slurm) -> None:
     words = ["bash", "-c", ': >"$0"; exec "$@"', f"{control}/ran", "tcpa", "search", "it's"]
     assert ray == [
         "symmetric-run", "--address", "10.1.2.3:24567", "--num-cpus=16", "--num-gpus=8", "--",
-        *words, "--address", "10.1.2.3:24567",
+        *words, "--address", "10.1.2.3:24567", "--cache-dir", where,
     ]  # fmt: skip
     mode, rights, token = (slurm.folder / "token").read_text().split()
     assert (mode, rights, len(token)) == ("token", "600", 64)
@@ -376,6 +408,7 @@ def test_every_line_that_srun_is_given(slurm: Slurm) -> None:
     # Nothing is left: neither the token nor images.
     assert list((slurm.folder / "studies").iterdir()) == []
     assert list((slurm.folder / "disk").iterdir()) == []
+    assert not (slurm.folder / "wrong-pattern").exists()
 
 
 def test_exit_codes_decide_what_becomes_of_the_job(slurm: Slurm) -> None:
@@ -477,7 +510,8 @@ def test_other_nodes_wait_for_the_head_join_it_again_and_leave_with_it(slurm: Sl
     (slurm.bin / "ray").write_text(RAY_OF_TWO)
     job = BatchJob(nodes=2, gpus_per_node=0, time="60")
     joined = slurm.folder / "nodes"
-    with slurm.running(job, TASKS="2", HEAD="127.0.0.1", SLURM_JOB_ID=str(os.getpid())) as process:
+    env = {"TASKS": "2", "SLURM_JOB_ID": str(os.getpid())}
+    with slurm.running(job, {"HEAD": "127.0.0.1"}, **env) as process:
         while not joined.exists() or joined.read_text().count("1") < 2:
             assert process.poll() is None
             time.sleep(0.05)
