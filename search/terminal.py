@@ -6,6 +6,7 @@ import sys
 from typing import NoReturn
 
 import typer
+from rich.console import Console
 
 MAX_SHOWN = 2_000
 """Characters of a message; a value in it may be a whole file."""
@@ -53,6 +54,14 @@ def drop_lost_output() -> None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, file.fileno())
             os.close(nowhere)
+
+
+class StudyConsole(Console):
+    """Of verbs that run studies: what nobody sees any more ends none of them."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nowhere from now on; rich would end the process, or the thread that prints."""
+        drop_lost_output()
 
 
 def leave(code: int) -> NoReturn:

@@ -2,10 +2,8 @@
 
 from dataclasses import replace
 
-from rich.console import Console
-
 from search.options import Common, DryRun, Repeat, Seeds, Uri, Where, with_common
-from search.terminal import leave
+from search.terminal import StudyConsole, leave
 
 FAIR = ("sampler.per=methods", "scheduler.name=none")
 """Settings under which methods get equal budgets and train to their end."""
@@ -25,7 +23,7 @@ def command(
     from search.verbs.start import requested
 
     common = replace(common, set_=[*FAIR, *(common.set_ or [])])
-    space = requested(common, "search")
+    space, console = requested(common, "search"), StudyConsole()
     leave(
-        compare(space, common, where, repeat, tracking_uri, Console(), seeds=seeds, dry_run=dry_run)
+        compare(space, common, where, repeat, tracking_uri, console, seeds=seeds, dry_run=dry_run)
     )

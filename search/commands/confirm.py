@@ -3,10 +3,9 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from search.options import DEFAULT_ROOT, Repeat, Root, Seeds, Study, Where, with_common
-from search.terminal import leave
+from search.terminal import StudyConsole, leave
 
 
 @with_common
@@ -22,6 +21,6 @@ def command(
     from search.study.folder import StudyDir
     from search.verbs.confirm import confirm
 
-    placement = where.placement()
+    console, placement = StudyConsole(), where.placement()
     folder = StudyDir.open(root, study)
-    leave(confirm(folder, Console(), top=top, seeds=seeds, placement=placement, repeat=repeat))
+    leave(confirm(folder, console, top=top, seeds=seeds, placement=placement, repeat=repeat))

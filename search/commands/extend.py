@@ -3,10 +3,9 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from search.options import DEFAULT_ROOT, Accept, Root, Study, Where, with_common
-from search.terminal import leave
+from search.terminal import StudyConsole, leave
 
 
 @with_common
@@ -32,4 +31,4 @@ def command(
         change = check_unchanged(folder, accept=accept, progress=stages)
     check_sampler(folder.space().sampler.name)
     folder.extend(trials)
-    leave(run_and_watch(folder, root, Console(), placement=placement, change=change))
+    leave(run_and_watch(folder, root, StudyConsole(), placement=placement, change=change))

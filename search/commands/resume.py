@@ -1,9 +1,7 @@
 """tcpa resume."""
 
-from rich.console import Console
-
 from search.options import DEFAULT_ROOT, Accept, Root, Study, Uri, Where, with_common
-from search.terminal import leave
+from search.terminal import StudyConsole, leave
 
 
 @with_common
@@ -21,13 +19,18 @@ def command(
     from search.verbs.stages import Stages
     from search.verbs.start import check_place
 
-    placement = where.placement()
+    console, placement = StudyConsole(), where.placement()
     folder = StudyDir.open(root, study)
     check_place(placement)
     with Stages("checking weights and data") as stages:
         change = check_unchanged(folder, accept=accept, progress=stages)
     leave(
         run_and_watch(
-            folder, root, Console(), placement=placement, tracking_uri=tracking_uri, change=change
+            folder,
+            root,
+            console,
+            placement=placement,
+            tracking_uri=tracking_uri,
+            change=change,
         )
     )

@@ -124,7 +124,7 @@ def _shown_by(watch: Watch) -> Listener:
     def show(event: Event) -> None:
         try:
             watch(event)
-        except (OSError, SystemExit):  # a closed terminal; of a closed pipe rich makes an exit
+        except OSError:  # of a closed terminal
             drop_lost_output()
 
     return show

@@ -7,7 +7,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from search.terminal import bytes_text, time_text
+from search.terminal import StudyConsole, bytes_text, time_text
 
 PLAIN_S = 10.0
 """Least time between two lines where there is no terminal; a verb that is faster prints none."""
@@ -26,7 +26,7 @@ class Stages:
     """
 
     def __init__(self, title: str, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or StudyConsole(stderr=True)
         self._title = title
         self._stage = ""
         self._unit = ""
@@ -72,7 +72,7 @@ class Stages:
 
     def say(self, text: str) -> None:
         """Print a line that stays, above the bar; in a log to stdout, as it is no error."""
-        console = self._console if self._bar else Console()
+        console = self._console if self._bar else StudyConsole()
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _update(self, stage: str, done: int, total: int, unit: str) -> None:

@@ -13,6 +13,7 @@ from search.driver.cluster_address import ClusterAddress
 from search.exit_codes import DONE
 from search.imports import import_meanwhile, without_gc
 from search.options import Common, Repeat, Where
+from search.terminal import StudyConsole
 from search.verbs.stages import Stages
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def base_of(study: str, root: Path, accept: bool) -> "tuple[tuple[Flat, str], Ch
     settings, how = chosen_point(folder, root)
     with Stages("checking weights and data") as stages:
         change = check_unchanged(folder, accept=accept, reads=False, progress=stages)
-    Console().print(f"base: the point {how}.", markup=False)
+    StudyConsole().print(f"base: the point {how}.", markup=False)
     return (settings, f"--from {study}"), change
 
 
@@ -123,7 +124,7 @@ def start(
         The exit code, as of `run_and_watch`.
     """
     placement = where.placement().within(space.cluster)
-    console = Console()
+    console = StudyConsole()
     name = name_of(space, common)
 
     def planned() -> "Plan":

@@ -134,6 +134,35 @@ def test_output_that_nobody_reads_any_more_stops_nothing() -> None:
         assert process.wait(60) == 0
 
 
+PRINTS = """
+import sys, threading
+from search.terminal import StudyConsole
+console = StudyConsole()
+console.print("read")
+sys.stdin.readline()
+for _ in range(9):
+    thread = threading.Thread(target=console.print, args=["nobody reads this"])
+    thread.start()
+    thread.join()
+    console.print("nor this")
+print("it went on", file=sys.stderr)
+"""
+
+
+def test_a_study_goes_on_when_nobody_reads_what_it_prints() -> None:
+    command = [sys.executable, "-c", PRINTS]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        assert process.stdout.readline() == b"read\n"
+        process.stdout.close()
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.stderr.read() == b"it went on\n"
+        assert process.wait(60) == 0
+
+
 def test_output_that_is_read_is_left_alone() -> None:
     before = [os.fstat(fd) for fd in (1, 2)]
     drop_lost_output()
