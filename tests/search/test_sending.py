@@ -1,6 +1,7 @@
 """Files reach another node whole, a piece at a time, and no damaged piece is used."""
 
 import asyncio
+import shutil
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,13 +10,21 @@ from typing import Any
 import pytest
 import ray
 
+from search.driver.placement import FACTORY
+from search.study.identity import fingerprints_of
 from search.workers import sending
 from search.workers.cargo import cargo_of, parts_to_send
-from search.workers.sending import AT_ONCE, PIECE_BYTES, SILENT_S, Fetcher, Sender
+from search.workers.needs import Needs
+from search.workers.pack_worker import PackWorker, Place, WorkerSpec
+from search.workers.sending import AT_ONCE, PIECE_BYTES, SILENT_S, Fetcher, Offer, Sender
 from spaces.load import space_of
 from spaces.space import Space
 from tcpa_core.data.base import open_manifest
 from tcpa_core.errors import ConfigError, DataError
+from tcpa_core.model.load_backbone import weights_path
+from tcpa_core.record.events import Ended, Event
+from tcpa_core.settings import BackboneConfig
+from tcpa_core.training.commands import Submit
 from tests.tcpa_core.data_layouts import make
 
 
@@ -180,3 +189,49 @@ class TestCargo:
     def test_ever_new_data_sets_are_refused_by_name(self, axis: dict[str, Any]) -> None:
         with pytest.raises(ConfigError, match="--ship-data: axis data.val_fraction has"):
             parts_to_send(space("/data", **{"data.val_fraction": axis}))
+
+
+def test_a_pack_worker_is_sent_what_it_lacks_and_trains_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TCPA_CACHE", str(tmp_path / "driver"))
+    cfg = make("folder", tmp_path / "root")
+    weights = tmp_path / "w.safetensors"
+    shutil.copy(weights_path(BackboneConfig()), weights)
+    asked = space(cfg.root, **{"backbone.weights": {"choice": [str(weights)]}})
+    [config] = asked.trials[:1]
+    prints = fingerprints_of([config])
+    needs = Needs(data=[config.data], backbones=[config.backbone], fingerprints=prints)
+    cargo = cargo_of(asked, None)
+    handle = Handle(Sender(cargo.files))
+    offer = Offer(Fetcher(handle, cargo.sizes), cargo.manifests, cargo.bundles)
+
+    def trained(study: str, cache: str, offer: Offer | None) -> tuple[float | None, float | None]:
+        spec = WorkerSpec(
+            study_dir=tmp_path / study, cache_dir=tmp_path / cache, factory=FACTORY,
+            count=1, slots=1, num_cpus=1, num_gpus=0, env={}, needs=needs, offer=offer,
+        )  # fmt: skip
+        worker: Any = PackWorker(spec, Place("hostb", "cpu", 1))
+        found = worker.fingerprints(needs.data, needs.backbones)
+        assert needs.files_fault(found) == ""
+        worker.expect(found)
+        worker._worker.take(
+            Submit(trial="a", params=config.flat(), until_epoch=1, test_at_end=True)
+        )
+        events: list[Event] = []
+        while not worker._worker.idle:
+            events += worker._worker.work()
+        [ended] = [event.result for event in events if isinstance(event, Ended)]
+        assert ended.status == "completed", ended.reason
+        return ended.test_loss, ended.val_loss
+
+    there = trained("a", "there", None)
+    assert not handle.asked
+    shutil.rmtree(tmp_path / "root")
+    moved = weights.rename(tmp_path / "moved")
+    handle.sender._files = {n: moved if p == weights else p for n, p in cargo.files.items()}
+    assert trained("b", "here", offer) == there
+    [said] = asyncio.run(handle.sender.news())
+    assert "has no data and no weights of this study" in said
+    sent = len(handle.asked)
+    assert trained("c", "here", offer) == there and len(handle.asked) == sent
