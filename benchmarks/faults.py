@@ -77,7 +77,10 @@ FAULTS = (
         "state or version of the package",
         "it is refused in one line with the reason; every trial completes on the others with "
         "equal numbers",
-        ("faults/test_nodes.py",),
+        (
+            "faults/test_nodes.py",
+            f"{CLUSTER}::test_a_study_ends_only_where_no_node_passes_and_one_that_passes_later_is_used",
+        ),
     ),
     Fault(
         "network cut for a while",

@@ -20,9 +20,10 @@ from search.study.address import database_of, default_uri, resolved_uri
 from search.study.provenance import versions
 from search.tracking.mirror import check_tracker
 from search.tracking.secrets import with_secrets, without_secrets
+from search.verbs.doctor_nodes import show_nodes
 from search.workers.gpu_proofs import prove_gpus
 from tcpa_core.data.base import cache_root
-from tcpa_core.errors import StudyError, TcpaError
+from tcpa_core.errors import ConfigError, StudyError, TcpaError
 from tcpa_core.record.values import Device
 
 LEAST_FREE_GB = 5.0
@@ -36,12 +37,14 @@ def examine(
     address: str | None = None,
     tracking_uri: str | None = None,
     device: DeviceKind = "auto",
+    space: str | None = None,
 ) -> int:
     """Print the state of this machine; nothing is written.
 
     Args:
         device: What a study would be told. GPUs that torch cannot use are a warning; that it can
             use none is a failure where the user wants "cuda".
+        space: Whose data and weights are looked for on every node of a cluster.
 
     Returns:
         0 when a study could run, 1 when a check failed.
@@ -56,8 +59,11 @@ def examine(
         "token": lambda: _token(address),
         "Ray": lambda: _ray(address, device),
     }
+    cluster = cluster_address(address)
+    if space is not None and cluster is None:
+        raise ConfigError("--space: data are looked for on the nodes of a cluster; give --address.")
     table = Table("", "", "found", show_header=False)
-    failed = False
+    failed: set[str] = set()
     # Each check by itself: one that fails must not hide what else is wrong.
     for name, check in checks.items():
         try:
@@ -65,10 +71,14 @@ def examine(
         except _Doubt as err:
             mark, text = "WARNS", str(err)
         except TcpaError as err:
-            mark, text, failed = "FAILS", str(err), True
+            mark, text = "FAILS", str(err)
+            failed.add(name)
         table.add_row(name, mark, Text(text))
     console.print(table)
-    return int(failed)
+    if cluster is None or "Ray" in failed:
+        return int(bool(failed))
+    with connect(cluster.text, os.cpu_count() or 1, cluster.source):
+        return show_nodes(root, space, console) or int(bool(failed))
 
 
 def _versions() -> str:

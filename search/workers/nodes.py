@@ -68,7 +68,7 @@ class Nodes:
     @property
     def faults(self) -> list[str]:
         """A clause on each of them, with its host."""
-        return [f"{one.host}: {one.fault}" for one in self._nodes.values() if one.fault]
+        return [f"{self._name(n)}: {one.fault}" for n, one in self._nodes.items() if one.fault]
 
     @property
     def selector(self) -> dict[str, str]:
@@ -105,8 +105,8 @@ class Nodes:
             return
         node.fault = fault
         self._say(
-            f"{node.host} is not used: {fault}; it is asked again in {_minutes(self._pause(node))},"
-            " then after longer pauses"
+            f"{self._name(place.node)} is not used: {fault}; it is asked again in "
+            f"{_minutes(self._pause(node))}, then after longer pauses"
         )
         task = asyncio.get_running_loop().create_task(self._follow(place.node, node))
         self._tasks.add(task)
@@ -128,13 +128,19 @@ class Nodes:
                 return
             if fault := await self._ask_again(name):
                 if fault != node.fault:
-                    self._say(f"{node.host} is still not used: {fault}")
+                    self._say(f"{self._name(name)} is still not used: {fault}")
                 node.fault = fault
             else:
                 node.fault = ""
                 node.passed = {"package", "files"}
-                self._say(f"{node.host} is used from here on: it has what the study needs")
+                self._say(f"{self._name(name)} is used from here on: it has what the study needs")
                 self._on_change()
+
+    def _name(self, name: str) -> str:
+        """A node's host, and its id where the host has several."""
+        host = self._nodes[name].host
+        is_one = sum(one.host == host for one in self._nodes.values()) == 1
+        return host if is_one else f"{host} (node {name[:8]})"
 
     def _pause(self, node: _Node) -> float:
         return min(self._pause_s * 2**node.num_refusals, MAX_PAUSE_S)

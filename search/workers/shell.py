@@ -9,6 +9,7 @@ proved to be the driver's.
 import hashlib
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterable
 from importlib import metadata
 from importlib.util import find_spec
@@ -64,6 +65,24 @@ class PackWorkerShell:
             for path in sorted(folder.rglob("*.py")):
                 digest.update(f"{path.relative_to(folder.parent)}\n".encode() + path.read_bytes())
         return found | {"sources": digest.hexdigest()}
+
+    @staticmethod
+    def folders(root: str) -> dict[str, Any]:
+        """What is here of folders; nothing is written.
+
+        Args:
+            root: Folder of studies.
+
+        Returns:
+            "names", a digest of what the root holds, "" where it is not there; "cache", the folder
+            of decoded images, and "free", bytes on its disk.
+        """
+        names = ""
+        if os.path.isdir(root):
+            names = hashlib.sha256("\n".join(sorted(os.listdir(root))).encode()).hexdigest()
+        cache = Path(os.environ.get("TCPA_CACHE") or "~/.cache/tcpa").expanduser().absolute()
+        there = next(folder for folder in (cache, *cache.parents) if folder.exists())
+        return {"names": names, "cache": str(cache), "free": shutil.disk_usage(there).free}
 
     @staticmethod
     def gpu_id() -> str:

@@ -124,6 +124,37 @@ def test_a_study_that_began_on_processors_moves_to_a_gpu_that_joins(tmp_path: Pa
     check(study, space)
 
 
+@pytest.mark.faults
+def test_a_study_ends_only_where_no_node_passes_and_one_that_passes_later_is_used(
+    tmp_path: Path, record_property: Record
+) -> None:
+    space = make_space(trials=30, epochs=EPOCHS)
+    with cluster(2) as nodes:
+        first, second = (node.node_id for node in nodes.nodes)
+        gone = {"lacks": "data.root='/data/x' does not exist"}
+        study = make_study(
+            tmp_path, space, workers=None, epoch_s=EPOCH_S, nodes={first: gone, second: gone}
+        )
+        with Driver(study, nodes.address) as driver:
+            assert driver.finish() == 1
+            assert "No node can train this study: " in driver.output, driver.output
+            assert driver.output.count("/data/x") >= 2 and "Traceback" not in driver.output
+            assert not used(driver)
+        order(study, epoch_s=EPOCH_S, nodes={first: gone})
+        with Driver(study, nodes.address) as driver:
+            driver.wait_until(lambda: len(used(driver)) == 1, "trials on the node that passes")
+            order(study, epoch_s=EPOCH_S)
+            begun = time.monotonic()
+            driver.wait_until(lambda: len(used(driver)) == 2, "trials on the other one, too")
+            took = time.monotonic() - begun
+            record_property("a node that is mended is used after", f"{took:.0f} s")
+            assert driver.finish() == 0, driver.output
+            told = notices(driver)
+    assert sum("is not used: data.root='/data/x' does not exist" in text for text in told) == 1
+    assert sum("is used from here on" in text for text in told) == 1, told
+    check(study, space)
+
+
 def test_devices_are_counted_again_and_silence_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     counts, release = iter([2.0, 3.0]), threading.Event()
 

@@ -155,3 +155,28 @@ def test_another_state_of_the_package_is_not_mixed_in(lab: Lab) -> None:
             c.run("umount", own, check=True)
     finally:
         c.run("umount", file, check=True)
+
+
+def test_the_doctor_shows_what_every_host_has(lab: Lab) -> None:
+    a, b, c = (lab.names[name] for name in "abc")
+    space = lab.hosts.shared / "doctor.yaml"
+    space.write_text(SPACE.format(name="doctor", trials=3))
+    data = b.data / "tiny"
+    data.rename(data.with_name("away"))
+    c.run("mount", "-t", "tmpfs", "none", CHECKOUT / "tcpa_core", check=True)
+    doctor = (
+        "tcpa", "doctor", "--address", "auto", "--root", "/mnt/shared/studies",
+        "--space", "/mnt/shared/doctor.yaml",
+    )  # fmt: skip
+    try:
+        done = a.run(*doctor, env={"COLUMNS": "600"})
+    finally:
+        c.run("umount", CHECKOUT / "tcpa_core", check=True)
+        data.with_name("away").rename(data)
+    rows = [line for line in done.stdout.splitlines() if " host" in line]
+    found = {name: next(row for row in rows if name in row) for name in ("hosta", "hostb", "hostc")}
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "REFUSED" not in found["hosta"] and " ok " in found["hosta"]
+    assert "REFUSED: data.root" in found["hostb"] and "/mnt/data/tiny" in found["hostb"]
+    assert "REFUSED: it has no tcpa-search" in found["hostc"] and "missing" in found["hostc"]
+    assert all("GB free" in row and "1 CPU" in row for row in found.values())

@@ -48,7 +48,7 @@ OPTIONS = {
     "report": {"--root", "--live", "--every"},
     "sync": {"--root", "--tracking-uri"},
     "dashboard": {"--root", "--port", "--host"},
-    "doctor": {"--root", "--address", "--tracking-uri", "--device"},
+    "doctor": {"--root", "--address", "--tracking-uri", "--device", "--space"},
     "data list": set(),
     "data check": {"--root", "--set", "--img-size"},
     "data get": {"--root", "--yes", "--revision", "--include"},
