@@ -88,7 +88,7 @@ def check(hosts: Hosts) -> None:
     assert events(hosts)[-1]["kind"] == "finished"
     # No token and no images stay behind.
     assert not list((hosts.shared / "my studies").glob(".tcpa-job*"))
-    assert not [name for host in hosts for name in host.tmp.glob("tcpa-*")]
+    assert not [name for host in hosts for name in host.tmp.glob("tcpa-*-4711")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
