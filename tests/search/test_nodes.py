@@ -65,7 +65,7 @@ def test_a_node_is_asked_once_however_many_workers_come(cluster: Cluster) -> Non
 
     assert asyncio.run(scene()) == [True] * 5
     assert sorted(cluster.asked) == ["node-a", "node-b"] and not cluster.said
-    assert cluster.nodes.selector == {}
+    assert cluster.nodes.refused == set()
 
 
 def test_a_refused_node_is_named_once_and_kept_away_from(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def test_a_refused_node_is_named_once_and_kept_away_from(monkeypatch: pytest.Mon
         "pauses"
     )
     assert cluster.asked.count("node-b") == 1 and cluster.changes == 1
-    assert cluster.nodes.selector == {"ray.io/node-id": "!in(node-b)"}
+    assert cluster.nodes.refused == {"node-b"}
     assert cluster.nodes.faults == ["hostb: its data are others"]
 
 
@@ -100,7 +100,7 @@ def test_a_node_that_passes_later_is_used_and_said(cluster: Cluster) -> None:
 
     asyncio.run(scene())
     assert len(cluster.said) == 2 and "hostb is used from here on" in cluster.said[1]
-    assert cluster.changes == 2 and cluster.nodes.selector == {}
+    assert cluster.changes == 2 and cluster.nodes.refused == set()
 
 
 def test_another_reason_is_said_and_a_lost_node_is_forgotten(cluster: Cluster) -> None:
