@@ -106,6 +106,14 @@ FAULTS = (
         ("faults/test_without_files.py",),
     ),
     Fault(
+        "others want places of the cluster",
+        "a second study and tasks of another job on three nodes that a study holds; a placement "
+        "group of another job; no node at all",
+        "everybody gets a place within two epochs, trials go on elsewhere with the numbers of a "
+        "study alone, places are taken again; who waits says for what",
+        ("faults/test_sharing.py",),
+    ),
+    Fault(
         "driver killed",
         "kill -9 in mid-epoch, before a checkpoint, between checkpoint and journal line, while "
         "MLflow is written; then tcpa resume",

@@ -201,6 +201,8 @@ class StudyRun:
 
         def follow() -> int:
             workforce.follow()
+            if searcher.is_exhausted:
+                workforce.expect(searcher.num_handed)
             return workforce.num_at_once
 
         try:

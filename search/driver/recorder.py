@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from search.study.journal import Journal
 from tcpa_core.errors import StoppedError
-from tcpa_core.record.events import Epoch, Event
+from tcpa_core.record.events import Epoch, Event, Notice
 from tcpa_core.record.state import StudyState
 
 Listener = Callable[[Event], None]
@@ -39,9 +39,12 @@ class Recorder:
         self._lock = threading.Lock()
         self._begun: tuple[float, float] | None = None
         """Since when the driver's time counts, and its GPUs: for the next event."""
+        self._is_starting = True
+        """The driver's time does not count yet."""
 
     def begin(self, num_gpus: float) -> None:
         """From now on the driver's time counts for the budget; its start did not."""
+        self._is_starting = False
         self._begun = self.now(), num_gpus
         self.state.spent.begin(*self._begun)
 
@@ -63,6 +66,9 @@ class Recorder:
         # Held while listeners are told, too: they hear everything in the order of the journal.
         with self._lock:
             news = [event for event in events if self._is_news(event)]
+            if self._is_starting:  # workers may wait for a place for hours
+                now = self.now()
+                news = [replace(e, began=now) if isinstance(e, Notice) else e for e in news]
             if news and self._begun is not None:
                 # On an event that is written anyway: the journal has no kind for it.
                 began, num_gpus = self._begun

@@ -69,6 +69,8 @@ class Workforce:
         """GPUs of the cluster when torch could use none."""
         self._num_workers = 0
         self._slots = placement.slots or DEFAULT_SLOTS
+        self._is_ending = False
+        """The dispatcher knows how many trials there are."""
         self._extra = 0
         """Places that workers have more than that, on other models of devices than the first."""
         self._extra_call: Future[int]
@@ -107,6 +109,9 @@ class Workforce:
             env=self._worker_env() if self._placement.address else {},
             cluster_gpus=int(self.num_gpus),
             silence_s=self._space.budget.hang_seconds,
+            study_id=self._study.document()["id"],
+            priority=self._placement.priority,
+            is_shared=self._placement.address is not None,
             precisions=tuple({config.train.precision for config in self._space.trials}),
             # On this machine the files have just been looked at.
             needs=needs_of(
@@ -181,6 +186,12 @@ class Workforce:
             self._add(more)
             self._say(Notice(text=f"the cluster has grown: {more} more workers"))
 
+    def expect(self, num_trials: int) -> None:
+        """No trial comes after so many: workers for which none is left end."""
+        if not self._is_ending:
+            self._is_ending = True
+            self.dispatcher.expect.remote(num_trials)
+
     def close(self) -> None:
         """Count devices no more; the dispatcher is halted by who started the trials."""
         self.devices.close()
@@ -232,17 +243,21 @@ class Workforce:
         """Wait until a GPU has proved itself, or take processors if the user allows that."""
         first = self.dispatcher.has_device.remote()
         while not ray.wait([first], timeout=POLL_S)[0]:
+            self._pass_on_events()
             if stop:
                 return
         if not ray.get(first):
-            # Why, before what is done about it; nobody else reads events yet.
-            events, _ = ray.get(self.dispatcher.next_events.remote(0.0))
-            self._say(*events)
+            self._pass_on_events()  # why, before what is done about it
             try:
                 self._take_processors(ray.get(self.dispatcher.stranded.remote()))
             except StoppedError:
                 ray.get(self.dispatcher.halt.remote())
                 raise
+
+    def _pass_on_events(self) -> None:
+        """Record what the dispatcher tells, as long as nobody else reads events."""
+        events, _ = ray.get(self.dispatcher.next_events.remote(0.0))
+        self._say(*events)
 
     def _compare_devices(self, state: StudyState) -> None:
         """Say where trials that earlier drivers began go on as they did not begin."""
@@ -309,6 +324,7 @@ class Workforce:
     def _measure(self, sizing: Sizing, stop: StopReason) -> Speeds | None:
         measured = self.dispatcher.measure.remote(sizing)
         while not ray.wait([measured], timeout=POLL_S)[0]:
+            self._pass_on_events()
             if stop:
                 return None
         speeds: Speeds = ray.get(measured)

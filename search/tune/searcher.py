@@ -41,9 +41,18 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         """Names of the running trials by Tune's own ids, which differ under every driver."""
         self.trials: dict[str, Planned] = {}
         """The running trials by name."""
+        self.num_handed = 0
+        """Trials that Tune was given."""
+        self.is_exhausted = False
+        """Whether no other follows."""
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial for Tune; None to be asked again, or FINISHED."""
+        found = self._next(trial_id)
+        self.is_exhausted = found == Searcher.FINISHED
+        return found
+
+    def _next(self, trial_id: str) -> Any:
         if self._unfinished:
             planned = self._unfinished.popleft()
         elif not self._may_start():
@@ -57,6 +66,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             self._plan(planned)
         self._running[trial_id] = planned.trial
         self.trials[planned.trial] = planned
+        self.num_handed += 1
         return {"trial": planned.trial}
 
     def on_trial_complete(

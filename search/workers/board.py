@@ -6,6 +6,7 @@ starts anew without it has all lines again after the next look.
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +28,9 @@ class Board:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._num_told = 0
+        self._has_left = False
+        self._lock = threading.Lock()
+        """Nothing is told after the end by a thread that was about to."""
         self._seen: dict[str, tuple[bytes, float]] = {}
         """Of each study its line, and when it was first seen so."""
 
@@ -38,7 +42,9 @@ class Board:
         """
         self._num_told += 1  # so that each line is another one
         line = json.dumps({**claim.as_dict(), "times": self._num_told}).encode()
-        keep_in_head(claim.study, line)
+        with self._lock:
+            if not self._has_left:
+                keep_in_head(claim.study, line)
         lines = {name: one for name, one in kept_by_head().items() if name != claim.study}
         now = self._clock()
         self._seen = {
@@ -60,4 +66,6 @@ class Board:
         Raises:
             Exception: As of `search.ray_internals.cluster_view`.
         """
-        keep_in_head(study, None)
+        with self._lock:
+            self._has_left = True
+            keep_in_head(study, None)

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 Amounts = Mapping[str, float]
 """Resources by Ray's names: "CPU", "GPU", "memory" in bytes, or a cluster's own."""
+NODE_ID = "ray.io/node-id"
+"""Label that every node has."""
+MARK = "tcpa-"
+"""How a study is called among the nodes that its workers do not ask for, see `Request.study`."""
 TOLERANCE = 1e-4
 """Ray counts in ten-thousandths: three thirds of a GPU are one."""
 
@@ -33,7 +37,9 @@ class Request:
     not_on: frozenset[str] = frozenset()
     """Ids of the nodes that it must not have."""
     study: str = ""
-    """Id of the study whose worker it is; "": another job asks."""
+    """Mark of the study whose worker it is; "": another job asks. Ray adds up what waits by its
+    shape and does not say who asks, so a study's workers ask for any node but one that is called
+    after the study, which there is not."""
 
     def can_have(self, nodes: Mapping[str, Node]) -> bool:
         """Whether the nodes could ever have room for it."""

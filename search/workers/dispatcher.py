@@ -13,6 +13,7 @@ from dataclasses import replace
 from search.workers.failure_attribution import WorkerLoss
 from search.workers.pack_worker import WorkerSpec
 from search.workers.quarantine import Quarantine
+from search.workers.sharing import Sharing
 from search.workers.sizing import Sizing, Speeds
 from search.workers.trial_progress import Report
 from search.workers.trial_table import Order, TrialTable
@@ -56,6 +57,7 @@ class Dispatcher:
             pause_s=quarantine.pause_s,
             can_wait_for=self._table.can_wait_for,
         )
+        self._sharing = Sharing(spec, self._pool, self._table, lambda one: self._publish([one]))
         self._arrivals: dict[str, asyncio.Event] = {}
         """Of the trials for which `advance` waits."""
         self._scores: dict[str, asyncio.Future[Tested]] = {}
@@ -84,6 +86,8 @@ class Dispatcher:
     async def start(self) -> None:
         """Start the workers; they load their libraries while the first trials are sampled."""
         self._start(self._spec.count, self._spec.num_gpus)
+        if self._spec.study_id:
+            self._sharing.begin()
 
     async def add_workers(self, count: int, num_gpus: float) -> list[str]:
         """Start workers, each of which waits until the cluster has a place for it; then `stranded`.
@@ -138,6 +142,10 @@ class Dispatcher:
         """Let every worker hold this many trials at once whose model was not measured."""
         self._send(self._table.allow(slots))
 
+    async def expect(self, num_trials: int) -> None:
+        """No trial comes after so many: workers for which none is left end."""
+        self._table.expect(num_trials)
+
     async def extra(self, known: int) -> int:
         """Wait until the places that workers have beyond what `allow` said are not so many."""
         while self._table.extra == known:
@@ -181,7 +189,7 @@ class Dispatcher:
         self._table.halt()  # first: whoever is released reads there that the study ends
         for arrival in self._arrivals.values():
             arrival.set()
-        await self._pool.halt()
+        await asyncio.gather(self._pool.halt(), self._sharing.end())
 
     async def push(self, worker: int, batch: int, events: Sequence[Event]) -> None:
         """Take a worker's events, in order.
@@ -239,6 +247,7 @@ class Dispatcher:
 
     def _start(self, count: int, num_gpus: float) -> None:
         self._is_stranded.clear()
+        self._pool.workers.num_gpus = num_gpus
         for _ in range(count):
             self._pool.start(num_gpus)
 

@@ -70,12 +70,6 @@ class Nodes:
         """A clause on each of them, with its host."""
         return [f"{self._name(n)}: {one.fault}" for n, one in self._nodes.items() if one.fault]
 
-    @property
-    def selector(self) -> dict[str, str]:
-        """Ray's label selector of a worker: any node but those."""
-        # Without blanks: Ray 2.60 takes ", " and then finds no node by what follows.
-        return {"ray.io/node-id": f"!in({','.join(sorted(self.refused))})"} if self.refused else {}
-
     async def passes(self, place: Place, step: Step, ask: Callable[[], Awaitable[str]]) -> bool:
         """Whether a worker may stay where it is.
 

@@ -14,6 +14,7 @@ import ray
 from ray.exceptions import ActorUnavailableError
 
 from search.imports import without_gc
+from search.workers.cluster_view import MARK
 from search.workers.needs import Needs
 from search.workers.quarantine import PAUSE_S
 from search.workers.sending import Offer
@@ -62,6 +63,17 @@ class WorkerSpec:
     """What a node without data or weights is sent; None: nothing."""
     plugins: str = ""
     """As of `tcpa_core.plugins.digest`; "": the same as here."""
+    study_id: str = ""
+    """Of the study; "": it does not look whether others wait for its places."""
+    priority: float = 1.0
+    """Of the study where others wait."""
+    is_shared: bool = False
+    """Others may use the cluster, too: workers end as soon as nothing is left for them."""
+
+    @property
+    def mark(self) -> str:
+        """The study among what waits for a place, as `Request.study`; "": it is not told apart."""
+        return f"{MARK}{self.study_id[:40]}" if self.study_id else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ Nothing here knows Ray or waits for anything.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
 
 from search.workers.cluster_view import TOLERANCE, Amounts, ClusterView, Request, fits
@@ -49,9 +49,19 @@ class Claim:
         """From what `as_dict` gave, of whichever version.
 
         Raises:
-            KeyError, TypeError: Something is missing.
+            KeyError, TypeError, ValueError: Something is missing, or no study wrote it.
         """
-        return cls(**{one.name: values[one.name] for one in fields(cls)})
+        numbers = {name: float(values[name]) for name in ("priority", "since")}
+        if not (math.isfinite(sum(numbers.values())) and numbers["priority"] > 0):
+            raise ValueError(f"not the priority or time of a study: {numbers}")
+        return cls(
+            study=str(values["study"]),
+            name=str(values["name"]),
+            shape={str(name): abs(float(one)) for name, one in dict(values["shape"]).items()},
+            wants=int(values["wants"]),
+            held={str(node): abs(int(one)) for node, one in dict(values["held"]).items()},
+            **numbers,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +151,7 @@ class Shares:
         Returns:
             Their numbers, and whom they are given to; "": nobody.
         """
-        mine = self.claims[me]
-        room = _Room.of(self.view, mine.shape, leaving, placed)
+        room = _Room(self.view, self.claims[me].shape, leaving, placed)
         spare = len(placed) - self.workers[me]
         for_whom: list[str] = []
         for request in self.waiting(me):
@@ -151,24 +160,19 @@ class Shares:
                 other = self.claims[request.study]
                 limit = min(limit, self.workers[other.study] - other.num_held)
             for _ in range(limit):
-                left = room.placing(request, spare - len(room.given))
-                if left is None:
+                num_given = len(room.given)
+                if not room.place(request, spare - num_given):
                     break
-                if len(left.given) > len(room.given):
+                if len(room.given) > num_given:
                     for_whom.append(self._named(request))
-                room = left
         return room.given, " and ".join(dict.fromkeys(for_whom))
 
     def is_served(self, me: str, leaving: Sequence[str] = ()) -> bool:
         """Whether all others who wait find room without this study's help, now or in a moment."""
-        room = _Room.of(self.view, self.claims[me].shape, leaving, {})
-        for request in self.waiting(me):
-            for _ in range(request.count):
-                left = room.placing(request, 0)
-                if left is None:
-                    return False
-                room = left
-        return True
+        room = _Room(self.view, self.claims[me].shape, leaving, {})
+        return all(
+            room.place(request, 0) for request in self.waiting(me) for _ in range(request.count)
+        )
 
     def _named(self, request: Request) -> str:
         claim = self.claims.get(request.study)
@@ -186,6 +190,8 @@ class _Bid(NamedTuple):
 
 def _divided(total: float, bids: Sequence[_Bid]) -> dict[str, int]:
     """Workers for each bid: one after the other to whom has the least for its priority."""
+    if sum(bid.unit * bid.most for bid in bids) <= total + TOLERANCE:
+        return {bid.study: bid.most for bid in bids}
     granted = {bid.study: 0 for bid in bids}
     while True:
         open_bids = [
@@ -199,68 +205,69 @@ def _divided(total: float, bids: Sequence[_Bid]) -> dict[str, int]:
         total -= least.unit
 
 
-@dataclass(slots=True)
 class _Room:
-    """What would be free if some workers ended."""
+    """What would be free if some workers ended.
 
-    free: dict[str, dict[str, float]]
-    """By node."""
-    placed: Mapping[int, str]
-    """Nodes of the workers that may end, in this order."""
-    shape: Amounts
-    """Of a worker."""
-    given: list[int]
-    """Workers that end."""
+    Args:
+        view: What is free now.
+        shape: What a worker takes.
+        leaving: Nodes of workers that are about to end.
+        placed: Nodes of the workers that may end, in this order.
+    """
 
-    @classmethod
-    def of(
-        cls,
-        view: ClusterView,
-        shape: Amounts,
-        leaving: Iterable[str],
-        placed: Mapping[int, str],
-    ) -> Self:
-        room = cls({name: dict(node.free) for name, node in view.nodes.items()}, placed, shape, [])
+    def __init__(
+        self, view: ClusterView, shape: Amounts, leaving: Iterable[str], placed: Mapping[int, str]
+    ) -> None:
+        self._free = {name: dict(node.free) for name, node in view.nodes.items()}
+        self._shape = shape
+        self._rank = {worker: rank for rank, worker in enumerate(placed)}
+        self._left: dict[str, list[int]] = {}
+        """Workers that may end, by node, the first of them last."""
+        for worker, node in reversed(list(placed.items())):
+            self._left.setdefault(node, []).append(worker)
+        self.given: list[int] = []
+        """Workers that end."""
         for node in leaving:
-            if node in room.free:
-                _add(room.free[node], shape)
-        return room
+            if node in self._free:
+                _add(self._free[node], shape)
 
-    def placing(self, request: Request, spare: int) -> Self | None:
-        """The room that is left with a request in it; None: so many more workers make none."""
-        free = {name: dict(amounts) for name, amounts in self.free.items()}
-        copy = type(self)(free, self.placed, self.shape, list(self.given))
-        used: set[str] = set()
+    def place(self, request: Request, spare: int) -> bool:
+        """Put a request where the fewest workers have to end; False: so many make no room."""
+        done: list[tuple[str, int, Amounts]] = []
         for shape in sorted(request.shapes, key=lambda one: -sum(one.values())):
-            nodes = free.keys() - request.not_on - (used if request.apart else set())
-            ways = [(way, node) for node in nodes if (way := copy._way(shape, node)) is not None]
-            way, node = min(ways, key=self._cost, default=([], ""))
-            spare -= len(way)
-            if not node or spare < 0:
-                return None
-            copy.given += way
-            for _ in way:
-                _add(free[node], self.shape)
-            _add(free[node], shape, -1)
-            used.add(node)
-        return copy
+            used = {node for node, _, _ in done} if request.apart else set()
+            nodes = self._free.keys() - request.not_on - used
+            ways = [way for node in nodes if (way := self._way(shape, node)) is not None]
+            num_ends, _, node = min(ways, default=(spare + 1, [], ""))
+            if num_ends > spare:
+                self._undo(done)
+                return False
+            spare -= num_ends
+            for _ in range(num_ends):
+                self.given.append(self._left[node].pop())
+                _add(self._free[node], self._shape)
+            _add(self._free[node], shape, -1)
+            done.append((node, num_ends, shape))
+        return True
 
-    def _cost(self, way: tuple[Sequence[int], str]) -> tuple[int, list[int], str]:
-        workers, node = way
-        order = list(self.placed)
-        return len(workers), sorted(map(order.index, workers)), node
-
-    def _way(self, shape: Amounts, node: str) -> list[int] | None:
-        """The fewest workers of a node that have to end; None: there are not so many."""
-        room, ends = dict(self.free[node]), list[int]()
-        left = iter([n for n, at in self.placed.items() if at == node and n not in self.given])
+    def _way(self, shape: Amounts, node: str) -> tuple[int, list[int], str] | None:
+        """How many workers of a node have to end, and which by rank; None: too few are there."""
+        room, left, ends = self._free[node], self._left.get(node, []), 0
+        if not fits(shape, room):
+            room = dict(room)
         while not fits(shape, room):
-            worker = next(left, None)
-            if worker is None:
+            if ends == len(left):
                 return None
-            ends.append(worker)
-            _add(room, self.shape)
-        return ends
+            ends += 1
+            _add(room, self._shape)
+        return ends, [self._rank[worker] for worker in left[len(left) - ends :]], node
+
+    def _undo(self, done: Sequence[tuple[str, int, Amounts]]) -> None:
+        for node, num_ends, shape in reversed(done):
+            _add(self._free[node], shape)
+            for _ in range(num_ends):
+                self._left[node].append(self.given.pop())
+                _add(self._free[node], self._shape, -1)
 
 
 def _add(room: dict[str, float], shape: Amounts, times: int = 1) -> None:

@@ -79,6 +79,8 @@ class TrialTable:
         """Most trials to train together, after workers died of more; None: no limit."""
         self._tests = FinalTests()
         self._is_halted = False
+        self._num_expected: int | None = None
+        """Trials after which no other comes; None: not known."""
 
     def advance(self, planned: Planned, until_epoch: int) -> list[Order]:
         """Let a trial train up to an epoch."""
@@ -169,6 +171,23 @@ class TrialTable:
     def close(self, worker: int) -> None:
         """Give a worker no more trials: it is about to end."""
         self._closed.add(worker)
+
+    def expect(self, num_trials: int) -> None:
+        """No trial comes after so many."""
+        self._num_expected = num_trials
+
+    @property
+    def workers_needed(self) -> int | None:
+        """Workers that have something to do up to the end; None: more trials may come."""
+        if self._num_expected is None or len(self._trials) < self._num_expected:
+            return None
+        return max(1, len(self._waiting) + sum(map(bool, self._held.values())))
+
+    def forget(self, worker: int) -> None:
+        """A worker is gone that held no trial."""
+        for known in (self._held, self._gpus, self._devices):
+            known.pop(worker, None)
+        self._closed.discard(worker)
 
     def take(self, events: Iterable[Event]) -> list[Event]:
         """Note what a worker tells; what of it there is to record, in order."""

@@ -66,7 +66,12 @@ class Waiting:
 
 
 def waiting_text(
-    claim: Claim, num_waiting: int, view: ClusterView, not_used: Collection[str] = ()
+    claim: Claim,
+    num_waiting: int,
+    view: ClusterView,
+    not_used: Collection[str] = (),
+    *,
+    leaves: bool = False,
 ) -> str:
     """Who waits for what, and who has it.
 
@@ -75,6 +80,7 @@ def waiting_text(
         num_waiting: Its workers that wait.
         view: The cluster.
         not_used: Ids of nodes that the study does not use.
+        leaves: It leaves free places to others for the time being.
     """
     # What there is less room for holds them up.
     places = {name: view.free(name, not_used) / unit for name, unit in claim.shape.items() if unit}
@@ -82,15 +88,20 @@ def waiting_text(
     unit, total, free = claim.shape[name], view.total(name, not_used), view.free(name, not_used)
     held = sum(count for node, count in claim.held.items() if node not in not_used) * unit
     used = max(0.0, total - free - held)
-    all_workers = num_waiting + claim.num_held
-    who = f"{num_waiting} of {all_workers} workers" if claim.num_held else f"{num_waiting} workers"
-    text = f"waiting for a place: {who} need {unit:g} {name} each"
-    if all_workers == 1:
-        text = f"waiting for a place: 1 worker needs {unit:g} {name}"
+    who = "1 worker" if num_waiting == 1 else f"{num_waiting} workers"
+    if claim.num_held:
+        who = f"{num_waiting} of {num_waiting + claim.num_held} workers"
+    need = "needs" if num_waiting == 1 else "need"
+    each = "" if num_waiting == 1 else " each"
+    text = f"waiting for a place: {who} {need} {unit:g} {name}{each}"
     if total < unit:
         return f"{text}, and no node of the cluster has one"
     text += f", {_amount(free)} of {_amount(total)} free"
-    return f"{text} ({_amount(used)} used by other jobs)" if used > TOLERANCE else text
+    if used > TOLERANCE:
+        text += f" ({_amount(used)} used by other jobs)"
+    if leaves and free + TOLERANCE >= unit:
+        text += ", left to others who may want it"
+    return text
 
 
 def _amount(value: float) -> str:

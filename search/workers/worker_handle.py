@@ -50,8 +50,14 @@ class WorkerHandle:
     """What it has proved that it trains on; None: nothing yet."""
     found: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Fingerprints of what it has read to prove its node."""
+    is_held_back: bool = False
+    """It waits for nodes that join the cluster: others should have the places of today."""
     is_retired: bool = False
-    """Ends at its next epoch boundary; nobody replaces it."""
+    """Ends at its next epoch boundary."""
+    why: str = ""
+    """Why, a clause."""
+    is_replaced: bool = True
+    """Whether another one waits for a place once it is gone."""
     hung_in: tuple[str, ...] = ()
     """Trials of the epoch that did not end, if it is killed for that."""
     num_sent: int = 0

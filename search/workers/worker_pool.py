@@ -13,10 +13,12 @@ from dataclasses import replace
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from search.workers.cluster_view import NODE_ID
 from search.workers.failure_attribution import WorkerLoss
 from search.workers.nodes import Nodes, alive_nodes
 from search.workers.pack_worker import WorkerSpec
 from search.workers.ray_errors import loss_of, reason_of
+from search.workers.roster import Roster
 from search.workers.worker_handle import WorkerHandle, start_witness, start_worker
 from tcpa_core.config import Flat
 from tcpa_core.errors import DeviceError, MethodError, NodeError, StorageError
@@ -78,12 +80,16 @@ class WorkerPool:
         self._pause_s = pause_s
         self._can_wait_for = can_wait_for
         self._nodes = Nodes(say=say, on_change=self._renew, ask_again=self._ask_again)
-        self._workers: dict[int, WorkerHandle] = {}
+        self.workers = Roster(spec.num_gpus)
         self._parked: list[WorkerHandle] = []
         """They keep devices that are not to be used, so that Ray gives them to no other worker."""
         self._found: Mapping[str, Sequence[str]] = {}
         """Fingerprints of all data and weights, as the first node has shown them."""
         self._num_started = 0
+        self._most_here: int | None = None
+        """Workers that may have places on the nodes of today; None: all."""
+        self._nodes_now: Collection[str] = ()
+        """Ids of those nodes."""
         self._failed_starts: Counter[str] = Counter()
         """By the id of the node; "": they had no place yet."""
         self._is_closed = False
@@ -98,17 +104,19 @@ class WorkerPool:
         Args:
             num_gpus: Part of a GPU that it takes; 0: it trains on a processor.
         """
+        is_held_back = self._most_here is not None and self.workers.num_here >= self._most_here
         number = self._num_started
         self._num_started += 1
         spec = replace(self._spec, num_gpus=num_gpus)
-        worker = self._workers[number] = start_worker(spec, self._nodes.selector)
+        worker = self.workers[number] = start_worker(spec, self._selector(is_held_back))
+        worker.is_held_back = is_held_back
         self._keep(self._watch(number, worker), self._tasks)
         if self._nodes.refused:
             self._keep(self._look_around(), self._guards)
 
     def send(self, number: int, command: Command) -> None:
         """Send a command to a worker."""
-        self._keep(self._workers[number].send(command), self._tasks)
+        self._keep(self.workers[number].send(command), self._tasks)
 
     def has_worked(self) -> None:
         """A worker has got through a start and more: those that failed before do not count."""
@@ -121,12 +129,12 @@ class WorkerPool:
 
     def models(self) -> dict[int, str]:
         """Models of the devices of the workers that are ready."""
-        workers = self._workers.items()
+        workers = self.workers.items()
         return {number: worker.device.name for number, worker in workers if worker.device}
 
     def has(self, number: int) -> bool:
         """Whether a worker is still there."""
-        return number in self._workers
+        return number in self.workers
 
     async def measure(
         self, number: int, trials: Sequence[Flat], share: float
@@ -135,9 +143,9 @@ class WorkerPool:
 
         [] where it died of it or did not end.
         """
-        if number not in self._workers:
+        if number not in self.workers:
             return []
-        worker = self._workers[number]
+        worker = self.workers[number]
         try:
             return await worker.probe(trials, share)
         except TimeoutError:
@@ -150,17 +158,52 @@ class WorkerPool:
 
     def on_processors(self) -> list[int]:
         """Numbers of the workers that train on processors and are to stay."""
-        workers = self._workers.items()
+        workers = self.workers.items()
         return [n for n, worker in workers if not worker.num_gpus and not worker.is_retired]
 
     def is_on_gpu(self, number: int) -> bool:
         """Whether a worker trains on a GPU."""
-        return bool(self._workers[number].num_gpus)
+        return bool(self.workers[number].num_gpus)
 
-    def retire(self, number: int) -> None:
-        """Let a worker end at its next epoch boundary; `on_lost` tells when it has."""
-        worker = self._workers[number]
-        worker.is_retired = True
+    @property
+    def refused(self) -> set[str]:
+        """Ids of the nodes that are not used."""
+        return self._nodes.refused
+
+    def hold_back(self, most: int | None, nodes: Collection[str]) -> None:
+        """Let so many workers have places on the nodes of today; the others wait for new nodes.
+
+        They stay visible to whoever starts nodes by need.
+
+        Args:
+            most: Those that have a place included; None: all of them.
+            nodes: Ids of the nodes of today.
+        """
+        self._most_here, self._nodes_now = most, nodes
+        for number in reversed(self.workers.waiting):
+            is_room = most is None or self.workers.num_here < most
+            if self.workers[number].is_held_back and is_room:
+                self._leave(number)
+        for number in reversed(self.workers.waiting):
+            is_full = most is not None and self.workers.num_here > most
+            if not self.workers[number].is_held_back and is_full:
+                self._leave(number)
+
+    def drop(self, number: int) -> None:
+        """End a worker at once that holds no trial; nobody replaces it."""
+        self.workers.pop(number).kill()
+
+    def retire(
+        self, number: int, why: str = "its trials move to GPUs", *, again: bool = False
+    ) -> None:
+        """Let a worker end at its next epoch boundary; `on_lost` tells when it has.
+
+        Args:
+            why: A clause.
+            again: Another one waits for a place from then on.
+        """
+        worker = self.workers[number]
+        worker.is_retired, worker.is_replaced, worker.why = True, again, why
         if worker.device:
             worker.actor.halt.remote()
         else:
@@ -169,7 +212,7 @@ class WorkerPool:
     @property
     def held_gpus(self) -> float:
         """GPUs, or parts of some, that no other work can have, those that are not used too."""
-        placed = [worker for worker in self._workers.values() if worker.place]
+        placed = [worker for worker in self.workers.values() if worker.place]
         return sum(worker.num_gpus for worker in (*placed, *self._parked))
 
     async def halt(self) -> None:
@@ -178,14 +221,14 @@ class WorkerPool:
         self._nodes.close()
         for guard in self._guards:
             guard.cancel()
-        for worker in list(self._workers.values()):
+        for worker in list(self.workers.values()):
             if worker.device:
                 worker.actor.halt.remote()
             else:  # perhaps it waits for resources that never come
                 worker.kill()
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=HALT_S)
-        for worker in (*self._workers.values(), *self._parked):
+        for worker in (*self.workers.values(), *self._parked):
             worker.kill()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -209,8 +252,8 @@ class WorkerPool:
         else:
             if worker.is_retired:
                 worker.kill()
-                self._lose(number, WorkerLoss("its trials move to GPUs", is_wanted=True))
-            self._workers.pop(number, None)
+                self._lose(number, WorkerLoss(worker.why, is_wanted=True))
+            self.workers.pop(number, None)
 
     def _loss(self, worker: WorkerHandle, err: RayError) -> WorkerLoss:
         """How a worker was lost; its node is refused if that is the cause."""
@@ -219,7 +262,7 @@ class WorkerPool:
             return loss_of(err)
         node = worker.place.node
         if isinstance(cause, NodeError) or any(
-            one.device and one.place and one.place.node != node for one in self._workers.values()
+            one.device and one.place and one.place.node != node for one in self.workers.values()
         ):
             self._nodes.refuse(worker.place, reason_of(err))
             return replace(loss_of(err), of_node=True)
@@ -244,17 +287,25 @@ class WorkerPool:
 
     def _leave(self, number: int) -> None:
         """End a worker on a node that is not used; another one looks for a place elsewhere."""
-        worker = self._workers.pop(number, None)
+        worker = self.workers.pop(number, None)
         if worker is None:
             return
         worker.kill()
-        if not (worker.is_retired or self._is_closed):
+        if worker.is_replaced and not self._is_closed:
             self.start(worker.num_gpus)
+
+    def _selector(self, is_held_back: bool) -> dict[str, str]:
+        """Ray's label selector of a worker; it also tells others whose worker it is."""
+        not_on = self._nodes.refused | (set(self._nodes_now) if is_held_back else set())
+        if self._spec.mark:
+            not_on.add(self._spec.mark)
+        # Without blanks: Ray 2.60 takes ", " and then finds no node by what follows.
+        return {NODE_ID: f"!in({','.join(sorted(not_on))})"} if not_on else {}
 
     def _renew(self) -> None:
         """Have workers that wait for a place do so where they may come now."""
-        for number, worker in list(self._workers.items()):
-            if not (worker.place or worker.selector == self._nodes.selector):
+        for number, worker in list(self.workers.items()):
+            if not (worker.place or worker.selector == self._selector(worker.is_held_back)):
                 self._leave(number)
         self._keep(self._look_around(), self._guards)
 
@@ -274,12 +325,12 @@ class WorkerPool:
 
         Ray would give the device to the next worker, so this one keeps it, and does not touch it.
         """
-        worker = self._workers[number]
+        worker = self.workers[number]
         gpu = worker.place.gpu if worker.place else ""
         while self._pause_s(gpu) > 0 and not self._is_closed:
             # With fewer workers than GPUs another one may be free.
             if await asyncio.to_thread(_is_free, worker.num_gpus):
-                self._parked.append(self._workers.pop(number))
+                self._parked.append(self.workers.pop(number))
                 self.start(worker.num_gpus)
                 return False
             await asyncio.sleep(min(LOOK_S, self._pause_s(gpu)))
@@ -287,12 +338,12 @@ class WorkerPool:
 
     def _refuse(self, number: int, why: str) -> None:
         """Do without a worker whose device torch cannot train on, and without the device."""
-        worker = self._workers[number]
+        worker = self.workers[number]
         if worker.place and self._can_wait_for(worker.place.gpu):
             worker.kill()
             self._lose(number, WorkerLoss(why))
             return
-        del self._workers[number]
+        del self.workers[number]
         self._parked.append(worker)
         if self._is_closed:
             return
@@ -303,8 +354,8 @@ class WorkerPool:
         """See whether anything is left to train on."""
         # A worker without a place may only be slow to load; or no device may be left for it.
         num_started = -1
-        while self._workers and num_started != self._num_started:
-            if any(worker.place for worker in self._workers.values()):
+        while self.workers and num_started != self._num_started:
+            if any(worker.place for worker in self.workers.values()):
                 return
             if await self._is_any_node_left():
                 # Others may use it: their end is waited for.
@@ -314,13 +365,13 @@ class WorkerPool:
                 await asyncio.sleep(GRACE_S)
             else:
                 break
-        if self._is_closed or any(worker.place for worker in self._workers.values()):
+        if self._is_closed or any(worker.place for worker in self.workers.values()):
             return
         # Whatever takes over needs their memory and their cores.
         for worker in self._parked:
             worker.kill()
         self._parked.clear()
-        if all(worker.num_gpus for worker in self._workers.values()) or not self._nodes.refused:
+        if all(worker.num_gpus for worker in self.workers.values()) or not self._nodes.refused:
             self._on_stranded()
         else:  # nothing takes over from processors
             self.give_up(
@@ -332,14 +383,14 @@ class WorkerPool:
         """Whether there is a node that may be used and is large enough for a worker."""
         if not self._nodes.refused:
             return True
-        num_gpus = min(worker.num_gpus for worker in self._workers.values())
+        num_gpus = min(worker.num_gpus for worker in self.workers.values())
         alive = await asyncio.to_thread(alive_nodes, self._spec.num_cpus, num_gpus)
         return not alive <= self._nodes.refused
 
     async def _guard(self, number: int) -> None:
         """Kill a worker that shows no sign of life for too long."""
-        worker = self._workers[number]
-        loss = await worker.hang(lambda: number in self._workers, lambda: self._held_by(number))
+        worker = self.workers[number]
+        loss = await worker.hang(lambda: number in self.workers, lambda: self._held_by(number))
         if loss is None:
             return
         worker.kill()
@@ -350,7 +401,7 @@ class WorkerPool:
 
     def _lose(self, number: int, loss: WorkerLoss) -> None:
         """Replace a worker that is gone."""
-        worker = self._workers.get(number)
+        worker = self.workers.get(number)
         if worker is None:
             return
         # `_watch` and `_guard` both meet the end of a worker that hung. `_guard` waits for the word
@@ -358,17 +409,19 @@ class WorkerPool:
         if worker.hung_in and not worker.gone.is_set():
             worker.gone.set()
             return
-        del self._workers[number]
+        del self.workers[number]
         if self._is_closed:
             return  # `halt` kills those that still load; that is no failed start
         if not worker.device and not worker.is_retired and loss.counts:
             self._count_failed_start(worker, loss)
             if self._is_closed:
                 return
-        if worker.place and not worker.device:
+        if worker.is_retired and not worker.device:
+            loss = WorkerLoss(worker.why, is_wanted=True)
+        elif worker.place and not worker.device:
             loss = replace(loss, gpu=worker.place.gpu)
         self._on_lost(number, loss)
-        if not (worker.is_retired or self._is_closed):
+        if worker.is_replaced and not self._is_closed:
             self.start(worker.num_gpus)
 
     def _count_failed_start(self, worker: WorkerHandle, loss: WorkerLoss) -> None:

@@ -137,6 +137,16 @@ def test_a_claim_reads_back_equal() -> None:
     assert Claim.of(one.as_dict()) == one
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"priority": 0}, {"priority": float("inf")}, {"wants": "many"}, {"held": 3}]
+)
+def test_a_line_that_no_study_wrote_is_no_claim(wrong: dict[str, object]) -> None:
+    line = Claim(study="a", name="n", shape=GPU, wants=3, held={}).as_dict()
+    with pytest.raises((TypeError, ValueError)):
+        Claim.of({**line, **wrong})
+    assert Claim.of({**line, "of a later version": 1}).wants == 3
+
+
 LOOK_S = 2.0
 
 

@@ -55,6 +55,35 @@ def alone(orders: Iterable[Order]) -> list[str]:
     return [o.command.trial for o in orders if isinstance(o.command, Submit) and o.command.alone]
 
 
+def test_workers_are_needed_as_long_as_trials_may_come() -> None:
+    table = table_of(workers=3, slots=2, trials=("00000", "00001", "00002"))
+    assert table.workers_needed is None
+    table.expect(4)  # Tune has not let the last one begin
+    assert table.workers_needed is None
+    table.advance(planned("00003"), 4)
+    assert table.workers_needed == 3
+    table.take([ended("00001"), ended("00002")])
+    assert table.workers_needed == 1, "one worker holds both trials that are left"
+    table.take([ended("00000"), ended("00003")])
+    assert table.workers_needed == 1, "the selected trial is still to be tested"
+
+
+def test_trials_that_have_lost_their_worker_need_one_each() -> None:
+    table = table_of(workers=1, slots=2, trials=("00000", "00001"))
+    table.expect(2)
+    table.lose(0, WorkerLoss("its place goes to others", is_wanted=True))
+    assert table.workers_needed == 2
+    assert placed(table.welcome(1)) == [(1, "00000"), (1, "00001")]
+
+
+def test_a_worker_that_is_released_gets_no_more_trials() -> None:
+    table = table_of(workers=2, slots=1)
+    table.forget(1)
+    assert not table.is_ready(1)
+    assert placed(table.advance(planned("00000"), 4)) == [(0, "00000")]
+    assert placed(table.advance(planned("00001"), 4)) == []
+
+
 def replace_worker(table: TrialTable, lost: int, loss: WorkerLoss = DEATH) -> list[Event]:
     """Lose a worker and start the next in its stead; the events."""
     told, _ = table.lose(lost, loss)

@@ -88,6 +88,14 @@ def test_nodes_that_are_not_used_are_not_counted() -> None:
     assert "0 of 1 free" in waiting_text(claim, 3, cluster, {"n0"})
 
 
+def test_a_free_place_that_is_left_to_others_is_called_so() -> None:
+    claim = Claim(study="s", name="s", shape=CPU, wants=3, held={"n0": 1})
+    cluster = view(({"CPU": 3}, {"CPU": 1}))
+    said = waiting_text(claim, 2, cluster, leaves=True)
+    assert said.endswith("1 of 3 free (1 used by other jobs), left to others who may want it")
+    assert "left to" not in waiting_text(claim, 2, view(({"CPU": 3}, {})), leaves=True)
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 100.0
