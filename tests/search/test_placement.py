@@ -139,6 +139,9 @@ class FakeCluster:
         self.said: list[Notice] = []
         self.add_workers = SimpleNamespace(remote=self._add)
         monkeypatch.setattr("search.driver.workforce.Devices", lambda: self)
+        # Ray would start a cluster for the question, or wait for one that has ended.
+        context = SimpleNamespace(gcs_address="a:1")
+        monkeypatch.setattr("search.driver.workforce.ray.get_runtime_context", lambda: context)
         study = SimpleNamespace(name="s")
         where = Placement(address="a:1", **placement)
         self.workforce = Workforce(make_space(), study, where, self.said.append)  # type: ignore[arg-type]
