@@ -5,19 +5,21 @@ returns what follows from it: commands for workers, events for the journal.
 """
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import fields, replace
 from typing import NamedTuple
 
+from search.workers.device_blame import DeviceBlame, test_of
 from search.workers.failure_attribution import MAX_RESTARTS, WorkerLoss, count_loss
 from search.workers.final_tests import FinalTests
-from search.workers.quarantine import MAX_ENDS, MAX_ENDS_OF_LAST, Quarantine
+from search.workers.quarantine import Quarantine
+from search.workers.ready_workers import ReadyWorkers
+from search.workers.sentences import failed, notice_of_limit, notice_of_no_score
 from search.workers.trial_progress import Report, TrialProgress
 from tcpa_core.record.events import (
     Ended,
     Epoch,
     Event,
-    Notice,
     Planned,
     Started,
     Tested,
@@ -58,23 +60,11 @@ class TrialTable:
         # Worked out once: `asdict` for every epoch of every trial copies what nobody asks for.
         self._of_epoch = [field.name for field in fields(EpochReport) if field.name in asked]
         self._of_end = [field.name for field in fields(TrialResult) if field.name in asked]
-        self._slots = slots
         self._test_at_end = test_at_end
         self._trials: dict[str, TrialProgress] = {}
         self._waiting: deque[str] = deque()
-        self._held: dict[int, set[str]] = {}
-        """Names of the trials of every worker that is ready."""
-        self._slots_of: dict[int, int] = {}
-        """Of workers that hold more or fewer trials than the others, or once did."""
-        self._devices: dict[int, Device | None] = {}
-        self._gpus: dict[int, str] = {}
-        """Names of their GPUs; "": the processor."""
-        self._quarantine = quarantine or Quarantine()
-        self._num_gpus = num_gpus
-        self.fault: str | None = None
-        """Why the study cannot go on; None: it can."""
-        self._closed: set[int] = set()
-        """Workers that take no more trials, while they come to the end of an epoch."""
+        self._workers = ReadyWorkers(slots)
+        self._blame = DeviceBlame(quarantine or Quarantine(), num_gpus)
         self._max_together: int | None = None
         """Most trials to train together, after workers died of more; None: no limit."""
         self._tests = FinalTests()
@@ -119,17 +109,18 @@ class TrialTable:
 
     def allow(self, slots: int, worker: int | None = None) -> list[Order]:
         """Let a worker hold this many trials at once; None: each that was not told by itself."""
-        if worker is None:
-            self._slots = slots
-        else:
-            self._slots_of[worker] = slots
+        self._workers.allow(slots, worker)
         return self.place()
 
     @property
     def extra(self) -> int:
-        """Places that workers have by what they were told themselves, beyond those of others."""
-        told = self._slots_of.items()
-        return sum(slots - self._slots for worker, slots in told if worker in self._held)
+        """As of `ReadyWorkers`."""
+        return self._workers.extra
+
+    @property
+    def fault(self) -> str | None:
+        """Why the study cannot go on; None: it can."""
+        return self._blame.fault
 
     def halt(self) -> None:
         """Place nothing from here on; everybody is told how far the trials are."""
@@ -137,11 +128,11 @@ class TrialTable:
 
     def held_by(self, worker: int) -> Collection[str]:
         """Names of the trials that a worker holds; none before it is ready."""
-        return self._held.get(worker, ())
+        return self._workers.held_by(worker)
 
     def is_ready(self, worker: int) -> bool:
         """Whether a worker takes trials: false before its start and once it is lost."""
-        return worker in self._held
+        return worker in self._workers
 
     def welcome(
         self, worker: int, device: Device | None = None, slots: int | None = None
@@ -152,25 +143,21 @@ class TrialTable:
             device: Recorded with each.
             slots: Trials that it holds at once; None: as many as the others.
         """
-        if slots is not None:
-            self._slots_of[worker] = slots
-        self._held[worker] = set()
-        self._devices[worker] = device
-        self._gpus[worker] = device.gpu if device else ""
+        self._workers.add(worker, device, slots)
         limits = self._limit_orders() if self._max_together is not None else []
         return [*limits, *self.place(), *self._test_orders()]
 
     def can_wait_for(self, gpu: str) -> bool:
         """Whether a GPU has been in use, and the study has others while it is not."""
-        return self._quarantine.is_doubted(gpu) and not self._is_last(gpu)
+        return self._blame.can_wait_for(gpu, self._workers.gpus)
 
     def count_out_gpu(self) -> None:
         """A GPU of the cluster cannot be used at all."""
-        self._num_gpus -= 1
+        self._blame.count_out_gpu()
 
     def close(self, worker: int) -> None:
         """Give a worker no more trials: it is about to end."""
-        self._closed.add(worker)
+        self._workers.close(worker)
 
     def expect(self, num_trials: int) -> None:
         """No trial comes after so many."""
@@ -181,13 +168,11 @@ class TrialTable:
         """Workers that have something to do up to the end; None: more trials may come."""
         if self._num_expected is None or len(self._trials) < self._num_expected:
             return None
-        return max(1, len(self._waiting) + sum(map(bool, self._held.values())))
+        return max(1, len(self._waiting) + self._workers.num_busy)
 
     def forget(self, worker: int) -> None:
         """A worker is gone that held no trial."""
-        for known in (self._held, self._gpus, self._devices):
-            known.pop(worker, None)
-        self._closed.discard(worker)
+        self._workers.remove(worker)
 
     def take(self, events: Iterable[Event]) -> list[Event]:
         """Note what a worker tells; what of it there is to record, in order."""
@@ -198,7 +183,7 @@ class TrialTable:
                 continue
             news.append(new)
             if isinstance(new, Tested) and new.reason:
-                news.append(_notice_of_no_score(new))
+                news.append(notice_of_no_score(new))
             if isinstance(new, Epoch):
                 news += self._clear_gpu(self._trials[new.trial].worker)
         return news
@@ -227,7 +212,7 @@ class TrialTable:
                 break
             self._waiting.remove(name)
             trial.worker = worker
-            self._held[worker].add(name)
+            self._workers.give(worker, name)
             orders.append(Order(worker, trial.submit(test_at_end=self._test_at_end)))
             if trial.is_stopped:
                 orders.append(Order(worker, Stop(trial=name)))
@@ -238,10 +223,8 @@ class TrialTable:
 
         A trial that no worker survives is ended as failed. The rest waits for `place`.
         """
-        held = sorted(self._held.pop(worker, ()))
-        gpu = self._gpus.pop(worker, loss.gpu)
-        self._closed.discard(worker)
-        self._devices.pop(worker, None)
+        held, gpu = self._workers.remove(worker)
+        gpu = loss.gpu if gpu is None else gpu
         before = {name: self._trials[name].restarts for name in held}
         together = count_loss(
             loss,
@@ -249,16 +232,24 @@ class TrialTable:
             [self._trials[name] for name in loss.hung_in],
         )
         orders: list[Order] = []
-        events: list[Event] = self._blame_gpu(worker, gpu, loss, before)
+        events = self._blame.take_end(
+            worker,
+            gpu,
+            loss,
+            self._trials,
+            before,
+            tests=self._tests.held_by(worker),
+            used=self._workers.gpus,
+        )
         for tested in self._tests.lose(worker, loss):
-            events += [tested, _notice_of_no_score(tested)]
-            self._quarantine.convict(_test_of(tested.trial))
-        if self._quarantine.is_aside(gpu):
+            events += [tested, notice_of_no_score(tested)]
+            self._blame.convict(test_of(tested.trial))
+        if self._blame.is_aside(gpu):
             together = 0
         if together > 1:
             # Under a limit a worker trains fewer at once than it holds.
             self._max_together = max(1, min(together, self._max_together or together) // 2)
-            events.append(_notice_of_limit(together, self._max_together))
+            events.append(notice_of_limit(together, self._max_together))
             orders += self._limit_orders()
 
         for name in reversed(held):  # each goes to the front, so that they stand in their order
@@ -267,66 +258,19 @@ class TrialTable:
             if trial.restarts <= MAX_RESTARTS:
                 self._waiting.appendleft(name)
                 continue
-            ended = _failed(name, trial.restarts, loss)
+            ended = failed(name, trial.restarts, loss)
             self._note(ended)
             events.append(ended)
-            self._quarantine.convict(name)
+            self._blame.convict(name)
             if self._max_together is not None:  # it was this trial, not too many of them
                 self._max_together = None
                 orders += self._limit_orders()
         return events, [*orders, *self._test_orders()]
 
-    def _blame_gpu(
-        self, worker: int, gpu: str, loss: WorkerLoss, before: Mapping[str, int]
-    ) -> list[Event]:
-        """Set a GPU aside if it is the cause of a loss, and clear the trials of it.
-
-        Args:
-            before: What had been counted against the trials that the worker held.
-        """
-        notice = _notice_of_loss(worker, loss, sorted(before))
-        if loss.of_node:
-            return []  # said when the node was refused
-        if not gpu or not loss.counts:
-            return [notice]
-        counted = {name: self._trials[name].restarts - was for name, was in before.items()}
-        counted |= {_test_of(trial): 1 for trial in self._tests.held_by(worker)}
-        for name in before:
-            self._trials[name].lost_on.add(gpu)
-        verdict = self._quarantine.take_end(
-            gpu,
-            counted,
-            ended_elsewhere=[name for name in before if self._trials[name].lost_on != {gpu}],
-            is_last=self._is_last(gpu),
-        )
-        if verdict == "hopeless":
-            self.fault = _fault_of_last(gpu, loss)
-        if not self._quarantine.is_aside(gpu):
-            return [notice]
-        for name, count in self._quarantine.taken_back(gpu):
-            if trial := self._trials.get(name):  # else it is a test
-                trial.restarts = max(0, trial.restarts - count)
-        if verdict == "still aside":  # said when it began: nothing has changed
-            return []
-        return [_notice_of_aside(gpu, loss, self._quarantine.pause_s(gpu), notice.trials)]
-
-    def _is_last(self, gpu: str) -> bool:
-        """Whether no other device is in use, nor one that nobody has tried."""
-        others, aside = set(self._gpus.values()) - {gpu}, self._quarantine.aside()
-        return others <= aside and self._num_gpus <= len((others | aside | {gpu}) - {""})
-
     def _clear_gpu(self, worker: int | None) -> list[Event]:
-        """A worker has trained an epoch: its GPU was no cause of what ended there before."""
-        gpu = "" if worker is None else self._gpus[worker]
-        if not self._quarantine.is_doubted(gpu):
-            return []
-        was_aside = self._quarantine.is_aside(gpu)
-        self._quarantine.clear(gpu)
-        for name in self._waiting:
-            self._trials[name].lost_on.discard(gpu)
-        if not was_aside:
-            return []
-        return [Notice(text=f"{gpu} is in use again: it has trained an epoch")]
+        """A worker has trained an epoch."""
+        gpu = "" if worker is None else self._workers.gpu_of(worker)
+        return self._blame.clear(gpu, [self._trials[name] for name in self._waiting])
 
     def _note(self, event: Event) -> Event | None:
         """What there is to record of an event; None if it tells nothing new."""
@@ -339,7 +283,7 @@ class TrialTable:
             return None
         match event:
             case Started():
-                device = None if trial.worker is None else self._devices[trial.worker]
+                device = None if trial.worker is None else self._workers.device_of(trial.worker)
                 hardware = None if device is None else device.as_dict()
                 return replace(event, worker=trial.worker, hardware=hardware)
             case Epoch(report=report):
@@ -354,7 +298,7 @@ class TrialTable:
                 trial.outcome = {n: getattr(result, n) for n in self._of_end}
                 trial.planned = None
                 if trial.worker is not None:
-                    self._held[trial.worker].discard(event.trial)
+                    self._workers.take_back(trial.worker, event.trial)
                     trial.worker = None
         return event
 
@@ -364,80 +308,21 @@ class TrialTable:
         A worker holds one suspect at a time, so that its end shows which trial was the cause, and
         one trial in all while its device may be.
         """
-        free = {
-            worker: self._places(worker) - len(held)
-            for worker, held in sorted(self._held.items())
-            if worker not in self._closed
-            and (may_return or self._gpus[worker] not in trial.lost_on)
-            and not (trial.is_suspect and any(self._trials[name].is_suspect for name in held))
-        }
-        most = max(free, key=lambda worker: free[worker], default=None)
-        return most if most is not None and free[most] > 0 else None
 
-    def _places(self, worker: int) -> int:
-        if self._quarantine.is_doubted(self._gpus[worker]):
-            return 1
-        return self._slots_of.get(worker, self._slots)
+        def may_have(worker: int) -> bool:
+            held = self._workers.held_by(worker)
+            return (may_return or self._workers.gpu_of(worker) not in trial.lost_on) and not (
+                trial.is_suspect and any(self._trials[name].is_suspect for name in held)
+            )
+
+        return self._workers.most_free(may_have, self._blame.is_doubted)
 
     def _test_orders(self) -> list[Order]:
-        if not self._held:
+        first = next(iter(self._workers), None)
+        if first is None:
             return []
-        first = min(self._held)
         return [Order(first, test) for test in self._tests.send_to(first)]
 
     def _limit_orders(self) -> list[Order]:
         limit = Limit(members=self._max_together)
-        return [Order(worker, limit) for worker in sorted(self._held)]
-
-
-def _notice_of_loss(worker: int, loss: WorkerLoss, held: Sequence[str]) -> Notice:
-    what = "has ended" if loss.is_wanted else "was lost"
-    text = f"worker {worker} {what} ({loss.reason})"
-    if held:
-        text += f"; trials {', '.join(held)} go on elsewhere from their last epoch"
-    return Notice(text=text, trials=held)
-
-
-def _notice_of_aside(device: str, loss: WorkerLoss, pause_s: float, held: Sequence[str]) -> Notice:
-    pause = f"{pause_s / 60:.0f} min" if pause_s >= 60 else f"{pause_s:.0f} s"
-    text = (
-        f"{device} is set aside: {MAX_ENDS} workers in a row ended on it before an epoch was "
-        f"trained ({loss.reason}); it is tried again in {pause}, then after longer pauses"
-    )
-    if held:
-        text += f"; trials {', '.join(held)} go on elsewhere from their last epoch"
-    return Notice(text=text, trials=held)
-
-
-def _notice_of_no_score(tested: Tested) -> Notice:
-    return Notice(
-        text=f"trial {tested.trial} has no score on the test split: {tested.reason.rstrip('.')}",
-        trials=[tested.trial],
-    )
-
-
-def _test_of(trial: str) -> str:
-    """What a device is told of a test, as of a trial."""
-    return f"test of {trial}"
-
-
-def _fault_of_last(device: str, loss: WorkerLoss) -> str:
-    return (
-        f"{MAX_ENDS_OF_LAST} workers in a row, with different trials, ended on {device} before an "
-        f"epoch was trained ({loss.reason}), and no other device is left"
-    )
-
-
-def _notice_of_limit(together: int, limit: int) -> Notice:
-    return Notice(
-        text=f"two workers died in the same epoch while training {together} trials together, "
-        f"perhaps out of memory; at most {limit} will be trained together from now on"
-    )
-
-
-def _failed(trial: str, restarts: int, loss: WorkerLoss) -> Ended:
-    """The end of a trial that no worker survives."""
-    reason = loss.reason
-    if trial not in loss.hung_in:
-        reason = f"its worker ended {restarts} times in one epoch: {reason}"
-    return Ended(trial=trial, result=TrialResult(status="failed", reason=reason))
+        return [Order(worker, limit) for worker in self._workers]
