@@ -91,6 +91,13 @@ FAULTS = (
         ("faults/test_network.py", "search/test_cut_network.py"),
     ),
     Fault(
+        "hosts without a common folder",
+        "three hosts, the study's folder on one or in a storage: a node lost, the driver killed, "
+        "another host goes on",
+        "checkpoints come back through Ray or lie in the storage; nothing lost, nothing twice",
+        ("faults/test_unshared.py",),
+    ),
+    Fault(
         "a job of a batch system is told to end",
         "the script of 'tcpa slurm' on three hosts: SIGTERM to the whole job, SIGUSR1 to its batch "
         "shell; then the script again",

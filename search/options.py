@@ -13,7 +13,7 @@ import typer
 from search.driver.cluster_address import OPTION, cluster_address
 from search.driver.placement import DeviceKind, Placement
 from search.driver.signals import interruptible
-from search.study.address import local_folder
+from search.study.address import local_folder, storage_address
 from tcpa_core.errors import ConfigError
 
 DEFAULT_ROOT = Path("studies")
@@ -22,6 +22,15 @@ Root = Annotated[
     Path,
     typer.Option(
         "--root", help="Folder that holds the studies.", parser=local_folder, metavar="PATH"
+    ),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        help="Address of studies in a storage: s3://, gs://, az://, abfs://, hdfs://, file://.",
+        parser=storage_address,
+        metavar="ADDRESS",
     ),
 ]
 Space = Annotated[str, typer.Argument(help="YAML file, or the name of a preset.")]
@@ -87,6 +96,7 @@ class Common:
     space: Space
     study: Name = None
     root: Root = DEFAULT_ROOT
+    storage: Storage = None
     set_: Set = None
     trials: Trials = None
 

@@ -41,6 +41,7 @@ EXCEPTIONS = {
     ("tcpa_core/data/digits.py", "sklearn"),  # its images are in scikit-learn
     ("tcpa_core/data/parquet.py", "pyarrow"),  # loaded where a Parquet file is read
     ("tcpa_core/methods/damvp.py", "scipy"),  # average linkage; loaded where data are clustered
+    ("search/study/storage.py", "pyarrow"),  # file systems of storages; loaded where one is used
     ("search/study/address.py", "sqlalchemy"),  # how MLflow reads the address of a database
     ("search/verbs/doctor.py", "torch"),  # says which GPUs PyTorch can use
     ("search/commands/inspect.py", "reports"),  # the command line hands over to a report

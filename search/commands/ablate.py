@@ -22,6 +22,8 @@ def command(
     """Run an ablation: every point of a design with every seed."""
     from search.verbs.start import base_of, requested, start
 
-    winner, change = (None, None) if from_ is None else base_of(from_, common.root, repeat.accept)
+    winner, change = None, None
+    if from_ is not None:
+        winner, change = base_of(from_, common.root, repeat.accept, common.storage)
     space = requested(common, "ablation", winner)
     leave(start(space, common, where, repeat, tracking_uri, dry_run=dry_run, change=change))

@@ -4,7 +4,16 @@ from typing import Annotated
 
 import typer
 
-from search.options import DEFAULT_ROOT, Repeat, Root, Seeds, Study, Where, with_common
+from search.options import (
+    DEFAULT_ROOT,
+    Repeat,
+    Root,
+    Seeds,
+    Storage,
+    Study,
+    Where,
+    with_common,
+)
 from search.terminal import StudyConsole, leave
 
 
@@ -14,13 +23,14 @@ def command(
     where: Where,
     repeat: Repeat,
     root: Root = DEFAULT_ROOT,
+    storage: Storage = None,
     top: Annotated[int, typer.Option(min=2, help="Best points to confirm.")] = 3,
     seeds: Seeds = 5,
 ) -> None:
     """Let the best points of a search race on fresh seeds, and test the winner."""
-    from search.study.folder import StudyDir
+    from search.study.working_copy import opened
     from search.verbs.confirm import confirm
 
     console, placement = StudyConsole(), where.placement()
-    folder = StudyDir.open(root, study)
+    folder = opened(root, study, storage)
     leave(confirm(folder, console, top=top, seeds=seeds, placement=placement, repeat=repeat))

@@ -25,9 +25,6 @@ def command(
         str | None,
         typer.Option("--volume-claim", help="Volume that all pods mount; studies lie there."),
     ] = None,
-    storage: Annotated[
-        str | None, typer.Option("--storage", help="Address that keeps the study, as s3://...")
-    ] = None,
     secret: Annotated[
         str | None, typer.Option("--secret", help="Secret that becomes environment variables.")
     ] = None,
@@ -65,4 +62,4 @@ def command(
         retries=retries,
     )
     run = Run(verb=verb, common=common, seeds=seeds, tracking_uri=tracking_uri)
-    print_job(kube_job(job, run, storage), out)
+    print_job(kube_job(job, run), out)

@@ -2,12 +2,12 @@
 
 from rich.console import Console
 
-from search.options import DEFAULT_ROOT, Root, Study
+from search.options import DEFAULT_ROOT, Root, Storage, Study
 
 
-def command(study: Study, root: Root = DEFAULT_ROOT) -> None:
+def command(study: Study, root: Root = DEFAULT_ROOT, storage: Storage = None) -> None:
     """Say where a study stands, from its journal alone."""
-    from search.study.folder import StudyDir
+    from search.study.working_copy import opened
     from search.verbs.status import show_status
 
-    show_status(StudyDir.open(root, study), Console())
+    show_status(opened(root, study, storage), Console())

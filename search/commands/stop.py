@@ -2,12 +2,12 @@
 
 from rich.console import Console
 
-from search.options import DEFAULT_ROOT, Root, Study
+from search.options import DEFAULT_ROOT, Root, Storage, Study
 
 
-def command(study: Study, root: Root = DEFAULT_ROOT) -> None:
+def command(study: Study, root: Root = DEFAULT_ROOT, storage: Storage = None) -> None:
     """Ask the driver of a running study on this machine to end in order."""
-    from search.study.folder import StudyDir
+    from search.study.working_copy import opened
     from search.verbs.status import stop_driver
 
-    stop_driver(StudyDir.open(root, study), Console())
+    stop_driver(opened(root, study, storage), Console())

@@ -25,6 +25,7 @@ from search.proposals.samplers.base import check_sampler
 from search.proposals.suggestions import Suggestions
 from search.study.folder import StudyDir
 from search.study.journal import Journal
+from search.study.working_copy import tell
 from search.tune.early_stopping import Schedule
 from search.tune.loop import run_trials
 from search.tune.searcher import StudySearcher
@@ -79,7 +80,7 @@ def run_study(
     """
     check_sampler(space.sampler.name)
     # Before the journal is opened, which cuts off a torn last line.
-    notices = [study.lock(), *notices]
+    notices = [study.lock(tell), *notices]
     journal = None
     try:
         journal = Journal(study.journal_path)
@@ -88,10 +89,12 @@ def run_study(
         state = study.state(space.objective[0].metric)
         if state.is_finished and not state.without_score():
             return StudyOutcome(state.counts(), "finished")
-        recorder = Recorder(journal, state, listeners, lambda: study.lost_to)
+        recorder = Recorder(journal, state, listeners, study.taken_over_by)
         placed = (placement or Placement()).within(space.cluster)
         run = StudyRun(space, study, placed, recorder)
-        return run.go(filter(None, notices))
+        outcome = run.go(filter(None, notices))
+        study.send()
+        return outcome
     except OSError as err:
         # From wherever it comes: a full disk stops a study with what is recorded kept.
         if err.errno not in StorageError.ERRNOS:

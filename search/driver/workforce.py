@@ -1,6 +1,7 @@
 """The dispatcher of a study and its workers, as many as the cluster has devices for."""
 
 import os
+import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -19,12 +20,14 @@ from search.driver.selection import is_every_trial_tested
 from search.driver.stop_reason import StopReason
 from search.driver.worker_env import worker_env
 from search.study.folder import StudyDir
+from search.study.token import put_token, remove_tokens
 from search.workers.actors import actor_class
 from search.workers.dispatcher import Dispatcher
 from search.workers.needs import needs_of
 from search.workers.pack_worker import WorkerSpec
 from search.workers.sending import Fetcher, Offer, Sender
 from search.workers.sizing import DEFAULT_SLOTS, Sizing, Speeds
+from search.workers.trial_files import FilesSpec
 from spaces.space import Space
 from tcpa_core import plugins
 from tcpa_core.errors import StoppedError, StudyError
@@ -98,6 +101,8 @@ class Workforce:
         on_gpus = self._starts_on_gpus()
         # Beside the driver: with any other node it would be lost, and the driver's run with it.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        # A node that joins later looks for it, too.
+        token = put_token(self._study.path) if self._placement.address else ""
         spec = WorkerSpec(
             study_dir=self._study.path.resolve(),
             cache_dir=self._placement.cache_dir,
@@ -119,6 +124,12 @@ class Workforce:
             ),
             offer=self._offer(here) if self._placement.ship_data else None,
             plugins=plugins.digest() if self._placement.address else "",
+            files=FilesSpec(
+                study_id=self._study.document()["id"],
+                storage=self._study.address,
+                token=token,
+                home=platform.node(),
+            ),
         )
         self._num_workers = spec.count
         actor = actor_class(Dispatcher).options(
@@ -195,6 +206,7 @@ class Workforce:
     def close(self) -> None:
         """Count devices no more; the dispatcher is halted by who started the trials."""
         self.devices.close()
+        remove_tokens(self._study.path)
 
     def _worker_env(self) -> dict[str, str]:
         """Environment of the workers of a cluster."""

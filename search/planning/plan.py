@@ -66,6 +66,8 @@ class Plan:
     root: Path
     tracking_uri: str
     """"": the database of `root`."""
+    storage: str | None
+    """Address of the studies to which it belongs; None: it lies in its folder alone."""
     fingerprints: Mapping[str, str]
     data: Mapping[DataConfig, DataSummary]
     """What is in each data set."""
@@ -115,6 +117,7 @@ class Plan:
             self.fingerprints,
             uri,
             {"data": data, "preprocessing": preprocessing},
+            self.storage,
         )
 
 
@@ -124,6 +127,7 @@ def plan_space(
     root: Path,
     *,
     tracking_uri: str | None = None,
+    storage: str | None = None,
     probe: bool = False,
     decoding: Decoding = DECODED,
     ship_data: bool = False,
@@ -132,6 +136,7 @@ def plan_space(
 
     Args:
         name: Of the study.
+        storage: Address at which it is to lie, too.
         probe: Train a few steps of every method to tell the cost; otherwise it is told from the
             trials on record below `root`.
         decoding: What becomes of the images that the check decodes.
@@ -143,7 +148,7 @@ def plan_space(
     check_sampler(space.sampler.name)
     # The cheapest checks first: a name that is taken is told before images are decoded.
     root = local_folder(root)
-    StudyDir.check_free(root, name)
+    StudyDir.check_free(root, name, storage)
     if ship_data:
         parts_to_send(space)  # refuses what cannot be listed
     of_space = (*_idle(space), *_drawn_apart(space))
@@ -164,6 +169,7 @@ def plan_space(
         name=name,
         root=root,
         tracking_uri=uri,
+        storage=storage,
         fingerprints={
             "data": joined(summary.fingerprint for summary in data.values()),
             "weights": joined(weights_fingerprint(config) for config in backbones),

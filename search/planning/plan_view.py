@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.planning.plan import Plan
-from search.study.address import database_of
+from search.study.address import below, database_of
 from search.tracking.secrets import without_secrets
 from spaces.axes import Axis, ChoiceAxis, FractionAxis, IntAxis, label
 from tcpa_core.data.base import DataSummary
@@ -92,6 +92,7 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
         *(("images", f"{found} ({name})") for name, found in plan.preprocessing),
         *([("sent", plan.shipped)] if plan.shipped else []),
         ("study folder", str(plan.root / plan.name)),
+        *([("storage", below(plan.storage, plan.name))] if plan.storage else []),
         ("MLflow", without_secrets(plan.tracking_uri) or str(database_of(plan.root))),
     ]
 

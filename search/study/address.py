@@ -14,6 +14,14 @@ from tcpa_core.errors import ConfigError, StudyError
 
 _SERVICES = ("databricks", "databricks-uc", "uc")
 """Tracking addresses that look like paths and are none."""
+STORAGE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "hdfs", "file")
+"""Kinds of storage in which a study may lie."""
+STORAGE_QUERY = tuple(
+    "endpoint_override scheme region allow_bucket_creation tls_ca_file_path "
+    "retry_limit_seconds blob_storage_authority dfs_storage_authority blob_storage_scheme "
+    "dfs_storage_scheme enable_tls replication user buffer_size default_block_size".split()
+)
+"""What may stand behind the "?" of such an address, as pyarrow takes it; none of it is a secret."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
 
@@ -29,9 +37,54 @@ def local_folder(text: str | Path) -> Path:
     if scheme[1].lower() == "file":
         return Path(unquote(urlsplit(str(text)).path))
     raise StudyError(
-        f"--root: {str(text)!r} is an address, not a folder of this machine; mount the {scheme[1]} "
-        "storage and give the folder in which it appears."
+        f"--root: {str(text)!r} is an address, not a folder of this machine; give the address with "
+        f"--storage, or mount the {scheme[1]} storage and give the folder in which it appears."
     )
+
+
+def storage_address(text: str) -> str:
+    """A storage address (`--storage`) as it is recorded: checked, and without secrets.
+
+    Raises:
+        ConfigError: It is of no known kind, names no folder, or has a secret in it.
+    """
+    scheme, mark, rest = text.partition("://")
+    if not mark or scheme not in STORAGE_SCHEMES:
+        shown = f"{scheme}://" if mark else repr(text)
+        raise ConfigError(
+            f"--storage: {shown} is no kind of storage that is known here; it is "
+            f"{', '.join(f'{one}://' for one in STORAGE_SCHEMES)}. A folder that all hosts share "
+            "is given with --root."
+        )
+    rest, _, query = rest.partition("?")
+    user, at, place = rest.rpartition("@")
+    # Azure has an account there, HDFS a user, Google "anonymous"; a password stands behind ":".
+    if at and (":" in user or scheme == "s3"):
+        raise ConfigError(
+            f"--storage: the address {scheme}://***@{place} has a user or a password in it; take "
+            "them from the environment or the user's configuration of every host (for S3 "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws): the address is recorded."
+        )
+    for pair in filter(None, query.split("&")):
+        key = pair.partition("=")[0]
+        if key not in STORAGE_QUERY:
+            raise ConfigError(
+                f"--storage: {key!r} behind the '?' is not known here, or may be a secret; "
+                f"possible: {', '.join(STORAGE_QUERY)}. Secrets are taken from the environment."
+            )
+    rest = rest.rstrip("/")
+    if not rest.strip("/") or (scheme == "file" and not rest.startswith("/")):
+        raise ConfigError(
+            f"--storage: {text!r} names no folder; give one as 's3://bucket/studies' or "
+            "'file:///mnt/all/studies'."
+        )
+    return f"{scheme}://{rest}{'?' if query else ''}{query}"
+
+
+def below(address: str, name: str) -> str:
+    """The address of a folder below a storage address."""
+    where, mark, query = address.partition("?")
+    return f"{where}/{name}{mark}{query}"
 
 
 def database_of(root: Path) -> Path:

@@ -4,15 +4,16 @@ import errno
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import ValidationError
 
-from search.study.address import local_folder, recorded_uri
+from search.study.address import below, local_folder, recorded_uri
 from search.study.description import (
     Description,
     new_description,
@@ -20,11 +21,14 @@ from search.study.description import (
     write_description,
 )
 from search.study.journal import Journal
-from search.study.lock import Driver, DriverLock
+from search.study.lock import SAID_S, Driver, DriverLock
 from search.study.outline import Outline
+from search.study.storage import SHORT_PATIENCE_S, Storage, fetch_folder, refused_by_name
+from search.study.storage_keeper import StorageKeeper
+from search.study.storage_lock import StorageLock
 from spaces.load import stored_space
 from spaces.space import Space
-from tcpa_core.errors import StorageError, StudyError, TakenError, nearest
+from tcpa_core.errors import RunningError, StorageError, StudyError, TakenError, nearest
 from tcpa_core.record import files
 from tcpa_core.record.events import Event, Extended, read_journal
 from tcpa_core.record.state import StudyState
@@ -61,6 +65,8 @@ class StudyDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = DriverLock(path / files.LOCK, path.name)
+        self._keeper: StorageKeeper | None = None
+        self._storage: str | None = None
 
     @property
     def name(self) -> str:
@@ -72,16 +78,36 @@ class StudyDir:
         """The append-only record."""
         return self.path / files.JOURNAL
 
+    @property
+    def storage(self) -> str | None:
+        """Storage address of the studies that this one belongs to; None: it lies here alone."""
+        if self._storage is None and os.path.isfile(self.path / files.DESCRIPTION):
+            self._storage = self.document().get("storage")
+        return self._storage
+
+    @storage.setter
+    def storage(self, address: str) -> None:
+        self._storage = address
+
+    @property
+    def address(self) -> str | None:
+        """The study's own storage address."""
+        return below(self.storage, self.name) if self.storage else None
+
     @classmethod
-    def check_free(cls, root: Path, name: str) -> Path:
+    def check_free(cls, root: Path, name: str, storage: str | None = None) -> Path:
         """The folder that a new study would get.
 
         A folder of that name in which nothing is yet is free: its maker was killed.
 
+        Args:
+            storage: Address in which the study is to lie, too.
+
         Raises:
             TakenError: There is a study of that name.
             StudyError: The name is not a valid one, something else has it, or `root` cannot be
-                written.
+                written, or refuses the storage.
+            StorageError: The storage does not answer.
         """
         check_name(name)
         root = local_folder(root)
@@ -98,6 +124,8 @@ class StudyDir:
         parent = next(p for p in (root, *root.absolute().parents) if os.path.exists(p))
         if not parent.is_dir() or not os.access(parent, os.W_OK):
             raise StudyError(f"--root: {parent} cannot be written; choose a folder of yours.")
+        if storage:
+            _check_free_in(storage, name)
         return path
 
     @classmethod
@@ -109,6 +137,7 @@ class StudyDir:
         fingerprints: Mapping[str, str],
         tracking_uri: str,
         images: Mapping[str, Any] | None = None,
+        storage: str | None = None,
     ) -> Self:
         """Make the folder with its study.yaml; of several commands that try, one makes it.
 
@@ -117,24 +146,28 @@ class StudyDir:
             tracking_uri: Where MLflow mirrors it, without secrets; "": the database of `root`.
             images: "data", what is in each data set (`DataSummary.as_dict`) and the settings that
                 choose it; "preprocessing", what becomes of images in front of each backbone.
+            storage: Address in which the study lies, too, without secrets.
 
         Raises:
             TakenError: There is a study of that name, perhaps since a moment ago.
             StudyError: As `check_free`, or the disk is full.
         """
-        study = cls(cls.check_free(root, name))
+        study = cls(cls.check_free(root, name, storage))
         # Whole before it has its name: nobody meets a part of it, and only one can be moved there.
         made = study.path.with_name(f".{name}.{uuid.uuid4().hex[:8]}")
         recorded = {
             "fingerprints": dict(fingerprints),
             **{"data": [], "preprocessing": [], **(images or {})},
             "tracking_uri": recorded_uri(tracking_uri, root),
+            **({"storage": storage} if storage else {}),
         }
         try:
             made.mkdir(parents=True)
             write_description(made, new_description(name, space, recorded))
             (study.path / _UNFINISHED).unlink(missing_ok=True)
             made.rename(study.path)
+            if study.address:
+                _send_first(study)
         except OSError as err:
             if err.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 cls.check_free(root, name)  # says what has been there first
@@ -145,19 +178,6 @@ class StudyDir:
         finally:
             shutil.rmtree(made, ignore_errors=True)
         return study
-
-    @classmethod
-    def existing(cls, root: Path, name: str) -> Self | None:
-        """The study of that name; None: there is none, and one can be made.
-
-        Raises:
-            StudyError: As `check_free` but for a name that is taken.
-        """
-        try:
-            cls.check_free(root, name)
-        except TakenError:
-            return cls.open(root, name)
-        return None
 
     @classmethod
     def open(cls, root: Path, name: str) -> Self:
@@ -231,6 +251,7 @@ class StudyDir:
                 journal.append(Extended(trials=trials))
             finally:
                 journal.close()
+            self.send()
         except OSError as err:
             raise StorageError.of(self.path, err) from err
         finally:
@@ -238,7 +259,14 @@ class StudyDir:
 
     def driver(self) -> Driver | None:
         """The driver that runs the study now; None: nobody does."""
-        return self._lock.holder()
+        found = self._lock.holder()
+        if found is None and self.address:
+            return StorageLock(Storage(self.address, SHORT_PATIENCE_S), self.name).holder()
+        return found
+
+    def idle(self) -> AbstractContextManager[bool]:
+        """Keep drivers of this folder away while it is changed; False: one runs."""
+        return self._lock.idle()
 
     def is_held_by(self, driver: Driver) -> bool:
         """Whether a process here holds the lock as that driver; a container has its own pids."""
@@ -257,37 +285,113 @@ class StudyDir:
         """
         return StudyState.of(self.events(), metric)
 
-    def lock(self) -> str:
+    def trial_folder(self, trial: str) -> Path:
+        """The folder of a trial's checkpoints, with those that lie in the study's storage.
+
+        Raises:
+            StorageError: The storage does not answer.
+        """
+        folder = self.path / files.CHECKPOINTS / trial
+        if self.address:
+            there = Storage(self.address, SHORT_PATIENCE_S)
+            fetch_folder(there, f"{files.CHECKPOINTS}/{trial}", folder)
+        return folder
+
+    def lock(self, say: Callable[[str], None] = lambda text: None) -> str:
         """Become the study's only driver until `unlock` or the end of the process.
+
+        A study that lies in a storage is kept there from here on.
+
+        Args:
+            say: Called with a sentence when it takes long.
 
         Returns:
             A sentence where the lock of a dead driver was taken over, else "".
 
         Raises:
             RunningError: Another driver runs; it is named.
-            StorageError: The folder cannot be written.
+            StorageError: The folder cannot be written, or the storage does not answer.
         """
-        return self._lock.take()
+        return self._kept(self._lock.take(), say)
+
+    def send(self) -> None:
+        """Bring the storage of a study that lies in one up to date; it is locked.
+
+        Raises:
+            StorageError: The storage does not answer.
+        """
+        if self._keeper:
+            self._keeper.send()
+
+    def taken_over_by(self) -> Driver | None:
+        """As `lost_to`; asked before every event that is recorded.
+
+        Raises:
+            StorageError: The storage has not answered for too long.
+        """
+        if self._keeper and self._keeper.failure:
+            raise self._keeper.failure
+        return self.lost_to
 
     @contextmanager
     def held(
         self, wait_s: float = 0.0, say: Callable[[str], None] = lambda line: None
     ) -> Iterator[None]:
         """Be the study's only driver meanwhile, as of `DriverLock.take_when_free`."""
+        until, said = time.monotonic() + wait_s, 0.0
         self._lock.take_when_free(wait_s, say)
+        while True:
+            try:
+                self._kept("", say)
+                break
+            except RunningError as err:  # on another host, as the storage says
+                if time.monotonic() >= until:
+                    raise
+                if time.monotonic() - said >= SAID_S:
+                    said = time.monotonic()
+                    say(f"waiting: {err}")
+            self._lock.take_when_free(wait_s, say)
         try:
             yield
         finally:
             self.unlock()
 
+    def _kept(self, note: str, say: Callable[[str], None]) -> str:
+        """Keep the study in its storage from here on, if it lies in one; its lock is ours.
+
+        Args:
+            note: What was taken over by the lock of the folder.
+
+        Returns:
+            The same, or what was taken over by the lock in the storage.
+
+        Raises:
+            RunningError: A driver of another host runs; the lock is given back.
+            StorageError: The storage does not answer; the lock is given back.
+        """
+        try:
+            if self.address and self._keeper is None and self._lock.me:
+                keeper = StorageKeeper(self.path, Storage(self.address))
+                # Who had the lock of this very folder, which its death has freed, is dead.
+                before = self._lock.before
+                keeper.begin(self._lock.me, lambda other: other == before, say)
+                self._keeper = keeper
+        except BaseException:
+            self._lock.release()
+            raise
+        return (self._keeper.taken_over if self._keeper else "") or note
+
     def unlock(self) -> None:
         """Let another driver take over."""
+        if self._keeper and self._lock.depth == 1:
+            self._keeper.end()
+            self._keeper = None
         self._lock.release()
 
     @property
     def lost_to(self) -> Driver | None:
         """Who took the study from this driver, because it showed no sign of life for too long."""
-        return self._lock.lost_to
+        return self._lock.lost_to or (self._keeper.lost_to if self._keeper else None)
 
 
 def _why_none(root: Path, name: str) -> str:
@@ -313,6 +417,27 @@ def _why_not_free(path: Path) -> str:
             return ""
         what = f"holds {', '.join(found[:3])} and no study"
     return f"{path} {what}; remove it or choose another name with --study."
+
+
+def _check_free_in(storage: str, name: str) -> None:
+    with refused_by_name():
+        found = Storage(below(storage, name), SHORT_PATIENCE_S).stat(files.DESCRIPTION)
+    if found:
+        raise TakenError(
+            f"study {name!r} exists already in {storage}; continue it with --resume or 'tcpa "
+            f"resume {name} --storage {storage}', or choose another name with --study."
+        )
+
+
+def _send_first(study: StudyDir) -> None:
+    """Put a study that was made into its storage; where that cannot be, it was not made."""
+    try:
+        with refused_by_name():
+            there = Storage(str(study.address), SHORT_PATIENCE_S)
+            there.send(study.path / files.DESCRIPTION, files.DESCRIPTION)
+    except StudyError:
+        shutil.rmtree(study.path, ignore_errors=True)
+        raise
 
 
 def _refuse_link(path: Path) -> None:

@@ -138,6 +138,7 @@ def accept_change(study: StudyDir, change: Change) -> None:
         document = study.document()
         document.setdefault("accepted_changes", []).append({"at": now(), **asdict(change)})
         write_description(study.path, document)
+        study.send()
     except OSError as err:
         raise StorageError.of(study.path, err) from err
     finally:

@@ -12,8 +12,8 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,7 +51,12 @@ class Driver:
     @classmethod
     def read(cls, path: Path) -> Self | None:
         """The driver that a lock file names; None: nobody since it was given back."""
-        found = _LINE.match(path.read_text(encoding="utf-8", errors="replace"))
+        return cls.of(path.read_text(encoding="utf-8", errors="replace"))
+
+    @classmethod
+    def of(cls, text: str) -> Self | None:
+        """The same from the file's text."""
+        found = _LINE.match(text)
         return cls(found[1], int(found[2]), found[3]) if found else None
 
     def __str__(self) -> str:
@@ -68,12 +73,15 @@ class DriverLock:
         self._path = path
         self._study = study
         self._file: IO[str] | None = None
-        self._me: Driver | None = None
-        self._depth = 0
+        self.me: Driver | None = None
+        """This process, since it took the lock."""
+        self.depth = 0
         """How often it was taken and not yet given back."""
         self._taken_over = ""
         self._ended = threading.Event()
         self._heart: threading.Thread | None = None
+        self.before: Driver | None = None
+        """The dead driver whose lock was taken over."""
         self.lost_to: Driver | None = None
         """Who took the lock from us, because it saw no sign of life for too long."""
 
@@ -87,9 +95,9 @@ class DriverLock:
             RunningError: Another driver runs; it is named.
             StorageError: The file cannot be written.
         """
-        if self._depth == 0:
+        if self.depth == 0:
             self._taken_over = self._take()
-        self._depth += 1
+        self.depth += 1
         return self._taken_over
 
     def take_when_free(self, wait_s: float, say: Callable[[str], None]) -> str:
@@ -132,11 +140,11 @@ class DriverLock:
             # The kernel's lock is ours; where it does not reach, the last holder may still run.
             before = Driver.read(self._path)
             if before is not None and self._lives(before):
-                raise self._taken(before)
-            self._me = Driver.this()
+                raise taken(self._study, before)
+            self.before, self.me = before, Driver.this()
             file.seek(0)
             file.truncate()
-            file.write(f"{self._me}\n")
+            file.write(f"{self.me}\n")
             file.flush()
         except OSError as err:
             file.close()
@@ -153,8 +161,8 @@ class DriverLock:
 
     def release(self) -> None:
         """Let another driver take over; nothing happens where the lock is not held."""
-        self._depth = max(0, self._depth - 1)
-        if self._depth or self._file is None or self._heart is None:
+        self.depth = max(0, self.depth - 1)
+        if self.depth or self._file is None or self._heart is None:
             return
         self._ended.set()
         self._heart.join()
@@ -174,6 +182,18 @@ class DriverLock:
             return None
         except BlockingIOError:
             return Driver.read(self._path) or Driver("unknown", 0, "unknown")
+
+    @contextmanager
+    def idle(self) -> Iterator[bool]:
+        """Keep drivers away for a moment, in which the folder is changed; False: one runs."""
+        try:
+            with self._path.open("r+", encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield True
+        except FileNotFoundError:
+            yield True
+        except BlockingIOError:
+            yield False
 
     def is_open_in(self, pid: int) -> bool:
         """Whether a process has the file open; True where the system does not tell."""
@@ -197,7 +217,7 @@ class DriverLock:
                 if err.errno in _NO_FLOCK:
                     return
                 raise
-        raise self._taken(Driver.read(self._path))
+        raise taken(self._study, Driver.read(self._path))
 
     def _lives(self, before: Driver) -> bool:
         """Whether a driver whose lock is free still runs: its machine's locks do not reach here."""
@@ -217,13 +237,15 @@ class DriverLock:
         while not self._ended.wait(BEAT_S):
             with suppress(OSError):  # full or away: it may come back
                 now = Driver.read(self._path)
-                if now is not None and now != self._me:
+                if now is not None and now != self.me:
                     self.lost_to = now
                     return
                 os.utime(self._path)
 
-    def _taken(self, by: Driver | None) -> RunningError:
-        return RunningError(
-            f"study {self._study!r} is run by another driver: {by or 'an unknown process'}; wait "
-            f"for it or stop it with 'tcpa stop {self._study}'."
-        )
+
+def taken(study: str, by: Driver | None) -> RunningError:
+    """The error for a study that another driver runs."""
+    return RunningError(
+        f"study {study!r} is run by another driver: {by or 'an unknown process'}; wait for it or "
+        f"stop it with 'tcpa stop {study}'."
+    )

@@ -225,8 +225,8 @@ class RunWriter:
 
     def _upload(self, run: _Run, trial: str, planned: Planned | None, *, is_last: bool) -> None:
         """Keep a trial's settings and its trained state as files of its run."""
-        state = self._study.folder / files.CHECKPOINTS / trial / files.BEST
-        found = [state] if is_last and state.is_file() else []
+        state = StudyDir(self._study.folder).trial_folder(trial) / files.BEST if is_last else None
+        found = [state] if state and state.is_file() else []
         params = planned.params if planned else {}
         if not params and not found:
             return

@@ -64,7 +64,7 @@ class CheckedRun:
         common = self.run.common
         yield from ("tcpa", self.run.verb, space, "--resume")
         yield from (f"--study={self.study}", f"--root={root}", *settings)
-        yield from option_words(common, leave_out=("space", "study", "root", "set_"))
+        yield from option_words(common, leave_out=("space", "study", "root", "storage", "set_"))
         if self.run.verb == "compare":
             yield f"--seeds={self.run.seeds}"
         if self.run.tracking_uri is not None:
@@ -88,7 +88,7 @@ def slurm_job(job: BatchJob, run: Run, where: Where) -> str:
     replace(where, address="head:6379", cache_dir=None).placement()
     checked = run.checked()
     root = run.common.root.absolute()
-    storage = getattr(where, "storage", None)
+    storage = run.common.storage
     if storage is None and job.nodes > 1 and (why := why_not_shared(root)):
         _note(
             f"--root {root} lies on {why}; all nodes have to see it. Give a folder that they "
@@ -98,16 +98,18 @@ def slurm_job(job: BatchJob, run: Run, where: Where) -> str:
     settings = set_words(run.common.set_ or (), checked.space)
     words = checked.words(space_word(run.common.space), root, settings)
     options = option_words(where, leave_out=("cache_dir",))
+    kept = [f"--storage={storage}"] if storage else []
     folder = None if storage else root
-    return batch_script(job, checked.study, [*words, *options], folder, where.cache_dir)
+    return batch_script(job, checked.study, [*words, *kept, *options], folder, where.cache_dir)
 
 
-def kube_job(job: RayJob, run: Run, storage: str | None) -> str:
+def kube_job(job: RayJob, run: Run) -> str:
     """The manifests of a study's RayJob.
 
     Raises:
         ConfigError: As `Run.checked`, or nothing would keep the study.
     """
+    storage = run.common.storage
     if job.volume_claim is None and storage is None:
         raise ConfigError(
             "--volume-claim: the study would be lost with its pods; name a claim that all pods may "

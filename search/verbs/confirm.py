@@ -25,6 +25,7 @@ from search.planning.plan import Decoding, plan_space
 from search.planning.plan_view import show_plan
 from search.study.folder import StudyDir
 from search.study.identity import Change, check_unchanged
+from search.study.working_copy import exists, opened
 from search.verbs.run import run_watched, sum_up
 from search.verbs.stages import Stages
 from search.verbs.start import check_place, name_of, start
@@ -36,7 +37,6 @@ from spaces.space import Space
 from spaces.verdict import Verdict, decide
 from tcpa_core.config import Flat
 from tcpa_core.errors import StudyError
-from tcpa_core.record import files
 
 
 class Candidate(NamedTuple):
@@ -87,13 +87,18 @@ def confirm(
         with Stages("checking weights and data") as stages:
             change = check_unchanged(study, accept=repeat.accept, progress=stages)
             decoding = Decoding(keep=True, progress=stages)
-            plan = plan_space(space, name, root, tracking_uri=uri, decoding=decoding)
+            plan = plan_space(
+                space, name, root, tracking_uri=uri, storage=study.storage, decoding=decoding
+            )
         show_plan(plan, console)
         return plan.create(), change
 
     # One that asks the same question is taken up whatever the user says.
     again = replace(repeat, resume=True, wait=repeat.wait_s)
-    with taken_up(root, name, space, make, console, again, _refusal) as (folder, change):
+    with taken_up(root, name, space, make, console, again, _refusal, study.storage) as (
+        folder,
+        change,
+    ):
         if is_done(folder):
             code = say_finished(folder, root, console)
         else:
@@ -132,7 +137,7 @@ def compare(
             f"and then: tcpa confirm {name} --root {quote(str(common.root))}", markup=False
         )
         return code
-    study = StudyDir.open(common.root, name)
+    study = opened(common.root, name, common.storage)
     placement = where.placement()
     return confirm(study, console, top=2, seeds=seeds, placement=placement, repeat=repeat)
 
@@ -183,8 +188,8 @@ def chosen_point(study: StudyDir, root: Path) -> tuple[Flat, str]:
     """
     selected = next(iter(best_points(study, 1).values())).settings
     name = confirmed_name(study.name)
-    if (root / name / files.DESCRIPTION).is_file():
-        confirmed = StudyDir.open(root, name)
+    if exists(root, name, study.storage):
+        confirmed = opened(root, name, study.storage)
         rows = _Rows(confirmed)
         best = rows.results.ranking().selected
         if rows.results.state.is_finished and best is not None:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from search.study.folder import StudyDir, named_trial
 from search.study.identity import check_unchanged
+from search.study.working_copy import opened
 from search.verbs.replay import LastEpochReached, stored
 from search.verbs.stages import Stages
 from spaces.axes import label
@@ -60,7 +61,7 @@ def look_into(
     for text, name in labels(settings, names).items():
         owner, trial = places[text]
         try:
-            folder = owner.path / files.CHECKPOINTS / trial
+            folder = owner.trial_folder(trial)
             # A trial that trains, or was interrupted, has its best state in its last checkpoint.
             has_ended = (folder / files.BEST).exists()
             path = folder / (files.BEST if has_ended else files.LAST)
@@ -103,7 +104,7 @@ def row_of(planned: Planned) -> str:
 
 def _place(study: StudyDir, text: str) -> tuple[StudyDir, str]:
     name, _, trial = text.rpartition("/")
-    return (StudyDir.open(study.path.parent, name) if name else study), named_trial(trial)
+    return (opened(study.path.parent, name, study.storage) if name else study), named_trial(trial)
 
 
 def labels(settings: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> dict[str, str]:

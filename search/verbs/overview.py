@@ -5,29 +5,35 @@ from datetime import datetime
 from pathlib import Path
 
 from search.study.folder import StudyDir
+from search.study.working_copy import opened, stored_names
 from tcpa_core.errors import StudyError
 from tcpa_core.record import files
 
 HEADINGS = ("study", "kind", "state", "trials", "failed", "best", "last event")
 
 
-def study_lines(root: Path) -> Iterator[str]:
+def study_lines(root: Path, storage: str | None = None) -> Iterator[str]:
     """A line for every study of a root, under a line of headings.
 
     One that cannot be read says why in its line and hides no other.
 
+    Args:
+        storage: Address of studies, whose copies below `root` are made or brought up to date.
+
     Raises:
         StudyError: There is no such folder.
     """
-    if not root.is_dir():
+    stored = stored_names(storage) if storage else []
+    if not (root.is_dir() or stored):
         raise StudyError(f"--root: there is no folder {root}; give the one that holds the studies.")
     found = [*root.glob(f"*/{files.DESCRIPTION}"), *root.glob(f"*/{files.JOURNAL}")]
     # A hidden one is being made.
-    names = sorted({p.parent.name for p in found if not p.parent.name.startswith(".")})
+    here = {p.parent.name for p in found if not p.parent.name.startswith(".")}
+    names = sorted(here | set(stored))
     if not names:
-        yield f"no studies in {root}."
+        yield f"no studies in {storage or root}."
         return
-    rows = [HEADINGS, *(_row(root, name) for name in names)]
+    rows = [HEADINGS, *(_row(root, name, storage if name in stored else None) for name in names)]
     widths = [max(len(row[i]) for row in rows if len(row) > 3) for i in range(len(HEADINGS) - 1)]
     widths[0] = max(len(row[0]) for row in rows)
     for row in rows:
@@ -35,9 +41,9 @@ def study_lines(root: Path) -> Iterator[str]:
         yield "  ".join([*cells, *row[len(cells) :]]).rstrip()
 
 
-def _row(root: Path, name: str) -> Sequence[str]:
+def _row(root: Path, name: str, storage: str | None) -> Sequence[str]:
     try:
-        return _described(StudyDir.open(root, name))
+        return _described(opened(root, name, storage))
     except Exception as err:  # whatever is in the files of one
         return name, f"cannot be read: {err or type(err).__name__}"
 

@@ -62,8 +62,14 @@ def sum_up(study: StudyDir, root: Path, outcome: StudyOutcome, console: Console)
     counts = ", ".join(f"{n} {status}" for status, n in sorted(outcome.counts.items())) or "none"
     console.print(f"{study.name}: trials {counts}; {outcome.reason}.", markup=False)
     shown = quote(str(root))
+    if study.storage:
+        shown += f" --storage {quote(study.storage)}"
     if not outcome.finished:
-        console.print(f"Continue with: tcpa resume {study.name} --root {shown}", markup=False)
+        console.print(
+            f"Continue with: tcpa resume {study.name} --root {shown}",
+            markup=False,
+            soft_wrap=True,
+        )
         return STOPPED
     if outcome.without_score:
         missing = ", ".join(outcome.without_score)
@@ -72,7 +78,7 @@ def sum_up(study: StudyDir, root: Path, outcome: StudyOutcome, console: Console)
             f"tcpa resume {study.name} --root {shown}",
             markup=False,
         )
-    console.print(f"Report: tcpa report {study.name} --root {shown}", markup=False)
+    console.print(f"Report: tcpa report {study.name} --root {shown}", markup=False, soft_wrap=True)
     return FAILURES if outcome.counts.get("failed") or outcome.without_score else DONE
 
 

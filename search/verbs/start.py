@@ -36,18 +36,20 @@ def requested(
     return requested_space(common.space, settings, trials=common.trials, kind=kind, winner=winner)
 
 
-def base_of(study: str, root: Path, accept: bool) -> "tuple[tuple[Flat, str], Change | None]":
+def base_of(
+    study: str, root: Path, accept: bool, storage: str | None = None
+) -> "tuple[tuple[Flat, str], Change | None]":
     """What `--from` takes from a search.
 
     Returns:
         Settings of the point that it ends with and where they come from, and what has changed
         since it was made.
     """
-    from search.study.folder import StudyDir
     from search.study.identity import check_unchanged
+    from search.study.working_copy import opened
     from search.verbs.confirm import chosen_point
 
-    folder = StudyDir.open(root, study)
+    folder = opened(root, study, storage)
     settings, how = chosen_point(folder, root)
     with Stages("checking weights and data") as stages:
         change = check_unchanged(folder, accept=accept, reads=False, progress=stages)
@@ -94,6 +96,7 @@ def shown_plan(
             name_of(space, common),
             common.root,
             tracking_uri=tracking_uri,
+            storage=common.storage,
             probe=probe,
             decoding=Decoding(starts, stages, told=lambda need: stages.say(str(need))),
             ship_data=placement is not None and placement.ship_data,
@@ -136,7 +139,7 @@ def start(
         return plan
 
     if dry_run:
-        if not (repeat.resume and is_there(space, name, common.root, console)):
+        if not (repeat.resume and is_there(space, name, common, console)):
             planned()
         return DONE
 
@@ -145,7 +148,10 @@ def start(
 
     from search.verbs.taking_up import is_done, say_finished, taken_up
 
-    with taken_up(common.root, name, space, make, console, repeat) as (study, found):
+    with taken_up(common.root, name, space, make, console, repeat, storage=common.storage) as (
+        study,
+        found,
+    ):
         if is_done(study):
             return say_finished(study, common.root, console)
         from search.driver.ray_session import connect
@@ -172,17 +178,17 @@ def name_of(space: "Space", common: Common) -> str:
     return space.name if common.study is None else common.study
 
 
-def is_there(space: "Space", name: str, root: Path, console: Console) -> bool:
+def is_there(space: "Space", name: str, common: Common, console: Console) -> bool:
     """Whether the study is there already, so that its plan would be to go on with it; says so.
 
     Raises:
         StudyError: It is one of another space.
     """
-    from search.study.folder import StudyDir
+    from search.study.working_copy import existing
     from search.verbs.status import show_status
     from search.verbs.taking_up import check_same
 
-    study = StudyDir.existing(root, name)
+    study = existing(common.root, name, common.storage)
     if study is None:
         return False
     check_same(study, space)

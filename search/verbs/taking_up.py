@@ -14,6 +14,7 @@ from rich.console import Console
 from search.options import Repeat
 from search.study.folder import StudyDir
 from search.study.identity import Change, check_unchanged
+from search.study.working_copy import existing, opened
 from search.verbs.stages import Stages
 from spaces.difference import Difference, differences
 from spaces.load import space_of
@@ -37,6 +38,7 @@ def taken_up(
     console: Console,
     repeat: Repeat,
     refusal: Callable[[StudyDir, str], str] | None = None,
+    storage: str | None = None,
 ) -> Iterator[tuple[StudyDir, Change | None]]:
     """The study of that name; unless it is finished, with no other driver until the block's end.
 
@@ -45,6 +47,7 @@ def taken_up(
         make: Called if there is none.
         repeat: Whether an existing one may be taken up, and how long another driver is waited for.
         refusal: Says why one of another space is not, and in what they differ.
+        storage: Address at which it lies, too.
 
     Yields:
         The study and what has changed since it was made.
@@ -54,7 +57,7 @@ def taken_up(
         RunningError: Another driver runs it.
         StudyError: It is one of another space, or its data or weights have changed.
     """
-    study = StudyDir.existing(root, name) if repeat.resume else None
+    study = existing(root, name, storage) if repeat.resume else None
     change, is_made = None, study is None
     if study is None:
         try:
@@ -62,7 +65,7 @@ def taken_up(
         except TakenError:  # since a moment ago: another command has made it
             if not repeat.resume:
                 raise
-            study, is_made = StudyDir.open(root, name), False
+            study, is_made = opened(root, name, storage), False
     if space is not None and not is_made:
         check_same(study, space, refusal)
     # Before the lock: what is damaged is refused, and what is finished needs none.

@@ -10,6 +10,9 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import ray
+
+from search.workers.checkpoint_desk import CheckpointDesk
 from search.workers.failure_attribution import WorkerLoss
 from search.workers.pack_worker import WorkerSpec
 from search.workers.quarantine import Quarantine
@@ -36,7 +39,12 @@ class Dispatcher:
     """
 
     def __init__(self, spec: WorkerSpec, metrics: Sequence[str], test_at_end: bool) -> None:
-        self._spec = spec
+        # Workers of hosts that lack the study's folder bring their checkpoints here.
+        me = ray.get_runtime_context().current_actor if spec.files.token else None
+        self._spec = spec = replace(spec, files=replace(spec.files, dispatcher=me))
+        self._desk = CheckpointDesk(spec.study_dir)
+        self._said: set[str] = set()
+        """Sentences that are said once."""
         quarantine = Quarantine(spec.aside_s)
         self._table = TrialTable(
             metrics,
@@ -207,6 +215,26 @@ class Dispatcher:
         self._pool.has_worked()
         # One epoch trains meanwhile; a trial that takes a place here can train in the one after.
         self._send(self._table.place())
+
+    async def say_once(self, sentence: str) -> None:
+        """Tell the user something that several workers of a host would."""
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self._publish([Notice(text=sentence)])
+
+    async def checkpoints(self, trial: str) -> list[tuple[str, int]]:
+        """Names and sizes of a trial's files in the study's folder."""
+        return await asyncio.to_thread(self._desk.files, trial)
+
+    async def read_checkpoint(self, trial: str, name: str, start: int) -> bytes:
+        """A part of such a file, as of `CheckpointDesk.read`."""
+        return await asyncio.to_thread(self._desk.read, trial, name, start)
+
+    async def write_checkpoint(
+        self, trial: str, name: str, key: str, start: int, part: bytes, is_last: bool
+    ) -> None:
+        """Take a part of such a file, as of `CheckpointDesk.write`."""
+        await asyncio.to_thread(self._desk.write, trial, name, key, start, part, is_last)
 
     async def next_events(self, timeout_s: float) -> tuple[list[Event], str | None]:
         """Events since the last call, and the fault that ends the study if there is one.

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
-from ray.exceptions import ActorUnavailableError
+from ray.exceptions import ActorUnavailableError, RayError
 
 from search.imports import without_gc
 from search.workers.cluster_view import MARK
 from search.workers.needs import Needs
 from search.workers.quarantine import PAUSE_S
 from search.workers.sending import Offer
+from search.workers.trial_files import FilesSpec, TrialFiles, trial_files
 from tcpa_core import plugins
 from tcpa_core.config import Flat
-from tcpa_core.errors import DataError, PluginError, WeightsError
+from tcpa_core.errors import DataError, PluginError, TcpaError, WeightsError
 from tcpa_core.record.events import Event
 from tcpa_core.record.values import Device, Pulse, gpu_name
 from tcpa_core.settings import BackboneConfig, DataConfig
@@ -69,6 +70,8 @@ class WorkerSpec:
     """Of the study where others wait."""
     is_shared: bool = False
     """Others may use the cluster, too: workers end as soon as nothing is left for them."""
+    files: FilesSpec = FilesSpec()
+    """Where the checkpoints are kept."""
 
     @property
     def mark(self) -> str:
@@ -152,7 +155,10 @@ class PackWorker:
         check_plugins(spec.plugins)
         # On this machine the driver has used it.
         cache_dir = own_cache(spec.cache_dir) if spec.cache_dir or spec.needs.fingerprints else None
-        self._worker: TrainingWorker = make(spec.study_dir, cache_dir, device)
+        self._files: TrialFiles = trial_files(spec.study_dir, cache_dir, spec.files)
+        self._worker: TrainingWorker = make(self._files.study_dir, cache_dir, device)
+        self._fault: TcpaError | RayError | None = None
+        """Why a command could not be carried out."""
         if self._offer:
             self._worker.use(self._offer.stand_ins())
         self._wake = threading.Event()
@@ -213,9 +219,18 @@ class PackWorker:
         return replace(pulse, is_idle=True) if self._is_handing_over else pulse
 
     def run(self, dispatcher: Any, worker: int) -> None:
-        """Train until `halt`, and hand events over as soon as what they tell is on disk."""
+        """Train until `halt`, and hand events over as soon as what they tell is on disk.
+
+        Raises:
+            StorageError: Checkpoints cannot be written, or taken to where the study keeps them.
+        """
         try:
-            self._run(dispatcher, worker)
+            if self._files.notice:
+                ray.get(dispatcher.say_once.remote(self._files.notice))
+            try:
+                self._run(dispatcher, worker)
+            finally:  # also where the device has failed: what is on this node's disk is whole
+                self._files.close()
         except BaseException as err:
             self._ended.set_exception(err)
             raise
@@ -227,9 +242,12 @@ class PackWorker:
 
     def _run(self, dispatcher: Any, worker: int) -> None:
         while not self._halted:
+            if self._fault:
+                raise self._fault
             # Before the work, not before the wait: a command that comes meanwhile sets it again.
             self._wake.clear()
             events = self._worker.work()
+            self._files.keep(events)
             if events:
                 self._hand_over(dispatcher, worker, events)
             elif self._worker.idle:
@@ -248,7 +266,7 @@ class PackWorker:
         self._is_handing_over = False
 
     def command(self, number: int, command: Command) -> None:
-        """Hand a command to the worker.
+        """Hand a command to the worker, with the checkpoints that it needs.
 
         Args:
             number: Commands are numbered from 1; one that comes again, because its answer was lost
@@ -257,9 +275,17 @@ class PackWorker:
         if number >= self._next_command:
             self._inbox[number] = command
         while self._next_command in self._inbox:
-            self._worker.take(self._inbox.pop(self._next_command))
+            self._carry_out(self._inbox.pop(self._next_command))
             self._next_command += 1
         self._wake.set()
+
+    def _carry_out(self, command: Command) -> None:
+        try:
+            self._files.bring(command)
+        except (TcpaError, RayError) as err:  # `run` ends of it
+            self._fault = err
+        else:
+            self._worker.take(command)
 
     def halt(self) -> None:
         """Let `run` return at the next epoch boundary; every trial has its checkpoint there."""

@@ -25,7 +25,15 @@ from tests.journals import write
 from tests.tcpa_core.data_layouts import make
 
 WHERE = {"--address", "--device", "--workers", "--gpus-per-worker", "--ship-data", "--cache-dir"}
-START = {"--study", "--root", "--set", "--trials", "--tracking-uri", "--dry-run"} | WHERE
+START = {
+    "--study",
+    "--root",
+    "--storage",
+    "--set",
+    "--trials",
+    "--tracking-uri",
+    "--dry-run",
+} | WHERE
 JOB = START - WHERE - {"--dry-run"} | {"--verb", "--seeds", "--out"}
 ACCEPT = "--accept-changed-data"
 REPEAT = {"--resume", "--wait", ACCEPT}
@@ -34,19 +42,19 @@ OPTIONS = {
     "plan": START - WHERE - {"--dry-run"} | {"--probe"},
     "search": START | REPEAT,
     "ablate": START | REPEAT | {"--from"},
-    "resume": {"--root", "--tracking-uri", ACCEPT} | WHERE,
-    "confirm": {"--root", "--top", "--seeds"} | REPEAT | WHERE,
+    "resume": {"--root", "--storage", "--tracking-uri", ACCEPT} | WHERE,
+    "confirm": {"--root", "--storage", "--top", "--seeds"} | REPEAT | WHERE,
     "compare": START | REPEAT | {"--seeds"},
-    "extend": {"--root", "--trials", ACCEPT} | WHERE,
-    "stop": {"--root"},
-    "replay": {"--root", ACCEPT},
-    "inspect": {"--root", "--images", ACCEPT},
-    "status": {"--root"},
-    "list": {"--root"},
+    "extend": {"--root", "--storage", "--trials", ACCEPT} | WHERE,
+    "stop": {"--root", "--storage"},
+    "replay": {"--root", "--storage", ACCEPT},
+    "inspect": {"--root", "--storage", "--images", ACCEPT},
+    "status": {"--root", "--storage"},
+    "list": {"--root", "--storage"},
     "presets": set(),
     "settings": {"--markdown"},
-    "report": {"--root", "--live", "--every"},
-    "sync": {"--root", "--tracking-uri"},
+    "report": {"--root", "--storage", "--live", "--every"},
+    "sync": {"--root", "--storage", "--tracking-uri"},
     "dashboard": {"--root", "--port", "--host"},
     "doctor": {"--root", "--address", "--tracking-uri", "--device", "--space"},
     "data list": set(),

@@ -15,6 +15,7 @@ import pytest
 
 from search.study.folder import StudyDir
 from search.study.journal import Journal
+from search.study.working_copy import existing
 from search.verbs.overview import study_lines
 from tcpa_core.errors import RecordError, RunningError, StudyError, TakenError
 from tests.journals import recorded, write
@@ -126,7 +127,7 @@ def test_a_folder_whose_maker_was_killed_is_made_whole(tmp_path: Path, left: lis
     (tmp_path / "one").mkdir()
     for name in left:
         (tmp_path / "one" / name).write_text("half")
-    assert StudyDir.existing(tmp_path, "one") is None
+    assert existing(tmp_path, "one") is None
     study = StudyDir.create(tmp_path, "one", make_space(), PRINTS, "")
     assert os.listdir(study.path) == ["study.yaml"]
     assert StudyDir.open(tmp_path, "one").space().budget.trials == 12
@@ -144,7 +145,7 @@ def test_a_folder_of_something_else_is_named_and_left_alone(
 ) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / holds).write_text("dear")
-    for call in (StudyDir.check_free, StudyDir.existing):
+    for call in (StudyDir.check_free, existing):
         with pytest.raises(StudyError, match=says):
             call(tmp_path, "one")
     with pytest.raises(StudyError, match=says):
