@@ -136,7 +136,7 @@ def test_two_studies_and_another_job_get_a_place_each(
 def test_a_group_of_another_job_gets_places_and_the_study_has_them_back(
     tmp_path: Path, record_property: Record
 ) -> None:
-    space = make_space(trials=24, epochs=EPOCHS)
+    space = make_space(trials=36, epochs=EPOCHS)
     study = make_study(tmp_path, space, workers=4, slots=1, epoch_s=EPOCH_S)
     with cluster(4) as nodes, Driver(study, nodes.address) as driver:
         driver.wait_until(lambda: len(used(driver)) == 4, "trials on four nodes")
