@@ -16,6 +16,7 @@ from search.driver.signals import announcements_blocked, put_off
 from search.ray_internals import (
     SCRATCH_OPTION,
     environment,
+    find_dead_connections,
     loopback_only,
     sigterm_left_alone,
     silence_node_messages,
@@ -51,6 +52,7 @@ def connect(address: str | None, num_cpus: int, source: str = OPTION) -> Iterato
         return
     if address:
         check_cluster(ClusterAddress(address, source))
+        find_dead_connections()
     scratch = None if address else tempfile.mkdtemp(prefix="tcpa-ray-", dir=_short_folder())
     try:
         # A half-started Ray would be left behind; it takes SIGTERM for itself as well.
