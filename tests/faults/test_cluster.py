@@ -143,6 +143,7 @@ def test_a_study_ends_only_where_no_node_passes_and_one_that_passes_later_is_use
         order(study, epoch_s=EPOCH_S, nodes={first: gone})
         with Driver(study, nodes.address) as driver:
             driver.wait_until(lambda: len(used(driver)) == 1, "trials on the node that passes")
+            driver.wait_until(lambda: " is not used: " in driver.output, "the refusal of the other")
             order(study, epoch_s=EPOCH_S)
             begun = time.monotonic()
             driver.wait_until(lambda: len(used(driver)) == 2, "trials on the other one, too")
