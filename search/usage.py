@@ -1,5 +1,6 @@
 """A wrong command line, told with the verb or the option that was probably meant."""
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -61,7 +62,8 @@ class Verbs(TyperGroup):
 def explain(err: TyperException) -> str:
     """What is wrong with a command line, what was probably meant and where to look."""
     context: Context | None = getattr(err, "ctx", None)
-    text = err.format_message()
+    # A parser's own sentence names the option itself.
+    text = re.sub("^Invalid value for '[^']*': Value error, ", "", err.format_message())
     option = getattr(err, "option_name", "")
     if context and hasattr(err, "possibilities"):
         text = f"No such option: {option}{_meant_option(option, context)}."

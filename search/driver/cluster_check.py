@@ -51,8 +51,8 @@ def check_cluster(cluster: ClusterAddress) -> None:
     text = cluster_of_this_machine() if cluster.text == AUTO else cluster.text
     if text is None:
         raise StudyError(f"{source}: {_no_cluster()}")
-    host, port = host_and_port(text, source)
-    host = without_loopback(host)
+    typed, port = host_and_port(text, source)
+    host = without_loopback(typed)
     sends = sends_token(cluster.text == AUTO)
     if sends and not has_token():  # Ray would end the process that asks
         raise StudyError(f"{source}: {token_here()}. {remedy_of_token()}")
@@ -60,6 +60,8 @@ def check_cluster(cluster: ClusterAddress) -> None:
     if cluster.text == AUTO and found.get("fault") == "refused":  # what Ray notes may have ended
         raise StudyError(f"{source}: {_no_cluster()}")
     if sentence := _fault(host, port, found):
+        if host != typed:  # named as Ray has it: nobody typed that
+            sentence += f" Ray takes {typed} for {host}."
         raise StudyError(f"{source}: {sentence}")
 
 

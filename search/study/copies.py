@@ -33,6 +33,8 @@ def make_copy(path: Path, there: Storage, say: Say) -> bool:
         RecordError: It is damaged there.
         StorageError: The storage does not answer, or the disk is full.
     """
+    if there.stat(files.DESCRIPTION) is None:  # nothing is made for a name that is misspelt
+        return False
     with _fetched(path, there) as fetched:
         if fetched is None:
             return False

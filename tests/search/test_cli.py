@@ -190,6 +190,7 @@ def test_the_exit_code_is_that_of_the_run(
             "'--gpus-per-worker': Input should be greater than or equal to",
         ),
         (["--device", "cpu", "--gpus-per-worker", "0.5"], "leave one of them out"),
+        (["--storage", "ftp://x/y"], "error: --storage: ftp:// is no kind of storage"),
     ],
 )
 @pytest.mark.parametrize("verb", ["search", "resume", "confirm"])

@@ -213,7 +213,8 @@ def test_a_study_is_opened_on_a_host_that_has_only_the_address(
     assert opened(tmp_path / "b", NAME, say=said.append).address == below(address, NAME)
     assert len(said) == 1
     with pytest.raises(StudyError, match=f"no study 'other' in .* Studies there: {NAME}"):
-        opened(tmp_path / "b", "other", address)
+        opened(tmp_path / "e", "other", address)
+    assert not (tmp_path / "e").exists()
 
 
 def test_secrets_are_in_no_file(make: Callable[..., StudyDir], tmp_path: Path, s3: str) -> None:
