@@ -13,7 +13,7 @@ from search.workers.trial_progress import LAST
 
 
 class Controller(TuneController):  # type: ignore[misc]
-    """Tune's controller without snapshots and without a memory of what has ended.
+    """Tune's controller without snapshots, questions to Ray's head and a memory of what has ended.
 
     A study is taken up from its journal alone. Tune keeps every trial for its snapshots and its
     final analysis, 40 KiB each, which are not used here.
@@ -23,6 +23,13 @@ class Controller(TuneController):  # type: ignore[misc]
 
     def checkpoint(self, force: bool = False, wait: bool = False) -> None:
         """Write nothing."""
+
+    def on_step_begin(self) -> None:
+        """Count no resources, for `Slots` grants whatever is asked.
+
+        Tune would ask the head every 10 s, in the thread that has to end a study whose head is
+        gone: the question hangs until Ray ends the process.
+        """
 
     def on_step_end(self) -> None:
         """Forget trials that have ended."""

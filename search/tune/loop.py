@@ -21,6 +21,9 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
+# Before it warns that trials find no place, Tune asks the head, which may hang. `Slots` has places.
+for name in ("THRESHOLD_S", "THRESHOLD_S_AUTOSCALER"):
+    os.environ.setdefault(f"TUNE_WARN_INSUFFICENT_RESOURCE_{name}", "inf")
 
 
 def run_trials(

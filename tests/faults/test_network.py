@@ -18,6 +18,8 @@ pytestmark = [
 ]
 
 PATIENCE_S = 200.0
+USUAL = ("has no GPU yet", "is on a path that hosts share", "1 idle worker is released")
+"""In what a study on such hosts says without any fault."""
 ROOT = "/mnt/shared/studies"
 MAKE = """
 from pathlib import Path
@@ -107,7 +109,10 @@ def test_a_driver_that_is_cut_off_for_25_s_goes_on() -> None:
         study.wait_until(lambda: study.told("answers again"), "an answer")
         study.check()
         assert study.told(f"no answer from the cluster at {a.address}:{PORT} for 20 s; waiting")
-        assert len(study.events("notice")) == 2 + len(study.told("no GPU")), study.output
+        # Nothing was lost, nobody given up: beside the two words on the cut, the user reads only
+        # what every such study says.
+        usual = sum(len(study.told(words)) for words in USUAL)
+        assert len(study.events("notice")) == 2 + usual, study.output
 
 
 def test_a_node_that_is_cut_off_for_100_s_is_named_and_used_again() -> None:

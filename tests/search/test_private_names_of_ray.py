@@ -129,12 +129,13 @@ def test_the_controller_still_keeps(name: str, look_for: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["checkpoint", "on_step_end"])
+@pytest.mark.parametrize("name", ["checkpoint", "on_step_begin", "on_step_end"])
 def test_the_controller_still_calls(name: str) -> None:
     calls = f"self.{name}("
     assert hasattr(controller(), name) and calls in inspect.getsource(controller()), (
         f"TuneController of {RAY} does not call {name} any more, which search/tune/internals.py "
-        "replaces; look for where it writes snapshots and where a step of its loop ends."
+        "replaces; look for where it writes snapshots, where it asks Ray's head for resources, and "
+        "where a step of its loop ends."
     )
 
 
