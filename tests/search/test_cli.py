@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,8 @@ def test_the_exit_code_is_that_of_the_run(
         return code
 
     monkeypatch.setattr("search.verbs.run.run_and_watch", run)
+    # On a busy machine Ray may not be up within its half minute: another code, as tested below.
+    monkeypatch.setattr("search.driver.ray_session.connect", lambda *_: nullcontext())
     line = ["quickstart", "--root", str(tmp_path), "--study", "s", "--trials", "2"]
     assert tcpa("search", *line)[0] == code
     assert StudyDir.open(tmp_path, "s").space().budget.trials == 2
@@ -174,6 +177,27 @@ def test_the_exit_code_is_that_of_the_run(
     assert tcpa("resume", "s", "--root", str(tmp_path), *where)[0] == code
     assert ran == ["s", "s"]
     assert places == [Placement(), Placement(device="cuda", workers=3, gpus_per_worker=0.5)]
+
+
+def test_a_study_for_which_ray_does_not_start_is_to_be_resumed(
+    tcpa: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(**_: object) -> None:  # as Ray says it
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", slow)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    monkeypatch.setattr("search.driver.ray_session._short_folder", lambda: str(tmp_path))
+    said: list[str] = []
+    monkeypatch.setattr("sys.stderr.write", said.append)
+    line = ["quickstart", "--root", str(tmp_path / "studies"), "--study", "s", "--trials", "2"]
+    assert tcpa("search", *line)[0] == 3
+    assert "does not start on this machine (The current node timed out" in "".join(said)
+    assert "Traceback" not in "".join(said)
+    study = StudyDir.open(tmp_path / "studies", "s")
+    assert study.driver() is None and not study.state().trials
+    assert not list(tmp_path.glob("tcpa-ray-*"))
 
 
 @pytest.mark.parametrize(
