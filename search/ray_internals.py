@@ -218,8 +218,21 @@ def find_dead_connections() -> None:
     A head drops connections that were cut for 30 s, and Ray asks after 5 minutes: a question whose
     answer fell into the cut hung so long, with all others of the process behind it (Ray 2.60).
     """
-    for name, value in (("time", "10000"), ("timeout", "10000")):
-        os.environ.setdefault(f"RAY_grpc_client_keepalive_{name}_ms", value)
+    _set(grpc_client_keepalive_time_ms=10_000, grpc_client_keepalive_timeout_ms=10_000)
+
+
+def outlive_head() -> None:
+    """Have Ray leave it to this process how long it waits for a head that does not answer.
+
+    Else it ends the process with exit code 1 after 60 s, whatever is still to be done (Ray 2.60).
+    """
+    _set(gcs_rpc_server_reconnect_timeout_s=3600)
+
+
+def _set(**settings: int) -> None:
+    """Ray's settings for this process, where the user has none of their own."""
+    for name, value in settings.items():
+        os.environ.setdefault(f"RAY_{name}", str(value))
     Config.initialize("")  # else read when Ray was imported
 
 

@@ -12,6 +12,7 @@ from ray.exceptions import RayError
 from search.driver.cluster_address import VARIABLE
 from search.driver.event_pump import POLL_S, EventPump, answer_of
 from search.driver.head import Head
+from search.driver.last_exit import ended_if_stuck
 from search.driver.placement import Placement
 from search.driver.ray_session import connect
 from search.driver.recorder import Listener, Recorder
@@ -134,7 +135,8 @@ class StudyRun:
         if where.address_source == VARIABLE:
             notices = [f"trials run on {where.cluster}", *notices]
         with on_interrupt(self._stop.give):
-            with connect(where.address, where.num_cpus, where.address_source):
+            connection = connect(where.address, where.num_cpus, where.address_source)
+            with ended_if_stuck(self._stop), connection:
                 is_new = self._state.is_empty
                 self._recorder.record(StudyBegun(name=self._study.name) if is_new else Resumed())
                 self._recorder.record(*(Notice(text=text) for text in notices))

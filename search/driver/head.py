@@ -60,34 +60,40 @@ class Head:
                 self._heard_again = time.monotonic()
             self._longest_s = 0.0
             return False
-        if self._is_refused():
+        if self._listens() is False:
             raise GetTimeoutError(f"its head is gone: nothing listens at {self._address} any more")
         if silent_s > self.patience_s:
-            raise GetTimeoutError(
-                f"no answer from {self._address} for {silent_s:.0f} s: its machine or the network "
-                "between is down"
-            )
+            raise self._unreachable(silent_s)
         if not self._longest_s:
             self._say(f"no answer from the cluster at {self._address} for {TOLD_S:.0f} s; waiting")
         self._longest_s = silent_s
         return True
 
     def explained(self, err: RayError) -> RayError:
-        """The error, or what it comes from: a head that has given this machine up meanwhile."""
+        """The error, or what it comes from: a head that is silent, or gave this machine up."""
         just_now = time.monotonic() - self._heard_again < TOLD_S
         if isinstance(err, GetTimeoutError) or not (self._longest_s or just_now):
             return err
+        # Ray's own processes wait a minute for a head and end.
+        if self._longest_s and not self._listens():
+            return self._unreachable(self._silent_s())
         return GetTimeoutError(
             f"the head at {self._address} has given up the node of this machine, which was cut off "
             f"for too long; type here: ray stop; ray start --address={self._address}"
         )
 
-    def _is_refused(self) -> bool:
-        """Whether its machine says that nothing listens there; no answer is none."""
+    def _unreachable(self, silent_s: float) -> GetTimeoutError:
+        return GetTimeoutError(
+            f"no answer from {self._address} for {silent_s:.0f} s: its machine or the network "
+            "between is down"
+        )
+
+    def _listens(self) -> bool | None:
+        """Whether something listens there; False: its machine says no, None: nobody answers."""
         try:
             with socket.create_connection(host_and_port(self._address, OPTION), CONNECT_S):
-                return False
+                return True
         except ConnectionRefusedError:
-            return True
-        except OSError:
             return False
+        except OSError:
+            return None

@@ -18,6 +18,7 @@ from search.ray_internals import (
     environment,
     find_dead_connections,
     loopback_only,
+    outlive_head,
     sigterm_left_alone,
     silence_node_messages,
 )
@@ -53,6 +54,7 @@ def connect(address: str | None, num_cpus: int, source: str = OPTION) -> Iterato
     if address:
         check_cluster(ClusterAddress(address, source))
         find_dead_connections()
+        outlive_head()
     scratch = None if address else tempfile.mkdtemp(prefix="tcpa-ray-", dir=_short_folder())
     try:
         # A half-started Ray would be left behind; it takes SIGTERM for itself as well.

@@ -147,3 +147,17 @@ def test_a_head_that_is_gone_is_called_so() -> None:
         assert "the Ray cluster of study 'faults' does not answer any more" in told
         assert f"its head is gone: nothing listens at {a.address}:{PORT} any more" in told
         assert "tcpa resume faults" in told and "waiting" not in told and "Traceback" not in told
+
+
+def test_a_head_whose_machine_is_off_ends_the_driver() -> None:
+    with lab() as (hosts, a, b, c):
+        study = Study(hosts, b, trials=8, epochs=200, epoch_s=0.8)
+        study.wait_until(lambda: len(study.events("epoch")) > 4, "epochs")
+        a.cut()
+        assert study.process.wait(PATIENCE_S) == STOPPED, study.output
+        told = " ".join(study.output.split())
+        assert f"no answer from the cluster at {a.address}:{PORT} for 20 s; waiting" in told
+        assert "the Ray cluster of study 'faults' does not answer any more" in told
+        assert f"(no answer from {a.address}:{PORT} for " in told
+        assert "its machine or the network between is down" in told
+        assert "tcpa resume faults" in told and "Traceback" not in told
