@@ -142,8 +142,8 @@ FAULTS = (
     ),
     Fault(
         "a command with --resume repeated",
-        "typed while it runs, after kill -9, by two at once; SIGUSR1, a terminal that "
-        "closes, a pipe that nobody reads",
+        "typed while it runs, after kill -9, by two at once; SIGUSR1, SIGHUP, SIGTERM and SIGINT "
+        "at six moments, a terminal that closes, a pipe that nobody reads",
         "one study; exit code 3 until it is finished, then 0; nothing lost or repeated",
         ("faults/test_repeats.py",),
     ),

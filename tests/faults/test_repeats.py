@@ -1,4 +1,4 @@
-"""One command with --resume: typed at any time and by several at once."""
+"""One command with --resume: typed at any time, by several at once, and ended at any moment."""
 
 import json
 import os
@@ -7,6 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -69,6 +72,22 @@ class Scene:
         return [p.name for p in self.root.iterdir() if p.is_dir() and p.name != "mlartifacts"]
 
 
+def handles(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal: it is in our hands from then on."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (caught,) = (line.split()[1] for line in lines if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+def kinds(study: StudyDir) -> Counter[str]:
+    """How many events of each kind all drivers of a study have written."""
+    return (
+        Counter(one["kind"] for one in recorded(study))
+        if study.journal_path.exists()
+        else Counter()
+    )
+
+
 def test_a_command_is_typed_five_times_once_while_it_runs_and_once_after_a_kill(
     tmp_path: Path,
 ) -> None:
@@ -109,6 +128,35 @@ def test_of_two_drivers_that_start_at_once_one_makes_the_study(tmp_path: Path) -
             assert "Traceback" not in one.output + other.output
         assert scene.studies() == ["faults"]
         assert check(scene.study, scene.space).drivers == 1
+
+
+def test_a_signal_at_any_moment_ends_with_code_3_and_loses_nothing(tmp_path: Path) -> None:
+    """While weights are checked, Ray starts, workers do, trials run, and the last test is made."""
+    scene = Scene(tmp_path / "studies", make_space(trials=6, epochs=4))
+    moments: list[tuple[signal.Signals, Callable[[Driver], bool]]] = [
+        (signal.SIGUSR1, lambda driver: handles(driver.process.pid, signal.SIGUSR1)),
+        (signal.SIGTERM, lambda _: (scene.study.path / "study.yaml").exists()),
+        (signal.SIGHUP, lambda driver: bool(driver.workers())),
+        (signal.SIGINT, lambda driver: driver.kinds()["epoch"] > 0),
+        (signal.SIGUSR1, lambda driver: driver.kinds()["completed"] > 0),
+        (signal.SIGTERM, lambda _: kinds(scene.study)["completed"] == 6),
+    ]
+    codes = []
+    for number, has_come in moments:
+        with scene.driver() as driver:
+            driver.wait_until(partial(has_come, driver), "the moment")
+            # To all that it has started, as a terminal and `timeout` send it.
+            driver.end(number, group=True)
+            scene.order_once(0.5)
+            codes.append(driver.process.returncode)
+            assert "Traceback" not in driver.output, driver.output
+            if codes[-1] == 3:
+                assert f"interrupted by {number.name}" in driver.output, driver.output
+    # The last one may come when nothing is left to do.
+    assert codes[:-1] == [3] * 5 and codes[-1] in (0, 3), codes
+    with scene.driver() as driver:
+        assert driver.finish() == 0, driver.output
+    check(scene.study, scene.space)
 
 
 def test_a_terminal_that_closes_stops_the_study_in_order(tmp_path: Path) -> None:
