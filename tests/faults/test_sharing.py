@@ -154,8 +154,9 @@ def test_a_group_of_another_job_gets_places_and_the_study_has_them_back(
 
 
 def test_a_study_that_waits_says_for_what_and_asks_for_all_its_places(tmp_path: Path) -> None:
-    space = make_space(trials=6, epochs=2)
-    study = make_study(tmp_path, space, workers=3, slots=1, epoch_s=0.1)
+    # Not done before the last of the nodes has joined.
+    space = make_space(trials=9, epochs=EPOCHS)
+    study = make_study(tmp_path, space, workers=3, slots=1, epoch_s=EPOCH_S)
     with cluster(0) as nodes, Driver(study, nodes.address) as driver:
         driver.wait_until(lambda: bool(waits(driver)), "a word on the wait")
         need = "waiting for a place: 3 workers need 1 CPU each, and no node of the cluster has one"
