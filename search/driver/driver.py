@@ -11,7 +11,7 @@ from ray.exceptions import RayError
 
 from search.driver.cluster_address import VARIABLE
 from search.driver.event_pump import POLL_S, EventPump, answer_of
-from search.driver.head import Head
+from search.driver.head import Head, watched
 from search.driver.last_exit import ended_if_stuck
 from search.driver.placement import Placement
 from search.driver.ray_session import connect
@@ -156,25 +156,34 @@ class StudyRun:
     def _start_and_work(self) -> None:
         """Start workers, run the trials and let the workers go."""
         workforce = Workforce(self._space, self._study, self._placement, self._recorder.record)
-        try:
-            workforce.start(self._state, self._stop)
-        except RayError as err:
-            self._stop.lose_cluster(err, self._recorder.record)
-        else:
-            self._work(workforce)
-        finally:
-            workforce.close()
-
-    def _work(self, workforce: Workforce) -> None:
-        """Run the trials, while a thread records what becomes of them."""
-        # Starting Ray and measuring packs counts for no budget.
-        self._recorder.begin(workforce.held_gpus)
-        dispatcher, devices = workforce.dispatcher, workforce.devices
+        devices = workforce.devices
         head = Head(
             ray.get_runtime_context().gcs_address,
             lambda: devices.silent_s,
             lambda text: self._recorder.record(Notice(text=text)),
         )
+        try:
+            with watched(head, self._lose_cluster):
+                workforce.start(self._state, self._stop)
+        except RayError as err:
+            self._lose_cluster(head.explained(err))
+        else:
+            if not self._stop.is_cluster_lost:
+                self._work(workforce, head)
+        finally:
+            workforce.close()
+
+    def _lose_cluster(self, err: RayError) -> None:
+        try:
+            self._stop.lose_cluster(err, self._recorder.record)
+        except Exception as fault:  # the main thread raises it
+            self._stop.fail(fault)
+
+    def _work(self, workforce: Workforce, head: Head) -> None:
+        """Run the trials, while a thread records what becomes of them."""
+        # Starting Ray and measuring packs counts for no budget.
+        self._recorder.begin(workforce.held_gpus)
+        dispatcher = workforce.dispatcher
         pump = EventPump(dispatcher, self._recorder, self._stop, head)
         try:
             self._run_trials(workforce)
@@ -184,7 +193,7 @@ class StudyRun:
                 time.sleep(0.05)
             self._test_selected(workforce)
         except RayError as err:
-            self._stop.lose_cluster(head.explained(err), self._recorder.record)
+            self._lose_cluster(head.explained(err))
         finally:
             if not self._stop.is_cluster_lost:
                 with suppress(RayError):

@@ -2,8 +2,10 @@
 
 import math
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ray.exceptions import GetTimeoutError, RayError
 
@@ -15,6 +17,8 @@ TOLD_S = 20.0
 TCP_S = 30.0
 """What connections need after a cut: they send again after pauses that have doubled meanwhile."""
 CONNECT_S = 2.0
+LOOK_S = 0.5
+"""Between two looks while workers start."""
 
 
 class Head:
@@ -97,3 +101,29 @@ class Head:
             return False
         except OSError:
             return None
+
+
+@contextmanager
+def watched(head: Head, lose: Callable[[RayError], None]) -> Iterator[None]:
+    """Look at the head in a thread, where the main thread asks things of it without a limit.
+
+    Args:
+        lose: Called once with what has become of it, if it is gone or was silent for too long.
+    """
+    left = threading.Event()
+
+    def watch() -> None:
+        while not left.wait(LOOK_S):
+            try:
+                head.look()
+            except RayError as err:
+                lose(err)
+                return
+
+    thread = threading.Thread(target=watch, name="head", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        left.set()
+        thread.join()

@@ -1,6 +1,7 @@
 """How events get from the dispatcher into the journal, and why a run stops; without Ray."""
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,11 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayError
 
 from search.driver import event_pump, head
 from search.driver.event_pump import EventPump, answer_of
-from search.driver.head import Head
+from search.driver.head import Head, watched
 from search.driver.recorder import Recorder
 from search.driver.stop_reason import StopReason
 from search.study.journal import Journal
@@ -190,3 +191,18 @@ def test_a_call_that_nobody_answers_is_given_up(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(event_pump, "ANSWER_S", 0.05)
     with pytest.raises(TimeoutError, match="dispatcher does not answer"):
         answer_of(None, 0.0, StopReason("s"))
+
+
+def test_a_head_that_is_lost_while_workers_start_is_noticed() -> None:
+    def look() -> bool:
+        raise GetTimeoutError("its head is gone")
+
+    lost, errors = threading.Event(), []
+
+    def lose(err: RayError) -> None:
+        errors.append(str(err))
+        lost.set()
+
+    with watched(SimpleNamespace(look=look), lose):
+        assert lost.wait(60), "the main thread may stand in a call of Ray meanwhile"
+    assert errors == ["its head is gone"]
