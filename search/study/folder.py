@@ -7,7 +7,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,7 +28,14 @@ from search.study.storage_keeper import StorageKeeper
 from search.study.storage_lock import StorageLock
 from spaces.load import stored_space
 from spaces.space import Space
-from tcpa_core.errors import RunningError, StorageError, StudyError, TakenError, nearest
+from tcpa_core.errors import (
+    RecordError,
+    RunningError,
+    StorageError,
+    StudyError,
+    TakenError,
+    nearest,
+)
 from tcpa_core.record import files
 from tcpa_core.record.events import Event, Extended, read_journal
 from tcpa_core.record.state import StudyState
@@ -82,7 +89,8 @@ class StudyDir:
     def storage(self) -> str | None:
         """Storage address of the studies that this one belongs to; None: it lies here alone."""
         if self._storage is None and os.path.isfile(self.path / files.DESCRIPTION):
-            self._storage = self.document().get("storage")
+            with suppress(RecordError):  # whoever needs the description says what is wrong with it
+                self._storage = self.document().get("storage")
         return self._storage
 
     @storage.setter

@@ -38,7 +38,7 @@ def test_common_options_come_first_and_arrive_as_one_value() -> None:
     app.command()(with_common(command))
     verb = typer.main.get_command(app)
     names = [one.name for one in verb.params]
-    assert names == ["space", "study", "root", "set_", "trials", "extra"]
+    assert names == ["space", "study", "root", "storage", "set_", "trials", "extra"]
     assert verb.help == "What it does."
     verb(["quickstart", "--trials", "3", "--set", "a=1"], standalone_mode=False)
     assert given == [Common("quickstart", set_=["a=1"], trials=3), "none"]
