@@ -19,6 +19,7 @@ import typer
 import yaml
 
 from search.cli import app
+from search.exit_codes import STOPPED
 from tcpa_core import plugins
 from tests.tcpa_core import data_layouts
 
@@ -109,9 +110,11 @@ def wait(fulfilled: Callable[[], bool], running: subprocess.Popen[str]) -> None:
         time.sleep(0.2)
 
 
-def trains(project: Path) -> bool:
+def trains(project: Path, *, again: bool) -> bool:
+    """Whether the study has trained, and a driver has gone on with it if it is to do so again."""
     journal = project / "studies" / "my_study" / "journal.jsonl"
-    return journal.exists() and '"epoch"' in journal.read_text()
+    text = journal.read_text() if journal.exists() else ""
+    return '"epoch"' in text and ('"kind":"resumed"' in text or not again)
 
 
 @pytest.mark.integration
@@ -123,9 +126,10 @@ def test_every_command_runs_in_the_order_of_the_page(project: Path) -> None:
     for command in COMMANDS:
         if command.startswith("tcpa search"):
             searching = start(command, project)
-            wait(lambda: trains(project), searching)
+            again = "--resume" in command
+            wait(lambda: trains(project, again=again), searching)  # noqa: B023
             finish(start(stop, project))
-            assert "resume" in finish(searching, expected=1)
+            assert "resume" in finish(searching, expected=STOPPED)
         elif "dashboard" in command:
             open_and_close(command, project)
         elif "--install-completion" in command:
