@@ -192,7 +192,13 @@ def test_what_is_loaded_on_first_use_is_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["search.tune.trial_handle", "tcpa_core.record", "tcpa_core.config"]
+    "module",
+    [
+        "search.tune.trial_handle",
+        "search.workers.dispatcher",
+        "tcpa_core.record",
+        "tcpa_core.config",
+    ],
 )
 def test_light_modules_do_not_load_torch(module: str) -> None:
     _run(f"import sys, {module}\nassert 'torch' not in sys.modules")

@@ -23,7 +23,6 @@ from ray.exceptions import ActorUnavailableError, RayTaskError
 
 from search.study.storage import Storage, fetch_folder
 from search.study.token import shares
-from tcpa_core.data.base import cache_root
 from tcpa_core.errors import StorageError, StudyError, TcpaError
 from tcpa_core.record.events import Ended, Epoch, Event, Tested
 from tcpa_core.record.files import CHECKPOINTS, DESCRIPTION, LAST
@@ -242,6 +241,8 @@ def trial_files(study_dir: Path, cache_dir: Path | None, spec: FilesSpec) -> Tri
         StorageError: The storage cannot be reached from here.
         StudyError: It is another one here.
     """
+    from tcpa_core.data.base import cache_root  # loads torch, which the dispatcher does without
+
     here = cache_root(cache_dir).absolute() / FOLDER / spec.study_id
     if spec.storage:
         return TrialFiles(here, ThroughStorage(spec.storage))
