@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -68,6 +68,10 @@ CacheDir = Annotated[
     ),
 ]
 Uri = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow; default: ROOT/mlflow.db.")]
+JobVerb = Annotated[
+    Literal["search", "ablate", "compare"], typer.Option("--verb", help="What the job runs.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="File to write; default: printed.")]
 Seeds = Annotated[int, typer.Option(min=2, help="Most fresh seeds a point; 3 may decide.")]
 Accept = Annotated[
     bool,

@@ -1,11 +1,10 @@
 """tcpa kube."""
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from search.options import Common, Seeds, Uri, with_common
+from search.options import Common, JobVerb, Out, Seeds, Uri, with_common
 
 
 @with_common
@@ -34,14 +33,10 @@ def command(
     retries: Annotated[
         int, typer.Option("--retries", min=0, help="New clusters after one was lost.")
     ] = 2,
-    verb: Annotated[
-        Literal["search", "ablate", "compare"], typer.Option("--verb", help="What the job runs.")
-    ] = "search",
+    verb: JobVerb = "search",
     seeds: Seeds = 5,
     tracking_uri: Uri = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="File to write; default: printed.")
-    ] = None,
+    out: Out = None,
 ) -> None:
     """Print a KubeRay RayJob that runs a study on Kubernetes and goes on after losses."""
     from importlib.metadata import version

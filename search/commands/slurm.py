@@ -1,11 +1,10 @@
 """tcpa slurm."""
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from search.options import Common, Seeds, Uri, Where, with_common
+from search.options import Common, JobVerb, Out, Seeds, Uri, Where, with_common
 
 
 @with_common
@@ -24,14 +23,10 @@ def command(
     partition: Annotated[str | None, typer.Option("--partition", help="As of sbatch.")] = None,
     account: Annotated[str | None, typer.Option("--account", help="As of sbatch.")] = None,
     qos: Annotated[str | None, typer.Option("--qos", help="As of sbatch.")] = None,
-    verb: Annotated[
-        Literal["search", "ablate", "compare"], typer.Option("--verb", help="What the job runs.")
-    ] = "search",
+    verb: JobVerb = "search",
     seeds: Seeds = 5,
     tracking_uri: Uri = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="File to write; default: printed.")
-    ] = None,
+    out: Out = None,
 ) -> None:
     """Print a SLURM batch script that runs a study on many nodes and requeues itself."""
     from search.clusters.slurm import BatchJob

@@ -17,7 +17,7 @@ from search.options import Common, Where
 from search.study.address import resolved_uri
 from search.study.folder import check_name
 from search.tracking.secrets import without_secrets
-from search.verbs.start import requested
+from search.verbs.start import name_of, requested
 from spaces.space import Space
 from tcpa_core.errors import ConfigError, StudyError
 
@@ -41,7 +41,7 @@ class Run:
         """
         settings = [*(FAIR if self.verb == "compare" else ()), *(self.common.set_ or ())]
         space = requested(replace(self.common, set_=settings), VERBS[self.verb])
-        study = space.name if self.common.study is None else self.common.study
+        study = name_of(space, self.common)
         check_name(study)
         return CheckedRun(self, study, space)
 

@@ -106,22 +106,14 @@ def test_other_data_are_not_trained_on(lab: Lab) -> None:
         extra.unlink()
 
 
-def test_missing_data_fail_no_trial(lab: Lab) -> None:
-    data = lab.names["c"].data / "tiny"
-    data.rename(data.with_name("away"))
+@pytest.mark.parametrize(("study", "missing"), [("nodata", "tiny"), ("noweights", "w.safetensors")])
+def test_missing_files_fail_no_trial(lab: Lab, study: str, missing: str) -> None:
+    path = lab.names["c"].data / missing
+    path.rename(path.with_name("away"))
     try:
-        check(lab, "nodata", "/mnt/data/tiny")
+        check(lab, study, f"/mnt/data/{missing}")
     finally:
-        data.with_name("away").rename(data)
-
-
-def test_missing_weights_fail_no_trial(lab: Lab) -> None:
-    weights = lab.names["c"].data / "w.safetensors"
-    weights.rename(weights.with_name("away"))
-    try:
-        check(lab, "noweights", "/mnt/data/w.safetensors")
-    finally:
-        weights.with_name("away").rename(weights)
+        path.with_name("away").rename(path)
 
 
 def test_a_host_without_the_package_kills_no_study(lab: Lab) -> None:
