@@ -1,8 +1,5 @@
 """What a user reads of a plan before a study starts."""
 
-from collections.abc import Sequence
-from typing import Any
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -10,7 +7,7 @@ from rich.text import Text
 from search.planning.plan import Plan
 from search.study.address import below, database_of
 from search.tracking.secrets import without_secrets
-from spaces.axes import Axis, ChoiceAxis, FractionAxis, IntAxis, label
+from spaces.wording import condition_text, range_text
 from tcpa_core.data.base import DataSummary
 
 
@@ -32,31 +29,6 @@ def show_plan(plan: Plan, console: Console, cluster: str = "") -> None:
         console.print(f"deviation: {deviation}", markup=False)
     for warning in plan.warnings:
         console.print(f"warning: {warning}", markup=False)
-
-
-def range_text(axis: Axis) -> str:
-    """What an axis ranges over: "0.01 to 1, log", "2, 4 or 8", "0.1 to 0.5 of vpt.num_prompts"."""
-    if isinstance(axis, ChoiceAxis):
-        return any_of(axis.options)
-    low, high = axis.bounds
-    text = f"{_number(low)} to {_number(high)}"
-    if isinstance(axis, FractionAxis):
-        return f"{text} of {axis.of}"
-    # of whole numbers each is meant where no other step is given
-    is_given = axis.step is not None and not (isinstance(axis, IntAxis) and axis.step == 1)
-    step = f", step {_number(axis.step or 0)}" if is_given else ""
-    return f"{text}{', log' if axis.log else ''}{step}"
-
-
-def condition_text(axis: Axis) -> str:
-    """When an axis is active: "methods: tcpa; tcpa.gate: soft or hard"; "": always."""
-    return "; ".join(f"{path}: {any_of(values)}" for path, values in axis.when.items())
-
-
-def any_of(values: Sequence[Any]) -> str:
-    """Values as a list for a reader."""
-    *first, last = map(label, values)
-    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _rows(plan: Plan) -> list[tuple[str, str]]:
@@ -107,8 +79,3 @@ def _about(summary: DataSummary) -> str:
     return (
         f"{summary.name}: {len(summary.class_names)} classes, {sizes} ({summary.fingerprint[:16]})"
     )
-
-
-def _number(value: float) -> str:
-    short = f"{value:g}"  # "1" for 1.0, but no digit is lost
-    return short if float(short) == value else str(value)

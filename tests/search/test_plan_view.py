@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from search.planning.plan_view import condition_text, range_text
+from spaces.wording import condition_text, range_text
 from tests.search.conftest import make_space
 
 METHODS = {"choice": [["linear"], ["vpt", "adapter"]]}
