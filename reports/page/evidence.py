@@ -1,0 +1,51 @@
+"""What the page shows below its first screen: tables of levels and data sets, and the figures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from reports.draw import Drawn
+from reports.frames import Frames
+from reports.page.cell_text import stars
+from reports.page.data_set_tables import ABOUT, data_set_tables
+from reports.page.level_tables import (
+    INTERACTIONS,
+    INTERVALS,
+    adjusted_head,
+    caption,
+    effect_tables,
+    level_tables,
+)
+from reports.statistics.published_comparison import Published
+
+
+def evidence(
+    found: Frames, drawn: Sequence[Drawn], published: Sequence[Published]
+) -> dict[str, Any]:
+    """What evidence.html.j2 shows."""
+    return {
+        "effects": effect_tables(found.effects),
+        "about_effects": INTERACTIONS,
+        "intervals": INTERVALS,
+        "published": published,
+        "about_published": caption(published),
+        "across": data_set_tables(found.across, found.scores, found.ranks, found.groups),
+        "about_across": ABOUT,
+        "drawn": [one for one in drawn if one.path],
+    }
+
+
+def ablation_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Per factor what the template needs: title, head of the adjusted p, notes, rows of cells."""
+    return [
+        {
+            "factor": one.title,
+            "adjusted": adjusted_head(one.family),
+            "notes": one.notes(),
+            "rows": [{**level.cells(), "place": place, "stars": stars(level.val),
+                      "mean": level.val["mean"], "diff": level.val["diff"]}
+                     for level, place in zip(one.levels, one.places(), strict=True)],
+        }
+        for one in level_tables(table)
+    ]  # fmt: skip
