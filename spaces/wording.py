@@ -1,10 +1,64 @@
-"""How ranges and settings are written for people: in plans, in reports and in verdicts."""
+"""How ranges and settings are written for people: in plans, in reports and in verdicts.
+
+Only `changed_settings` loads the settings of methods, and torch with them.
+"""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from spaces.axes import Axis, ChoiceAxis, FractionAxis, IntAxis, label
+from spaces.factor_designs import FactorDesign
+from spaces.row_designs import RowDesign
+from spaces.setting_values import default
+from spaces.space import Space
+from tcpa_core.config import Flat
+
+_OF_TRAINING = (
+    "train.epochs", "train.batch_size", "optim.name", "optim.lr", "optim.weight_decay",
+    "optim.schedule", "train.precision",
+)  # fmt: skip
+"""Settings of `training_text`, in its order."""
+_WHICH = ("backbone.name", "backbone.tag", "backbone.weights", "data.name", "data.root")
+_SPELLED = {
+    "optim.name": {"adamw": "AdamW", "sgd": "SGD"},
+    "train.precision": {"auto": "bf16 on a GPU, fp32 on a CPU"},
+}
+"""Values that are written otherwise than they are set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """Something that a space varies."""
+
+    path: str
+    """A setting by dotted path; of a design of rows, the name of a row."""
+    text: str
+    """What it ranges over: "0.0005 to 0.02, log"."""
+    when: str = ""
+    """Under which condition: "methods: tcpa"; "": always."""
+
+
+def searched(space: Space) -> list[Searched]:
+    """What a space varies: its axes, or the factors or rows of its ablation, and its data sets."""
+    design = space.ablation
+    if design is None:
+        axes = space.axes.items()
+        return [Searched(path, range_text(axis), condition_text(axis)) for path, axis in axes]
+    found = []
+    if isinstance(design, FactorDesign):
+        for path, levels in design.factors.items():
+            text = f"{any_of(levels)} (baseline {label(design.baseline[path])})"
+            found.append(Searched(path, text))
+    elif isinstance(design, RowDesign):
+        found += [Searched(name, _changes(row)) for name, row in design.rows.items()]
+    sets = design.datasets.items()
+    return found + [Searched(f"data set {name}", _changes(of_it)) for name, of_it in sets]
+
+
+def _changes(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{path} {label(value)}" for path, value in settings.items()) or "the base"
 
 
 def range_text(axis: Axis) -> str:
@@ -44,7 +98,8 @@ def setting_text(settings: Mapping[str, Any]) -> str:
     A setting is called by the last part of its path, and by all of it where two would be called
     the same.
     """
-    short = {path: path.rpartition(".")[2] for path in settings}
+    # "data" for "data.name": of the name of a section the section says more
+    short = {path: path.removesuffix(".name").rpartition(".")[2] for path in settings}
     number = Counter(short.values())
     return ", ".join(
         _one(path if number[name] > 1 else name, settings[path])
@@ -61,3 +116,36 @@ def _one(name: str, value: Any) -> str:
     if name.startswith("num_"):
         return f"{value} {name.removeprefix('num_').replace('_', ' ')}"
     return f"{name} {label(value)}"
+
+
+def training_text(params: Mapping[str, Any], varied: Collection[str] = ()) -> str:
+    """How a trial is trained: "20 epochs, batch 64, AdamW, lr 0.001, weight decay 0.01, ...".
+
+    Args:
+        params: All settings of a trial, by dotted path.
+        varied: Settings that differ among the trials: they are left out.
+    """
+    parts = {path: params[path] for path in _OF_TRAINING if path in params and path not in varied}
+    return ", ".join(_of_training(path, value) for path, value in parts.items())
+
+
+def _of_training(path: str, value: Any) -> str:
+    match path:
+        case "train.epochs":
+            return f"{value} epoch{'s' * (value != 1)}"
+        case "train.batch_size":
+            return f"batch {value}"
+        case "optim.lr" | "optim.weight_decay":
+            return f"{path.partition('.')[2].replace('_', ' ')} {value:.3g}"
+    return _SPELLED.get(path, {}).get(value, str(value))
+
+
+def changed_settings(base: Mapping[str, Any]) -> Flat:
+    """Settings that differ from the defaults, but for those that name backbone and data and those
+    that `training_text` tells.
+
+    Args:
+        base: Fixed settings of a space, by dotted path.
+    """
+    told = {*_OF_TRAINING, *_WHICH, "methods", "protocol", "seed"}
+    return {p: value for p, value in base.items() if p not in told and value != default(p)}

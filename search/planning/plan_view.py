@@ -7,7 +7,7 @@ from rich.text import Text
 from search.planning.plan import Plan
 from search.study.address import below, database_of
 from search.tracking.secrets import without_secrets
-from spaces.wording import condition_text, range_text
+from spaces.wording import searched
 from tcpa_core.data.base import DataSummary
 
 
@@ -22,8 +22,8 @@ def show_plan(plan: Plan, console: Console, cluster: str = "") -> None:
     console.print(table)
     if space.axes:
         axes = Table("axis", "range", "when", title_justify="left")
-        for path, axis in space.axes.items():
-            axes.add_row(path, Text(range_text(axis)), Text(condition_text(axis)))
+        for one in searched(space):
+            axes.add_row(one.path, Text(one.text), Text(one.when))
         console.print(axes)
     for deviation in plan.deviations:
         console.print(f"deviation: {deviation}", markup=False)
