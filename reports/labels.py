@@ -1,14 +1,19 @@
 """Names and numbers as short text, for statistics, figures and the page alike."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+
+from spaces.fraction import short_names
 
 Row = Mapping[Any, Any]
 """One row of a frame, by column."""
 NewRow = dict[str, Any]
 """A row that becomes one of a table, by column."""
+COMBINATION = "combination"
+"""Factor that a factorial design adds: its levels are the runs themselves."""
 
 
 def is_missing(value: object) -> bool:
@@ -34,6 +39,33 @@ def method_column(trials: pd.DataFrame) -> pd.Series:
     # A study of thousands of trials has a handful of chains: each is parsed once.
     names = {value: methods_label(value) for value in trials["methods"].unique()}
     return trials["methods"].map(names)
+
+
+def group_column(trials: pd.DataFrame) -> pd.Series:
+    """What each trial is told apart by: its level in a design, else its method.
+
+    Of several factors a level is "factor = level"; a point that is the baseline of all of them is
+    "baseline", and one of a factorial is named by all its levels. Data sets are not told apart.
+    """
+    names = method_column(trials).fillna("")
+    if "cells" not in trials or not (trials["cells"] != "[]").any():
+        return names
+    # Replicates share their cells: each text is parsed once.
+    cells = {text: json.loads(text) for text in trials["cells"].unique()}
+    factors = dict.fromkeys(cell["factor"] for found in cells.values() for cell in found)
+    short = dict(zip(factors, short_names(list(factors)), strict=True))
+    labels = {text: _level_name(found, short) for text, found in cells.items() if found}
+    return trials["cells"].map(labels).fillna(names)
+
+
+def _level_name(cells: Sequence[Row], short: Mapping[str, str]) -> str:
+    if len(short) == 1:
+        return str(cells[0]["level"])
+    levels = {cell["factor"]: cell["level"] for cell in cells}
+    is_run = levels.pop(COMBINATION, None) is not None
+    if not is_run and len(levels) > 1 and all(cell.get("baseline") for cell in cells):
+        return "baseline"
+    return ", ".join(f"{short[factor]} = {level}" for factor, level in levels.items())
 
 
 def heading(factor: str, dataset: str) -> str:

@@ -8,7 +8,8 @@ import pandas as pd
 
 from reports.columns import TRIAL_COLUMNS
 from reports.frames import Frames
-from reports.labels import method_column, methods_label
+from reports.labels import group_column, methods_label
+from reports.plots.base import styles_of
 from reports.summary import ReportSummary
 from reports.tables import varied
 
@@ -58,7 +59,8 @@ def trial_data(found: Frames, summary: ReportSummary) -> dict[str, Any]:
         "maximize": objective.maximize,
         "is_search": found.study.kind == "search",
         "value": _plain(trials[objective.metric], objective.metric),
-        "methods": list(method_column(trials).fillna("")),
+        "groups": list(group_column(trials)),
+        "styles": styles_of(found),
         "replay": REPLAY.format(study=summary.name, trial="{trial}"),
     }
 

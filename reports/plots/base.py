@@ -14,6 +14,7 @@ A figure is a public module of this package; its name is the figure's file name.
 in each trial (`tcpa_core.inspection`), by the trial's label.
 """
 
+import json
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from reports.frames import Frames
-from reports.labels import heading
+from reports.labels import group_column, heading, methods_label
 from reports.parquet import write_atomic
 
 PLOTS = "reports.plots"
@@ -103,6 +104,19 @@ def groups_of(labels: Iterable[Any]) -> dict[str, tuple[str, str]]:
         name: (COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)])
         for i, name in enumerate(names)
     }
+
+
+def styles_of(tables: Frames) -> dict[str, tuple[str, str]]:
+    """The colour and marker of each method, or level of a design, on the page and in every figure.
+
+    Keys are those of `reports.labels.group_column`. The order is the space's or the design's: a
+    method has its colour before its first trial, and where all its trials failed.
+    """
+    chains = (tables.study.axes.get("methods") or {}).get("choice") or []
+    known = [methods_label(json.dumps(chain)) for chain in chains if isinstance(chain, list)]
+    met = group_column(tables.trials).unique()
+    # Levels are planned in the design's order; what a search drew has no order of its own.
+    return groups_of([*known, *(met if tables.study.kind == "ablation" else sorted(met))])
 
 
 def levels(tables: Frames) -> pd.DataFrame:

@@ -9,20 +9,24 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from reports.frames import Frames
-from reports.labels import method_column
-from reports.plots.base import groups_of, name_of, new_figure, shown_values
+from reports.labels import group_column
+from reports.plots.base import name_of, new_figure, shown_values, styles_of
 
 TITLE = "Learning curves"
 KINDS = ("search", "ablation")
 PLACE = 2
 SHOWN = 8
+ON = " on "
+"""Between a level and its data set."""
+DASHES = ("-", "--", ":", "-.")
+"""Of the first data set, the second ..."""
 
 
 def prepare(tables: Frames) -> pd.DataFrame:
     """Columns group, epoch, mean, low, high.
 
-    Groups are the levels of a one-factor ablation, else methods. In an ablation the band is the
-    95 % interval over seeds; in a search it holds the middle 90 % of the trials.
+    Groups are the levels of a design on each data set, else methods. In an ablation the band is
+    the 95 % interval over seeds; in a search it holds the middle 90 % of the trials.
     """
     metric = tables.study.curve_metric
     epochs = tables.epochs
@@ -50,20 +54,18 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     if data.empty:
         return "No epoch is recorded yet, so there are no learning curves."
     metric = tables.study.curve_metric
-    names = list(data["group"].unique())
-    # methods have the colours of the other figures, levels the order of the design
-    styles = groups_of((sorted(names) if tables.study.kind == "search" else names)[:SHOWN])
-    is_short = max(map(len, styles)) <= 14
-    figure, axes = new_figure(2.5 if is_short else 2.3 + 0.15 * len(styles))
-    for name, (colour, marker) in styles.items():
+    lines = _lines(data, tables)
+    is_short = max(map(len, lines)) <= 14
+    figure, axes = new_figure(2.5 if is_short else 2.3 + 0.15 * len(lines))
+    for name, (colour, marker, dash) in lines.items():
         rows = data[data["group"] == name].sort_values("epoch")
         mean, low, high = (shown_values(rows[c], metric) for c in ("mean", "low", "high"))
         axes.plot(rows["epoch"], mean, color=colour, marker=marker, label=name or "all", lw=1.1,
-                  ms=3, markevery=max(1, len(rows) // 5))  # fmt: skip
+                  ls=dash, ms=3, markevery=max(1, len(rows) // 5))  # fmt: skip
         axes.fill_between(rows["epoch"], low, high, color=colour, alpha=0.15, lw=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     band = "95 % over seeds" if tables.study.kind == "ablation" else "middle 90 % of trials"
-    more = data["group"].nunique() - len(styles)
+    more = data["group"].nunique() - len(lines)
     axes.set_xlabel(f"epoch\n(band: {band}{f'; {more} groups more' if more else ''})")
     axes.set_ylabel(name_of(metric))
     figure.legend(loc="outside upper left", ncols=3 if is_short else 1)
@@ -73,13 +75,25 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
 def _groups(tables: Frames) -> pd.Series:
     """Group of each trial, by its number."""
     trials = tables.trials.set_index("trial")
-    cells = trials["cells"].map(json.loads)
-    if len(cells) and cells.map(len).eq(1).all():
-        several = cells.map(lambda found: found[0]["factor"]).nunique() > 1
-        name = "{factor} = {level}" if several else "{level}"
-        name += " on {dataset}" if cells.iloc[0][0].get("dataset") else ""
-        return cells.map(lambda found: name.format(**found[0]))
-    return method_column(trials)
+    names = group_column(trials)
+    if tables.study.kind == "search":
+        return names
+    # of a design's trial all cells are on one data set
+    sets = trials["cells"].map(lambda cells: (json.loads(cells) or [{}])[0].get("dataset", ""))
+    return names.where(sets == "", names + ON + sets)
+
+
+def _lines(data: pd.DataFrame, tables: Frames) -> dict[str, tuple[str, str, str]]:
+    """Colour, marker and dashes of each group that is drawn."""
+    styles = styles_of(tables)
+    order, sets, found = list(styles), dict[str, str](), {}
+    for group in data["group"].unique():
+        # a level has one colour on all data sets, which differ in their dashes
+        name, dataset = (group, "") if group in styles else group.rsplit(ON, 1)
+        dash = sets.setdefault(dataset, DASHES[len(sets) % len(DASHES)])
+        found[group] = (order.index(name), (*styles[name], dash))
+    ordered = sorted(found.items(), key=lambda item: item[1][0])
+    return {group: style for group, (_, style) in ordered[:SHOWN]}
 
 
 def _band(values: "np.ndarray[tuple[int], np.dtype[np.float64]]", kind: str) -> tuple[float, float]:

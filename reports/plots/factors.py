@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports.frames import Frames
+from reports.labels import COMBINATION
 from reports.plots.base import groups_of, levels, new_figure
-from reports.statistics.ablation import COMBINATION
 
 TITLE = "Factor levels"
 KINDS = ("ablation",)

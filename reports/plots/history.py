@@ -10,10 +10,10 @@ from reports.labels import method_column
 from reports.plots.base import (
     DOTS,
     WIDTH,
-    groups_of,
     log_axis,
     name_of,
     shown_values,
+    styles_of,
 )
 
 TITLE = "History and regret"
@@ -81,8 +81,10 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     top, bottom = figure.subplots(2, sharex=True, height_ratios=(2, 1))
     dots = dict(s=10 if len(data) < 300 else 3, rasterized=len(data) > DOTS)
-    for name, (colour, marker) in groups_of(sorted(data["methods"].unique())).items():
+    for name, (colour, marker) in styles_of(tables).items():
         rows = data[data["methods"] == name]
+        if rows.empty:
+            continue
         full, rest = rows["status"] == "completed", rows["status"] != "completed"
         values = shown_values(rows["value"], metric)
         top.scatter(rows["number"][full], values[full], color=colour, marker=marker, label=name,

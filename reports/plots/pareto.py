@@ -5,14 +5,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports.frames import Frames
-from reports.labels import method_column
+from reports.labels import group_column
 from reports.plots.base import (
     DOTS,
     WIDTH,
-    groups_of,
     log_axis,
     name_of,
     shown_values,
+    styles_of,
 )
 
 TITLE = "Pareto fronts"
@@ -29,10 +29,10 @@ COSTS = {
 
 
 def prepare(tables: Frames) -> pd.DataFrame:
-    """Used trials: columns trial, methods, value, the costs, and front_COST (on that front)."""
+    """Used trials: columns trial, group, value, the costs, and front_COST (on that front)."""
     objective = tables.study.objectives[0]
     used = tables.used
-    data = pd.DataFrame({"trial": used["trial"], "methods": method_column(used),
+    data = pd.DataFrame({"trial": used["trial"], "group": group_column(used),
                          "value": used[objective.metric].astype(float)})  # fmt: skip
     for cost in COSTS:
         data[cost] = used[cost].astype("Float64").to_numpy(float, na_value=np.nan)
@@ -55,8 +55,8 @@ def outline(data: pd.DataFrame) -> pd.DataFrame:
     """Fronts, limits and legend of thousands of points."""
     is_front = data[[f"front_{cost}" for cost in COSTS]].any(axis=1)
     limits = data[["value", *COSTS]].quantile([0, 0.02, 1])
-    both = pd.concat([data[is_front], limits]).drop(columns=["trial", "methods"])
-    return both.assign(methods=", ".join(sorted(data["methods"].unique())))
+    both = pd.concat([data[is_front], limits]).drop(columns=["trial", "group"])
+    return both.assign(group=", ".join(sorted(data["group"].unique())))
 
 
 def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
@@ -65,13 +65,14 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     if len(data) < 2 or not costs:
         return "A Pareto front needs two completed trials whose costs differ."
     metric = tables.study.objectives[0].metric
-    styles = groups_of(sorted(data["methods"].unique()))
+    present = set(data["group"])
+    styles = {name: style for name, style in styles_of(tables).items() if name in present}
     height = 2.1 + 0.17 * -(-len(styles) // NAMES)
     figure = Figure(figsize=(2 * WIDTH, height), layout="constrained")
     panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
     for axes, cost in zip(panels, costs, strict=True):
         for name, (colour, marker) in styles.items():
-            rows = data[data["methods"] == name]
+            rows = data[data["group"] == name]
             axes.scatter(
                 rows[cost], shown_values(rows["value"], metric), s=8, color=colour, lw=0, alpha=0.6,
                 marker=marker, label=name, rasterized=len(data) > DOTS,

@@ -17,14 +17,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.labels import NewRow, Row, heading
+from reports.labels import COMBINATION, NewRow, Row, heading
 from reports.statistics import paired_tests as stats
 from reports.statistics.factorial import Factorial, Run, Values
 from spaces.fraction import Effect, alike_text, short_names
 
 METRICS = ("val_accuracy", "test_accuracy")
-COMBINATION = "combination"
-"""Factor that a factorial design adds: its levels are the runs themselves."""
 TWO_LEVEL = "two-level factors"
 """Family of tests: two-level factors of one design, which have one test each."""
 PAIRS = "two-factor interactions"

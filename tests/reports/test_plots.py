@@ -6,12 +6,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 import reports
 from reports.draw import draw_all, looks_same
-from reports.plots import curves, history, parallel, pareto, sweeps
-from reports.plots.base import FORMATS
-from tests.reports.studies import cell, epoch, final, planned, write
+from reports.plots import cost, curves, history, parallel, pareto, sweeps
+from reports.plots.base import FORMATS, styles_of
+from tests.reports.studies import (
+    SPACE,
+    cell,
+    components,
+    epoch,
+    final,
+    over_datasets,
+    planned,
+    write,
+)
 
 
 def test_front_by_hand() -> None:
@@ -142,3 +153,57 @@ def test_a_few_new_trials_leave_the_parallel_lines_alone(tmp_path: Path) -> None
     after = parallel.prepare(reports.load(hunt(tmp_path / "b", [*values, *[0.51] * 10])))
     assert len(before) == parallel.LINES
     pd.testing.assert_frame_equal(before, after)
+
+
+def test_a_method_has_one_colour_in_every_figure_also_before_its_first_trial(
+    tmp_path: Path,
+) -> None:
+    """In the space's order, whatever some figure leaves out: here linear failed and tcpa waits."""
+    choice = [["vpt"], ["linear"], ["tcpa"]]
+    space = SPACE | {"axes": SPACE["axes"] | {"methods": {"choice": choice}}}
+    events = [planned(0, methods=["linear"]), final(0, "failed", reason="x")]
+    for n, method in enumerate(["vpt", "cvpt", "vpt", "cvpt"], 1):
+        events += [planned(n, methods=[method], optim__lr=0.1 * n), epoch(n, 1, 0.5)]
+        events += [final(n, "completed", 0.5 + n / 10, duration_s=1.0 * n, flops_per_image=1e8)]
+    found = reports.load(write(tmp_path / "c", events, space=space))
+    styles = styles_of(found)
+    assert list(styles) == ["vpt", "linear", "tcpa", "cvpt"]
+    assert len(set(styles.values())) == 4
+    for module in (history, pareto, curves, cost):
+        figure = module.draw(module.prepare(found), found)
+        assert isinstance(figure, Figure)
+        shown = colours_of(figure)
+        assert {styles["vpt"][0], styles["cvpt"][0]} <= shown, module.TITLE
+        assert not {styles["linear"][0], styles["tcpa"][0]} & shown, module.TITLE
+
+
+def colours_of(figure: Figure) -> set[str]:
+    """Every colour of a line, of points and of bars."""
+    found: set[str] = set()
+    for axes in figure.axes:
+        found |= {to_hex(line.get_color()).upper() for line in axes.lines}
+        found |= {to_hex(bar.get_facecolor()).upper() for bar in axes.patches}
+        for points in axes.collections:
+            found |= {to_hex(colour).upper() for colour in points.get_facecolor()}
+    return found
+
+
+def test_levels_of_a_design_have_names_and_colours(tmp_path: Path) -> None:
+    """One factor: its levels; one changed at a time: the baseline of all; a factorial: the run."""
+    rows = components({"VPT": {0: 0.8, 1: 0.7}, "+R": {0: 0.9, 1: 0.8}})
+    assert list(styles_of(reports.load(write(tmp_path / "a", rows, "ablation")))) == ["VPT", "+R"]
+    base = [cell("optim.lr", "0.1", 0, True), cell("train.drop", "0.0", 0, True)]
+    events = [planned(0, cells=base), planned(1, cells=[cell("optim.lr", "0.2", 1)])]
+    one = reports.load(write(tmp_path / "b", events, "ablation"))
+    assert list(styles_of(one)) == ["baseline", "lr = 0.2"]
+    run = [cell("optim.lr", "0.2", 1), cell("train.drop", "0.1", 1), cell("combination", "x", 3)]
+    both = reports.load(write(tmp_path / "d", [planned(0, cells=run)], "ablation"))
+    assert list(styles_of(both)) == ["lr = 0.2, drop = 0.1"]
+    several = over_datasets({d: {"VPT": [0.7, 0.8], "+R": [0.8, 0.9]} for d in ("dtd", "svhn")})
+    for n in range(8):
+        several.append(epoch(n, 1, 0.5))
+    across = reports.load(write(tmp_path / "e", several, "ablation"))
+    lines = curves.draw(curves.prepare(across), across).axes[0].lines  # type: ignore[union-attr]
+    looks = {line.get_label(): (line.get_color(), line.get_linestyle()) for line in lines}
+    assert looks["VPT on dtd"][0] == looks["VPT on svhn"][0] != looks["+R on dtd"][0]
+    assert looks["VPT on dtd"][1] == looks["+R on dtd"][1] != looks["VPT on svhn"][1]

@@ -2,8 +2,7 @@
   // Points: objective over trial number or over a cost.
   const canvas = byId("points");
   if (!canvas) return;
-  const colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a8a8a"];
-  const names = [...new Set(data.methods)].sort(), colour = name => colours[names.indexOf(name) % colours.length];
+  const names = Object.keys(data.styles).filter(name => data.groups.includes(name)), colour = name => data.styles[name][0];
   const status = columns[1].values, choice = byId("against"), tip = byId("tip"), pen = canvas.getContext("2d");
   const percent = data.objective.endsWith("accuracy"), pick = name => name === "trial" ? trialOf.map((_, i) => i) : data.costs[name];
   const labels = {trial: "trial", num_trainable: "trainable parameters", flops_per_image: "FLOPs per image", duration_s: "training time (s)", peak_memory_bytes: "peak memory (bytes)"};
@@ -38,7 +37,7 @@
     points = inside.map(i => [px(xs[i]), py(data.value[i]), i]);
     if (outside) { pen.textAlign = "left"; pen.fillText(`${outside} trials beyond the axis, see the table`, left + 6, top + h - 6); }
     for (const [x, y, i] of points) {
-      pen.beginPath(); pen.arc(x, y, radius, 0, 7); const c = colour(data.methods[i]);
+      pen.beginPath(); pen.arc(x, y, radius, 0, 7); const c = colour(data.groups[i]);
       if (status[i] === "completed") { pen.fillStyle = c; pen.globalAlpha = rows.length > 2000 ? .6 : .9; pen.fill(); pen.globalAlpha = 1; } else { pen.strokeStyle = c; pen.stroke(); }
     }
     if (choice.value === "trial" && data.is_search && done.length) {
