@@ -38,7 +38,7 @@ from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.record.events import event_of, read_journal
 from tcpa_core.settings import BackboneConfig, DataConfig
 from tcpa_core.training.checkpoint import SCHEMA, _checksum, load_checkpoint, save_checkpoint
-from tcpa_core.training.run_trial import load_trained
+from tcpa_core.training.trained import load_trained
 
 PRESETS = Path(__file__).parents[1] / "spaces" / "presets"
 

@@ -11,13 +11,16 @@ if TYPE_CHECKING:
     from tcpa_core.config import TrialConfig
     from tcpa_core.model.single_model import build_model
     from tcpa_core.record.values import EpochReport, TrialResult
-    from tcpa_core.training.run_trial import load_trained, run_trial
+    from tcpa_core.training.export import export_trial
+    from tcpa_core.training.run_trial import run_trial
+    from tcpa_core.training.trained import load_trained
 
 __all__ = [
     "EpochReport",
     "TrialConfig",
     "TrialResult",
     "build_model",
+    "export_trial",
     "load_trained",
     "run_trial",
 ]
@@ -28,7 +31,8 @@ _HOME = {
     "EpochReport": "record.values",
     "TrialResult": "record.values",
     "build_model": "model.single_model",
-    "load_trained": "training.run_trial",
+    "export_trial": "training.export",
+    "load_trained": "training.trained",
     "run_trial": "training.run_trial",
 }
 

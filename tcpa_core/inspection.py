@@ -23,7 +23,7 @@ from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import BlockAttention, Method, Step
 from tcpa_core.model.backbone import TokenLayout
 from tcpa_core.model.single_model import SingleModel
-from tcpa_core.training.run_trial import load_trained
+from tcpa_core.training.trained import load_trained
 from tcpa_core.training.trial_data import load_trial_data
 
 BATCH = 16

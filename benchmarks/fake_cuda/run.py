@@ -140,11 +140,11 @@ class _Run:
 
     def rest(self, members: Sequence[Member]) -> None:
         """Write, take up again, train on, test, and make results."""
-        names, log = self._data.class_names, self._log
+        data, log = self._data, self._log
         with tempfile.TemporaryDirectory() as folder:
             log.phase = "save"
             for member in members:
-                save_member(member, Path(folder) / member.trial, self._frozen, names)
+                save_member(member, Path(folder) / member.trial, self._frozen, data)
             log.phase = "resume"
             members = [
                 restore_member(Path(folder) / one.trial, one.trial, one.config) for one in members

@@ -222,7 +222,7 @@ def decode(data: bytes, place: str, depth: int = FULL_DEPTH) -> Image.Image:
     try:
         image = _opened(data, place)
         image.load()
-        return _to_rgb(image, place, depth)
+        return to_rgb(image, place, depth)
     except DataError:
         raise
     except UnidentifiedImageError as err:
@@ -254,7 +254,7 @@ def traits(data: bytes) -> Traits:
         image = _opened(data, "")
         # Pillow itself turns TIFF.
         is_turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) not in (0, 1)
-        if _is_deep(image):
+        if is_deep(image):
             largest = int(np.asarray(image).max())
             depth = next(depth for depth in DEPTHS if largest < 1 << depth)
             return Traits(depth, is_turned=is_turned)
@@ -295,14 +295,24 @@ def _opened(data: bytes, place: str) -> Image.Image:
     return image
 
 
-def _is_deep(image: Image.Image) -> bool:
+def is_deep(image: Image.Image) -> bool:
     """Whether it is 16-bit grey."""
     is_plain = image.mode == "I" and image.format in ("PNG", "PPM")
     return is_plain or image.mode.startswith("I;16")
 
 
-def _to_rgb(image: Image.Image, place: str, depth: int) -> Image.Image:
-    if _is_deep(image):
+def to_rgb(image: Image.Image, place: str, depth: int) -> Image.Image:
+    """Pixels of an opened image as 8-bit RGB.
+
+    Args:
+        image: Of any mode.
+        place: Where it comes from, for the message.
+        depth: As of `decode`.
+
+    Raises:
+        DataError: Of a kind without a defined range (float or 32-bit pixels).
+    """
+    if is_deep(image):
         # The upper bits of those in use; of all 16 the upper byte, as most programs show them.
         grey = (np.asarray(image).astype(np.uint32) >> (depth - 8)).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")

@@ -29,6 +29,7 @@ import hashlib
 import io
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -89,6 +90,7 @@ from tcpa_core.errors import ConfigError, DataError
 from tcpa_core.settings import DATASETS, OF_SOME_KINDS, DataConfig
 
 __all__ = [
+    "FULL_DEPTH",
     "PUBLISHED",
     "SPLITS",
     "SUFFIXES",
@@ -122,6 +124,7 @@ __all__ = [
     "open_manifest",
     "other_spelling",
     "published_key",
+    "raw_images",
     "read_text",
     "relative_key",
     "source_key",
@@ -250,6 +253,29 @@ def dataset_summary(
     listing = _read(cfg)
     found = contents(listing, cache_root(cache_dir), progress)
     return summarise(cfg, listing, found, _fingerprint(listing, found))
+
+
+def raw_images(cfg: DataConfig, split: str, most: int | None = None) -> list[Content]:
+    """Images of a split as they are stored: the content of a file, or pixels.
+
+    Args:
+        most: How many at most, the first of each class in turn; None: all, in the split's order.
+
+    Raises:
+        ConfigError: Settings that contradict, or no data set kind of that name.
+        DataError: A list, folder or image is missing or broken.
+    """
+    listing = _read(cfg)
+    found = listing.splits[split]
+    places = list(range(len(found.keys)))
+    if most is not None:
+        met: Counter[int] = Counter()
+        turns = []
+        for label in found.labels:
+            turns.append(met[label])
+            met[label] += 1
+        places = sorted(places, key=turns.__getitem__)[:most]
+    return [content(listing, found, place) for place in places]
 
 
 def _broken_error(broken: Mapping[str, str]) -> DataError:

@@ -138,7 +138,8 @@ class Method(base.Method[base.Pass]):
         specs = {}
         if size:
             specs = _pixels.border_specs(side, size, count, lr_scale=settings.lr_scale)
-            if settings.meta_init is not None:
+            # A trained state has its prompts, and may lie where that file is not.
+            if settings.meta_init is not None and "top" not in fitted:
                 specs = _from_meta(settings.meta_init, specs, side, size)
         width = setup.backbone.layout.feature_dim
         specs["prototypes"] = base.ParamSpec(

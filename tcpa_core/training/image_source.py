@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tcpa_core.data.base import Split
 from tcpa_core.errors import ShapeError
+from tcpa_core.model.transform import normalised, scale_and_shift
 from tcpa_core.settings import DataConfig
 from tcpa_core.streams import whole_numbers
 from tcpa_core.training.memory import free_bytes
@@ -78,10 +79,9 @@ class ImageSource:
         """Random numbers that a training image needs."""
         self._random_crop = cfg.random_crop
         self._flip = cfg.flip
-        mean_3, std_3 = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (mean, std))
-        # (x / 255 - mean) / std as one product and one sum
-        self._scale = (1 / (255 * std_3)).to(self.device, torch.float32)
-        self._shift = (-mean_3 / std_3).to(self.device, torch.float32)
+        self.rule = store.rule
+        """What was done to the pictures of the split before they are cut; None: nothing."""
+        self._scale, self._shift = (t.to(self.device) for t in scale_and_shift(mean, std))
         # Else every batch crosses the bus, while a split that took too much would leave no room to
         # train in.
         fits = sum(entry.pixels.nbytes for entry in store.entries) <= _room(self.device)
@@ -157,7 +157,7 @@ class ImageSource:
 
     def _normalise(self, cut: Tensor, out: Tensor) -> Tensor:
         """Numbers of bytes (n, 3, H, W), in place of what is in `out`."""
-        return out.copy_(cut).mul_(self._scale).add_(self._shift)
+        return normalised(cut, self._scale, self._shift, out)
 
     def _empty(
         self, count: int, device: torch.device, dtype: torch.dtype, *, pinned: bool = False
@@ -193,7 +193,7 @@ class ImageSource:
             return self._windows.cut(indices, None)
         room = self._sides[:, indices] - self.img_size
         if draws is None:
-            corner = (room / 2).round().long()
+            corner = (room / 2).round().long()  # as `tcpa_core.model.transform` does
         else:
             corner = whole_numbers(draws[:, :2].T, room + 1)
         return self._windows.cut(indices, corner)

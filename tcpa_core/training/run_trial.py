@@ -1,4 +1,4 @@
-"""Run one trial in this process, and load what a trial has left behind."""
+"""Run one trial in this process."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,17 +7,13 @@ from typing import Any
 import torch
 
 from tcpa_core.config import TrialConfig
-from tcpa_core.errors import CheckpointError
 from tcpa_core.model.load_backbone import load_backbone
-from tcpa_core.model.moved_weights import backbone_of
-from tcpa_core.model.single_model import SingleModel, build_model
 from tcpa_core.record.files import LAST
 from tcpa_core.record.values import EpochReport, TrialResult
 from tcpa_core.training.divergence import Diverged
 from tcpa_core.training.pack import Pack
 from tcpa_core.training.saved_member import (
     SaveClock,
-    load_selected,
     restore_member,
     save_member,
     save_selected,
@@ -73,41 +69,13 @@ def run_trial(
             member = outcome
             if folder and saved.is_due(member, rests=member.is_done):
                 saved.note(member)
-                save_member(member, folder, backbone, data.class_names)
+                save_member(member, folder, backbone, data)
             if on_epoch:
                 on_epoch(member.reports[-1])
     finally:
         # Also where `on_epoch` or the user ends it: what was trained can be used and gone on from.
         if folder and not member.is_done:
             if saved.is_due(member, rests=True):
-                save_member(member, folder, backbone, data.class_names)
-            save_selected(member, folder, backbone, data.class_names)
+                save_member(member, folder, backbone, data)
+            save_selected(member, folder, backbone, data)
     return pack.result(member, "completed", test=pack.test([member])[0])
-
-
-def load_trained(
-    path: Path | str, *, device: str = "cpu", weights: Path | str | None = None
-) -> SingleModel:
-    """Build the model of a trained trial for inference or analysis.
-
-    Args:
-        path: A best.safetensors of a study's checkpoints folder, or the last.safetensors of a trial
-            that has not ended: its best epoch so far.
-        device: A torch device.
-        weights: Where the backbone's weights lie now; None: where the trial had them, or below a
-            folder that they may have moved with (see `tcpa_core.model.moved_weights`).
-
-    Raises:
-        CheckpointError: The file is damaged or no trained state.
-        WeightsError: The backbone's weights are not found, or are not those of the training.
-    """
-    path = Path(path)
-    state, info = load_selected(path)
-    settings, names = info.get("config"), info.get("classes")
-    if not isinstance(settings, dict) or not isinstance(names, list):
-        raise CheckpointError(f"{path} lacks the settings or the classes of its trial.")
-    config = TrialConfig.from_flat(settings, place=str(path))
-    found = backbone_of(path, config.backbone, info, None if weights is None else Path(weights))
-    backbone = load_backbone(found, device=device, recorded=True)
-    classes = len(names)
-    return build_model(config, num_classes=classes, backbone=backbone, state=state).eval()

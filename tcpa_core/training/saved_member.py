@@ -1,7 +1,7 @@
 """Members on disk: last.safetensors to go on from, best.safetensors for users."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from tcpa_core.record.files import BEST, LAST
 from tcpa_core.record.values import EpochReport
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.training.member import Member, Selected
+from tcpa_core.training.trial_data import TrialData
 
 _COUNTERS = (
     "epoch",
@@ -37,9 +38,7 @@ LARGE_EVERY_S = 300.0
 """How often it is written at most, as long as it trains on."""
 
 
-def save_member(
-    member: Member, folder: Path, backbone: Backbone, class_names: Sequence[str]
-) -> None:
+def save_member(member: Member, folder: Path, backbone: Backbone, data: TrialData) -> None:
     """Write last.safetensors: all that `restore_member` needs. With it, of a member that is done,
     best.safetensors.
 
@@ -47,7 +46,7 @@ def save_member(
         member: Between two epochs.
         folder: Of the trial; made if need be.
         backbone: Whose weights and normalisation the state belongs to.
-        class_names: In the order of the head's outputs.
+        data: That it is trained on.
 
     Raises:
         StorageError: The disk is full, read-only or gone.
@@ -60,13 +59,11 @@ def save_member(
         tensors |= {f"{SELECTED}{k}": v for k, v in best.state.items()}
     # best before last: a process that dies between the two trains this epoch again and writes both.
     if member.is_done:
-        save_selected(member, folder, backbone, class_names)
-    save_checkpoint(folder / LAST, tensors, _info(member, backbone, class_names))
+        save_selected(member, folder, backbone, data)
+    save_checkpoint(folder / LAST, tensors, _info(member, backbone, data))
 
 
-def save_selected(
-    member: Member, folder: Path, backbone: Backbone, class_names: Sequence[str]
-) -> None:
+def save_selected(member: Member, folder: Path, backbone: Backbone, data: TrialData) -> None:
     """Write best.safetensors, the selected state for users; nothing where no epoch was trained.
 
     Args: As of `save_member`.
@@ -75,18 +72,20 @@ def save_selected(
         StorageError: The disk is full, read-only or gone.
     """
     if member.selected:
-        info = _info(member, backbone, class_names)
+        info = _info(member, backbone, data)
         save_checkpoint(folder / BEST, member.selected.state, info)
 
 
-def _info(member: Member, backbone: Backbone, class_names: Sequence[str]) -> dict[str, Any]:
+def _info(member: Member, backbone: Backbone, data: TrialData) -> dict[str, Any]:
     best = member.selected
     return {
         "trial": member.trial,
         "config": member.config.flat(),
         "weights": backbone.fingerprint,
         "norm_stats": backbone.norm_stats(member.config.data.norm_stats),
-        "classes": list(class_names),
+        "data": data.fingerprint,
+        "grey_bits": data.grey_bits,
+        "classes": list(data.class_names),
         **{k: getattr(member, k) for k in _COUNTERS},
         "selected": best and {k: getattr(best, k) for k in _SELECTED_FIELDS},
         "reports": [asdict(report) for report in member.reports],

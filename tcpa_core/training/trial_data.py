@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from tcpa_core.config import TrialConfig
-from tcpa_core.data.base import Progress
+from tcpa_core.data.base import FULL_DEPTH, Progress
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.settings import DataConfig
 from tcpa_core.training.distorted_source import DistortedSource
@@ -26,6 +26,12 @@ class TrialData:
     fingerprint: str
     warnings: tuple[str, ...] = ()
     """Sentences that every use of the data has to say."""
+
+    @property
+    def grey_bits(self) -> int:
+        """Bits by which 16-bit grey pictures are scaled."""
+        rule = self.val.rule
+        return FULL_DEPTH if rule is None else rule.depth
 
     def split(self, name: SplitName) -> ImageSource:
         """One of the three."""

@@ -433,7 +433,7 @@ class Worker:
         self, save: Callable[..., None], group: Group, member: Member
     ) -> Callable[[], None]:
         folder, pack = self._checkpoints / member.trial, group.pack
-        return partial(save, member, folder, pack.backbone, pack.data.class_names)
+        return partial(save, member, folder, pack.backbone, pack.data)
 
     def _recover(self, group: Group, jobs: list[Job], fault: Exception) -> list[Event]:
         trials = [job.member.trial for job in jobs]

@@ -52,7 +52,7 @@ from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.record.events import Ended, Notice, decode_line, encode_line
 from tcpa_core.settings import BackboneConfig, DataConfig
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
-from tcpa_core.training.run_trial import load_trained
+from tcpa_core.training.trained import load_trained
 from tests.reports.studies import components, final, planned, write
 
 IMG = "<img src=x onerror=alert(1)>"

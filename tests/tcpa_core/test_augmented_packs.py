@@ -128,7 +128,7 @@ def test_resume_is_bit_exact(recipe: str, root: Path, backbone: Backbone, tmp_pa
     config = configs(root, recipe)[3]
     first, second = (Pack(backbone, loaded(config, backbone, root)) for _ in range(2))
     (halted,) = run(first, [first.new_member("t", config)], 1)
-    save_member(halted, tmp_path, backbone, first.data.class_names)
+    save_member(halted, tmp_path, backbone, first.data)
     (member,) = run(first, [halted], 2)
     (resumed,) = run(second, [restore_member(tmp_path, "t", config)], 2)
     assert resumed.step == member.step

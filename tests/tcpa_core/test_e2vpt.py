@@ -361,7 +361,7 @@ def test_resume_goes_on_bit_by_bit(halt: int, data: TrialData, tmp_path: Path) -
     member = run(straight, member, 5)
     first = small_pack(data)
     halted = run(first, first.new_member("t", config), halt)
-    save_member(halted, tmp_path, first.backbone, data.class_names)
+    save_member(halted, tmp_path, first.backbone, data)
     second = small_pack(data)
     resumed = restore_member(tmp_path, "t", config)
     assert resumed.selected is not None and halted.selected is not None

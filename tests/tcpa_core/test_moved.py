@@ -13,7 +13,7 @@ from tcpa_core.errors import WeightsError
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.single_model import build_model
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
-from tcpa_core.training.run_trial import load_trained
+from tcpa_core.training.trained import load_trained
 from tests.tcpa_core.test_backbone import nano_state
 
 

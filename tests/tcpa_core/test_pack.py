@@ -24,8 +24,9 @@ from tcpa_core.training.evaluation import Evaluation
 from tcpa_core.training.image_source import ImageSource
 from tcpa_core.training.member import Member
 from tcpa_core.training.pack import Pack
-from tcpa_core.training.run_trial import load_trained, run_trial
+from tcpa_core.training.run_trial import run_trial
 from tcpa_core.training.saved_member import restore_member, save_member
+from tcpa_core.training.trained import load_trained
 from tcpa_core.training.trial_data import TrialData, load_trial_data
 from tcpa_core.training.worker import Worker
 from tests.tcpa_core.tiny import trained
@@ -164,7 +165,7 @@ def _run(pack: Pack, members: list[Member], epochs: int) -> list[Member]:
 
 
 def _save(pack: Pack, member: Member, folder: Path) -> None:
-    save_member(member, folder, pack.backbone, pack.data.class_names)
+    save_member(member, folder, pack.backbone, pack.data)
 
 
 @pytest.mark.parametrize("name", PACKS)

@@ -14,7 +14,8 @@ from tcpa_core.training.checkpoint import load_checkpoint
 from tcpa_core.training.commands import Extend, Stop, Submit
 from tcpa_core.training.member import Member
 from tcpa_core.training.pack import Pack
-from tcpa_core.training.run_trial import load_trained, run_trial
+from tcpa_core.training.run_trial import run_trial
+from tcpa_core.training.trained import load_trained
 from tcpa_core.training.worker import Worker
 
 SETTINGS: dict[str, Any] = {"methods": ["linear"], "train.epochs": 4, "train.batch_size": 512}

@@ -1,0 +1,176 @@
+"""A trained trial as a user holds it: from pictures to classes, as the trial's test saw them."""
+
+# Axes: N pictures, n of a batch, C classes.
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tcpa_core.config import TrialConfig
+from tcpa_core.data._parallel import ordered_map
+from tcpa_core.methods.base import Step
+from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.load_backbone import load_backbone
+from tcpa_core.model.moved_weights import backbone_of
+from tcpa_core.model.pack_model import PackModel
+from tcpa_core.model.single_model import SingleModel
+from tcpa_core.model.transform import Picture, Transform
+from tcpa_core.training.by_rows import EVAL_ROWS
+from tcpa_core.training.precision import autocast, keep_float32_exact
+from tcpa_core.training.trained_state import TrainedState, read_trained
+
+TOP = 5
+"""Classes that are named for a picture."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """What a model says of N pictures, in their order."""
+
+    labels: Tensor
+    """Number of the class of each picture: int64 [N]."""
+    probabilities: Tensor
+    """Softmax of the logits, of all classes: float32 [N, C]. Not calibrated."""
+    class_names: tuple[str, ...]
+    """Of all classes, in their order."""
+    num_top: int = TOP
+    """Classes that `top` names."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def names(self) -> list[str]:
+        """Name of the class of each picture."""
+        return [self.class_names[label] for label in self.labels.tolist()]
+
+    @property
+    def top(self) -> list[list[tuple[str, float]]]:
+        """For each picture its likeliest classes and their probabilities, the likeliest first."""
+        best = self.probabilities.topk(min(self.num_top, len(self.class_names)), dim=-1)
+        return [
+            [(self.class_names[label], value) for label, value in zip(labels, values, strict=True)]
+            for labels, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+
+class TrainedModel(SingleModel):
+    """A trained trial: `forward` takes normalised images, `predict` takes pictures.
+
+    Args:
+        pack: A pack of one.
+        transform: From a picture to what `forward` takes.
+        class_names: In the order of the logits.
+        source: What the trial left behind.
+    """
+
+    def __init__(
+        self,
+        pack: PackModel,
+        transform: Transform,
+        class_names: Sequence[str],
+        source: TrainedState,
+    ) -> None:
+        super().__init__(pack)
+        self.transform = transform
+        self.class_names = tuple(class_names)
+        self.source = source
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (n, C) as an evaluation of the trial computes them, in its precision.
+
+        Args:
+            images: Normalised (n, 3, height, width), wherever they are.
+        """
+        keep_float32_exact()
+        pack, step = self.pack, Step.evaluation(1)
+        images = images.to(pack.backbone.device)[None]
+        with autocast(self.config, images.device):
+            if not pack.features_are_frozen:
+                return pack.predict(images, step)[0].float()
+            features = pack.forward_frozen(images).to(pack.backbone.dtype)
+            return pack.forward_trained(features, step).logits[0].float()
+
+    def predict(
+        self,
+        pictures: Picture | Iterable[Picture],
+        *,
+        batch_size: int = EVAL_ROWS,
+        top: int = TOP,
+    ) -> Predictions:
+        """Classify pictures as the trial's test did.
+
+        Args:
+            pictures: Some `Picture`: PIL images, paths, contents of files, pixels; or one.
+            batch_size: Pictures that are computed together, at least 1. Sums of floats may round
+                otherwise in another one; the test of a trial took 256.
+            top: Classes that `Predictions.top` names, at least 1.
+
+        Raises:
+            DataError: A picture cannot be read; its path is named.
+        """
+        if batch_size < 1 or top < 1:
+            raise ValueError(f"batch_size and top must be >= 1, got {batch_size} and {top}")
+        if isinstance(pictures, str | os.PathLike | bytes | Image.Image | np.ndarray):
+            pictures = [pictures]
+        images = ordered_map(self.transform, pictures)
+        found = []
+        while part := list(islice(images, batch_size)):
+            found.append(self.logits(torch.stack(part)).cpu())
+        logits = torch.cat(found) if found else torch.empty(0, len(self.class_names))
+        return Predictions(logits.argmax(-1), logits.softmax(-1), self.class_names, top)
+
+
+def load_trained(
+    path: Path | str,
+    *,
+    device: str = "cpu",
+    weights: Path | str | None = None,
+    grey_bits: int | None = None,
+) -> TrainedModel:
+    """Build the model of a trained trial for inference or analysis, in evaluation mode.
+
+    Args:
+        path: A trial's checkpoint folder, its best.safetensors, the last.safetensors of a trial
+            that has not ended (its best epoch so far), or a folder that `export_trial` wrote.
+        device: A torch device.
+        weights: Where the backbone's weights lie now, a file or a folder with it; None: where the
+            trial had them, or where they may have moved (see `tcpa_core.model.moved_weights`).
+        grey_bits: Bits by which 16-bit grey pictures are scaled, where a checkpoint of an older
+            version does not say it.
+
+    Raises:
+        CheckpointError: The file is damaged or no trained state.
+        WeightsError: The backbone's weights are not found, or are not those of the training.
+        ConfigError: Its settings need a method that is not installed.
+    """
+    source = read_trained(Path(path))
+    config = TrialConfig.from_flat(source.settings, place=str(source.path))
+    place = None if weights is None else Path(weights)
+    found = backbone_of(source.path, config.backbone, source.info, place)
+    backbone = load_backbone(found, device=device, recorded=True)
+    return trained_model(source, config, backbone, grey_bits)
+
+
+def trained_model(
+    source: TrainedState, config: TrialConfig, backbone: Backbone, grey_bits: int | None = None
+) -> TrainedModel:
+    """The model of a trained state over a backbone that is loaded already."""
+    pack = PackModel(backbone, [config], len(source.classes), [source.tensors])
+    transform = Transform.of(
+        config.data,
+        backbone.img_size,
+        backbone.norm_stats(config.data.norm_stats),
+        source.grey_bits if source.grey_bits is not None else grey_bits,
+    )
+    model = TrainedModel(pack.to(backbone.device), transform, source.classes, source)
+    model.eval()
+    return model
