@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from reports.parquet import read_table
+from reports.records.course import Course
 from reports.records.journal import load_journal
 from reports.records.records import Records
 from reports.records.study import Study
@@ -44,6 +45,8 @@ class Frames:
     """Means over the groups of VTAB."""
     notes: tuple[str, ...] = ()
     """Sentences that a reader of these tables needs."""
+    course: Course | None = None
+    """How the study went; None: read from MLflow, which does not know."""
 
     @property
     def used(self) -> pd.DataFrame:
@@ -120,6 +123,7 @@ def frames(
         epochs=epochs,
         **{name: frame_of(table) for name, table in computed.items()},
         notes=tuple(dict.fromkeys(filter(None, notes))),
+        course=records.course,
     )
     return found, arrow | computed
 

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reports.records.course import Clock, Course
 from reports.records.epochs import EPOCH_SCHEMA, EpochReader, in_order, is_epoch
 from reports.records.records import Records
 from reports.records.study import Study
@@ -22,7 +23,7 @@ from tcpa_core.errors import RecordError, StudyError
 from tcpa_core.record.events import Epoch, Event, checked_body, decode_line, event_of
 from tcpa_core.record.state import StudyState, TrialState
 
-_CACHE_VERSION = b"2"
+_CACHE_VERSION = b"3"
 _KEPT = ("trials", "epochs")
 _MIN_NEW = 1 << 21
 """New bytes from which everything is kept again; fewer are read again in less time."""
@@ -42,6 +43,7 @@ class _Reading:
     """Epochs that were reported once more."""
     state: StudyState = field(default_factory=StudyState)
     """Of all events but epochs."""
+    clock: Clock = field(default_factory=Clock)
     epochs: pa.Table = field(default_factory=EPOCH_SCHEMA.empty_table)
 
 
@@ -68,7 +70,8 @@ def load_journal(
         is_torn = _read_on(reading, file, path, progress)
     if reading.offset - before > (_MIN_NEW if before else 0):
         _keep(reading, cache)
-    records = Records.of(study, reading.state.trials, reading.epochs, reading.replaced)
+    course = Course.of(reading.state, reading.clock.began)
+    records = Records.of(study, reading.state.trials, reading.epochs, reading.replaced, course)
     if is_torn:
         torn = "The last line of the journal is torn (its writer was stopped); it was left out."
         records = replace(records, notes=[torn, *records.notes])
@@ -103,6 +106,7 @@ def _read_on(
                 epochs.add_event(found)
             case Event():
                 _take(reading.state, found, place)
+                reading.clock.take(found)
         reading.lines += 1
         reading.offset += len(line)
         reading.crc = zlib.crc32(line, reading.crc)
@@ -137,6 +141,7 @@ def _cached(cache: Path, file: BinaryIO) -> _Reading | None:
         offset, crc, lines, replaced = (
             int(about[key]) for key in (b"offset", b"crc", b"lines", b"replaced")
         )
+        clock = json.loads(about[b"clock"])
         reading = _Reading(offset, crc, lines, replaced)
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None  # none yet, or not whole: the journal is the truth
@@ -150,6 +155,7 @@ def _cached(cache: Path, file: BinaryIO) -> _Reading | None:
     for events in trials["events"].to_pylist():
         for event in json.loads(events):
             reading.state.take(event_of(event))
+    reading.clock.restore(clock, reading.state)
     reading.epochs = epochs.replace_schema_metadata(None).cast(EPOCH_SCHEMA)
     return reading
 
@@ -162,7 +168,8 @@ def _events(trial: TrialState) -> list[Event]:
 def _keep(reading: _Reading, cache: Path) -> None:
     """Save what was read for the next call; a folder that cannot be written costs time only."""
     about = {"version": _CACHE_VERSION, "offset": str(reading.offset), "crc": str(reading.crc),
-             "lines": str(reading.lines), "replaced": str(reading.replaced)}  # fmt: skip
+             "lines": str(reading.lines), "replaced": str(reading.replaced),
+             "clock": json.dumps(reading.clock.kept(reading.state))}  # fmt: skip
     events = [
         json.dumps([event.as_dict() for event in _events(trial)])
         for trial in reading.state.trials.values()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reports.records.course import Course
 from reports.records.study import Study
 from tcpa_core.record.state import TrialState
 
@@ -21,10 +22,17 @@ class Records:
     """Columns of EPOCH_SCHEMA, by trial in the order planned, then by epoch."""
     notes: Sequence[str] = ()
     """Sentences on what was read but not used, for every report."""
+    course: Course | None = None
+    """How the study went; None: not recorded there."""
 
     @classmethod
     def of(
-        cls, study: Study, trials: Mapping[str, TrialState], epochs: pa.Table, num_replaced: int
+        cls,
+        study: Study,
+        trials: Mapping[str, TrialState],
+        epochs: pa.Table,
+        num_replaced: int,
+        course: Course | None = None,
     ) -> "Records":
         """What was read, with notes on epochs that were reported again and on missing scores.
 
@@ -44,4 +52,4 @@ class Records:
             for name, one in trials.items()
             if one.tested and one.tested.reason
         ]
-        return cls(study, trials, epochs, [*([note] if num_replaced else []), *no_score])
+        return cls(study, trials, epochs, [*([note] if num_replaced else []), *no_score], course)
