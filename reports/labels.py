@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -81,8 +82,92 @@ def pair_name(row: Row, *, with_levels: bool) -> str:
     return " × ".join(names)
 
 
+def plural(count: int, noun: str) -> str:
+    """ "1 trial", "2 trials"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def number(value: object) -> str:
     """Any cell as short text; missing values as nothing."""
     if is_missing(value):
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A metric as people write its values: accuracies in percent, others in their own unit."""
+
+    metric: str
+    unit: str = ""
+    """As of its column; "fraction" is shown in percent."""
+
+    @property
+    def is_share(self) -> bool:
+        """Whether values are shown in percent."""
+        return self.unit == "fraction"
+
+    @property
+    def split(self) -> str:
+        """ "val" or "test", of accuracies alone; else ""."""
+        name, _, what = self.metric.partition("_")
+        return name if what == "accuracy" else ""
+
+    def value(self, value: float) -> str:
+        """ "83.3 %" or "0.4821 nat"."""
+        if self.is_share:
+            return f"{100 * value:.1f} %"
+        whole = f"{value:,.0f}" if value == int(value) and abs(value) < 1e15 else f"{value:.4g}"
+        return f"{whole} {self.unit}".strip()
+
+    def said(self, value: float) -> str:
+        """ "83.3 % on val" or "val_loss 0.4821 nat"."""
+        return f"{self.value(value)} on {self.split}" if self.split else (
+            f"{self.metric} {self.value(value)}")  # fmt: skip
+
+    def mean(self, values: list[float], low: float | None, high: float | None) -> str:
+        """ "84.6 ± 7.1 %", half of the interval behind the mean; without one the mean alone."""
+        mean = sum(values) / len(values)
+        if low is None or high is None:
+            return self.value(mean)
+        scale, digits = (100, ".1f") if self.is_share else (1, ".4g")
+        text = f"{scale * mean:{digits}} ± {scale * (high - low) / 2:{digits}}"
+        return f"{text} {'%' if self.is_share else self.unit}".strip()
+
+    def difference(self, value: float, low: float | None = None, high: float | None = None) -> str:
+        """ "+1.9 points", or with its interval "+1.9 [−7.6, +11.3] points"."""
+        interval = "" if low is None or high is None else (
+            f" [{self._signed(low)}, {self._signed(high)}]")  # fmt: skip
+        return f"{self._signed(value)}{interval} {self._step}".strip()
+
+    def size(self, value: float) -> str:
+        """The size of a difference: "12.0 points"."""
+        text = f"{100 * value:.1f}" if self.is_share else f"{value:.3g}"
+        return f"{text} {self._step}".strip()
+
+    @property
+    def _step(self) -> str:
+        return "points" if self.is_share else self.unit
+
+    def _signed(self, value: float) -> str:
+        # + 0.0 turns a rounded -0.0 into 0.0, which would read as a decrease
+        text = f"{round(100 * value, 1) + 0.0:+.1f}" if self.is_share else f"{value:+.3g}"
+        return text.replace("-", "−")
+
+
+STAR_LEVELS = (0.05, 0.01)
+"""p below which a difference has a star, and two."""
+
+
+def p_text(p: float, digits: int = 3) -> str:
+    """ "0.024", "<0.001".
+
+    Never rounded across a star's limit: "0.050" beside a star would contradict the legend.
+    """
+    if p < 0.001:
+        return "<0.001"
+    for more in (digits, 4, 5):
+        text = f"{p:.{more}f}"
+        if all((float(text) < level) == (p < level) for level in STAR_LEVELS):
+            break
+    return text

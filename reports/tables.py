@@ -33,7 +33,8 @@ def trial_table(records: Records) -> pa.Table:
     After TRIAL_COLUMNS, each setting is a column by dotted path: null where it is not set or not
     part of the trial. A column is bool, int, float or text; a list is JSON text.
     """
-    rows = [_trial_row(trial, records.study) for trial in records.trials.values()]
+    names = records.study.row_names
+    rows = [_trial_row(trial, records.study, names) for trial in records.trials.values()]
     arrays = [pa.array([row.get(c.name) for row in rows], c.dtype) for c in TRIAL_COLUMNS]
     schema = [column.arrow() for column in TRIAL_COLUMNS]
     # A dict keeps the order in which the settings were met; "seed" is a column of its own.
@@ -123,7 +124,7 @@ def counts(trials: pd.DataFrame) -> dict[str, int]:
     return {str(k): int(v) for k, v in trials["status"].value_counts().sort_index().items()}
 
 
-def _trial_row(trial: TrialState, study: Study) -> NewRow:
+def _trial_row(trial: TrialState, study: Study, names: Mapping[str, str]) -> NewRow:
     planned, result = trial.planned, trial.result
     row: NewRow = {} if result is None else result.as_dict()
     if result is None:
@@ -150,8 +151,14 @@ def _trial_row(trial: TrialState, study: Study) -> NewRow:
         "test_in_val": shared.get("val/test"),
         "two_labels": data.get("two_labels"),
         "deviation": "; ".join(planned.deviation),
-        "cells": json.dumps(list(planned.cells)),
+        "cells": json.dumps([_named(cell, names) for cell in planned.cells]),
     }
+
+
+def _named(cell: Mapping[str, Any], names: Mapping[str, str]) -> Mapping[str, Any]:
+    """A cell whose level bears its settings, as the rows of a confirmation do."""
+    level = str(cell.get("level", ""))
+    return {**cell, "level": names[level]} if level in names else cell
 
 
 def _tested(trial: TrialState) -> Tested | None:

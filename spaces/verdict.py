@@ -45,6 +45,11 @@ def looks(num_seeds: int) -> int:
     return max(1, num_seeds - FIRST_SEEDS + 1)
 
 
+def level_of(num_rows: int, num_looks: int) -> float:
+    """The level of each test, so that the chance of calling the best row worse is `ERROR`."""
+    return ERROR / (max(1, num_rows - 1) * num_looks)
+
+
 def contenders(values: Values, seeds: Sequence[int], num_looks: int) -> list[str]:
     """Rows that may be the best one, the leader first.
 
@@ -56,7 +61,7 @@ def contenders(values: Values, seeds: Sequence[int], num_looks: int) -> list[str
     complete = _without_gaps(values, seeds)
     if not complete:
         return []
-    level = _level(values, num_looks)
+    level = level_of(len(values), num_looks)
     ranked = sorted(complete, key=lambda row: -sum(complete[row]))
     leader = complete[ranked[0]]
     return [ranked[0]] + [row for row in ranked[1:] if paired_p(leader, complete[row]) >= level]
@@ -206,7 +211,7 @@ def _is_beaten(row: str, leader: str, values: Values, run: Sequence[int], races:
         if _without_gaps({row: values[row]}, seeds) and row not in contenders(values, seeds, races):
             return True
     best, own = _shared(values[leader], values[row], run)
-    level = _level(values, races)
+    level = level_of(len(values), races)
     return len(own) >= FIRST_SEEDS and sum(best) > sum(own) and paired_p(best, own) < level
 
 
@@ -214,10 +219,6 @@ def _waits(found: Mapping[int, float | None], run: Sequence[int]) -> bool:
     """Whether a row has only not come to its last seeds yet."""
     known = _known(found, run)
     return list(known) == list(run[: len(known)]) and not (found.keys() & set(run)) - known.keys()
-
-
-def _level(values: Values, num_looks: int) -> float:
-    return ERROR / (max(1, len(values) - 1) * num_looks)
 
 
 def _lack(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from reports.labels import Row, is_missing
+from reports.labels import STAR_LEVELS, Row, is_missing, p_text
 
 
 def mean_text(row: Row, scale: float = 100) -> str:
@@ -19,13 +19,13 @@ def mean_text(row: Row, scale: float = 100) -> str:
 def stars(row: Row) -> str:
     """Significance after Holm."""
     p = row["p_holm"]
-    return "" if is_missing(p) or p >= 0.05 else "**" if p < 0.01 else "*"
+    return "" if is_missing(p) else "*" * sum(p < level for level in STAR_LEVELS)
 
 
 def adjusted_p(row: Row) -> str:
     """p after Holm, '<0.001' or '-'."""
     p = row["p_holm"]
-    return "-" if is_missing(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+    return "-" if is_missing(p) else p_text(p)
 
 
 def with_interval(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from spaces.confirmations import confirmed_by_name, row_names
 from spaces.reader import read_stored
 from spaces.sections import Objective
 from tcpa_core.errors import RecordError, StudyError
@@ -96,6 +97,26 @@ class Study:
     def selects(self) -> bool:
         """Whether one point is selected, and alone read on test; else every row is an answer."""
         return self.kind == "search" or self._ablation.get("test") == "winner"
+
+    @property
+    def compares_rows(self) -> bool:
+        """Whether one row of an ablation is to be the winner, as in a confirmation or a race."""
+        is_winner = self._ablation.get("test") == "winner"
+        return self.kind == "ablation" and bool(self.races or is_winner or self.confirms)
+
+    @property
+    def confirms(self) -> Json:
+        """Of a confirmation the search that it confirms: "name" and, but for older versions, "id",
+        "axes" and "values" (objective in the search by row); {} of any other study."""
+        found = self.document.get("confirms")
+        if isinstance(found, dict):
+            return found
+        return {"name": name} if (name := confirmed_by_name(self.name, self.space)) else {}
+
+    @property
+    def row_names(self) -> Mapping[str, str]:
+        """Rows of a confirmation as people know them: "point 2: vpt, lr 0.026, 20 prompts"."""
+        return row_names(self.confirms, self.space)
 
     @property
     def data(self) -> Sequence[Json]:

@@ -248,9 +248,14 @@ def rank_biserial(differences: Sequence[float] | Array) -> float:
 
 
 @lru_cache(maxsize=256)
-def detectable_effect(n: int) -> float:
-    """Smallest true |dz| that a two-sided paired t test at 5 % sees with 80 % power; n >= 2."""
-    critical = stats.t.ppf(0.5 + LEVEL / 2, n - 1)
+def detectable_effect(n: int, error: float = ERROR) -> float:
+    """Smallest true |dz| that a two-sided paired t test sees with 80 % power.
+
+    Args:
+        n: Pairs, at least 2.
+        error: Level of the test.
+    """
+    critical = stats.t.ppf(1 - error / 2, n - 1)
 
     def lack(effect: float) -> float:
         # Far out scipy's noncentral t has no number (NaN) for the other tail, which is nothing.

@@ -1,0 +1,1 @@
+"""The sentences of a verdict, by the kind of study."""

@@ -1,0 +1,148 @@
+"""What a search says: which setting leads, over which others, and whether that is shown."""
+
+from collections.abc import Iterator
+
+from reports.frames import Frames
+from reports.labels import Quantity, method_column
+from reports.plots.pareto import on_front
+from reports.statistics import contest as contests
+from reports.statistics.across_data_sets import dataset_of
+from reports.statistics.contest import Contest
+from reports.tables import ranking
+from reports.verdicts.words import (
+    Said,
+    could_have_seen,
+    difference_text,
+    mean_of,
+    method_of,
+    quantity,
+    searched_settings,
+    tested,
+)
+from spaces.selection import Standing
+from spaces.verdict import FIRST_SEEDS
+
+
+def said(found: Frames) -> Said:
+    """Headline, sentences and winner of a search with at least one value."""
+    study, trials = found.study, found.trials
+    shown = quantity(study.objectives[0].metric)
+    points = ranking(trials, study).points
+    contest = contests.of_points(trials, study)
+    names = searched_settings(trials, study)
+    leader = points[0]
+    is_shown = contest.decided.winner == leader.point
+    return (
+        _headline(found, contest, shown, points),
+        [*_sentences(found, contest, names, shown, points)],
+        leader.trials[0] if is_shown else None,
+    )
+
+
+def _who(found: Frames, one: Standing) -> str:
+    """Whom a headline names: the method where several were searched, else the setting."""
+    names = searched_settings(found.trials, found.study)
+    if "methods" in found.study.axes:
+        return method_of(found.trials, one.trials[0])
+    return names[one.trials[0]] or "the only setting"
+
+
+def _headline(
+    found: Frames, contest: Contest, shown: Quantity, points: tuple[Standing, ...]
+) -> str:
+    leader, who = points[0], _who(found, points[0])
+    is_done = found.course is None or found.course.is_finished
+    leads = f"{who} leads{'' if is_done else ' so far'} with {shown.said(leader.value)}"
+    if len(points) == 1:
+        return f"{who} has the only value so far: {shown.said(leader.value)}." if not is_done else (
+            f"{who} is the only setting that was trained to its end: {shown.said(leader.value)}."
+        )  # fmt: skip
+    if contest.decided.winner == leader.point:
+        return f"{leads}: every other completed setting is significantly worse."
+    if contest.is_tie:
+        other = _who(found, points[1])
+        both = f"{who} and {other}" if other != who else f"Two settings of {who}"
+        return f"{both} tie at {shown.said(leader.value)}{'' if is_done else ' so far'}."
+    return f"{leads}, but its lead over the next setting is not shown."
+
+
+def _sentences(
+    found: Frames,
+    contest: Contest,
+    names: dict[str, str],
+    shown: Quantity,
+    points: tuple[Standing, ...],
+) -> Iterator[str]:
+    trials, leader = found.trials, points[0]
+    values = contest.values.get(leader.point, {})
+    mean = mean_of(shown, values) if values else shown.value(leader.value)
+    seeds = f" over {len(leader.seeds)} seeds" if len(leader.seeds) > 1 else ""
+    test = tested(trials, list(leader.trials))
+    plural = "s" if len(leader.trials) > 1 else ""
+    yield (
+        f"Selected: {names[leader.trials[0]] or 'the only setting'} "
+        f"(trial{plural} {', '.join(leader.trials)}), {_on(shown, mean)}{seeds}{test}."
+    )
+    if contest.paired and len(points) > 1:
+        text = difference_text(shown, contest.paired, contest.level)
+        yield f"Next: {names[points[1].trials[0]]} with {shown.value(points[1].value)}; {text}."
+    if seen := could_have_seen(shown, contest):
+        yield seen
+    elif contest.num_seeds < FIRST_SEEDS and len(points) > 1:
+        seeds = "One seed shows" if contest.num_seeds == 1 else f"{contest.num_seeds} seeds show"
+        yield f"{seeds} too little spread to tell settings apart; {FIRST_SEEDS} fresh seeds may."
+    yield from _other_method(found, shown, points)
+    yield from _objectives(found)
+    yield from _data_sets(found)
+    if len(points) > 1:
+        yield f"Not confirmed yet: tcpa confirm {found.study.name}."
+
+
+def _on(shown: Quantity, mean: str) -> str:
+    return f"{mean} on {shown.split}" if shown.split else f"{shown.metric} {mean}"
+
+
+def _other_method(found: Frames, shown: Quantity, points: tuple[Standing, ...]) -> Iterator[str]:
+    """The best setting of another method, where the next one is of the same."""
+    if "methods" not in found.study.axes or len(points) < 2:
+        return
+    methods = dict(zip(found.trials["trial"], method_column(found.trials), strict=True))
+    best = methods[points[0].trials[0]]
+    others = [one for one in points[1:] if methods[one.trials[0]] != best]
+    if others and others[0] is not points[1]:
+        name, value = methods[others[0].trials[0]], shown.value(others[0].value)
+        yield f"The best of another method is {name} with {value}."
+
+
+def _objectives(found: Frames) -> Iterator[str]:
+    """What a second objective makes of it."""
+    objectives = found.study.objectives
+    if len(objectives) < 2:
+        return
+    first, second = objectives[:2]
+    used = found.used[found.used[second.metric].notna()]
+    worth = first.sign * used[first.metric].astype(float)
+    front = on_front(-second.sign * used[second.metric].astype(float), worth)
+    names = " and ".join(one.metric for one in objectives)
+    yield (
+        f"Of the objectives {names} the first one selects; {int(front.sum())} of {len(used)} "
+        f"completed trials are on the Pareto front of {first.metric} and {second.metric}."
+    )
+
+
+def _data_sets(found: Frames) -> Iterator[str]:
+    """What a search over several data sets may not be read as."""
+    names = list(dict.fromkeys(map(str, dataset_of(found.used).dropna())))
+    if len(names) < 2:
+        return
+    ranks = found.ranks[(found.ranks["factor"] == "methods")]
+    best = ranks.sort_values("mean_rank").to_dict("records")[:1]
+    whole = "".join(
+        f"; over the {row['n']} that all methods have, {row['level']} has the best mean rank "
+        f"({row['mean_rank']:.2f})"
+        for row in best
+    )
+    yield (
+        f"The study has {len(names)} data sets, whose values cannot be compared with each other: "
+        f"the selected setting is the best of one of them{whole}."
+    )
