@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from reports.frames import Frames
-from reports.labels import Row, heading, is_missing, plural
-from reports.statistics.ablation import COMBINATION
+from reports.labels import COMBINATION, Row, heading, is_missing, plural
 from reports.statistics.paired_tests import ERROR, FEW
 from reports.verdicts.words import Said, p_said, quantity
 
