@@ -46,11 +46,14 @@ class Stopwatch:
         self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - start
 
 
-def build_report(study_dir: Path, progress: Progress | None = None) -> ReportSummary:
+def build_report(
+    study_dir: Path, progress: Progress | None = None, live_s: float | None = None
+) -> ReportSummary:
     """Gather a study into tables/ and report/ of its folder.
 
     Args:
         progress: Told of what is being done.
+        live_s: Seconds until it is built again; the page then reloads itself. None: it stays.
 
     Raises:
         StudyError: There is no such study, it has no journal, or its folder cannot be written.
@@ -86,7 +89,7 @@ def build_report(study_dir: Path, progress: Progress | None = None) -> ReportSum
             seconds=timed.seconds,
         )
         with timed("page"):
-            write_html(summary, found, drawn, published)
+            write_html(summary, found, drawn, published, live_s)
         # Raises what the background raised, so that a full disk is reported and not passed over.
         with timed("writing tables"):
             writing.result()

@@ -1,27 +1,38 @@
 """tcpa report."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from search.options import DEFAULT_ROOT, Root, Storage, Study
+from search.options import DEFAULT_ROOT, Root, Storage
+
+Studies = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="STUDY...", help="Name of a study below --root; several stand side by side."
+    ),
+]
 
 
 def command(
-    study: Study,
+    studies: Studies,
     root: Root = DEFAULT_ROOT,
     storage: Storage = None,
     live: Annotated[bool, typer.Option("--live", help="Refresh it while the study runs.")] = False,
     every: Annotated[float, typer.Option(min=1, help="Seconds between refreshes.")] = 10,
 ) -> None:
-    """Gather a study into Parquet tables, plots and report.html."""
+    """Gather a study into Parquet tables, plots and report.html; several into one table."""
     from search.study.working_copy import opened
 
-    folder, console = opened(root, study, storage), Console()
-    from search.verbs.report import follow, report_text
+    folders, console = [opened(root, name, storage) for name in studies], Console()
+    from search.verbs.report import follow, report_text, side_by_side_text
 
+    text = partial(report_text, folders[0])
+    if len(folders) > 1:
+        text = partial(side_by_side_text, folders, root)
     if live:
-        follow(folder, lambda: report_text(folder), console, every)
+        follow(folders, text, console, every)
     else:
-        console.print(report_text(folder), markup=False, soft_wrap=True)
+        console.print(text(), markup=False, soft_wrap=True)

@@ -1,20 +1,45 @@
-"""Reports of a study: once, after a confirmation, or again and again while it runs."""
+"""Reports of studies: once, after a confirmation, or again and again while they run."""
 
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from reports.build import build_report
+from reports.build_side_by_side import build_side_by_side
 from search.study.folder import StudyDir
 from search.verbs.stages import Stages
 
+LONGEST = 160
+"""Characters of a folder's name, below what file systems take."""
 
-def report_text(study: StudyDir) -> str:
-    """Build a study's report; what it holds and where it is, in lines."""
+
+def report_text(study: StudyDir, live_s: float | None = None) -> str:
+    """Build a study's report; what it holds and where it is, in lines.
+
+    Args:
+        live_s: Seconds until it is built again; None: it is not.
+    """
     with Stages("report") as stages:
-        return "\n".join(build_report(study.path, progress=stages).lines())
+        return "\n".join(build_report(study.path, stages, live_s).lines())
+
+
+def side_by_side_text(studies: Sequence[StudyDir], root: Path, live_s: float | None = None) -> str:
+    """Build one report of several studies below `root`; what it holds and where it is, in lines."""
+    with Stages("report") as stages:
+        folders = [study.path for study in studies]
+        return "\n".join(build_side_by_side(folders, root / joint_name(studies), stages, live_s))
+
+
+def joint_name(studies: Sequence[StudyDir]) -> str:
+    """Name of the folder for several studies, "a+b+c": no study can be called so."""
+    names = "+".join(study.name for study in studies)
+    if len(names) <= LONGEST:
+        return names
+    digest = hashlib.sha256(names.encode()).hexdigest()[:8]
+    return f"{studies[0].name}+{len(studies) - 1}_more+{digest}"
 
 
 def report_confirmed(folder: Path, console: Console) -> None:
@@ -26,21 +51,28 @@ def report_confirmed(folder: Path, console: Console) -> None:
         console.print(f"Intervals and paired tests: {summary.html}", markup=False, soft_wrap=True)
 
 
-def follow(study: StudyDir, build: Callable[[], str], console: Console, every_s: float) -> None:
-    """Build a study's report again whenever its journal has grown, until its driver ends.
+def follow(
+    studies: Sequence[StudyDir],
+    build: Callable[[float | None], str],
+    console: Console,
+    every_s: float,
+) -> None:
+    """Build a report again whenever a journal has grown, until the drivers of its studies end.
 
     Args:
-        build: Makes the report and says in a line what it holds.
-        every_s: Seconds between two looks at the journal.
+        build: Makes the report and says in a line what it holds; told the seconds until it is made
+            again, or None for the last one.
+        every_s: Seconds between two looks at the journals.
     """
-    size = -1
+    shown = None
     while True:
-        # Asked before the size: what the driver wrote last is then seen by a further look.
-        runs = study.driver() is not None
-        now = study.journal_path.stat().st_size if study.journal_path.exists() else 0
-        if now != size:
-            console.print(build(), markup=False, soft_wrap=True)
-            size = now
+        # Asked before the sizes: what a driver wrote last is then seen by a further look.
+        runs = any(study.driver() is not None for study in studies)
+        paths = [study.journal_path for study in studies]
+        now = runs, *(path.stat().st_size if path.exists() else 0 for path in paths)
+        if now != shown:
+            console.print(build(every_s if runs else None), markup=False, soft_wrap=True)
+            shown = now
         elif not runs:
             return
         if runs:

@@ -32,18 +32,18 @@ def test_a_report_is_built_whenever_the_journal_grows(
             study.unlock()
 
     monkeypatch.setattr("time.sleep", sleep)
-    built: list[int] = []
+    built: list[tuple[int, float | None]] = []
 
-    def build() -> str:
-        built.append(len(recorded(study)))
+    def build(live_s: float | None) -> str:
+        built.append((len(recorded(study)), live_s))
         return f"report {len(built)}"
 
     out = io.StringIO()
-    follow(study, build, Console(file=out), every_s=7)
+    follow([study], build, Console(file=out), every_s=7)
     journal.close()
-    assert built == [1, 2]
+    assert built == [(1, 7), (2, 7), (2, None)], "the last page does not wait for another one"
     assert slept == [7, 7, 7, 7]
-    assert out.getvalue() == "report 1\nreport 2\n"
+    assert out.getvalue() == "report 1\nreport 2\nreport 3\n"
 
 
 def test_what_came_with_the_last_breath_is_in_the_report(
@@ -61,11 +61,11 @@ def test_what_came_with_the_last_breath_is_in_the_report(
     monkeypatch.setattr("time.sleep", sleep)
     built: list[int] = []
 
-    def build() -> str:
+    def build(_: float | None) -> str:
         built.append(len(recorded(study)))
         return ""
 
-    follow(study, build, Console(file=io.StringIO()), 1)
+    follow([study], build, Console(file=io.StringIO()), 1)
     journal.close()
     assert built == [0, 1]
 
@@ -73,5 +73,5 @@ def test_what_came_with_the_last_breath_is_in_the_report(
 def test_a_study_that_does_not_run_is_reported_once(make_study: MakeStudy) -> None:
     study = make_study(make_space())
     out = io.StringIO()
-    follow(study, lambda: "report", Console(file=out), 1)
+    follow([study], lambda _: "report", Console(file=out), 1)
     assert out.getvalue() == "report\n"
