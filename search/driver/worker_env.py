@@ -12,7 +12,7 @@ from tcpa_core.training.allocator import WORKER_ENV
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 COPIED = (
-    *("TCPA_CACHE", "TCPA_PLUGINS"),
+    *("TCPA_CACHE", "TCPA_PLUGINS", "TCPA_THUMBNAILS"),
     *_PROXIES,
     *(name.upper() for name in _PROXIES),
     # Where weights of the hub lie and come from; HF_TOKEN is a secret.

@@ -5,7 +5,6 @@ refused when either differs.
 """
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from tcpa_core.errors import CheckpointError, DamagedCheckpointError, StorageError
+from tcpa_core.errors import CheckpointError, DamagedCheckpointError
+from tcpa_core.record.whole_file import write_whole
 
 SCHEMA = 3
 
@@ -30,22 +30,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str
     contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     text = json.dumps({"schema": SCHEMA, **info}, allow_nan=False)
     data = save(contiguous, metadata={"tcpa": text, "crc": str(_checksum(contiguous, text))})
-    # Beside the file, since a rename is atomic within one file system only. The number of the
-    # process keeps a hung worker and the one that took its place apart.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                # Else a machine that loses power may have renamed a file that is still empty.
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as err:
-        raise StorageError.of(path, err) from err
+    write_whole(path, data)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 # Axes: M members, N samples of the split, n samples of a turn, C classes.
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,10 +12,22 @@ from torch.nn import functional as F
 
 from tcpa_core.methods.base import Step, Unchanged
 from tcpa_core.model.pack_model import PackModel
+from tcpa_core.record.predictions import SplitPredictions
 from tcpa_core.training.by_rows import ByRows
 from tcpa_core.training.kept_tokens import KeptTokens
 from tcpa_core.training.precision import autocast
+from tcpa_core.training.predicted import Predicted, class_type
 from tcpa_core.training.trial_data import SplitName, TrialData
+
+
+class Scores(NamedTuple):
+    """Of all members on a whole split."""
+
+    loss: list[float]
+    """Mean cross-entropy of each member."""
+    accuracy: list[float]
+    classes: Tensor
+    """What they took the images for, int16 or int32 [M, N] on the CPU."""
 
 
 class Evaluation:
@@ -31,13 +44,44 @@ class Evaluation:
         self._kept = kept
         self._by_rows = by_rows
 
+    def score(self, model: PackModel, split: SplitName) -> Scores:
+        """Score every member on a whole split."""
+        return self._score(model, split, lambda turn, logits, predicted: None)
+
+    def predict(
+        self, model: PackModel, split: SplitName, known: Tensor | None = None
+    ) -> tuple[Scores, list[SplitPredictions]]:
+        """Score every member, and keep what it takes each image for.
+
+        Args:
+            known: What an earlier pass of the same states took the images for [M, N]: it counts,
+                where rounding decides between two classes. None: this pass counts.
+        """
+        found = Predicted(self._data.split(split), len(self._data.class_names))
+
+        def take(turn: slice, logits: Tensor, predicted: Tensor) -> None:
+            first = predicted if known is None else known[:, turn].to(predicted)
+            found.take(turn, logits, first)
+
+        return self._score(model, split, take), found.of_members()
+
     @torch.no_grad()
-    def score(self, model: PackModel, split: SplitName) -> tuple[list[float], list[float]]:
-        """Mean cross-entropy and accuracy of every member on a whole split."""
+    def _score(
+        self, model: PackModel, split: SplitName, look: Callable[[slice, Tensor, Tensor], None]
+    ) -> Scores:
+        """Score every member.
+
+        Args:
+            look: Called with a range of images, their logits and the predicted classes.
+        """
         source = self._data.split(split)
         # Sums in float64: in float32 the mean of a large split depends on how it was cut.
         sums = torch.zeros(2, model.num_members, device=source.labels.device, dtype=torch.float64)
         loss, hits = sums
+        kind = class_type(len(self._data.class_names))
+        classes = torch.empty(
+            (model.num_members, len(source)), dtype=kind, device=source.labels.device
+        )
         for turn, logits in self._logits(model, split):
             labels = source.labels[turn].expand(model.num_members, -1)
             loss += (
@@ -45,9 +89,12 @@ class Evaluation:
                 .view_as(labels)
                 .sum(1)
             )
-            hits += (logits.argmax(-1) == labels).sum(1)
+            predicted = logits.argmax(-1)
+            hits += (predicted == labels).sum(1)
+            classes[:, turn] = predicted.to(kind)
+            look(turn, logits, predicted)
         loss_M, accuracy_M = (sums / len(source)).tolist()
-        return loss_M, accuracy_M
+        return Scores(loss_M, accuracy_M, classes.cpu())
 
     def _logits(self, model: PackModel, split: SplitName) -> Iterator[tuple[slice, Tensor]]:
         """Ranges of n samples and logits (M, n, C), until every sample was there once."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tcpa_core.record.events import Ended
 from tcpa_core.record.values import Status
 from tcpa_core.training.member import Member
-from tcpa_core.training.pack import Pack
+from tcpa_core.training.pack import Pack, Scored
 from tcpa_core.training.saved_member import SaveClock
 
 
@@ -55,7 +55,7 @@ class Group:
         status: Status,
         *,
         reason: str = "",
-        test: tuple[float, float] | None = None,
+        test: Scored | None = None,
     ) -> Ended:
         """Let a job go, with what `Pack.result` says of it."""
         member = self.jobs.pop(trial).member

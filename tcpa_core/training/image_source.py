@@ -74,6 +74,8 @@ class ImageSource:
             )
         self.device = torch.device(device)
         self.labels = torch.from_numpy(split.labels).to(self.device)
+        self.keys = split.paths
+        """Name of each image."""
         self.img_size = img_size
         self.num_draws = DRAWS
         """Random numbers that a training image needs."""
@@ -118,6 +120,10 @@ class ImageSource:
         if self.where == self.device:
             return partial(self._cut_here, indices, draws)
         return self._cut_elsewhere(indices, draws)
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """Bytes of images as evaluation sees them, on the CPU: uint8 [n, 3, H, W]."""
+        return self._cut(indices.to(self.where), None).cpu()
 
     def _cut_here(self, indices: Tensor, draws: Tensor | None) -> Tensor:
         """Normalised images of pixels that lie on the device."""

@@ -6,6 +6,8 @@ members still holds what they were before.
 
 from dataclasses import dataclass, field, replace
 
+from torch import Tensor
+
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import FitData, MemberState
 from tcpa_core.model.backbone import Backbone
@@ -26,6 +28,9 @@ class Selected:
     test_accuracy: float | None
     """Only with selection "best_test_epoch", which looks at the test split every epoch."""
     state: MemberState
+    val_classes: Tensor | None = None
+    """What it took each image of val for, int16 or int32 [N] on the CPU: computed again, beside
+    other members, it might differ in an image or two. None: trained by an older version."""
 
     def rank(self, rule: str) -> tuple[float, float]:
         """Sort key of the selection rule; larger is better. Equal val accuracies are ordered by

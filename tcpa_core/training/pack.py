@@ -10,6 +10,7 @@ their own. They join and leave between epochs.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import MemberState, Step
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.pack_model import PackModel
+from tcpa_core.record.predictions import Predictions, SplitPredictions
 from tcpa_core.record.values import EpochReport, Status, TrialResult
 from tcpa_core.streams import Stream
 from tcpa_core.training.batches import num_images
@@ -26,16 +28,25 @@ from tcpa_core.training.by_rows import ByRows
 from tcpa_core.training.costs import CountedCosts
 from tcpa_core.training.divergence import Diverged, divergence
 from tcpa_core.training.epoch import train_epoch
-from tcpa_core.training.evaluation import Evaluation
+from tcpa_core.training.evaluation import Evaluation, Scores
 from tcpa_core.training.graphs import CudaRecorder, Execution, StepGraphs
 from tcpa_core.training.kept_tokens import KeptTokens
 from tcpa_core.training.member import Member, Selected, initial_state
 from tcpa_core.training.memory import peak_bytes, reset_peak
 from tcpa_core.training.optim import Moments
 from tcpa_core.training.precision import keep_float32_exact, uses_bfloat16
+from tcpa_core.training.predicted import thumbnails
 from tcpa_core.training.stacks import Stacks, optimizer_of
 from tcpa_core.training.step import TrainingStep
 from tcpa_core.training.trial_data import TrialData
+
+
+class Scored(NamedTuple):
+    """Of a member's selected state on the test split."""
+
+    loss: float
+    accuracy: float
+    images: SplitPredictions
 
 
 class Pack:
@@ -96,20 +107,20 @@ class Pack:
         reset_peak(self.device)
         stacks = self._take_stacks(members)
         losses, lrs = train_epoch(stacks, self.step, len(self.data.train))
-        val_loss, val_accuracy = self._evaluation.score(stacks.model, "val")
+        val = self._evaluation.score(stacks.model, "val")
         # No other rule may look at the test split before the trial's end.
         test_accuracy: Sequence[float | None] = [None] * len(members)
         if any(m.config.train.selection == "best_test_epoch" for m in members):
-            test_accuracy = self._evaluation.score(stacks.model, "test")[1]
+            test_accuracy = self._evaluation.score(stacks.model, "test").accuracy
         seconds = (time.perf_counter() - started) / len(members)
         peak = peak_bytes(self.device)
         self._peaks |= {m.trial: max(peak, self._peaks.get(m.trial, 0)) for m in members}
-        measured = _Epoch(losses, lrs, val_loss, val_accuracy, test_accuracy, seconds)
+        measured = _Epoch(losses, lrs, val, test_accuracy, seconds)
         outcomes: list[Member | Diverged] = []
         stacked: list[Member] = []
         """What the stacks hold now. Where that is no outcome, nobody can ask for it again."""
         for m, (member, tensors) in enumerate(zip(members, stacks.on_host(), strict=True)):
-            diverged = divergence(member, losses[:, :, m], val_loss[m])
+            diverged = divergence(member, losses[:, :, m], val.loss[m])
             if diverged:
                 outcomes.append(diverged)
                 stacked.append(replace(member))
@@ -131,10 +142,11 @@ class Pack:
         """Member number m after the epoch that left these tensors."""
         outcome = Selected(
             epoch=member.epoch + 1,
-            val_accuracy=measured.val_accuracy[m],
-            val_loss=measured.val_loss[m],
+            val_accuracy=measured.val.accuracy[m],
+            val_loss=measured.val.loss[m],
             test_accuracy=measured.test_accuracy[m],
             state=state,
+            val_classes=measured.val.classes[m].clone(),
         )
         train_loss, ce_loss, match_loss = measured.losses[:, :, m].mean(0).tolist()
         report = EpochReport(
@@ -186,13 +198,30 @@ class Pack:
         )
         return model.to(self.device)
 
-    def test(self, members: Sequence[Member]) -> list[tuple[float, float]]:
-        """Loss and accuracy on the test split of each member's selected state."""
-        chosen = [replace(m, state=m.selected.state) for m in members if m.selected]
-        if len(chosen) != len(members):
-            raise ValueError("a member without a trained epoch cannot be tested")
-        loss, accuracy = self._evaluation.score(self._model_of(chosen), "test")
-        return list(zip(loss, accuracy, strict=True))
+    def test(self, members: Sequence[Member]) -> list[Scored]:
+        """Score each member's selected state on the test split."""
+        model = self._model_of(_selected(members))
+        scores, images = self._evaluation.predict(model, "test")
+        return list(map(Scored, scores.loss, scores.accuracy, images))
+
+    def predictions(self, members: Sequence[Member], scored: Sequence[Scored]) -> list[Predictions]:
+        """What each member's selected state takes the images of val and test for.
+
+        Args:
+            scored: Of these members.
+        """
+        splits = [{"test": one.images} for one in scored]
+        selected = _selected(members)
+        known = [one.selected.val_classes for one in selected if one.selected]
+        with_val = [m for m, classes in enumerate(known) if classes is not None]
+        if with_val:
+            model = self._model_of([selected[m] for m in with_val])
+            classes = torch.stack([c for c in known if c is not None])
+            _, images = self._evaluation.predict(model, "val", classes)
+            for m, found in zip(with_val, images, strict=True):
+                splits[m] |= {"val": found}
+        names, source = self.data.class_names, self.data.test
+        return [Predictions(names, of, thumbnails(source, of["test"])) for of in splits]
 
     def trial_step(self, configs: Sequence[TrialConfig]) -> Callable[[], None]:
         """A function that makes one training step of fresh members, to measure its cost."""
@@ -218,10 +247,10 @@ class Pack:
         member: Member,
         status: Status,
         *,
-        test: tuple[float, float] | None = None,
+        test: Scored | None = None,
         reason: str = "",
     ) -> TrialResult:
-        """What the member leaves behind; `test` is (loss, accuracy) of the selected state."""
+        """What the member leaves behind; `test` is of the selected state."""
         model = self._model_of([member])
         total, without_head = model.tensors.num_trainable(0)
         costs = self._costs.of(model)
@@ -233,8 +262,8 @@ class Pack:
             num_epochs=member.epoch,
             val_accuracy=best.val_accuracy if best else None,
             val_loss=best.val_loss if best else None,
-            test_accuracy=test[1] if test else None,
-            test_loss=test[0] if test else None,
+            test_accuracy=test.accuracy if test else None,
+            test_loss=test.loss if test else None,
             num_trainable=total,
             num_trainable_no_head=without_head,
             flops_per_image=model.flops_per_image(),
@@ -247,6 +276,18 @@ class Pack:
         )
 
 
+def _selected(members: Sequence[Member]) -> list[Member]:
+    """The members with the state of their selected epoch.
+
+    Raises:
+        ValueError: One has trained no epoch.
+    """
+    chosen = [replace(m, state=m.selected.state) for m in members if m.selected]
+    if len(chosen) != len(members):
+        raise ValueError("a member without a trained epoch cannot be tested")
+    return chosen
+
+
 @dataclass(frozen=True, slots=True)
 class _Epoch:
     """What was measured in an epoch, member by member."""
@@ -255,8 +296,7 @@ class _Epoch:
     """[steps, 3, M] on the CPU: total, classification and method loss."""
     lrs: Sequence[float]
     """Of the last step."""
-    val_loss: Sequence[float]
-    val_accuracy: Sequence[float]
+    val: Scores
     test_accuracy: Sequence[float | None]
     seconds: float
     """Divided among the members."""

@@ -1,6 +1,7 @@
 """Run one trial in this process."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tcpa_core.training.saved_member import (
     save_member,
     save_selected,
 )
+from tcpa_core.training.saved_predictions import writing_predictions
 from tcpa_core.training.trial_data import load_trial_data
 
 
@@ -78,4 +80,8 @@ def run_trial(
             if saved.is_due(member, rests=True):
                 save_member(member, folder, backbone, data)
             save_selected(member, folder, backbone, data)
-    return pack.result(member, "completed", test=pack.test([member])[0])
+    (scored,) = pack.test([member])
+    folders = [folder] if folder else []
+    lost = [write() for write in writing_predictions(pack, [member], [scored], folders)]
+    result = pack.result(member, "completed", test=scored)
+    return replace(result, warnings=[*result.warnings, *filter(None, lost)])

@@ -28,6 +28,8 @@ _COUNTERS = (
 STATE, SELECTED = "state:", "selected:"
 """How the names of a member's tensors begin in last.safetensors, and those of its selected epoch
 where that is an earlier one."""
+VAL_CLASSES = "val_classes"
+"""What the selected epoch took the images of val for."""
 _SELECTED_FIELDS = ("epoch", "val_accuracy", "val_loss", "test_accuracy")
 
 
@@ -57,6 +59,8 @@ def save_member(member: Member, folder: Path, backbone: Backbone, data: TrialDat
     # Most often the last epoch is the selected one, and its tensors are stored once.
     if best and best.state is not member.state:
         tensors |= {f"{SELECTED}{k}": v for k, v in best.state.items()}
+    if best and best.val_classes is not None:
+        tensors[VAL_CLASSES] = best.val_classes
     # best before last: a process that dies between the two trains this epoch again and writes both.
     if member.is_done:
         save_selected(member, folder, backbone, data)
@@ -156,7 +160,9 @@ def restore_member(folder: Path, trial: str, config: TrialConfig) -> Member:
     info = {"peak": info.get("peak_accuracy"), **info}  # its name until best_val_loss came
     try:
         selected = info["selected"] and Selected(
-            **info["selected"], state=_with_prefix(tensors, SELECTED) or state
+            **info["selected"],
+            state=_with_prefix(tensors, SELECTED) or state,
+            val_classes=tensors.get(VAL_CLASSES),
         )
         return Member(
             trial=trial,

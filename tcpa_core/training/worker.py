@@ -41,6 +41,7 @@ from tcpa_core.training.faults import cannot_begin, describe, is_device_fault
 from tcpa_core.training.groups import Group, Job, Turns
 from tcpa_core.training.member import Member
 from tcpa_core.training.memory import is_filled_by_others, is_out_of_memory, retry_with_room
+from tcpa_core.training.pack import Scored
 from tcpa_core.training.probe import PackSize, pack_size
 from tcpa_core.training.recovery import GiveUp, recover
 from tcpa_core.training.saved_member import (
@@ -51,6 +52,7 @@ from tcpa_core.training.saved_member import (
     save_member,
     save_selected,
 )
+from tcpa_core.training.saved_predictions import writing_predictions
 from tcpa_core.training.stand_ins import StandIns
 from tcpa_core.training.warm_packs import WarmPacks
 
@@ -64,8 +66,8 @@ class Turn:
 
     events: list[Event] = field(default_factory=list)
     """In their order. They may be told once all of `files` are written."""
-    files: list[Callable[[], None]] = field(default_factory=list)
-    """Write what the events speak of."""
+    files: list[Callable[[], Notice | None]] = field(default_factory=list)
+    """Write what the events speak of, and say what is not worth more than a notice."""
     doing: Pulse = field(default_factory=Pulse)
     """While these are written."""
     is_of_suspect: bool = False
@@ -220,9 +222,7 @@ class Worker:
                 self._ahead = self._trainer.submit(self._turn)
             written = [self._savers.submit(write) for write in turn.files]
             wait(written)  # for all of them: after a fault, nothing goes on behind it
-            for each in written:
-                each.result()
-            return turn.events
+            return [*turn.events, *(found for each in written if (found := each.result()))]
         finally:
             self._saving = Pulse()
 
@@ -337,7 +337,7 @@ class Worker:
         trial = command.trial
         try:
             config = TrialConfig.from_flat(command.params, place=f"trial {trial}")
-            loss, accuracy = retry_with_room(
+            group, member, scored = retry_with_room(
                 lambda: self._score(trial, config), self._packs.make_room
             )
         except DamagedCheckpointError as err:
@@ -352,15 +352,25 @@ class Worker:
                 raise
             reason = describe(err)
         else:
-            return [Tested(trial=trial, test_loss=loss, test_accuracy=accuracy)]
+            self._keep_predictions(group, [member], [scored])
+            return [Tested(trial=trial, test_loss=scored.loss, test_accuracy=scored.accuracy)]
         return [Tested(trial=trial, test_loss=None, test_accuracy=None, reason=reason)]
 
-    def _score(self, trial: str, config: TrialConfig) -> tuple[float, float]:
+    def _score(self, trial: str, config: TrialConfig) -> tuple[Group, Member, Scored]:
         group = self._packs.group(config)
         data, backbone = group.pack.data, group.pack.backbone
         self._expected.check_loaded(config, data.fingerprint, backbone.fingerprint)
         member = restore_member(self._checkpoints / trial, trial, config)
-        return group.pack.test([member])[0]
+        return group, member, group.pack.test([member])[0]
+
+    def _keep_predictions(
+        self, group: Group, members: Sequence[Member], scored: Sequence[Scored]
+    ) -> None:
+        """Have written what members that are scored take each image for."""
+        folders = [self._checkpoints / member.trial for member in members]
+        retry = partial(retry_with_room, make_room=lambda: self._packs.make_room(group))
+        for write in writing_predictions(group.pack, members, scored, folders, retry):
+            self._now.files.append(partial(_or_notice, write))
 
     def _train(self, group: Group, jobs: list[Job]) -> list[Event]:
         members = [job.member for job in jobs]
@@ -420,7 +430,7 @@ class Worker:
         status: Status,
         *,
         reason: str = "",
-        test: tuple[float, float] | None = None,
+        test: Scored | None = None,
     ) -> list[Event]:
         """Let a trial go once all that it has trained is written."""
         job = group.jobs[trial]
@@ -454,6 +464,8 @@ class Worker:
             lambda: group.pack.test(to_test) if to_test else [],
             lambda: self._packs.make_room(group),
         )
+        if to_test:
+            self._keep_predictions(group, to_test, scores)
         tested = {m.trial: score for m, score in zip(to_test, scores, strict=True)}
         return [
             event
@@ -462,6 +474,11 @@ class Worker:
                 group, job.member.trial, "completed", test=tested.get(job.member.trial)
             )
         ]
+
+
+def _or_notice(write: Callable[[], str]) -> Notice | None:
+    text = write()
+    return Notice(text=text) if text else None
 
 
 def _notice_of_size(member: Member) -> Notice:

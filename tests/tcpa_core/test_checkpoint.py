@@ -62,7 +62,7 @@ def test_failed_write_keeps_the_old_file(saved: Path, monkeypatch: pytest.Monkey
     def full_disk(fd: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tcpa_core.training.checkpoint.os.fsync", full_disk)
+    monkeypatch.setattr("tcpa_core.record.whole_file.os.fsync", full_disk)
     with pytest.raises(StorageError, match="No space left"):
         save_checkpoint(saved, {"a": torch.zeros(1)}, {"epoch": 4})
     assert load_checkpoint(saved)[1]["epoch"] == 3

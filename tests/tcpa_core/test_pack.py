@@ -20,7 +20,7 @@ from tcpa_core.training import commands
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.training.commands import Extend, Stop, Submit
 from tcpa_core.training.divergence import Diverged
-from tcpa_core.training.evaluation import Evaluation
+from tcpa_core.training.evaluation import Evaluation, Scores
 from tcpa_core.training.image_source import ImageSource
 from tcpa_core.training.member import Member
 from tcpa_core.training.pack import Pack
@@ -164,6 +164,10 @@ def _run(pack: Pack, members: list[Member], epochs: int) -> list[Member]:
     return members
 
 
+def _scores(loss: float, accuracy: float) -> Scores:
+    return Scores([loss], [accuracy], torch.zeros(1, 12, dtype=torch.int16))
+
+
 def _save(pack: Pack, member: Member, folder: Path) -> None:
     save_member(member, folder, pack.backbone, pack.data)
 
@@ -266,7 +270,7 @@ def test_kept_tokens_change_nothing(
         (member,) = _run(pack, [pack.new_member("x", config)], 3)
         assert len(member.reports) == 3
         reports.append(member.reports)
-        tested.append(pack.test([member])[0])
+        tested.append(pack.test([member])[0][:2])
         costs.append(pack.result(member, "completed").train_flops_per_image)
     for without, kept in zip(*reports, strict=True):
         _same(without, kept)
@@ -382,9 +386,9 @@ def test_a_member_that_explodes_in_its_last_step_fails_alone(
     members = [pack.new_member(f"{i}", _config(images, "vpt", VPT[i])) for i in range(2)]
     score = Evaluation.score
 
-    def explode(self: Evaluation, model: Any, split: Any) -> tuple[list[float], list[float]]:
-        loss, accuracy = score(self, model, split)
-        return [loss[0], float("nan")], accuracy
+    def explode(self: Evaluation, model: Any, split: Any) -> Scores:
+        found = score(self, model, split)
+        return found._replace(loss=[found.loss[0], float("nan")])
 
     monkeypatch.setattr(Evaluation, "score", explode)
     good, bad = pack.run_epoch(members)
@@ -429,9 +433,7 @@ def test_a_result_is_of_the_epoch_that_the_rule_selects(
     pack = Pack(backbone, data)
     member = pack.new_member("t", config)
     for loss, accuracy in VAL:
-        monkeypatch.setattr(
-            Evaluation, "score", lambda *_, val=(loss, accuracy): ([val[0]], [val[1]])
-        )
+        monkeypatch.setattr(Evaluation, "score", lambda *_, val=(loss, accuracy): _scores(*val))
         (member,) = _run(pack, [member], 1)
         _save(pack, member, tmp_path)
         if is_resumed:
@@ -455,9 +457,7 @@ def test_patience_watches_what_selects(
     member = pack.new_member("t", _config(images, "linear", settings))
     for loss, accuracy in VAL:
         if not member.is_done:
-            monkeypatch.setattr(
-                Evaluation, "score", lambda *_, val=(loss, accuracy): ([val[0]], [val[1]])
-            )
+            monkeypatch.setattr(Evaluation, "score", lambda *_, val=(loss, accuracy): _scores(*val))
             (member,) = _run(pack, [member], 1)
     assert member.is_done and member.epoch == trained
 
