@@ -18,12 +18,11 @@ from spaces.draft import BY_LOSS, Draft, read_draft
 from spaces.factor_designs import FractionalFactorial
 from spaces.overrides import apply_overrides
 from spaces.reader import Document, read_file
-from spaces.setting_values import Entry, default
+from spaces.record import as_it_was, lacks_runs, recorded_in
+from spaces.setting_values import Entry
 from spaces.space import Space
-from tcpa_core import plugins
-from tcpa_core.config import METHODS, Flat
+from tcpa_core.config import Flat
 from tcpa_core.errors import ConfigError, nearest
-from tcpa_core.protocols.base import load_protocol, protocol_names
 
 _PRESETS = files("spaces.presets")
 
@@ -36,7 +35,8 @@ def load_space(
     """Read and check a space.
 
     Args:
-        source: A YAML file, or the name of a preset.
+        source: A YAML file, or the name of a preset; a study.yaml stands for the space of its
+            study.
         overrides: Values of `--set`: settings of a trial by dotted path, which are fixed (an axis
             of that path is dropped), and study-wide keys such as `budget.trials`. Relative file
             names among them are relative to the current folder.
@@ -55,10 +55,12 @@ def load_space(
                 f"no file and no preset {source!r}{nearest(source, preset_names())}. Presets: "
                 f"{', '.join(preset_names())}."
             )
+        recorded = recorded_in(path)
+        if recorded is not None:
+            document = Document(as_it_was(recorded), {}, source, path.absolute().parent)
+            return _with_its_runs(_build(document, overrides or {}, _entries(winner)), recorded)
         document = read_file(path, source, path.absolute().parent)
-    settings, place = winner or ({}, "")
-    entries = {path: Entry(value, place, Path.cwd()) for path, value in settings.items()}
-    space = _build(document, overrides or {}, entries)
+    space = _build(document, overrides or {}, _entries(winner))
     # Asked of new studies only: one on disk may have begun so, and goes on.
     if space.objective[0].metric == "val_loss" and space.base.get("train.selection") == "best_val":
         raise ConfigError(
@@ -87,23 +89,13 @@ def stored_space(data: Mapping[str, Any], source: str) -> Space:
     Raises:
         ConfigError: As `load_space`.
     """
-    base, axes = dict(data.get("base") or {}), data.get("axes") or {}
-    name, objective = base.get("protocol"), data.get("objective") or {}
-    leading = objective[0] if isinstance(objective, list) else objective
-    if isinstance(leading, dict) and leading.get("metric") == "val_loss":
-        if "train.selection" not in axes:
-            base.setdefault("train.selection", default("train.selection"))
-    if name in protocol_names():
-        protocol, chosen = load_protocol(name), plugins.names(METHODS)
-        # What a protocol fixes for some methods only is left to the trials, then as now.
-        left = {path for facts in protocol.of_methods.values() for path in facts}
-        for path in protocol.facts.keys() - base.keys() - axes.keys() - left:
-            if path.partition(".")[0] not in chosen:
-                base[path] = default(path)
-    space = space_of({**data, "base": base}, source)
-    ablation = space.ablation
-    if isinstance(ablation, FractionalFactorial) and "runs" not in data["ablation"]:
-        return space.replaced(ablation=ablation.as_older())
+    return _with_its_runs(space_of(as_it_was(data), source), data)
+
+
+def _with_its_runs(space: Space, data: Mapping[str, Any]) -> Space:
+    """A space from a record, with the columns that its fraction had."""
+    if isinstance(space.ablation, FractionalFactorial) and lacks_runs(data):
+        return space.replaced(ablation=space.ablation.as_older())
     return space
 
 
@@ -157,6 +149,11 @@ def preset_names() -> tuple[str, ...]:
     """Names of the shipped spaces, sorted."""
     found = (item.name for item in _PRESETS.iterdir())
     return tuple(sorted(n.removesuffix(".yaml") for n in found if n.endswith(".yaml")))
+
+
+def _entries(winner: tuple[Mapping[str, Any], str] | None) -> dict[str, Entry]:
+    settings, place = winner or ({}, "")
+    return {path: Entry(value, place, Path.cwd()) for path, value in settings.items()}
 
 
 def _build(document: Document, overrides: Mapping[str, Any], winner: Mapping[str, Entry]) -> Space:

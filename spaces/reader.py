@@ -95,6 +95,10 @@ for _tag, (_pattern, _first) in _SCALARS.items():
     )
 
 
+SCALAR_RESOLVERS: Mapping[str, list[tuple[str, re.Pattern[str]]]] = _Loader.yaml_implicit_resolvers
+"""What plain scalars are, by their first character, as PyYAML has them."""
+
+
 def read_file(path: Path, label: str, folder: Path) -> Document:
     """Read one YAML file.
 
