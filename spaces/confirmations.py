@@ -27,30 +27,32 @@ def confirmed_name(study: str) -> str:
     return f"{study}{SUFFIX}"
 
 
-def confirmed_by_name(study: str, space: Json) -> str:
-    """Name of the search that a study of an older version confirms; "": it is no confirmation.
+def confirms(document: Json) -> Json:
+    """What a study.yaml says of the search that it confirms; {} of any other study.
 
-    Args:
-        space: The study's own.
+    Of an older version it has the "name" alone, by that of the study.
     """
-    design = space.get("ablation") or {}
+    found = document.get("confirms")
+    if isinstance(found, dict):
+        return found
+    name, design = str(document.get("name", "")), _design(document)
     rows = design.get("rows") or {}
-    is_one = study.endswith(SUFFIX) and design.get("design") == "components" and rows
+    is_one = name.endswith(SUFFIX) and design.get("design") == "components" and rows
     whole = is_one and all(isinstance(one, dict) and "methods" in one for one in rows.values())
-    return study.removesuffix(SUFFIX) if whole else ""
+    return {"name": name.removesuffix(SUFFIX)} if whole else {}
 
 
-def row_names(confirms: Json, space: Json) -> dict[str, str]:
+def row_names(document: Json) -> dict[str, str]:
     """Name of each row of a confirmation with its settings; {} of any other study.
 
     Args:
-        confirms: As of its study.yaml.
-        space: Its own space.
+        document: Its study.yaml.
     """
-    rows: Mapping[str, Flat] = (space.get("ablation") or {}).get("rows") or {}
-    if not confirms:
+    known = confirms(document)
+    rows: Mapping[str, Flat] = _design(document).get("rows") or {}
+    if not known:
         return {}
-    axes = confirms.get("axes") or _differing(rows)
+    axes = known.get("axes") or _differing(rows)
     found = {}
     for row, settings in rows.items():
         shown = {path: settings[path] for path in axes if path in settings}
@@ -60,6 +62,10 @@ def row_names(confirms: Json, space: Json) -> dict[str, str]:
     return found
 
 
+def _design(document: Json) -> Json:
+    return (document.get("space") or {}).get("ablation") or {}
+
+
 def confirmation_of(folder: Path, document: Json) -> Path | None:
     """The folder of the study that confirms a search, the newest of several; None: there is none.
 
@@ -67,7 +73,7 @@ def confirmation_of(folder: Path, document: Json) -> Path | None:
         folder: Of the search; its confirmation lies beside it.
         document: The search's study.yaml.
     """
-    found = [one for one in _candidates(folder) if _is_of(one[1], document)]
+    found = [one for one in _candidates(folder) if is_of(one[1], document)]
     return max(found, key=lambda one: str(one[1].get("created", "")))[0] if found else None
 
 
@@ -78,27 +84,21 @@ def search_of(folder: Path, document: Json) -> Path | None:
         folder: Of the confirmation.
         document: Its study.yaml.
     """
-    confirms = document.get("confirms")
-    by_name = confirmed_by_name(str(document.get("name", "")), document.get("space") or {})
-    name = confirms.get("name") if isinstance(confirms, dict) else by_name
+    name = confirms(document).get("name")
     # a name from a file is no path: it may not lead elsewhere
     if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9_-]{1,64}", name):
         return None
     path = folder.parent / name
     found = _read(path)
-    return path if found and path != folder and _is_of(document, found) else None
+    return path if found and path != folder and is_of(document, found) else None
 
 
-def _is_of(confirmation: Json, search: Json) -> bool:
-    """Whether a study confirms a search."""
-    confirms = confirmation.get("confirms")
-    if isinstance(confirms, dict):
-        known = confirms.get("id"), search.get("id")
-        if all(known):
-            return known[0] == known[1]
-        return confirms.get("name") == search.get("name")
-    space, name = confirmation.get("space") or {}, str(confirmation.get("name", ""))
-    return search.get("kind") == "search" and confirmed_by_name(name, space) == search.get("name")
+def is_of(confirmation: Json, search: Json) -> bool:
+    """Whether a study confirms a search, by their study.yaml."""
+    known = confirms(confirmation)
+    if known.get("id") and search.get("id"):
+        return bool(known["id"] == search["id"])
+    return search.get("kind") == "search" and known.get("name") == search.get("name")
 
 
 def _candidates(folder: Path) -> Iterator[tuple[Path, Json]]:

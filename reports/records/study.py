@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from spaces.confirmations import confirmed_by_name, row_names
+from spaces.confirmations import confirms, row_names
 from spaces.reader import read_stored
 from spaces.sections import Objective
 from tcpa_core.errors import RecordError, StudyError
@@ -108,15 +108,12 @@ class Study:
     def confirms(self) -> Json:
         """Of a confirmation the search that it confirms: "name" and, but for older versions, "id",
         "axes" and "values" (objective in the search by row); {} of any other study."""
-        found = self.document.get("confirms")
-        if isinstance(found, dict):
-            return found
-        return {"name": name} if (name := confirmed_by_name(self.name, self.space)) else {}
+        return confirms(self.document)
 
     @property
     def row_names(self) -> Mapping[str, str]:
         """Rows of a confirmation as people know them: "point 2: vpt, lr 0.026, 20 prompts"."""
-        return row_names(self.confirms, self.space)
+        return row_names(self.document)
 
     @property
     def data(self) -> Sequence[Json]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
+from typing import Any
 
 from search.planning import cost
 from search.planning.sizes import describe_backbone, describe_memory
@@ -93,8 +94,11 @@ class Plan:
     """Where trials differ from the protocol and the methods they claim, and what no setting of
     the protocol reproduces."""
 
-    def create(self) -> StudyDir:
+    def create(self, **about: Any) -> StudyDir:
         """Make the study folder, once weights of the hub are fetched.
+
+        Args:
+            about: What its study.yaml says besides.
 
         Raises:
             WeightsError: The hub does not answer.
@@ -116,7 +120,7 @@ class Plan:
             self.space,
             self.fingerprints,
             uri,
-            {"data": data, "preprocessing": preprocessing},
+            {"data": data, "preprocessing": preprocessing, **about},
             self.storage,
         )
 

@@ -153,7 +153,8 @@ class StudyDir:
             fingerprints: Identities of data and weights.
             tracking_uri: Where MLflow mirrors it, without secrets; "": the database of `root`.
             images: "data", what is in each data set (`DataSummary.as_dict`) and the settings that
-                choose it; "preprocessing", what becomes of images in front of each backbone.
+                choose it; "preprocessing", what becomes of images in front of each backbone;
+                of a confirmation "confirms".
             storage: Address in which the study lies, too, without secrets.
 
         Raises:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +31,7 @@ from search.verbs.stages import Stages
 from search.verbs.start import check_place, name_of, start
 from search.verbs.taking_up import is_done, say_finished, taken_up
 from spaces.axes import label
+from spaces.confirmations import confirmed_name, is_of, row_names
 from spaces.load import space_of
 from spaces.selection import Results
 from spaces.space import Space
@@ -91,7 +92,7 @@ def confirm(
                 space, name, root, tracking_uri=uri, storage=study.storage, decoding=decoding
             )
         show_plan(plan, console)
-        return plan.create(), change
+        return plan.create(confirms=confirms(study, best)), change
 
     # One that asks the same question is taken up whatever the user says.
     again = replace(repeat, resume=True, wait=repeat.wait_s)
@@ -106,7 +107,7 @@ def confirm(
             code = sum_up(folder, root, outcome, console)
         if code != STOPPED:
             _show(folder, best, console)
-            report_confirmed(folder.path, console)
+            report_confirmed(folder.path, study.path, console)
     return code
 
 
@@ -142,9 +143,11 @@ def compare(
     return confirm(study, console, top=2, seeds=seeds, placement=placement, repeat=repeat)
 
 
-def confirmed_name(study: str) -> str:
-    """Name of the study that confirms another."""
-    return f"{study}_confirm"
+def confirms(study: StudyDir, best: Mapping[str, Candidate]) -> dict[str, Any]:
+    """What a confirmation's study.yaml says of its search (see `spaces.confirmations`)."""
+    values = {row: candidate.value for row, candidate in best.items()}
+    axes = list(study.space().axes)
+    return {"name": study.name, "id": study.document()["id"], "axes": axes, "values": values}
 
 
 def best_points(study: StudyDir, top: int) -> dict[str, Candidate]:
@@ -192,7 +195,8 @@ def chosen_point(study: StudyDir, root: Path) -> tuple[Flat, str]:
         confirmed = opened(root, name, study.storage)
         rows = _Rows(confirmed)
         best = rows.results.ranking().selected
-        if rows.results.state.is_finished and best is not None:
+        is_its_own = is_of(confirmed.document(), study.document())
+        if is_its_own and rows.results.state.is_finished and best is not None:
             verdict = rows.verdict()
             how = f"that leads in {name} ({str(verdict).rstrip('.')})"
             if verdict.winner:
@@ -265,7 +269,7 @@ def _verdict(folder: StudyDir, values: Mapping[str, Mapping[int, float | None]])
 
 def _show(folder: StudyDir, best: Mapping[str, Candidate], console: Console) -> None:
     """The value the search saw beside the confirmed one, and whether the race is decided."""
-    rows = _Rows(folder)
+    rows, names = _Rows(folder), row_names(folder.document())
     objective = rows.results.objective
     table = Table(
         "", f"{objective.metric} in the search", "confirmed", "n", "optimism", "test accuracy"
@@ -279,7 +283,7 @@ def _show(folder: StudyDir, best: Mapping[str, Candidate], console: Console) -> 
             cells = [f"{mean:.4f}", str(len(known)), f"{optimism:+.4f}"]
         test = rows.tested.get(row, {}).values()
         shown = f"{sum(test) / len(test):.4f}" if test else ""
-        table.add_row(row, f"{best[row].value:.4f}", *cells, shown)
+        table.add_row(names.get(row, row), f"{best[row].value:.4f}", *cells, shown)
     console.print(table)
     console.print(str(rows.verdict()), markup=False, soft_wrap=True)
 

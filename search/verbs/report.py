@@ -42,12 +42,18 @@ def joint_name(studies: Sequence[StudyDir]) -> str:
     return f"{studies[0].name}+{len(studies) - 1}_more+{digest}"
 
 
-def report_confirmed(folder: Path, console: Console) -> None:
-    """Build the report of a confirmation that has ended, and say where it is."""
+def report_confirmed(folder: Path, search: Path, console: Console) -> None:
+    """Build the report of a confirmation that has ended, and say where it is.
+
+    Args:
+        search: Folder of the search; where it has a report, that is made again with the outcome.
+    """
     # Also where a trial has failed: the verdict says what it lacks.
     if StudyDir(folder).state().is_finished:
         with Stages("report") as stages:
             summary = build_report(folder, progress=stages)
+            if (search / "report" / "report.html").is_file():
+                build_report(search, progress=stages)
         console.print(f"Intervals and paired tests: {summary.html}", markup=False, soft_wrap=True)
 
 

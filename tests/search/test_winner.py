@@ -7,7 +7,8 @@ import pytest
 
 from search.study.folder import StudyDir
 from search.study.journal import Journal
-from search.verbs.confirm import Candidate, chosen_point, confirmation, confirmed_name
+from search.verbs.confirm import Candidate, chosen_point, confirmation
+from spaces.confirmations import confirmed_name
 from spaces.load import load_space
 from spaces.space import Space
 from tcpa_core.errors import StudyError
