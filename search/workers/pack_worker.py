@@ -3,20 +3,21 @@
 import importlib
 import os
 import threading
-import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError
+from ray.exceptions import RayError
 
 from search.imports import without_gc
 from search.workers.cluster_view import MARK
 from search.workers.needs import Needs
 from search.workers.quarantine import PAUSE_S
+from search.workers.reach import answer
 from search.workers.sending import Offer
 from search.workers.trial_files import FilesSpec, TrialFiles, trial_files
 from tcpa_core import plugins
@@ -29,9 +30,6 @@ from tcpa_core.training.commands import Command
 
 if TYPE_CHECKING:
     from tcpa_core.training.stand_ins import StandIns  # loads torch
-
-RETRY_S = 1.0
-"""Between two tries to reach a process whose connection was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,12 +255,8 @@ class PackWorker:
         """Hand events over once, however often the network is cut meanwhile."""
         self._batch += 1
         self._is_handing_over = True
-        while True:
-            try:
-                ray.get(dispatcher.push.remote(worker, self._batch, events))
-                break
-            except ActorUnavailableError:
-                time.sleep(RETRY_S)  # perhaps it has them: it leaves out a number that it knows
+        # it leaves out a number that it knows
+        answer(partial(dispatcher.push.remote, worker, self._batch, events))
         self._is_handing_over = False
 
     def command(self, number: int, command: Command) -> None:

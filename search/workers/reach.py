@@ -1,10 +1,18 @@
-"""Whether a node's machine can be reached, whatever its processes do."""
+"""Whether a node's machine can be reached, and answers of actors whose node cannot for a while."""
 
 import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
 
 import ray
+from ray.exceptions import ActorUnavailableError, RayTaskError
+
+from tcpa_core.errors import TcpaError
 
 CONNECT_S = 2.0
+RETRY_S = 1.0
+"""Between two tries to reach an actor whose node is cut off."""
 
 Address = tuple[str, int]
 
@@ -37,3 +45,21 @@ async def is_reached(address: Address | None) -> bool:
         return False
     writer.close()
     return True
+
+
+def answer(call: Callable[[], Any]) -> Any:
+    """What an actor answers, however often the network is cut meanwhile; an error of ours is raised
+    as it is.
+
+    Args:
+        call: Made again where its answer was lost: the actor may have had it already.
+    """
+    while True:
+        try:
+            return ray.get(call())
+        except ActorUnavailableError:
+            time.sleep(RETRY_S)
+        except RayTaskError as err:
+            if isinstance(err.cause, TcpaError):
+                raise err.cause from None
+            raise

@@ -11,19 +11,17 @@ import platform
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import ray
-from ray.exceptions import ActorUnavailableError, RayTaskError
-
 from search.study.storage import Storage, fetch_folder
 from search.study.token import shares
-from tcpa_core.errors import StorageError, StudyError, TcpaError
+from search.workers.reach import answer
+from tcpa_core.errors import StorageError, StudyError
 from tcpa_core.record.events import Ended, Epoch, Event, Tested
 from tcpa_core.record.files import CHECKPOINTS, DESCRIPTION, LAST
 from tcpa_core.training.commands import Command, Submit, Test
@@ -32,8 +30,6 @@ EVERY_S = 20.0
 """Between two times that checkpoints of trials which train on are carried."""
 COST = 20
 """Carrying that takes a second is done every so many seconds at most."""
-RETRY_S = 1.0
-"""Between two tries to reach the dispatcher through a network that is cut."""
 PART_BYTES = 16 * 2**20
 """Of a file that travels through Ray."""
 FOLDER = "studies"
@@ -63,13 +59,13 @@ class ThroughRay:
     def bring(self, trial: str, folder: Path) -> None:
         """As of `Carrier`."""
         actor = self._dispatcher
-        for name, size in _answer(partial(actor.checkpoints.remote, trial)):
+        for name, size in answer(partial(actor.checkpoints.remote, trial)):
             folder.mkdir(parents=True, exist_ok=True)
             temporary = folder / f".{name}.brought"
             with temporary.open("wb") as file:
                 while file.tell() < size:
                     place = (trial, name, file.tell())
-                    file.write(_answer(partial(actor.read_checkpoint.remote, *place)))
+                    file.write(answer(partial(actor.read_checkpoint.remote, *place)))
             temporary.replace(folder / name)
 
     def keep(self, trial: str, path: Path) -> None:
@@ -80,7 +76,7 @@ class ThroughRay:
             part = bytes(data[start : start + PART_BYTES])
             is_last = start + PART_BYTES >= len(data)
             given = (trial, path.name, key, start, part, is_last)
-            _answer(partial(self._dispatcher.write_checkpoint.remote, *given))
+            answer(partial(self._dispatcher.write_checkpoint.remote, *given))
 
 
 class ThroughStorage:
@@ -257,21 +253,3 @@ def trial_files(study_dir: Path, cache_dir: Path | None, spec: FilesSpec) -> Tri
         "back through Ray, at the end of a trial and every few seconds to minutes"
     )
     return TrialFiles(here, ThroughRay(spec.dispatcher), notice)
-
-
-def _answer(call: Callable[[], Any]) -> Any:
-    """What the dispatcher answers, however often the network is cut meanwhile; an error of ours is
-    raised as it is.
-
-    Args:
-        call: Made again where its answer was lost.
-    """
-    while True:
-        try:
-            return ray.get(call())
-        except ActorUnavailableError:
-            time.sleep(RETRY_S)
-        except RayTaskError as err:
-            if isinstance(err.cause, TcpaError):
-                raise err.cause from None
-            raise

@@ -14,9 +14,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from search.workers.actors import actor_class
 from search.workers.failure_attribution import WorkerLoss
 from search.workers.needs import DISTRIBUTIONS, PACKAGES
-from search.workers.pack_worker import RETRY_S, PackWorker, Place, WorkerSpec
+from search.workers.pack_worker import PackWorker, Place, WorkerSpec
 from search.workers.ray_errors import reason_of
-from search.workers.reach import address_of, is_reached
+from search.workers.reach import RETRY_S, address_of, is_reached
 from search.workers.shell import END, PULSE, PackWorkerShell
 from search.workers.watchdog import Watchdog
 from tcpa_core.config import Flat

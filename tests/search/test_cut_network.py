@@ -11,7 +11,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from search.driver.nodes import Nodes
-from search.workers import pack_worker, reach, worker_handle
+from search.workers import reach, worker_handle
 from search.workers.dispatcher import Dispatcher
 from search.workers.pack_worker import PackWorker, Place, WorkerSpec
 from search.workers.reach import is_reached
@@ -26,7 +26,7 @@ STOPS = [Stop(trial=f"{n:05d}") for n in range(5)]
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack_worker, "RETRY_S", 0.0)
+    monkeypatch.setattr(reach, "RETRY_S", 0.0)
     monkeypatch.setattr(worker_handle, "RETRY_S", 0.0)
 
 
