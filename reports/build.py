@@ -78,6 +78,7 @@ def build_report(
             markdown = _write_texts(found, published, folder)
         with timed("figures"):
             drawn = draw_all(found, study_dir / "report" / "figures", progress)
+            notes += [one.sentence for one in drawn if one.is_broken]
         summary = ReportSummary(
             name=found.study.name,
             html=study_dir / "report" / "report.html",

@@ -5,6 +5,7 @@ figure keeps the numbers it shows, and these are compared before anything is dra
 """
 
 import base64
+import traceback
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ import pyarrow as pa
 from reports.frames import Frames
 from reports.parquet import write_atomic
 from reports.plots import base
-from reports.plots.base import DOTS, FORMATS, PLOTS, STYLE, save
+from reports.plots.base import DOTS, FORMATS, KINDS, PLOTS, STYLE, save
 from tcpa_core import plugins
+from tcpa_core.errors import PluginError, StudyError
 
 NEW_POINTS = 0.01
 """Share of new points that a running study's figure of thousands of points may lack."""
@@ -39,6 +41,10 @@ class Drawn:
     sentence: str = ""
     is_wide: bool = False
     """Two columns of a paper instead of one."""
+    says: str = ""
+    """What there is to see in it."""
+    is_broken: bool = False
+    """Whether its file, not the study, is why it is not drawn."""
 
     @property
     def image(self) -> str:
@@ -53,33 +59,53 @@ def draw_all(
 ) -> list[Drawn]:
     """Draw every figure that belongs to this kind of study.
 
-    While a study runs, a figure of thousands of points is judged by its `outline`.
+    While a study runs, a figure of thousands of points is judged by its `outline`. A figure whose
+    file fails becomes a sentence that names the file; the others are drawn.
 
     Args:
         progress: Called with ("figures", done, total).
     """
-    drawn = []
-    is_running = found.trials["status"].isin(["planned", "running"]).any()
-    figures = figures_of(found.study.kind)
+    figures, drawn = figures_and_faults(found.study.kind)
+    is_running = bool(found.trials["status"].isin(["planned", "running"]).any())
     for number, (name, module) in enumerate(figures.items()):
         if progress:
             progress("figures", number, len(figures))
-        path, is_wide = folder / name, getattr(module, "WIDE", False)
-        data = module.prepare(found).copy(deep=False)
-        data.attrs["drawn_by"] = _drawn_by(module)
-        # A finished study's figures show every point, so they are compared by all of them.
-        outline = getattr(module, "outline", None) if is_running and len(data) > DOTS else None
-        if not looks_same(data, path, outline):
-            with matplotlib.rc_context(STYLE):
-                figure = module.draw(data, found)
-            if isinstance(figure, str):
-                drawn.append(Drawn(name, module.TITLE, None, figure))
-                continue
-            save(figure, path)
-            # after the figure: an interrupted run must not leave new numbers with an old figure
-            write_atomic(path.with_suffix(".parquet"), data.reset_index(drop=True).to_parquet)
-        drawn.append(Drawn(name, module.TITLE, path, "", is_wide))
+        try:
+            drawn.append(_drawn(name, module, found, folder, is_running))
+        except StudyError:
+            raise  # a full disk is no fault of the figure's file
+        except Exception as err:
+            drawn.append(broken(name, module, err))
     return drawn
+
+
+def _drawn(name: str, module: ModuleType, found: Frames, folder: Path, is_running: bool) -> Drawn:
+    path = folder / name
+    data = module.prepare(found).copy(deep=False)
+    data.attrs["drawn_by"] = _drawn_by(module)
+    # A finished study's figures show every point, so they are compared by all of them.
+    outline = getattr(module, "outline", None) if is_running and len(data) > DOTS else None
+    if not looks_same(data, path, outline):
+        with matplotlib.rc_context(STYLE):
+            figure = module.draw(data, found)
+        if isinstance(figure, str):
+            return Drawn(name, module.TITLE, None, figure)
+        save(figure, path)
+        # after the figure: an interrupted run must not leave new numbers with an old figure
+        write_atomic(path.with_suffix(".parquet"), data.reset_index(drop=True).to_parquet)
+    says = module.sentence(data, found) if hasattr(module, "sentence") else ""
+    return Drawn(name, module.TITLE, path, "", getattr(module, "WIDE", False), says)
+
+
+def broken(name: str, module: ModuleType, err: Exception) -> Drawn:
+    """What stands in the place of a figure whose file raised."""
+    at = [one for one in traceback.extract_tb(err.__traceback__) if one.filename == module.__file__]
+    line = f", line {at[-1].lineno}" if at else ""
+    sentence = (
+        f"Figure {name} is left out: {module.__file__}{line} raised {type(err).__name__}: {err}. "
+        "Repair that file and make the report again; the rest of it is whole."
+    )
+    return Drawn(name, str(module.TITLE), None, sentence, is_broken=True)
 
 
 def figures_of(kind: str) -> dict[str, ModuleType]:
@@ -88,9 +114,49 @@ def figures_of(kind: str) -> dict[str, ModuleType]:
     Raises:
         PluginError: A folder of plug-ins is missing, or two figures have one name.
     """
-    modules = [(name, plugins.load(PLOTS, name)) for name in plugins.names(PLOTS)]
-    modules.sort(key=lambda item: item[1].PLACE)
-    return {name: module for name, module in modules if kind in module.KINDS}
+    return figures_and_faults(kind)[0]
+
+
+def figures_and_faults(kind: str) -> tuple[dict[str, ModuleType], list[Drawn]]:
+    """The same, and a sentence for each file of the package or of the user that is no figure.
+
+    Raises:
+        PluginError: A folder of plug-ins is missing, or two figures have one name.
+    """
+    modules, wrong = {}, []
+    for name in plugins.names(PLOTS):
+        try:
+            module = plugins.load(PLOTS, name)
+            _check(module)
+        except PluginError as err:
+            wrong.append(
+                Drawn(name, name, None, f"Figure {name} is left out: {err}", is_broken=True)
+            )
+        except Exception as err:  # whatever a file of the user does while it is imported
+            says = f"Figure {name} is left out: it cannot be imported, {type(err).__name__}: {err}."
+            wrong.append(Drawn(name, name, None, says, is_broken=True))
+        else:
+            modules[name] = module
+    ordered = sorted(modules.items(), key=lambda item: item[1].PLACE)
+    return {name: module for name, module in ordered if kind in module.KINDS}, wrong
+
+
+def _check(module: ModuleType) -> None:
+    """Whether a figure says which reports show it, and where.
+
+    Raises:
+        PluginError: It does not.
+    """
+    kinds = module.KINDS
+    is_list = isinstance(kinds, tuple | list | set | frozenset)
+    unknown = sorted(map(str, set(kinds) - set(KINDS))) if is_list else [repr(kinds)]
+    if unknown or not kinds:
+        raise PluginError(
+            f"KINDS of {module.__file__} has {', '.join(unknown) or 'nothing'}; it is a tuple of "
+            f"some of {', '.join(KINDS)}."
+        )
+    if isinstance(module.PLACE, bool) or not isinstance(module.PLACE, int | float):
+        raise PluginError(f"PLACE of {module.__file__} is {module.PLACE!r}; it is a number.")
 
 
 def _drawn_by(module: ModuleType) -> int:

@@ -12,7 +12,7 @@ import matplotlib
 import pyarrow as pa
 
 from reports.columns import BOOL, INT, REAL, SCHEMA_VERSION, TEXT, Column
-from reports.draw import figures_of
+from reports.draw import broken, figures_and_faults
 from reports.page.markup import frame_markdown
 from reports.parquet import write_table, write_text
 from reports.plots._inspected import POOLS, Array, Inspections
@@ -54,10 +54,14 @@ def write_inspection(trials: Inspections, study_dir: Path) -> list[str]:
     frame = frame_of(table)
     path = study_dir / "tables" / "inspection.md"
     write_text(path, frame_markdown(frame, frame.columns))
-    drawn, sentences = [], []
-    for name, module in figures_of("inspection").items():
-        with matplotlib.rc_context(STYLE):
-            figure = module.draw(module.prepare(trials), trials)
+    figures, wrong = figures_and_faults("inspection")
+    drawn, sentences = [], [one.sentence for one in wrong]
+    for name, module in figures.items():
+        try:
+            with matplotlib.rc_context(STYLE):
+                figure = module.draw(module.prepare(trials), trials)
+        except Exception as err:  # whatever a file of the user does
+            figure = broken(name, module, err).sentence
         if isinstance(figure, str):
             sentences.append(f"{name}: {figure}")
             for kind in FORMATS:  # a figure of other trials must not be taken for one of these

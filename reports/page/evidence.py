@@ -7,6 +7,7 @@ import pandas as pd
 
 from reports.draw import Drawn
 from reports.frames import Frames
+from reports.labels import group_column
 from reports.page.cell_text import stars
 from reports.page.data_set_tables import ABOUT, data_set_tables
 from reports.page.level_tables import (
@@ -17,6 +18,7 @@ from reports.page.level_tables import (
     effect_tables,
     level_tables,
 )
+from reports.plots.base import styles_of
 from reports.statistics.published_comparison import Published
 
 
@@ -24,6 +26,7 @@ def evidence(
     found: Frames, drawn: Sequence[Drawn], published: Sequence[Published]
 ) -> dict[str, Any]:
     """What evidence.html.j2 shows."""
+    met = set(group_column(found.trials))
     return {
         "effects": effect_tables(found.effects),
         "about_effects": INTERACTIONS,
@@ -32,7 +35,10 @@ def evidence(
         "about_published": caption(published),
         "across": data_set_tables(found.across, found.scores, found.ranks, found.groups),
         "about_across": ABOUT,
+        "styles": {name: style for name, style in styles_of(found).items() if name in met},
+        "is_parallel": found.study.kind == "search" and len(found.trials) > 1,
         "drawn": [one for one in drawn if one.path],
+        "undrawn": [one for one in drawn if not one.path and one.sentence],
     }
 
 

@@ -1,7 +1,7 @@
 """One self-contained page: the answer first, then the evidence, then every trial.
 
 What a part of the page shows is gathered by a module of its name; how it is shown stands in
-templates/PART.html.j2, PART.css and PART.js.
+templates/PART.html.j2, .css and .js. `report` is what all parts share.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,16 @@ from reports.frames import Frames
 from reports.page.evidence import ablation_rows, evidence
 from reports.page.front import front
 from reports.page.rendering import render
-from reports.page.trials import trial_data
+from reports.page.swatch import PATHS
+from reports.page.trials import constants, trial_data
 from reports.parquet import write_text
+from reports.plots.base import styles_of
 from reports.statistics.published_comparison import Published
 from reports.summary import ReportSummary
 
-PARTS = ("report", "front", "evidence", "samples", "trials", "live")
-"""Parts of the page that have styles and a script; what they share stands in the first."""
+STYLES = ("report", "front", "evidence", "samples", "trials", "live")
+SCRIPTS = ("report", "filter", "print", "front", "scatter", "parallel", "samples", "trials", "live")
+"""Each uses what those before it define."""
 
 
 def write_html(
@@ -32,11 +35,12 @@ def write_html(
     Args:
         live_s: Seconds until it is written again, since the study runs; None: it stays.
     """
+    paths = {name: [*style, PATHS[style[1]]] for name, style in styles_of(found).items()}
     page = render(
         "report",
-        styles=PARTS,
-        scripts=PARTS,
-        data=trial_data(found, summary),
+        styles=STYLES,
+        scripts=SCRIPTS,
+        data={**trial_data(found, summary), "styles": paths},
         live_s=live_s,
         summary=summary,
         study=found.study,
@@ -44,6 +48,7 @@ def write_html(
         ablation=ablation_rows(found.ablation),
         front=front(found, drawn),
         evidence=evidence(found, drawn, published),
+        trials={"constants": constants(found, summary)},
         versions=found.study.document.get("versions", {}),
         git=found.study.document.get("git", ""),
     )

@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from reports.labels import methods_label
+from reports.page.swatch import swatch
 
 
 def render(
@@ -40,7 +41,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["methods"] = methods_label
+    environment.filters |= {"methods": methods_label, "swatch": swatch}
     text = json.dumps(data or {}, allow_nan=False, separators=(",", ":"))
     return environment.get_template(f"{name}.html.j2").render(
         style=Markup("".join(_template(f"{part}.css") for part in styles)),

@@ -1,6 +1,6 @@
-"""What the page's script shows: every trial with its settings, values and costs."""
+"""Every trial for the page: the columns of its table, of which figures and filter are made, too."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,61 +8,113 @@ import pandas as pd
 
 from reports.columns import TRIAL_COLUMNS
 from reports.frames import Frames
-from reports.labels import group_column, methods_label
-from reports.plots.base import styles_of
+from reports.labels import group_column, methods_label, number
 from reports.summary import ReportSummary
 from reports.tables import varied
 
 REPLAY = "tcpa replay {study} {trial}"
 """The command that runs a trial again."""
-ALWAYS = ("trial", "status", "val_accuracy")
-IF_VARIED = ("test_accuracy", "seed", "best_epoch", "num_trainable", "duration_s", "device",
-             "deviation", "reason")  # fmt: skip
+IF_VARIED = ("seed", "best_epoch", "num_epochs", "num_trainable", "flops_per_image", "duration_s",
+             "peak_memory_bytes", "device")  # fmt: skip
 """Shown where they differ between trials."""
+IF_ANY = ("reason", "test_accuracy", "deviation")
+"""Shown wherever there is one."""
 COSTS = ("num_trainable", "flops_per_image", "duration_s", "peak_memory_bytes")
+FEW = 200
+"""Different texts of a column up to which each is written once."""
 
 
-def trial_data(found: Frames, summary: ReportSummary) -> dict[str, Any]:
-    """What the page's script shows: columns of the trial table, and points with their costs.
+def shown_trials(found: Frames, summary: ReportSummary) -> pd.DataFrame:
+    """The table of trials as the page shows it.
 
-    Of a search, test values are shown for the selected setting only.
+    Of a search, test values are shown for the selected setting only. A trial that was stopped says
+    after which epoch. In an ablation, column `level` names what each trial stands for.
     """
     trials = found.trials
     if summary.selected:
         chosen = trials["trial"].isin(summary.selected.trials)
         # Test values of all trials side by side would invite choosing by them.
         trials = trials.assign(test_accuracy=trials["test_accuracy"].where(chosen))
-    present = [c for c in IF_VARIED if (trials[c].notna() & (trials[c] != "")).any()]
-    # others are left out where every trial has the same
-    rare = ("reason", "deviation", "test_accuracy")  # shown wherever there is one
-    differ = [c for c in present if c in rare or trials[c].nunique(dropna=False) > 1]
-    settings = varied(trials, found.settings)
-    head = [*ALWAYS, *(c for c in differ if c == "test_accuracy"), *settings]
-    names = [*head, *(c for c in differ if c != "test_accuracy")]
+    stopped = (trials["status"] == "pruned") & trials["num_epochs"].notna()
+    after = "stopped after epoch " + trials["num_epochs"].astype(str)
+    reason = trials["reason"].fillna("")
+    trials = trials.assign(reason=reason.where(~stopped | (reason != ""), after))
+    if found.study.kind == "ablation":
+        trials = trials.assign(level=group_column(trials))
+    return trials
+
+
+def trial_data(found: Frames, summary: ReportSummary) -> dict[str, Any]:
+    """What the page's script shows: every column that differs between trials, searched ones first.
+
+    The `values` of a column of few different texts are their places in its `levels`.
+    """
+    trials = shown_trials(found, summary)
     about = {column.name: column for column in TRIAL_COLUMNS}
+    searched = searched_columns(found)
     columns = []
-    for name in names:
+    for name in _names(found, trials, searched):
         column = about.get(name)
         columns.append({
             "name": name,
             "unit": "%" if name.endswith("accuracy") else column.unit if column else "",
             "meaning": column.meaning if column else f"setting {name}",
-            "values": _plain(trials[name], name),
+            "log": bool((found.study.axes.get(name) or {}).get("log")),
+            **_encoded(_plain(trials[name], name)),
         })  # fmt: skip
     objective = found.study.objectives[0]
-    costs = {cost: _plain(trials[cost], cost) for cost in COSTS if trials[cost].nunique() > 1}
+    selected = summary.selected.trials if summary.selected else ()
     return {
         "columns": columns,
-        "settings": settings,
-        "costs": costs,
+        "settings": varied(trials, found.settings),
+        "searched": searched,
+        "constants": [[name, value] for name, value, _ in constants(found, summary)],
+        "costs": [cost for cost in COSTS if trials[cost].nunique() > 1],
         "objective": objective.metric,
         "maximize": objective.maximize,
         "is_search": found.study.kind == "search",
-        "value": _plain(trials[objective.metric], objective.metric),
-        "groups": list(group_column(trials)),
-        "styles": styles_of(found),
+        "selected": np.flatnonzero(trials["trial"].isin(selected)).tolist(),
+        "group": _encoded(list(group_column(trials))),
         "replay": REPLAY.format(study=summary.name, trial="{trial}"),
     }
+
+
+def searched_columns(found: Frames) -> list[str]:
+    """Searched settings that differ between trials, methods first; in an ablation its levels."""
+    if found.study.kind == "ablation":
+        return ["level"]
+    axes = [axis for axis in found.study.axes if axis in found.settings]
+    axes.sort(key=lambda axis: axis != "methods")
+    return [axis for axis in axes if found.trials[axis].nunique(dropna=False) > 1]
+
+
+def constants(found: Frames, summary: ReportSummary) -> list[tuple[str, str, bool]]:
+    """Settings and results that are the same in all trials that have them: name, value, all have.
+
+    A setting of one method that no trial varies is among them, other methods' trials lack it.
+    """
+    trials = shown_trials(found, summary)
+    shown = {*_names(found, trials, searched_columns(found))}
+    rows = []
+    for name in (*IF_VARIED, *found.settings):
+        values = trials[name].dropna()
+        if name not in shown and values.nunique() == 1:
+            value = methods_label(values.iloc[0]) if name == "methods" else values.iloc[0]
+            rows.append((name, number(value), len(values) == len(trials)))
+    return rows
+
+
+def _names(found: Frames, trials: pd.DataFrame, searched: Iterable[str]) -> list[str]:
+    """Columns of the page's table in their order."""
+    said = {c for c in IF_ANY if (trials[c].notna() & (trials[c] != "")).any()}
+    objectives = [one.metric for one in found.study.objectives if one.metric in trials]
+    settings = [s for s in found.settings if trials[s].nunique() > 1]
+    results = [
+        c for c in IF_VARIED if trials[c].notna().any() and trials[c].nunique(dropna=False) > 1
+    ]
+    order = ["trial", "status", "reason", *objectives, "val_accuracy", "test_accuracy", *searched,
+             *settings, *results, "deviation"]  # fmt: skip
+    return [c for c in dict.fromkeys(order) if c not in IF_ANY or c in said]
 
 
 def _plain(column: pd.Series, name: str) -> list[Any]:
@@ -77,6 +129,16 @@ def _plain(column: pd.Series, name: str) -> list[Any]:
     labels: Mapping[Any, Any] = {v: methods_label(v) if name == "methods" else v
                                  for v in column.dropna().unique()}  # fmt: skip
     return [labels.get(v) if isinstance(v, str) else None for v in column]
+
+
+def _encoded(values: list[Any]) -> dict[str, list[Any]]:
+    """The values; of a few different texts their places in `levels`."""
+    if any(v is not None and not isinstance(v, str) for v in values):
+        return {"values": values}
+    places = {v: k for k, v in enumerate(dict.fromkeys(v for v in values if v is not None))}
+    if len(places) > min(FEW, len(values) // 2):
+        return {"values": values}
+    return {"levels": list(places), "values": [None if v is None else places[v] for v in values]}
 
 
 def _digits(value: float) -> float | int | None:

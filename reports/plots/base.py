@@ -8,6 +8,7 @@ A figure is a public module of this package; its name is the figure's file name.
     WIDE            optional: True for the width of two columns
     prepare(source) the numbers that are shown, without drawing; of a study a DataFrame
     draw(data, source)   a matplotlib Figure of them, or the sentence that stands in its place
+    sentence(data, source)   optional: what there is to see, as text above the figure
     outline(data)   optional: lines, limits and legend of thousands of points, see `reports.draw`
 
 `source` has all tables of a study (`reports.frames.Frames`); for "inspection" it has what was found
@@ -33,6 +34,8 @@ from reports.parquet import write_atomic
 
 PLOTS = "reports.plots"
 """The package whose public files are the figures."""
+KINDS = ("search", "ablation", "inspection")
+"""Kinds of reports."""
 WIDTH = 3.25
 """Column width of a paper in inches."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
