@@ -64,6 +64,23 @@ class StudyConsole(Console):
         drop_lost_output()
 
 
+_PLAIN = ("CI", "JPY_PARENT_PID")
+"""Variables of build machines and notebooks: what they show of a terminal is a log."""
+
+
+def is_live(console: Console) -> bool:
+    """Whether lines may be drawn again: only where somebody watches a terminal that can.
+
+    Not in a pipe or a file, whatever FORCE_COLOR says, on a dumb terminal, on a build machine or in
+    a notebook.
+    """
+    if console.is_dumb_terminal or any(os.environ.get(name) for name in _PLAIN):
+        return False
+    # rich takes a pipe for a terminal where colours are asked for
+    is_forced = any(os.environ.get(name) for name in ("FORCE_COLOR", "TTY_COMPATIBLE"))
+    return console.is_terminal and (console.file.isatty() or not is_forced)
+
+
 def leave(code: int) -> NoReturn:
     """End the command with an exit code."""
     raise typer.Exit(code)

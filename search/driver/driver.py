@@ -1,7 +1,7 @@
 """Run a study to the end of its budget, or take an interrupted one up again."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +64,7 @@ def run_study(
     placement: Placement | None = None,
     listeners: Sequence[Listener] = (),
     notices: Sequence[str] = (),
+    on_signal: Callable[[str], None] = lambda reason: None,
 ) -> StudyOutcome:
     """Run what is left of a study: all of it if it is new.
 
@@ -72,6 +73,8 @@ def run_study(
 
     Args:
         notices: Sentences for the journal on what the study goes on with.
+        on_signal: Called with the reason where a signal asks for the end, within its handler: it
+            must neither print nor wait.
 
     Raises:
         ConfigError: The sampler's package is not installed.
@@ -93,7 +96,7 @@ def run_study(
         recorder = Recorder(journal, state, listeners, study.taken_over_by)
         placed = (placement or Placement()).within(space.cluster)
         run = StudyRun(space, study, placed, recorder)
-        outcome = run.go(filter(None, notices))
+        outcome = run.go(filter(None, notices), on_signal)
         study.send()
         return outcome
     except OSError as err:
@@ -125,16 +128,22 @@ class StudyRun:
         self._stop = StopReason(study.name)
         self._waited_s = 0.0
 
-    def go(self, notices: Iterable[str]) -> StudyOutcome:
+    def go(self, notices: Iterable[str], on_signal: Callable[[str], None]) -> StudyOutcome:
         """Run to the end of the budget, an interrupt or a fault of the driver.
 
         Args:
             notices: What the user should know of the study's state.
+            on_signal: As of `run_study`.
         """
+
+        def stop(reason: str) -> None:
+            self._stop.give(reason)
+            on_signal(reason)
+
         where = self._placement
         if where.address_source == VARIABLE:
             notices = [f"trials run on {where.cluster}", *notices]
-        with on_interrupt(self._stop.give):
+        with on_interrupt(stop):
             connection = connect(where.address, where.num_cpus, where.address_source)
             with ended_if_stuck(self._stop), connection:
                 is_new = self._state.is_empty

@@ -4,9 +4,12 @@ To check a whole space, the settings of every method are loaded, and torch with 
 which `tcpa status` and `tcpa list` have long answered.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
 
-from spaces.sections import Budget, Objective
+from spaces.sections import Budget, Objective, SchedulerConfig
 from spaces.selection import Results
 from tcpa_core.record.state import StudyState
 
@@ -18,8 +21,14 @@ class _Design(BaseModel):
     race: bool = False
 
 
+class _Sampler(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    per: str | None = None
+
+
 class Outline(BaseModel):
-    """What is optimised, over which seeds and for how long; read from `Space.as_dict`."""
+    """What is varied and optimised, over which seeds and for how long; of `Space.as_dict`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -27,7 +36,28 @@ class Outline(BaseModel):
     budget: Budget
     seeds: tuple[int, ...] = ()
     """Of a search."""
+    axes: Mapping[str, Any] = {}
+    """As they stand in YAML."""
+    sampler: _Sampler = _Sampler()
+    scheduler: SchedulerConfig = SchedulerConfig(name="none")
     ablation: _Design | None = None
+    most_trials: int | None = None
+    """Trials of a design, or of all points of a search; None: without end, or not recorded."""
+
+    @property
+    def metric(self) -> str:
+        """The leading objective's."""
+        return self.objective[0].metric
+
+    @property
+    def total(self) -> int | None:
+        """Trials that the study will have at most; None: not known, or as many as time allows."""
+        limit = self.budget.trials
+        if limit is not None and self.sampler.per:
+            equal = len(self.axes["methods"]["choice"]) * len(self.seeds)
+            limit = limit // equal * equal
+        known = [count for count in (limit, self.most_trials) if count is not None]
+        return min(known, default=None)
 
     def results(self, state: StudyState) -> Results:
         """Where the points stand, as of `Results.of` with the whole space."""

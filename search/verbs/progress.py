@@ -1,27 +1,40 @@
-"""What a user sees while a study runs: a live table, or plain lines where there is no terminal."""
+"""What a user sees while a study runs: a live view, or plain lines where there is no terminal."""
 
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
+from search.study.outline import Outline
+from search.terminal import drop_lost_output, is_live, one_line, time_text
+from search.verbs.live_view import live_page
+from search.verbs.run_lines import (
+    closing_lines,
+    ended_line,
+    progress_line,
+    recalled_line,
+    stop_line,
+)
 from search.verbs.stages import PLAIN_S
-from spaces.selection import Results
+from search.verbs.standing import View
 from spaces.space import Space
-from tcpa_core.record.events import Ended, Epoch, Event, Notice, TrialEvent
+from tcpa_core.record.events import Ended, Epoch, Event, Notice, Resumed
 from tcpa_core.record.state import StudyState
 
 REMIND_S = 60.0
 """A log says again that workers wait for a place after so long without a line."""
+LOOK_S = 0.25
+"""How often it is looked whether a signal has come."""
+DRAW_S = 0.5
+"""Least time between two drawings of the live view."""
+DRAW_SHARE = 0.05
+"""Most of a core that drawing may take: that of a large study is drawn more seldom."""
 
 
 class Watch:
@@ -31,42 +44,51 @@ class Watch:
         title: Name of the study.
         space: For the objective and the varied settings.
         total: Trials planned; None: not known.
+        live: Whether the view is drawn again and again; None: where the console is a terminal.
+        again: The command that goes on with the study once it was stopped.
+        clock: Unix time in seconds, as events have it.
     """
 
     def __init__(
-        self, title: str, space: Space, total: int | None, console: Console | None = None
+        self,
+        title: str,
+        space: Space,
+        total: int | None,
+        console: Console | None = None,
+        *,
+        live: bool | None = None,
+        again: str = "",
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._console = console or Console(file=sys.stdout)
+        self._is_live = is_live(self._console) if live is None else live
         self._title = title
-        self._metric = space.objective[0].metric
-        self._axes = list(space.axes)
+        self._outline = Outline.model_validate(space.as_dict())
         self._total = total
+        self._again = again or f"tcpa resume {title}"
+        self._clock = clock
         self._lock = threading.Lock()
+        self._state = StudyState(self._outline.metric)
         # Every epoch asks for the best point: it is ranked again only when a result has changed.
-        self._results = Results.of(space, StudyState())
-        self._state = self._results.state
-        self._left: set[str] = set()
-        """Trials that earlier drivers left running: they wait for a place."""
+        self._results = self._outline.results(self._state)
+        self._is_run = True
         self._message = ""
-        self._started = time.monotonic()
-        self._new_finals = 0
+        self._begun = clock()
+        self._before_s = 0.0
+        """Seconds that earlier drivers ran."""
         self._last_line = 0.0
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-        )
-        self._task = self._bar.add_task("trials", total=total)
+        self._is_told = False
+        """An event of this driver has come."""
+        self._reason = ""
+        """Why the study is to stop; "": it is not."""
         self._ended = threading.Event()
-        self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=2)
+        self._live = Live(console=self._console, auto_refresh=False)
+        self._thread = threading.Thread(target=self._look, name="view", daemon=True)
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._is_live:
             self._live.start()
-        else:
-            threading.Thread(target=self._remind, name="reminder", daemon=True).start()
+        self._thread.start()
         return self
 
     def __exit__(
@@ -76,21 +98,34 @@ class Watch:
         trace: TracebackType | None,
     ) -> None:
         self._ended.set()
-        if self._console.is_terminal:
+        self._thread.join()
+        self._is_run = False
+        if self._is_live:
+            self._draw()
             self._live.stop()
+        for line in closing_lines(self._view()) if self._is_told else ():
+            self._line(line)
 
     def say(self, line: str) -> None:
         """Show a line that the user can act on, for example that the tracker is down."""
         with self._lock:
             self._message = line
-        if not self._console.is_terminal:
-            self._console.print(line, markup=False)
+        if not self._is_live:
+            self._line(line)
+
+    def stop(self, reason: str) -> None:
+        """Say that the study stops, and how; called where a signal is handled.
+
+        Nothing is printed or locked here: the thread that was interrupted may be doing that.
+        """
+        self._reason = reason
 
     def __call__(self, event: Event) -> None:
         """Take a journal event."""
+        self._is_told = True
         with self._lock:
             self._update(event)
-        if not self._console.is_terminal:
+        if not self._is_live:
             self._print_plain(event)
 
     def recall(self, events: Iterable[Event]) -> None:
@@ -101,91 +136,107 @@ class Watch:
         with self._lock:
             for event in events:
                 self._update(event)
-            trials = self._state.trials.items()
-            self._left = {name for name, one in trials if one.status == "running"}
-            # The rate and the time left are those of this driver alone.
-            self._bar.reset(self._task, completed=self._new_finals, total=self._total)
-            self._new_finals = 0
+            self._state.new_driver()
+            self._before_s = 3600 * self._state.spent.hours()
             self._message = ""
 
     def _update(self, event: Event) -> None:
         self._state.take(event)
-        if isinstance(event, TrialEvent):
-            self._left.discard(event.trial)
-        if isinstance(event, Ended):
-            self._new_finals += 1
-            self._bar.update(self._task, advance=1)
-            if event.kind == "failed":
-                self._message = f"trial {event.trial} failed: {event.result.reason}"
+        if isinstance(event, Ended) and event.kind == "failed":
+            self._message = f"trial {event.trial} failed: {event.result.reason}"
         elif isinstance(event, Notice) and not event.waits:  # else it has a line of its own
             self._message = event.text
 
+    def _view(self) -> View:
+        return View(
+            self._state,
+            self._outline,
+            self._total,
+            is_run=self._is_run,
+            now=self._clock(),
+            results=self._results,
+        )
+
+    def _look(self) -> None:
+        """Draw the live view, remind of what is waited for, and tell that a signal has come."""
+        is_told, drawn, pause = False, 0.0, 0.0
+        while not self._ended.wait(min(LOOK_S, REMIND_S / 12)):
+            try:
+                if self._reason and not is_told:
+                    is_told = True
+                    self._tell_stop()
+                if self._is_live and time.monotonic() - drawn >= pause:
+                    drawn = time.monotonic()
+                    self._draw()
+                    pause = max(DRAW_S, (time.monotonic() - drawn) / DRAW_SHARE)
+                elif not self._is_live:
+                    self._remind()
+            except OSError:  # of a closed terminal
+                drop_lost_output()
+
+    def _draw(self) -> None:
+        self._live.update(self._render(), refresh=True)
+
+    def _tell_stop(self) -> None:
+        with self._lock:
+            line = stop_line(self._reason, self._view(), self._again)
+        self._line(line)
+        if self._is_live:
+            # A second Ctrl-C ends this process before it could give the cursor back.
+            self._console.show_cursor(True)
+
     def _remind(self) -> None:
-        while not self._ended.wait(REMIND_S / 12):
-            with self._lock:
-                text = self._waiting_line()
-                is_silent = time.monotonic() - self._last_line >= REMIND_S
-            if text and is_silent:
-                self._line(text)
+        with self._lock:
+            text = self._waiting_line()
+            is_silent = time.monotonic() - self._last_line >= REMIND_S
+        if text and is_silent:
+            self._line(text)
 
     def _waiting_line(self) -> str:
         """What workers wait for, and for how long already."""
         waiting, since = self._state.waiting, self._state.waiting_since
         if waiting is None or since is None:
             return ""
-        return f"{waiting.text} (for {max(0.0, time.time() - since) / 60:.0f} min)"
-
-    def _counts(self) -> str:
-        counts = Counter(map(self._shown, self._state.trials))
-        return ", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "starting"
-
-    def _shown(self, trial: str) -> str:
-        status = self._state.trials[trial].status
-        return "waiting" if status == "planned" or trial in self._left else status
-
-    def _rate(self) -> str:
-        hours = (time.monotonic() - self._started) / 3600
-        return f"{self._new_finals / hours:.0f} trials/h" if self._new_finals else "-"
+        return f"{waiting.text} (for {max(0.0, self._clock() - since) / 60:.0f} min)"
 
     def _best_line(self) -> str:
-        best = self._results.ranking().selected
-        if best is None:
-            return "-"
-        planned = self._state.trials[best.trials[0]].planned
-        params = planned.params
-        shown = [f"{path}={_short(params[path])}" for path in self._axes if path in params]
-        shown += [f"{cell['factor']}={cell['level']}" for cell in planned.cells]  # of a design
-        return f"{self._metric} {best.text(', '.join(shown))}"
+        return self._view().best_text()
 
-    def _render(self) -> Group:
+    def _elapsed(self) -> str:
+        here = max(0.0, self._clock() - self._begun)
+        before = f" ({time_text(self._before_s + here)} in all)" if self._before_s >= 1 else ""
+        return f"elapsed {time_text(here)}{before}"
+
+    def _render(self) -> Text:
+        size = self._console.size
         with self._lock:
-            table = Table(title=self._title, show_header=False, title_justify="left")
-            table.add_row("trials", self._counts())
-            table.add_row("best so far", Text(self._best_line()))
-            table.add_row("rate", self._rate())
-            if waiting := self._waiting_line():
-                table.add_row("places", Text(waiting))
-            if self._message:
-                table.add_row("note", Text(self._message))
-            return Group(table, self._bar)
+            return live_page(
+                self._title,
+                self._view(),
+                (size.width, size.height),
+                elapsed=self._elapsed(),
+                waiting=self._waiting_line(),
+                note=self._message,
+                stopping=bool(self._reason) and self._is_run,
+                draw_bar=not self._console.options.ascii_only,
+            ).text()
 
     def _print_plain(self, event: Event) -> None:
         if isinstance(event, Ended):
-            value = getattr(event.result, self._metric, None)
-            shown = "" if value is None else f" {self._metric} {value:.4f}"
-            reason = f": {event.result.reason}" if event.result.reason else ""
-            self._line(f"trial {event.trial} {event.kind}{shown}{reason}")
+            with self._lock:
+                line = ended_line(self._view(), event)
+            self._line(line)
         elif isinstance(event, Notice):
             self._line(event.text)
+        elif isinstance(event, Resumed):
+            with self._lock:
+                line = recalled_line(self._title, self._view())
+            self._line(line)
         elif isinstance(event, Epoch) and time.monotonic() - self._last_line > PLAIN_S:
-            self._line(f"{self._counts()}; best {self._best_line()}; {self._rate()}")
+            with self._lock:
+                line = progress_line(self._view())
+            self._line(line)
 
     def _line(self, text: str) -> None:
         self._last_line = time.monotonic()
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return "+".join(value) if isinstance(value, list) else str(value)
+        self._console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)

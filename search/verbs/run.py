@@ -61,9 +61,7 @@ def sum_up(study: StudyDir, root: Path, outcome: StudyOutcome, console: Console)
     drop_lost_output()
     counts = ", ".join(f"{n} {status}" for status, n in sorted(outcome.counts.items())) or "none"
     console.print(f"{study.name}: trials {counts}; {outcome.reason}.", markup=False)
-    shown = quote(str(root))
-    if study.storage:
-        shown += f" --storage {quote(study.storage)}"
+    shown = _quoted_root(study, root)
     if not outcome.finished:
         console.print(
             f"Continue with: tcpa resume {study.name} --root {shown}",
@@ -102,8 +100,9 @@ def run_watched(
         accept_change(study, change)
     uri, artifacts = tracking_of(study, root, tracking_uri)
     check_tracker(uri)  # the mirror makes a new local database while Ray starts
-    total = len(space.design()) if space.ablation else space.budget.trials
-    with Watch(study.name, space, total, console) as watch:
+    total = len(space.design()) if space.ablation else study.outline().total
+    again = f"tcpa resume {study.name} --root {_quoted_root(study, root)}"
+    with Watch(study.name, space, total, console, again=again) as watch:
         watch.recall(study.events())  # first: of a damaged journal nothing is locked or mirrored
         # One driver until all is mirrored: two mirrors would write runs twice.
         with study.held():
@@ -116,12 +115,19 @@ def run_watched(
                     placement=placement,
                     listeners=[_shown_by(watch), mirror.put],
                     notices=[f"{change}; accepted."] if change else [],
+                    on_signal=watch.stop,
                 )
                 # Only an orderly end waits for a slow tracker: after a fault time is short.
                 patience_s = CLOSE_S if outcome.finished else HURRY_S
             finally:
                 _close(mirror, patience_s, study.name, root, console)
     return outcome
+
+
+def _quoted_root(study: StudyDir, root: Path) -> str:
+    """What stands behind `--root` in a command."""
+    storage = f" --storage {quote(study.storage)}" if study.storage else ""
+    return quote(str(root)) + storage
 
 
 def _shown_by(watch: Watch) -> Listener:

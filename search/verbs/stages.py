@@ -7,7 +7,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from search.terminal import StudyConsole, bytes_text, time_text
+from search.terminal import StudyConsole, bytes_text, is_live, time_text
 
 PLAIN_S = 10.0
 """Least time between two lines where there is no terminal; a verb that is faster prints none."""
@@ -39,7 +39,7 @@ class Stages:
         self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if is_live(self._console):
             self._bar = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}", markup=False),

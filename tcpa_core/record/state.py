@@ -24,7 +24,7 @@ from tcpa_core.record.events import (
     Tested,
     TrialEvent,
 )
-from tcpa_core.record.values import TrialResult
+from tcpa_core.record.values import EpochReport, TrialResult
 
 Progress = Literal["planned", "running", "completed", "pruned", "failed"]
 
@@ -100,6 +100,23 @@ class TrialState:
     ended: Ended | None = None
     """None: not yet, or started again since."""
     tested: Tested | None = None
+    report: EpochReport | None = None
+    """Of its last epoch."""
+    driver: int | None = None
+    """Which of the study's drivers started it last, as of `StudyState.num_drivers`."""
+    from_epoch: int = 0
+    """Epochs that earlier drivers have trained of it."""
+
+    @property
+    def epochs(self) -> int | None:
+        """Epochs that it may train; None: not recorded."""
+        found = self.planned.params.get("train.epochs")
+        return found if isinstance(found, int) else None
+
+    @property
+    def trained(self) -> int:
+        """Epochs trained so far."""
+        return self.epoch if self.ended is None else self.ended.result.num_epochs or 0
 
     @property
     def result(self) -> TrialResult | None:
@@ -145,6 +162,15 @@ class StudyState:
         """When that began, in seconds of Unix time."""
         self.num_changes = 0
         """Times that the result of a trial has changed."""
+        self.num_drivers = 0
+        """Drivers that have begun, the one that runs among them."""
+        self.training_since: float | None = None
+        """When the last driver's first trial started, in seconds of Unix time."""
+        self.trained_at: float | None = None
+        """When an epoch or a trial of it ended last."""
+        self.earlier_s = 0.0
+        """Seconds in which earlier drivers trained: from their first trial to their last event of
+        one."""
         self._reported: list[str] = []
         """The trial of each kept value, in the order of the reports."""
 
@@ -166,6 +192,8 @@ class StudyState:
         Raises:
             RecordError: It tells of a trial that was never planned.
         """
+        if isinstance(event, StudyBegun | Resumed):
+            self.new_driver()
         if isinstance(event, TrialEvent):
             self._take(event)
         elif not (isinstance(event, Notice) and event.waits is None):
@@ -173,6 +201,17 @@ class StudyState:
         self.phase = _PHASES.get(type(event), self.phase)
         self.spent.take(event)
         self.last = event
+
+    def new_driver(self) -> None:
+        """Trials that run are left by their driver: another one begins."""
+        if self.training_since is not None and self.trained_at is not None:
+            self.earlier_s += max(0.0, self.trained_at - self.training_since)
+        self.num_drivers += 1
+        self.training_since = self.trained_at = None
+
+    def is_training(self, trial: TrialState) -> bool:
+        """Whether a trial was started by the last driver and has not ended."""
+        return trial.status == "running" and trial.driver == self.num_drivers
 
     def _wait(self, event: Event) -> None:
         """Note that workers wait for a place, or that this has ended, perhaps with the driver."""
@@ -195,20 +234,27 @@ class StudyState:
             )
         match event:
             case Started():  # again, perhaps: its old result is void
+                if trial.driver != self.num_drivers:
+                    trial.from_epoch = max(event.epoch, trial.trained)
+                if self.training_since is None:
+                    self.training_since = event.t
+                trial.driver = self.num_drivers
                 trial.started, trial.ended, trial.status = event, None, "running"
                 self.num_changes += 1
             case Epoch():
                 self._keep_value(trial, event)
             case Ended():
                 trial.ended, trial.status = event, event.result.status
+                self.trained_at = event.t
                 self.num_changes += 1
             case Tested():
                 trial.tested = event
 
     def _keep_value(self, trial: TrialState, event: Epoch) -> None:
         epoch = trial.epoch = event.report.epoch
+        trial.report, self.trained_at = event.report, event.t
         if trial.status == "planned":  # the line of its start is lost
-            trial.status = "running"
+            trial.status, trial.driver = "running", self.num_drivers
         if epoch not in trial.values and hasattr(event.report, self.metric or ""):
             trial.values[epoch] = getattr(event.report, self.metric or "")
             self._reported.append(event.trial)

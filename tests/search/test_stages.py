@@ -95,7 +95,10 @@ def test_what_cannot_be_counted_is_named(clock: Clock) -> None:
     assert said(console) == ["importance: since 12 s"]
 
 
-def test_a_terminal_shows_a_bar_that_is_gone_at_the_end(clock: Clock) -> None:
+def test_a_terminal_shows_a_bar_that_is_gone_at_the_end(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
     with Stages("checking weights and data", console) as told:
         told("decode [train]", 0, 2000)
