@@ -14,12 +14,17 @@ from reports import tables
 from reports.draw import draw_all
 from reports.frames import Frames, frames
 from reports.page import data_set_tables, level_tables
+from reports.page.facts import again
 from reports.page.html import write_html
 from reports.page.markup import frame_markdown
 from reports.parquet import write_table, write_text
 from reports.records.journal import load_journal
 from reports.statistics.published_comparison import Published, comparable
 from reports.summary import ReportSummary, select
+from reports.verdict import verdict_of
+from spaces.confirmations import confirmation_of
+from spaces.record import space_text
+from tcpa_core.errors import RecordError, StudyError
 
 Progress = Callable[[str, int, int], None]
 """Called with (step, done, total); 0 of 0 where a step cannot be counted."""
@@ -76,6 +81,9 @@ def build_report(
                 notes += [OPTIMISTIC] if found.study.kind == "search" else []
                 notes += filter(None, [selected.note])
             markdown = _write_texts(found, published, folder)
+            confirmation, lacking = confirming(study_dir, found)
+            notes += lacking
+            verdict = verdict_of(found, confirmation)
         with timed("figures"):
             drawn = draw_all(found, study_dir / "report" / "figures", progress)
             notes += [one.sentence for one in drawn if one.is_broken]
@@ -88,13 +96,33 @@ def build_report(
             # statistics and figures may give the same note
             notes=tuple(dict.fromkeys(notes)),
             seconds=timed.seconds,
+            verdict=verdict,
         )
         with timed("page"):
-            write_html(summary, found, drawn, published, live_s)
+            write_html(summary, found, drawn, published, live_s, confirmation)
+            _write_space(found, study_dir / "report" / "space.yaml")
         # Raises what the background raised, so that a full disk is reported and not passed over.
         with timed("writing tables"):
             writing.result()
     return summary
+
+
+def confirming(study_dir: Path, found: Frames) -> tuple[Frames | None, list[str]]:
+    """The study that confirms a search, where it lies beside it, and why it could not be read."""
+    folder = confirmation_of(study_dir, found.study.document)
+    if found.study.kind != "search" or folder is None:
+        return None, []
+    try:
+        return frames(load_journal(folder))[0], []
+    except (StudyError, RecordError) as err:  # its own report says more
+        return None, [f"The confirmation {folder.name} could not be read: {err}"]
+
+
+def _write_space(found: Frames, path: Path) -> None:
+    """The study's space beside the page, as `tcpa search` and `tcpa ablate` take it."""
+    study = found.study
+    about = f"The space of study {study.name}, as it was resolved when the study was made."
+    write_text(path, space_text(study.space, f"{about}\n{again(found)}"))
 
 
 def _write_tables(arrow: Mapping[str, pa.Table], folder: Path) -> None:

@@ -23,6 +23,11 @@ def is_missing(value: object) -> bool:
     return value is None or value is pd.NA or value != value
 
 
+def plain(value: object) -> object:
+    """A number of numpy as one of Python, which JSON knows; anything else as it is."""
+    return value.item() if hasattr(value, "item") else value
+
+
 def methods_label(value: object) -> str:
     """'["vpt"]' as "vpt", '["vfpt", "tcpa"]' as "vfpt + tcpa"; another value as it is."""
     if is_missing(value):

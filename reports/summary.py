@@ -10,6 +10,7 @@ import pandas as pd
 from reports.labels import methods_label, number
 from reports.records.study import Study
 from reports.tables import ranking
+from reports.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class ReportSummary:
     notes: tuple[str, ...]
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Time of each step; tables are written while the others run."""
+    verdict: Verdict | None = None
 
     @property
     def num_failed(self) -> int:
@@ -52,6 +54,7 @@ class ReportSummary:
         """For a terminal."""
         counts = ", ".join(f"{n} {status}" for status, n in self.counts.items()) or "none"
         found = [f"{self.name}: {sum(self.counts.values())} trials read ({counts})"]
+        found += self.verdict.text.splitlines() if self.verdict else []
         if self.selected:
             settings = ", ".join(
                 f"{k}={methods_label(number(v))}" for k, v in self.selected.settings.items()

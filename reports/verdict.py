@@ -62,10 +62,10 @@ def _nothing(found: Frames) -> Said | None:
     counts = Counter(trials["status"])
     num_open = sum(counts[status] for status in OPEN)
     if trials.empty:
-        return "No trial has been planned yet, so there is nothing to select.", [], None
+        return "No completed trial yet: none was planned, so there is nothing to select.", [], None
     if num_open:
         others = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
-        return f"No trial has completed yet: {others}.", [*_reasons(trials)], None
+        return f"No completed trial yet: {others}.", [*_reasons(trials)], None
     if counts["completed"]:
         text = f"{plural(counts['completed'], 'trial')} completed, none with a finite {metric}"
         return f"{text}: there is nothing to select.", [*_reasons(trials)], None

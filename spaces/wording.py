@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from spaces.axes import Axis, ChoiceAxis, FractionAxis, IntAxis, label
 from spaces.factor_designs import FactorDesign
 from spaces.row_designs import RowDesign
@@ -15,6 +17,7 @@ from spaces.setting_values import default
 from spaces.space import Space
 from tcpa_core.config import Flat
 
+_AXIS: TypeAdapter[Axis] = TypeAdapter(Axis)
 _OF_TRAINING = (
     "train.epochs", "train.batch_size", "optim.name", "optim.lr", "optim.weight_decay",
     "optim.schedule", "train.precision",
@@ -59,6 +62,20 @@ def searched(space: Space) -> list[Searched]:
 
 def _changes(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{path} {label(value)}" for path, value in settings.items()) or "the base"
+
+
+def axis_text(stored: Mapping[str, Any]) -> str:
+    """A range with its condition: "0.01 to 1, log (where methods: vpt)".
+
+    Args:
+        stored: The axis as a study's record has it; one of another version is told as it stands.
+    """
+    try:
+        axis = _AXIS.validate_python(dict(stored))
+    except ValidationError:
+        return ", ".join(f"{key} {value}" for key, value in stored.items())
+    when = condition_text(axis)
+    return f"{range_text(axis)}{f' (where {when})' if when else ''}"
 
 
 def range_text(axis: Axis) -> str:

@@ -5,6 +5,7 @@ templates/PART.html.j2, .css and .js. `report` is what all parts share.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from reports.draw import Drawn
 from reports.frames import Frames
@@ -29,10 +30,12 @@ def write_html(
     drawn: Sequence[Drawn],
     published: Sequence[Published] = (),
     live_s: float | None = None,
+    confirmation: Frames | None = None,
 ) -> None:
     """Write report.html; styles, script, figures and data are inside it, so it needs no network.
 
     Args:
+        confirmation: Of the study that confirms this one.
         live_s: Seconds until it is written again, since the study runs; None: it stays.
     """
     paths = {name: [*style, PATHS[style[1]]] for name, style in styles_of(found).items()}
@@ -46,7 +49,7 @@ def write_html(
         study=found.study,
         objective=found.study.objectives[0],
         ablation=ablation_rows(found.ablation),
-        front=front(found, drawn),
+        front=front(found, drawn, summary, datetime.now().astimezone(), confirmation),
         evidence=evidence(found, drawn, published),
         trials={"constants": constants(found, summary)},
         versions=found.study.document.get("versions", {}),

@@ -22,6 +22,9 @@ from reports.verdicts.words import (
 from spaces.selection import Standing
 from spaces.verdict import FIRST_SEEDS
 
+ROWS = 5
+"""Names that a sentence lists."""
+
 
 def said(found: Frames) -> Said:
     """Headline, sentences and winner of a search with at least one value."""
@@ -60,8 +63,15 @@ def _headline(
     if contest.decided.winner == leader.point:
         return f"{leads}: every other completed setting is significantly worse."
     if contest.is_tie:
-        other = _who(found, points[1])
-        both = f"{who} and {other}" if other != who else f"Two settings of {who}"
+        # rounded, since equal means of other seeds differ in their last bits
+        equal = [one for one in points if round(one.value - leader.value, 12) == 0]
+        names = list(dict.fromkeys(_who(found, one) for one in equal[:ROWS]))
+        if len(names) == 1:
+            both = f"{len(equal)} settings of {who}"
+        elif len(names) < len(equal):
+            both = f"{', '.join(names)} ({len(equal)} settings)"
+        else:
+            both = f"{', '.join(names[:-1])} and {names[-1]}"
         return f"{both} tie at {shown.said(leader.value)}{'' if is_done else ' so far'}."
     return f"{leads}, but its lead over the next setting is not shown."
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from reports.columns import TRIAL_COLUMNS
-from reports.labels import Quantity, is_missing, method_column, methods_label, p_text
+from reports.labels import Quantity, is_missing, method_column, methods_label, p_text, plain
 from reports.records.study import Study
 from reports.statistics.contest import Contest
 from reports.statistics.paired_tests import Paired, summarise
@@ -29,7 +29,7 @@ def searched_settings(trials: pd.DataFrame, study: Study) -> dict[str, str]:
     for trial, *values in zip(trials["trial"], *(trials[path] for path in columns), strict=True):
         given = zip(columns, values, strict=True)
         found[trial] = setting_text({
-            path: methods_label(value) if path == "methods" else _plain(value)
+            path: methods_label(value) if path == "methods" else plain(value)
             for path, value in given
             if not is_missing(value)
         })  # fmt: skip
@@ -84,8 +84,3 @@ def could_have_seen(shown: Quantity, contest: Contest) -> str:
 def upper(text: str) -> str:
     """With a capital, but for names."""
     return text[:1].upper() + text[1:]
-
-
-def _plain(value: object) -> object:
-    # numbers of numpy are no JSON
-    return value.item() if hasattr(value, "item") else value

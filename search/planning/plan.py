@@ -120,9 +120,20 @@ class Plan:
             self.space,
             self.fingerprints,
             uri,
-            {"data": data, "preprocessing": preprocessing, **about},
+            {
+                "data": data,
+                "preprocessing": preprocessing,
+                "backbones": list(self.networks),
+                "trained_backbone": self._training_backbones(),
+                **about,
+            },
             self.storage,
         )
+
+    def _training_backbones(self) -> list[str]:
+        """Methods that train weights of the backbone itself; of all others it stays frozen."""
+        names = dict.fromkeys(name for config in self.space.trials for name in config.methods)
+        return [name for name in names if method_class(name).trains_backbone]
 
 
 def plan_space(

@@ -120,10 +120,12 @@ def test_all_failed_and_nothing_yet(tmp_path: Path) -> None:
     assert failed.headline == "All 3 trials failed, so there is nothing to select."
     assert failed.sentences == ("3 trials failed: loss is nan.",) and failed.winner is None
     empty = verdict_of(search(tmp_path / "e", {}))
-    assert empty.headline == "No trial has been planned yet, so there is nothing to select."
+    assert (
+        empty.headline == "No completed trial yet: none was planned, so there is nothing to select."
+    )
     begun = load(write(tmp_path / "b", [planned(0), planned(1) | {"trial": "00001"}]))
     said = verdict_of(begun)
-    assert said.headline == "No trial has completed yet: 2 planned."
+    assert said.headline == "No completed trial yet: 2 planned."
     nan = verdict_of(search(tmp_path / "n", {"vpt": [float("nan")]}))
     assert nan.headline == (
         "1 trial completed, none with a finite val_accuracy: there is nothing to select."
