@@ -13,7 +13,7 @@ from reports.page.evidence import ablation_rows, evidence
 from reports.page.front import front
 from reports.page.rendering import render
 from reports.page.swatch import PATHS
-from reports.page.trials import constants, trial_data
+from reports.page.trials import trial_data
 from reports.parquet import write_text
 from reports.plots.base import styles_of
 from reports.statistics.published_comparison import Published
@@ -39,11 +39,12 @@ def write_html(
         live_s: Seconds until it is written again, since the study runs; None: it stays.
     """
     paths = {name: [*style, PATHS[style[1]]] for name, style in styles_of(found).items()}
+    data = {**trial_data(found, summary), "styles": paths}
     page = render(
         "report",
         styles=STYLES,
         scripts=SCRIPTS,
-        data={**trial_data(found, summary), "styles": paths},
+        data=data,
         live_s=live_s,
         summary=summary,
         study=found.study,
@@ -51,7 +52,7 @@ def write_html(
         ablation=ablation_rows(found.ablation),
         front=front(found, drawn, summary, datetime.now().astimezone(), confirmation),
         evidence=evidence(found, drawn, published),
-        trials={"constants": constants(found, summary)},
+        trials={"constants": data["constants"]},
         versions=found.study.document.get("versions", {}),
         git=found.study.document.get("git", ""),
     )

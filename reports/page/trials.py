@@ -52,8 +52,9 @@ def trial_data(found: Frames, summary: ReportSummary) -> dict[str, Any]:
     trials = shown_trials(found, summary)
     about = {column.name: column for column in TRIAL_COLUMNS}
     searched = searched_columns(found)
+    names = _names(found, trials, searched)
     columns = []
-    for name in _names(found, trials, searched):
+    for name in names:
         column = about.get(name)
         columns.append({
             "name": name,
@@ -68,7 +69,7 @@ def trial_data(found: Frames, summary: ReportSummary) -> dict[str, Any]:
         "columns": columns,
         "settings": varied(trials, found.settings),
         "searched": searched,
-        "constants": [[name, value] for name, value, _ in constants(found, summary)],
+        "constants": constants(found, trials, names),
         "costs": [cost for cost in COSTS if trials[cost].nunique() > 1],
         "objective": objective.metric,
         "maximize": objective.maximize,
@@ -88,17 +89,22 @@ def searched_columns(found: Frames) -> list[str]:
     return [axis for axis in axes if found.trials[axis].nunique(dropna=False) > 1]
 
 
-def constants(found: Frames, summary: ReportSummary) -> list[tuple[str, str, bool]]:
+def constants(
+    found: Frames, trials: pd.DataFrame, shown: Iterable[str]
+) -> list[tuple[str, str, bool]]:
     """Settings and results that are the same in all trials that have them: name, value, all have.
 
     A setting of one method that no trial varies is among them, other methods' trials lack it.
+
+    Args:
+        shown: Columns that the table has.
     """
-    trials = shown_trials(found, summary)
-    shown = {*_names(found, trials, searched_columns(found))}
-    rows = []
+    rows, known = [], {*shown}
     for name in (*IF_VARIED, *found.settings):
+        if name in known:
+            continue
         values = trials[name].dropna()
-        if name not in shown and values.nunique() == 1:
+        if values.nunique() == 1:
             value = methods_label(values.iloc[0]) if name == "methods" else values.iloc[0]
             rows.append((name, number(value), len(values) == len(trials)))
     return rows

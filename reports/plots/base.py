@@ -16,20 +16,21 @@ in each trial (`tcpa_core.inspection`), by the trial's label.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from reports.frames import Frames
-from reports.labels import group_column, heading, methods_label
+from reports.labels import COMBINATION, group_column, heading, methods_label
 from reports.parquet import write_atomic
 
 PLOTS = "reports.plots"
@@ -43,6 +44,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vP*X"
 """Differ with the colour, so that a figure also reads in grey."""
 GREY = "#BBBBBB"
+INK = "#444444"
+"""Of what is no method's and no level's."""
 FORMATS = ("svg", "png", "pdf")
 NAMES = {
     "val_accuracy": "val accuracy (%)",
@@ -84,6 +87,98 @@ def log_axis(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def squeeze(axes: Axes, values: pd.Series) -> None:
+    """Set the y axis so that it holds all values; a few far off get a seventh of it, shaded.
+
+    Far off is what lies more than 1.5 times the middle half's range beyond it, where that would
+    more than halve the room of all others.
+    """
+    low, quarter, three, high = map(float, values.quantile([0, 0.25, 0.75, 1]))
+    reach = 1.5 * (three - quarter)
+    bottom = float(values[values >= quarter - reach].min())
+    top = float(values[values <= three + reach].max())
+    core = top - bottom
+    far_low, far_high = 0 < core < bottom - low, 0 < core < high - top
+    room = 0.06 * core if core > 0 else 0.02 * abs(high) or 1.0
+    if not (far_low or far_high):
+        axes.set_ylim(low - room, high + room)
+        return
+    start, end = (
+        (bottom - room if far_low else low - room),
+        (top + room if far_high else high + room),
+    )
+    share = (end - start) / 6
+    known, placed = [start, end], [start, end]
+    if far_low:
+        known, placed = [low, *known], [start - share, *placed]
+    if far_high:
+        known, placed = [*known, high], [*placed, end + share]
+    # beyond its ends the scale goes on as it is there, so that margins have a place
+    known = [2 * known[0] - known[1], *known, 2 * known[-1] - known[-2]]
+    placed = [2 * placed[0] - placed[1], *placed, 2 * placed[-1] - placed[-2]]
+    axes.set_yscale("function", functions=(partial(np.interp, xp=known, fp=placed),
+                                           partial(np.interp, xp=placed, fp=known)))  # fmt: skip
+    axes.set_ylim(low - 0.15 * (start - low) if far_low else start,
+                  high + 0.15 * (high - end) if far_high else end)  # fmt: skip
+    inner = MaxNLocator(5).tick_values(start, end)
+    ends = [low] * far_low + [high] * far_high
+    axes.yaxis.set_major_locator(FixedLocator([*(t for t in inner if start <= t <= end), *ends]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:.3g}"))
+    for is_far, edge in ((far_low, start), (far_high, end)):
+        if is_far:
+            outer = axes.get_ylim()[0 if edge == start else 1]
+            axes.axhspan(*sorted((edge, outer)), color="#EEEEEE", lw=0, zorder=0)
+
+
+def course(name: str, x: Sequence[float], y: Sequence[float]) -> str:
+    """How values run along a setting: 'rises with NAME to 0.02 and falls after'.
+
+    Args:
+        x: Values of the setting, ascending.
+        y: Values there; changes below a tenth of their range are passed over.
+    """
+    values = np.asarray(y, float)
+    slack = 0.1 * float(np.ptp(values))
+    top, low = int(values.argmax()), int(values.argmin())
+    start, end = float(values[0]), float(values[-1])
+    if min(values[top] - start, values[top] - end) > slack:
+        return f"rises with {name} to {x[top]:.3g} and falls after"
+    if min(start - values[low], end - values[low]) > slack:
+        return f"falls with {name} to {x[low]:.3g} and rises after"
+    if slack == 0:
+        return f"does not change with {name}"
+    word, near = (
+        ("rises", values >= end - slack) if end > start else ("falls", values <= end + slack)
+    )
+    first = int(np.flatnonzero(near)[0])
+    # flat over more than a third of its values is worth a word
+    flat = f" to {x[first]:.3g} and changes little after" if first < 2 * len(values) / 3 - 1 else ""
+    return f"{word} with {name}{flat}"
+
+
+def spoken(group: str, tables: Frames) -> str:
+    """A group's name in a sentence: of a level that is a number also its factor."""
+    factors = tables.ablation["factor"].unique()
+    is_number = group.replace(".", "").replace("e-", "").isdigit()
+    return f"{factors[0]} = {group}" if is_number and len(factors) == 1 else group
+
+
+def value_text(value: float, metric: str) -> str:
+    """'83.3 %' of an accuracy given as a fraction, '0.412' of another metric."""
+    return f"{100 * value:.1f} %" if metric.endswith("accuracy") else f"{value:.3g}"
+
+
+def plain_name(metric: str) -> str:
+    """A metric's name without its unit, for a sentence."""
+    return NAMES.get(metric, metric).split(" (")[0]
+
+
+def listed(names: Iterable[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write PATH.svg, .png and .pdf, each replaced as a whole; the layout is computed once."""
     with matplotlib.rc_context(STYLE):
@@ -122,12 +217,27 @@ def styles_of(tables: Frames) -> dict[str, tuple[str, str]]:
     return groups_of([*known, *(met if tables.study.kind == "ablation" else sorted(met))])
 
 
+def level_styles(tables: Frames) -> dict[tuple[str, str], tuple[str, str]]:
+    """The colour and marker of each (factor, level); none in a factorial, whose runs have them."""
+    styles, found = styles_of(tables), dict[tuple[str, str], tuple[str, str]]()
+    labels = dict(zip(tables.trials["cells"], group_column(tables.trials), strict=True))
+    for text, label in labels.items():
+        cells = json.loads(text)
+        if not any(cell["factor"] == COMBINATION for cell in cells):
+            for cell in cells:
+                found.setdefault((cell["factor"], cell["level"]), styles[label])
+    return found
+
+
 def levels(tables: Frames) -> pd.DataFrame:
-    """Rows of the ablation table on val accuracy that have a mean; data sets are in `factor`."""
+    """Rows of the ablation table on val accuracy that have a mean.
+
+    `factor` names the data set, too, where there are several; `setting` does not.
+    """
     table = tables.ablation
     rows = table[(table["metric"] == "val_accuracy") & (table["n"] > 0)]
     names = [heading(f, d) for f, d in zip(rows["factor"], rows["dataset"], strict=True)]
-    return rows.assign(factor=names)
+    return rows.assign(setting=rows["factor"], factor=names)
 
 
 def shown_values(values: pd.Series, metric: str) -> pd.Series:

@@ -3,15 +3,15 @@
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from reports.frames import Frames
 from reports.labels import group_column
-from reports.plots.base import WIDTH, styles_of
+from reports.plots.base import WIDTH, spoken, styles_of
 
 TITLE = "Cost"
 KINDS = ("search", "ablation")
 PLACE = 9
-WIDE = True
 COSTS = {
     "duration_s": ("training time (s)", 1.0),
     "peak_memory_bytes": ("peak memory (GB)", 1e-9),
@@ -40,15 +40,31 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     if data.empty:
         return "No trial has completed, so there is no cost to show."
     styles = styles_of(tables)
-    height = max(1.3, 0.6 + 0.22 * data["group"].nunique())
-    figure = Figure(figsize=(2 * WIDTH, height), layout="constrained")
-    for axes, (cost, (label, _)) in zip(
-        figure.subplots(1, len(COSTS), sharey=True), COSTS.items(), strict=True
-    ):
+    costs = [cost for cost in COSTS if data.loc[data["cost"] == cost, "high"].gt(0).any()]
+    if not costs:
+        return "No trial has recorded what it cost."
+    height = 0.5 + 0.2 * data["group"].nunique()
+    figure = Figure(figsize=(WIDTH, height * len(costs)), layout="constrained")
+    for axes, cost in zip(figure.subplots(len(costs), 1, squeeze=False).flat, costs, strict=True):
         rows = data[data["cost"] == cost]
         colours = [styles[name][0] for name in rows["group"]]
         axes.barh(rows["group"], rows["median"], color=colours, height=0.6)
         for row in rows.to_dict("records"):
             axes.plot([row["low"], row["high"]], [row["group"]] * 2, color="#444444", lw=1)
-        axes.set_xlabel(f"{label}, median")
+        axes.invert_yaxis()
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel(f"{COSTS[cost][0]}, median and quartiles")
     return figure
+
+
+def sentence(data: pd.DataFrame, tables: Frames) -> str:
+    """Who trains fastest and slowest."""
+    rows = data[data["cost"] == "duration_s"].sort_values("median", kind="stable")
+    if rows.empty:
+        return ""
+    first, last = rows.iloc[0], rows.iloc[-1]
+    name = spoken(first["group"], tables) or "A trial"
+    said = f"{name} trains in {first['median']:.3g} s in the median"
+    if len(rows) == 1:
+        return f"{said}."
+    return f"{said}, {spoken(last['group'], tables)}, the slowest, in {last['median']:.3g} s."

@@ -10,7 +10,15 @@ from scipy import stats
 
 from reports.frames import Frames
 from reports.labels import group_column
-from reports.plots.base import name_of, new_figure, shown_values, styles_of
+from reports.plots.base import (
+    name_of,
+    new_figure,
+    plain_name,
+    shown_values,
+    spoken,
+    styles_of,
+    value_text,
+)
 
 TITLE = "Learning curves"
 KINDS = ("search", "ablation")
@@ -70,6 +78,29 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     axes.set_ylabel(name_of(metric))
     figure.legend(loc="outside upper left", ncols=3 if is_short else 1)
     return figure
+
+
+def sentence(data: pd.DataFrame, tables: Frames) -> str:
+    """Who is highest at the end, and whether it still gets better there."""
+    metric, last = tables.study.curve_metric, int(data["epoch"].max())
+    sign = 1 if metric.endswith("accuracy") else -1
+    ends = data.sort_values("epoch").groupby("group", sort=False).last()
+    ends = ends[ends["epoch"] == last]
+    best = str((sign * ends["mean"]).idxmax())
+    curve = data[data["group"] == best].set_index("epoch")["mean"]
+    value = value_text(curve[last], metric)
+    name = f"the mean {plain_name(metric)} is"
+    if best:
+        name = f"{spoken(best, tables)} has the best mean {plain_name(metric)},"
+    said = f"Of the trials that reached epoch {last}, {name} {value}"
+    quarter = curve[curve.index <= last - max(1, last // 4)]
+    if len(quarter) == 0:
+        return f"{said}."
+    gain = sign * (curve[last] - quarter.iloc[-1])
+    # of all that was gained since the first epoch
+    whole = sign * (curve[last] - curve.iloc[0])
+    trend = "is still getting better" if whole > 0 and gain > 0.1 * whole else "has levelled off"
+    return f"{said}; its curve {trend} there."
 
 
 def _groups(tables: Frames) -> pd.Series:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from reports.frames import Frames
 from reports.labels import heading, pair_name
-from reports.plots.base import COLOURS, GREY, new_figure
+from reports.plots.base import GREY, INK, new_figure
 from reports.statistics.paired_tests import ERROR
 
 TITLE = "Interactions of factors"
@@ -41,7 +41,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     axes.axvline(0, color="#888888", lw=0.6)
     for place, row in enumerate(data.to_dict("records")):
         is_distinct = pd.notna(row["p_holm"]) and row["p_holm"] < ERROR
-        colour = COLOURS[0] if is_distinct else GREY
+        colour = INK if is_distinct else GREY
         if pd.notna(row["low"]):
             axes.plot([100 * row["low"], 100 * row["high"]], [place, place], color=colour, lw=1.5)
         axes.plot(100 * row["effect"], place, "o", color=colour, ms=4)
@@ -49,3 +49,13 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     axes.set_ylim(len(data) - 0.5, -0.5)
     axes.set_xlabel("interaction on val (points)\n95 % interval\ngrey: may be 0")
     return figure
+
+
+def sentence(data: pd.DataFrame, tables: Frames) -> str:
+    """How many interactions are told from 0, and the largest one."""
+    row = data.iloc[0]
+    number = int((data["p_holm"].notna() & (data["p_holm"] < ERROR)).sum())
+    verb, several = "is" if number == 1 else "are", data.duplicated(["dataset", "factor", "other"])
+    name = pair_name(row.to_dict(), with_levels=bool(several.any()))
+    told = f"{number or 'None'} of the {len(data)} interactions shown {verb} told from 0"
+    return f"{told}; the largest, {name}, is {100 * row['effect']:+.1f} points."

@@ -7,11 +7,14 @@ from matplotlib.figure import Figure
 
 from reports.frames import Frames
 from reports.labels import COMBINATION
-from reports.plots.base import groups_of, levels, new_figure
+from reports.plots.base import INK, level_styles, levels, listed, new_figure
+from reports.statistics.paired_tests import ERROR
 
 TITLE = "Factor levels"
 KINDS = ("ablation",)
 PLACE = 1
+SAID = 4
+"""Levels in the sentence."""
 LETTERS = 30
 """Of a level's name in a line."""
 
@@ -22,18 +25,18 @@ def prepare(tables: Frames) -> pd.DataFrame:
 
 
 def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
-    """A dot and an interval for each level, one colour for each factor."""
+    """A dot and an interval for each level, in its colour; levels of a factorial have none."""
     if data.empty:
         return "No level of the design has a result yet, so there is nothing to compare."
-    styles = groups_of(data["factor"])
+    styles = level_styles(tables)
     labels = [
-        _label(factor, str(level), alone=len(styles) == 1)
+        _label(factor, str(level), alone=data["factor"].nunique() == 1)
         for factor, level in zip(data["factor"], data["level"], strict=True)
     ]
     lines = max(label.count("\n") + 1 for label in labels)
     figure, axes = new_figure(max(1.2, 0.65 + (0.12 + 0.12 * lines) * len(data)))
     for place, row in enumerate(data.to_dict("records")):
-        colour, marker = styles[row["factor"]]
+        colour, marker = styles.get((row["setting"], row["level"]), (INK, "o"))
         if pd.notna(row["low"]):
             axes.plot([100 * row["low"], 100 * row["high"]], [place, place], color=colour, lw=1.5)
         axes.plot(100 * row["mean"], place, marker, color=colour, ms=4)
@@ -46,6 +49,32 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     )
     axes.set_xlabel(f"val accuracy (%)\nmean, {interval}")
     return figure
+
+
+def sentence(data: pd.DataFrame, tables: Frames) -> str:
+    """Which level has the highest mean, and which are told apart from their baseline."""
+    best = data.iloc[int(data["mean"].argmax())]
+    alone = data["factor"].nunique() == 1
+    named = _name(best, alone)
+    said = f"The highest mean is that of {named}, {100 * best['mean']:.1f} %"
+    others = data[~data["is_baseline"].astype(bool)]
+    tested = others[others["p_holm"].notna()]
+    if tested.empty:
+        return f"{said}; no level is tested against its baseline."
+    apart = tested[tested["p_holm"] < ERROR]
+    if apart.empty:
+        return f"{said}; no level is told apart from its baseline."
+    names = [_name(row, alone) for _, row in apart.iterrows()]
+    more = f" and {len(names) - SAID} more" if len(names) > SAID else ""
+    shown = f"{', '.join(names[:SAID])}{more}" if more else listed(names)
+    return f"{said}; told apart from the baseline: {shown}."
+
+
+def _name(row: pd.Series, alone: bool) -> str:
+    level = str(row["level"])
+    if alone and level.replace(".", "").isdigit():
+        return f"{row['factor']} = {level}"
+    return level if alone else f"{row['factor']} = {row['level']}"
 
 
 def _label(factor: str, level: str, *, alone: bool) -> str:

@@ -12,8 +12,11 @@ from reports.plots.base import (
     WIDTH,
     log_axis,
     name_of,
+    plain_name,
     shown_values,
+    squeeze,
     styles_of,
+    value_text,
 )
 
 TITLE = "History and regret"
@@ -80,6 +83,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     metric = tables.study.objectives[0].metric
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     top, bottom = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+    # the legend's lines stand above the axes, within the figure
     dots = dict(s=10 if len(data) < 300 else 3, rasterized=len(data) > DOTS)
     for name, (colour, marker) in styles_of(tables).items():
         rows = data[data["methods"] == name]
@@ -93,12 +97,9 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
                     marker=marker, lw=0.6, **dots)  # fmt: skip
     top.step(data["number"], shown_values(data["best"], metric), where="post", color="#444444",
              lw=1)  # fmt: skip
-    # A few diverged trials would flatten all others; 2 % of the points may lie below the axis.
-    low, high = shown_values(data["value"], metric).quantile([0.02, 1.0])
-    if high > low and metric.endswith("accuracy"):
-        top.set_ylim(low - 0.1 * (high - low), high + 0.08 * (high - low))
+    squeeze(top, shown_values(data["value"], metric))
     top.set_ylabel(name_of(metric))
-    top.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), markerscale=1.5, handletextpad=0)
+    top.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1), markerscale=1.5, handletextpad=0)
     regret = shown_values(data["regret"], metric)
     bottom.step(data["number"], regret, where="post", color="#444444", lw=1)
     if (regret > 0).any():
@@ -107,5 +108,18 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         bottom.yaxis.set_minor_locator(NullLocator())
         log_axis(bottom.yaxis)
     bottom.set_ylabel("regret")
-    bottom.set_xlabel("point, mean over its seeds (hollow: a seed is missing)")
+    bottom.set_xlabel("point, mean over its seeds\n(hollow: stopped, or a seed is missing)")
     return figure
+
+
+def sentence(data: pd.DataFrame, tables: Frames) -> str:
+    """When the best was found, and what has come since."""
+    best = data["best"].dropna()
+    metric = tables.study.objectives[0].metric
+    if best.empty:
+        return f"No point has all its seeds yet; {len(data)} have a value."
+    at = int(data.loc[best.index[best.ne(best.iloc[-1]).sum()], "number"])
+    since = int(data["number"].max()) - at
+    after = f"; the {since} points after it brought nothing better" if since else ""
+    found = f"point {at} of {int(data['number'].max()) + 1}, counted from 0"
+    return f"The best {plain_name(metric)}, {value_text(best.iloc[-1], metric)}, is {found}{after}."

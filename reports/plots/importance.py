@@ -4,12 +4,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports.frames import Frames
-from reports.plots.base import COLOURS, GREY, WIDTH
+from reports.plots.base import GREY, INK, WIDTH
 
 TITLE = "Importance"
 KINDS = ("search",)
 PLACE = 6
-WIDE = True
 NAMES = {"fanova": "fANOVA: share of variance", "ped_anova": "PED-ANOVA: share of divergence"}
 
 
@@ -22,16 +21,27 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     """A bar with its interval for each setting, a panel for each method."""
     if data.empty:
         return "Importance cannot be told from the trials of this study."
-    axes_names = list(data[data["method"] == data["method"].iloc[0]]["axis"])
-    figure = Figure(figsize=(2 * WIDTH, 0.75 + 0.22 * len(axes_names)), layout="constrained")
-    for axes, (method, label) in zip(
-        figure.subplots(1, 2, sharey=True), NAMES.items(), strict=True
-    ):
-        rows = data[data["method"] == method].set_index("axis").reindex(axes_names)
-        colours = [COLOURS[0] if distinct else GREY for distinct in rows["is_distinct"]]
+    names = list(data[data["method"] == data["method"].iloc[0]]["axis"])
+    figure = Figure(figsize=(WIDTH, 2 * (0.55 + 0.17 * len(names))), layout="constrained")
+    for axes, (method, label) in zip(figure.subplots(2, 1), NAMES.items(), strict=True):
+        rows = data[data["method"] == method].set_index("axis").reindex(names)
+        colours = [INK if distinct else GREY for distinct in rows["is_distinct"]]
         axes.barh(rows.index, rows["importance"], color=colours, height=0.6)
         for place, row in enumerate(rows.to_dict("records")):
-            axes.plot([row["low"], row["high"]], [place, place], color="#444444", lw=1)
+            axes.plot([row["low"], row["high"]], [place, place], color="#000000", lw=0.8)
         axes.set_xlabel(f"{label}\n({rows['n'].max()} points; grey: not told from chance)")
-    figure.axes[0].invert_yaxis()
+        axes.invert_yaxis()
     return figure
+
+
+def sentence(data: pd.DataFrame, tables: Frames) -> str:
+    """Which setting explains most, and how many cannot be told from chance."""
+    rows = data[data["method"] == "fanova"]
+    first, doubtful = rows.iloc[0], int((~rows["is_distinct"].astype(bool)).sum())
+    if doubtful == len(rows):
+        return f"None of the {len(rows)} settings can be told from chance."
+    share = (
+        f"{100 * first['importance']:.0f} % [{100 * first['low']:.0f}, {100 * first['high']:.0f}]"
+    )
+    rest = f"; {doubtful} of {len(rows)} settings cannot be told from chance" if doubtful else ""
+    return f"{first['axis']} explains most of the variance, {share}{rest}."

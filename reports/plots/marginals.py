@@ -3,17 +3,29 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from reports.frames import Frames
-from reports.plots.base import COLOURS, GREY, WIDTH, log_axis, name_of, shown_values
+from reports.plots.base import (
+    GREY,
+    INK,
+    WIDTH,
+    course,
+    listed,
+    log_axis,
+    name_of,
+    plain_name,
+    shown_values,
+)
 
 TITLE = "Marginals: the objective along each setting"
 KINDS = ("search",)
 PLACE = 6.3
-WIDE = True
 SHOWN = 8
-ACROSS = 4
-MAX_LEVELS = 8
+SAID = 3
+"""Settings in the sentence."""
+ACROSS = 2
+MAX_LEVELS = 4
 """Levels that a panel has room for; an axis with more takes a row of its own."""
 
 
@@ -36,8 +48,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     small = [name for name in data["axis"].unique() if name not in wide]
     across = max(1, min(ACROSS, len(small)))
     down = len(wide) + -(-len(small) // across)
-    width = 2 * WIDTH * (1 if wide else across / ACROSS)
-    figure = Figure(figsize=(width, 1.5 * down + 0.4 * len(wide) + 0.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.45 * down + 0.4 * len(wide)), layout="constrained")
     grid = figure.add_gridspec(down, across)
     places = [grid[row, :] for row in range(len(wide))]
     places += [grid[len(wide) + i // across, i % across] for i in range(len(small))]
@@ -48,19 +59,27 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         axes = figure.add_subplot(place, sharey=first)
         first = first or axes
         _panel(axes, data[data["axis"] == name], metric)
-        axes.set_xlabel(name)
+        axes.set_xlabel(name, fontsize=7)
         if tables.study.axes[name].get("log"):
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(numticks=4))
             log_axis(axes.xaxis)
+        elif not (data[data["axis"] == name]["label"] != "").all():
+            axes.xaxis.set_major_locator(MaxNLocator(3))
         if place.colspan.start == 0:
             axes.set_ylabel(name_of(metric))
         else:
             axes.tick_params(labelleft=False)
+    # A diverged trial widens a few bands: these may run out of the panel, no mean may.
+    mean, low, high = (shown_values(data[c], metric) for c in ("mean", "low", "high"))
+    bottom, top = min(mean.min(), low.quantile(0.1)), max(mean.max(), high.quantile(0.9))
+    if first is not None and top > bottom:
+        first.set_ylim(bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom))
     return figure
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
-    colour = COLOURS[0] if rows["is_distinct"].iloc[0] else GREY
+    colour = INK if rows["is_distinct"].iloc[0] else GREY
     mean, low, high = (shown_values(rows[c], metric) for c in ("mean", "low", "high"))
     if (rows["label"] != "").all():
         axes.vlines(rows["value"], low, high, color=colour, lw=1.5)
@@ -70,3 +89,20 @@ def _panel(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
     else:
         axes.fill_between(rows["value"], low, high, color=colour, alpha=0.2, lw=0)
         axes.plot(rows["value"], mean, color=colour, lw=1.1)
+
+
+def sentence(data: pd.DataFrame, tables: Frames) -> str:
+    """How the objective runs along the settings that are told from chance."""
+    metric = plain_name(tables.study.objectives[0].metric)
+    maximize = tables.study.objectives[0].maximize
+    said = []
+    for name, rows in data[data["is_distinct"]].groupby("axis", sort=False):
+        if (rows["label"] != "").all():
+            place = int(rows["mean"].argmax() if maximize else rows["mean"].argmin())
+            said.append(f"is best with {name} = {rows['label'].iloc[place]}")
+        else:
+            rows = rows.sort_values("value")
+            said.append(course(str(name), list(rows["value"]), list(rows["mean"])))
+    if not said:
+        return "No setting is told from chance."
+    return f"With all other settings averaged out, {metric} {listed(said[:SAID])}."

@@ -1,22 +1,25 @@
-"""Parallel coordinates: completed trials as lines over the searched settings."""
+"""Parallel coordinates: completed trials as lines over the searched settings, which lie."""
 
 import zlib
+from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
 
 from reports.frames import Frames
-from reports.labels import method_column
-from reports.plots.base import WIDTH, name_of
+from reports.labels import group_column, method_column, methods_label
+from reports.plots.base import WIDTH, listed, name_of, styles_of
 from reports.statistics.importance import first_of
 
 TITLE = "Parallel coordinates"
 KINDS = ("search",)
 PLACE = 7
-WIDE = True
+LETTERS = 40
+"""Of the names along an axis."""
+ON_LINES: Any = {"bbox": {"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.75}}
 LINES = 500
 """Lines drawn at most: the best tenth of them, and others chosen by a hash of the trial."""
 
@@ -42,33 +45,86 @@ def prepare(tables: Frames) -> pd.DataFrame:
 
 
 def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
-    """Lines coloured by the objective; a setting that a trial does not have interrupts its line."""
+    """A line of values for each setting; one that a trial does not have interrupts its line."""
     if len(data) < 2 or data.shape[1] < 2:
         return "Parallel coordinates need two completed trials and a searched setting."
-    figure = Figure(figsize=(2 * WIDTH, 2.8), layout="constrained")
+    height = 0.45 * data.shape[1] + 0.3
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()
     values = data.to_numpy(float)
     places = np.arange(data.shape[1])
-    worth = values[:, -1] if tables.study.objectives[0].maximize else 1 - values[:, -1]
+    styles = styles_of(tables)
+    groups = group_column(tables.trials.loc[data.index])
+    colours = to_rgba_array([styles[name][0] for name in groups])
     # Good trials are drawn last and strongest: they are few, and the others would hide them.
-    strength = np.linspace(0.15, 0.9, len(values))
-    colours = matplotlib.colormaps["viridis_r"](worth)
-    colours[:, 3] = strength
-    lines = [np.column_stack([places, row]) for row in values]
+    colours[:, 3] = np.linspace(0.15, 0.9, len(values))
+    lines = [np.column_stack([row, places]) for row in values]
     axes.add_collection(LineCollection(lines, colors=colours, lw=0.8, rasterized=len(lines) > 100))
     # Where a line is interrupted on both sides only a dot shows its value.
     axes.scatter(
-        np.tile(places, len(values)), values.ravel(), s=2, lw=0, rasterized=True,
+        values.ravel(), np.tile(places, len(values)), s=3, lw=0, rasterized=True,
         c=np.repeat(colours, data.shape[1], axis=0),
     )  # fmt: skip
-    axes.set_xlim(-0.15, places[-1] + 0.15)
-    axes.set_ylim(-0.03, 1.03)
-    for place in range(len(places)):
-        axes.axvline(place, color="#888888", lw=0.5, zorder=0)
-    names = [*data.columns[:-1], name_of(str(data.columns[-1]))]
-    axes.set_xticks(places, names, rotation=25, ha="right")
-    axes.set_yticks([0, 1], ["lowest", "highest"])
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_ylim(places[-1] + 0.45, -0.5)
+    metric = str(data.columns[-1])
+    for place, name in enumerate(map(str, data.columns)):
+        axes.axhline(place, color="#888888", lw=0.5, zorder=0)
+        shown = name_of(metric) if name == metric else name
+        # names and values stand on the lines, so each has a ground of its own
+        axes.text(0, place - 0.13, shown, fontsize=7, weight="bold", va="bottom", **ON_LINES)
+        for share, text in _ticks(tables, name):
+            side = "left" if share < 0.05 else "right" if share > 0.95 else "center"
+            axes.text(share, place + 0.1, text, fontsize=7, ha=side, va="top", **ON_LINES)
+    axes.set_axis_off()
     return figure
+
+
+def sentence(data: pd.DataFrame, tables: Frames) -> str:
+    """Where the settings of the best trials lie, as far as that is less than half of a range."""
+    objective = tables.study.objectives[0]
+    used = tables.used.sort_values(
+        objective.metric, ascending=not objective.maximize, kind="stable"
+    )
+    best = used.head(max(2, len(used) // 10))
+    said = []
+    for name in map(str, data.columns[:-1]):
+        values = best[name].dropna()
+        ends = data.loc[data.index.intersection(best.index), name].dropna()
+        if values.empty or len(values) < len(best) or np.ptp(ends.to_numpy(float)) > 0.5:
+            continue
+        if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+            low, high = float(values.min()), float(values.max())
+            said.append(f"{name} " + (f"{low:.3g} to {high:.3g}" if high > low else f"= {low:.3g}"))
+        elif values.nunique() == 1:
+            said.append(f"{name} = {methods_label(values.iloc[0])}")
+    if not said:
+        return f"The best {len(best)} trials spread over more than half of every setting's range."
+    return f"The best {len(best)} trials have {listed(said)}."
+
+
+def _ticks(tables: Frames, name: str) -> list[tuple[float, str]]:
+    """Ends and middle of an axis, or its names as far as they have room: place and text."""
+    column = tables.used[name]
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        labels = [methods_label(v) for v in _levels(tables, name)]
+        step = max(1, -(-sum(map(len, labels)) // LETTERS))
+        last = max(1, len(labels) - 1)
+        return [(k / last, label) for k, label in enumerate(labels) if k % step == 0]
+    low, high = float(column.min()), float(column.max())
+    is_log = bool((tables.study.axes.get(name) or {}).get("log"))
+    middle = (low * high) ** 0.5 if is_log else (low + high) / 2
+    scale = 100 if name.endswith("accuracy") else 1
+    values = [low, middle, high] if high > low else [low]
+    places = (0.0, 0.5, 1.0) if high > low else (0.5,)
+    return [(share, f"{scale * v:.3g}") for share, v in zip(places, values, strict=True)]
+
+
+def _levels(tables: Frames, name: str) -> list[str]:
+    values = tables.used[name].dropna()
+    if name == "methods":
+        values = method_column(tables.used).dropna()
+    return sorted(values.astype(str).unique())
 
 
 def _scaled(column: pd.Series, log: bool) -> pd.Series:

@@ -11,16 +11,19 @@ from reports.plots.base import (
     WIDTH,
     log_axis,
     name_of,
+    plain_name,
     shown_values,
+    spoken,
+    squeeze,
     styles_of,
+    value_text,
 )
 
 TITLE = "Pareto fronts"
 KINDS = ("search", "ablation")
 PLACE = 8
-WIDE = True
-NAMES = 6
-"""Methods in a line of the legend."""
+NAMES = 3
+"""Groups in a line of the legend."""
 COSTS = {
     "num_trainable": "trainable parameters",
     "flops_per_image": "FLOPs per image",
@@ -67,15 +70,15 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     metric = tables.study.objectives[0].metric
     present = set(data["group"])
     styles = {name: style for name, style in styles_of(tables).items() if name in present}
-    height = 2.1 + 0.17 * -(-len(styles) // NAMES)
-    figure = Figure(figsize=(2 * WIDTH, height), layout="constrained")
-    panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+    height = 1.65 * len(costs) + 0.17 * -(-len(styles) // NAMES)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    panels = figure.subplots(len(costs), 1, squeeze=False)[:, 0]
     for axes, cost in zip(panels, costs, strict=True):
         for name, (colour, marker) in styles.items():
             rows = data[data["group"] == name]
             axes.scatter(
-                rows[cost], shown_values(rows["value"], metric), s=8, color=colour, lw=0, alpha=0.6,
-                marker=marker, label=name, rasterized=len(data) > DOTS,
+                rows[cost], shown_values(rows["value"], metric), s=10, color=colour, lw=0,
+                alpha=0.6, marker=marker, label=name, rasterized=len(data) > DOTS,
             )  # fmt: skip
         front = data[data[f"front_{cost}"]].sort_values(cost)
         axes.step(front[cost], shown_values(front["value"], metric), where="post",
@@ -85,10 +88,34 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
             axes.set_xscale("log")
             log_axis(axes.xaxis)
         axes.set_xlabel(COSTS[cost])
-    low, high = shown_values(data["value"], metric).quantile([0.02, 1.0])
-    if high > low:
-        panels[0].set_ylim(low - 0.1 * (high - low), high + 0.08 * (high - low))
-    panels[0].set_ylabel(name_of(metric))
+    for axes in panels:
+        squeeze(axes, shown_values(data["value"], metric))
+        axes.set_ylabel(name_of(metric))
     entries = panels[0].get_legend_handles_labels()
     figure.legend(*entries, loc="outside upper left", ncols=NAMES, markerscale=1.5)
     return figure
+
+
+def sentence(data: pd.DataFrame, tables: Frames) -> str:
+    """What the best trial costs, and the cheapest one that nearly reaches it."""
+    objective = tables.study.objectives[0]
+    cost = next(cost for cost in COSTS if data[cost].nunique() > 1)
+    known = data[data[cost].notna()]
+    worth = objective.sign * known["value"]
+    best = known.iloc[int(worth.argmax())]
+    # a point of accuracy, or a hundredth of another metric
+    near = 0.01 if objective.metric.endswith("accuracy") else 0.01 * abs(best["value"])
+    cheap = known[worth >= worth.max() - near].sort_values(cost, kind="stable").iloc[0]
+    name = COSTS[cost]
+    said = (
+        f"The best {plain_name(objective.metric)}, {value_text(best['value'], objective.metric)}"
+        f"{_by(best, tables)}, takes {best[cost]:,.4g} {name}"
+    )
+    if cheap[cost] < best[cost]:
+        value = value_text(cheap["value"], objective.metric)
+        said += f"; {value}{_by(cheap, tables)} takes {cheap[cost]:,.4g}"
+    return f"{said}."
+
+
+def _by(row: pd.Series, tables: Frames) -> str:
+    return f" of {spoken(row['group'], tables)}" if row["group"] else ""

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports.frames import Frames
-from reports.plots.base import COLOURS, new_figure
+from reports.plots.base import INK, level_styles, listed, new_figure, styles_of
 
 TITLE = "Ranks across data sets"
 KINDS = ("search", "ablation")
@@ -30,9 +30,12 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     first = data.iloc[0]
     figure, axes = new_figure(0.9 + 0.2 * len(data))
     bars = joined(data)
+    known = level_styles(tables)
+    styles = styles_of(tables) | {level: style for (_, level), style in known.items()}
     for place, row in enumerate(data.to_dict("records")):
         axes.plot([row["mean_rank"]] * 2, [0, -place - 1], color="#888888", lw=0.6)
-        axes.plot(row["mean_rank"], -place - 1, "o", ms=3.5, color=COLOURS[0])
+        colour, marker = styles.get(row["level"], (INK, "o"))
+        axes.plot(row["mean_rank"], -place - 1, marker, ms=4, color=colour)
         axes.text(row["mean_rank"], -place - 1, f"  {row['level']} ({row['mean_rank']:.2f})",
                   va="center", fontsize=7)  # fmt: skip
     # Bars below each other, as in Demsar's diagram: overlapping ones would read as one.
@@ -40,13 +43,21 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         height = -0.25 - 0.25 * place
         axes.plot([low - 0.03, high + 0.03], [height] * 2, color="#222222", lw=2.5)
     start = float(data["mean_rank"].min())
-    axes.plot([start, start + first["critical_difference"]], [0.6, 0.6], color=COLOURS[1], lw=1.5)
+    axes.plot([start, start + first["critical_difference"]], [0.6, 0.6], color=INK, lw=1.5)
     axes.text(start, 0.75, f"critical difference {first['critical_difference']:.2f}", fontsize=7)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.35)
     axes.set_xlabel(f"mean rank on {first['n']} data sets (Friedman p = {first['friedman_p']:.2g})")
     return figure
+
+
+def sentence(data: pd.DataFrame, tables: Frames) -> str:
+    """Which level ranks best, and from which it is not told apart."""
+    first = data.iloc[0]
+    same = [name for name in json.loads(first["not_worse_than"]) if name != first["level"]]
+    said = f"{first['level']} ranks best, {first['mean_rank']:.2f} on {first['n']} data sets"
+    return f"{said}; it is not told apart from {listed(same)}." if same else f"{said}."
 
 
 def joined(data: pd.DataFrame) -> list[tuple[float, float]]:

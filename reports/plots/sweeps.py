@@ -5,13 +5,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from reports.frames import Frames
-from reports.plots.base import COLOURS, WIDTH, levels, log_axis
+from reports.plots.base import COLOURS, INK, WIDTH, course, levels, listed, log_axis
 
 TITLE = "One-factor sweeps"
 KINDS = ("ablation",)
 PLACE = 3
-WIDE = True
 SHOWN = 6
+SAID = 3
+"""Factors in the sentence."""
 TICKS = 8
 """Levels up to which each has a tick."""
 PAPER = {"cvpt.position": 3, "cvpt.num_prompts": 200, "vpt.num_prompts": 50}
@@ -32,24 +33,23 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     if data.empty:
         return "No factor has three numeric levels, so there is no sweep to draw."
     factors = list(data["factor"].unique())[:SHOWN]
-    across = min(2, len(factors))
-    down = -(-len(factors) // across)
-    figure = Figure(figsize=(WIDTH * across, 1.9 * down), layout="constrained")
-    for axes, factor in zip(figure.subplots(down, across, squeeze=False).flat, factors):  # noqa: B905
+    figure = Figure(figsize=(WIDTH, 1.8 * len(factors)), layout="constrained")
+    panels = figure.subplots(len(factors), 1, squeeze=False)[:, 0]
+    for axes, factor in zip(panels, factors, strict=True):
         rows = data[data["factor"] == factor].sort_values("x")
-        axes.plot(rows["x"], 100 * rows["mean"], "o-", color=COLOURS[0], ms=3, lw=1)
+        axes.plot(rows["x"], 100 * rows["mean"], "o-", color=INK, ms=3, lw=1)
         # A level with one seed has a mean and no interval.
         known = rows["low"].notna()
         axes.fill_between(
             rows["x"][known], 100 * rows["low"][known], 100 * rows["high"][known],
-            color=COLOURS[0], alpha=0.18, lw=0,
+            color=INK, alpha=0.18, lw=0,
         )  # fmt: skip
         base = rows[rows["is_baseline"]]
         axes.plot(base["x"], 100 * base["mean"], "o", ms=7, mfc="none", mec=COLOURS[1])
         best = PAPER.get(factor.split(" on ")[0])
         if best is not None:
             axes.axvline(best, color="#777777", lw=0.9, ls="--", zorder=0)
-            axes.annotate("paper's best", (best, 1), xycoords=("data", "axes fraction"), fontsize=6,
+            axes.annotate("paper's best", (best, 1), xycoords=("data", "axes fraction"), fontsize=7,
                           color="#777777", ha="center", va="bottom")  # fmt: skip
         if rows["x"].min() > 0 and rows["x"].max() / rows["x"].min() >= 20:
             axes.set_xscale("log")
@@ -59,6 +59,13 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
             axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(factor)
         axes.set_ylabel("val accuracy (%)")
-    for axes in figure.axes[len(factors) :]:
-        axes.remove()
     return figure
+
+
+def sentence(data: pd.DataFrame, tables: Frames) -> str:
+    """How accuracy runs along each factor."""
+    said = []
+    for factor in list(data["factor"].unique())[:SAID]:
+        rows = data[data["factor"] == factor].sort_values("x")
+        said.append(course(str(factor), list(rows["x"]), list(rows["mean"])))
+    return f"Mean val accuracy {listed(said)}."

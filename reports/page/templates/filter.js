@@ -17,7 +17,7 @@ const filter = (() => {
     const wanted = bare(name).toLowerCase(), exact = all.filter(n => n.toLowerCase() === wanted);
     return exact.length ? exact : all.filter(n => lastPart(n).toLowerCase() === wanted);
   };
-  const names = columns.map(c => c.name), constants = new Map(data.constants), known = [...names, ...constants.keys()];
+  const names = columns.map(c => c.name), constants = new Map(data.constants.map(([name, value]) => [name, value])), known = [...names, ...constants.keys()];
   const toNumber = part => part.trim() === "" ? NaN : Number(part.replace(/%$/, ""));
   const isNumeric = column => column.isNumeric ??= column.values.every(v => isMissing(v) || typeof v !== "boolean" && !isNaN(v)) && column.values.some(v => !isMissing(v));
 
