@@ -19,6 +19,7 @@ from reports.page.html import write_html
 from reports.page.markup import frame_markdown
 from reports.parquet import write_table, write_text
 from reports.records.journal import load_journal
+from reports.samples.gather import TABLE_NAME, table_of_samples
 from reports.statistics.published_comparison import Published, comparable
 from reports.summary import ReportSummary, select
 from reports.verdict import verdict_of
@@ -70,13 +71,18 @@ def build_report(
     found, arrow = frames(records, timed, folder)
     # Of 500,000 epochs a second copy; the frames have them by now.
     del records
+    with timed("single images"):
+        if found.samples.trials:
+            arrow = arrow | {TABLE_NAME: table_of_samples(found.samples, found.study)}
+        else:  # of a report that was made before another setting was selected
+            (folder / f"{TABLE_NAME}.parquet").unlink(missing_ok=True)
     # Arrow writes outside of Python's lock, so tables are written while figures are drawn.
     with ThreadPoolExecutor(1) as background:
         writing = background.submit(_write_tables, arrow, folder)
         with timed("statistics"):
             selected = select(found.trials, found.study) if found.study.selects else None
             published, about = comparable(found.used, found.epochs)
-            notes = [*found.notes, *_warnings(found.trials), *about]
+            notes = [*found.notes, *found.samples.notes, *_warnings(found.trials), *about]
             if selected:
                 notes += [OPTIMISTIC] if found.study.kind == "search" else []
                 notes += filter(None, [selected.note])
@@ -127,7 +133,8 @@ def _write_space(found: Frames, path: Path) -> None:
 
 def _write_tables(arrow: Mapping[str, pa.Table], folder: Path) -> None:
     for name, table in arrow.items():
-        write_table(table, folder, name)
+        # Of millions of rows a CSV would be larger than the study.
+        write_table(table, folder, name, csv=name != TABLE_NAME)
 
 
 def _write_texts(found: Frames, published: Sequence[Published], folder: Path) -> str:

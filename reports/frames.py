@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from reports.records.course import Course
 from reports.records.journal import load_journal
 from reports.records.records import Records
 from reports.records.study import Study
+from reports.samples.gather import Samples, gather, table_of_samples
 from reports.statistics import ablation, importance, race
 from reports.statistics import across_data_sets as cross
 from reports.statistics.published import load_reference
@@ -47,6 +49,18 @@ class Frames:
     """Sentences that a reader of these tables needs."""
     course: Course | None = None
     """How the study went; None: read from MLflow, which does not know."""
+    folder: Path | None = None
+    """Of the study; None: read from MLflow."""
+
+    @cached_property
+    def samples(self) -> Samples:
+        """What tested trials took single images for; read when it is first asked for."""
+        return gather(self.folder, self.trials, self.study)
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """One row per tested trial, split and image; empty where no worker has kept them."""
+        return table_of_samples(self.samples, self.study).to_pandas()
 
     @property
     def used(self) -> pd.DataFrame:
@@ -124,6 +138,7 @@ def frames(
         **{name: frame_of(table) for name, table in computed.items()},
         notes=tuple(dict.fromkeys(filter(None, notes))),
         course=records.course,
+        folder=records.folder,
     )
     return found, arrow | computed
 

@@ -14,8 +14,8 @@ from reports.columns import SCHEMA_VERSION
 from tcpa_core.errors import RecordError, StudyError
 
 
-def write_table(table: pa.Table, folder: Path, name: str) -> None:
-    """Write NAME.parquet and NAME.csv, each replaced as a whole.
+def write_table(table: pa.Table, folder: Path, name: str, *, csv: bool = True) -> None:
+    """Write NAME.parquet and, if wanted, NAME.csv, each replaced as a whole.
 
     The Parquet pages carry checksums. In the CSV, text that a spreadsheet would take for a formula
     begins with an apostrophe.
@@ -26,7 +26,9 @@ def write_table(table: pa.Table, folder: Path, name: str) -> None:
     # CSV needs no checksum: nothing here reads it back.
     checked = partial(pq.write_table, table, write_page_checksum=True)
     write_atomic(folder / f"{name}.parquet", checked)
-    write_atomic(folder / f"{name}.csv", partial(pyarrow.csv.write_csv, _without_formulas(table)))
+    if csv:
+        plain = partial(pyarrow.csv.write_csv, _without_formulas(table))
+        write_atomic(folder / f"{name}.csv", plain)
 
 
 def _without_formulas(table: pa.Table) -> pa.Table:

@@ -12,6 +12,7 @@ from reports.frames import Frames
 from reports.page.evidence import ablation_rows, evidence
 from reports.page.front import front
 from reports.page.rendering import render
+from reports.page.samples import FIGURES, compared, samples
 from reports.page.swatch import PATHS
 from reports.page.trials import trial_data
 from reports.parquet import write_text
@@ -39,7 +40,8 @@ def write_html(
         live_s: Seconds until it is written again, since the study runs; None: it stays.
     """
     paths = {name: [*style, PATHS[style[1]]] for name, style in styles_of(found).items()}
-    data = {**trial_data(found, summary), "styles": paths}
+    of_images = samples(found, [one for one in drawn if one.name in FIGURES])
+    data = {**trial_data(found, summary), "styles": paths, "samples": compared(of_images)}
     page = render(
         "report",
         styles=STYLES,
@@ -51,7 +53,8 @@ def write_html(
         objective=found.study.objectives[0],
         ablation=ablation_rows(found.ablation),
         front=front(found, drawn, summary, datetime.now().astimezone(), confirmation),
-        evidence=evidence(found, drawn, published),
+        evidence=evidence(found, [one for one in drawn if one.name not in FIGURES], published),
+        samples=of_images,
         trials={"constants": data["constants"]},
         versions=found.study.document.get("versions", {}),
         git=found.study.document.get("git", ""),

@@ -72,6 +72,7 @@ def load_journal(
         _keep(reading, cache)
     course = Course.of(reading.state, reading.clock.began)
     records = Records.of(study, reading.state.trials, reading.epochs, reading.replaced, course)
+    records = replace(records, folder=study_dir)
     if is_torn:
         torn = "The last line of the journal is torn (its writer was stopped); it was left out."
         records = replace(records, notes=[torn, *records.notes])

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +25,8 @@ class Records:
     """Sentences on what was read but not used, for every report."""
     course: Course | None = None
     """How the study went; None: not recorded there."""
+    folder: Path | None = None
+    """Of the study, for what lies beside its journal; None: read from MLflow."""
 
     @classmethod
     def of(

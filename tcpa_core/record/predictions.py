@@ -117,7 +117,8 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def _of_tensors(tensors: Mapping[str, Array], class_names: Sequence[str]) -> Predictions:
-    splits = dict.fromkeys(name.partition(".")[0] for name in tensors)
+    # A file has no order of its own.
+    splits = sorted({name.partition(".")[0] for name in tensors})
     pictures = {
         int(name.removeprefix("picture.")): tensor.tobytes()
         for name, tensor in tensors.items()

@@ -1,0 +1,1 @@
+"""What tested trials took single images for: gathered, measured and compared."""
