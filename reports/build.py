@@ -19,7 +19,7 @@ from reports.page.html import write_html
 from reports.page.markup import frame_markdown
 from reports.parquet import write_table, write_text
 from reports.records.journal import load_journal
-from reports.samples.gather import TABLE_NAME, table_of_samples
+from reports.samples.gather import TABLE_NAME, missing, table_of_samples
 from reports.statistics.published_comparison import Published, comparable
 from reports.summary import ReportSummary, select
 from reports.verdict import verdict_of
@@ -53,13 +53,18 @@ class Stopwatch:
 
 
 def build_report(
-    study_dir: Path, progress: Progress | None = None, live_s: float | None = None
+    study_dir: Path,
+    progress: Progress | None = None,
+    live_s: float | None = None,
+    bring: Callable[[Sequence[str]], str] = lambda trials: "",
 ) -> ReportSummary:
     """Gather a study into tables/ and report/ of its folder.
 
     Args:
         progress: Told of what is being done.
         live_s: Seconds until it is built again; the page then reloads itself. None: it stays.
+        bring: Given tested trials that lack the file of their predictions here, brings those that
+            lie elsewhere; a sentence where that fails, else "".
 
     Raises:
         StudyError: There is no such study, it has no journal, or its folder cannot be written.
@@ -72,6 +77,8 @@ def build_report(
     # Of 500,000 epochs a second copy; the frames have them by now.
     del records
     with timed("single images"):
+        absent = missing(study_dir, found.trials, found.study)
+        not_brought = bring(absent) if absent else ""
         if found.samples.trials:
             arrow = arrow | {TABLE_NAME: table_of_samples(found.samples, found.study)}
         else:  # of a report that was made before another setting was selected
@@ -82,7 +89,13 @@ def build_report(
         with timed("statistics"):
             selected = select(found.trials, found.study) if found.study.selects else None
             published, about = comparable(found.used, found.epochs)
-            notes = [*found.notes, *found.samples.notes, *_warnings(found.trials), *about]
+            notes = [
+                *found.notes,
+                not_brought,
+                *found.samples.notes,
+                *_warnings(found.trials),
+                *about,
+            ]
             if selected:
                 notes += [OPTIMISTIC] if found.study.kind == "search" else []
                 notes += filter(None, [selected.note])
@@ -100,7 +113,7 @@ def build_report(
             selected=selected,
             ablation_markdown=markdown,
             # statistics and figures may give the same note
-            notes=tuple(dict.fromkeys(notes)),
+            notes=tuple(dict.fromkeys(filter(None, notes))),
             seconds=timed.seconds,
             verdict=verdict,
         )

@@ -111,11 +111,7 @@ def gather(folder: Path | None, trials: pd.DataFrame, study: Study) -> Samples:
     """
     if folder is None:
         return Samples()
-    rows = trials.assign(group=group_column(trials), dataset=dataset_of(trials))
-    rows = rows[rows["test_accuracy"].notna() & (rows["left_out"] == "")]
-    if study.selects:
-        best = ranking(trials, study).selected
-        rows = rows[rows["trial"].isin(best.trials if best else ())]
+    rows = _tested(trials, study)
     found: dict[str, ScoredTrial] = {}
     notes, left = [], MOST_ROWS
     for row in _leaders_first(rows):
@@ -141,6 +137,24 @@ def gather(folder: Path | None, trials: pd.DataFrame, study: Study) -> Samples:
             "single images for: an older version tested them, or their files are gone."
         )
     return Samples(tuple(kept), tuple(notes))
+
+
+def missing(folder: Path | None, trials: pd.DataFrame, study: Study) -> list[str]:
+    """Trials of which `gather` would find no file."""
+    if folder is None:
+        return []
+    names = _tested(trials, study)["trial"]
+    return [name for name in names if not (folder / CHECKPOINTS / name / PREDICTIONS).is_file()]
+
+
+def _tested(trials: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Trials whose test values are shown, with their group and data set."""
+    rows = trials.assign(group=group_column(trials), dataset=dataset_of(trials))
+    rows = rows[rows["test_accuracy"].notna() & (rows["left_out"] == "")]
+    if not study.selects:
+        return rows
+    best = ranking(trials, study).selected
+    return rows[rows["trial"].isin(best.trials if best else ())]
 
 
 def _leaders_first(rows: pd.DataFrame) -> Iterator[Row]:

@@ -3,15 +3,23 @@
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from reports.build import build_report
 from reports.build_side_by_side import build_side_by_side
+from reports.summary import ReportSummary
 from search.study.folder import StudyDir
+from search.study.storage import SHORT_PATIENCE_S, Storage
 from search.verbs.stages import Stages
+from tcpa_core.errors import StorageError
+from tcpa_core.record.files import CHECKPOINTS, PREDICTIONS
 
+AT_ONCE = 8
+"""Small files that are fetched from a storage at once."""
 LONGEST = 160
 """Characters of a folder's name, below what file systems take."""
 
@@ -23,7 +31,7 @@ def report_text(study: StudyDir, live_s: float | None = None) -> str:
         live_s: Seconds until it is built again; None: it is not.
     """
     with Stages("report") as stages:
-        return "\n".join(build_report(study.path, stages, live_s).lines())
+        return "\n".join(_built(study, stages, live_s).lines())
 
 
 def side_by_side_text(studies: Sequence[StudyDir], root: Path, live_s: float | None = None) -> str:
@@ -51,10 +59,38 @@ def report_confirmed(folder: Path, search: Path, console: Console) -> None:
     # Also where a trial has failed: the verdict says what it lacks.
     if StudyDir(folder).state().is_finished:
         with Stages("report") as stages:
-            summary = build_report(folder, progress=stages)
+            summary = _built(StudyDir(folder), stages)
             if (search / "report" / "report.html").is_file():
-                build_report(search, progress=stages)
+                _built(StudyDir(search), stages)
         console.print(f"Intervals and paired tests: {summary.html}", markup=False, soft_wrap=True)
+
+
+def _built(study: StudyDir, stages: Stages, live_s: float | None = None) -> ReportSummary:
+    """Build a study's report, with what its storage has of single images."""
+    bring = partial(_bring_predictions, study)
+    return build_report(study.path, progress=stages, live_s=live_s, bring=bring)
+
+
+def _bring_predictions(study: StudyDir, trials: Sequence[str]) -> str:
+    """Have here what trials took single images for, where the study lies in a storage.
+
+    Returns:
+        A sentence where the storage does not answer; else "".
+    """
+    if not study.address:
+        return ""
+
+    def fetch(trial: str) -> None:
+        name = f"{CHECKPOINTS}/{trial}/{PREDICTIONS}"
+        there.fetch(name, study.path / name)
+
+    try:
+        there = Storage(study.address, SHORT_PATIENCE_S)
+        with ThreadPoolExecutor(AT_ONCE) as fetchers:
+            list(fetchers.map(fetch, trials))
+    except StorageError as err:
+        return f"What trials took single images for is not all here: {err}"
+    return ""
 
 
 def follow(
