@@ -22,7 +22,20 @@ from tcpa_core.errors import FaultError, RunningError, StoppedError, TcpaError
 
 ORDER = (
     *("quickstart", "plan", "search", "ablate", "resume", "confirm", "compare", "extend", "stop"),
-    *("replay", "inspect", "status", "list", "report", "sync", "dashboard", "doctor", "data"),
+    *(
+        "replay",
+        "inspect",
+        "predict",
+        "export",
+        "push",
+        "status",
+        "list",
+        "report",
+        "sync",
+        "dashboard",
+        "doctor",
+        "data",
+    ),
     *("slurm", "kube", "settings", "presets", "backbones"),
 )
 """Verbs as the help lists them, in the order of a user's work; others follow by name."""

@@ -90,6 +90,21 @@ Wait = Annotated[
         help="Most seconds that --resume waits for another driver; default: no limit.",
     ),
 ]
+Trained = typer.Argument(
+    metavar="STUDY TRIAL ...", help="Study and trial, or a folder; then what the verb needs."
+)
+Weights = Annotated[
+    Path | None,
+    typer.Option("--weights", help="Where the backbone's weights lie now; default: looked for."),
+]
+GreyBits = Annotated[
+    int | None,
+    typer.Option("--grey-bits", help="Bits of 16-bit grey, where an old checkpoint lacks it."),
+]
+Format = Annotated[
+    Literal["tcpa", "timm", "onnx", "torch.export", "peft"],
+    typer.Option("--format", help="tcpa: for load_trained; others where the method allows."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")]
 
 

@@ -46,6 +46,8 @@ EXCEPTIONS = {
     ("search/verbs/doctor.py", "torch"),  # says which GPUs PyTorch can use
     ("search/commands/inspect.py", "reports"),  # the command line hands over to a report
     ("search/verbs/report.py", "reports"),
+    ("search/verbs/export.py", "reports"),  # the interval of a trial's seeds, for the card
+    ("search/verbs/push.py", "huggingface_hub"),  # timm's; loaded where a trial is uploaded
     ("search/verbs/quickstart.py", "reports"),
 }
 

@@ -122,6 +122,7 @@ __all__ = [
     "need_root",
     "num_cores",
     "open_manifest",
+    "ordered_map",
     "other_spelling",
     "published_key",
     "raw_images",

@@ -1,16 +1,32 @@
 """What a form of export is made of."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from tcpa_core.errors import ConfigError
 from tcpa_core.training.trained import TrainedModel
 
 Logits = Callable[[Tensor], Tensor]
 """From normalised images (n, 3, height, width) to logits (n, C), both on the CPU."""
+
+
+def need(format: str, packages: Sequence[str]) -> None:
+    """Refuse a form whose packages are not installed.
+
+    Raises:
+        ConfigError: Naming them, and how they are installed.
+    """
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"--format {format}: not installed here: {', '.join(missing)}; install with pip "
+            "install 'tcpa-search[export]'."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +48,12 @@ class Form:
     """One form of export."""
 
     why_not: Callable[[TrainedModel], str | None]
-    """Why a trial cannot have it, and what is possible, as one sentence; None: it can. Raises
-    ConfigError where a package is not installed."""
+    """Why a trial cannot have it, as a clause; None: it can."""
     write: Callable[[TrainedModel, Path], Written]
     """Writes the files into a folder that is empty."""
     read: Callable[[TrainedModel, Path], Logits]
     """Loads them again, as their user will; of the model only the backbone may be taken."""
     tolerance: float
     """Largest difference of logits that is taken, as a share of the largest logit; 0: none."""
+    packages: tuple[str, ...] = ()
+    """Of the extra "export", that it needs."""

@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 
 from tcpa_core.errors import ConfigError, nearest
-from tcpa_core.exports import own
+from tcpa_core.exports import onnx_model, own, peft_adapter, program, timm_model
 from tcpa_core.exports.base import Form
 
 FORMS: Mapping[str, Form] = {
     "tcpa": own.FORM,
+    "timm": timm_model.FORM,
+    "onnx": onnx_model.FORM,
+    "torch.export": program.FORM,
+    "peft": peft_adapter.FORM,
 }
 
 

@@ -7,6 +7,7 @@ duration of a pass. Nothing below the lowest trained weight keeps a graph.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -56,6 +57,17 @@ class BackboneWeights(base.Method[base.Pass]):
             )
             for name in names
         }
+
+    @classmethod
+    def merged(
+        cls, backbone: Backbone, config: TrialConfig, state: base.MemberState
+    ) -> Backbone | None:
+        """The backbone with the trial's weights in place of its own."""
+        own = deepcopy(backbone)
+        weights = dict(own.named_parameters())
+        for name in cls.trained(backbone, config.method_settings[cls.name()]):
+            weights[name].data.copy_(state[f"{cls.name()}.{_own(name)}"])
+        return own
 
     @property
     def active(self) -> bool:

@@ -213,6 +213,19 @@ class Method(nn.Module, Generic[State]):
         """Tensors of one member by name (without the method's name)."""
         return {}
 
+    @classmethod
+    def merged(cls, backbone: Backbone, config: TrialConfig, state: MemberState) -> Backbone | None:
+        """A copy of the backbone whose plain blocks compute, to rounding, what they compute with
+        this method; None: there is none.
+
+        Args:
+            state: The member's tensors by full name.
+
+        Raises:
+            ConfigError: A layer of this backbone cannot take it up.
+        """
+        return None
+
     @property
     def active(self) -> bool:
         """False: nothing was added (no prompts), all hooks are skipped."""

@@ -201,7 +201,11 @@ class Method(base.Method[base.Pass]):
     @torch.no_grad()
     def _assign(self, features: Tensor) -> Tensor:
         """Number of the nearest prototype of features (M, n, F) or, for all members, (1, n, F)."""
-        distances = torch.cdist(features, self.prototypes.to(features.dtype))
+        prototypes = self.prototypes.to(features.dtype)
+        if torch.compiler.is_exporting():  # torch.cdist is another operation for larger batches
+            distances = (features[:, :, None] - prototypes[:, None]).square().sum(-1)
+        else:
+            distances = torch.cdist(features, prototypes)
         # Padding is a vector of zeros, which could be the nearest.
         is_padding = self.prototypes.eq(0).all(-1)
         return distances.masked_fill(is_padding[:, None], float("inf")).argmin(-1)

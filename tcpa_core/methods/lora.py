@@ -16,7 +16,8 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -37,7 +38,16 @@ from tcpa_core.methods.base import constant, member_linear
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone
 
-_TARGETS = ("q", "k", "v", "o", "fc1", "fc2")
+_LAYERS = {
+    "q": "attn.q_proj",
+    "k": "attn.k_proj",
+    "v": "attn.v_proj",
+    "o": "attn.proj",
+    "fc1": "mlp.fc1",
+    "fc2": "mlp.fc2",
+}
+"""Of a timm block; queries, keys and values may be one layer."""
+_TARGETS = tuple(_LAYERS)
 
 
 class Config(base.MethodSettings):
@@ -105,6 +115,16 @@ class Method(TunedBlocks):
             specs[f"{name}_up"] = base.ParamSpec((depth, outputs, settings.rank), constant(0.0))
         return specs
 
+    @classmethod
+    def merged(
+        cls, backbone: Backbone, config: TrialConfig, state: base.MemberState
+    ) -> Backbone | None:
+        """The backbone with every product added to the layer that it corrects."""
+        own = deepcopy(backbone)
+        for name, (down, up) in products(backbone, config, state).items():
+            own.vit.get_submodule(name).weight.data.add_(up @ down)
+        return own
+
     @property
     def active(self) -> bool:
         """Whether there is any rank."""
@@ -123,3 +143,42 @@ class Method(TunedBlocks):
             return y_MBSO
         down, up = s.by_block[f"{layer}_down"][index], s.by_block[f"{layer}_up"][index]
         return y_MBSO + member_linear(member_linear(x_MBSI, down), up * self._scale)
+
+
+def products(
+    backbone: Backbone, config: TrialConfig, state: base.MemberState
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """What a trained LoRA adds to layers of the network: A (k, inputs) and B (outputs, k) with the
+    scale in it, by the layer's name in timm's model.
+
+    Where queries, keys and values are one layer, its k is the sum of their ranks.
+    """
+    settings: Config = config.method_settings["lora"]
+    if settings.rank == 0:
+        return {}
+    scale = (settings.alpha or settings.rank) / settings.rank
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for index, block in enumerate(backbone.blocks):
+        own = {
+            target: (state[f"lora.{target}_down"][index], scale * state[f"lora.{target}_up"][index])
+            for target in settings.targets.split(",")
+        }
+        if block.attn.qkv is not None:
+            joined = {target: own.pop(target) for target in "qkv" if target in own}
+            if joined:
+                found[f"blocks.{index}.attn.qkv"] = _joined(joined)
+        for target, pair in own.items():
+            found[f"blocks.{index}.{_LAYERS[target]}"] = pair
+    return found
+
+
+def _joined(parts: Mapping[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Products on some of queries, keys and values as one on all three."""
+    width = len(next(iter(parts.values()))[1])
+    ups = []
+    for target, (_, up) in parts.items():
+        wide = up.new_zeros(3 * width, up.shape[1])
+        start = "qkv".index(target) * width
+        wide[start : start + width] = up
+        ups.append(wide)
+    return torch.cat([down for down, _ in parts.values()]), torch.cat(ups, dim=1)

@@ -86,6 +86,13 @@ class Method(TunedBlocks):
                 specs[f"{place}_{part}"] = base.ParamSpec(shape, normal(mean, std), decay=False)
         return specs
 
+    @classmethod
+    def merged(
+        cls, backbone: Backbone, config: TrialConfig, state: base.MemberState
+    ) -> Backbone | None:
+        """The backbone with all scales and shifts in its layers."""
+        return merge(backbone, state)
+
     def behind(self, layer: Layer, x_MBSI: Tensor, y_MBSO: Tensor, index: int, s: State) -> Tensor:
         """Scale and shift the output of one layer."""
         if layer == "mlp":

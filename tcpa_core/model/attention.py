@@ -297,7 +297,7 @@ def _switched(weights: Tensor, used: Tensor | None, shape: Sequence[int]) -> Ten
 def _product(x: Tensor, y: Tensor, scale: float) -> Tensor:
     """scale * x @ y of batches of matrices, with the factor inside the product: no second pass over
     the attention map."""
-    ignored = x.new_empty(()).expand(len(x), x.shape[1], y.shape[2])
+    ignored = x.new_empty(()).expand(x.shape[0], x.shape[1], y.shape[2])
     return torch.baddbmm(ignored, x, y, beta=0, alpha=scale)
 
 

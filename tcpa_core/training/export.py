@@ -23,7 +23,7 @@ from torch import Tensor
 from tcpa_core.config import file_settings
 from tcpa_core.data.base import raw_images
 from tcpa_core.errors import CheckpointError, ConfigError, DataError, StorageError
-from tcpa_core.exports.base import Form, Written
+from tcpa_core.exports.base import Form, Written, need
 from tcpa_core.exports.card import Facts, card
 from tcpa_core.exports.forms import FORMS, form_of
 from tcpa_core.exports.licence import licence_of
@@ -84,11 +84,13 @@ def export_trial(
     model = load_trained(checkpoint, weights=weights, grey_bits=grey_bits)
     reason = form.why_not(model)
     if reason is not None:
-        raise ConfigError(f"--format {format}: {reason}")
+        possible = ", ".join(name for name, one in FORMS.items() if one.why_not(model) is None)
+        raise ConfigError(f"--format {format}: {reason}; possible: {possible}.")
+    need(format, form.packages)
     seen, name_of_seen = _pictures(model, pictures)
     with _new_folder(out) as folder:
         written = form.write(model, folder)
-        about = _about(model, format, folder, facts or Facts())
+        about = _about(model, format, folder, facts)
         _write_config(folder, about, written)
         about["check"] = check = _compare(form, model, folder, seen, name_of_seen)
         _write_config(folder, about, written)
@@ -143,7 +145,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def _about(model: TrainedModel, format: str, folder: Path, facts: Facts) -> dict[str, Any]:
+def _about(model: TrainedModel, format: str, folder: Path, facts: Facts | None) -> dict[str, Any]:
     """Our section of config.json: what a checkpoint says, and what a reader asks."""
     source, backbone = model.source, model.pack.backbone
     tensors = folder / MODEL
@@ -162,9 +164,17 @@ def _about(model: TrainedModel, format: str, folder: Path, facts: Facts) -> dict
         "licence_of_weights": licence_of(model.config.backbone),
         "trained_parameters": {"all": trained, "without_head": without_head},
         "selected": source.info.get("selected"),
-        "facts": {**asdict(facts), "trial": facts.trial or source.info.get("trial", "")},
+        "facts": _facts(facts, source.info),
         "versions": {name: _version(name) for name in ("tcpa-search", "torch", "timm")},
     }
+
+
+def _facts(facts: Facts | None, info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is known of the trial; an exported folder says itself what its study told."""
+    told = info.get("facts")
+    if facts is None and isinstance(told, dict):
+        return told
+    return asdict(facts or Facts(trial=str(info.get("trial", ""))))
 
 
 def _version(package: str) -> str:
@@ -228,6 +238,3 @@ def _compare(
             f"{name} (largest logit {largest:.2f}); nothing was written."
         )
     return {"pictures": name, "max_difference": difference, "largest_logit": largest}
-
-
-__all__ = ["FORMS", "Exported", "Facts", "check_free", "export_trial"]

@@ -27,7 +27,7 @@ def run_trial(
     config: TrialConfig | Mapping[str, Any],
     *,
     on_epoch: Callable[[EpochReport], None] | None = None,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     cache_dir: Path | None = None,
     device: str | None = None,
     recorded: bool = False,
@@ -53,6 +53,7 @@ def run_trial(
     """
     if not isinstance(config, TrialConfig):
         config = TrialConfig.from_flat(config)
+    folder = None if folder is None else Path(folder)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     backbone = load_backbone(config.backbone, device=device, recorded=recorded)
     data = load_trial_data(config, backbone, device=device, cache_dir=cache_dir)

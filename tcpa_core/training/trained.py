@@ -3,7 +3,7 @@
 # Axes: N pictures, n of a batch, C classes.
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from tcpa_core.config import TrialConfig
-from tcpa_core.data._parallel import ordered_map
+from tcpa_core.data.base import ordered_map
+from tcpa_core.errors import DataError, DeviceError
 from tcpa_core.methods.base import Step
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
@@ -28,6 +29,10 @@ from tcpa_core.training.trained_state import TrainedState, read_trained
 
 TOP = 5
 """Classes that are named for a picture."""
+
+
+Top = list[tuple[str, float]]
+"""The likeliest classes of a picture and their probabilities, the likeliest first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,8 +57,8 @@ class Predictions:
         return [self.class_names[label] for label in self.labels.tolist()]
 
     @property
-    def top(self) -> list[list[tuple[str, float]]]:
-        """For each picture its likeliest classes and their probabilities, the likeliest first."""
+    def top(self) -> list[Top]:
+        """Of each picture."""
         best = self.probabilities.topk(min(self.num_top, len(self.class_names)), dim=-1)
         return [
             [(self.class_names[label], value) for label, value in zip(labels, values, strict=True)]
@@ -122,17 +127,41 @@ class TrainedModel(SingleModel):
         if isinstance(pictures, str | os.PathLike | bytes | Image.Image | np.ndarray):
             pictures = [pictures]
         images = ordered_map(self.transform, pictures)
-        found = []
+        found = [torch.empty(0, len(self.class_names))]
         while part := list(islice(images, batch_size)):
             found.append(self.logits(torch.stack(part)).cpu())
-        logits = torch.cat(found) if found else torch.empty(0, len(self.class_names))
+        return self._said(torch.cat(found), top)
+
+    def predict_each(
+        self, pictures: Iterable[Picture], *, batch_size: int = EVAL_ROWS, top: int = TOP
+    ) -> Iterator[Top | DataError]:
+        """As `predict`, picture by picture, but one that cannot be read does not end it.
+
+        Yields:
+            For each picture its likeliest classes, or why it cannot be read.
+        """
+
+        def read(picture: Picture) -> Tensor | DataError:
+            try:
+                return self.transform(picture)
+            except DataError as err:
+                return err
+
+        images = ordered_map(read, pictures)
+        while part := list(islice(images, batch_size)):
+            whole = [image for image in part if isinstance(image, Tensor)]
+            found = self._said(self.logits(torch.stack(whole)).cpu(), top).top if whole else []
+            said = iter(found)
+            yield from (image if isinstance(image, DataError) else next(said) for image in part)
+
+    def _said(self, logits: Tensor, top: int) -> Predictions:
         return Predictions(logits.argmax(-1), logits.softmax(-1), self.class_names, top)
 
 
 def load_trained(
     path: Path | str,
     *,
-    device: str = "cpu",
+    device: str | None = "cpu",
     weights: Path | str | None = None,
     grey_bits: int | None = None,
 ) -> TrainedModel:
@@ -141,7 +170,7 @@ def load_trained(
     Args:
         path: A trial's checkpoint folder, its best.safetensors, the last.safetensors of a trial
             that has not ended (its best epoch so far), or a folder that `export_trial` wrote.
-        device: A torch device.
+        device: A torch device; None: "cuda" where there is one, else "cpu".
         weights: Where the backbone's weights lie now, a file or a folder with it; None: where the
             trial had them, or where they may have moved (see `tcpa_core.model.moved_weights`).
         grey_bits: Bits by which 16-bit grey pictures are scaled, where a checkpoint of an older
@@ -151,7 +180,11 @@ def load_trained(
         CheckpointError: The file is damaged or no trained state.
         WeightsError: The backbone's weights are not found, or are not those of the training.
         ConfigError: Its settings need a method that is not installed.
+        DeviceError: There is no such device.
     """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise DeviceError(f"device {device!r}: torch can use no GPU here; take 'cpu'.")
     source = read_trained(Path(path))
     config = TrialConfig.from_flat(source.settings, place=str(source.path))
     place = None if weights is None else Path(weights)

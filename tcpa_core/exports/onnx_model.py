@@ -1,0 +1,59 @@
+"""A trained trial as an ONNX model, checked by onnxruntime."""
+
+import warnings
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tcpa_core.exports.base import Form, Logits, Written
+from tcpa_core.exports.network import traced, why_not_traced
+from tcpa_core.training.trained import TrainedModel
+
+FILE = "model.onnx"
+OPSET = 18
+USAGE = """\
+import json, onnxruntime
+
+session = onnxruntime.InferenceSession("DIR/model.onnx")
+classes = json.load(open("DIR/config.json"))["tcpa"]["classes"]
+# images: float32 [n, 3, height, width], preprocessed as config.json says (n is free)
+(logits,) = session.run(["logits"], {"images": images})
+names = [classes[label] for label in logits.argmax(-1)]
+"""
+
+
+def _write(model: TrainedModel, folder: Path) -> Written:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what comes out is compared
+        program: Any = torch.onnx.export(
+            traced(model, "onnx"),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
+        )
+        program.save(folder / FILE)
+    return Written(config={"opset": OPSET}, usage=USAGE, library="onnx")
+
+
+def _read(model: TrainedModel, folder: Path) -> Logits:
+    runtime = import_module("onnxruntime")
+    session = runtime.InferenceSession(folder / FILE, providers=["CPUExecutionProvider"])
+
+    def logits(images: torch.Tensor) -> torch.Tensor:
+        (found,) = session.run(["logits"], {"images": images.numpy()})
+        return torch.from_numpy(found)
+
+    return logits
+
+
+FORM = Form(
+    why_not=why_not_traced,
+    write=_write,
+    read=_read,
+    tolerance=1e-4,
+    packages=("onnx", "onnxscript", "onnxruntime"),
+)
