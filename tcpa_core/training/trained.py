@@ -36,7 +36,7 @@ Top = list[tuple[str, float]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Predictions:
+class Predicted:
     """What a model says of N pictures, in their order."""
 
     labels: Tensor
@@ -110,14 +110,14 @@ class TrainedModel(SingleModel):
         *,
         batch_size: int = EVAL_ROWS,
         top: int = TOP,
-    ) -> Predictions:
+    ) -> Predicted:
         """Classify pictures as the trial's test did.
 
         Args:
             pictures: Some `Picture`: PIL images, paths, contents of files, pixels; or one.
             batch_size: Pictures that are computed together, at least 1. Sums of floats may round
                 otherwise in another one; the test of a trial took 256.
-            top: Classes that `Predictions.top` names, at least 1.
+            top: Classes that `Predicted.top` names, at least 1.
 
         Raises:
             DataError: A picture cannot be read; its path is named.
@@ -154,8 +154,8 @@ class TrainedModel(SingleModel):
             said = iter(found)
             yield from (image if isinstance(image, DataError) else next(said) for image in part)
 
-    def _said(self, logits: Tensor, top: int) -> Predictions:
-        return Predictions(logits.argmax(-1), logits.softmax(-1), self.class_names, top)
+    def _said(self, logits: Tensor, top: int) -> Predicted:
+        return Predicted(logits.argmax(-1), logits.softmax(-1), self.class_names, top)
 
 
 def load_trained(

@@ -98,7 +98,8 @@ def left_behind(config: TrialConfig, folder: Path) -> tuple[float, float]:
         fresh, state=state, selected=best, epoch=config.train.epochs, reports=()
     )
     save_member(member, folder, backbone, data)
-    return pack.test([member])[0]
+    (scored,) = pack.test([member])
+    return scored.loss, scored.accuracy
 
 
 def settings(root: Path, methods: list[str], **more: Any) -> TrialConfig:
