@@ -190,13 +190,10 @@ def numbers_of(study: StudyDir) -> Numbers:
 Point = tuple[str, str, int, float]
 """Trial, name, step, value; the state of a run is a point with the name "status"."""
 
-_STATES = {"FINISHED": 1.0, "FAILED": 2.0}
+_STATES = {"FINISHED": 1.0, "FAILED": 2.0, "KILLED": 3.0}
+_ENDED = {"completed": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 _PER_EPOCH = [f.name for f in fields(EpochReport) if f.name != "epoch"]
-_FINAL = {f.name: f.name for f in fields(TrialResult)} | {
-    "val_accuracy": "selected_val_accuracy",
-    "val_loss": "selected_val_loss",
-    "duration_s": "total_duration_s",
-}
+_FINAL = [f.name for f in fields(TrialResult)]
 
 
 def journal_points(events: list[dict[str, Any]]) -> Counter[Point]:
@@ -205,16 +202,17 @@ def journal_points(events: list[dict[str, Any]]) -> Counter[Point]:
     for event in events:
         kind, trial = event["kind"], event.get("trial", "")
         if kind == "epoch":
-            points.update((trial, k, event["epoch"], float(event[k])) for k in _PER_EPOCH)
+            points.update(
+                (trial, f"epoch/{k}", event["epoch"], float(event[k])) for k in _PER_EPOCH
+            )
         elif kind == "tested" or kind in FINAL_KINDS:
             points.update(
-                (trial, name, 0, float(event[key]))
-                for key, name in _FINAL.items()
+                (trial, key, 0, float(event[key]))
+                for key in _FINAL
                 if isinstance(event.get(key), int | float)
             )
         if kind in FINAL_KINDS:
-            state = "FAILED" if event["status"] == "failed" else "FINISHED"
-            points[trial, "status", 0, _STATES[state]] += 1
+            points[trial, "status", 0, _STATES[_ENDED[event["status"]]]] += 1
     return points
 
 
@@ -225,7 +223,7 @@ def mlflow_points(study: StudyDir, uri: str) -> Counter[Point]:
     for run in _runs(client, study.name):
         trial = run.data.tags.get("tcpa.trial", "")
         points[trial, "status", 0, _STATES.get(run.info.status, 0.0)] += 1
-        for name in run.data.metrics:
+        for name in run.data.metrics if trial else ():  # the study's own has what sums it up
             history = client.get_metric_history(run.info.run_id, name)
             points.update((trial, name, point.step, point.value) for point in history)
     return points

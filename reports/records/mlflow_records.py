@@ -24,7 +24,10 @@ from tcpa_core.record.values import TrialResult
 History = Mapping[str, Sequence[Metric]]
 """All points of a run's metrics, by name."""
 EpochRow = dict[str, str | float]
-_FIELDS = {metric: name for name, metric in mirror.FINAL_METRICS.items()}
+_FIELDS = {
+    **{metric: name for name, metric in mirror.FINAL_METRICS.items()},
+    **mirror.OLD_FINAL_METRICS,
+}
 """Fields of TrialResult by the metric that has them."""
 _WHOLE = {f.name for f in fields(TrialResult) if "int" in str(f.type)}
 _PAGE = 1000
@@ -177,8 +180,10 @@ def _epochs(trial: str, history: History) -> list[EpochRow]:
     """One row per report of an epoch, in the order reported."""
     # By time as well: an epoch trained again after a resume is another report.
     rows: dict[tuple[int, int], EpochRow] = {}
-    for key in mirror.EPOCH_METRICS:
-        for metric in history.get(key, []):
+    for key, name in mirror.EPOCH_METRICS.items():
+        # An earlier version gave the epochs the plain names; a run that a later one completed has
+        # all of them under both.
+        for metric in history.get(name, history.get(key, [])):
             if metric.step > 0:
                 at = (metric.timestamp, metric.step)
                 row = rows.setdefault(at, {"trial": trial, "epoch": metric.step})

@@ -1,6 +1,6 @@
 """The experiment of one study in MLflow: found by the study's id, adopted, or made."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,11 @@ from tcpa_core.record import files
 from tcpa_core.record import mirror_schema as mirror
 from tcpa_core.record.events import Planned, read_journal
 
-ENDED = ("FINISHED", "FAILED")
-"""States of a run whose trial has ended."""
+STATUS = {"completed": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
+"""State of a run by that of its trial: a search for finished runs finds completed trials alone."""
+ENDED = tuple(STATUS.values())
+"""States of a run that is not written to; the tag of the last event says whether its trial has
+ended, or only its driver."""
 PAGE = 1000
 """Runs that one search returns."""
 
@@ -33,6 +36,12 @@ class Mirrored:
     recorded_name: str
     """The name that the study was made with: its folder may have been renamed."""
     created: str
+    kind: str = "search"
+    """"search" or "ablation"."""
+    commit: str = ""
+    """Of the code that made it; "": it is not known."""
+    data: Sequence[Mapping[str, Any]] = ()
+    """Its data sets, as study.yaml describes them."""
 
     @classmethod
     def of(cls, folder: Path) -> Self:
@@ -44,8 +53,11 @@ class Mirrored:
         path = folder / files.DESCRIPTION
         loaded = read_stored(path) if path.is_file() else {}
         document = {"name": folder.name, **(loaded if isinstance(loaded, dict) else {})}
-        name, created = (str(document.get(key, "")) for key in ("name", "created"))
-        return cls(folder, study_id(document), name, created)
+        name, created, kind, commit = (
+            str(document.get(key) or "") for key in ("name", "created", "kind", "git")
+        )
+        data = [one for one in document.get("data") or () if isinstance(one, dict)]
+        return cls(folder, study_id(document), name, created, kind, commit, data)
 
     @property
     def name(self) -> str:
@@ -82,8 +94,11 @@ class StudyRuns:
         self.experiment = self._find_experiment(artifact_root, warn)
         """Its id."""
 
-    def own_run(self, tracking_uri: str) -> str:
-        """The study's own run, which the runs of its trials are children of: its id.
+    def own_run(self, tracking_uri: str, origin: Mapping[str, str]) -> Run:
+        """The study's own run, which the runs of its trials are children of.
+
+        Args:
+            origin: Tags that say who began the study and with what; one that has them keeps them.
 
         It is made or taken up again, and holds study.yaml as that is now.
         """
@@ -96,13 +111,23 @@ class StudyRuns:
         run = self.first(f"tags.`{mirror.KIND}` = '{mirror.OF_STUDY}'")
         if run is not None:
             self._client.update_run(run.info.run_id, status="RUNNING", name=self._study.name)
+            # A later 'tcpa sync' is another program, perhaps of another user.
+            tags |= {key: v for key, v in origin.items() if key not in run.data.tags}
             self._client.log_batch(run.info.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
         else:
+            tags |= origin
             run = self._client.create_run(self.experiment, run_name=self._study.name, tags=tags)
         description = self._study.folder / files.DESCRIPTION
         if description.is_file():  # for reports made from MLflow
             upload([description], run.info.artifact_uri, tracking_uri)
-        return str(run.info.run_id)
+        return run
+
+    def show(self, view: Mapping[str, str]) -> None:
+        """Give the experiment's pages a view, as of `view_tag`; one that they have stays."""
+        held = self._client.get_experiment(self.experiment).tags
+        for key, value in {**RUNS_FIRST, **view}.items():
+            if held.get(key) != value:
+                self._client.set_experiment_tag(self.experiment, key, value)
 
     def first(self, key: str) -> Run | None:
         """A run with this condition."""

@@ -99,6 +99,7 @@ class Mirror:
         artifact_root: Where a new experiment keeps its artifacts; None: the server decides.
         warn: Called with one line when the tracker goes away or comes back.
         progress: Called from the mirror's thread with ("write to MLflow", bytes done, total).
+        verdict: Says in plain sentences what a finished study has shown; called from that thread.
     """
 
     def __init__(
@@ -109,12 +110,14 @@ class Mirror:
         artifact_root: Path | None = None,
         warn: Callable[[str], None] = lambda line: None,
         progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+        verdict: Callable[[Path], str] = lambda study: "",
     ) -> None:
         self._study_dir = study_dir
         self._uri = uri
         self._artifact_root = artifact_root
         self._warn = warn
         self._tell = progress
+        self._verdict = verdict
         self._journal = study_dir / files.JOURNAL
         # Lines of earlier drivers are on the disk; of ours only those that `put` has told of. A
         # line that is lost with the power must not be in MLflow: it would never have happened.
@@ -247,6 +250,7 @@ class Mirror:
                 self._artifact_root,
                 is_new=not self._past,
                 warn=self._warn,
+                verdict=self._verdict,
             )
         self._writer.write(events, again=again)
         if is_last:
@@ -274,11 +278,13 @@ def sync(
     artifact_root: Path | None = None,
     warn: Callable[[str], None] = lambda line: None,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    verdict: Callable[[Path], str] = lambda study: "",
 ) -> int:
     """Write everything of a study's journal that MLflow lacks.
 
     Args:
         progress: Called with ("write to MLflow", bytes done, total), from another thread.
+        verdict: As of `Mirror`.
 
     Returns:
         The number of trials that MLflow holds now.
@@ -288,7 +294,9 @@ def sync(
         RecordError: The journal is damaged.
     """
     check_tracker(uri)
-    mirror = Mirror(study_dir, uri, artifact_root=artifact_root, warn=warn, progress=progress)
+    mirror = Mirror(
+        study_dir, uri, artifact_root=artifact_root, warn=warn, progress=progress, verdict=verdict
+    )
     is_whole = mirror.close(total_s=math.inf)
     if mirror.damage is not None:
         raise mirror.damage

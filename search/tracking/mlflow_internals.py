@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking.context.registry import resolve_tags
 
 from search.study.address import artifacts_of, has_tables
 
@@ -18,8 +19,22 @@ PARENT_RUN = "mlflow.parentRunId"
 """Tag that makes a run the child of another one."""
 RUNS_FIRST = {"mlflow.experimentKind": "custom_model_development"}
 """Tag of an experiment whose pages open on the runs instead of on traces of language models."""
+SHARED_VIEW = "mlflow.sharedViewState."
+"""Before the name of a view that an experiment's pages can open, in a tag of the experiment."""
+NOTE = "mlflow.note.content"
+"""Tag that the pages show as the description of a run."""
+COMMIT = "mlflow.source.git.commit"
+"""Tag of a run: the version of the code that made it."""
+SOURCE = "mlflow.source.name"
+"""Tag of a run: the program that made it."""
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 """Codes of errors that a repeat does not cure, for example of a run that was deleted by hand."""
+
+
+def origin_tags() -> dict[str, str]:
+    """Tags that say who runs this program, which it is, and from which commit, as of a run that
+    MLflow's own functions start."""
+    return {key: str(value) for key, value in resolve_tags().items()}
 
 
 def upload(found: Sequence[Path], folder: str, tracking_uri: str) -> None:

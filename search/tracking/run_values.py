@@ -52,8 +52,7 @@ def metrics_of(event: Event) -> list[Metric]:
     values: EpochReport | TrialResult | Tested
     match event:
         case Epoch():
-            values, step = event.report, event.report.epoch
-            named = {name: name for name in mirror.EPOCH_METRICS}
+            values, step, named = event.report, event.report.epoch, mirror.EPOCH_METRICS
         case Ended():
             values = event.result
         case Tested():

@@ -16,10 +16,10 @@ from mlflow.entities import Metric, Run, RunTag
 
 from search.study.address import artifacts_of, sqlite_file
 from search.study.folder import StudyDir
-from search.tracking.experiment import ENDED, Mirrored, StudyRuns, without_duplicates
+from search.tracking.experiment import ENDED, STATUS, Mirrored, StudyRuns, without_duplicates
 from search.tracking.mlflow_internals import PARENT_RUN, REFUSALS, relocate, upload
+from search.tracking.own_run import OwnRun, origin_of
 from search.tracking.run_values import (
-    MAX_TAG,
     chain_of,
     metrics_of,
     milliseconds,
@@ -28,7 +28,9 @@ from search.tracking.run_values import (
     trial_tags,
 )
 from search.tracking.secrets import hide
+from search.tracking.view import view_tag
 from spaces.selection import Results
+from spaces.space import Space
 from tcpa_core.errors import TcpaError
 from tcpa_core.record import files
 from tcpa_core.record import mirror_schema as mirror
@@ -74,6 +76,7 @@ class RunWriter:
             machine, or where the server decides.
         is_new: The study has no events from before, so MLflow has no runs of it.
         warn: Called with one line when something of the study is not mirrored as usual.
+        verdict: Says what a finished study has shown, as of `OwnRun`.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class RunWriter:
         *,
         is_new: bool,
         warn: Callable[[str], None],
+        verdict: Callable[[Path], str] = lambda study: "",
     ) -> None:
         self._study = Mirrored.of(study_dir)
         self._uri = uri
@@ -105,12 +109,16 @@ class RunWriter:
         self._is_unsure = False
         """A call failed, and may have been carried out all the same."""
         self._state = StudyState()
-        self._results = _results_of(study_dir, self._state)
+        space = _space_of(study_dir)
+        self._results = _results_of(space, self._state)
         self.refused: set[str] = set()
         """Trials that MLflow does not take."""
         self.num_written = 0
         """How often a run was written to."""
-        self._parent = self._of_study.own_run(uri)
+        self._of_study.show(view_tag(space))
+        self._origin = origin_of(self._study)
+        run = self._of_study.own_run(uri, self._origin)
+        self._own = OwnRun(self._client, uri, run, self._study, space, verdict, warn)
         if not is_new:
             self._look_around()
 
@@ -151,19 +159,7 @@ class RunWriter:
         # A call whose answer was lost may have made a second run, which only a search finds.
         if self._is_unsure:
             self._look_around()
-        self._mark_selected()
-        is_whole = self._state.is_finished
-        self._client.set_terminated(self._parent, "FINISHED" if is_whole else "KILLED")
-
-    def _mark_selected(self) -> None:
-        """Say in the study's own run which point is selected."""
-        best = self._results.ranking().selected if self._results else None
-        if self._results and best:
-            found = f"{self._results.objective.metric} {best.text()}"
-            tags = {mirror.SELECTED: ", ".join(best.trials), mirror.SELECTED_VALUE: found}
-            self._client.log_batch(
-                self._parent, tags=[RunTag(key, value[:MAX_TAG]) for key, value in tags.items()]
-            )
+        self._own.complete(self._state, self._results)
 
     def _write_trial(self, trial: str, group: Sequence[TrialEvent], again: bool) -> None:
         planned = next((event for event in group if isinstance(event, Planned)), None)
@@ -192,8 +188,7 @@ class RunWriter:
         )
         self._upload(run, trial, planned, is_last=final is not None)
         if final is not None:
-            status = "FAILED" if final.kind == "failed" else "FINISHED"
-            self._client.set_terminated(run.id, status, end_time=milliseconds(final))
+            self._client.set_terminated(run.id, STATUS[final.kind], milliseconds(final))
         # A trial that had ended and is trained again after a resume.
         elif run.status != "RUNNING" and any(isinstance(event, Started) for event in group):
             self._client.update_run(run.id, status="RUNNING")
@@ -210,8 +205,9 @@ class RunWriter:
             tags={
                 mirror.STUDY: self._study.name,
                 mirror.STUDY_ID: self._study.id,
+                **self._origin,
                 **trial_tags(planned),
-                PARENT_RUN: self._parent,
+                PARENT_RUN: self._own.id,
                 **tags,
             },
             run_name=f"{trial}-{chain_of(planned)}",
@@ -249,7 +245,7 @@ class RunWriter:
     def _look_around(self) -> None:
         """Learn which runs of ours there are, and delete those that a lost answer left twice."""
         current = {trial: run.id for trial, run in self._runs.items()}
-        kept, surplus = without_duplicates(self._of_study, self._parent, current)
+        kept, surplus = without_duplicates(self._of_study, self._own.id, current)
         for run_id in surplus:
             self._client.delete_run(run_id)
         for trial, (last, run) in kept.items():
@@ -259,11 +255,17 @@ class RunWriter:
                 self._runs[trial] = _known(run)
 
 
-def _results_of(study_dir: Path, state: StudyState) -> Results | None:
-    """Where the points of a study stand; None: it selects none, or does not say what it is."""
+def _space_of(study_dir: Path) -> Space | None:
+    """The space of a study; None: its description does not say what it is."""
     try:
-        space = StudyDir(study_dir).space()
+        return StudyDir(study_dir).space()
     except TcpaError:
+        return None
+
+
+def _results_of(space: Space | None, state: StudyState) -> Results | None:
+    """Where the points of a study stand; None: it selects none, or does not say what it is."""
+    if space is None:
         return None
     selects = space.ablation is None or space.ablation.test == "winner"
     return Results.of(space, state) if selects else None

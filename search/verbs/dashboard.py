@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 from search.study.address import sqlite_uri
 from search.tracking.mlflow_internals import relocate
 from search.tracking.pages import is_open, open_host_notice, serve, server_command
+from search.tracking.view import start_page, view_address
 
 
 def open_pages(database: Path, host: str, port: int) -> None:
@@ -17,7 +18,7 @@ def open_pages(database: Path, host: str, port: int) -> None:
     """
     server_command(database, host, port)  # refuses before anything is said
     address = f"http://{host}:{port}"
-    lines = [f"MLflow: {address}  (Ctrl-C ends it)", *run_pages(database, address)]
+    lines = [f"MLflow: {start_page(address)}  (Ctrl-C ends it)", *run_pages(database, address)]
     print("\n".join(lines + [open_host_notice(host, port)] * is_open(host)), flush=True)
     serve(database, host, port)
 
@@ -27,7 +28,7 @@ def run_pages(database: Path, server: str) -> list[str]:
     relocate(database)
     found = MlflowClient(tracking_uri=sqlite_uri(database.resolve())).search_experiments()
     return [
-        f"{server}/#/experiments/{one.experiment_id}/runs  {one.name}"
+        f"{view_address(server, one.experiment_id, one.tags)}  {one.name}"
         for one in sorted(found, key=lambda one: int(one.experiment_id))
         if one.experiment_id != "0"
     ]

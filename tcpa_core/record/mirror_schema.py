@@ -1,8 +1,9 @@
 """Names under which MLflow holds a study: what the mirror writes, reports read back.
 
 A study has a run of its own, and one run for each trial as its child. What is a number of a trial
-is a metric: of an epoch at that step, of the outcome at step 0. All else is a tag, lists and
-mappings as JSON.
+is a metric: of an epoch at that step under "epoch/NAME", of the outcome at step 0 under its own
+name, so that a column "val_accuracy" shows the selected value and not that of the last epoch. All
+else is a tag, lists and mappings as JSON.
 """
 
 from dataclasses import fields
@@ -23,6 +24,12 @@ CREATED = "tcpa.created"
 SELECTED = "tcpa.selected"
 """Trials of the selected point."""
 SELECTED_VALUE = "tcpa.selected_value"
+BEST = "best."
+"""Before the dotted path of a setting of the selected point."""
+STATE = "tcpa.state"
+"""Where the study stands, as of `StudyState.phase`."""
+HELD_FILES = "tcpa.files"
+"""Digest of the report and tables that the run holds."""
 
 # Tags of a trial's run, written when it is planned ...
 TRIAL = "tcpa.trial"
@@ -56,17 +63,14 @@ STUDY_FILE = "study.yaml"
 CONFIG_FILE = "config.json"
 """Artifact of a trial's run: its settings."""
 
-EPOCH_METRICS = tuple(f.name for f in fields(EpochReport) if f.name != "epoch")
-"""Metrics of an epoch, at its step; named as in EpochReport."""
-_RENAMED = {
-    "val_accuracy": "selected_val_accuracy",
-    "val_loss": "selected_val_loss",
-    "duration_s": "total_duration_s",
-}
-"""Outcomes whose plain names are those of the metrics of epochs."""
+EPOCH_METRICS = {f.name: f"epoch/{f.name}" for f in fields(EpochReport) if f.name != "epoch"}
+"""Metrics of an epoch, at its step, by field of EpochReport; MLflow's pages put them together."""
 _TEXTS = ("status", "reason", "device", "warnings")
-FINAL_METRICS = {
-    **{f.name: f.name for f in fields(TrialResult) if f.name not in (*_TEXTS, *_RENAMED)},
-    **_RENAMED,
-}
+FINAL_METRICS = {f.name: f.name for f in fields(TrialResult) if f.name not in _TEXTS}
 """Metrics of the outcome, at step 0, by field of TrialResult."""
+OLD_FINAL_METRICS = {
+    "selected_val_accuracy": "val_accuracy",
+    "selected_val_loss": "val_loss",
+    "total_duration_s": "duration_s",
+}
+"""How earlier versions called some of them, when epochs had the plain names: fields by metric."""

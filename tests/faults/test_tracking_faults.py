@@ -131,7 +131,9 @@ def _expected(study: Path) -> dict[str, tuple[dict[str, str], str, Points]]:
         if event["kind"] == "planned":
             params[trial] = {k: str(v) for k, v in event["params"].items()}
         elif event["kind"] == "epoch":
-            points[trial] += [(k, event["epoch"], stamp, event[k]) for k in EPOCH_METRICS]
+            points[trial] += [
+                (name, event["epoch"], stamp, event[k]) for k, name in EPOCH_METRICS.items()
+            ]
         elif event["kind"] in (*FINAL_KINDS, "tested"):
             status.setdefault(trial, event["kind"])
             points[trial] += [

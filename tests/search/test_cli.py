@@ -352,7 +352,8 @@ def test_the_dashboard_serves_the_studies(tmp_path: Path) -> None:
             except OSError:
                 time.sleep(0.3)
         assert status == 200, log.read_text()
-        assert f"http://127.0.0.1:{port}/#/experiments/{known}/runs  mine\n" in log.read_text()
+        runs = f"http://127.0.0.1:{port}/#/experiments/{known}/runs?workflowType=machine_learning"
+        assert f"{runs}  mine\n" in log.read_text()
     finally:
         server.terminate()
         server.wait(30)

@@ -211,7 +211,9 @@ def test_a_moved_folder_takes_all_along(name: str, new_root: Callable[[str], Pat
         assert run.info.artifact_uri.startswith((there / "mlartifacts").as_uri())
     found = reports.load("small", tracking_uri=uri)
     assert accuracies(found) == {0.4} == accuracies(reports.load(study.path))
-    assert run_pages(there / "mlflow.db", "http://x") == ["http://x/#/experiments/1/runs  small"]
+    assert run_pages(there / "mlflow.db", "http://x") == [
+        "http://x/#/experiments/1/runs?viewStateShareKey=tcpa&workflowType=machine_learning  small"
+    ]
 
 
 @pytest.mark.parametrize("recorded", ["", "sqlite:///{root}/mlflow.db"])

@@ -1,6 +1,7 @@
 """Names of MLflow that it does not promise to keep: each failure says what a new version moved."""
 
 import ast
+import json
 import sqlite3
 from contextlib import closing
 from importlib import import_module
@@ -13,6 +14,8 @@ from mlflow.exceptions import RestException
 
 from search.study.address import has_tables
 from search.tracking import mlflow_internals
+from search.tracking.view import view_tag
+from tests.search.conftest import make_space
 
 MLFLOW = f"MLflow {version('mlflow')}"
 ROOT = Path(__file__).parents[2]
@@ -38,11 +41,39 @@ def test_mlflow_knows_a_run_of_another_run() -> None:
     )
 
 
+def scripts_of_pages() -> list[str]:
+    scripts = Path(mlflow.__file__).parent.joinpath("server", "js", "build").rglob("*.js")
+    return [script.read_text(encoding="utf-8") for script in scripts]
+
+
+def test_the_pages_of_mlflow_know_all_that_a_view_says() -> None:
+    """A key that a new version renames is passed over in silence there."""
+    space = make_space(objective={"metric": "val_loss", "goal": "minimize"})
+    ((tag, value),) = view_tag(space).items()
+    assert tag.startswith(mlflow_internals.SHARED_VIEW)
+    view = json.loads(value)
+    assert view["orderByAsc"] is True and view["orderByKey"] == "metrics.`val_loss`"
+    assert [c for c in view["selectedColumns"] if c.startswith("params.")] == [
+        f"params.`{path}`" for path in space.axes]  # fmt: skip
+    keys = {*view, "viewStateShareKey", "workflowType", "machine_learning", "FIRST_20_RUNS"}
+    for part in (*view["compareRunCharts"], *view["compareRunSections"]):
+        keys |= {*part, part.get("type", "LINE")}
+    texts = scripts_of_pages()
+    missing = {key for key in (*keys, tag.removesuffix("tcpa")) if not any(key in t for t in texts)}
+    assert not missing, f"the pages of {MLFLOW} do not know {missing} of search/tracking/view.py"
+    assert len(value) < 5000, "longer tags of experiments are refused by older servers"
+
+
+def test_mlflow_says_who_runs_a_program() -> None:
+    found = mlflow_internals.origin_tags()
+    assert {"mlflow.user", mlflow_internals.SOURCE} <= found.keys(), f"{MLFLOW}; {WHERE}"
+
+
 def test_the_pages_of_mlflow_open_on_the_runs() -> None:
     """The tag stands in the scripts of its pages alone."""
-    scripts = Path(mlflow.__file__).parent.joinpath("server", "js", "build").rglob("*.js")
-    texts = [script.read_text(encoding="utf-8") for script in scripts]
-    for word in next(iter(mlflow_internals.RUNS_FIRST.items())):
+    texts = scripts_of_pages()
+    (kind,) = mlflow_internals.RUNS_FIRST.items()
+    for word in (*kind, mlflow_internals.NOTE, mlflow_internals.COMMIT, mlflow_internals.SOURCE):
         assert any(f'"{word}"' in text for text in texts), (
             f"the pages of {MLFLOW} do not know {word!r} any more and may open on traces; {WHERE}"
         )

@@ -62,19 +62,19 @@ def test_an_epoch_has_its_metrics_at_its_step() -> None:
     found = metrics_of(epoch(3))
     assert {metric.step for metric in found} == {3}
     assert {metric.timestamp for metric in found} == {20_000}
-    assert {m.key: m.value for m in found}["val_accuracy"] == 0.75
-    assert "epoch" not in {metric.key for metric in found}
+    assert {m.key: m.value for m in found}["epoch/val_accuracy"] == 0.75
+    assert {"epoch", "val_accuracy", "epoch/epoch"}.isdisjoint(metric.key for metric in found)
 
 
 def test_what_was_not_measured_is_no_metric() -> None:
-    assert "lr" not in {metric.key for metric in metrics_of(epoch(3, lr=None))}
+    assert "epoch/lr" not in {metric.key for metric in metrics_of(epoch(3, lr=None))}
     assert "test_accuracy" not in {metric.key for metric in metrics_of(ended())}
 
 
 def test_an_outcome_is_told_apart_from_its_last_epoch() -> None:
     found = {m.key: (m.value, m.step) for m in metrics_of(ended(val_accuracy=0.5, best_epoch=2))}
-    assert found["selected_val_accuracy"] == (0.5, 0) and found["best_epoch"] == (2.0, 0)
-    assert "val_accuracy" not in found and "status" not in found
+    assert found["val_accuracy"] == (0.5, 0) and found["best_epoch"] == (2.0, 0)
+    assert "epoch/val_accuracy" not in found and "status" not in found
     tested = Tested(trial="00003", test_loss=None, test_accuracy=0.25)
     assert [(m.key, m.value, m.step) for m in metrics_of(tested)] == [("test_accuracy", 0.25, 0)]
 

@@ -113,11 +113,12 @@ def experiment_exists(uri: str, study: Path) -> bool:
 
 
 def points_of(uri: str, study: Path) -> list[tuple[str, str, int, float]]:
-    """Every metric point: trial, name, step, value."""
+    """Every metric point of the trials: trial, name, step, value."""
     client = MlflowClient(tracking_uri=uri)
     return sorted(
         (trial, key, point.step, point.value)
         for trial, run in runs_of(uri, study).items()
+        if trial
         for key in run.data.metrics
         for point in client.get_metric_history(run.info.run_id, key)
     )
@@ -128,16 +129,19 @@ def expected_points() -> list[tuple[str, str, int, float]]:
     for event in events():
         if event["kind"] == "epoch":
             values = {k: v for k, v in event.items() if isinstance(v, float)}
-            points += [(event["trial"], k, event["epoch"], v) for k, v in values.items()]
+            points += [(event["trial"], f"epoch/{k}", event["epoch"], v) for k, v in values.items()]
         elif "status" in event:
             named = {"num_epochs": EPOCHS, "best_epoch": EPOCHS, "num_trainable": 10,
-                     "selected_val_loss": 0.5, "total_duration_s": 2.0}  # fmt: skip
+                     "val_loss": 0.5, "duration_s": 2.0}  # fmt: skip
             if event["val_accuracy"] is not None:
-                named["selected_val_accuracy"] = 0.4
+                named["val_accuracy"] = 0.4
             points += [(event["trial"], k, 0, float(v)) for k, v in named.items()]
         elif event["kind"] == "tested":
             points += [("00000", "test_loss", 0, 0.6), ("00000", "test_accuracy", 0, 0.38)]
     return sorted(points)
+
+
+SUMMED_UP = {"num_trials": 3, "num_completed": 1, "num_pruned": 1, "num_failed": 1}
 
 
 def check(uri: str, study: Path) -> None:
@@ -147,8 +151,9 @@ def check(uri: str, study: Path) -> None:
     assert points_of(uri, study) == expected_points()
     parent = runs.pop("")
     assert parent.data.tags["tcpa.kind"] == "study"
-    assert {run.info.status for run in (parent, runs["00000"], runs["00001"])} == {"FINISHED"}
-    assert runs["00002"].info.status == "FAILED"
+    assert {run.info.status for run in (parent, runs["00000"])} == {"FINISHED"}
+    assert [runs[trial].info.status for trial in ("00001", "00002")] == ["KILLED", "FAILED"]
+    assert SUMMED_UP.items() <= parent.data.metrics.items()
     assert runs["00002"].data.tags["tcpa.reason"] == "train_loss is nan at epoch 5"
     for trial, run in runs.items():
         tags = run.data.tags

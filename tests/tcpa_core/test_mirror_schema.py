@@ -8,7 +8,7 @@ from tcpa_core.record.values import TrialResult
 
 def test_outcomes_and_epochs_have_different_metrics() -> None:
     """A metric of an epoch and one of the outcome would be points of one series."""
-    assert not set(mirror_schema.EPOCH_METRICS) & set(mirror_schema.FINAL_METRICS.values())
+    assert not set(mirror_schema.EPOCH_METRICS.values()) & set(mirror_schema.FINAL_METRICS.values())
     numbers = {f.name for f in fields(TrialResult) if "str" not in str(f.type)} - {"status"}
     assert set(mirror_schema.FINAL_METRICS) == numbers
 

@@ -1,0 +1,163 @@
+"""What the study's own run in MLflow says: result, cost, data, origin, report and tables."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from search.study.folder import StudyDir
+from search.tracking.mirror import sync, tracking_of
+from search.tracking.own_run import datasets_of
+from search.tracking.study_files import MOST_BYTES, keep_files
+from search.tracking.study_result import note_of_study
+from tcpa_core.record.state import StudyState
+from tests.search.conftest import make_space
+from tests.search.test_own_runs import new_root, tables
+from tests.search.test_tracking import final, planned, record
+
+pytestmark = pytest.mark.integration
+__all__ = ["new_root", "tables"]  # fixtures
+
+DATA = {
+    "name": "digits", "fingerprint": "7ef36c90b93e166dcf08943e0f9f564ba7f125479732e723",
+    "classes": 10, "images": {"train": 1078, "val": 269, "test": 450}, "notes": [],
+    "settings": {"data.name": "digits", "data.root": None},
+}  # fmt: skip
+
+
+def put(study: StudyDir, verdict: str = "vpt leads.", said: list[str] | None = None) -> str:
+    uri, artifacts = tracking_of(study, study.path.parent, None)
+    warn = (said if said is not None else []).append
+    sync(study.path, uri, artifact_root=artifacts, verdict=lambda _: verdict, warn=warn)
+    return uri
+
+
+def own_run(uri: str) -> Run:
+    client = MlflowClient(tracking_uri=uri)
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    (run,) = client.search_runs(experiments, "tags.`tcpa.kind` = 'study'")
+    return run
+
+
+def lines(values: dict[str, float], *, are_whole: bool = True) -> list[dict[str, Any]]:
+    """Trials by name with their accuracies; one that is stopped early, one that failed."""
+    found: list[dict[str, Any]] = [{"kind": "study", "name": "small"}]
+    for n, (trial, value) in enumerate(values.items()):
+        one = planned(trial)
+        params = {**one["params"], "methods": ["vpt"], "optim.lr": 0.01 * (n + 1),
+                  "optim.weight_decay": 0.1}  # fmt: skip
+        found += [{**one, "params": params, "point": f"p{n}"}]
+        found += [{"kind": "started", "trial": trial, "device": "cpu", "epoch": 0}]
+        found += [final(trial, "completed", val_accuracy=value, duration_s=1800.0,
+                        peak_memory_bytes=1000 * (n + 1))]  # fmt: skip
+    found += [{**planned("00008"), "point": "p8"}, final("00008", "pruned", val_accuracy=0.99)]
+    found += [{**planned("00009"), "point": "p9"},
+              final("00009", "failed", val_accuracy=None, reason="train_loss is nan")]  # fmt: skip
+    return [*found, {"kind": "finished"}] if are_whole else found
+
+
+@pytest.fixture
+def study(new_root: Callable[[str], Path]) -> StudyDir:
+    root = new_root("studies")
+    prints = {"data": DATA["fingerprint"], "weights": "w"}
+    return StudyDir.create(root, "small", make_space(seeds=[3]), prints, "", {"data": [DATA]})
+
+
+def test_the_own_run_carries_the_result_and_a_repeat_adds_nothing(study: StudyDir) -> None:
+    record(study.path, lines({"00000": 0.7, "00001": 0.8}))
+    client = MlflowClient(tracking_uri=put(study))
+    for _ in range(2):
+        run = own_run(put(study))
+        metrics, tags = run.data.metrics, run.data.tags
+        counts = {"num_trials": 4, "num_completed": 2, "num_pruned": 1, "num_failed": 1}
+        assert counts.items() <= metrics.items()
+        assert (metrics["val_accuracy"], metrics["peak_memory_bytes"]) == (0.8, 2000)
+        assert metrics["device_hours"] == pytest.approx(2 * 0.5 + 2 * 2.0 / 3600)
+        assert run.data.params == {"optim.lr": "0.02", "optim.weight_decay": "0.1"}
+        assert (tags["best.optim.lr"], tags["tcpa.selected"]) == ("0.02", "00001")
+        note = tags["mlflow.note.content"]
+        assert note.startswith("vpt leads.\n\n4 trials (2 completed, 1 pruned, 1 failed) in ")
+        assert "Failed: trial 00009 (train_loss is nan)" in note
+        assert tags["mlflow.source.name"] == "tcpa search" and tags["mlflow.user"]
+        assert tags["mlflow.source.git.commit"] == study.document()["git"]
+        ((one),) = run.inputs.dataset_inputs
+        assert (one.dataset.name, one.dataset.digest) == ("digits", "7ef36c90b93e166d")
+        profile = json.loads(one.dataset.profile)
+        assert profile["images"] == DATA["images"] and profile["fingerprint"] == DATA["fingerprint"]
+        for name in metrics:
+            assert len(client.get_metric_history(run.info.run_id, name)) == 1, name
+    experiment = client.get_experiment(run.info.experiment_id)
+    assert json.loads(experiment.tags["mlflow.sharedViewState.tcpa"])["orderByAsc"] is False
+    trials = client.search_runs([experiment.experiment_id], "attributes.status = 'FINISHED'")
+    assert {r.data.tags.get("tcpa.trial", "") for r in trials} == {"", "00000", "00001"}
+    assert {r.data.tags["mlflow.user"] for r in trials} == {tags["mlflow.user"]}
+
+
+def test_a_study_that_goes_on_says_what_is_selected_now(study: StudyDir) -> None:
+    """MLflow keeps parameters as they are, so the note says which ones hold."""
+    record(study.path, lines({"00000": 0.7}))
+    assert own_run(put(study)).data.params["optim.lr"] == "0.01"
+    record(study.path, [*lines({"00001": 0.6, "00002": 0.9})[1:7], {"kind": "finished"}])
+    run = own_run(put(study))
+    assert run.data.tags["best.optim.lr"] == "0.02" and run.data.params["optim.lr"] == "0.01"
+    assert "those of this run are of the earlier one" in run.data.tags["mlflow.note.content"]
+    assert run.data.metrics["val_accuracy"] == 0.9
+
+
+def test_an_interrupted_study_has_no_verdict_and_no_parameters(study: StudyDir) -> None:
+    record(study.path, lines({"00000": 0.7}, are_whole=False))
+    run = own_run(put(study))
+    assert run.info.status == "KILLED" and not run.data.params
+    assert "vpt leads" not in run.data.tags["mlflow.note.content"]
+    assert run.data.tags["best.optim.lr"] == "0.01" and run.data.tags["tcpa.state"] == "interrupted"
+
+
+def test_a_verdict_that_fails_is_said_and_all_else_is_written(study: StudyDir) -> None:
+    record(study.path, lines({"00000": 0.7}))
+    uri, artifacts = tracking_of(study, study.path.parent, None)
+    said: list[str] = []
+
+    def broken(folder: Path) -> str:
+        raise ValueError("no interval")
+
+    sync(study.path, uri, artifact_root=artifacts, verdict=broken, warn=said.append)
+    assert said == ["MLflow gets no verdict on small (no interval)."]
+    note = own_run(uri).data.tags["mlflow.note.content"]
+    assert note.startswith("Selected: val_accuracy 0.7000 (trial 00000: lr 0.01, weight_decay")
+
+
+def test_report_and_tables_are_files_of_the_run_and_uploaded_once(study: StudyDir) -> None:
+    record(study.path, lines({"00000": 0.7}))
+    uri = put(study)
+    client = MlflowClient(tracking_uri=uri)
+    assert {a.path for a in client.list_artifacts(own_run(uri).info.run_id)} == {"study.yaml"}
+    for name in ("report/report.html", "tables/trials.csv", "tables/trials.parquet"):
+        (study.path / name).parent.mkdir(exist_ok=True)
+        (study.path / name).write_text(name)
+    large = study.path / "tables" / "predictions.parquet"
+    with large.open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    said: list[str] = []
+    put(study, said=said)
+    run = own_run(uri)
+    assert said == ["MLflow gets no copy of predictions.parquet: above 100 MB."]
+    held = {a.path for a in client.list_artifacts(run.info.run_id, "tables")}
+    assert held == {"tables/trials.csv", "tables/trials.parquet"}
+    path = Path(run.info.artifact_uri.removeprefix("file://")) / "report" / "report.html"
+    assert path.read_text() == "report/report.html"
+    before = path.stat().st_mtime_ns
+    assert keep_files(client, uri, run, study.path, said.append) == 0
+    put(study)
+    assert path.stat().st_mtime_ns == before, "what is unchanged is not sent again"
+    (study.path / "report" / "report.html").write_text("made again")
+    put(study)
+    assert path.read_text() == "made again"
+
+
+def test_a_study_without_trials_or_data_is_described_all_the_same() -> None:
+    assert note_of_study(StudyState(), None, {}, "") == "0 trials (none has ended) in 0.0 min."
+    assert datasets_of([{"name": "old"}, {}]) == []
