@@ -44,10 +44,12 @@ EXCEPTIONS = {
     ("search/study/storage.py", "pyarrow"),  # file systems of storages; loaded where one is used
     ("search/study/address.py", "sqlalchemy"),  # how MLflow reads the address of a database
     ("search/verbs/doctor.py", "torch"),  # says which GPUs PyTorch can use
+    ("search/tracking/served_trial.py", "pandas"),  # what a model of MLflow answers with
     ("search/commands/inspect.py", "reports"),  # the command line hands over to a report
     ("search/verbs/report.py", "reports"),
     ("search/verbs/export.py", "reports"),  # the interval of a trial's seeds, for the card
     ("search/verbs/push.py", "huggingface_hub"),  # timm's; loaded where a trial is uploaded
+    ("search/verbs/verdict.py", "reports"),
     ("search/verbs/quickstart.py", "reports"),
 }
 

@@ -134,6 +134,10 @@ class StudyRuns:
         found = self._client.search_runs([self.experiment], self._ours(key), max_results=1)
         return found[0] if found else None
 
+    def run_of(self, trial: str) -> Run | None:
+        """The run of a trial."""
+        return self.first(f"tags.`{mirror.TRIAL}` = '{trial}'")
+
     def __iter__(self) -> Iterator[Run]:
         """All runs, the oldest first."""
         yield from _pages(partial(self._client.search_runs, [self.experiment], self._ours()))

@@ -10,6 +10,7 @@ import os
 import random
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -35,6 +36,7 @@ from tcpa_core.record.events import Event, Planned, TrialEvent, decode_line, rea
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # a lost answer may have made a run
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 ANSWER_S = 30.0
 """A tracker that takes longer to answer the first time counts as absent."""
@@ -309,7 +311,8 @@ def sync(
 
 
 def _quieten() -> None:
-    """MLflow logs every table it makes, and the traces of its errors."""
+    """MLflow logs every table it makes and the traces of its errors, and advises on models."""
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.")
     logging.getLogger("alembic").setLevel(logging.ERROR)
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)
 

@@ -29,6 +29,8 @@ SOURCE = "mlflow.source.name"
 """Tag of a run: the program that made it."""
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 """Codes of errors that a repeat does not cure, for example of a run that was deleted by hand."""
+NOT_OFFERED = ("ENDPOINT_NOT_FOUND", "FEATURE_DISABLED", "NOT_IMPLEMENTED")
+"""Codes of errors of a server or store that has no such call."""
 
 
 def origin_tags() -> dict[str, str]:

@@ -11,7 +11,9 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 
+from search.study.folder import StudyDir
 from search.tracking.experiment import Mirrored
+from search.tracking.logged_model import log_trial
 from search.tracking.mlflow_internals import COMMIT, NOTE, SOURCE, origin_tags
 from search.tracking.run_values import MAX_VALUE
 from search.tracking.study_files import keep_files
@@ -25,7 +27,8 @@ from search.tracking.view import searched
 from spaces.selection import Results
 from spaces.space import Space
 from tcpa_core.errors import TcpaError
-from tcpa_core.record.state import StudyState
+from tcpa_core.record import files
+from tcpa_core.record.state import StudyState, TrialState
 
 DIGEST = 16
 """Characters of a data set's fingerprint that plans and reports show, and MLflow gets."""
@@ -71,8 +74,17 @@ class OwnRun:
         if new:
             client.log_inputs(self.id, new)
 
-    def complete(self, state: StudyState, results: Results | None) -> None:
-        """Write what the study has come to, and end the run as the study has ended."""
+    def complete(
+        self,
+        state: StudyState,
+        results: Results | None,
+        run_of: Callable[[str], Run | None],
+    ) -> None:
+        """Write what the study has come to, and end the run as the study has ended.
+
+        Args:
+            run_of: The run of a trial; None: MLflow has none.
+        """
         settings = settings_of_selected(results, searched(self._space))
         verdict = self._verdict_of_finished() if state.is_finished else ""
         note = note_of_study(state, results, settings, verdict)
@@ -89,7 +101,16 @@ class OwnRun:
             tags=_tags({**tags_of_study(state, results, settings), NOTE: note}),
         )
         keep_files(self._client, self._uri, run, self._study.folder, self._warn)
+        selected = results.ranking().selected if results and state.is_finished else None
+        if selected is not None:
+            self._log_model(run, state.trials[selected.trials[0]], run_of)
         self._client.set_terminated(self.id, "FINISHED" if state.is_finished else "KILLED")
+
+    def _log_model(self, own: Run, trial: TrialState, run_of: Callable[[str], Run | None]) -> None:
+        run = run_of(trial.planned.trial)
+        if run is not None:  # refused, or deleted by hand
+            folder = StudyDir(self._study.folder).trial_folder(trial.planned.trial)
+            log_trial(self._client, own, trial, run, folder / files.BEST, self._warn)
 
     def _verdict_of_finished(self) -> str:
         try:

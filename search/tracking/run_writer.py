@@ -159,7 +159,7 @@ class RunWriter:
         # A call whose answer was lost may have made a second run, which only a search finds.
         if self._is_unsure:
             self._look_around()
-        self._own.complete(self._state, self._results)
+        self._own.complete(self._state, self._results, self._of_study.run_of)
 
     def _write_trial(self, trial: str, group: Sequence[TrialEvent], again: bool) -> None:
         planned = next((event for event in group if isinstance(event, Planned)), None)
@@ -216,7 +216,7 @@ class RunWriter:
 
     def _find(self, trial: str) -> _Run | None:
         """The run of a trial that this writer does not know."""
-        found = self._of_study.first(f"tags.`{mirror.TRIAL}` = '{trial}'")
+        found = self._of_study.run_of(trial)
         return None if found is None else _known(found)
 
     def _upload(self, run: _Run, trial: str, planned: Planned | None, *, is_last: bool) -> None:

@@ -106,7 +106,9 @@ def run_watched(
         watch.recall(study.events())  # first: of a damaged journal nothing is locked or mirrored
         # One driver until all is mirrored: two mirrors would write runs twice.
         with study.held():
-            mirror = Mirror(study.path, uri, artifact_root=artifacts, warn=watch.say)
+            mirror = Mirror(
+                study.path, uri, artifact_root=artifacts, warn=watch.say, verdict=_verdict
+            )
             patience_s = HURRY_S
             try:
                 outcome = run_study(
@@ -128,6 +130,14 @@ def _quoted_root(study: StudyDir, root: Path) -> str:
     """What stands behind `--root` in a command."""
     storage = f" --storage {quote(study.storage)}" if study.storage else ""
     return quote(str(root)) + storage
+
+
+def _verdict(study: Path) -> str:
+    """What a finished study says, for MLflow."""
+    # Statistics take seconds to load: once a study is finished, not before it begins.
+    from search.verbs.verdict import verdict_text
+
+    return verdict_text(study)
 
 
 def _shown_by(watch: Watch) -> Listener:

@@ -28,6 +28,8 @@ BEST = "best."
 """Before the dotted path of a setting of the selected point."""
 STATE = "tcpa.state"
 """Where the study stands, as of `StudyState.phase`."""
+MODEL = "tcpa.model"
+"""Tag of a version of a registered model: id of the logged one."""
 HELD_FILES = "tcpa.files"
 """Digest of the report and tables that the run holds."""
 

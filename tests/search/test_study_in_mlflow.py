@@ -5,19 +5,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import RestException
 
 from search.study.folder import StudyDir
+from search.tracking.logged_model import register_selected
 from search.tracking.mirror import sync, tracking_of
 from search.tracking.own_run import datasets_of
 from search.tracking.study_files import MOST_BYTES, keep_files
 from search.tracking.study_result import note_of_study
+from tcpa_core.errors import StudyError
 from tcpa_core.record.state import StudyState
+from tests.faults.servers import MlflowServer
 from tests.search.conftest import make_space
 from tests.search.test_own_runs import new_root, tables
 from tests.search.test_tracking import final, planned, record
+from tests.tcpa_core.test_trained import draw, left_behind, settings
 
 pytestmark = pytest.mark.integration
 __all__ = ["new_root", "tables"]  # fixtures
@@ -161,3 +167,99 @@ def test_report_and_tables_are_files_of_the_run_and_uploaded_once(study: StudyDi
 def test_a_study_without_trials_or_data_is_described_all_the_same() -> None:
     assert note_of_study(StudyState(), None, {}, "") == "0 trials (none has ended) in 0.0 min."
     assert datasets_of([{"name": "old"}, {}]) == []
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of two classes."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, split in enumerate(("train", "val", "test")):
+        for label, name in enumerate(("dark", "light")):
+            draw(folder / split / name, shade=10 + 40 * number + 15 * label)
+    return folder
+
+
+def with_trained_trial(study: StudyDir, pictures: Path) -> float:
+    """Record a finished study whose only trial left a state; its test accuracy."""
+    config = settings(pictures, ["vpt"])
+    accuracy = left_behind(config, study.trial_folder("00003"))[1]
+    one = {**planned("00003"), "params": config.flat(), "seed": config.seed}
+    tested = {"kind": "tested", "trial": "00003", "test_loss": 0.5, "test_accuracy": accuracy}
+    end = final("00003", "completed", val_accuracy=0.5)
+    record(study.path, [{"kind": "study", "name": "small"}, one, end, tested, {"kind": "finished"}])
+    return accuracy
+
+
+def test_the_winner_is_a_model_that_a_server_gives_back_and_that_tells_what_the_journal_has(
+    study: StudyDir, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TCPA_CACHE", str(tmp_path / "cache"))
+    accuracy = with_trained_trial(study, pictures)
+    database = study.path.parent / "mlflow.db"
+    server = MlflowServer(tmp_path, f"sqlite:///{database}")
+    server.start()
+    try:
+        uri = server.uri
+        for _ in range(2):
+            sync(study.path, uri)
+            versions = {register_selected(study.path, uri, "winner") for _ in range(2)}
+            assert versions == {"1"}
+        client = MlflowClient(tracking_uri=uri)
+        experiment = own_run(uri).info.experiment_id
+        (model,) = client.search_logged_models([experiment])
+        assert {m.key: m.value for m in model.metrics} == {
+            "val_accuracy": 0.5, "test_accuracy": accuracy}  # fmt: skip
+        assert (model.name, model.tags["tcpa.trial"]) == ("small-00003", "00003")
+        (made,) = own_run(uri).outputs.model_outputs
+        assert made.model_id == model.model_id
+        held = {Path(a.path).name for a in client.list_logged_model_artifacts(model.model_id)}
+        assert not [name for name in held if name.endswith((".pkl", ".pickle", ".bin"))]
+        mlflow.set_tracking_uri(uri)
+        loaded = mlflow.pyfunc.load_model("models:/winner/1")
+    finally:
+        mlflow.set_tracking_uri(None)
+        server.kill()
+    test = pictures / "test"
+    found = loaded.predict(str(test))
+    truth = [Path(path).parent.name for path in found["path"]]
+    assert len(truth) == 20
+    right = sum(a == b for a, b in zip(found["label"], truth, strict=True))
+    assert right / len(truth) == pytest.approx(accuracy, abs=1e-12)
+    few = [str(path) for path in sorted(test.glob("dark/*"))[:3]]
+    assert list(loaded.predict(few)["label"]) == list(found["label"])[:3]
+
+
+def test_what_cannot_be_logged_as_a_model_is_said(
+    study: StudyDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(study.path, lines({"00000": 0.7}))
+    uri = put(study)
+    with pytest.raises(StudyError, match="--register: MLflow has no model of 'small'; a search"):
+        register_selected(study.path, uri, "winner")
+    best = study.trial_folder("00000") / "best.safetensors"
+    best.parent.mkdir(parents=True)
+    best.write_bytes(b"tensors")
+    said: list[str] = []
+    monkeypatch.setattr("search.tracking.logged_model.MOST_BYTES", 3)
+    put(study, said=said)
+    monkeypatch.setattr("search.tracking.logged_model.MOST_BYTES", 1 << 30)
+
+    def absent(*args: Any, **kwargs: Any) -> None:
+        raise RestException({"error_code": "ENDPOINT_NOT_FOUND", "message": "no such page"})
+
+    with monkeypatch.context() as older:
+        older.setattr(MlflowClient, "create_logged_model", absent)
+        put(study, said=said)
+    assert said == [
+        "MLflow gets no model of trial 00000: above 0 GB.",
+        "MLflow takes no models (ENDPOINT_NOT_FOUND); the trial's state is a file of its run.",
+    ]
+    with monkeypatch.context() as killed:
+        killed.setattr(MlflowClient, "finalize_logged_model", absent)
+        put(study)
+    put(study, said=said)
+    client = MlflowClient(tracking_uri=uri)
+    (model,) = client.search_logged_models([own_run(uri).info.experiment_id])
+    assert model.status == "READY" and len(said) == 2, "one that was begun is completed"
+    with pytest.raises(StudyError, match="--register: MLflow does not take the name 'a/b"):
+        register_selected(study.path, uri, "a/b:c")
