@@ -27,6 +27,13 @@ COMMIT = "mlflow.source.git.commit"
 """Tag of a run: the version of the code that made it."""
 SOURCE = "mlflow.source.name"
 """Tag of a run: the program that made it."""
+ADDRESSES = (
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Tables and columns in which MLflow keeps whole addresses of files."""
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 """Codes of errors that a repeat does not cure, for example of a run that was deleted by hand."""
 NOT_OFFERED = ("ENDPOINT_NOT_FOUND", "FEATURE_DISABLED", "NOT_IMPLEMENTED")
@@ -75,8 +82,9 @@ def relocate(database: Path) -> None:
                 "UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?",
                 (uri, old),
             )
-            connection.execute(
-                "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?)"
-                " WHERE substr(artifact_uri, 1, ?) = ?",
-                (uri, len(old) + 1, len(old) + 1, f"{old}/"),
-            )
+            for table, column in ADDRESSES:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
+                    f" WHERE substr({column}, 1, ?) = ?",
+                    (uri, len(old) + 1, len(old) + 1, f"{old}/"),
+                )

@@ -206,7 +206,9 @@ def test_a_moved_folder_takes_all_along(name: str, new_root: Callable[[str], Pat
         assert {path.name for path in there.parent.iterdir()} == names, "nothing is made beside it"
         assert (neighbour / "mlflow.db").read_bytes() == was
     files = sorted((there / "mlartifacts").rglob("*.*"))
-    assert [path.name for path in files].count("best.safetensors") == 1
+    assert [path.name for path in files].count("best.safetensors") == 2, "of run and model"
+    (model,) = MlflowClient(tracking_uri=uri).search_logged_models(["1"])
+    assert model.artifact_location.startswith((there / "mlartifacts").as_uri())
     for run in every_run(uri).values():
         assert run.info.artifact_uri.startswith((there / "mlartifacts").as_uri())
     found = reports.load("small", tracking_uri=uri)

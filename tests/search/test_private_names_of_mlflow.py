@@ -85,7 +85,7 @@ def test_mlflow_keeps_where_the_files_of_runs_are_in_these_columns(tmp_path: Pat
     client.create_run(client.create_experiment("one", (tmp_path / "files").as_uri()))
     assert has_tables(database), f"{MLFLOW} has no table 'experiments'; mend has_tables and {WHERE}"
     with closing(sqlite3.connect(database)) as connection:
-        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+        for table, column in (("experiments", "artifact_location"), *mlflow_internals.ADDRESSES):
             found = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
             assert column in found, f"{MLFLOW} has no column {table}.{column}; {WHERE} (relocate)"
 
