@@ -133,7 +133,10 @@ def figures_and_faults(kind: str) -> tuple[dict[str, ModuleType], list[Drawn]]:
                 Drawn(name, name, None, f"Figure {name} is left out: {err}", is_broken=True)
             )
         except Exception as err:  # whatever a file of the user does while it is imported
-            says = f"Figure {name} is left out: it cannot be imported, {type(err).__name__}: {err}."
+            says = (
+                f"Figure {name} is left out: {name}.py cannot be imported, "
+                f"{type(err).__name__}: {err}."
+            )
             wrong.append(Drawn(name, name, None, says, is_broken=True))
         else:
             modules[name] = module

@@ -78,3 +78,42 @@ def test_figures_of_trials_prepare_plain_numbers() -> None:
     maps = figures["attention_cls"].prepare(trials)
     assert list(maps) == ["vpt", "tcpa"]
     assert np.array_equal(maps["vpt"][1], trials["vpt"]["cls_maps"][-1])
+
+
+FAULTS = {
+    "prepare": ('return pd.DataFrame({"x": [1.0, 2.0]})', "return 1 / 0", "ZeroDivisionError"),
+    "draw": ("figure = Figure(figsize=(1, 1))", 'open("/nowhere/x")', "FileNotFoundError"),
+    "sentence": (
+        "def draw(",
+        "def sentence(data, source):\n    return 1 / 0\n\n\ndef draw(",
+        "Zero",
+    ),
+    "import": ('TITLE = "Mine"', 'raise ValueError("x")', "ValueError"),
+    "lacks": ("PLACE = 0", "", "does not define 'PLACE'"),
+    "kinds": ('("ablation", "inspection")', '("ablaton", "inspection")', "has ablaton"),
+    "text": ('("ablation", "inspection")', '"ablation"', "has 'ablation'"),
+    "none": ('("ablation", "inspection")', "()", "has nothing"),
+    "place": ("PLACE = 0", 'PLACE = "first"', "PLACE of"),
+}
+"""What is replaced in a figure's file by what, and what is said of it."""
+
+
+@pytest.mark.usefixtures("own")
+def test_a_faulty_file_is_a_sentence_and_the_others_are_drawn(tmp_path: Path) -> None:
+    for fault, (good, bad, _) in FAULTS.items():
+        assert good in FIGURE
+        path = tmp_path / "plugins" / "plots" / f"faulty_{fault}.py"
+        path.write_text(FIGURE.replace(good, bad))
+    study = write(tmp_path / "s", components({"VPT": {0: 0.8}, "+R": {0: 0.9}}), "ablation")
+    summary = build_report(study)
+    page, inspected = summary.html.read_text(), write_inspection({"vpt": look()}, study)
+    for fault, (_, _, told) in FAULTS.items():
+        name = f"faulty_{fault}"
+        (note,) = [note for note in summary.notes if name in note]
+        assert told in note and "left out" in note and name in page
+        assert f"{name}.py" in note
+        # an inspection has no sentences
+        assert sum(name in line and told in line for line in inspected) == (fault != "sentence")
+    figures = study / "report" / "figures"
+    assert (figures / "factors.svg").is_file() and (figures / "mine.svg").is_file()
+    assert (study / "report" / "inspection" / "mine.svg").is_file()

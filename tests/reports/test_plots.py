@@ -1,18 +1,22 @@
 """What figures are made of, and when one is drawn again."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import rc_context
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import reports
-from reports.draw import draw_all, looks_same
+from reports.draw import draw_all, figures_of, looks_same
+from reports.frames import Frames
 from reports.plots import cost, curves, history, parallel, pareto, sweeps
-from reports.plots.base import FORMATS, styles_of
+from reports.plots.base import FORMATS, STYLE, WIDTH, course, new_figure, squeeze, styles_of
 from tests.reports.studies import (
     SPACE,
     cell,
@@ -207,3 +211,95 @@ def test_levels_of_a_design_have_names_and_colours(tmp_path: Path) -> None:
     looks = {line.get_label(): (line.get_color(), line.get_linestyle()) for line in lines}
     assert looks["VPT on dtd"][0] == looks["VPT on svhn"][0] != looks["+R on dtd"][0]
     assert looks["VPT on dtd"][1] == looks["+R on dtd"][1] != looks["VPT on svhn"][1]
+
+
+def test_figures_are_of_column_width_with_type_of_seven_points(tmp_path: Path) -> None:
+    """Every figure of a search and of an ablation, each with a sentence from its own numbers."""
+    number = 0
+    for found in (wide_search(tmp_path), wide_ablation(tmp_path)):
+        for name, module in figures_of(found.study.kind).items():
+            data = module.prepare(found)
+            with rc_context(STYLE):
+                figure = module.draw(data, found)
+                if isinstance(figure, str):
+                    continue
+                number += 1
+                figure.draw_without_rendering()
+            assert figure.get_figwidth() == WIDTH, name
+            texts = [text for text in figure.findobj(Text) if text.get_text()]
+            assert min(text.get_fontsize() for text in texts) >= 7, name
+            sentence = module.sentence(data, found)
+            assert sentence.endswith(".") and "nan" not in sentence, (name, sentence)
+    assert number >= 12
+
+
+def wide_search(folder: Path) -> Frames:
+    """60 trials of two methods, whose accuracy has its peak at a learning rate of 0.01."""
+    events = []
+    for n in range(60):
+        lr = 10 ** (-3 + n / 29.5)
+        value = 0.8 - 0.1 * (np.log10(lr) + 2) ** 2 + 0.03 * (n % 2)
+        events += [planned(n, methods=[["linear"], ["vpt"]][n % 2], optim__lr=float(lr))]
+        events += [epoch(n, e, value * (1 - 0.5**e)) for e in (1, 2, 3)]
+        cost = {"duration_s": 1.0 + n % 7, "flops_per_image": 1e8 * (1 + n % 2)}
+        events += [final(n, "completed", float(value), peak_memory_bytes=10**9, **cost)]
+    return reports.load(write(folder / "search", events))
+
+
+def wide_ablation(folder: Path) -> Frames:
+    """A sweep of a setting over five data sets."""
+    events, number = [], 0
+    for place, dataset in enumerate(("a", "b", "c", "d", "e")):
+        for order, level in enumerate((1, 10, 100)):
+            for seed in range(3):
+                at = cell("vpt.num_prompts", str(level), order, order == 0) | {"dataset": dataset}
+                value = 0.5 + 0.1 * min(order, 1) - 0.02 * (order == 2) + 0.003 * seed * place
+                events += [planned(number, seed=seed, cells=[at], vpt__num_prompts=level)]
+                events += [epoch(number, 1, value), epoch(number, 2, value)]
+                events += [final(number, "completed", value, duration_s=1.0 + order)]
+                number += 1
+    return reports.load(write(folder / "ablation", events, "ablation"))
+
+
+def test_sentences_say_what_is_true(tmp_path: Path) -> None:
+    found = wide_search(tmp_path)
+    said = {
+        name: module.sentence(module.prepare(found), found)
+        for name, module in figures_of("search").items()
+        if name in ("marginals", "curves", "pareto", "cost", "history", "parallel")
+    }
+    peak = re.search(r"rises with optim.lr to ([\d.]+) and falls after", said["marginals"])
+    assert peak and 0.006 < float(peak.group(1)) < 0.016
+    assert "vpt has the best mean" in said["curves"]
+    assert "83.0 % of vpt" in said["pareto"] and "point 29 of 60" in said["history"]
+    assert "methods = vpt" in said["parallel"] and "optim.lr 0.00" in said["parallel"]
+
+
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        ([1, 3, 2], "rises with x to 10 and falls after"),
+        ([3, 1, 2], "falls with x to 10 and rises after"),
+        ([1, 2, 3], "rises with x"),
+        ([3, 2, 1], "falls with x"),
+        ([1, 3, 3, 3, 3], "rises with x to 10 and changes little after"),
+        ([2, 2, 2], "does not change with x"),
+    ],
+)
+def test_course_of_a_curve(y: list[float], said: str) -> None:
+    assert course("x", [1, 10, 100, 1000, 10000][: len(y)], y) == said
+
+
+def test_an_axis_holds_all_values_and_shades_where_its_scale_is_another() -> None:
+    near = pd.Series([80.0, 81, 82, 83, 84, 85])
+    for far, side in (([3.0], 0), ([200.0], 1), ([], None)):
+        figure, axes = new_figure()
+        squeeze(axes, pd.concat([near, pd.Series(far)]))
+        low, high = axes.get_ylim()
+        for value in [*near, *far]:
+            assert low < value < high
+        place = axes.transAxes.inverted().transform(
+            axes.transData.transform([(0, v) for v in near])
+        )[:, 1]
+        assert np.ptp(place) > 0.6, "the others keep their room"
+        assert len(axes.patches) == (side is not None)

@@ -1,12 +1,10 @@
 // On paper no table is cut: one that is wider than the page is split into several, each of which
 // begins with the first column.
-const MOST_PRINTED = 500, printed = [];
+const MOST_PRINTED = 300, printed = [];
 (() => {
-  const paper = 690;  // A4 without margins, in CSS pixels; other papers are wider
+  const paper = 690;  // A4 within its margins, in CSS pixels; other papers are wider
   const split = (table, rows) => {
-    const heads = [...table.tHead.rows[0].cells].map(th => th.textContent), pinned = [...table.tHead.rows].slice(1);
-    const all = [...pinned, ...rows], whole = make("table");
-    whole.className = table.className;
+    const heads = [...table.tHead.rows[0].cells].map(th => th.textContent), all = [...[...table.tHead.rows].slice(1), ...rows];
     const copy = (cell, tag) => { const e = make(tag, cell.textContent); e.className = cell.className; return e; };
     const build = chosen => {
       const one = make("table"), top = make("tr"), body = make("tbody"), thead = make("thead");
@@ -16,7 +14,7 @@ const MOST_PRINTED = 500, printed = [];
       thead.append(top); one.append(thead, body);
       return one;
     };
-    // widths are those of a sample of rows; a long text may wrap
+    // A long text may wrap, and so may a name at its dots.
     const widest = heads.map((head, k) => Math.min(150, 12 + 5.6 * Math.max(...head.split(/(?<=[._ ])/).map(part => part.length), ...all.map(row => row.cells[k].className === "long" ? Math.min(24, row.cells[k].textContent.length) : row.cells[k].textContent.length))));
     const parts = []; let part = [0], used = widest[0];
     for (let k = 1; k < heads.length; k++) {
