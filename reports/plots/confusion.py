@@ -12,7 +12,7 @@ from reports.samples.measures import confused_pairs, confusion
 TITLE = "What test images were taken for"
 KINDS = ("search", "ablation")
 PLACE = 40
-MOST_CLASSES = 20
+MOST_CLASSES = 15
 """Of a matrix that can be read at column width."""
 MOST_PAIRS = 20
 _NAME_LENGTH = 18
@@ -68,7 +68,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
             if numbers[i, j]:
                 colour = "white" if shares[i * size + j] > 0.55 else "black"
                 axes.text(j, i, str(numbers[i, j]), ha="center", va="center", color=colour,
-                          fontsize=7 if size <= 12 else 5)  # fmt: skip
+                          fontsize=7)  # fmt: skip
     names = [_short(name) for name in data["label"].drop_duplicates()]
     longest = max(map(len, names))
     axes.set_xticks(range(size), names, rotation=90 if longest > 2 else 0)
@@ -89,7 +89,7 @@ def _bars(data: pd.DataFrame, shares: np.ndarray) -> Figure:
     ]
     axes.set_yticks(places, labels)
     for place, (count, of) in enumerate(zip(data["count"], data["of"], strict=True)):
-        axes.text(100 * shares[place], place, f" {count}/{of}", va="center", fontsize=6.5)
+        axes.text(100 * shares[place], place, f" {count}/{of}", va="center", fontsize=7)
     axes.invert_yaxis()
     axes.grid(axis="x", color=GREY, lw=0.4)
     axes.set_axisbelow(True)

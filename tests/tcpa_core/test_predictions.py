@@ -147,6 +147,9 @@ def test_a_trial_that_is_scored_later_leaves_them_too(tmp_path: Path, cache: Pat
     worker.take(commands.Test(trial="a", params=flat))
     assert drained(worker) == [tested]
     assert set(read_predictions(path).splits) == {"test"}
+    path.unlink()
+    result = run_trial(info["config"], folder=path.parent, cache_dir=cache, recorded=True)
+    assert result.test_accuracy == read_predictions(path).splits["test"].accuracy
 
 
 def test_pictures_of_mistakes_are_small_and_can_be_left_out(
