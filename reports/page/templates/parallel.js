@@ -33,7 +33,7 @@
     const [pen, w] = begin(canvas);
     isNarrow = w < 640; left = isNarrow ? 12 : 190; width = w - left - 18 - (axes.some(a => a.hasGaps) ? 64 : 0);
     const trace = row => { pen.beginPath(); axes.forEach((axis, k) => pen[k ? "lineTo" : "moveTo"](px(axis, row), py(k))); pen.stroke(); };
-    const many = lines.length, strength = Math.max(.03, Math.min(.8, 60 / many)), on = filter.isOn();
+    const many = lines.length, strength = Math.max(.05, Math.min(.8, 60 / many)), on = filter.isOn();
     pen.lineWidth = many > 1000 ? .7 : 1.1;
     if (on) { pen.strokeStyle = inks.line; pen.globalAlpha = Math.max(.04, Math.min(.6, 60 / many)); lines.forEach(row => { if (!filter.passes(row)) trace(row); }); }
     const chosen = on ? lines.filter(filter.passes) : lines, clear = Math.max(strength, Math.min(.8, 60 / (chosen.length || 1)));

@@ -27,8 +27,13 @@ const mark = (heads, index) => {
   heads[index].setAttribute("aria-sort", down ? "descending" : "ascending");
   return down;
 };
-// Of many calls between two pictures the last one is done.
-const onceAFrame = work => { let waits = 0; return () => { waits ||= requestAnimationFrame(() => { waits = 0; work(); }); }; };
+// Of many calls between two pictures the last one is done; thousands of marks wait for a pause in
+// the typing, so that the table answers at once.
+const onceAFrame = work => {
+  let frame = 0, pause = 0;
+  const soon = () => { frame ||= requestAnimationFrame(() => { frame = 0; work(); }); };
+  return total > 2000 ? () => { clearTimeout(pause); pause = setTimeout(soon, 120); } : soon;
+};
 
 // Figures are drawn in the colours of a light page; in the dark one rule of the style turns all of
 // them, drawn or stored, in the same way.
