@@ -105,6 +105,9 @@ Format = Annotated[
     Literal["tcpa", "timm", "onnx", "torch.export", "peft"],
     typer.Option("--format", help="tcpa: for load_trained; others where the method allows."),
 ]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document, see docs/watching.md.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")]
 
 

@@ -1,12 +1,19 @@
 """tcpa list."""
 
-from search.options import DEFAULT_ROOT, Root, Storage
+from search.options import DEFAULT_ROOT, AsJson, Root, Storage
 from search.terminal import printable
 
 
-def command(root: Root = DEFAULT_ROOT, storage: Storage = None) -> None:
+def command(root: Root = DEFAULT_ROOT, storage: Storage = None, as_json: AsJson = False) -> None:
     """List the studies of a folder: state, trials, best point, last event."""
-    from search.verbs.overview import study_lines
+    from search.imports import without_gc
 
-    for line in study_lines(root, storage):
-        print(printable(line))
+    with without_gc():  # all that is read stays
+        from search.verbs.documents import list_document, print_document
+        from search.verbs.overview import study_lines
+
+        if as_json:
+            print_document(list_document(root, storage))
+            return
+        for line in study_lines(root, storage):
+            print(printable(line))

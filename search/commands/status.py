@@ -1,13 +1,23 @@
 """tcpa status."""
 
-from rich.console import Console
+from search.options import DEFAULT_ROOT, AsJson, Root, Storage, Study
+from search.terminal import StudyConsole
 
-from search.options import DEFAULT_ROOT, Root, Storage, Study
 
-
-def command(study: Study, root: Root = DEFAULT_ROOT, storage: Storage = None) -> None:
+def command(
+    study: Study, root: Root = DEFAULT_ROOT, storage: Storage = None, as_json: AsJson = False
+) -> None:
     """Say where a study stands, from its journal alone."""
-    from search.study.working_copy import opened
-    from search.verbs.status import show_status
+    from search.imports import without_gc
 
-    show_status(opened(root, study, storage), Console())
+    with without_gc():  # all that is read stays
+        from search.study.working_copy import opened
+        from search.verbs.documents import print_document, status_document
+        from search.verbs.look import Look
+        from search.verbs.status import show_status
+
+        found = opened(root, study, storage)
+        if as_json:
+            print_document(status_document(Look.at(found)))
+        else:
+            show_status(found, StudyConsole())

@@ -125,6 +125,7 @@ class Plan:
                 "preprocessing": preprocessing,
                 "backbones": list(self.networks),
                 "trained_backbone": self._training_backbones(),
+                **self._most_trials(),
                 **about,
             },
             self.storage,
@@ -134,6 +135,12 @@ class Plan:
         """Methods that train weights of the backbone itself; of all others it stays frozen."""
         names = dict.fromkeys(name for config in self.space.trials for name in config.methods)
         return [name for name in names if method_class(name).trains_backbone]
+
+    def _most_trials(self) -> dict[str, int]:
+        """What a search of a finite space ends with, whatever its budget is extended to."""
+        if self.space.ablation or self.num_points is None:
+            return {}
+        return {"most_trials": self.num_points * len(self.space.seeds)}
 
 
 def plan_space(

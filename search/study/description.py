@@ -41,6 +41,8 @@ def new_description(name: str, space: Space, recorded: Mapping[str, Any]) -> Des
         "versions": {"python": platform.python_version(), **versions()},
         "git": git_state(),
         "space": space.as_dict(),
+        # For those who look: to count a design, all its points are built.
+        **({"most_trials": len(space.design())} if space.ablation else {}),
         **recorded,
     }
 

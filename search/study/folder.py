@@ -224,10 +224,12 @@ class StudyDir:
         Raises:
             ConfigError: The space is damaged where it was read.
         """
+        document = self.document()
+        known = {"most_trials": document.get("most_trials")}
         try:
-            return Outline.model_validate(self.document()["space"])
+            return Outline.model_validate({**document["space"], **known})
         except ValidationError:  # as an earlier version wrote it; else `space` says what is wrong
-            return Outline.model_validate(self.space().as_dict())
+            return Outline.model_validate({**self.space().as_dict(), **known})
 
     def fingerprints(self) -> dict[str, str]:
         """Identities of the data and weights that the study goes on with: the last accepted."""

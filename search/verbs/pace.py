@@ -13,7 +13,6 @@ from math import fsum
 from typing import Any
 
 from search.study.outline import Outline
-from spaces.axes import label
 from spaces.sections import SchedulerConfig
 from tcpa_core.record.state import StudyState, TrialState
 
@@ -191,4 +190,5 @@ def _epoch_s(trial: TrialState) -> float | None:
 
 
 def _chain(trial: TrialState) -> str:
-    return label(trial.planned.params.get("methods"))
+    methods = trial.planned.params.get("methods")
+    return "+".join(methods) if isinstance(methods, list) else str(methods)

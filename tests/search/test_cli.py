@@ -50,8 +50,8 @@ OPTIONS = {
     "stop": {"--root", "--storage"},
     "replay": {"--root", "--storage", ACCEPT},
     "inspect": {"--root", "--storage", "--images", ACCEPT},
-    "status": {"--root", "--storage"},
-    "list": {"--root", "--storage"},
+    "status": {"--root", "--storage", "--json"},
+    "list": {"--root", "--storage", "--json"},
     "presets": set(),
     "settings": {"--markdown"},
     "report": {"--root", "--storage", "--live", "--every"},
@@ -248,8 +248,13 @@ def test_status_reads_the_journal_alone(
     tcpa: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
     study = StudyDir.create(tmp_path, "s", load_space("quickstart"), {}, "")
-    assert tcpa("status", "s", "--root", str(tmp_path)) == (
-        0, "s: no trial yet; last event: planned.\n")  # fmt: skip
+    code, out = tcpa("status", "s", "--root", str(tmp_path))
+    assert code == 0
+    assert out.splitlines() == [
+        "s: no trial yet; last event: planned.",
+        "search, planned: 0 of 10 trials ended, 0 epochs, elapsed 0 s",
+        f"next: tcpa resume s --root {tmp_path}",
+    ]
     journal = Journal(study.journal_path)
     write(journal, {"kind": "study", "name": "s"})
     for trial in ("00000", "00001", "00002", "00003", "00004"):
@@ -268,8 +273,11 @@ def test_status_reads_the_journal_alone(
     assert code == 0
     assert out.splitlines() == [
         "s: 2 completed, 1 failed, 1 interrupted, 1 waiting; last event: failed.",
+        "search, interrupted: 3 of 10 trials ended, 0 of 0 epochs, elapsed 0 s",
+        "  trial 00003: epoch 0/?",
         "best val_accuracy 0.7000 (trial 00001)",
-        "last failure, trial 00002: loss is nan",
+        "failed: 1 x loss is nan (trial 00002)",
+        f"next: tcpa resume s --root {tmp_path}",
     ]
 
 

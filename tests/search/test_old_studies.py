@@ -44,8 +44,20 @@ def test_status_of_an_old_study(root: Path, capsys: pytest.CaptureFixture[str]) 
         tcpa("status", name, "--root", str(root))
     assert capsys.readouterr().out.splitlines() == [
         "old_ablation: 4 completed; last event: finished.",
+        "ablation, finished: 4 of 4 trials ended, 4 of 4 epochs, elapsed 26 s",
         "best val_accuracy 0.1301 over 2 seeds (trials 00001, 00003)",
+        "  its setting: components=prompts",
+        "  its test_accuracy: 0.1178",
+        f"next: tcpa report old_ablation --root {root}",
         "old_search: 2 interrupted, 6 pruned; last event: stopped.",
+        "search, stopped: 6 of 8 trials ended, 13 of about 16 epochs, elapsed 43 s, about 3 s left "
+        "at its pace so far",
+        "  trial 00001: epoch 2/4, val_accuracy 0.3569, lr 0.00334, 1 prompts, seed 1",
+        "  trial 00006: epoch 3/4, val_accuracy 0.7398, lr 0.0228, 4 prompts, seed 0",
+        "leading val_accuracy 0.7398 at epoch 3 of 4 (trial 00006, interrupted: lr 0.0228, 4 "
+        "prompts, seed 0)",
+        "stopped early: 4 after epoch 1, 2 after epoch 2",
+        f"next: tcpa resume old_search --root {root}",
     ]
 
 
