@@ -50,6 +50,7 @@ EXCEPTIONS = {
     ("search/verbs/export.py", "reports"),  # the interval of a trial's seeds, for the card
     ("search/verbs/push.py", "huggingface_hub"),  # timm's; loaded where a trial is uploaded
     ("search/verbs/verdict.py", "reports"),
+    ("search/verbs/optuna_pages.py", "optuna_dashboard"),  # an extra; loaded where it is served
     ("search/verbs/quickstart.py", "reports"),
 }
 
