@@ -45,6 +45,7 @@ EXCEPTIONS = {
     ("search/study/address.py", "sqlalchemy"),  # how MLflow reads the address of a database
     ("search/verbs/doctor.py", "torch"),  # says which GPUs PyTorch can use
     ("search/tracking/served_trial.py", "pandas"),  # what a model of MLflow answers with
+    ("search/tracking/tensorboard.py", "tensorboardX"),  # Ray Tune's; loaded on request
     ("search/commands/inspect.py", "reports"),  # the command line hands over to a report
     ("search/verbs/report.py", "reports"),
     ("search/verbs/export.py", "reports"),  # the interval of a trial's seeds, for the card

@@ -18,6 +18,7 @@ from search.proposals.planner import Planner
 from search.study.folder import StudyDir
 from search.tracking.optuna_study import OptunaStudy
 from search.verbs.optuna_pages import OptunaPages, _Quiet, _Server, check_dashboard
+from search.verbs.verdict import verdict_text
 from tcpa_core.errors import StudyError
 from tcpa_core.record.events import Planned
 from tests.search.conftest import make_space
@@ -147,7 +148,7 @@ def test_the_pages_show_names_objectives_and_the_verdict(tmp_path: Path) -> None
         server.shutdown()
     assert shown["objective_names"] == ["val_accuracy"]
     assert len(shown["trials"]) == 5 and one["study_name"] == "small"
-    assert "tcpa confirm small" in shown["note"]["body"]
+    assert shown["note"]["body"].split("\n\n") == verdict_text(study.path).split("\n")
 
 
 def test_what_cannot_be_served_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
