@@ -18,6 +18,7 @@ from reports.page.level_tables import (
     effect_tables,
     level_tables,
 )
+from reports.page.trials import searched_columns
 from reports.plots.base import styles_of
 from reports.statistics.published_comparison import Published
 
@@ -27,6 +28,9 @@ def evidence(
 ) -> dict[str, Any]:
     """What evidence.html.j2 shows."""
     met = set(group_column(found.trials))
+    values = found.trials[found.study.objectives[0].metric]
+    is_search = found.study.kind == "search"
+    is_parallel = is_search and values.notna().sum() > 1 and bool(searched_columns(found))
     return {
         "effects": effect_tables(found.effects),
         "about_effects": INTERACTIONS,
@@ -36,7 +40,7 @@ def evidence(
         "across": data_set_tables(found.across, found.scores, found.ranks, found.groups),
         "about_across": ABOUT,
         "styles": {name: style for name, style in styles_of(found).items() if name in met},
-        "is_parallel": found.study.kind == "search" and len(found.trials) > 1,
+        "is_parallel": is_parallel,
         "drawn": [one for one in drawn if one.path],
         "undrawn": [one for one in drawn if not one.path and one.sentence],
     }

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from reports.draw import Drawn
 from reports.frames import Frames
 from reports.labels import is_missing, plural
 from reports.page.best import SAID, best, ended
@@ -22,7 +21,6 @@ STATES = {"planned": "not begun", "interrupted": "not finished", "stopped": "sto
 
 def front(
     found: Frames,
-    drawn: Sequence[Drawn],
     summary: ReportSummary,
     made: datetime,
     confirmation: Frames | None = None,
@@ -46,7 +44,6 @@ def front(
         "searched": searched(found),
         "how": how(found),
         "again": again(found),
-        "sentences": [one.sentence for one in drawn if not one.path and one.sentence],
         "num_used": len(found.used),
     }
 

@@ -52,7 +52,7 @@ def write_html(
         study=found.study,
         objective=found.study.objectives[0],
         ablation=ablation_rows(found.ablation),
-        front=front(found, drawn, summary, datetime.now().astimezone(), confirmation),
+        front=front(found, summary, datetime.now().astimezone(), confirmation),
         evidence=evidence(found, [one for one in drawn if one.name not in FIGURES], published),
         samples=of_images,
         trials={"constants": data["constants"]},

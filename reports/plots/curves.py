@@ -74,7 +74,9 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     band = "95 % over seeds" if tables.study.kind == "ablation" else "middle 90 % of trials"
     more = data["group"].nunique() - len(lines)
-    axes.set_xlabel(f"epoch\n(band: {band}{f'; {more} groups more' if more else ''})")
+    axes.set_xlabel(
+        f"epoch\n(band: {band}{f'; the best {SHOWN} of {SHOWN + more}' if more else ''})"
+    )
     axes.set_ylabel(name_of(metric))
     figure.legend(loc="outside upper left", ncols=3 if is_short else 1)
     return figure
@@ -123,8 +125,12 @@ def _lines(data: pd.DataFrame, tables: Frames) -> dict[str, tuple[str, str, str]
         name, dataset = (group, "") if group in styles else group.rsplit(ON, 1)
         dash = sets.setdefault(dataset, DASHES[len(sets) % len(DASHES)])
         found[group] = (order.index(name), (*styles[name], dash))
+    if len(found) > SHOWN:
+        sign = 1 if tables.study.curve_metric.endswith("accuracy") else -1
+        ends = sign * data.sort_values("epoch").groupby("group")["mean"].last()
+        found = {group: found[group] for group in ends.nlargest(SHOWN).index}
     ordered = sorted(found.items(), key=lambda item: item[1][0])
-    return {group: style for group, (_, style) in ordered[:SHOWN]}
+    return {group: style for group, (_, style) in ordered}
 
 
 def _band(values: "np.ndarray[tuple[int], np.dtype[np.float64]]", kind: str) -> tuple[float, float]:

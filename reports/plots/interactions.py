@@ -15,6 +15,8 @@ from reports.plots.base import WIDTH, log_axis, name_of, plain_name
 TITLE = "Pairs of settings"
 KINDS = ("search",)
 PLACE = 6.6
+MANY = 8
+"""Names from which on they stand upright."""
 
 
 def prepare(tables: Frames) -> pd.DataFrame:
@@ -72,7 +74,7 @@ def _setup(axis: Axis, values: Any, labels: list[str], log: bool, axes: Axes) ->
     if all(labels):
         axis.set_ticks(values, labels)
         if axis is axes.xaxis:
-            axes.tick_params("x", rotation=30)
+            axes.tick_params("x", rotation=90 if len(labels) > MANY else 30)
     elif log:
         (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
         log_axis(axis)

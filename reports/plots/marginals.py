@@ -84,7 +84,9 @@ def _panel(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
     if (rows["label"] != "").all():
         axes.vlines(rows["value"], low, high, color=colour, lw=1.5)
         axes.plot(rows["value"], mean, "o", color=colour, ms=3.5)
-        axes.set_xticks(rows["value"], rows["label"], rotation=30, ha="right")
+        is_many = len(rows) > 2 * MAX_LEVELS
+        axes.set_xticks(rows["value"], rows["label"], rotation=90 if is_many else 30,
+                        ha="center" if is_many else "right")  # fmt: skip
         axes.set_xlim(-0.5, len(rows) - 0.5)
     else:
         axes.fill_between(rows["value"], low, high, color=colour, alpha=0.2, lw=0)

@@ -17,7 +17,9 @@ from reports.statistics.importance import first_of
 TITLE = "Parallel coordinates"
 KINDS = ("search",)
 PLACE = 7
-LETTERS = 40
+FEWEST = 0.2
+"""Share of the trials that must have a setting for it to be shown."""
+LETTERS = 30
 """Of the names along an axis."""
 ON_LINES: Any = {"bbox": {"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.75}}
 LINES = 500
@@ -31,6 +33,9 @@ def prepare(tables: Frames) -> pd.DataFrame:
     if "methods" in used:
         used = used.assign(methods=method_column(used))
     axes = [a for a in tables.study.axes if a in used and used[a].nunique() > 1]
+    # Of twenty methods each has settings of its own, which hardly any trial has.
+    axes = [a for a in axes if used[a].notna().mean() >= FEWEST]
+    axes.sort(key=lambda axis: axis != "methods")
     log = {a for a in axes if tables.study.axes[a].get("log")}
     data = pd.DataFrame({a: _scaled(used[a], a in log) for a in [*axes, objective.metric]})
     if len(data) <= LINES:

@@ -23,27 +23,36 @@
     };
   });
   if (axes.length < 2) return;
-  box.style.height = `${top + gap * axes.length}px`;
+  // Settings that few of the chosen trials have are left out: of many methods each has its own.
+  let visible = axes;
+  const choose = rows => {
+    visible = axes.filter(axis => !axis.hasGaps || filter.of(axis.column.name).length || rows.filter(row => !isMissing(axis.column.values[row])).length >= .2 * rows.length);
+    box.style.height = `${top + gap * visible.length}px`;
+    const left = axes.length - visible.length;
+    byId("parallel-note").textContent = left ? `${left} settings that less than a fifth of these trials have are left out; a filter such as methods = ${String(groupOf[0]).includes(" ") ? "vpt" : groupOf[0]} brings a method's own.` : "";
+  };
   let left = 0, width = 0, isNarrow = false;
   const unset = () => left + width + 46;
   const px = (axis, row) => { const v = axis.column.values[row]; return isMissing(v) ? unset() : left + axis.at(v) * width; };
   const py = k => top + gap * k;
 
   const paint = () => {
+    const on = filter.isOn(), chosen = on ? lines.filter(filter.passes) : lines;
+    choose(chosen);
     const [pen, w] = begin(canvas);
-    isNarrow = w < 640; left = isNarrow ? 12 : 190; width = w - left - 18 - (axes.some(a => a.hasGaps) ? 64 : 0);
-    const trace = row => { pen.beginPath(); axes.forEach((axis, k) => pen[k ? "lineTo" : "moveTo"](px(axis, row), py(k))); pen.stroke(); };
-    const many = lines.length, strength = Math.max(.05, Math.min(.8, 60 / many)), on = filter.isOn();
+    isNarrow = w < 640; left = isNarrow ? 12 : 190; width = w - left - 18 - (visible.some(a => a.hasGaps) ? 64 : 0);
+    const trace = row => { pen.beginPath(); visible.forEach((axis, k) => pen[k ? "lineTo" : "moveTo"](px(axis, row), py(k))); pen.stroke(); };
+    const many = lines.length, strength = Math.max(.05, Math.min(.8, 60 / many));
     pen.lineWidth = many > 1000 ? .7 : 1.1;
     if (on) { pen.strokeStyle = inks.line; pen.globalAlpha = Math.max(.04, Math.min(.6, 60 / many)); lines.forEach(row => { if (!filter.passes(row)) trace(row); }); }
-    const chosen = on ? lines.filter(filter.passes) : lines, clear = Math.max(strength, Math.min(.8, 60 / (chosen.length || 1)));
+    const clear = Math.max(strength, Math.min(.8, 60 / (chosen.length || 1)));
     // The best come last and are strongest: they are few, and others would hide them.
     chosen.forEach((row, k) => {
       pen.strokeStyle = markerOf(groupOf[row])[0]; pen.globalAlpha = Math.min(.95, clear * (k > .9 * chosen.length ? 3 : statusOf[row] === "completed" ? 1 : .5));
       pen.setLineDash(statusOf[row] === "completed" || many > 300 ? [] : [4, 3]); trace(row);
     });
     pen.globalAlpha = 1; pen.setLineDash([]);
-    axes.forEach((axis, k) => frame(pen, axis, k));
+    visible.forEach((axis, k) => frame(pen, axis, k));
     place();
   };
   // Text over lines stands on a strip of paper.
@@ -141,8 +150,9 @@
     strip.append(band, ...ends); box.append(strip);
     return {strip, band, ends};
   });
-  const place = () => axes.forEach((axis, k) => {
-    const {strip, band, ends} = strips[k], range = rangeOf(axis), [from, to] = range ?? [0, 1];
+  const place = () => axes.forEach((axis, index) => {
+    const {strip, band, ends} = strips[index], k = visible.indexOf(axis), range = rangeOf(axis), [from, to] = range ?? [0, 1];
+    strip.hidden = k < 0;
     strip.style.cssText = `left:${left - 10}px;top:${py(k) - 13}px;width:${width + 20 + (axis.hasGaps ? 64 : 0)}px`;
     band.hidden = !range; band.style.cssText = `left:${10 + from * width}px;width:${Math.max(2, (to - from) * width)}px`;
     ends.forEach((handle, which) => {

@@ -14,8 +14,8 @@ const MOST_PRINTED = 300, printed = [];
       thead.append(top); one.append(thead, body);
       return one;
     };
-    // A long text may wrap, and so may a name at its dots.
-    const widest = heads.map((head, k) => Math.min(150, 12 + 5.6 * Math.max(...head.split(/(?<=[._ ])/).map(part => part.length), ...all.map(row => row.cells[k].className === "long" ? Math.min(24, row.cells[k].textContent.length) : row.cells[k].textContent.length))));
+    // Numbers and heads stay on one line; a long text may wrap.
+    const widest = heads.map((head, k) => 10 + 5 * Math.max(head.length, ...all.map(row => Math.min(row.cells[k].textContent.length, row.cells[k].className === "n" ? 40 : 24))));
     const parts = []; let part = [0], used = widest[0];
     for (let k = 1; k < heads.length; k++) {
       if (used + widest[k] > paper && part.length > 1) { parts.push(part); part = [0]; used = widest[0]; }
@@ -28,10 +28,11 @@ const MOST_PRINTED = 300, printed = [];
     after();
     const known = new Map(printed.map(one => [one.table, one]));
     document.querySelectorAll(".scroll > table").forEach(table => {
-      const one = known.get(table), rows = one ? one.rows() : [...table.tBodies[0].rows];
       if (!table.tHead) return;
-      const paperOnly = make("div", undefined, {className: "paper"}), said = one?.left();
-      paperOnly.append(...split(table, rows), ...(said ? [make("p", said, {className: "note"})] : []));
+      const one = known.get(table), parts = split(table, one ? one.rows() : [...table.tBodies[0].rows]), said = one?.left();
+      if (!one && parts.length === 1) return;  // it fits as it stands
+      const paperOnly = make("div", undefined, {className: "paper"});
+      paperOnly.append(...parts, ...(said ? [make("p", said, {className: "note"})] : []));
       table.parentNode.after(paperOnly); table.parentNode.classList.add("on-paper-split");
     });
   };

@@ -25,6 +25,7 @@ const axisOfAll = values => {
 (() => {
   const canvas = byId("points");
   if (!canvas) return;
+  canvas.classList.toggle("low", !objective.values.some((_, row) => hasValue(row)));
   const choice = byId("against"), tip = byId("tip");
   const labels = {trial: "trial", num_trainable: "trainable parameters", flops_per_image: "FLOPs per image", duration_s: "training time (s)", peak_memory_bytes: "peak memory (bytes)"};
   const across = ["trial", ...data.costs, ...data.settings.filter(name => columnOf(name)?.isNumber)];
@@ -68,7 +69,7 @@ const axisOfAll = values => {
     }
     if (strip) { pen.textAlign = "right"; pen.fillText("no value", left - 6, foot - 8); line(foot - strip, [2, 3]); }
     pen.textAlign = "center";
-    const marks = log ? logTicks(10 ** a, 10 ** b, Math.max(2, w / 70)) : ticks(a, b, Math.max(2, w / 110));
+    const marks = (log ? logTicks(10 ** a, 10 ** b, Math.max(2, w / 70)) : ticks(a, b, Math.max(2, w / 110))).filter(v => choice.value !== "trial" || Number.isInteger(v));
     for (const v of marks) pen.fillText(number(+v.toPrecision(3)), px(v), foot + 16);
     pen.fillText((labels[choice.value] ?? choice.value) + (log ? ", log scale" : ""), left + w / 2, foot + 34);
     pen.save(); pen.translate(13, top + h / 2); pen.rotate(-Math.PI / 2); pen.fillText(data.objective + (isPercent ? " (%)" : ""), 0, 0); pen.restore();
@@ -122,7 +123,7 @@ const axisOfAll = values => {
     event.preventDefault(); current = Math.min(Math.max(moves[event.key], 0), points.length - 1); tell();
   });
   byId("points-note").textContent = [
-    "Filled: completed.", valued.some(i => statusOf[i] === "pruned") ? "Hollow: stopped early." : "",
+    valued.some(i => statusOf[i] === "completed") ? "Filled: completed." : "", valued.some(i => statusOf[i] === "pruned") ? "Hollow: stopped early." : "",
     edge.length ? `× below the axis: failed or without a finite value (${edge.length}).` : "", waiting ? `${waiting} without a value yet.` : "",
   ].filter(Boolean).join(" ");
   const again = onceAFrame(paint);
