@@ -1,6 +1,9 @@
 """A trained trial as an ONNX model, checked by onnxruntime."""
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,9 +27,22 @@ names = [classes[label] for label in logits.argmax(-1)]
 """
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without remarks of the exporter on its own steps: what comes out is compared."""
+    logger = logging.getLogger("onnxscript")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def _write(model: TrainedModel, folder: Path) -> Written:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what comes out is compared
+    with _quiet():
         program: Any = torch.onnx.export(
             traced(model, "onnx"),
             dynamo=True,

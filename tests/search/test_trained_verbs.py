@@ -200,6 +200,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.answer({"error": self.path}, 404)
 
+    def do_GET(self) -> None:
+        self.answer({"id": "me/it", "modelId": "me/it", "xetEnabled": False})
+
     def do_PUT(self) -> None:
         data = self.rfile.read(int(self.headers["Content-Length"]))
         assert self.headers.get("Authorization") is None, "the key is not for the storage"
