@@ -128,6 +128,8 @@ const axisOfAll = values => {
   ].filter(Boolean).join(" ");
   const again = onceAFrame(paint);
   choice.addEventListener("change", leave); filter.onChange(() => { current = -1; tip.hidden = true; again(); });
-  addEventListener("resize", again); addEventListener("scroll", () => { if (!tip.hidden) leave(); }, {passive: true});
+  addEventListener("resize", again); 
+  // Under the arrow keys the box goes with its point; the pointer is elsewhere after a scroll.
+  addEventListener("scroll", () => { if (!tip.hidden) (document.activeElement === canvas ? tell : leave)(); }, {passive: true});
   paint();
 })();
