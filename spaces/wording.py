@@ -3,6 +3,7 @@
 Only `changed_settings` loads the settings of methods, and torch with them.
 """
 
+import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def axis_text(stored: Mapping[str, Any]) -> str:
         stored: The axis as a study's record has it; one of another version is told as it stands.
     """
     try:
-        axis = _AXIS.validate_python(dict(stored))
+        axis = _AXIS.validate_json(json.dumps(dict(stored)))  # where lists stand for tuples
     except ValidationError:
         return ", ".join(f"{key} {value}" for key, value in stored.items())
     when = condition_text(axis)

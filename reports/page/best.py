@@ -40,8 +40,12 @@ def best(found: Frames) -> dict[str, Any]:
         "more": max(0, len(rows) - ROWS),
         "has_differences": any(row["difference"] for row in rows),
         "has_hollow": any(row["note"] and row["value"] is not None for row in rows),
-        "has_settings": any(row["setting"] for row in rows),
+        "settings": _settings_head(found) if any(row["setting"] for row in rows) else "",
     }
+
+
+def _settings_head(found: Frames) -> str:
+    return "best setting" if found.study.kind == "search" else "in the search"
 
 
 def _methods(found: Frames) -> list[dict[str, Any]]:
@@ -55,7 +59,9 @@ def _methods(found: Frames) -> list[dict[str, Any]]:
         part = trials[groups == name]
         trial, value, note = _best_of(found, part)
         counts = Counter(part["status"])
-        lost = [f"{counts[s]} {SAID[s]}" for s in ("failed", "pruned", *OPEN) if counts[s]]
+        lost = [
+            f"{counts[s]} {SAID[s].split()[0]}" for s in ("failed", "pruned", *OPEN) if counts[s]
+        ]
         rows.append({
             "name": name or "all trials",
             "setting": _without(settings.get(trial, ""), name),
@@ -103,7 +109,8 @@ def _params(trials: pd.DataFrame) -> str:
 
 def _levels(found: Frames) -> list[dict[str, Any]]:
     """A row for each level of a design: its mean on val, and the difference to the baseline."""
-    shown, trials, styles = quantity("val_accuracy"), found.trials, styles_of(found)
+    shown, study, styles = quantity("val_accuracy"), found.study, styles_of(found)
+    trials, before = found.trials, _in_the_search(found)
     levels = found.ablation[found.ablation["metric"] == "val_accuracy"]
     several = levels.groupby(["factor", "dataset"], sort=False).ngroups > 1
     rows = []
@@ -112,16 +119,17 @@ def _levels(found: Frames) -> list[dict[str, Any]]:
         groups = set(group_column(of_row)) if several else {str(row["level"])}
         colours = {styles.get(name, (GREY, "o"))[0] for name in groups}
         values = [] if not row["n"] else [row["mean"]]
+        name = str(row["level"])
         rows.append({
             "name": _level_name(row, several),
-            "setting": "",
+            "setting": before.get(name, ""),
             "trial": "",
             "note": "",
             "trials": str(row["n"]),
             "lost": f"lacks {row['missing']}" if row["missing"] else "",
             "value": row["mean"] if row["n"] else None,
             "text": shown.mean(values, *_ends(row)) if values else "–",
-            "difference": _difference(row),
+            "difference": _difference(row, study.races),
             "params": _params(of_row),
             "colour": colours.pop() if len(colours) == 1 else GREY,
         })  # fmt: skip
@@ -138,14 +146,24 @@ def _ends(row: Row) -> tuple[float | None, float | None]:
     return (None, None) if is_missing(row["low"]) else (row["low"], row["high"])
 
 
-def _difference(row: Row) -> str:
-    """Difference to the baseline and p after Holm, as far as there are any."""
+def _in_the_search(found: Frames) -> dict[str, str]:
+    """What the search saw of each row of its confirmation."""
+    shown = quantity(found.study.objectives[0].metric)
+    values = found.study.confirms.get("values") or {}
+    return {found.study.row_names.get(row, row): shown.value(value)
+            for row, value in values.items()}  # fmt: skip
+
+
+def _difference(row: Row, races: bool) -> str:
+    """Difference to the baseline and p after Holm; rows of a race have a verdict instead."""
     if row["is_baseline"]:
         return "baseline"
     if is_missing(row["diff"]):
         return ""
     shown = quantity("val_accuracy").difference(row["diff"]).removesuffix(" points")
     p = row["p_holm"]
+    if races:
+        return shown
     return f"{shown}, {'not tested' if is_missing(p) else 'p ' + _equals(p_text(p))}"
 
 

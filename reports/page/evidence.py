@@ -12,10 +12,10 @@ from reports.page.cell_text import stars
 from reports.page.data_set_tables import ABOUT, data_set_tables
 from reports.page.level_tables import (
     INTERACTIONS,
-    INTERVALS,
     adjusted_head,
     caption,
     effect_tables,
+    intervals,
     level_tables,
 )
 from reports.page.trials import searched_columns
@@ -34,7 +34,7 @@ def evidence(
     return {
         "effects": effect_tables(found.effects),
         "about_effects": INTERACTIONS,
-        "intervals": INTERVALS,
+        "intervals": intervals(found.ablation),
         "published": published,
         "about_published": caption(published),
         "across": data_set_tables(found.across, found.scores, found.ranks, found.groups),

@@ -30,7 +30,8 @@ def _data(found: Frames) -> Iterator[Fact]:
     known = found.study.data
     for one in known[:4]:
         images = one.get("images") or {}
-        counts = " / ".join(f"{n:,} {split}" for split, n in images.items())
+        order = dict.fromkeys(name for name in ("train", "val", "test", *images) if name in images)
+        counts = " / ".join(f"{images[split]:,} {split}" for split in order)
         parts = [counts, plural(int(one["classes"]), "class") if one.get("classes") else ""]
         root = (one.get("settings") or {}).get("data.root")
         name = str(one.get("name", ""))
@@ -116,10 +117,11 @@ def how(found: Frames) -> list[Fact]:
     if found.study.kind == "search":
         facts += [("sampler", _sampler(space)), ("scheduler", _scheduler(space))]
     else:
-        design = space.get("ablation") or {}
-        name = str(design.get("design", "")).replace("_", " ")
-        race = ", a race: clearly worse rows get fewer seeds" if found.study.races else ""
-        facts.append(("design", f"{name}, {plural(len(found.study.seeds), 'seed')}{race}"))
+        name = str((space.get("ablation") or {}).get("design", "")).replace("_", " ")
+        num = len(found.study.seeds) or found.trials["seed"].nunique()
+        race = "a race: clearly worse rows get fewer seeds" if found.study.races else ""
+        parts = [name, plural(num, "seed") if num else "", race]
+        facts.append(("design", ", ".join(filter(None, parts))))
     facts.append(("budget", _budget(space) or "all of the design" * (found.study.kind != "search")))
     goals = [f"{one.metric}, {one.goal}d" for one in found.study.objectives]
     facts.append(("objective", "; ".join(goals)))

@@ -140,7 +140,8 @@ def _cost(found: Frames) -> Tile:
     trials, course = found.trials, found.course
     training = float(trials["duration_s"].fillna(0).sum())
     peak = trials["peak_memory_bytes"].max()
-    parts = [f"{duration(training)} of training over all trials"] if training else []
+    parts = ["wall time"] if course is not None else []
+    parts += [f"{duration(training)} of training over all trials"] if training else []
     if course is not None and course.devices:
         parts.append(f"on {_list(course.devices, 3)}")
     if course is not None and course.gpu_s:
@@ -148,7 +149,7 @@ def _cost(found: Frames) -> Tile:
     if not is_missing(peak) and peak:
         parts.append(f"peak memory {size(float(peak))}")
     head = duration(course.wall_s) if course is not None else duration(training)
-    return _tile(head, ", ".join(parts) or "no trial was trained yet")
+    return _tile(head, ", ".join(parts))
 
 
 def _test(found: Frames) -> Tile:

@@ -24,6 +24,13 @@ INTERVALS = (
     "of the paired t test; p is of that test, after Holm over the family that its column names; "
     "* p < 0.05, ** p < 0.01; MDD is the smallest true Δ that this design sees with 80 % power."
 )
+STARS = "* p < 0.05, ** p < 0.01"
+"""What stars stand for; said where there is a test that could earn one."""
+UNTESTED = (
+    "± is half of Student's 95 % interval over seeds; Δ is paired by seed, with the 95 % interval "
+    "of the paired t test; there is no test, so no difference has a star; MDD is the smallest true "
+    "Δ that one such test at 5 % sees with 80 % power."
+)
 HINT = "‡"
 """Marks a difference that depends on another factor."""
 INTERACTIONS = (
@@ -97,6 +104,11 @@ def level_tables(table: pd.DataFrame) -> list[LevelTable]:
         levels = [Level(str(val["level"]), val, test) for val, test in zip(*by_metric, strict=True)]
         found.append(LevelTable(heading(str(factor), str(dataset)), tuple(levels)))
     return found
+
+
+def intervals(table: pd.DataFrame) -> str:
+    """What the columns of the ablation table mean; of stars only where some test was made."""
+    return INTERVALS if table["p_holm"].notna().any() else UNTESTED
 
 
 def adjusted_head(family: str) -> str:
@@ -211,7 +223,7 @@ def to_markdown(
         lines.append("|---|" + "--:|" * 4 + "---|" * (len(pairs.columns) - 5))
         lines += ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in pairs.rows]
         parts.append("\n".join([*lines, f"\n{INTERACTIONS}"]))
-    return "\n\n".join([*parts, INTERVALS]) + "\n" if parts else ""
+    return "\n\n".join([*parts, intervals(table)]) + "\n" if parts else ""
 
 
 def to_latex(
@@ -244,7 +256,7 @@ def to_latex(
             grey = (rf"\textcolor{{gray}}{{{escape_tex(t)}}}" if t else "" for t in fields)
             lines.append(" & ".join(grey) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}"]
-        notes = [f"p is adjusted by Holm over {one.family}."] if one.family else []
+        notes = [f"p is adjusted by Holm over {one.family}; {STARS}."] if one.family else []
         notes += [*filter(None, [caption(published)]), *one.notes()]
         lines += [rf"\par\noindent{{\footnotesize {escape_tex(note)}}}" for note in notes]
         parts.append("\n".join(lines))
@@ -255,5 +267,5 @@ def to_latex(
         lines += [r"\bottomrule", r"\end{tabular}"]
         lines += [rf"\par\noindent{{\footnotesize {escape_tex(INTERACTIONS)}}}"]
         parts.append("\n".join(lines))
-    head = "% \\usepackage{booktabs,xcolor}\n% " + INTERVALS.replace("%", "percent") + "\n"
+    head = "% \\usepackage{booktabs,xcolor}\n% " + intervals(table).replace("%", "percent") + "\n"
     return head + "\n\n\\bigskip\n".join(parts) + "\n" if parts else ""

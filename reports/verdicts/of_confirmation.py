@@ -27,13 +27,13 @@ def said(found: Frames) -> Said:
     shown = quantity(found.study.objectives[0].metric)
     selected, winner = _baseline(found), contest.decided.winner
     leader = contest.order[0]
-    leads = f"{leader} leads with {_value(shown, contest, leader)}"
+    leads = f"{told(leader)} leads with {_value(shown, contest, leader)}"
     if contest.num_open:
         headline = f"{leads} so far; {_open(contest)}."
     elif winner is None:
         headline = f"Not decided: {leads}, but that is not shown."
     else:
-        headline = f"{winner} wins with {_value(shown, contest, winner)}."
+        headline = f"{told(winner)} wins with {_value(shown, contest, winner)}."
     sentences = [*_rows(found, contest, shown)]
     if found.study.confirms and selected and not contest.num_open:
         sentences.insert(0, _outcome(found.study.confirms["name"], selected, winner))
@@ -42,10 +42,10 @@ def said(found: Frames) -> Said:
 
 def _outcome(search: str, selected: str, winner: str | None) -> str:
     if winner is None:
-        return f"What {search} selected ({selected}) is neither confirmed nor overturned."
+        return f"What {search} selected, {told(selected)}, is neither confirmed nor overturned."
     if winner == selected:
         return f"This confirms what {search} selected."
-    return f"This overturns the search: {search} had selected {selected}."
+    return f"This overturns the search: {search} had selected {told(selected)}."
 
 
 def after(found: Frames, search: Said, confirmation: Frames) -> Said:
@@ -70,15 +70,16 @@ def after(found: Frames, search: Said, confirmation: Frames) -> Said:
         running = f"{headline[:-1]}; it is being confirmed ({name}, {_open(contest)})."
         return running, [*before[:1], *rows], None
     if winner is None:
-        text = f"Not confirmed: {name} did not decide between {len(contest.values)} settings"
-        return f"{text}; {contest.order[0]} leads there with {mean}.", [*before[:1], *rows], None
+        text = f"Not confirmed: on fresh seeds {told(contest.order[0])} leads with {mean}"
+        return f"{text}, but that is not shown.", [*before[:1], *rows], None
     if selected is None:
-        text = f"{winner} wins the confirmation {name} with {mean}, but"
+        text = f"{told(winner)} wins the confirmation {name} with {mean}, but"
         return f"{text} the search has selected another setting since.", [*before[:1], *rows], None
     if winner == selected:
-        return f"Confirmed: {winner} wins with {mean} on fresh seeds.", [*before[:1], *rows], winner
-    text = f"Overturned: on fresh seeds {winner} wins with {mean}"
-    return f"{text}; the search had selected {selected}.", [*before[:1], *rows], winner
+        text = f"Confirmed: on fresh seeds {told(winner)} wins with {mean}."
+        return text, [*before[:1], *rows], winner
+    text = f"Overturned: on fresh seeds {told(winner)} wins with {mean}"
+    return f"{text}; the search had selected {told(selected)}.", [*before[:1], *rows], winner
 
 
 def _rows(found: Frames, contest: Contest, shown: Quantity) -> Iterator[str]:
@@ -88,18 +89,25 @@ def _rows(found: Frames, contest: Contest, shown: Quantity) -> Iterator[str]:
     parts = []
     for row in contest.order[:ROWS]:
         of_row = [t for t, name in zip(trials["trial"], names, strict=True) if name == row]
-        parts.append(f"{row} {mean_of(shown, contest.values[row])}{tested(trials, of_row)}")
+        parts.append(f"{told(row)} {mean_of(shown, contest.values[row])}{tested(trials, of_row)}")
     more = len(contest.order) - ROWS
     parts += [f"{more} more"] if more > 0 else []
     seeds = f"{contest.num_seeds} fresh seed{'s' * (contest.num_seeds > 1)}"
     fresh = seeds if found.study.confirms else seeds.replace("fresh ", "")
-    yield f"On {fresh} ({found.study.name}, {shown.metric}): {'; '.join(parts)}."
+    on = f", {shown.metric}" if not shown.split else ""
+    yield f"On {fresh} ({found.study.name}{on}): {'; '.join(parts)}."
     if contest.paired:
         yield f"{upper(difference_text(shown, contest.paired, contest.level))}."
     if seen := could_have_seen(shown, contest):
         yield seen
     text = contest.decided.text
     yield upper(text) if contest.decided.winner is None else text  # which begins with a name
+
+
+def told(row: str) -> str:
+    """A row's name within a sentence: "point 2 (vpt, lr 0.026)" for "point 2: vpt, lr 0.026"."""
+    name, _, settings = row.partition(": ")
+    return f"{name} ({settings})" if settings else row
 
 
 def _value(shown: Quantity, contest: Contest, row: str) -> str:

@@ -149,7 +149,7 @@ def test_confirmed(tmp_path: Path) -> None:
     confirming = confirmation(tmp_path / "s_confirm", rows)
     said = verdict_of(search(tmp_path / "s", SEARCHED), confirming)
     assert said.headline == (
-        "Confirmed: point 1: vpt, lr 0.01 wins with 85.0 ± 0.3 % on val on fresh seeds."
+        "Confirmed: on fresh seeds point 1 (vpt, lr 0.01) wins with 85.0 ± 0.3 % on val."
     )
     assert said.winner == "point 1: vpt, lr 0.01"
     assert "Difference +10.0 [+9.9, +10.2] points over 5 seeds, p < 0.001" in said.text
@@ -165,11 +165,11 @@ def test_overturned_by_its_confirmation(tmp_path: Path) -> None:
     confirming = confirmation(tmp_path / "s_confirm", rows)
     said = verdict_of(search(tmp_path / "s", SEARCHED), confirming)
     assert said.headline == (
-        "Overturned: on fresh seeds point 2: tcpa, lr 0.02 wins with 85.0 ± 0.3 % on val; the "
-        "search had selected point 1: vpt, lr 0.01."
+        "Overturned: on fresh seeds point 2 (tcpa, lr 0.02) wins with 85.0 ± 0.3 % on val; the "
+        "search had selected point 1 (vpt, lr 0.01)."
     )
     own = verdict_of(confirming)
-    assert own.headline == "point 2: tcpa, lr 0.02 wins with 85.0 ± 0.3 % on val."
+    assert own.headline == "point 2 (tcpa, lr 0.02) wins with 85.0 ± 0.3 % on val."
     assert own.sentences[0].startswith("This overturns the search: s had selected point 1")
 
 
@@ -178,10 +178,10 @@ def test_a_confirmation_that_did_not_decide(race: bool, tmp_path: Path) -> None:
     rows = {"vpt": [0.8, 0.9, 0.85], "tcpa": [0.9, 0.8, 0.84]}
     confirming = confirmation(tmp_path / "s_confirm", rows, race=race)
     said = verdict_of(search(tmp_path / "s", SEARCHED), confirming)
-    assert said.headline.startswith("Not confirmed: s_confirm did not decide between 2 settings;")
+    assert said.headline.startswith("Not confirmed: on fresh seeds point 1 (vpt, lr 0.01) leads")
     assert said.winner is None and "could have seen" in said.text
     assert "Not decided after 3 seeds: point 1, point 2 cannot be told apart" in said.text
-    assert verdict_of(confirming).headline.startswith("Not decided: point 1: vpt, lr 0.01 leads")
+    assert verdict_of(confirming).headline.startswith("Not decided: point 1 (vpt, lr 0.01) leads")
 
 
 def test_a_confirmation_that_runs(tmp_path: Path) -> None:
