@@ -119,7 +119,7 @@ def test_a_design_over_datasets(tmp_path: Path) -> None:
     assert "\\textbf{69.00}" in (study / "tables" / "across.tex").read_text()
     page = (study / "report" / "report.html").read_text()
     assert "Over 2 data sets no difference to VPT is shown." in page
-    assert "Best mean rank: +R+T, 1.00 of 3." in page and "highest mean" not in page
+    assert "Best mean rank: +R+T, 1.00 of 3." in page and "highest mean:" not in page
     assert "components on svhn" in page and "Across data sets, components: val accuracy" in page
 
 

@@ -162,6 +162,8 @@ OTHERWISE = {
     "reports/plots/history.py:prepare": "the best so far of a figure",
     "reports/plots/parallel.py:prepare": "lines drawn last lie on top",
     "reports/plots/pareto.py:on_front": "a front of two measures",
+    "reports/page/best.py:_methods": "the order of rows",
+    "reports/page/best.py:_best_of": "of a method without a completed trial, those stopped early",
     "reports/page/data_set_tables.py:_places": "bold and underlined cells",
     "search/proposals/asked.py:_forget": "points that the sampler goes on learning from",
 }
