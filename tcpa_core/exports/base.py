@@ -39,6 +39,8 @@ class Written:
     """Python lines for the card that load it and predict with it; DIR stands for the folder."""
     library: str
     """Which library reads it, as the Hub calls that."""
+    has_backbone: bool = True
+    """The weights of the backbone are in it."""
     notes: tuple[str, ...] = ()
     """Sentences that its user has to know."""
 

@@ -101,7 +101,7 @@ def _parts(about: Mapping[str, Any], usage: str, written: Written) -> Iterator[s
     yield _measured(facts["measured"], about)
     yield _data(facts["data"], about)
     yield _protocol(about)
-    yield _backbone(about, backbone)
+    yield _backbone(about, backbone, written.has_backbone)
     check = about["check"]
     yield (
         "## Check\n\nRead back before it was given away: logits differ from the trial's by at most "
@@ -169,11 +169,10 @@ def _protocol(about: Mapping[str, Any]) -> str:
     return "\n".join(["## Protocol", "", *lines])
 
 
-def _backbone(about: Mapping[str, Any], backbone: BackboneConfig) -> str:
-    config = about["config"]
-    file = config["backbone.weights"]
-    lines = [f"- {backbone.full_name}, weights `{about['weights']}`"]
-    if file not in (None, "random"):
-        lines.append(f"- file: {file}, which is not in this folder")
+def _backbone(about: Mapping[str, Any], backbone: BackboneConfig, is_inside: bool) -> str:
+    file = about["config"]["backbone.weights"]
+    where = "which are in this folder" if is_inside else "which are not in this folder"
+    of = "" if file in (None, "random") else f" of {file}"
+    lines = [f"- {backbone.full_name}, weights{of} `{about['weights']}`, {where}"]
     lines.append(f"- licence of the weights: {about['licence_of_weights']}")
     return "\n".join(["## Backbone", "", *lines])

@@ -20,7 +20,7 @@ print(found.names, found.top)
 def _write(model: TrainedModel, folder: Path) -> Written:
     tensors = {name: t.contiguous() for name, t in model.source.tensors.items()}
     save_file(tensors, folder / MODEL, metadata={"format": "pt"})
-    return Written(config={}, usage=USAGE, library="tcpa-search")
+    return Written(config={}, usage=USAGE, library="tcpa-search", has_backbone=False)
 
 
 def _read(model: TrainedModel, folder: Path) -> Logits:

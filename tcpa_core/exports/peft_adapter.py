@@ -74,7 +74,7 @@ def _write(model: TrainedModel, folder: Path) -> Written:
     usage = USAGE.format(
         name=name, classes=len(model.class_names), more=more, weights=backbone.fingerprint
     )
-    return Written(config={}, usage=usage, library="peft")
+    return Written(config={}, usage=usage, library="peft", has_backbone=False)
 
 
 def _read(model: TrainedModel, folder: Path) -> Logits:

@@ -26,6 +26,10 @@ with torch.no_grad():
 print(model.pretrained_cfg["label_names"][label])
 """
 DEEP = "timm's transform clips 16-bit grey pictures, and expects RGB: convert them first."
+ALIASED = (
+    "timm's transform averages the pixels of pictures that become smaller, which the trial did not "
+    "(data.antialias=false): its predictions differ."
+)
 
 
 def _write(model: TrainedModel, folder: Path) -> Written:
@@ -41,7 +45,8 @@ def _write(model: TrainedModel, folder: Path) -> Written:
         "model_args": told,
         "pretrained_cfg": _preprocessing(model.transform),
     }
-    return Written(config=config, usage=USAGE, library="timm", notes=(DEEP,))
+    notes = (DEEP,) if model.transform.rule.antialias else (DEEP, ALIASED)
+    return Written(config=config, usage=USAGE, library="timm", notes=notes)
 
 
 def _preprocessing(transform: Transform) -> dict[str, Any]:

@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tcpa_core.chain import deviations
 from tcpa_core.config import file_settings
 from tcpa_core.data.base import raw_images
 from tcpa_core.errors import CheckpointError, ConfigError, DataError, StorageError
 from tcpa_core.exports.base import Form, Written, need
-from tcpa_core.exports.card import Facts, card
+from tcpa_core.exports.card import Facts, Measured, card
 from tcpa_core.exports.forms import FORMS, form_of
 from tcpa_core.exports.licence import licence_of
 from tcpa_core.model.transform import Picture
@@ -164,17 +165,27 @@ def _about(model: TrainedModel, format: str, folder: Path, facts: Facts | None) 
         "licence_of_weights": licence_of(model.config.backbone),
         "trained_parameters": {"all": trained, "without_head": without_head},
         "selected": source.info.get("selected"),
-        "facts": _facts(facts, source.info),
+        "facts": _facts(facts, model),
         "versions": {name: _version(name) for name in ("tcpa-search", "torch", "timm")},
     }
 
 
-def _facts(facts: Facts | None, info: Mapping[str, Any]) -> Mapping[str, Any]:
+def _facts(facts: Facts | None, model: TrainedModel) -> dict[str, Any]:
     """What is known of the trial; an exported folder says itself what its study told."""
+    info = model.source.info
     told = info.get("facts")
-    if facts is None and isinstance(told, dict):
-        return told
-    return asdict(facts or Facts(trial=str(info.get("trial", ""))))
+    if facts is None and told is not None:
+        try:
+            measured = tuple(Measured(**one) for one in told["measured"])
+            facts = Facts(**{**told, "measured": measured})
+        except (TypeError, KeyError) as err:
+            raise CheckpointError(
+                f"{model.source.path.parent}: what its {CONFIG} says of the trial's study cannot "
+                f"be read ({err}); export the trial again."
+            ) from err
+    if facts is None:
+        facts = Facts(trial=str(info.get("trial", "")), deviations=deviations(model.config))
+    return asdict(facts)
 
 
 def _version(package: str) -> str:

@@ -166,9 +166,10 @@ def test_timms_transform_of_an_export_sees_what_the_trial_saw(
     transform = Transform.of(cfg, side, ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)), 16)
     told = _preprocessing(transform)
     settings = timm.data.resolve_data_config({}, pretrained_cfg=told)
-    picture = Image.effect_noise((side * 2 + 31, side * 2 + 7), 90).convert("RGB")
-    theirs = timm.data.create_transform(**settings)(picture)
-    torch.testing.assert_close(theirs, transform(picture), atol=2e-6, rtol=0)  # divided otherwise
+    for size in ((side * 2 + 31, side * 2 + 7), (side // 2, side // 2 + 3)):
+        picture = Image.effect_noise(size, 90).convert("RGB")
+        theirs = timm.data.create_transform(**settings)(picture)
+        torch.testing.assert_close(theirs, transform(picture), atol=2e-6, rtol=0)
 
 
 def peft_logits(folder: Path, backbone: Backbone, x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """A trained trial classifies pictures as its own test did, whatever they are and whoever has it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from tcpa_core import export_trial, load_trained, plugins
 from tcpa_core.config import METHODS, TrialConfig
 from tcpa_core.data.base import load_dataset, raw_images
-from tcpa_core.errors import CheckpointError, ConfigError, DataError, WeightsError
+from tcpa_core.errors import CheckpointError, ConfigError, DataError, TcpaError, WeightsError
+from tcpa_core.exports.card import Facts, Measured
 from tcpa_core.methods.base import MemberState
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.transform import Transform
@@ -212,8 +215,6 @@ def test_an_older_checkpoint_refuses_to_guess_the_depth_of_grey(root: Path, tmp_
 @pytest.fixture
 def moved(root: Path, tmp_path: Path) -> Path:
     """An exported folder whose backbone came from a file."""
-    from safetensors.torch import save_file
-
     from tests.tcpa_core.test_backbone import nano_state
 
     weights = tmp_path / "project" / "weights" / "own.safetensors"
@@ -279,6 +280,58 @@ def test_an_export_that_was_changed_is_refused(moved: Path) -> None:
     (moved / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="not of an exported trial"):
         load_trained(moved)
+
+
+def test_a_file_that_prompts_began_with_is_not_needed_again(root: Path, tmp_path: Path) -> None:
+    meta = tmp_path / "meta.safetensors"
+    save_file({"prompt": torch.zeros(3, 32, 32)}, meta)
+    left_behind(settings(root, ["damvp"], **{"damvp.meta_init": str(meta)}), tmp_path / "t")
+    before = load_trained(tmp_path / "t").predict(root / "test" / "dark" / "wide.jpg")
+    meta.unlink()
+    export_trial(tmp_path / "t", tmp_path / "out")
+    after = load_trained(tmp_path / "out").predict(root / "test" / "dark" / "wide.jpg")
+    assert torch.equal(after.probabilities, before.probabilities)
+
+
+def test_an_export_of_an_export_says_the_same(root: Path, tmp_path: Path) -> None:
+    left_behind(settings(root, ["vpt"]), tmp_path / "t")
+    facts = Facts(study="mine", measured=(Measured(name="test accuracy", value=0.5),))
+    export_trial(tmp_path / "t", tmp_path / "one", facts=facts)
+    export_trial(tmp_path / "one", tmp_path / "two")
+    cards = [(tmp_path / name / "README.md").read_text() for name in ("one", "two")]
+    before, after = (text.partition("## Check")[0] for text in cards)
+    assert before.replace('"one"', '"two"') == after and "- test accuracy 0.5000" in after
+    config = tmp_path / "one" / "config.json"
+    config.write_text(config.read_text().replace('"measured"', '"mesaured"'))
+    with pytest.raises(CheckpointError, match=r"what its config\.json says .* cannot be read"):
+        export_trial(tmp_path / "one", tmp_path / "three")
+
+
+FORGED = {
+    "config": (None, [], {"methods": 3}, {"methods": ["vpt"], "vpt.num_prompts": -1}),
+    "classes": (None, "ab", ["a"], [1, 2, 3]),
+    "weights": ([], 7, "sha256:0"),
+    "norm_stats": ([], 3, [[2, 2, 2], [0, 0, 0]]),
+    "sha256": (None, 3),
+    "schema": (None, 2, "1"),
+    "format": (None, "onnx", []),
+}
+
+
+@pytest.mark.parametrize("key", FORGED)
+def test_a_forged_export_is_refused_in_a_sentence(key: str, root: Path, tmp_path: Path) -> None:
+    left_behind(settings(root, ["vpt"]), tmp_path / "t")
+    export_trial(tmp_path / "t", tmp_path / "out")
+    path = tmp_path / "out" / "config.json"
+    honest = json.loads(path.read_text())
+    for value in FORGED[key]:
+        path.write_text(json.dumps({"tcpa": {**honest["tcpa"], key: value}}))
+        with pytest.raises(TcpaError):
+            load_trained(tmp_path / "out")
+    for text in ("[]", "{", '{"tcpa": 3}', "[" * 100_000):
+        path.write_text(text)
+        with pytest.raises(CheckpointError):
+            load_trained(tmp_path / "out")
 
 
 def test_nothing_is_overwritten_and_nothing_half_written(root: Path, tmp_path: Path) -> None:
