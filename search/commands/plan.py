@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from search.options import Common, Uri, with_common
+from search.options import AsJson, Common, Uri, with_common
 
 
 @with_common
@@ -15,8 +15,9 @@ def command(
     probe: Annotated[
         bool, typer.Option("--probe", help="Train a few steps of each method.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check a space and say what it would run and cost."""
     from search.verbs.start import requested, shown_plan
 
-    shown_plan(requested(common), common, tracking_uri, Console(), probe=probe)
+    shown_plan(requested(common), common, tracking_uri, Console(), probe=probe, as_json=as_json)

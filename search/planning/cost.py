@@ -84,17 +84,24 @@ def probed(
     return rates
 
 
-def describe(space: Space, num_trials: int | None, rates: Rates) -> str:
-    """A sentence on the time that a study will take, with an interval where it can be given."""
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Seconds of one device that a study will take: of a GPU, or of a core."""
+
+    seconds: float
+    low: float
+    high: float
+    num_known: int
+    """Trials from which it is told."""
+
+
+def estimate(space: Space, num_trials: int | None, rates: Rates) -> Estimate | None:
+    """The time that a study will take; None: not known, or as long as its budget allows."""
     if num_trials is None:
-        return "until the time budget is used up (no number of trials given)"
+        return None
     epochs = _epochs(space, num_trials)
-    unknown = sorted({kind[-1] for kind in epochs if not rates.seconds.get(kind)})
-    if unknown:
-        return (
-            f"not known: no earlier trial of {', '.join(unknown)} with this backbone, data and "
-            "batch size; 'tcpa plan --probe' trains a few steps of each"
-        )
+    if _unknown(epochs, rates):
+        return None
     middle, low, high = 0.0, 0.0, 0.0
     num_known = 0
     for kind, count in epochs.items():
@@ -107,6 +114,26 @@ def describe(space: Space, num_trials: int | None, rates: Rates) -> str:
     if space.ablation is None and space.scheduler.name == "asha":
         # ASHA may stop every trial at its first rung, and none before.
         low *= min(1.0, space.scheduler.grace_epochs / space.most_epochs)
+    return Estimate(middle, low, high, num_known)
+
+
+def _unknown(epochs: Mapping[Kind, float], rates: Rates) -> list[str]:
+    """Chains of methods of which nothing is known."""
+    return sorted({kind[-1] for kind in epochs if not rates.seconds.get(kind)})
+
+
+def describe(space: Space, num_trials: int | None, rates: Rates) -> str:
+    """A sentence on the time that a study will take, with an interval where it can be given."""
+    if num_trials is None:
+        return "until the time budget is used up (no number of trials given)"
+    found = estimate(space, num_trials, rates)
+    if found is None:
+        unknown = _unknown(_epochs(space, num_trials), rates)
+        return (
+            f"not known: no earlier trial of {', '.join(unknown)} with this backbone, data and "
+            "batch size; 'tcpa plan --probe' trains a few steps of each"
+        )
+    middle, low, high, num_known = found.seconds, found.low, found.high, found.num_known
     known = "one earlier trial" if num_known == 1 else f"{num_known} earlier trials"
     if rates.are_probed:
         known = "a few steps of each method"

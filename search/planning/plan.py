@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from search.planning import cost
-from search.planning.sizes import describe_backbone, describe_memory
+from search.planning.cost import Estimate
+from search.planning.sizes import MethodSize, describe_backbone, method_sizes
 from search.proposals.samplers.base import check_sampler, sampler_class
 from search.study.address import local_folder, recorded_uri, resolved_uri
 from search.study.folder import StudyDir
@@ -81,10 +82,14 @@ class Plan:
     """Backbones by name, and what becomes of images in front of each."""
     networks: tuple[str, ...]
     """A sentence on the size of each backbone."""
-    memory: tuple[str, ...]
-    """Sentences on what a trial keeps in memory."""
+    methods: tuple[MethodSize, ...]
+    """What each chain of methods trains, and what a trial of it keeps in memory."""
+    pictures: Mapping[DataConfig, str]
+    """Sizes at which the pictures of each data set are kept, in words."""
     cost: str
     """A sentence on the time it will take."""
+    estimate: Estimate | None
+    """The same as numbers; None: not known."""
     warnings: tuple[str, ...]
     undecoded: CacheNeed
     """Images that the cache lacks, and what they will take there."""
@@ -174,7 +179,7 @@ def plan_space(
     if ship_data:
         parts_to_send(space)  # refuses what cannot be listed
     of_space = (*_idle(space), *_drawn_apart(space))
-    backbones, datasets, preprocessing = _check_parts(space.trials, decoding)
+    backbones, datasets, preprocessing, trained = _check_parts(space.trials, decoding)
     _check_sizes(space, backbones)
     data = {config: found.summary for (config, _), found in datasets.items()}
     uri = recorded_uri(resolved_uri(with_secrets(tracking_uri or "")), root)
@@ -202,10 +207,12 @@ def plan_space(
         most_epochs=space.most_epochs,
         preprocessing=preprocessing,
         networks=tuple(starmap(describe_backbone, backbones.items())),
-        memory=tuple(
-            describe_memory(space.trials, max(one.num_classes for one in datasets.values()))
+        methods=tuple(
+            method_sizes(space.trials, trained, max(one.num_classes for one in datasets.values()))
         ),
+        pictures={config: _pictures(found) for (config, _), found in datasets.items()},
         cost=cost.describe(space, num_trials, rates),
+        estimate=cost.estimate(space, num_trials, rates),
         warnings=(*_warnings(backbones.values(), data.values()), *of_space),
         undecoded=_undecoded(datasets.values()),
         shipped=_shipped(datasets, backbones) if ship_data else "",
@@ -318,8 +325,14 @@ def _check_parts(
     dict[BackboneConfig, Backbone],
     dict[tuple[DataConfig, int], Dataset],
     tuple[tuple[str, Preprocessing], ...],
+    list[int],
 ]:
-    """Decode the data, load the weights and fit the methods to them, before a trial has to."""
+    """Decode the data, load the weights and fit the methods to them, before a trial has to.
+
+    Returns:
+        Backbones, data sets, what becomes of images, and the parameters that each trial trains.
+    """
+    trained: list[int] = []
     backbones: dict[BackboneConfig, Backbone] = {}
     data: dict[tuple[DataConfig, int], Dataset] = {}
     preprocessing: dict[tuple[str, Preprocessing], None] = {}
@@ -338,12 +351,23 @@ def _check_parts(
                 keep=decoding.keep,
             )
         # Built and thrown away: what a method demands of the backbone is checked where it is used.
-        PackModel(backbone, [config], data[source].num_classes)
+        model = PackModel(backbone, [config], data[source].num_classes)
+        trained.append(model.tensors.num_trainable(0)[0])
         for name in config.methods:
             method_class(name).check_classes(config, data[source].class_names)
         if decoding.progress:
             decoding.progress("check settings", number, len(configs))
-    return backbones, data, tuple(preprocessing)
+    return backbones, data, tuple(preprocessing), trained
+
+
+def _pictures(dataset: Dataset) -> str:
+    """Widths and heights at which pictures are kept: small ones at their own."""
+    stores = [split.images for split in dataset.splits.values()]
+    sides = [
+        (int(min(sizes.min() for sizes in found)), int(max(sizes.max() for sizes in found)))
+        for found in ([one.widths for one in stores], [one.heights for one in stores])
+    ]
+    return " x ".join(f"{low}" if low == high else f"{low}-{high}" for low, high in sides)
 
 
 def _undecoded(data: Iterable[Dataset]) -> CacheNeed:

@@ -1,37 +1,58 @@
 """What a user reads of a plan before a study starts."""
 
+from collections.abc import Iterator, Sequence
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from search.planning.plan import Plan
+from search.planning.sizes import MethodSize, size_text
 from search.study.address import below, database_of
 from search.tracking.secrets import without_secrets
-from spaces.wording import searched
+from spaces.axes import label
+from spaces.wording import changed_settings, searched, training_text
 from tcpa_core.data.base import DataSummary
+
+NARROW = 70
+"""Columns of a terminal below which a table has its columns below each other."""
+
+Rows = Sequence[tuple[str, str]]
 
 
 def show_plan(plan: Plan, console: Console, cluster: str = "") -> None:
     """Print what the study will do, and on which Ray cluster if that is known."""
-    space = plan.space
-    table = Table(title=f"plan of {plan.name}", show_header=False, title_justify="left")
-    for key, value in _rows(plan):
-        table.add_row(key, Text(value))
-    if cluster:
-        table.add_row("Ray", Text(cluster))
-    console.print(table)
-    if space.axes:
-        axes = Table("axis", "range", "when", title_justify="left")
-        for one in searched(space):
-            axes.add_row(one.path, Text(one.text), Text(one.when))
-        console.print(axes)
+    console.print(Text(f"plan of {plan.name}", style="bold"))
+    _print(console, "", _study(plan))
+    _print(console, "searched" if plan.space.axes else "compared", _searched(plan))
+    _print(console, "trained", _trained(plan))
+    _print_methods(console, plan.methods)
+    _print(console, "data", list(_data(plan)))
+    _print(console, "backbone", _backbones(plan))
+    _print(console, "where", [*_places(plan), *([("Ray", cluster)] if cluster else [])])
     for deviation in plan.deviations:
         console.print(f"deviation: {deviation}", markup=False)
     for warning in plan.warnings:
         console.print(f"warning: {warning}", markup=False)
 
 
-def _rows(plan: Plan) -> list[tuple[str, str]]:
+def _print(console: Console, title: str, rows: Rows) -> None:
+    """Rows of a name and a text, which is wrapped between words behind the names."""
+    if not rows:
+        return
+    if title:
+        console.print(Text(f"\n{title}", style="bold"))
+    grid = Table.grid(padding=(0, 2))
+    # A name is cut by no terminal that leaves room for what stands behind it.
+    longest = max(len(name) for name, _ in rows)
+    grid.add_column(no_wrap=longest <= console.width // 2)
+    grid.add_column(overflow="fold")
+    for name, text in rows:
+        grid.add_row(Text(f"  {name}"), Text(text))
+    console.print(grid)
+
+
+def _study(plan: Plan) -> Rows:
     space = plan.space
     trials = "until the budget is spent" if plan.num_trials is None else str(plan.num_trials)
     if space.ablation and space.ablation.races:
@@ -41,41 +62,115 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
     design += f": {fraction}" if fraction else ""
     if space.sampler.per:
         design += " for each method, equal budgets"
-    scheduler = "none" if space.ablation else space.scheduler.name
+    stops = space.scheduler
+    scheduler = "none" if space.ablation else str(stops.name)
+    if scheduler == "asha":
+        scheduler += f" from epoch {stops.grace_epochs} on: one of {stops.reduction_factor} goes on"
     # What is not limited is left out: a list of Nones would hide what is.
     budget = {k: v for k, v in space.budget.model_dump().items() if v is not None}
+    aim = ", ".join(f"{one.goal} {one.metric}" for one in space.objective)
     return [
         ("kind", f"{'ablation' if space.ablation else 'search'} ({design}, scheduler {scheduler})"),
+        ("objective", aim),
         ("trials", trials),
         (
             "distinct points",
             "infinite (continuous axes)" if plan.num_points is None else str(plan.num_points),
         ),
-        ("epochs", f"at most {plan.most_epochs} a trial"),
         ("seeds", ", ".join(map(str, space.seeds))),
         *(("aliases" if n == 0 else "", line) for n, line in enumerate(aliases)),
         ("budget", ", ".join(f"{k} {v}" for k, v in budget.items()) or "the whole design"),
         ("cost", plan.cost),
-        *(("memory", text) for text in plan.memory),
-        *(("data", _about(summary)) for summary in plan.data.values()),
-        *_decoding(plan),
-        *(("backbone", text) for text in plan.networks),
+    ]
+
+
+def _searched(plan: Plan) -> Rows:
+    found = searched(plan.space)
+    return [(one.path, f"{one.text}{f' ({one.when})' if one.when else ''}") for one in found]
+
+
+def _trained(plan: Plan) -> Rows:
+    """How: what differs from the defaults is named, the usual settings are told anyway."""
+    varied = {*plan.space.axes, *(plan.space.ablation.paths() if plan.space.ablation else ())}
+    params = plan.space.trials[0].flat()
+    rows = [
+        ("epochs", f"at most {plan.most_epochs} a trial"),
+        ("optimiser", training_text(params, {*varied, "train.epochs"})),
+    ]
+    changed = changed_settings(plan.space.base)
+    return rows + [(path, label(value)) for path, value in changed.items()]
+
+
+def _print_methods(console: Console, sizes: Sequence[MethodSize]) -> None:
+    """What each chain of methods trains and keeps in memory."""
+    console.print(Text("\nmethods", style="bold"))
+    if console.width < NARROW:
+        _print(console, "", [(_named(one, sizes), _trains(one)) for one in sizes])
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="dim")
+    table.add_column("  chain")
+    for heading in ("trained", "of backbone", "GPU, bf16", "fp32"):
+        table.add_column(heading, justify="right")
+    for one in sizes:
+        memory = [_memory(one, precision) for precision in ("bf16", "fp32")]
+        table.add_row(f"  {_named(one, sizes)}", _count(one), f"{one.percent:.3g} %", *memory)
+    console.print(table)
+    batches = ", ".join(map(str, sorted({one.batch_size for one in sizes})))
+    console.print(f"  memory of one trial, about, with batches of {batches}", style="dim")
+
+
+def _named(one: MethodSize, sizes: Sequence[MethodSize]) -> str:
+    on = f" on {one.backbone}" if len({size.backbone for size in sizes}) > 1 else ""
+    return f"{'+'.join(one.methods)}{on}"
+
+
+def _count(one: MethodSize) -> str:
+    low, high = one.trainable
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _memory(one: MethodSize, precision: str) -> str:
+    found = one.bytes_in(precision)
+    if found is not None:
+        return size_text(found)
+    return "-" if one.memory else "--probe" if one.is_estimated else "not told"
+
+
+def _trains(one: MethodSize) -> str:
+    memory = [f"{_memory(one, p)} in {p}" for p in one.memory]
+    return ", ".join([f"{_count(one)} trained ({one.percent:.3g} % of backbone)", *memory])
+
+
+def _data(plan: Plan) -> Iterator[tuple[str, str]]:
+    for config, summary in plan.data.items():
+        yield summary.name, _about(summary)
+        yield "", f"pictures kept at {plan.pictures[config]} px; {summary.fingerprint[:16]}"
+    # What the study will decode before its first trial; none where the cache has all of it.
+    if plan.undecoded.images:
+        yield "", str(plan.undecoded)
+
+
+def _about(summary: DataSummary) -> str:
+    sizes = ", ".join(f"{n:,} {split}" for split, n in summary.sizes.items())
+    return f"{sizes}; {len(summary.class_names)} classes"
+
+
+def _backbones(plan: Plan) -> Rows:
+    rows = []
+    for text in plan.networks:
+        name, _, rest = text.partition(": ")
+        rows.append((name, rest))
+    return [
+        *rows,
         ("weights", plan.fingerprints["weights"]),
         *(("images", f"{found} ({name})") for name, found in plan.preprocessing),
+    ]
+
+
+def _places(plan: Plan) -> Rows:
+    return [
         *([("sent", plan.shipped)] if plan.shipped else []),
         ("study folder", str(plan.root / plan.name)),
         *([("storage", below(plan.storage, plan.name))] if plan.storage else []),
         ("MLflow", without_secrets(plan.tracking_uri) or str(database_of(plan.root))),
     ]
-
-
-def _decoding(plan: Plan) -> list[tuple[str, str]]:
-    """What the study will decode before its first trial; none where the cache has all of it."""
-    return [("", str(plan.undecoded))] if plan.undecoded.images else []
-
-
-def _about(summary: DataSummary) -> str:
-    sizes = ", ".join(f"{n:,} {split}" for split, n in summary.sizes.items())
-    return (
-        f"{summary.name}: {len(summary.class_names)} classes, {sizes} ({summary.fingerprint[:16]})"
-    )

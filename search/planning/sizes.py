@@ -1,12 +1,13 @@
 """How large backbones are and what a trial keeps in memory, told from shapes alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.settings import BackboneConfig
-from tcpa_core.training.estimate import memory
+from tcpa_core.training.estimate import Memory, memory
 
 USUAL = 224
 """Side of the images, in pixels, that papers of prompt tuning use."""
@@ -23,7 +24,7 @@ def describe_backbone(config: BackboneConfig, backbone: Backbone) -> str:
     tokens = f"{layout.num_image:,} tokens"
     tokens += f" + {layout.num_prefix} prefix" if layout.num_prefix else ""
     text = (
-        f"{config.full_name}: {count / 1e6:,.1f} M parameters ({_bytes(4 * count)} in fp32), "
+        f"{config.full_name}: {count / 1e6:,.1f} M parameters ({size_text(4 * count)} in fp32), "
         f"{layout.depth} blocks of width {layout.embed_dim}; {backbone.img_size} px: {tokens}, "
         f"{_flops(backbone.flops_per_image())} an image forward"
     )
@@ -46,45 +47,103 @@ def _hint_of_size(config: BackboneConfig, backbone: Backbone) -> str:
     )
 
 
-def describe_memory(configs: Sequence[TrialConfig], num_classes: int) -> list[str]:
-    """What one trial keeps in memory, a sentence for each backbone and chain of methods.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodSize:
+    """What a chain of methods trains on a backbone, and what one trial of it keeps in memory."""
+
+    methods: tuple[str, ...]
+    backbone: str
+    backbone_parameters: int
+    trainable: tuple[int, int]
+    """Fewest and most parameters that its trials train, head included."""
+    batch_size: int
+    """Of the trial with the largest batches, which `memory` is of."""
+    memory: Mapping[str, Memory]
+    """By precision; {}: not estimated."""
+    is_estimated: bool = True
+    """False: for want of time; else shapes do not tell."""
+
+    @property
+    def percent(self) -> float:
+        """The most parameters in per cent of the backbone's."""
+        return 100 * self.trainable[1] / self.backbone_parameters
+
+    def bytes_in(self, precision: str) -> float | None:
+        """Memory of a trial; None: not known, or the precision is not used."""
+        found = self.memory.get(precision)
+        return None if found is None else found.total(self.batch_size)
+
+    def __str__(self) -> str:
+        name = f"{'+'.join(self.methods)} on {self.backbone}, batches of {self.batch_size}"
+        if not self.memory:
+            return f"{name}: not to be told from shapes; 'tcpa plan --probe' trains a few steps"
+        places = {"bf16": "on a GPU (bf16)", "fp32": "in fp32"}
+        told = [f"{size_text(self.bytes_in(p) or 0.0)} {places[p]}" for p in self.memory]
+        first = next(iter(self.memory.values()))
+        return (
+            f"{name}: about {' or '.join(told)} for a trial; of it the backbone "
+            f"{size_text(first.weights)}, an image of a batch {size_text(first.per_image)}"
+        )
+
+
+def method_sizes(
+    configs: Sequence[TrialConfig], trained: Sequence[int], num_classes: int
+) -> list[MethodSize]:
+    """The size of each backbone and chain of methods, told from shapes alone.
 
     Args:
         configs: Trials of a space; of each kind the one with the largest batches is told.
+        trained: Parameters that each of them trains.
         num_classes: Of the data set; of several the most.
     """
     kinds: dict[tuple[BackboneConfig, tuple[str, ...]], TrialConfig] = {}
     for config in sorted(configs, key=lambda one: one.train.batch_size):
         kinds[config.backbone, config.methods] = config
-    lines = [_memory_of(config, num_classes) for config in list(kinds.values())[:MOST]]
-    rest = len(kinds) - MOST
+    counts: dict[tuple[BackboneConfig, tuple[str, ...]], list[int]] = {}
+    for config, count in zip(configs, trained, strict=True):
+        counts.setdefault((config.backbone, config.methods), []).append(count)
+    sizes = []
+    for number, (kind, config) in enumerate(kinds.items()):
+        backbone = load_backbone(config.backbone, device="meta")
+        is_estimated = number < MOST
+        sizes.append(
+            MethodSize(
+                methods=config.methods,
+                backbone=config.backbone.full_name,
+                backbone_parameters=sum(p.numel() for p in backbone.vit.parameters()),
+                trainable=(min(counts[kind]), max(counts[kind])),
+                batch_size=config.train.batch_size,
+                memory=_memory_of(config, num_classes) if is_estimated else {},
+                is_estimated=is_estimated,
+            )
+        )
+    return sizes
+
+
+def describe_memory(sizes: Sequence[MethodSize]) -> list[str]:
+    """What one trial keeps in memory, a sentence for each backbone and chain of methods."""
+    lines = [str(one) for one in sizes if one.is_estimated]
+    rest = len(sizes) - len(lines)
     return [*lines, f"{rest} more chains of methods are not estimated"] if rest > 0 else lines
 
 
-def _memory_of(config: TrialConfig, num_classes: int) -> str:
-    size, precision = config.train.batch_size, config.train.precision
-    found = {
-        where: memory(config, num_classes, bf16=precision_there == "bf16")
-        for where, precision_there in {"on a GPU (bf16)": "bf16", "in fp32": "fp32"}.items()
-        if precision in ("auto", precision_there)
-    }
-    name = f"{'+'.join(config.methods)} on {config.backbone.full_name}, batches of {size}"
-    told = [f"{_bytes(of.total(size))} {where}" for where, of in found.items() if of is not None]
-    if not told:
-        return f"{name}: not to be told from shapes; 'tcpa plan --probe' trains a few steps"
-    first = next(of for of in found.values() if of is not None)
-    return (
-        f"{name}: about {' or '.join(told)} for a trial; of it the backbone "
-        f"{_bytes(first.weights)}, an image of a batch {_bytes(first.per_image)}"
-    )
+def _memory_of(config: TrialConfig, num_classes: int) -> dict[str, Memory]:
+    used = [p for p in ("bf16", "fp32") if config.train.precision in ("auto", p)]
+    found = {p: memory(config, num_classes, bf16=p == "bf16") for p in used}
+    return {precision: one for precision, one in found.items() if one is not None}
 
 
-def _bytes(count: float) -> str:
+def size_text(count: float) -> str:
+    """Bytes as people read them: "1.5 GB", "30.4 MB", "4 kB"."""
+    if count < 1e5:
+        return f"{count / 1e3:,.0f} kB"
     return _rounded(count / 1e9, "GB") if count >= 1e9 else _rounded(count / 1e6, "MB")
 
 
 def _flops(count: float) -> str:
     """A product and its sum are two."""
+    if count < 1e8:
+        return _rounded(count / 1e6, "MFLOPs")
     return _rounded(count / 1e12, "TFLOPs") if count >= 1e12 else _rounded(count / 1e9, "GFLOPs")
 
 

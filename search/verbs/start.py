@@ -78,8 +78,12 @@ def shown_plan(
     placement: "Placement | None" = None,
     probe: bool = False,
     starts: bool = False,
+    as_json: bool = False,
 ) -> "Plan":
     """Check a space, show its plan and return it; nothing is written unless the study `starts`.
+
+    Args:
+        as_json: Print it as a document, with which nothing else stands on stdout.
 
     Raises:
         StudyError: It starts, and the cluster cannot be used.
@@ -98,10 +102,18 @@ def shown_plan(
             tracking_uri=tracking_uri,
             storage=common.storage,
             probe=probe,
-            decoding=Decoding(starts, stages, told=lambda need: stages.say(str(need))),
+            decoding=Decoding(
+                starts, stages, told=None if as_json else lambda need: stages.say(str(need))
+            ),
             ship_data=placement is not None and placement.ship_data,
         )
-    show_plan(plan, console, placement.cluster if placement else "")
+    if as_json:
+        from search.planning.plan_document import plan_document
+        from search.verbs.documents import print_document
+
+        print_document(plan_document(plan))
+    else:
+        show_plan(plan, console, placement.cluster if placement else "")
     return plan
 
 

@@ -40,7 +40,7 @@ ACCEPT = "--accept-changed-data"
 REPEAT = {"--resume", "--wait", ACCEPT}
 OPTIONS = {
     "quickstart": {"--root", "--tracking-uri"},
-    "plan": START - WHERE - {"--dry-run"} | {"--probe"},
+    "plan": START - WHERE - {"--dry-run"} | {"--probe", "--json"},
     "search": START | REPEAT,
     "ablate": START | REPEAT | {"--from"},
     "resume": {"--root", "--storage", "--tracking-uri", ACCEPT} | WHERE,

@@ -7,7 +7,7 @@ import torch
 
 from search.planning.plan import plan_space
 from search.planning.requested_space import requested_space
-from search.planning.sizes import MOST, describe_backbone, describe_memory
+from search.planning.sizes import MOST, describe_backbone, describe_memory, method_sizes
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.model.load_backbone import load_backbone, weights_fingerprint
@@ -24,6 +24,10 @@ UNTOLD = {"lion"}
 def trial(method: str, **settings: object) -> TrialConfig:
     flat = {"methods": [method], "backbone.weights": "random", "train.batch_size": 8}
     return TrialConfig.from_flat(flat | settings)
+
+
+def told(configs: list[TrialConfig], num_classes: int) -> list[str]:
+    return describe_memory(method_sizes(configs, [10] * len(configs), num_classes))
 
 
 @pytest.mark.parametrize(
@@ -66,20 +70,20 @@ def test_a_giant_is_described_without_a_number_of_it(monkeypatch: pytest.MonkeyP
     chosen = cfg.model_copy(update={"img_size": 518})
     assert "its own image size" not in describe_backbone(chosen, backbone)
     base = {"backbone.name": "vit_base_patch16_224", "train.batch_size": 64}
-    (line,) = describe_memory([trial("tcpa", **base)], 100)
+    (line,) = told([trial("tcpa", **base)], 100)
     assert "batches of 64: about" in line and "GB on a GPU (bf16) or" in line
 
 
 def test_of_a_kind_the_largest_batch_is_told_and_no_more_kinds_than_a_user_waits_for() -> None:
     small, large = trial("vpt"), trial("vpt", **{"train.batch_size": 32})
-    (line,) = describe_memory([large, small], 10)
+    (line,) = told([large, small], 10)
     assert line.startswith("vpt on vit_nano, batches of 32: about")
-    (line,) = describe_memory([trial("vpt", **{"train.precision": "fp32"})], 10)
+    (line,) = told([trial("vpt", **{"train.precision": "fp32"})], 10)
     assert "GPU" not in line
-    (line,) = describe_memory([trial("lion")], 10)
+    (line,) = told([trial("lion")], 10)
     assert "not to be told from shapes" in line
     chains = [trial(m) for m in ("vpt", "linear", "bias", "vp", "ssf", "lora")]
-    *_, last = lines = describe_memory(chains, 10)
+    *_, last = lines = told(chains, 10)
     assert len(lines) == MOST + 1
     assert last == f"{len(chains) - MOST} more chains of methods are not estimated"
 
