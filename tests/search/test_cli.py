@@ -38,6 +38,7 @@ START = {
 JOB = START - WHERE - {"--dry-run"} | {"--verb", "--seeds", "--out"}
 ACCEPT = "--accept-changed-data"
 REPEAT = {"--resume", "--wait", ACCEPT}
+TRAINED = {"--weights", "--grey-bits"}
 OPTIONS = {
     "quickstart": {"--root", "--tracking-uri"},
     "plan": START - WHERE - {"--dry-run"} | {"--probe", "--json"},
@@ -55,8 +56,11 @@ OPTIONS = {
     "presets": set(),
     "settings": {"--markdown"},
     "report": {"--root", "--storage", "--live", "--every"},
-    "sync": {"--root", "--storage", "--tracking-uri"},
-    "dashboard": {"--root", "--port", "--host"},
+    "sync": {"--root", "--storage", "--tracking-uri", "--register", "--tensorboard"},
+    "dashboard": {"--root", "--port", "--host", "--optuna"},
+    "predict": {"--root", "--storage", "--csv", "--top", "--device"} | TRAINED,
+    "export": {"--root", "--storage", "--format"} | TRAINED,
+    "push": {"--root", "--storage", "--format", "--private"} | TRAINED,
     "doctor": {"--root", "--address", "--tracking-uri", "--device", "--space"},
     "data list": set(),
     "data check": {"--root", "--set", "--img-size"},
