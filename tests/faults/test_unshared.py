@@ -113,5 +113,7 @@ def test_nothing_is_lost_without_a_common_folder(hosts: list[Host], where: str) 
         done = asked.run("tcpa", *verb, *at, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "is trained again" not in done.stdout
+    # What the selected trial took images for has come to where the report is made.
+    assert (asked.local / "studies" / "apart" / "tables" / "predictions.parquet").is_file()
     (a_line,) = asked.run("tcpa", "list", *at).stdout.splitlines()[1:]
     assert f"{TRIALS} of {TRIALS}" in a_line
