@@ -28,8 +28,8 @@ from tcpa_core.record.predictions import (
     read_predictions,
 )
 
-MOST_ROWS = 4_000_000
-"""Images of all trials together, at most: some 150 MB as a table."""
+MOST_ROWS = 2_000_000
+"""Images of all trials together, at most: some 70 MB as a table, and seconds of a report."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ from tcpa_core.record.whole_file import write_whole
 SCHEMA = 1
 MOST_CLASSES = 5
 """Classes that are kept of an image, at most."""
+_PICTURES, _SIZES = "pictures", "picture_sizes"
+"""The files of all pictures, and the number in the split and the bytes of each [n, 2]."""
 _MOST_BYTES = 2**28
 """Of the names of a split's images: two million names of 128 characters."""
 
@@ -82,8 +84,10 @@ def write_predictions(path: Path, found: Predictions) -> None:
             f"{name}.probabilities": split.probabilities,
             f"{name}.of_label": split.of_label,
         }
-    for index, picture in found.pictures.items():
-        tensors[f"picture.{index}"] = np.frombuffer(picture, np.uint8)
+    # One after the other: a tensor for each of many small files would take longer to read.
+    tensors[_PICTURES] = np.frombuffer(b"".join(found.pictures.values()), np.uint8)
+    sizes = [(index, len(picture)) for index, picture in found.pictures.items()]
+    tensors[_SIZES] = np.array(sizes, np.int64).reshape(-1, 2)
     text = json.dumps({"schema": SCHEMA, "class_names": found.class_names})
     whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     about = {"tcpa": text, "crc": str(_checksum(whole, text))}
@@ -118,21 +122,19 @@ def read_predictions(path: Path) -> Predictions:
 
 def _of_tensors(tensors: Mapping[str, Array], class_names: Sequence[str]) -> Predictions:
     # A file has no order of its own.
-    splits = sorted({name.partition(".")[0] for name in tensors})
-    pictures = {
-        int(name.removeprefix("picture.")): tensor.tobytes()
-        for name, tensor in tensors.items()
-        if name.startswith("picture.")
-    }
-    return Predictions(
-        tuple(map(str, class_names)),
-        {name: _split(tensors, name, len(class_names)) for name in splits if name != "picture"},
-        pictures,
-    )
+    splits = sorted({name.partition(".")[0] for name in tensors if "." in name})
+    data, start, pictures = tensors[_PICTURES].tobytes(), 0, {}
+    for index, size in tensors[_SIZES].tolist():
+        pictures[index] = data[start : start + size]
+        start += size
+    found = {name: _split(tensors, name, len(class_names)) for name in splits}
+    return Predictions(tuple(map(str, class_names)), found, pictures)
 
 
 def _split(tensors: Mapping[str, Array], name: str, num_classes: int) -> SplitPredictions:
     keys = json.loads(_inflated(tensors[f"{name}.keys"].tobytes()))
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError(f"the names of the images of {name} are no texts")
     labels, classes, probabilities, of_label = (
         tensors[f"{name}.{part}"] for part in ("labels", "classes", "probabilities", "of_label")
     )
@@ -158,6 +160,6 @@ def _checksum(tensors: Mapping[str, Array], text: str) -> int:
     # safetensors checks the header's form, not the values.
     crc = zlib.crc32(text.encode())
     for name in sorted(tensors):
-        kind = f"{name} {tensors[name].dtype} {tensors[name].shape}"
+        kind = f"{name} {tensors[name].dtype.str} {tensors[name].shape}"
         crc = zlib.crc32(tensors[name].tobytes(), zlib.crc32(kind.encode(), crc))
     return crc

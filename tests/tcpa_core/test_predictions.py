@@ -273,6 +273,7 @@ def test_a_damaged_file_is_refused(damage: Callable[[bytes], bytes], tmp_path: P
         {"labels": np.array([0, 2], np.int16)},
         {"classes": np.array([[0, 1], [-1, 1]], np.int16)},
         {"keys": ["a"]},
+        {"keys": [1, 2]},
         {"probabilities": np.ones((2, 1), np.float32)},
         {"classes": np.ones((2, 0), np.int16), "probabilities": np.ones((2, 0), np.float32)},
     ],
