@@ -16,6 +16,7 @@ in each trial (`tcpa_core.inspection`), by the trial's label.
 """
 
 import json
+import textwrap
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,8 @@ NAMES = {
     "val_loss": "val loss (nat)",
     "train_loss": "training loss (nat)",
 }
+IN_LEGEND = 46
+"""Letters of a name that stand in one line of a legend."""
 DOTS = 2000
 """Points of a figure above which they are stored as pixels, not as shapes."""
 
@@ -154,6 +157,17 @@ def course(name: str, x: Sequence[float], y: Sequence[float]) -> str:
     # flat over more than a third of its values is worth a word
     flat = f" to {x[first]:.3g} and changes little after" if first < 2 * len(values) / 3 - 1 else ""
     return f"{word} with {name}{flat}"
+
+
+def wrapped(label: str, letters: int) -> str:
+    """A name in lines of at most so many letters."""
+    return "\n".join(textwrap.wrap(label, letters)) or label
+
+
+def legend_columns(labels: Iterable[str]) -> int:
+    """Columns of a legend that a figure of column width has room for."""
+    longest = max(map(len, labels), default=0)
+    return 3 if longest <= 14 else 2 if longest <= 22 else 1
 
 
 def spoken(group: str, tables: Frames) -> str:

@@ -7,11 +7,13 @@ from matplotlib.ticker import MaxNLocator
 
 from reports.frames import Frames
 from reports.labels import group_column
-from reports.plots.base import WIDTH, spoken, styles_of
+from reports.plots.base import WIDTH, spoken, styles_of, wrapped
 
 TITLE = "Cost"
 KINDS = ("search", "ablation")
 PLACE = 9
+LETTERS = 26
+"""Of a group's name in a line."""
 COSTS = {
     "duration_s": ("training time (s)", 1.0),
     "peak_memory_bytes": ("peak memory (GB)", 1e-9),
@@ -43,17 +45,18 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     costs = [cost for cost in COSTS if data.loc[data["cost"] == cost, "high"].gt(0).any()]
     if not costs:
         return "No trial has recorded what it cost."
-    height = 0.5 + 0.2 * data["group"].nunique()
+    names = {name: wrapped(name, LETTERS) for name in data["group"].unique()}
+    height = 0.6 + sum(0.08 + 0.12 * (name.count("\n") + 1) for name in names.values())
     figure = Figure(figsize=(WIDTH, height * len(costs)), layout="constrained")
     for axes, cost in zip(figure.subplots(len(costs), 1, squeeze=False).flat, costs, strict=True):
         rows = data[data["cost"] == cost]
         colours = [styles[name][0] for name in rows["group"]]
-        axes.barh(rows["group"], rows["median"], color=colours, height=0.6)
+        axes.barh(rows["group"].map(names), rows["median"], color=colours, height=0.6)
         for row in rows.to_dict("records"):
-            axes.plot([row["low"], row["high"]], [row["group"]] * 2, color="#444444", lw=1)
+            axes.plot([row["low"], row["high"]], [names[row["group"]]] * 2, color="#444444", lw=1)
         axes.invert_yaxis()
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.set_xlabel(f"{COSTS[cost][0]}, median and quartiles")
+        axes.set_xlabel(f"{COSTS[cost][0]}\n(median, quartiles)")
     return figure
 
 

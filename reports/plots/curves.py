@@ -11,6 +11,8 @@ from scipy import stats
 from reports.frames import Frames
 from reports.labels import group_column
 from reports.plots.base import (
+    IN_LEGEND,
+    legend_columns,
     name_of,
     new_figure,
     plain_name,
@@ -18,6 +20,7 @@ from reports.plots.base import (
     spoken,
     styles_of,
     value_text,
+    wrapped,
 )
 
 TITLE = "Learning curves"
@@ -63,13 +66,15 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         return "No epoch is recorded yet, so there are no learning curves."
     metric = tables.study.curve_metric
     lines = _lines(data, tables)
-    is_short = max(map(len, lines)) <= 14
-    figure, axes = new_figure(2.5 if is_short else 2.3 + 0.15 * len(lines))
+    columns = legend_columns(lines)
+    labels = {name: wrapped(name, IN_LEGEND) for name in lines}
+    rows_of_legend = -(-sum(label.count("\n") + 1 for label in labels.values()) // columns)
+    figure, axes = new_figure(2.1 + 0.15 * rows_of_legend)
     for name, (colour, marker, dash) in lines.items():
         rows = data[data["group"] == name].sort_values("epoch")
         mean, low, high = (shown_values(rows[c], metric) for c in ("mean", "low", "high"))
-        axes.plot(rows["epoch"], mean, color=colour, marker=marker, label=name or "all", lw=1.1,
-                  ls=dash, ms=3, markevery=max(1, len(rows) // 5))  # fmt: skip
+        axes.plot(rows["epoch"], mean, color=colour, marker=marker, label=labels[name] or "all",
+                  lw=1.1, ls=dash, ms=3, markevery=max(1, len(rows) // 5))  # fmt: skip
         axes.fill_between(rows["epoch"], low, high, color=colour, alpha=0.15, lw=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     band = "95 % over seeds" if tables.study.kind == "ablation" else "middle 90 % of trials"
@@ -78,7 +83,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         f"epoch\n(band: {band}{f'; the best {SHOWN} of {SHOWN + more}' if more else ''})"
     )
     axes.set_ylabel(name_of(metric))
-    figure.legend(loc="outside upper left", ncols=3 if is_short else 1)
+    figure.legend(loc="outside upper left", ncols=columns)
     return figure
 
 

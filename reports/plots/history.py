@@ -10,6 +10,7 @@ from reports.labels import method_column
 from reports.plots.base import (
     DOTS,
     WIDTH,
+    legend_columns,
     log_axis,
     name_of,
     plain_name,
@@ -99,7 +100,13 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
              lw=1)  # fmt: skip
     squeeze(top, shown_values(data["value"], metric))
     top.set_ylabel(name_of(metric))
-    top.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1), markerscale=1.5, handletextpad=0)
+    top.legend(
+        ncols=legend_columns(set(data["methods"])),
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        markerscale=1.5,
+        handletextpad=0,
+    )
     regret = shown_values(data["regret"], metric)
     bottom.step(data["number"], regret, where="post", color="#444444", lw=1)
     if (regret > 0).any():

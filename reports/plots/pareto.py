@@ -8,7 +8,9 @@ from reports.frames import Frames
 from reports.labels import group_column
 from reports.plots.base import (
     DOTS,
+    IN_LEGEND,
     WIDTH,
+    legend_columns,
     log_axis,
     name_of,
     plain_name,
@@ -17,13 +19,12 @@ from reports.plots.base import (
     squeeze,
     styles_of,
     value_text,
+    wrapped,
 )
 
 TITLE = "Pareto fronts"
 KINDS = ("search", "ablation")
 PLACE = 8
-NAMES = 3
-"""Groups in a line of the legend."""
 COSTS = {
     "num_trainable": "trainable parameters",
     "flops_per_image": "FLOPs per image",
@@ -70,7 +71,10 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     metric = tables.study.objectives[0].metric
     present = set(data["group"])
     styles = {name: style for name, style in styles_of(tables).items() if name in present}
-    height = 1.65 * len(costs) + 0.17 * -(-len(styles) // NAMES)
+    columns = legend_columns(styles)
+    labels = {name: wrapped(name, IN_LEGEND) for name in styles}
+    lines = sum(label.count("\n") + 1 for label in labels.values())
+    height = 1.65 * len(costs) + 0.15 * -(-lines // columns)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     panels = figure.subplots(len(costs), 1, squeeze=False)[:, 0]
     for axes, cost in zip(panels, costs, strict=True):
@@ -78,7 +82,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
             rows = data[data["group"] == name]
             axes.scatter(
                 rows[cost], shown_values(rows["value"], metric), s=10, color=colour, lw=0,
-                alpha=0.6, marker=marker, label=name, rasterized=len(data) > DOTS,
+                alpha=0.6, marker=marker, label=labels[name], rasterized=len(data) > DOTS,
             )  # fmt: skip
         front = data[data[f"front_{cost}"]].sort_values(cost)
         axes.step(front[cost], shown_values(front["value"], metric), where="post",
@@ -92,7 +96,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         squeeze(axes, shown_values(data["value"], metric))
         axes.set_ylabel(name_of(metric))
     entries = panels[0].get_legend_handles_labels()
-    figure.legend(*entries, loc="outside upper left", ncols=NAMES, markerscale=1.5)
+    figure.legend(*entries, loc="outside upper left", ncols=columns, markerscale=1.5)
     return figure
 
 

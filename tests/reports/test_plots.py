@@ -216,7 +216,7 @@ def test_levels_of_a_design_have_names_and_colours(tmp_path: Path) -> None:
 def test_figures_are_of_column_width_with_type_of_seven_points(tmp_path: Path) -> None:
     """Every figure of a search and of an ablation, each with a sentence from its own numbers."""
     number = 0
-    for found in (wide_search(tmp_path), wide_ablation(tmp_path)):
+    for found in (wide_search(tmp_path), wide_ablation(tmp_path), long_names(tmp_path)):
         for name, module in figures_of(found.study.kind).items():
             data = module.prepare(found)
             with rc_context(STYLE):
@@ -226,11 +226,45 @@ def test_figures_are_of_column_width_with_type_of_seven_points(tmp_path: Path) -
                 number += 1
                 figure.draw_without_rendering()
             assert figure.get_figwidth() == WIDTH, name
-            texts = [text for text in figure.findobj(Text) if text.get_text()]
-            assert min(text.get_fontsize() for text in texts) >= 7, name
+            for text in texts_of(figure):
+                assert text.get_fontsize() >= 7, (name, text.get_text())
+                box = text.get_window_extent()
+                assert -3 <= box.x0 and box.x1 <= figure.bbox.x1 + 3, (name, text.get_text())
             sentence = module.sentence(data, found)
             assert sentence.endswith(".") and "nan" not in sentence, (name, sentence)
     assert number >= 12
+
+
+def texts_of(figure: Figure) -> list[Text]:
+    """Every text that is drawn: a tick beyond its axis is not."""
+    found = [text for legend in figure.legends for text in legend.get_texts()]
+    for axes in figure.axes:
+        found += axes.texts
+        legend = axes.get_legend()
+        found += legend.get_texts() if legend else []
+        if not axes.axison:
+            continue
+        found += [axes.xaxis.label, axes.yaxis.label]
+        for axis, place in ((axes.xaxis, 0), (axes.yaxis, 1)):
+            low, high = sorted(axis.get_view_interval())
+            labels = axis.get_ticklabels()
+            found += [one for one in labels if low <= one.get_position()[place] <= high]
+    return [text for text in found if text.get_text() and text.get_visible()]
+
+
+def long_names(folder: Path) -> Frames:
+    """A confirmation, whose rows bear their settings."""
+    events, number = [], 0
+    names = ("point 2: vpt, lr 0.026, 20 prompts",
+             "point 7: tcpa, lr 0.012, 8 CLS and 24 image prompts, lambda 0.5")  # fmt: skip
+    for order, name in enumerate(names):
+        for seed in range(3):
+            value, at = 0.8 + 0.01 * order + 0.003 * seed, cell("confirm", name, order, order == 0)
+            cost = {"duration_s": 1.0 + order, "peak_memory_bytes": 10**9, "flops_per_image": 1.0}
+            events += [planned(number, seed=seed, cells=[at]), epoch(number, 1, value / 2)]
+            events += [epoch(number, 2, value), final(number, "completed", value, **cost)]
+            number += 1
+    return reports.load(write(folder / "long", events, "ablation"))
 
 
 def wide_search(folder: Path) -> Frames:
