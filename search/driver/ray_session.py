@@ -58,7 +58,7 @@ def connect(address: str | None, num_cpus: int, source: str = OPTION) -> Iterato
     scratch = None if address else tempfile.mkdtemp(prefix="tcpa-ray-", dir=_short_folder())
     try:
         # A half-started Ray would be left behind; it takes SIGTERM for itself as well.
-        with put_off(), sigterm_left_alone():
+        with put_off("Ray has started"), sigterm_left_alone():
             _start(address, num_cpus, source, scratch)
         yield
     finally:

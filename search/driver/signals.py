@@ -5,10 +5,11 @@ which batch systems send some time before the limit, and SIGHUP of a terminal th
 announce one: another signal after them is the first of its kind.
 """
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from search.terminal import drop_lost_output
@@ -80,8 +81,12 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def put_off() -> Iterator[None]:
-    """Let a signal wait until something is done that must not be torn; a second one does not."""
+def put_off(until: str = "") -> Iterator[None]:
+    """Let a signal wait until something is done that must not be torn; a second one does not.
+
+    Args:
+        until: What the user reads at once that it waits for: "Ray has started".
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -91,6 +96,12 @@ def put_off() -> Iterator[None]:
         if number in ENDING and number in came:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+        if until and not came:
+            # Written past Python's buffers, which the thread that was interrupted may hold.
+            second = "; a second one ends at once" if number in ENDING else ""
+            name = signal.Signals(number).name
+            with suppress(OSError):
+                os.write(2, f"\n{name}: stopping once {until}{second}\n".encode())
         came.append(number)
 
     try:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -80,6 +81,81 @@ def test_a_signal_while_ray_starts_waits_until_it_has_started(number: signal.Sig
             done.append("started")
         done.append("went on")
     assert done == ["started"]
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_a_signal_that_waits_is_answered_at_once(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(StoppedError), interruptible():
+        with put_off("Ray has started"):
+            signal.raise_signal(number)
+            said = capfd.readouterr().err
+    second = "; a second one ends at once" if number in ENDING else ""
+    assert said == f"\n{number.name}: stopping once Ray has started{second}\n"
+
+
+WATCHED = """
+import time
+from rich.console import Console
+from search.driver.signals import on_interrupt
+from search.verbs.progress import Watch
+from tests.journals import event
+from tests.search.conftest import make_space
+
+params = {"optim.lr": 0.1, "seed": 0, "train.epochs": 4}
+with Watch("s", make_space(), 12, Console()) as watch, on_interrupt(watch.stop):
+    for kind in ("planned", "started"):
+        watch(event({"kind": kind, "trial": "00000", "params": params, "device": "cpu"}))
+    for _ in range(100):  # a signal ends one of them
+        time.sleep(1)
+"""
+SHOW_CURSOR = b"\x1b[?25h"
+
+
+class Terminal:
+    """A process on a terminal of its own, and what it has written there."""
+
+    def __init__(self, code: str) -> None:
+        self.said = b""
+        env = {k: v for k, v in os.environ.items() if k not in ("CI", "JPY_PARENT_PID")}
+        env |= {"TERM": "xterm", "COLUMNS": "100", "LINES": "24"}
+        self.pid, self._end = pty.fork()
+        if self.pid == 0:
+            os.execve(sys.executable, [sys.executable, "-c", code], env)
+
+    def wait_for(self, text: bytes) -> None:
+        """Read until it is there; a process that ends before fails the test."""
+        while text not in self.said:
+            self._read(text)
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._end, keys)
+
+    def finish(self) -> int:
+        """The exit code, once nothing comes any more; of a signal its number, negative."""
+        with suppress(OSError):
+            while chunk := os.read(self._end, 4096):
+                self.said += chunk
+        os.close(self._end)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def _read(self, wanted: bytes) -> None:
+        try:
+            self.said += os.read(self._end, 4096)
+        except OSError:
+            pytest.fail(f"it ended without {wanted!r}: {self.said!r}")
+
+
+def test_ctrl_c_is_answered_and_a_second_one_leaves_the_terminal_its_cursor() -> None:
+    terminal = Terminal(WATCHED)
+    terminal.wait_for(b"00000    0/4")
+    assert SHOW_CURSOR not in terminal.said
+    terminal.type(b"\x03")
+    terminal.wait_for(b"interrupted by SIGINT: stopping at the next epoch boundary; Ctrl-C again")
+    terminal.wait_for(SHOW_CURSOR)
+    terminal.type(b"\x03")
+    assert terminal.finish() == -signal.SIGINT
 
 
 def test_ray_does_not_take_sigterm_for_itself() -> None:
