@@ -130,7 +130,7 @@ def test_the_python_example_gives_the_accuracy_of_the_trial(project: Path) -> No
         "from tcpa_core.data.base import load_dataset, raw_images\n"
         "pictures = raw_images(config.data, 'test')\n"
         "labels = load_dataset(config.data, 32).splits['test'].labels\n"
-        "again = load_trained('my_prompt').predict(pictures).labels.numpy()\n"
+        "again = load_trained('digits_prompt').predict(pictures).labels.numpy()\n"
         "here = model.predict(pictures).labels.numpy()\n"
         "scores = [(here == labels).mean(), (again == labels).mean(), result.test_accuracy]\n"
         "print(json.dumps(list(map(float, scores))))\n"

@@ -10,6 +10,7 @@ from typing import Any
 
 from tcpa_core.exports.base import Written
 from tcpa_core.exports.licence import NOT_RECORDED
+from tcpa_core.model.timm_names import NANO
 from tcpa_core.settings import BackboneConfig
 
 SPLITS = ("train", "val", "test")
@@ -172,6 +173,8 @@ def _protocol(about: Mapping[str, Any]) -> str:
 def _backbone(about: Mapping[str, Any], backbone: BackboneConfig, is_inside: bool) -> str:
     file = about["config"]["backbone.weights"]
     where = "which are in this folder" if is_inside else "which are not in this folder"
+    if file is None and backbone.full_name == NANO and not is_inside:
+        where = "which come with tcpa-search"
     of = "" if file in (None, "random") else f" of {file}"
     lines = [f"- {backbone.full_name}, weights{of} `{about['weights']}`, {where}"]
     lines.append(f"- licence of the weights: {about['licence_of_weights']}")
