@@ -9,11 +9,22 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from reports.build import build_report
+from reports.frames import load
+from reports.verdict import verdict_of
 from search.study.folder import StudyDir
 from search.study.identity import fingerprints_of
 from search.study.journal import Journal
-from search.verbs.confirm import Candidate, _show, best_points, confirm, confirmation
+from search.verbs.confirm import (
+    Candidate,
+    _show,
+    best_points,
+    confirm,
+    confirmation,
+    confirms,
+)
 from search.verbs.replay import replay
+from search.verbs.report import report_confirmed
 from search.verbs.status import stop_driver
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import StudyError
@@ -109,14 +120,15 @@ def raced(study: StudyDir, values: dict[str, dict[int, float | None]]) -> str:
     space = confirmation(study, "raced", best, 5)
     folder = StudyDir.create(study.path.parent, "raced", space, {}, "")
     journal, number = Journal(folder.journal_path), 0
-    for row, found in values.items():
+    for at, (row, found) in enumerate(values.items()):
         for seed, value in found.items():
             trial, status = f"{number:05d}", "failed" if value is None else "completed"
             params = {**best[row].settings, "seed": seed}
             planned = {"trial": trial, "params": params, "digest": trial, "point": row}
             write(journal, 
                 {"kind": "planned", **planned, "seed": seed, "origin": "design", "draw": {},
-                 "labels": {"cells": [{"factor": "components", "level": row}]}},
+                 "labels": {"cells": [{"factor": "components", "level": row, "order": at,
+                                       "baseline": not at}]}},
                 {"kind": status, "trial": trial, "status": status, "val_accuracy": value},
             )  # fmt: skip
             number += 1
@@ -139,6 +151,57 @@ def test_a_failed_seed_of_the_better_row_leaves_it_open(make_study: MakeStudy) -
         "both have (+0.0475). Of the rows with every seed, point 2 has the best mean"
     ) in shown
     assert "+0.0860" in shown, "what the search saw less what fresh seeds say"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ([0.90, 0.91, 0.92, 0.905, 0.9], [0.70, 0.72, 0.71, 0.7, 0.715]),
+        ([0.70, 0.72, 0.71, 0.7, 0.715], [0.90, 0.91, 0.92, 0.905, 0.9]),
+        ([0.90, 0.80, 0.85, 0.9, 0.8], [0.80, 0.90, 0.84, 0.8, 0.9]),
+        ([0.90, 0.90, 0.90, 0.9, 0.9], [0.80, 0.80, 0.80, 0.8, 0.8]),
+        ([0.90, None, 0.92, 0.905, 0.9], [0.89, 0.91, 0.90, 0.9, 0.91]),
+        ([0.90, 0.91], [0.70, 0.72]),
+    ],
+)
+def test_terminal_and_page_say_the_same(
+    first: list[float | None], second: list[float | None], make_study: MakeStudy
+) -> None:
+    """Who won, or that it is not decided, in the very same words."""
+    study = make_study(make_space())
+    write_search(study, {"a": 0.5, "b": 0.9})
+    rows = {"point 1": dict(enumerate(first, 1)), "point 2": dict(enumerate(second, 1))}
+    told = raced(study, rows)
+    page = verdict_of(load(study.path.parent / "raced"))
+    said = page.sentences[-1]
+    assert said[0].lower() + said[1:] in told or said in told
+    winners = [row for row in rows if f"{row} wins: " in told]
+    assert [page.winner] == (winners or [None])
+    assert page.headline.startswith(f"{winners[0]} wins" if winners else "Not decided")
+
+
+def test_the_search_s_report_is_made_again_when_its_confirmation_ends(
+    make_study: MakeStudy,
+) -> None:
+    study = make_study(make_space())
+    write_search(study, {"a": 0.5, "b": 0.9})
+    best = best_points(study, 2)
+    space = confirmation(study, "stubs_confirm", best, 3)
+    about = {"confirms": confirms(study, best)}
+    folder = StudyDir.create(study.path.parent, "stubs_confirm", space, {}, "", about)
+    assert folder.document()["confirms"]["id"] == study.document()["id"]
+    assert folder.document()["confirms"]["values"] == {"point 1": 0.9, "point 2": 0.5}
+    journal = Journal(folder.journal_path)
+    write(journal, {"kind": "finished"})
+    journal.close()
+    report_confirmed(folder.path, study.path, Console(file=io.StringIO()))
+    page = study.path / "report" / "report.html"
+    assert not page.exists(), "one that nobody asked for is not made"
+    build_report(study.path)
+    page.write_text("old")
+    report_confirmed(folder.path, study.path, Console(file=io.StringIO()))
+    assert "Its confirmation stubs_confirm" in page.read_text()
+    assert "../../stubs_confirm/report/report.html" in page.read_text()
 
 
 @pytest.mark.integration

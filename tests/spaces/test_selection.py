@@ -159,7 +159,12 @@ GOALS = {"sign", "maximize", "better", "goal", "utility"}
 OTHERWISE = {
     "reports/statistics/across_data_sets.py:rank_rows": "ranks of all levels on a data set",
     "reports/statistics/importance.py:_judge": "what a forest explains",
+    "reports/plots/curves.py:_lines": "the groups that a figure has room for",
+    "reports/plots/curves.py:sentence": "what a figure shows of curves",
     "reports/plots/history.py:prepare": "the best so far of a figure",
+    "reports/plots/marginals.py:sentence": "where a curve is highest",
+    "reports/plots/parallel.py:sentence": "what the best tenth has in common",
+    "reports/plots/pareto.py:sentence": "the ends of a front",
     "reports/plots/parallel.py:prepare": "lines drawn last lie on top",
     "reports/plots/pareto.py:on_front": "a front of two measures",
     "reports/page/best.py:_methods": "the order of rows",
