@@ -233,6 +233,7 @@ def test_the_page_compares_the_best_of_each_level(study: Path) -> None:
         f"Images that no tested trial gets right: {len(measures.missed_by_all(data))} of 400"
         in text
     )
+    assert '<a href="#samples">' in text
     for figure in page.FIGURES:
         assert (study / "report" / "figures" / f"{figure}.svg").is_file()
         assert text.count(f"(report/figures/{figure}.svg") == 1, "in this part alone"
