@@ -33,11 +33,6 @@ def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor
     return (1 / (255 * std_3)).float(), (-mean_3 / std_3).float()
 
 
-def normalised(pixels: Tensor, scale: Tensor, shift: Tensor, out: Tensor) -> Tensor:
-    """Numbers of bytes [..., 3, H, W], in place of what is in `out`."""
-    return out.copy_(pixels).mul_(scale).add_(shift)
-
-
 @dataclass(frozen=True, slots=True)
 class Transform:
     """A callable from a picture to float32 [3, S, S], as a trial's val and test splits are read."""
@@ -94,8 +89,7 @@ class Transform:
             DataError: It cannot be read; its path is named.
         """
         scale, shift = scale_and_shift(self.mean, self.std)
-        pixels = self.pixels(picture)
-        return normalised(pixels, scale, shift, torch.empty(pixels.shape))
+        return self.pixels(picture).float().mul_(scale).add_(shift)
 
     def pixels(self, picture: Picture) -> Tensor:
         """The same before it is normalised: uint8 [3, S, S].

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tcpa_core.data.base import Split
 from tcpa_core.errors import ShapeError
-from tcpa_core.model.transform import normalised, scale_and_shift
+from tcpa_core.model.transform import scale_and_shift
 from tcpa_core.settings import DataConfig
 from tcpa_core.streams import whole_numbers
 from tcpa_core.training.memory import free_bytes
@@ -163,7 +163,7 @@ class ImageSource:
 
     def _normalise(self, cut: Tensor, out: Tensor) -> Tensor:
         """Numbers of bytes (n, 3, H, W), in place of what is in `out`."""
-        return normalised(cut, self._scale, self._shift, out)
+        return out.copy_(cut).mul_(self._scale).add_(self._shift)
 
     def _empty(
         self, count: int, device: torch.device, dtype: torch.dtype, *, pinned: bool = False
