@@ -54,6 +54,8 @@ NAMES = {
     "val_loss": "val loss (nat)",
     "train_loss": "training loss (nat)",
 }
+FEW = 0.1
+"""Share of the values that may have another scale than the others."""
 IN_LEGEND = 46
 """Letters of a name that stand in one line of a legend."""
 DOTS = 2000
@@ -93,15 +95,17 @@ def log_axis(axis: Axis) -> None:
 def squeeze(axes: Axes, values: pd.Series) -> None:
     """Set the y axis so that it holds all values; a few far off get a seventh of it, shaded.
 
-    Far off is what lies more than 1.5 times the middle half's range beyond it, where that would
-    more than halve the room of all others.
+    Far off is what lies more than 1.5 times the middle half's range beyond it, at most a tenth of
+    the values, where that would more than halve the room of all others.
     """
     low, quarter, three, high = map(float, values.quantile([0, 0.25, 0.75, 1]))
     reach = 1.5 * (three - quarter)
     bottom = float(values[values >= quarter - reach].min())
     top = float(values[values <= three + reach].max())
     core = top - bottom
-    far_low, far_high = 0 < core < bottom - low, 0 < core < high - top
+    is_few = ((values < bottom) | (values > top)).mean() <= FEW
+    far_low = is_few and 0 < core < bottom - low
+    far_high = is_few and 0 < core < high - top
     room = 0.06 * core if core > 0 else 0.02 * abs(high) or 1.0
     if not (far_low or far_high):
         axes.set_ylim(low - room, high + room)

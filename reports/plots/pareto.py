@@ -81,8 +81,9 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         for name, (colour, marker) in styles.items():
             rows = data[data["group"] == name]
             axes.scatter(
-                rows[cost], shown_values(rows["value"], metric), s=10, color=colour, lw=0,
-                alpha=0.6, marker=marker, label=labels[name], rasterized=len(data) > DOTS,
+                rows[cost], shown_values(rows["value"], metric), s=16 if len(data) < 300 else 8,
+                color=colour, lw=0, alpha=0.6, marker=marker, label=labels[name],
+                rasterized=len(data) > DOTS,
             )  # fmt: skip
         front = data[data[f"front_{cost}"]].sort_values(cost)
         axes.step(front[cost], shown_values(front["value"], metric), where="post",

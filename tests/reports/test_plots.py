@@ -325,7 +325,7 @@ def test_course_of_a_curve(y: list[float], said: str) -> None:
 
 
 def test_an_axis_holds_all_values_and_shades_where_its_scale_is_another() -> None:
-    near = pd.Series([80.0, 81, 82, 83, 84, 85])
+    near = pd.Series(np.linspace(80, 85, 12))
     for far, side in (([3.0], 0), ([200.0], 1), ([], None)):
         figure, axes = new_figure()
         squeeze(axes, pd.concat([near, pd.Series(far)]))

@@ -13,9 +13,9 @@ const axisOfAll = values => {
   const v = [...values].sort((a, b) => a - b), at = q => v[Math.min(v.length - 1, Math.floor(q * v.length))];
   const low = v[0], high = v.at(-1), spread = at(.75) - at(.25) || at(.95) - at(.05), reach = 1.5 * spread;
   let a = v.find(x => x >= at(.25) - reach), b = v.findLast(x => x <= at(.75) + reach);
-  const core = b - a;
-  if (!(core > 0 && a - low > core)) a = low;
-  if (!(core > 0 && high - b > core)) b = high;
+  const core = b - a, isFew = v.filter(x => x < a || x > b).length <= .1 * v.length;
+  if (!(isFew && core > 0 && a - low > core)) a = low;
+  if (!(isFew && core > 0 && high - b > core)) b = high;
   const room = (b - a || Math.abs(b) * .02 || 1) * .05, below = a > low, above = b < high, far = 1 / 7;
   const first = a - room, last = b + room, foot = below ? far : 0, head = above ? 1 - far : 1;
   const place = x => x < first && below ? foot * (.12 + .8 * (x - low) / (a - low)) : x > last && above ? head + far * (.08 + .8 * (x - b) / (high - b)) : foot + (head - foot) * (x - first) / (last - first);
