@@ -36,3 +36,7 @@ def command(
         follow(folders, text, console, every)
     else:
         console.print(text(), markup=False, soft_wrap=True)
+    if len(folders) == 1:
+        from search.verbs.keep_report import keep_report
+
+        keep_report(folders[0], root, console)

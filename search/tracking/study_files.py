@@ -6,8 +6,12 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
+from search.tracking.experiment import Mirrored
 from search.tracking.mlflow_internals import upload
+from search.tracking.secrets import hide
+from tcpa_core.errors import StudyError
 from tcpa_core.record import mirror_schema as mirror
 
 MOST_BYTES = 100 << 20
@@ -41,6 +45,24 @@ def keep_files(
         names = ", ".join(path.name for path in found if path not in kept)
         warn(f"MLflow gets no copy of {names}: above {MOST_BYTES >> 20} MB.")
     return len(kept)
+
+
+def keep_files_of(study: Path, uri: str, warn: Callable[[str], None]) -> int:
+    """The same for the study in a folder, as far as a tracker has it.
+
+    Raises:
+        StudyError: The tracker fails.
+    """
+    client = MlflowClient(tracking_uri=uri)
+    mine = f"tags.`{mirror.STUDY_ID}` = '{Mirrored.of(study).id}'"
+    try:
+        experiments = client.search_experiments(filter_string=mine, max_results=1)
+        own = f"{mine} and tags.`{mirror.KIND}` = '{mirror.OF_STUDY}'"
+        ids = [one.experiment_id for one in experiments]
+        found = client.search_runs(ids, own, max_results=1) if ids else []
+        return keep_files(client, uri, found[0], study, warn) if found else 0
+    except MlflowException as err:
+        raise StudyError(f"{hide(str(err), uri).splitlines()[0][:200]};") from err
 
 
 def report_files(study: Path) -> Iterator[Path]:

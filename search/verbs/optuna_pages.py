@@ -11,8 +11,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import optuna
 from optuna.storages import InMemoryStorage
 
+from search.proposals.optuna_study import OptunaStudy
 from search.study.folder import StudyDir
-from search.tracking.optuna_study import OptunaStudy
 from search.tracking.pages import LOOPBACK, is_open
 from search.verbs.verdict import verdict_text
 from tcpa_core.errors import StudyError, TcpaError

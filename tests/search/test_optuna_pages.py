@@ -14,9 +14,9 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from search.proposals.equal_budgets import EqualBudgets
+from search.proposals.optuna_study import OptunaStudy
 from search.proposals.planner import Planner
 from search.study.folder import StudyDir
-from search.tracking.optuna_study import OptunaStudy
 from search.verbs.optuna_pages import OptunaPages, _Quiet, _Server, check_dashboard
 from search.verbs.verdict import verdict_text
 from tcpa_core.errors import StudyError

@@ -1,5 +1,6 @@
 """What the study's own run in MLflow says: result, cost, data, origin, report and tables."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import RestException
+from rich.console import Console
 
 from search.study.folder import StudyDir
 from search.tracking.logged_model import register_selected
@@ -17,6 +19,7 @@ from search.tracking.mirror import sync, tracking_of
 from search.tracking.own_run import datasets_of
 from search.tracking.study_files import MOST_BYTES, keep_files
 from search.tracking.study_result import note_of_study
+from search.verbs.keep_report import keep_report
 from tcpa_core.errors import StudyError
 from tcpa_core.record.state import StudyState
 from tests.faults.servers import MlflowServer
@@ -148,6 +151,7 @@ def test_report_and_tables_are_files_of_the_run_and_uploaded_once(study: StudyDi
     with large.open("wb") as file:
         file.truncate(MOST_BYTES + 1)
     said: list[str] = []
+    text = io.StringIO()
     put(study, said=said)
     run = own_run(uri)
     assert said == ["MLflow gets no copy of predictions.parquet: above 100 MB."]
@@ -160,7 +164,10 @@ def test_report_and_tables_are_files_of_the_run_and_uploaded_once(study: StudyDi
     put(study)
     assert path.stat().st_mtime_ns == before, "what is unchanged is not sent again"
     (study.path / "report" / "report.html").write_text("made again")
-    put(study)
+    keep_report(study, study.path.parent, Console(file=text, width=200))
+    keep_report(study, study.path.parent, Console(file=text, width=200))
+    assert text.getvalue().splitlines()[-1].startswith("MLflow has the report and its tables, 3")
+    assert text.getvalue().count("MLflow has") == 1
     assert path.read_text() == "made again"
 
 
