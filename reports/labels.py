@@ -35,7 +35,10 @@ def methods_label(value: object) -> str:
     text = str(value)
     if not text.startswith("["):
         return text
-    return " + ".join(part.strip(" '\"") for part in text.strip("[]").split(","))
+    try:
+        return " + ".join(map(str, json.loads(text)))
+    except ValueError:  # as Python writes a list
+        return " + ".join(part.strip(" '\"") for part in text.strip("[]").split(","))
 
 
 def method_column(trials: pd.DataFrame) -> pd.Series:

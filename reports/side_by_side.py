@@ -116,8 +116,12 @@ def side_by_side(studies: Sequence[Frames]) -> SideBySide:
         if not any(entry.study == one.study.name for entry in entries):
             raise StudyError(
                 f"study {one.study.name!r} has completed no trial, so it has no row in a table "
-                "with others; leave it out, or let it run on: "
-                f"'tcpa resume {one.study.name}'."
+                "with others; leave it out, "
+                + (
+                    f"'tcpa status {one.study.name}' says why."
+                    if one.course is not None and one.course.is_finished
+                    else f"or let it run on: 'tcpa resume {one.study.name}'."
+                )
             )
     entries = _told_apart(entries)
     levels = _table(_level_rows(entries, studies), "ablation")

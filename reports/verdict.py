@@ -16,6 +16,7 @@ from reports.labels import method_column, plural
 from reports.statistics.contest import OPEN
 from reports.verdicts import of_ablation, of_confirmation, of_search
 from reports.verdicts.words import Said
+from spaces.wording import by_reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,10 @@ _SAID = {"pruned": "stopped early"}
 
 def _reasons(trials: pd.DataFrame) -> Iterator[str]:
     """Why trials failed, the most frequent reason first."""
-    failed = trials["reason"][trials["status"] == "failed"].dropna()
-    for reason, n in Counter(str(text).strip() for text in failed).most_common(3):
-        if reason:
-            yield f"{plural(n, 'trial')} failed: {reason.rstrip('.')}."
+    failed = trials[trials["status"] == "failed"]
+    told = zip(failed["trial"], failed["reason"].fillna(""), strict=True)
+    for reason, names in by_reason((name, text) for name, text in told if text.strip())[:3]:
+        yield f"{plural(len(names), 'trial')} failed: {reason.rstrip('.')}."
 
 
 def _warnings(found: Frames) -> Iterator[str]:

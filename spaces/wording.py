@@ -5,7 +5,7 @@ Only `changed_settings` loads the settings of methods, and torch with them.
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,23 @@ def range_text(axis: Axis) -> str:
 def condition_text(axis: Axis) -> str:
     """When an axis is active: "methods: tcpa; tcpa.gate: soft or hard"; "": always."""
     return "; ".join(f"{path}: {any_of(values)}" for path, values in axis.when.items())
+
+
+def by_reason(reasons: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """Why trials failed and which ones, the most frequent reason first.
+
+    Reasons that differ in numbers only are one, in the words of the first.
+
+    Args:
+        reasons: Name of a trial and its reason; "": none was recorded.
+    """
+    texts: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
+    for name, text in reasons:
+        kind = "".join(c for c in text if not c.isdigit())
+        texts.setdefault(kind, text.strip() or "no reason was recorded")
+        found.setdefault(kind, []).append(name)
+    return sorted(((texts[k], names) for k, names in found.items()), key=lambda one: -len(one[1]))
 
 
 def any_of(values: Sequence[Any]) -> str:

@@ -12,7 +12,8 @@ from reports.labels import Row, group_column, is_missing, p_text, plural
 from reports.plots.base import GREY, styles_of
 from reports.statistics.contest import OPEN
 from reports.tables import ranking
-from reports.verdicts.words import quantity, searched_settings
+from reports.verdicts.words import quantity, searched_settings, seeds_said
+from spaces.wording import by_reason
 
 SAID = {"completed": "completed", "pruned": "stopped early", "failed": "failed",
         "running": "running", "planned": "waiting"}  # fmt: skip
@@ -57,11 +58,12 @@ def _methods(found: Frames) -> list[dict[str, Any]]:
     rows = []
     for name in dict.fromkeys([*styles, *groups.unique()]):
         part = trials[groups == name]
-        trial, value, note = _best_of(found, part)
+        trial, value, note, missing = _best_of(found, part)
         counts = Counter(part["status"])
         lost = [
             f"{counts[s]} {SAID[s].split()[0]}" for s in ("failed", "pruned", *OPEN) if counts[s]
         ]
+        lost += [f"the best lacks {seeds_said(missing)}"] if missing else []
         rows.append({
             "name": name or "all trials",
             "setting": _without(settings.get(trial, ""), name),
@@ -69,31 +71,37 @@ def _methods(found: Frames) -> list[dict[str, Any]]:
             "note": note,
             "trials": f"{len(part)} ({counts['completed']})",
             "lost": ", ".join(lost),
+            "num_missing": len(missing),
             "value": value,
             "text": "–" if value is None else shown.value(value),
             "difference": "",
             "params": _params(trials[trials["trial"] == trial]),
             "colour": styles.get(name, (GREY, "o"))[0],
         })  # fmt: skip
-    sign = objective.sign
-    return sorted(rows, key=lambda row: (row["value"] is None, bool(row["note"]),
-                                         -sign * (row["value"] or 0)))  # fmt: skip
+    return sorted(rows, key=lambda row: _place(row, objective.sign))
 
 
-def _best_of(found: Frames, part: pd.DataFrame) -> tuple[str, float | None, str]:
-    """Trial and value of a method's best setting; what was stopped counts where none completed."""
+def _place(row: Row, sign: int) -> tuple[bool, bool, int, float]:
+    """What has no value is last; what lacks seeds is behind, as where a setting is selected."""
+    value = row["value"]
+    return value is None, bool(row["note"]), row["num_missing"], -sign * (value or 0)
+
+
+def _best_of(found: Frames, part: pd.DataFrame) -> tuple[str, float | None, str, tuple[int, ...]]:
+    """Trial, value, note and missing seeds of a method's best setting; what was stopped counts
+    where none completed."""
     chosen = ranking(part, found.study).selected
     if chosen is not None:
-        return chosen.trials[0], chosen.value, ""
+        return chosen.trials[0], chosen.value, "", chosen.missing
     objective = found.study.objectives[0]
     stopped = part[(part["status"] == "pruned") & part[objective.metric].notna()]
     if stopped.empty:
-        return "", None, "no value" if len(part) else "no trial yet"
+        return "", None, "no value" if len(part) else "no trial yet", ()
     worth = objective.sign * stopped[objective.metric].astype(float)
     row = stopped.iloc[int(worth.to_numpy().argmax())]
     at = row["num_epochs"]
     note = "stopped early" if is_missing(at) else f"stopped at epoch {int(at)}"
-    return str(row["trial"]), float(row[objective.metric]), note
+    return str(row["trial"]), float(row[objective.metric]), note, ()
 
 
 def _without(setting: str, method: str) -> str:
@@ -191,9 +199,9 @@ def _failed(trials: pd.DataFrame) -> Iterator[str]:
     if failed.empty:
         yield "No trial failed."
         return
-    reasons = Counter(str(text or "no reason was recorded").strip() for text in failed["reason"])
-    for reason, n in reasons.most_common(REASONS):
-        yield f"{plural(n, 'trial')} failed: {reason.rstrip('.')}."
+    reasons = by_reason(zip(failed["trial"], failed["reason"].fillna(""), strict=True))
+    for reason, names in reasons[:REASONS]:
+        yield f"{plural(len(names), 'trial')} failed: {reason.rstrip('.')}."
     rest = len(reasons) - REASONS
     if rest > 0:
         yield f"{plural(rest, 'further reason')} of failures: see the trials."

@@ -15,6 +15,7 @@ from reports.parquet import write_text
 from reports.side_by_side import Entry, SideBySide
 from reports.statistics.paired_tests import ERROR
 from reports.tables import counts
+from reports.verdicts.words import p_said
 
 
 def write_side_by_side(
@@ -72,7 +73,8 @@ def _lead(table: LevelTable) -> str:
     place = table.title.partition(" on ")[2]
     best = max(rows, key=lambda level: level.val["mean"])
     value, _, spread = best.cells()["val"].partition(" ")
-    text = f"{place}: {best.name} has the highest mean on val, {value} %{spread and ' '}{spread}"
+    where = f"{place}: " if place else ""  # studies of old versions may not name their data
+    text = f"{where}{best.name} has the highest mean on val, {value} %{spread and ' '}{spread}"
     base = next((level for level in rows if level.val["is_baseline"]), best)
     if base is best:
         others = [level for level in rows if level is not best]
@@ -84,12 +86,13 @@ def _lead(table: LevelTable) -> str:
         return f"{text}; that it leads is {'not ' if not worse else 'in part not '}shown."
     how = f"{best.cells()['difference']} points to {base.name}"
     if _is_shown(best.val):
-        return f"{text}: {how}, p = {best.cells()['p'].removeprefix('<')} after Holm."
+        return f"{text}: {how}, {p_said(best.val['p_holm'])} after Holm."
     if is_missing(best.val["p"]):
         return f"{text} ({how}, not tested)."
     return (
-        f"{text}, but no difference to {base.name} is shown ({how}, p = {best.cells()['p']}; this "
-        f"design sees {best.cells()['detectable']} points)."
+        f"{text}, but no difference to {base.name} is shown ({how}, "
+        f"{p_said(best.val['p_holm'])} after Holm; this design sees "
+        f"{best.cells()['detectable']} points)."
     )
 
 

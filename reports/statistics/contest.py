@@ -61,15 +61,22 @@ def of_rows(trials: pd.DataFrame, study: Study) -> Contest:
 
 
 def of_points(trials: pd.DataFrame, study: Study) -> Contest:
-    """The points of a search that have a value for every seed, or, where none has, the best ones.
+    """The points of a search that have a value for every seed, or, where none has, the best one.
 
-    What was stopped early takes no part: it lost by fewer epochs, not over seeds.
+    A point that lacks a seed is not ordered among them, but has to be clearly worse, too, for
+    another one to win. What was stopped early takes no part: it lost by fewer epochs, not over
+    seeds.
     """
     points = ranking(trials, study).points
     whole = [one for one in points if one.is_complete] or points[:1]
-    found = {one.point: dict.fromkeys(one.seeds, 0.0) for one in whole}
+    stopped = set(trials["point"].fillna(trials["trial"])[trials["status"] == "pruned"])
+    lacking = [one for one in points if not one.is_complete and one.point not in stopped]
+    compared = {one.point: one.seeds for one in whole}
+    found: dict[str, dict[int, float | None]] = {one.point: {} for one in (*whole, *lacking)}
     for one in replicates(trials, study.objectives[0].metric):
-        if one.value is not None and one.seed in found.get(one.point, {}):
+        if one.seed not in compared.get(one.point, (one.seed,)) or one.point not in found:
+            continue
+        if one.value is not None or one.seed not in found[one.point]:
             found[one.point][one.seed] = one.value
     return _contest([one.point for one in whole], found, study)
 

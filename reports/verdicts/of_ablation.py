@@ -69,7 +69,8 @@ def _better(row: Row) -> str:
 
 
 def _difference(row: Row) -> str:
-    return SHOWN.difference(row["diff"], row["diff_low"], row["diff_high"])
+    ends = () if is_missing(row["diff_low"]) else (row["diff_low"], row["diff_high"])
+    return SHOWN.difference(row["diff"], *ends)
 
 
 def _sees(tested: Sequence[Row]) -> Iterator[str]:

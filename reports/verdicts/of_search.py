@@ -8,6 +8,7 @@ from reports.plots.pareto import on_front
 from reports.statistics import contest as contests
 from reports.statistics.across_data_sets import dataset_of
 from reports.statistics.contest import Contest
+from reports.statistics.paired_tests import compare_paired
 from reports.tables import ranking
 from reports.verdicts.words import (
     Said,
@@ -17,10 +18,11 @@ from reports.verdicts.words import (
     method_of,
     quantity,
     searched_settings,
+    seeds_said,
     tested,
 )
 from spaces.selection import Standing
-from spaces.verdict import FIRST_SEEDS
+from spaces.verdict import FIRST_SEEDS, paired_p
 
 ROWS = 5
 """Names that a sentence lists."""
@@ -57,9 +59,10 @@ def _headline(
     is_done = found.course is None or found.course.is_finished
     leads = f"{who} leads{'' if is_done else ' so far'} with {shown.said(leader.value)}"
     if len(points) == 1:
-        return f"{who} has the only value so far: {shown.said(leader.value)}." if not is_done else (
-            f"{who} is the only setting that was trained to its end: {shown.said(leader.value)}."
-        )  # fmt: skip
+        if not is_done:
+            return f"{who} has the only value so far: {shown.said(leader.value)}."
+        only = "was trained to its end" if _num_completed(found) == 1 else "has a finite value"
+        return f"{who} is the only setting that {only}: {shown.said(leader.value)}."
     if contest.decided.winner == leader.point:
         return f"{leads}: every other completed setting is significantly worse."
     if contest.is_tie:
@@ -73,7 +76,23 @@ def _headline(
         else:
             both = f"{', '.join(names[:-1])} and {names[-1]}"
         return f"{both} tie at {shown.said(leader.value)}{'' if is_done else ' so far'}."
+    if _is_next_beaten(contest) or not contest.paired:
+        return f"{leads}, but not every other setting is shown to be worse."
     return f"{leads}, but its lead over the next setting is not shown."
+
+
+def _num_completed(found: Frames) -> int:
+    """Settings with a completed trial, whatever its value."""
+    trials = found.trials[found.trials["status"] == "completed"]
+    return int(trials["point"].fillna(trials["trial"]).nunique())
+
+
+def _is_next_beaten(contest: Contest) -> bool:
+    """Whether the next setting is told from the leader, as `spaces.verdict` tells rows apart."""
+    paired = contest.paired
+    if paired is None or paired.p is None or paired.n < FIRST_SEEDS:
+        return False
+    return paired.p < contest.level
 
 
 def _sentences(
@@ -86,16 +105,20 @@ def _sentences(
     trials, leader = found.trials, points[0]
     values = contest.values.get(leader.point, {})
     mean = mean_of(shown, values) if values else shown.value(leader.value)
-    seeds = f" over {len(leader.seeds)} seeds" if len(leader.seeds) > 1 else ""
+    of = f" of {leader.num_seeds}" if leader.missing else ""
+    seeds = f" over {len(leader.seeds)}{of} seeds" if len(leader.seeds) > 1 or of else ""
     test = tested(trials, list(leader.trials))
     plural = "s" if len(leader.trials) > 1 else ""
     yield (
         f"Selected: {names[leader.trials[0]] or 'the only setting'} "
         f"(trial{plural} {', '.join(leader.trials)}), {_on(shown, mean)}{seeds}{test}."
     )
+    if leader.missing:
+        yield ranking(trials, found.study).note
     if contest.paired and len(points) > 1:
         text = difference_text(shown, contest.paired, contest.level)
         yield f"Next: {names[points[1].trials[0]]} with {shown.value(points[1].value)}; {text}."
+    yield from _unbeaten(found, contest, names, shown, points)
     if seen := could_have_seen(shown, contest):
         yield seen
     elif contest.num_seeds < FIRST_SEEDS and len(points) > 1:
@@ -106,6 +129,39 @@ def _sentences(
     yield from _data_sets(found)
     if len(points) > 1:
         yield f"Not confirmed yet: tcpa confirm {found.study.name}."
+
+
+def _unbeaten(
+    found: Frames,
+    contest: Contest,
+    names: dict[str, str],
+    shown: Quantity,
+    points: tuple[Standing, ...],
+) -> Iterator[str]:
+    """A setting behind the next one that may be as good as the leader: it varies more, or lacks
+    seeds because trials failed. Of several the one that comes closest or is better by most."""
+    if contest.decided.winner is not None or contest.num_seeds < 2:
+        return
+    utility, own = found.study.objectives[0].utility, contest.values.get(points[0].point, {})
+    leads: dict[Standing, float] = {}
+    for one in points[1:]:
+        values = contest.values.get(one.point, {})
+        both = [seed for seed in own if seed in values]
+        if one.point in contest.order[:2] or not both:
+            continue
+        pairs = [own[seed] for seed in both], [values[seed] for seed in both]
+        lead = utility(sum(pairs[0]) - sum(pairs[1])) / len(both)
+        is_beaten = len(both) >= FIRST_SEEDS and paired_p(*pairs) < contest.level
+        if lead < 0 or (_is_next_beaten(contest) and not is_beaten):
+            leads[one] = lead
+    if leads:
+        one = min(leads, key=leads.__getitem__)
+        paired = compare_paired(own, contest.values[one.point])
+        lacks = f" (lacks {seeds_said(one.missing)})" if one.missing else ""
+        yield (
+            f"Not shown to be worse: {names[one.trials[0]]} with {shown.value(one.value)}{lacks}; "
+            f"{difference_text(shown, paired, contest.level)}."
+        )
 
 
 def _on(shown: Quantity, mean: str) -> str:

@@ -1,6 +1,6 @@
 """Sentences that verdicts of all kinds share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -63,7 +63,7 @@ def difference_text(shown: Quantity, paired: Paired, level: float) -> str:
     if paired.p is None:
         return f"{text}, the same on every seed, so without an interval"
     return f"{text}, {p_said(paired.p)}" + (
-        f", where {level:.2g} is the limit for this many rows and looks" if level < 0.05 else ""
+        f", where {level:.3g} is the limit for this many rows and looks" if level < 0.05 else ""
     )
 
 
@@ -79,6 +79,11 @@ def could_have_seen(shown: Quantity, contest: Contest) -> str:
         return ""
     size = shown.size(contest.detectable)
     return f"Smallest difference that this design could have seen: {size}."
+
+
+def seeds_said(seeds: Sequence[int]) -> str:
+    """ "seed 2" or "seeds 0, 2"."""
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def upper(text: str) -> str:

@@ -1,7 +1,7 @@
 """Where a study stands, in plain values: the live view, `tcpa status` and its JSON say the same."""
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +10,7 @@ from typing import Any
 from search.study.outline import Outline
 from search.verbs.pace import Pace
 from spaces.selection import Results, Standing
-from spaces.wording import setting_text
+from spaces.wording import by_reason, setting_text
 from tcpa_core.record.events import Planned
 from tcpa_core.record.state import StudyState, TrialState
 
@@ -192,15 +192,12 @@ class View:
     @cached_property
     def failures(self) -> list[Reason]:
         """Why trials failed, the most frequent reason first."""
-        found: dict[str, list[str]] = defaultdict(list)
-        texts: dict[str, str] = {}
-        for name, one in self.state.trials.items():
-            if one.ended is not None and one.status == "failed":
-                kind = "".join(c for c in one.ended.result.reason if not c.isdigit())
-                texts.setdefault(kind, one.ended.result.reason or "no reason was recorded")
-                found[kind].append(name)
-        reasons = [Reason(texts[kind], names) for kind, names in found.items()]
-        return sorted(reasons, key=lambda one: -len(one.trials))
+        failed = (
+            (name, one.ended.result.reason)
+            for name, one in self.state.trials.items()
+            if one.ended is not None and one.status == "failed"
+        )
+        return [Reason(text, names) for text, names in by_reason(failed)]
 
     @cached_property
     def stopped_at(self) -> dict[int, int]:

@@ -8,10 +8,13 @@ import pytest
 import yaml
 from scipy import stats
 
+from reports.build_side_by_side import build_side_by_side
 from reports.frames import Frames, load
 from reports.side_by_side import SideBySide, side_by_side
 from tcpa_core.errors import StudyError
 from tests.reports.studies import SPACE, components, final, planned, write
+
+NOISE = (0.0, 0.004, -0.004, 0.002, -0.002)
 
 
 def searched(
@@ -161,3 +164,17 @@ def test_what_cannot_stand_beside_others_is_refused(tmp_path: Path) -> None:
     empty = write(tmp_path / "none", [planned(0), final(0, "failed", reason="no memory")])
     with pytest.raises(StudyError, match=r"'none' has completed no trial.*'tcpa resume none'"):
         side_by_side([first, load(empty)])
+    over = write(tmp_path / "over", [planned(0), final(0, "failed"), {"kind": "finished"}])
+    with pytest.raises(StudyError, match=r"leave it out, 'tcpa status over' says why"):
+        side_by_side([first, load(over)])
+
+
+def test_the_leading_sentence_has_the_p_of_its_table(tmp_path: Path) -> None:
+    """Of a p below 0.001 not "p = 0.001"."""
+    rows = {"VPT": {s: 0.5 + NOISE[s] for s in range(5)}, "+R": {s: 0.9 for s in range(5)}}
+    write(tmp_path / "a", components(rows), "ablation")
+    searched(tmp_path / "b", {"vpt": {0: 0.4}})
+    lines = build_side_by_side([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert any("+R has the highest mean" in line and "p < 0.001 after Holm" in line
+               for line in lines)  # fmt: skip
+    assert not any(line.startswith(":") for line in lines), "data without a name"

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from reports.frames import Frames, load
+from reports.page.best import best, ended
 from reports.verdict import Verdict, verdict_of
 from tests.reports.studies import SPACE, components, final, over_datasets, planned, write
 
@@ -297,3 +298,65 @@ def test_an_ablation_over_data_sets(gain: float, headline: str, tmp_path: Path) 
     }
     found = load(write(tmp_path / "d", [*over_datasets(sets), FINISHED], "ablation"))
     assert verdict_of(found).headline == headline
+
+
+@pytest.mark.parametrize("other", [[0.5, 0.512, 0.501], None])
+def test_a_setting_that_lacks_a_seed_is_not_taken_for_worse(
+    other: list[float] | None, tmp_path: Path
+) -> None:
+    """Its trial failed, which says nothing of how good it is; the page ranks it behind."""
+    points = {"vpt": [0.80, 0.81, 0.805], "tcpa": [0.95, 0.951, None]}
+    found = search(tmp_path / "s", {**points, **({"linear": other} if other else {})})
+    said = verdict_of(found)
+    assert said.headline == (
+        "vpt leads with 80.5 % on val, but not every other setting is shown to be worse."
+    )
+    assert said.winner is None
+    assert (
+        "Not shown to be worse: tcpa, lr 0.02 with 95.0 % (lacks seed 2); difference −14.5 ["
+        in (said.text)
+    )
+    rows = [row for row in best(found)["rows"] if row["value"] is not None]
+    assert rows[0]["name"] == "vpt" and rows[-1]["name"] == "tcpa"
+    assert rows[-1]["lost"] == "1 failed, the best lacks seed 2" and not rows[0]["lost"]
+
+
+def test_a_third_setting_that_is_not_shown_to_be_worse(tmp_path: Path) -> None:
+    noisy = [0.95, 0.75, 0.6, 0.9, 0.76]
+    points = {"vpt": values(0.9), "tcpa": values(0.8, own=0.0), "linear": noisy}
+    said = verdict_of(search(tmp_path / "s", points))
+    assert said.headline.endswith("but not every other setting is shown to be worse.")
+    assert "Next: tcpa, lr 0.02 with 80.0 %; difference +10.0 " in said.text
+    assert "Not shown to be worse: linear, lr 0.03 with 79.2 %; difference +10.8 [" in said.text
+
+
+def test_no_setting_has_every_seed(tmp_path: Path) -> None:
+    points = {"vpt": [0.80, None, 0.805], "tcpa": [0.75, 0.751, None]}
+    said = verdict_of(search(tmp_path / "s", points))
+    assert "(trial 00000), 80.0 % on val over 1 of 3 seeds." in said.sentences[0]
+    assert said.sentences[1].startswith("No point has a value for all 3 seeds; ")
+
+
+def test_what_completed_without_a_value_is_not_denied(tmp_path: Path) -> None:
+    said = verdict_of(search(tmp_path / "s", {"vpt": [0.8], "tcpa": [float("nan")]}))
+    assert said.headline == "vpt is the only setting that has a finite value: 80.0 % on val."
+
+
+def test_a_name_in_any_script_is_told_as_it_is_written(tmp_path: Path) -> None:
+    said = verdict_of(search(tmp_path / "s", {"提示": [0.9], 'é, "b"': [0.5]}))
+    assert said.headline.startswith("提示 leads") and 'Next: é, "b", lr 0.02' in said.text
+
+
+def test_reasons_that_differ_in_numbers_only_are_one(tmp_path: Path) -> None:
+    events = []
+    for n in range(3):
+        events += [planned(n, optim__lr=n), final(n, "failed", reason=f"loss is nan at step {n}")]
+    found = load(write(tmp_path / "s", [*events, FINISHED]))
+    assert verdict_of(found).sentences == ("3 trials failed: loss is nan at step 0.",)
+    assert ended(found) == ["3 trials failed: loss is nan at step 0."]
+
+
+def test_few_data_sets_give_no_interval(tmp_path: Path) -> None:
+    sets = {f"d{i}": {"VPT": values(0.5), "+R": values(0.52 + 0.01 * i)} for i in range(4)}
+    said = verdict_of(load(write(tmp_path / "d", [*over_datasets(sets), FINISHED], "ablation")))
+    assert "+R: +3.5 points, p = 0.12 by Wilcoxon's signed ranks after Holm." in said.sentences
