@@ -1,6 +1,5 @@
 """The report as a person opens it: offline, in a browser, by mouse, keyboard and finger."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,9 @@ import yaml
 from reports.build import build_report
 from tests.reports.studies import components, epoch, final, planned, write
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium")
 HOSTILE = "<img src=x onerror=alert(1)>"
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed"),
-]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
@@ -28,18 +22,14 @@ def errors() -> list[str]:
 
 
 @pytest.fixture
-def page(errors: list[str]) -> Iterator[Any]:
+def page(browser: Any, errors: list[str]) -> Iterator[Any]:
     """A page at desktop width that collects script errors and dialogs."""
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        page = browser.new_page(viewport={"width": 1200, "height": 900})
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-        page.on("dialog", lambda d: (errors.append(d.message), d.dismiss()))
-        yield page
-        browser.close()
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    page.on("dialog", lambda d: (errors.append(d.message), d.dismiss()))
+    yield page
+    page.close()
 
 
 def search(folder: Path, trials: int = 3, name: str | None = None) -> Path:

@@ -14,12 +14,8 @@ from pypdf import PdfReader
 
 from reports.build import build_report
 from tests.reports.studies import SPACE, components, epoch, final, planned, write
-from tests.reports.test_browser import CHROMIUM, sync_api
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed"),
-]
+pytestmark = pytest.mark.integration
 METHODS = ("vpt", "linear", "tcpa")
 REASON = "train_loss is nan at epoch 2"
 TRIALS = 60
@@ -55,16 +51,6 @@ def study(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_report(study(tmp_path_factory.mktemp("evidence") / "s")).html
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as play:
-        found = play.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")

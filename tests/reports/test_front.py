@@ -1,7 +1,6 @@
 """The page's first screen, as text and in a browser; and how search and confirmation find it."""
 
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,6 @@ from spaces.confirmations import confirmation_of, search_of
 from spaces.load import load_space
 from tests.reports.studies import SPACE, components, epoch, final, planned, write
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium")
-BROWSER = [
-    pytest.mark.integration,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed"),
-]
 START = 1_796_026_823.0
 HARDWARE = {"host": "node7", "id": "cpu", "name": "AMD EPYC", "memory_bytes": 1, "free_bytes": 1}
 DATA = {
@@ -117,14 +110,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as play:
-        found = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
-@pytest.fixture(scope="module")
 def page(browser: Any, root: Path) -> Any:
     """The page of the search."""
     page = browser.new_page(viewport={"width": 1400, "height": 900})
@@ -133,7 +118,6 @@ def page(browser: Any, root: Path) -> Any:
 
 
 @pytest.mark.integration
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 class TestTheFirstScreen:
     """In a browser, 1,400 pixels wide."""
 

@@ -1,6 +1,5 @@
 """What the page says of single images, as a person sees it in a browser."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,7 @@ from reports.labels import p_text
 from reports.samples.measures import mcnemar
 from tests.reports.images import ablation
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium")
-
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed"),
-]
+pytestmark = pytest.mark.integration
 LEVELS = {"VPT": 2.6, "+R": 3.0, "+R+T": 3.1}
 
 
@@ -31,19 +24,15 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def page(study: Path) -> Iterator[Any]:
+def page(browser: Any, study: Path) -> Iterator[Any]:
     """The report; it must not complain."""
     errors: list[str] = []
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-        page.goto((study / "report" / "report.html").as_uri())
-        yield page
-        browser.close()
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    page.goto((study / "report" / "report.html").as_uri())
+    yield page
+    page.close()
     assert errors == []
 
 

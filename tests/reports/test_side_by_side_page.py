@@ -11,24 +11,10 @@ import pytest
 
 from reports.build import build_report
 from reports.build_side_by_side import build_side_by_side
-from tests.reports.test_browser import CHROMIUM, sync_api
 from tests.reports.test_side_by_side import A, B, searched
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed"),
-]
+pytestmark = pytest.mark.integration
 HOSTILE = "<img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as play:
-        found = play.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield found
-        found.close()
 
 
 @pytest.fixture
