@@ -117,6 +117,15 @@ class StorageError(StoppedError):
         )
 
 
+def not_written(place: str, err: OSError) -> ConfigError | StorageError:
+    """The error for a file or folder that the user named and that cannot be written."""
+    kind = StorageError if err.errno in StorageError.ERRNOS else ConfigError
+    return kind(
+        f"{place} cannot be written ({err.strerror or err}); make room or make it writable, or "
+        "choose another place."
+    )
+
+
 def nearest(name: str, options: Iterable[str]) -> str:
     """Say which known name is closest, as a clause to append to a message ("" if none is close)."""
     match = get_close_matches(str(name), list(options), n=1, cutoff=0.6)

@@ -13,6 +13,9 @@ from tcpa_core.exports.card import Facts, Measured
 from tcpa_core.record.state import StudyState, TrialState
 from tcpa_core.training.export import Exported, export_trial
 
+UNFINISHED = {"pruned": "was stopped early", "failed": "failed", "running": "had not ended"}
+"""What is said of a trial that did not train to its end, by its status."""
+
 
 def export(
     source: Source,
@@ -75,7 +78,12 @@ def facts_of(study: StudyDir, trial: str) -> Facts:
 def _measured(state: StudyState, trial: TrialState) -> Iterator[Measured]:
     """Accuracies of a trial and of the other seeds of its setting."""
     point = trial.planned.point
-    replicates = [one for one in state.trials.values() if one.planned.point == point]
+    # A seed that was stopped early or failed has the number of another epoch.
+    replicates = [
+        one
+        for one in state.trials.values()
+        if one.planned.point == point and (one.status == "completed" or one is trial)
+    ]
     for name, of in (("test accuracy", _test), ("val accuracy", _val)):
         value = of(trial)
         if value is None:
@@ -114,13 +122,20 @@ def _data(document: Mapping[str, Any], trial: TrialState) -> Mapping[str, Any]:
 
 
 def _selection(study: StudyDir, state: StudyState, trial: str) -> str:
-    """How the trial came to be chosen, where it was."""
-    space = study.space()
+    """How far the trial came, and how it came to be chosen, where it was."""
+    space, found = study.space(), state.trials[trial]
+    said = []
+    if found.status in UNFINISHED:
+        of = f" of {found.epochs}" if found.epochs else ""
+        said.append(f"The trial {UNFINISHED[found.status]} after {found.trained}{of} epochs.")
+    if found.test_accuracy is None:
+        said.append("The test split was not read for it.")
     selected = Results.of(space, state).ranking().selected
     if space.ablation or selected is None or trial not in selected.trials:
-        return ""
+        return " ".join(said)
     count = len(state.trials)
-    return (
+    said.append(
         f"Its setting was selected among {count:,} trials by {space.objective[0].metric}, so that "
         "its val numbers are optimistic; the test split was not looked at for that."
     )
+    return " ".join(said)

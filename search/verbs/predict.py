@@ -11,7 +11,7 @@ from search.driver.placement import DeviceKind
 from search.verbs.stages import Stages
 from search.verbs.trained import Source
 from tcpa_core.data.base import SUFFIXES
-from tcpa_core.errors import ConfigError, DataError, StorageError
+from tcpa_core.errors import ConfigError, DataError, not_written
 from tcpa_core.training.trained import TrainedModel, load_trained
 
 SHOWN = 20
@@ -60,8 +60,8 @@ def predict(
         TcpaError: The trial cannot be loaded.
     """
     pictures = _pictures(source.rest)
-    if csv_file is not None and not csv_file.absolute().parent.is_dir():
-        raise ConfigError(f"--csv: {csv_file.absolute().parent} is no folder; make it first.")
+    if csv_file is not None:
+        _check_place(csv_file)
     place = None if device == "auto" else device
     model = load_trained(source.path, device=place, weights=weights, grey_bits=grey_bits)
     with Stages("classifying") as stages:
@@ -77,6 +77,14 @@ def predict(
     for line in _complaints(broken):
         Console(stderr=True).print(line, markup=False, soft_wrap=True)
     return 1 if broken else 0
+
+
+def _check_place(file: Path) -> None:
+    """Refuse a place for the table before anything is computed."""
+    if not file.absolute().parent.is_dir():
+        raise ConfigError(f"--csv: {file.absolute().parent} is no folder; make it first.")
+    if file.is_dir():
+        raise ConfigError(f"--csv: {file} is a folder; name a file in it.")
 
 
 def _pictures(places: Sequence[str]) -> list[Path]:
@@ -132,10 +140,17 @@ def _complaints(broken: Sequence[Row]) -> Iterator[str]:
 
 
 def _write(file: Path, rows: Sequence[Row], top: int) -> None:
-    """All rows as CSV; an earlier file stays whole until then."""
+    """All rows as CSV; an earlier file stays whole until then.
+
+    Raises:
+        ConfigError, StorageError: It cannot be written, or not where it is.
+    """
     ranks = ["", *(f"_{rank}" for rank in range(2, top + 1))]
     header = ["path", *(f"{name}{rank}" for rank in ranks for name in ("class", "probability"))]
-    temporary = file.with_name(f".{file.name}.part")
+    # What is no plain file (/dev/null, a pipe, a link to a file) is written into: a rename would
+    # put a file into its place.
+    is_plain = not file.is_symlink() and (file.is_file() or not file.exists())
+    temporary = file.with_name(f".{file.name}.part") if is_plain else file
     try:
         with temporary.open("w", newline="", encoding="utf-8") as stream:
             table = csv.writer(stream)
@@ -144,6 +159,7 @@ def _write(file: Path, rows: Sequence[Row], top: int) -> None:
                 cells = [cell for name, value in row.top for cell in (name, f"{value:.6f}")]
                 cells += [""] * (2 * top - len(cells))
                 table.writerow([row.path, *cells, row.truth, row.error])
-        temporary.replace(file)
+        if is_plain:
+            temporary.replace(file)
     except OSError as err:
-        raise StorageError.of(file, err) from err
+        raise not_written(f"--csv: {file}", err) from err

@@ -64,7 +64,7 @@ def push(
             )
         except HfHubHTTPError as err:
             raise _refusal(repository, err) from err
-        except (OSError, ValueError, RuntimeError) as err:
+        except Exception as err:  # those of the HTTP library that the Hub's client has
             raise StoppedError(
                 f"the Hub does not answer ({type(err).__name__}: {hide(str(err))}); try again."
             ) from err

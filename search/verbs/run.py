@@ -59,8 +59,9 @@ def run_and_watch(
 def sum_up(study: StudyDir, root: Path, outcome: StudyOutcome, console: Console) -> int:
     """Say how a run ended and what comes next; the exit code as of `run_and_watch`."""
     drop_lost_output()
-    counts = ", ".join(f"{n} {status}" for status, n in sorted(outcome.counts.items())) or "none"
-    console.print(f"{study.name}: trials {counts}; {outcome.reason}.", markup=False)
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(outcome.counts.items()))
+    ended = f"trials {counts}" if counts else "no trial has ended"
+    console.print(f"{study.name}: {ended}; {outcome.reason}.", markup=False)
     shown = _quoted_root(study, root)
     if not outcome.finished:
         console.print(

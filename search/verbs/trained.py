@@ -49,7 +49,14 @@ def source_of(root: Path, storage: str | None, words: Sequence[str], usage: str)
         raise ConfigError(f"{words[0]!r} is no folder here, and a study needs a trial: {usage}.")
     study = opened(root, words[0], storage)
     trial = _trial(study, words[1])
-    return Source(path=study.trial_folder(trial), study=study, trial=trial, rest=words[2:])
+    folder = study.trial_folder(trial)
+    if not folder.is_dir():
+        status = study.state().trials[trial].status
+        raise StudyError(
+            f"{study.name}: trial {trial} ({status}) has left no weights, {folder} is not there; "
+            f"take another one, {BEST!r} is the selected one."
+        )
+    return Source(path=folder, study=study, trial=trial, rest=words[2:])
 
 
 def _trial(study: StudyDir, text: str) -> str:
@@ -63,7 +70,13 @@ def _trial(study: StudyDir, text: str) -> str:
     trial = named_trial(text)
     if trial not in state.trials:
         raise StudyError(
-            f"{study.name} has no trial {text!r}; 'tcpa status {study.name}' and "
-            f"tables/trials.csv list its trials, {BEST!r} is the selected one."
+            f"{study.name} has no trial {text!r}; {_trials_text(list(state.trials))}, and {BEST!r} "
+            "is the selected one."
         )
     return trial
+
+
+def _trials_text(names: Sequence[str]) -> str:
+    if not names:
+        return "it has none yet"
+    return f"its {len(names):,} trials are {names[0]} to {names[-1]}"

@@ -226,11 +226,10 @@ def decode(data: bytes, place: str, depth: int = FULL_DEPTH) -> Image.Image:
     except DataError:
         raise
     except UnidentifiedImageError as err:
-        raise DataError(f"{place}: {unread(data)}; no image is skipped.") from err
+        raise DataError(f"{place}: {unread(data)}.") from err
     except Exception as err:  # Pillow's parsers raise of every kind on damaged bytes
         raise DataError(
-            f"{place}: image is damaged or truncated ({err}); restore the file, no image is "
-            f"skipped."
+            f"{place}: image is damaged or truncated ({err}); restore the file."
         ) from err
 
 

@@ -45,7 +45,7 @@ _SLICES = "export the slices as 8-bit or 16-bit PNG"
 _RENDER = "render it to PNG"
 _FRAMES = "extract its frames as JPEG or PNG"
 _UNPACK = "unpack it, and let data.root be the folder with what it holds"
-_AGAIN = "download the data set again"
+_AGAIN = "download it again"
 
 UNREAD = (
     Unread("an empty file", _AGAIN, head=rb"\Z"),

@@ -45,7 +45,7 @@ class Facts:
     deviations: Sequence[str] = ()
     """Where the trial differs from its protocol, or its methods from their papers."""
     selection: str = ""
-    """How epoch and trial were chosen, as one sentence."""
+    """How far the trial came and how it was chosen, as sentences."""
     git: str = ""
     """State of the code."""
 

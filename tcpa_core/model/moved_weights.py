@@ -62,7 +62,7 @@ def _compare(found: BackboneConfig, wanted: object, checkpoint: Path) -> None:
         raise WeightsError(
             f"{checkpoint} was trained with the weights {wanted}, but "
             f"{found.weights or found.name} are {got}; give the right file with "
-            "load_trained(path, weights=...)."
+            "load_trained(path, weights=...), or --weights."
         )
 
 
@@ -92,7 +92,7 @@ def _search(cfg: BackboneConfig, wanted: object, checkpoint: Path) -> Path:
     raise WeightsError(
         f"{checkpoint} was trained with {old} ({told}), which is neither there nor below the "
         f"folders around the checkpoint, the current folder or the cache{seen}; give it with "
-        "load_trained(path, weights=...)."
+        "load_trained(path, weights=...), or --weights."
     )
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from tcpa_core.chain import deviations
 from tcpa_core.config import file_settings
 from tcpa_core.data.base import raw_images
-from tcpa_core.errors import CheckpointError, ConfigError, DataError, StorageError
+from tcpa_core.errors import CheckpointError, ConfigError, DataError, not_written
 from tcpa_core.exports.base import Form, Written, need
 from tcpa_core.exports.card import Facts, Measured, card
 from tcpa_core.exports.forms import FORMS, form_of
@@ -75,7 +75,8 @@ def export_trial(
 
     Raises:
         ConfigError: No such format, the trial cannot have it (what it can have is said), a package
-            that it needs is not installed, or `out` has other things in it.
+            that it needs is not installed, or `out` has other things in it or no place where it
+            may be made.
         CheckpointError: The checkpoint is damaged, or what was written computes something else.
         WeightsError: The backbone's weights are not found, or are not those of the training.
         StorageError: The disk is full or read-only.
@@ -130,7 +131,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
     except OSError as err:
-        raise StorageError.of(out, err) from err
+        raise not_written(str(out), err) from err
     try:
         yield made
         made.chmod(0o755)
@@ -141,7 +142,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
             os.close(descriptor)
         made.rename(out)  # of an empty folder it takes the place
     except OSError as err:
-        raise StorageError.of(out, err) from err
+        raise not_written(str(out), err) from err
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

@@ -23,6 +23,8 @@ FORMAT = "tcpa"
 """How an exported folder names itself, of the kind that `read_trained` reads."""
 SCHEMA = 1
 MAX_CONFIG_BYTES = 1 << 24
+SUFFIX = ".safetensors"
+GIVE = "give STUDY/checkpoints/TRIAL, a checkpoint in it, or a folder of 'tcpa export'."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,11 @@ def read_trained(path: Path) -> TrainedState:
     Raises:
         CheckpointError: There is nothing of the kind, or it is damaged.
     """
+    if not path.exists():
+        raise CheckpointError(f"no file or folder {path}; {GIVE}")
     file = _file_in(path) if path.is_dir() else path
+    if file.suffix != SUFFIX:
+        raise CheckpointError(f"{file} is no {SUFFIX} file; {GIVE}")
     if file.name == MODEL and (file.parent / CONFIG).is_file():
         tensors, info = _read_exported(file.parent)
     else:
@@ -75,9 +81,10 @@ def _file_in(folder: Path) -> Path:
     for name in (BEST, LAST, MODEL):
         if (folder / name).is_file():
             return folder / name
+    if (folder / CONFIG).is_file() and (folder / CARD).is_file():  # of a format without MODEL
+        return folder / MODEL
     raise CheckpointError(
-        f"{folder} holds no trained trial: none of {BEST}, {LAST} and {MODEL} is in it. Give "
-        "STUDY/checkpoints/TRIAL, a checkpoint in it, or a folder of 'tcpa export'."
+        f"{folder} holds no trained trial: none of {BEST}, {LAST} and {MODEL} is in it; {GIVE}"
     )
 
 
@@ -88,7 +95,6 @@ def _read_exported(folder: Path) -> tuple[MemberState, dict[str, Any]]:
         if config.stat().st_size > MAX_CONFIG_BYTES:
             raise ValueError(f"more than {MAX_CONFIG_BYTES:,} bytes")
         info = json.loads(config.read_text(encoding="utf-8"))
-        data = model.read_bytes()
     except (OSError, ValueError, RecursionError) as err:
         raise DamagedCheckpointError(
             f"{folder} cannot be read ({type(err).__name__}: {err}); export the trial again."
@@ -102,6 +108,13 @@ def _read_exported(folder: Path) -> tuple[MemberState, dict[str, Any]]:
             f"{about.get('schema')!r}; load_trained reads format {FORMAT!r}, schema {SCHEMA} "
             "('tcpa export STUDY TRIAL DIR'). README.md in it says how it is loaded."
         )
+    try:
+        data = model.read_bytes()
+    except OSError as err:
+        raise DamagedCheckpointError(
+            f"{model} cannot be read ({err.strerror}); copy the folder again, or export the trial "
+            "again."
+        ) from err
     if about.get("sha256") != hashlib.sha256(data).hexdigest():
         raise DamagedCheckpointError(
             f"{model} is not what {CONFIG} beside it describes: its SHA-256 differs; copy the "

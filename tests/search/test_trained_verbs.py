@@ -5,6 +5,8 @@ import csv
 import hashlib
 import http.server
 import json
+import os
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ from search.study.folder import StudyDir
 from search.study.journal import Journal
 from spaces.load import space_of
 from tcpa_core import load_trained
-from tcpa_core.errors import ConfigError, StoppedError, StudyError, TcpaError
+from tcpa_core.errors import CheckpointError, ConfigError, StoppedError, StudyError, TcpaError
 from tests.journals import event, planned
 from tests.tcpa_core.test_trained import draw, left_behind, settings
 
@@ -121,6 +123,81 @@ def test_what_is_missing_is_said(project: Path, tmp_path: Path) -> None:
     assert said in refused("predict", "mine", "0", "pictures", "--csv", "absent/x.csv")
     with pytest.raises(StudyError):
         tcpa("push", "mine", "9", "me/it")
+    assert "its 3 trials are 00000 to 00002" in refused("predict", "mine", "7", "pictures")
+    (tmp_path / "notes.txt").touch()
+    for absent, why in (
+        (tmp_path / "none", "no file or folder"),
+        (tmp_path / "notes.txt", "is no"),
+    ):
+        with pytest.raises(CheckpointError, match=f"{why}.*give STUDY/checkpoints/TRIAL"):
+            load_trained(absent)
+
+
+def test_what_cannot_be_written_is_said_without_advice_for_studies(tmp_path: Path) -> None:
+    """A place that the user named; nothing of a study is lost by it, and nothing goes on later."""
+    assert "is a folder; name a file" in refused(
+        "predict", "mine", "0", "pictures", "--csv", tmp_path
+    )
+    (tmp_path / "file").touch()
+    long = tmp_path / ("n" * 252)
+    for words in (
+        ["export", "mine", "0", tmp_path / "file" / "out"],
+        ["predict", "mine", "0", "pictures/test", "--csv", long],
+    ):
+        with pytest.raises(ConfigError, match="cannot be written") as info:
+            tcpa(*words)
+        assert "resume" not in str(info.value)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_a_table_goes_through_what_is_no_plain_file(kind: str, tmp_path: Path) -> None:
+    """/dev/stdout, /dev/null, a pipe or a link stays what it is."""
+    place, target = tmp_path / "place", tmp_path / "target"
+    if kind == "link":
+        place.symlink_to(target)
+        target.touch()
+        reader = None
+    else:
+        os.mkfifo(place)
+        reader = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
+    assert tcpa("predict", "mine", "0", "pictures/test", "--csv", place)[0] == 0
+    assert place.is_symlink() if reader is None else place.is_fifo()
+    text = target.read_bytes() if reader is None else os.read(reader, 1 << 16)
+    assert text.startswith(b"path,class,probability") and text.count(b"\n") == 21
+    if reader is not None:
+        os.close(reader)
+
+
+@pytest.fixture
+def unfinished(project: Path, tmp_path: Path) -> Path:
+    """The study with two more seeds of the setting: one stopped early, one failed."""
+    root = tmp_path / "studies"
+    shutil.copytree(project / "studies", root)
+    study, events = StudyDir.open(root, "mine"), []
+    for seed, status in ((3, "pruned"), (4, "failed")):
+        config, trial = settings(project / "pictures", ["lora"], seed=seed), f"{seed:05d}"
+        if status == "pruned":
+            left_behind(config, study.path / "checkpoints" / trial)
+        result = {"best_epoch": 1, "num_epochs": 1, "val_accuracy": 0.1, "reason": "it fell"}
+        events += [planned(trial, config), event({"kind": status, "trial": trial, **result})]
+    Journal(study.journal_path).append(*events)
+    return root
+
+
+def test_the_card_of_a_trial_that_was_stopped_says_so(unfinished: Path, tmp_path: Path) -> None:
+    assert tcpa("export", "mine", "3", tmp_path / "out", "--root", unfinished)[0] == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "The trial was stopped early after 1 of 1 epochs. The test split was not read" in text
+    said = refused("predict", "mine", "4", "pictures", "--root", unfinished)
+    assert "trial 00004 (failed) has left no weights" in said
+
+
+def test_seeds_that_did_not_train_to_the_end_are_in_no_mean(
+    unfinished: Path, tmp_path: Path
+) -> None:
+    assert tcpa("export", "mine", "0", tmp_path / "out", "--root", unfinished)[0] == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "- val accuracy 0.5000; mean over 3 seeds 0.6000," in text
 
 
 def test_the_card_says_what_the_study_knows_and_no_place(project: Path, tmp_path: Path) -> None:
@@ -282,3 +359,11 @@ def test_a_refusal_of_the_hub_is_told_without_the_key(hub: Hub) -> None:
         tcpa("push", "mine", "1", "me/it")
     assert not hub.commits
     assert "OWNER/NAME, got 'it'" in refused("push", "mine", "1", "it")
+
+
+def test_a_hub_that_is_not_there_is_said(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(StoppedError, match=r"the Hub does not answer \(ConnectError|Connection"):
+        tcpa("push", "mine", "1", "me/it")
