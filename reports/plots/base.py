@@ -106,8 +106,11 @@ def squeeze(axes: Axes, values: pd.Series) -> None:
     is_few = ((values < bottom) | (values > top)).mean() <= FEW
     far_low = is_few and 0 < core < bottom - low
     far_high = is_few and 0 < core < high - top
-    room = 0.06 * core if core > 0 else 0.02 * abs(high) or 1.0
-    if not (far_low or far_high):
+    is_whole = not (far_low or far_high)
+    # what the axis shows at one scale; a marker at its end must not be cut
+    span = high - low if is_whole else core
+    room = 0.06 * span if span > 0 else 0.02 * abs(high) or 1.0
+    if is_whole:
         axes.set_ylim(low - room, high + room)
         return
     start, end = (

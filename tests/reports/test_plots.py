@@ -324,6 +324,16 @@ def test_course_of_a_curve(y: list[float], said: str) -> None:
     assert course("x", [1, 10, 100, 1000, 10000][: len(y)], y) == said
 
 
+@pytest.mark.parametrize(
+    "values", [[84.4, 84.0, 83.3, 78.4], [1.0, 1.1, 5.0], [90.0, 10.0], [80.0], [3.0] * 9 + [99.0]]
+)
+def test_no_marker_is_cut_at_the_end_of_an_axis(values: list[float]) -> None:
+    _, axes = new_figure()
+    squeeze(axes, pd.Series(values))
+    at = axes.transAxes.inverted().transform(axes.transData.transform([(0, v) for v in values]))
+    assert at[:, 1].min() > 0.04 and at[:, 1].max() < 0.96
+
+
 def test_an_axis_holds_all_values_and_shades_where_its_scale_is_another() -> None:
     near = pd.Series(np.linspace(80, 85, 12))
     for far, side in (([3.0], 0), ([200.0], 1), ([], None)):
