@@ -71,7 +71,7 @@ def load(package: str, name: str) -> ModuleType:
         kind = package.rsplit(".", 1)[-1].rstrip("s")
         raise PluginError(
             f"no {kind} {name!r} in {package.replace('.', '/')}{nearest(name, known)}. "
-            f"Available: {', '.join(known)}."
+            f"Available: {', '.join(known)}. TCPA_PLUGINS names folders with others."
         )
     point = _installed(package).get(name)
     if point is None:

@@ -63,5 +63,7 @@ def test_a_folder_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(PluginError, match="no method 'lorra'.*'lora'.*Available: .*adapter"):
+    with pytest.raises(
+        PluginError, match="no method 'lorra'.*'lora'.*Available: .*adapter.*TCPA_PLUGINS"
+    ):
         plugins.load(METHODS, "lorra")
