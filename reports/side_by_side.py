@@ -28,6 +28,8 @@ from spaces.difference import differences
 from spaces.load import space_of
 from tcpa_core.errors import StudyError, TcpaError
 
+UNNAMED = "unnamed data"
+"""Where the trials of a study do not say on which data they were trained."""
 FACTOR = "setting"
 """Of the rows: they are levels of one factor."""
 OPTIMISTIC = (
@@ -210,7 +212,7 @@ def _data_names(studies: Sequence[Frames]) -> dict[str, str]:
     by_print: dict[str, str] = {}
     for key in keys:
         print_, _, name = key.partition("\n")
-        by_print.setdefault(print_ or name, name)
+        by_print.setdefault(print_ or name, name or UNNAMED)
     uses = Counter(by_print.values())
     return {
         key: name if uses[name] == 1 else f"{name} ({print_[:8]})"

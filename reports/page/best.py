@@ -81,10 +81,12 @@ def _methods(found: Frames) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: _place(row, objective.sign))
 
 
-def _place(row: Row, sign: int) -> tuple[bool, bool, int, float]:
-    """What has no value is last; what lacks seeds is behind, as where a setting is selected."""
+def _place(row: Row, sign: int) -> tuple[bool, bool, int, float, str]:
+    """What has no value is last; what lacks seeds is behind, and of equal values the first one
+    leads, as where a setting is selected."""
     value = row["value"]
-    return value is None, bool(row["note"]), row["num_missing"], -sign * (value or 0)
+    worth = round(sign * (value or 0), 12)  # equal means of other seeds differ in their last bits
+    return value is None, bool(row["note"]), row["num_missing"], -worth, row["trial"]
 
 
 def _best_of(found: Frames, part: pd.DataFrame) -> tuple[str, float | None, str, tuple[int, ...]]:
@@ -134,7 +136,7 @@ def _levels(found: Frames) -> list[dict[str, Any]]:
             "trial": "",
             "note": "",
             "trials": str(row["n"]),
-            "lost": f"lacks {row['missing']}" if row["missing"] else "",
+            "lost": _lacks(row, study.races),
             "value": row["mean"] if row["n"] else None,
             "text": shown.mean(values, *_ends(row)) if values else "–",
             "difference": _difference(row, study.races),
@@ -142,6 +144,14 @@ def _levels(found: Frames) -> list[dict[str, Any]]:
             "colour": colours.pop() if len(colours) == 1 else GREY,
         })  # fmt: skip
     return rows
+
+
+def _lacks(row: Row, races: bool) -> str:
+    """Which seeds a level lacks; a race gives rows that are clearly worse no further ones."""
+    missing = str(row["missing"])
+    if races and all("(not planned)" in part for part in missing.split(";")):
+        return f"no more seeds than {row['n']}"
+    return f"lacks {missing}" if missing else ""
 
 
 def _level_name(row: Row, several: bool) -> str:

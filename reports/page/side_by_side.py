@@ -46,6 +46,7 @@ def write_side_by_side(
         ],
         tables=[_shown(table, found.entries) for table in tables],
         intervals=INTERVALS,
+        has_settings=any(entry.setting for entry in found.entries),
         across=across,
         about_across=ABOUT,
         differing=_differing(found, of_search=False),
@@ -73,8 +74,7 @@ def _lead(table: LevelTable) -> str:
     place = table.title.partition(" on ")[2]
     best = max(rows, key=lambda level: level.val["mean"])
     value, _, spread = best.cells()["val"].partition(" ")
-    where = f"{place}: " if place else ""  # studies of old versions may not name their data
-    text = f"{where}{best.name} has the highest mean on val, {value} %{spread and ' '}{spread}"
+    text = f"{place}: {best.name} has the highest mean on val, {value} %{spread and ' '}{spread}"
     base = next((level for level in rows if level.val["is_baseline"]), best)
     if base is best:
         others = [level for level in rows if level is not best]

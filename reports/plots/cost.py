@@ -70,4 +70,6 @@ def sentence(data: pd.DataFrame, tables: Frames) -> str:
     said = f"{name} trains in {first['median']:.3g} s in the median"
     if len(rows) == 1:
         return f"{said}."
+    if f"{first['median']:.3g}" == f"{last['median']:.3g}":
+        return f"All take about as long: {first['median']:.3g} s in the median."
     return f"{said}, {spoken(last['group'], tables)}, the slowest, in {last['median']:.3g} s."

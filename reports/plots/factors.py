@@ -52,11 +52,16 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
 
 
 def sentence(data: pd.DataFrame, tables: Frames) -> str:
-    """Which level has the highest mean, and which are told apart from their baseline."""
+    """Which level has the highest mean, and which are told apart from their baseline.
+
+    Means on different data sets are not compared with each other.
+    """
     best = data.iloc[int(data["mean"].argmax())]
     alone = data["factor"].nunique() == 1
+    sets = tables.ablation["dataset"].nunique()
     named = _name(best, alone)
     said = f"The highest mean is that of {named}, {100 * best['mean']:.1f} %"
+    said = f"Each level on each of {sets} data sets" if sets > 1 else said
     others = data[~data["is_baseline"].astype(bool)]
     tested = others[others["p_holm"].notna()]
     if tested.empty:

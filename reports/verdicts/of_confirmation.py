@@ -100,6 +100,8 @@ def _rows(found: Frames, contest: Contest, shown: Quantity) -> Iterator[str]:
         yield f"{upper(difference_text(shown, contest.paired, contest.level))}."
     if seen := could_have_seen(shown, contest):
         yield seen
+    if contest.num_open:  # more seeds may decide otherwise
+        return
     text = contest.decided.text
     yield upper(text) if contest.decided.winner is None else text  # which begins with a name
 

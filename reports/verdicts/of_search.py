@@ -189,7 +189,8 @@ def _objectives(found: Frames) -> Iterator[str]:
     used = found.used[found.used[second.metric].notna()]
     worth = first.sign * used[first.metric].astype(float)
     front = on_front(-second.sign * used[second.metric].astype(float), worth)
-    names = " and ".join(one.metric for one in objectives)
+    *most, last = (one.metric for one in objectives)
+    names = f"{', '.join(most)} and {last}"
     yield (
         f"Of the objectives {names} the first one selects; {int(front.sum())} of {len(used)} "
         f"completed trials are on the Pareto front of {first.metric} and {second.metric}."

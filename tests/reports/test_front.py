@@ -84,13 +84,14 @@ def search(folder: Path) -> Path:
     )  # fmt: skip
 
 
-def confirmation(folder: Path, **more: Any) -> Path:
-    """Of that search, won by what it selected."""
-    rows = {"point 1": [0.90, 0.91, 0.92], "point 2": [0.70, 0.72, 0.715]}
+def confirmation(folder: Path, *, dropped: bool = False, **more: Any) -> Path:
+    """Of that search, won by what it selected; the other row got all seeds, or was dropped."""
+    later = [0.905, 0.91] if dropped else []
+    rows = {"point 1": [0.90, 0.91, 0.92, *later], "point 2": [0.70, 0.72, 0.715]}
     events = components({row: dict(enumerate(found, 1)) for row, found in rows.items()})
     settings = {f"point {n}": {"methods": ["vpt"], "optim.lr": 0.01 * n} for n in (1, 2)}
     design = {"design": "components", "baseline": "point 1", "rows": settings,
-              "seeds": [1, 2, 3], "race": True, "test": "winner"}  # fmt: skip
+              "seeds": list(range(1, 4 + len(later))), "race": True, "test": "winner"}  # fmt: skip
     space = {"name": folder.name, "ablation": design}
     study = write(folder, [*events, {"kind": "finished"}], "ablation", space)
     says = {"name": "hunt", "id": "f" * 32, "axes": ["methods", "optim.lr"],
@@ -198,6 +199,18 @@ class TestTheFirstScreen:
         page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
         page.goto((root / "hunt" / "report" / "report.html").as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") == 390
+        wide = "e => e.scrollWidth > e.clientWidth + 1"
+        assert not page.eval_on_selector("#best", f"e => ({wide})(e.parentElement)")
+        page.close()
+
+    @pytest.mark.parametrize("width", [1400, 390])
+    def test_a_row_that_a_race_dropped(self, browser: Any, tmp_path: Path, width: int) -> None:
+        """What stands beside its seeds cuts nothing; it lacks nothing that it was not given."""
+        study = confirmation(tmp_path / "hunt_confirm", dropped=True)
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.goto(build_report(study).html.as_uri())
+        row = page.locator("#best tbody tr").nth(1).inner_text()
+        assert "no more seeds than 3" in row and "71.1 ± 2.6 %" in row
         wide = "e => e.scrollWidth > e.clientWidth + 1"
         assert not page.eval_on_selector("#best", f"e => ({wide})(e.parentElement)")
         page.close()

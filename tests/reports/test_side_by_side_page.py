@@ -11,6 +11,7 @@ import pytest
 
 from reports.build import build_report
 from reports.build_side_by_side import build_side_by_side
+from tests.reports.studies import components, write
 from tests.reports.test_side_by_side import A, B, searched
 
 pytestmark = pytest.mark.integration
@@ -82,3 +83,19 @@ def test_a_live_page_shows_the_newest_and_how_old_it_is(page: Any, tmp_path: Pat
     build_report(study)
     page.goto(path.as_uri())
     assert page.locator("#live").count() == 0, "a page that stays does not reload itself"
+
+
+def test_rows_of_designs_need_no_column_of_what_was_found(page: Any, tmp_path: Path) -> None:
+    """Rows with long names, from studies with long names: every column is in view."""
+    for name in ("a_study_confirm", "another_confirm"):
+        rows = {f"point {n}: linear, lr 0.0123": dict(enumerate((0.8, 0.82, 0.81))) for n in "12"}
+        write(tmp_path / name, components(rows), "ablation")
+    folders = [tmp_path / "a_study_confirm", tmp_path / "another_confirm"]
+    build_side_by_side(folders, tmp_path / "both")
+    page.goto((tmp_path / "both" / "report.html").as_uri())
+    heads = page.locator("table.levels th").all_inner_texts()
+    assert "found" not in heads and heads[-1] == "MDD"
+    assert page.eval_on_selector(
+        "table.levels", "t => t.parentElement.scrollWidth <= t.parentElement.clientWidth"
+    )
+    assert page.inner_text("h2 >> nth=0") == "On unnamed data"

@@ -101,8 +101,10 @@ def test_a_lead_that_is_not_shown(tmp_path: Path) -> None:
 
 
 def test_a_tie(tmp_path: Path) -> None:
-    said = verdict_of(search(tmp_path / "s", {"vpt": values(0.9), "tcpa": values(0.9)}))
-    assert said.headline == "vpt and tcpa tie at 90.0 % on val." and said.winner is None
+    found = search(tmp_path / "s", {"vpt": values(0.9), "linear": values(0.9)})
+    assert [row["name"] for row in best(found)["rows"]] == ["vpt", "linear"], "as selected"
+    said = verdict_of(found)
+    assert said.headline == "vpt and linear tie at 90.0 % on val." and said.winner is None
     assert "the same on every seed, so without an interval" in said.text
 
 
@@ -186,10 +188,11 @@ def test_a_confirmation_that_did_not_decide(race: bool, tmp_path: Path) -> None:
 
 
 def test_a_confirmation_that_runs(tmp_path: Path) -> None:
-    rows = {"vpt": [0.8, 0.9], "tcpa": [0.9, 0.7]}
+    rows = {"vpt": values(0.9), "tcpa": values(0.7, own=0.0)}
     confirming = confirmation(tmp_path / "s_confirm", rows, ended=False)
     said = verdict_of(search(tmp_path / "s", SEARCHED), confirming)
     assert said.headline.endswith("it is being confirmed (s_confirm, 1 trial has not ended).")
+    assert "wins" not in said.text + verdict_of(confirming).text, "more seeds may decide otherwise"
     assert said.winner is None
 
 
