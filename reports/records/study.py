@@ -43,10 +43,11 @@ class Study:
         if kind not in KINDS:
             raise RecordError(f"{path}: kind must be one of {', '.join(KINDS)}, got {kind!r}.")
         # Here, so that no property below has to expect another shape.
-        if not _is_space(document.get("space") or {}):
-            raise RecordError(
-                f"{path} is not a valid study description: 'space' is missing or not a mapping."
-            )
+        space = document.get("space") or {}
+        if not _is_space(space):
+            parts = "one of 'axes', 'ablation', 'objective' and 'seeds' is not what a space has"
+            why = f"in 'space' {parts}" if isinstance(space, dict) else "'space' is not a mapping"
+            raise RecordError(f"{path} is not a valid study description: {why}.")
         return cls(document)
 
     @property

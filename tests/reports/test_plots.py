@@ -15,7 +15,7 @@ from matplotlib.text import Text
 import reports
 from reports.draw import draw_all, figures_of, looks_same
 from reports.frames import Frames
-from reports.plots import cost, curves, history, parallel, pareto, sweeps
+from reports.plots import cost, curves, factors, history, parallel, pareto, sweeps
 from reports.plots.base import FORMATS, STYLE, WIDTH, course, new_figure, squeeze, styles_of
 from tests.reports.studies import (
     SPACE,
@@ -307,6 +307,23 @@ def test_sentences_say_what_is_true(tmp_path: Path) -> None:
     assert "vpt has the best mean" in said["curves"]
     assert "83.0 % of vpt" in said["pareto"] and "point 29 of 60" in said["history"]
     assert "methods = vpt" in said["parallel"] and "optim.lr 0.00" in said["parallel"]
+
+
+def test_equal_costs_and_other_data_sets_are_not_ordered(tmp_path: Path) -> None:
+    """None is the slowest, and the highest mean of all data sets says nothing of a level."""
+    events = []
+    for n, name in enumerate(("vpt", "linear")):
+        events += [planned(n, methods=[name]), final(n, "completed", 0.5, duration_s=30.0)]
+    found = reports.load(write(tmp_path / "s", events))
+    said = cost.sentence(cost.prepare(found), found)
+    assert said == "All take about as long: 30 s in the median."
+    sets = {
+        "a": {"VPT": [0.5, 0.51, 0.52], "+R": [0.6, 0.62, 0.61]},
+        "b": {"VPT": [0.9, 0.91, 0.9]},
+    }
+    both = reports.load(write(tmp_path / "d", over_datasets(sets), "ablation"))
+    said = factors.sentence(factors.prepare(both), both)
+    assert said.startswith("Each level on each of 2 data sets; told apart from the baseline: ")
 
 
 @pytest.mark.parametrize(
