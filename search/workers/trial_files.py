@@ -4,7 +4,8 @@ A node that shares the study's folder with the driver writes them there. Any oth
 its cache folder while a trial is there, and carries them: to the driver's folder through Ray, or to
 the study's storage. They are carried at the end of a trial, before that is told, when a worker
 ends, and every now and then; a trial that goes on elsewhere finds them there. What a lost node had
-trained since is trained again.
+trained since is trained again. What killed workers leave on a node is removed by the last one that
+ends there (`search.workers.leftovers`).
 """
 
 import platform
@@ -20,6 +21,7 @@ from typing import Any, Protocol
 
 from search.study.storage import Storage, fetch_folder
 from search.study.token import shares
+from search.workers.leftovers import Presence, clear
 from search.workers.reach import answer
 from tcpa_core.errors import StorageError, StudyError
 from tcpa_core.record.events import Ended, Epoch, Event, Tested
@@ -120,6 +122,7 @@ class TrialFiles:
         self.study_dir = study_dir
         self.notice = notice
         self._carrier = carrier
+        self._presence = Presence(study_dir)
         self._here: set[str] = set()
         """Trials with files on this node."""
         self._grown: set[str] = set()
@@ -138,6 +141,7 @@ class TrialFiles:
             self._here.add(command.trial)
             folder = self._folder(command.trial)
             try:
+                self._presence.enter()
                 self._carrier.bring(command.trial, folder)
             except OSError as err:
                 raise StorageError.of(folder, err) from err
@@ -164,7 +168,7 @@ class TrialFiles:
             self._keep_grown()
 
     def close(self) -> None:
-        """Carry what has not been, and leave nothing on the node.
+        """Carry what has not been, and leave nothing on the node: of killed workers neither.
 
         Raises:
             StorageError: A file cannot be read or written.
@@ -174,9 +178,9 @@ class TrialFiles:
         self._keep_grown()
         for trial in set(self._here):
             self._remove(trial)
-        for folder in (self.study_dir / CHECKPOINTS, self.study_dir):
-            with suppress(OSError):  # another worker of the node is still there
-                folder.rmdir()
+        self._presence.leave()
+        with suppress(OSError):  # the study has all that it needs
+            clear(self.study_dir, self._carrier.bring)
 
     def _keep_grown(self) -> None:
         begun = time.monotonic()
