@@ -31,6 +31,7 @@ from search.tune.early_stopping import Schedule
 from search.tune.loop import run_trials
 from search.tune.searcher import StudySearcher
 from search.tune.trial_handle import Slots
+from search.workers.node_clearing import CLEAR_S
 from search.workers.worker_pool import HALT_S
 from spaces.space import Space
 from tcpa_core.errors import StorageError
@@ -207,6 +208,8 @@ class StudyRun:
             if not self._stop.is_cluster_lost:
                 with suppress(RayError):
                     answer_of(dispatcher.halt.remote(), HALT_S, self._stop)
+                    if not self._stop:  # else somebody waits, and a resumed study does it
+                        answer_of(dispatcher.clear.remote(), CLEAR_S, self._stop)
             pump.close()  # after the halt, which has events, too
             if not self._stop.is_cluster_lost:
                 # A connection that was open before us stays, and with it what it has started.

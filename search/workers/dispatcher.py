@@ -199,6 +199,10 @@ class Dispatcher:
             arrival.set()
         await asyncio.gather(self._pool.halt(), self._sharing.end())
 
+    async def clear(self) -> None:
+        """After `halt`: remove what killed workers have left on nodes."""
+        await self._pool.clearing.clear()
+
     async def push(self, worker: int, batch: int, events: Sequence[Event]) -> None:
         """Take a worker's events, in order.
 

@@ -138,3 +138,6 @@ class PackWorkerShell:
 
     def halt(self) -> None:
         self._worker.halt()
+
+    def clear(self) -> None:
+        self._worker.clear()

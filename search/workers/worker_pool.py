@@ -15,6 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from search.workers.cluster_view import NODE_ID
 from search.workers.failure_attribution import WorkerLoss
+from search.workers.node_clearing import NodeClearing
 from search.workers.nodes import Nodes, alive_nodes
 from search.workers.pack_worker import WorkerSpec
 from search.workers.ray_errors import loss_of, reason_of
@@ -80,11 +81,14 @@ class WorkerPool:
         self._pause_s = pause_s
         self._can_wait_for = can_wait_for
         self._nodes = Nodes(say=say, on_change=self._renew, ask_again=self._ask_again)
+        self.clearing = NodeClearing(spec)
         self.workers = Roster(spec.num_gpus)
         self._parked: list[WorkerHandle] = []
         """They keep devices that are not to be used, so that Ray gives them to no other worker."""
         self._found: Mapping[str, Sequence[str]] = {}
         """Fingerprints of all data and weights, as the first node has shown them."""
+        self._dropped: list[WorkerHandle] = []
+        """They have been told to end."""
         self._num_started = 0
         self._most_here: int | None = None
         """Workers that may have places on the nodes of today; None: all."""
@@ -190,8 +194,13 @@ class WorkerPool:
                 self._leave(number)
 
     def drop(self, number: int) -> None:
-        """End a worker at once that holds no trial; nobody replaces it."""
-        self.workers.pop(number).kill()
+        """End a worker that holds no trial; nobody replaces it."""
+        worker = self.workers.pop(number)
+        if worker.device:  # it waits for work, so that this is done at once
+            self._dropped.append(worker)
+            worker.actor.halt.remote()
+        else:
+            worker.kill()
 
     def retire(
         self, number: int, why: str = "its trials move to GPUs", *, again: bool = False
@@ -228,7 +237,7 @@ class WorkerPool:
                 worker.kill()
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=HALT_S)
-        for worker in (*self.workers.values(), *self._parked):
+        for worker in (*self.workers.values(), *self._parked, *self._dropped):
             worker.kill()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -253,6 +262,11 @@ class WorkerPool:
             if worker.is_retired:
                 worker.kill()
                 self._lose(number, WorkerLoss(worker.why, is_wanted=True))
+            if worker in self._dropped:
+                self._dropped.remove(worker)
+                worker.kill()  # its device is for others now
+            if worker.place:
+                self.clearing.end(worker.place.node)
             self.workers.pop(number, None)
 
     def _loss(self, worker: WorkerHandle, err: RayError) -> WorkerLoss:
@@ -273,6 +287,7 @@ class WorkerPool:
     async def _may_stay(self, number: int, worker: WorkerHandle) -> bool:
         """Wait for a worker's place and see whether it may be used; False: another is sought."""
         place = await worker.find_place()
+        self.clearing.begin(place.node)
         if not await self._nodes.passes(place, "package", worker.package_fault):
             self._leave(number)
             return False
