@@ -97,7 +97,7 @@ class _Work:
         self, trials: Sequence[TrialState], total: int | None
     ) -> tuple[float, float] | None:
         """What a study of so many trials still has; None: not known."""
-        if total is None or not trials:
+        if total is None or not trials or any(one.epochs is None for one in trials):
             return None
         epochs, seconds = self.of(one for one in trials if one.ended is None)
         coming = max(0, total - len(trials))
@@ -146,7 +146,7 @@ def _further(
 
 def _speed(state: StudyState, weights: _Weights, num_running: int) -> tuple[float, float] | None:
     """Epochs, and seconds of a device, that are trained in a second; None: not known."""
-    since, until = state.training_since, state.trained_at
+    since, until = state.training_since(), state.trained_at
     here_s = until - since if since is not None and until is not None else 0.0
     trials = state.trials.values()
     here = [

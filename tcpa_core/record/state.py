@@ -106,6 +106,8 @@ class TrialState:
     """Which of the study's drivers started it last, as of `StudyState.num_drivers`."""
     from_epoch: int = 0
     """Epochs that earlier drivers have trained of it."""
+    told_at: float | None = None
+    """When its last epoch or its end was recorded, in seconds of Unix time."""
 
     @property
     def epochs(self) -> int | None:
@@ -117,6 +119,20 @@ class TrialState:
     def trained(self) -> int:
         """Epochs trained so far."""
         return self.epoch if self.ended is None else self.ended.result.num_epochs or 0
+
+    def began(self) -> float | None:
+        """When the driver that started it last began to train it, at the latest; None: not known.
+
+        A start is recorded together with the first epoch, so that told times alone are too late.
+        """
+        took_s, num = None, self.trained
+        if self.ended is not None:
+            took_s = self.ended.result.duration_s
+        elif self.report is not None:
+            took_s = num * (self.report.duration_s or 0.0)
+        if self.told_at is None or not took_s or num <= self.from_epoch:
+            return None
+        return self.told_at - took_s * (num - self.from_epoch) / num
 
     @property
     def result(self) -> TrialResult | None:
@@ -164,13 +180,15 @@ class StudyState:
         """Times that the result of a trial has changed."""
         self.num_drivers = 0
         """Drivers that have begun, the one that runs among them."""
-        self.training_since: float | None = None
-        """When the last driver's first trial started, in seconds of Unix time."""
         self.trained_at: float | None = None
         """When an epoch or a trial of it ended last."""
         self.earlier_s = 0.0
         """Seconds in which earlier drivers trained: from their first trial to their last event of
         one."""
+        self._started_at: float | None = None
+        """When the last driver's first start of a trial was recorded."""
+        self._driver_at: float | None = None
+        """When the last driver began."""
         self._reported: list[str] = []
         """The trial of each kept value, in the order of the reports."""
 
@@ -194,6 +212,7 @@ class StudyState:
         """
         if isinstance(event, StudyBegun | Resumed):
             self.new_driver()
+            self._driver_at = event.t
         if isinstance(event, TrialEvent):
             self._take(event)
         elif not (isinstance(event, Notice) and event.waits is None):
@@ -204,10 +223,19 @@ class StudyState:
 
     def new_driver(self) -> None:
         """Trials that run are left by their driver: another one begins."""
-        if self.training_since is not None and self.trained_at is not None:
-            self.earlier_s += max(0.0, self.trained_at - self.training_since)
+        if self._started_at is not None and self.trained_at is not None:
+            self.earlier_s += max(0.0, self.trained_at - self._started_at)
         self.num_drivers += 1
-        self.training_since = self.trained_at = None
+        self._started_at = self.trained_at = self._driver_at = None
+
+    def training_since(self) -> float | None:
+        """When the last driver's first trial began, in seconds of Unix time; None: none has."""
+        if self._started_at is None:
+            return None
+        own = (one.began() for one in self.trials.values() if one.driver == self.num_drivers)
+        first = min((at for at in own if at is not None), default=self._started_at)
+        first = min(first, self._started_at)
+        return first if self._driver_at is None else max(first, self._driver_at)
 
     def is_training(self, trial: TrialState) -> bool:
         """Whether a trial was started by the last driver and has not ended."""
@@ -236,23 +264,24 @@ class StudyState:
             case Started():  # again, perhaps: its old result is void
                 if trial.driver != self.num_drivers:
                     trial.from_epoch = max(event.epoch, trial.trained)
-                if self.training_since is None:
-                    self.training_since = event.t
-                trial.driver = self.num_drivers
+                if self._started_at is None:
+                    self._started_at = event.t
+                trial.driver, trial.told_at = self.num_drivers, None
                 trial.started, trial.ended, trial.status = event, None, "running"
                 self.num_changes += 1
             case Epoch():
                 self._keep_value(trial, event)
             case Ended():
                 trial.ended, trial.status = event, event.result.status
-                self.trained_at = event.t
+                trial.told_at = self.trained_at = event.t
                 self.num_changes += 1
             case Tested():
                 trial.tested = event
 
     def _keep_value(self, trial: TrialState, event: Epoch) -> None:
         epoch = trial.epoch = event.report.epoch
-        trial.report, self.trained_at = event.report, event.t
+        trial.report = event.report
+        trial.told_at = self.trained_at = event.t
         if trial.status == "planned":  # the line of its start is lost
             trial.status, trial.driver = "running", self.num_drivers
         if epoch not in trial.values and hasattr(event.report, self.metric or ""):

@@ -75,7 +75,8 @@ def test_progress_lines_do_not_flood_a_log(monkeypatch: pytest.MonkeyPatch) -> N
     for event in (planned("00000"), started("00000"), *[epoch("00000")] * 50):
         shown(made(event))
     line = "0 of 12 trials ended (1 running); best -; leading val_accuracy 0.3000 at epoch 1"
-    assert text.getvalue().splitlines() == [f"{line} (trial 00000, still running: lr 0.1)"]
+    line += " (trial 00000, still running: lr 0.1); 60 epochs/min"
+    assert text.getvalue().splitlines() == [line]
     now = 1011.0
     shown(made(epoch("00000")))
     assert len(text.getvalue().splitlines()) == 2
@@ -320,6 +321,27 @@ def test_nothing_is_guessed_from_the_first_of_several_packs() -> None:
     study.epoch(1, 1, 2, 3)
     assert study.pace.left_s == pytest.approx(110)
     assert study.lines()[0].endswith("elapsed 10 s, about 2 min left")
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_start_that_is_told_with_its_first_epoch_does_not_hurry_the_rest(ends: bool) -> None:
+    """A worker hands both over after the epoch: by the times told, it would have taken nothing."""
+    study = Script()
+    study.tell({"kind": "study", "name": "s"})
+    study.now += 60  # Ray and the workers start
+    for first in (0, 4):
+        pack = range(first, first + 4)
+        study.now += 10
+        study.start(*pack)
+        study.epoch(1, *pack, seconds=10)
+        if ends:
+            study.now += 30
+            for n in pack:
+                told = {"num_epochs": 4, "duration_s": 40.0}
+                study.tell({**final(f"{n:05d}", "completed", 0.5), **told})
+    trained, took_s = (32, 80) if ends else (8, 20)
+    assert study.pace.epochs_per_h == pytest.approx(trained / took_s * 3600)
+    assert study.pace.left_s == pytest.approx((48 - trained) * took_s / trained)
 
 
 @pytest.mark.parametrize("gap_s", [0, 1e6])

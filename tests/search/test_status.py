@@ -317,7 +317,7 @@ def test_a_glance_sees_what_the_whole_journal_says(seed: int, tmp_path: Path) ->
         assert (one.ended, one.started) == (other.ended, other.started)
         if one.ended is None:
             assert (one.epoch, one.values, one.report) == (other.epoch, other.values, other.report)
-    assert found.training_since == whole.training_since
+    assert found.training_since() == whole.training_since()
     assert found.earlier_s == pytest.approx(whole.earlier_s)
 
 
