@@ -19,11 +19,11 @@ LOWEST_TESTS := tests/test_architecture.py tests/test_bounds.py tests/spaces tes
 quickstart: $(VENV)/.installed
 	$(BIN)/tcpa quickstart --root $(ROOT)
 
-# Tests that compute run side by side, a thread each; those that start Ray, MLflow or a browser have
+# Tests that compute run side by side by files, a thread each; those that start Ray, MLflow or a browser have
 # the machine for themselves.
 COMPUTING := tests/spaces tests/tcpa_core
 test: $(VENV)/.installed-dev lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal $(COMPUTING)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(COMPUTING)
 	$(BIN)/python -m pytest --ignore=tests/faults $(COMPUTING:%=--ignore=%)
 	$(BIN)/python -m benchmarks.faults --short
 
