@@ -15,6 +15,7 @@ from tcpa_core.model.pack_model import PackModel
 from tcpa_core.record.predictions import SplitPredictions
 from tcpa_core.training.by_rows import ByRows
 from tcpa_core.training.kept_tokens import KeptTokens
+from tcpa_core.training.memory import begun_copy
 from tcpa_core.training.precision import autocast
 from tcpa_core.training.predicted import Predicted, class_type
 from tcpa_core.training.trial_data import SplitName, TrialData
@@ -93,8 +94,9 @@ class Evaluation:
             hits += (predicted == labels).sum(1)
             classes[:, turn] = predicted.to(kind)
             look(turn, logits, predicted)
+        on_host = begun_copy(classes)  # arrives with the sums: a GPU is waited for once
         loss_M, accuracy_M = (sums / len(source)).tolist()
-        return Scores(loss_M, accuracy_M, classes.cpu())
+        return Scores(loss_M, accuracy_M, on_host)
 
     def _logits(self, model: PackModel, split: SplitName) -> Iterator[tuple[slice, Tensor]]:
         """Ranges of n samples and logits (M, n, C), until every sample was there once."""

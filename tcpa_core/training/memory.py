@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 Result = TypeVar("Result")
 
@@ -21,6 +22,23 @@ _PHRASES = (
 )
 """On the CPU there is no class for it: allocators and oneDNN raise a RuntimeError. Libraries of
 CUDA allocate past torch."""
+
+
+PINNED_BYTES = 256 * 2**20
+"""Tensors up to this are copied to pinned memory, which a GPU writes at full speed. Torch rounds it
+up to a power of two and keeps it, so that larger ones would take too much of a host's memory."""
+
+
+def begun_copy(tensor: Tensor) -> Tensor:
+    """A copy on the CPU that a GPU may still be writing: it is whole once the GPU was waited for.
+
+    A tensor of the CPU is returned as it is.
+    """
+    if tensor.device.type == "cpu":
+        return tensor
+    pinned = tensor.nbytes <= PINNED_BYTES
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
+    return copy.copy_(tensor, non_blocking=True)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -12,11 +12,8 @@ from tcpa_core.methods.base import MemberState
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.training.graphs import StepGraphs
 from tcpa_core.training.member import Member
+from tcpa_core.training.memory import begun_copy
 from tcpa_core.training.optim import Moments, PackOptimizer
-
-PINNED_BYTES = 256 * 2**20
-"""Tensors up to this are copied to pinned memory, which a GPU writes at full speed. Torch rounds it
-up to a power of two and keeps it, so that larger ones would take too much of a host's memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,12 +76,6 @@ def _to_host(rows: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
     if device.type != "cuda":
         # Not one block for all: memory of that size goes back to the system after every epoch.
         return [[tensor.to("cpu", copy=True) for tensor in of_member] for of_member in rows]
-    copies = [[_begun_copy(tensor) for tensor in of_member] for of_member in rows]
+    copies = [[begun_copy(tensor) for tensor in of_member] for of_member in rows]
     torch.cuda.synchronize(device)
     return copies
-
-
-def _begun_copy(tensor: Tensor) -> Tensor:
-    pinned = tensor.nbytes <= PINNED_BYTES
-    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
-    return copy.copy_(tensor, non_blocking=True)

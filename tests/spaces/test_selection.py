@@ -170,6 +170,7 @@ OTHERWISE = {
     "reports/page/best.py:_methods": "the order of rows",
     "reports/page/best.py:_best_of": "of a method without a completed trial, those stopped early",
     "reports/page/data_set_tables.py:_places": "bold and underlined cells",
+    "reports/verdicts/of_search.py:_unbeaten": "which further setting a sentence names",
     "search/proposals/asked.py:_forget": "points that the sampler goes on learning from",
 }
 """Functions that choose by a goal, but no point of a study."""
