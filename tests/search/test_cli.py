@@ -277,7 +277,7 @@ def test_status_reads_the_journal_alone(
     assert code == 0
     assert out.splitlines() == [
         "s: 2 completed, 1 failed, 1 interrupted, 1 waiting; last event: failed.",
-        "search, interrupted: 3 of 10 trials ended, 0 of 0 epochs, elapsed 0 s",
+        "search, interrupted: 3 of 10 trials ended, 0 epochs, elapsed 0 s",
         "  trial 00003: epoch 0/?",
         "best val_accuracy 0.7000 (trial 00001)",
         "failed: 1 x loss is nan (trial 00002)",
