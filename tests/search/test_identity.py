@@ -35,8 +35,10 @@ GO_ON = {
     "ablate": ["SPACE", "--from", "s"],
 }
 """Verbs that train, score or draw from a study that exists, with arguments."""
-READ_ONLY = {"stop", "status", "report", "sync"}
-"""Verbs on a study that use its records alone."""
+NAMES = ("study", "studies", "trials", "words")
+"""What commands call their argument that begins with the name of a study."""
+READ_ONLY = {"stop", "status", "report", "sync", "predict", "export", "push"}
+"""Verbs on a study that train nothing: they use its records, or what a trial has learnt."""
 
 WEIGHTS = Path(cli.__file__).parents[1] / "tcpa_core" / "weights" / "vit_nano.safetensors"
 
@@ -128,7 +130,7 @@ def test_every_verb_on_a_study_is_known_here() -> None:
     of_studies = {
         name
         for name, verb in command.commands.items()  # type: ignore[attr-defined]
-        if any(p.name == "study" and p.param_type_name == "argument" for p in verb.params)
+        if any(p.name in NAMES and p.param_type_name == "argument" for p in verb.params)
     }
     assert of_studies == (GO_ON.keys() - {"ablate"}) | READ_ONLY
     accepting = {
