@@ -21,9 +21,15 @@ ALL = (*ENDING, *ANNOUNCING)
 
 @pytest.fixture(autouse=True)
 def handlers_stay() -> Iterator[None]:
+    given = [signal.getsignal(number) for number in ALL]
+    for number, handler in zip(ALL, given, strict=True):
+        if handler == signal.SIG_IGN:  # the tests themselves run under nohup
+            signal.signal(number, signal.SIG_DFL)
     before = [signal.getsignal(number) for number in ALL]
     yield
     assert [signal.getsignal(number) for number in ALL] == before
+    for number, handler in zip(ALL, given, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", ALL)
