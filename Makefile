@@ -19,12 +19,12 @@ LOWEST_TESTS := tests/test_architecture.py tests/test_bounds.py tests/spaces tes
 quickstart: $(VENV)/.installed
 	$(BIN)/tcpa quickstart --root $(ROOT)
 
-# Tests that compute run side by side by files, a thread each; those that start Ray, MLflow or a browser have
-# the machine for themselves.
-COMPUTING := tests/spaces tests/tcpa_core
+# Tests that start neither Ray nor MLflow nor a browser run side by side by files, a thread each; the
+# others have the machine for themselves.
 test: $(VENV)/.installed-dev lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(COMPUTING)
-	$(BIN)/python -m pytest --ignore=tests/faults $(COMPUTING:%=--ignore=%)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore=tests/faults -m "not integration and not faults" \
+	  --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest --ignore=tests/faults -m "integration and not faults"
 	$(BIN)/python -m benchmarks.faults --short
 
 # What a GPU does with this code, in 8 minutes; then look at $(GPU)/report.md. It needs these packages
