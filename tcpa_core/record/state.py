@@ -102,11 +102,12 @@ class TrialState:
     tested: Tested | None = None
     report: EpochReport | None = None
     """Of its last epoch."""
-    driver: int | None = None
+    # What follows is of the pace of drivers, which a kept copy of a journal does not know.
+    driver: int | None = field(default=None, compare=False)
     """Which of the study's drivers started it last, as of `StudyState.num_drivers`."""
-    from_epoch: int = 0
+    from_epoch: int = field(default=0, compare=False)
     """Epochs that earlier drivers have trained of it."""
-    told_at: float | None = None
+    told_at: float | None = field(default=None, compare=False)
     """When its last epoch or its end was recorded, in seconds of Unix time."""
 
     @property
