@@ -35,6 +35,8 @@ NEEDED = {"torch.load": ("weights_only", True), "numpy.load": ("allow_pickle", F
 NEVER = {"shell": True, "allow_pickle": True, "weights_only": False}
 """Arguments that no call may have."""
 RESTRICTED = {
+    # reads back what this very process wrote a moment ago, before it is given away
+    "tcpa_core/exports/program.py": {"torch.export.load"},
     "tcpa_core/data/_pickles.py": {"pickle", "Unpickler"},
     "tcpa_core/model/read_tensors.py": {"pickletools"},
 }

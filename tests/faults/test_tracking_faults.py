@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 
 from benchmarks.postgresql import PostgreSQL
 from search.study.journal import Journal
+from search.tracking.experiment import STATUS
 from search.tracking.mirror import Mirror, sync
 from tcpa_core.record.events import FINAL_KINDS
 from tcpa_core.record.mirror_schema import EPOCH_METRICS, FINAL_METRICS
@@ -79,7 +80,7 @@ class Study:
             params, status, points = expected[trial]
             assert run.data.params == params, trial
             assert run.data.tags["tcpa.status"] == status, trial
-            assert run.info.status == ("FAILED" if status == "failed" else "FINISHED"), trial
+            assert run.info.status == STATUS.get(status, "FINISHED"), trial
             found = [
                 (metric.key, metric.step, metric.timestamp, metric.value)
                 for key in run.data.metrics
