@@ -37,8 +37,7 @@ def build_side_by_side(
     for number, folder in enumerate(studies):
         if progress:
             progress("studies", number, len(studies))
-        records = load_journal(folder, progress)
-        loaded.append(frames(records, earlier=folder / "tables")[0])
+        loaded.append(frames(load_journal(folder, progress), explain=False)[0])
     found = side_by_side(loaded)
     for name, table in found.tables.items():
         write_table(table, out, name)

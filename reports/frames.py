@@ -106,6 +106,8 @@ def frames(
     records: Records,
     timed: Callable[[str], AbstractContextManager[None]] | None = None,
     earlier: Path | None = None,
+    *,
+    explain: bool = True,
 ) -> tuple[Frames, dict[str, pa.Table]]:
     """All tables of the records, as frames and as Arrow tables by name.
 
@@ -113,6 +115,7 @@ def frames(
         timed: Gives for a step's name what is entered while the step runs.
         earlier: Folder of tables written before; its importance is taken over where it is of the
             very same trials.
+        explain: Compute the importance of settings, which takes seconds; else its tables are empty.
     """
     step = timed or (lambda name: nullcontext())
     study = records.study
@@ -127,7 +130,9 @@ def frames(
     with step("statistics"):
         compared, about_levels = _comparisons(trials, study)
     with step("importance"):
-        explained, about_importance = _importance(trials, study, earlier)
+        explained, about_importance = (
+            _importance(trials, study, earlier) if explain else (_unexplained(study), "")
+        )
     notes = [*records.notes, *study.data_notes(), *about_levels, about_importance]
     computed = compared | explained
     found = Frames(
@@ -175,12 +180,16 @@ _IDENTITY = b"tcpa.importance_of"
 _OF_IMPORTANCE = ("importance", "marginals", "interactions")
 
 
+def _unexplained(study: Study) -> dict[str, pa.Table]:
+    return {name: table_of([], study, name) for name in _OF_IMPORTANCE}
+
+
 def _importance(
     trials: pd.DataFrame, study: Study, earlier: Path | None
 ) -> tuple[dict[str, pa.Table], str]:
     """The tables on importance, and a sentence where they are empty."""
     if study.kind != "search":
-        return {name: table_of([], study, name) for name in _OF_IMPORTANCE}, ""
+        return _unexplained(study), ""
     identity = importance.identity(trials, study).encode()
     if earlier is not None and all((earlier / f"{n}.parquet").is_file() for n in _OF_IMPORTANCE):
         with suppress(RecordError):  # of another version: computed again

@@ -112,8 +112,13 @@ def side_by_side(studies: Sequence[Frames]) -> SideBySide:
     for name, n in Counter(one.study.name for one in studies).items():
         if n > 1:
             raise StudyError(f"tcpa report: study {name!r} is given {n} times; name each once.")
-    shown = _data_names(studies)
-    entries = [entry for one in studies for entry in _entries(one, shown)]
+    keys = [_data_keys(one) for one in studies]
+    shown = _data_names(keys)
+    entries = [
+        entry
+        for one, of_trials in zip(studies, keys, strict=True)
+        for entry in _entries(one, [shown[key] for key in of_trials])
+    ]
     for one in studies:
         if not any(entry.study == one.study.name for entry in entries):
             raise StudyError(
@@ -152,10 +157,14 @@ def side_by_side(studies: Sequence[Frames]) -> SideBySide:
     )
 
 
-def _entries(one: Frames, shown: dict[str, str]) -> Iterator[Entry]:
-    """What a study ended with."""
+def _entries(one: Frames, data: Sequence[str]) -> Iterator[Entry]:
+    """What a study ended with.
+
+    Args:
+        data: Name of each trial's data set.
+    """
     name, trials = one.study.name, one.trials
-    sets = pd.Series([shown[key] for key in _data_keys(one)], index=trials.index, dtype=object)
+    sets = pd.Series(data, index=trials.index, dtype=object)
     if one.study.kind == "ablation":
         yield from _rows_of_design(name, trials[one.trials["left_out"] == ""], sets)
         return
@@ -206,9 +215,9 @@ def _data_keys(one: Frames) -> list[str]:
     return keys
 
 
-def _data_names(studies: Sequence[Frames]) -> dict[str, str]:
+def _data_names(of_studies: Sequence[Sequence[str]]) -> dict[str, str]:
     """By data key a name for the reader; the same for the same fingerprint, and for no other."""
-    keys = dict.fromkeys(key for one in studies for key in _data_keys(one))
+    keys = dict.fromkeys(key for of_trials in of_studies for key in of_trials)
     by_print: dict[str, str] = {}
     for key in keys:
         print_, _, name = key.partition("\n")

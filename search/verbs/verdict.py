@@ -13,4 +13,4 @@ def verdict_text(study: Path) -> str:
     Raises:
         RecordError: Its journal is damaged.
     """
-    return verdict_of(frames(load_journal(study))[0]).text
+    return verdict_of(frames(load_journal(study), explain=False)[0]).text
