@@ -75,6 +75,8 @@ _EPOCH_MEANINGS = {
     "lr": ("learning rate of the last step", ""),
     "duration_s": ("time of the epoch, divided among trials that shared the device", "s"),
     "images_per_s": ("training images per second of duration_s", "1/s"),
+    "val_miou": ("of a segmentation: mean intersection over union on val", "fraction"),
+    "val_mean_accuracy": ("of a segmentation: mean over classes of the pixels found", "fraction"),
 }
 EPOCH_COLUMNS = (
     Column("trial", TEXT, "number of the trial"),

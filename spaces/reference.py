@@ -20,9 +20,10 @@ from pydantic.fields import FieldInfo
 from spaces.axes import label
 from spaces.sections import Budget, Cluster, Objective, SamplerConfig, SchedulerConfig
 from tcpa_core import plugins
-from tcpa_core.config import METHODS, method_config, sections
+from tcpa_core.config import METHODS, method_config, sections, task_config
 from tcpa_core.errors import ConfigError
 from tcpa_core.hints import nearest_setting
+from tcpa_core.settings import TASKS
 
 STUDY_SECTIONS: Mapping[str, type[BaseModel]] = {
     "objective": Objective,
@@ -100,6 +101,9 @@ def _by_section() -> Mapping[str, list[Setting]]:
     models = sections()
     found = {name: list(_read(model, name)) for name, model in models.items() if name}
     found |= {f"{name} (study)": list(_read(m, name)) for name, m in STUDY_SECTIONS.items()}
+    for name in plugins.names(TASKS):
+        if task_config(name).model_fields:
+            found[f"{name} (task)"] = list(_read(task_config(name), name))
     for name in plugins.names(METHODS):
         if method_config(name).model_fields:
             found[f"{name} (method)"] = list(_read(method_config(name), name))

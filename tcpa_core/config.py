@@ -21,7 +21,7 @@ from tcpa_core import plugins
 from tcpa_core.errors import ConfigError, nearest
 from tcpa_core.hints import nearest_setting
 from tcpa_core.protocols.base import fixed_settings
-from tcpa_core.settings import IS_FILE, CommonSettings, OptimConfig, Settings
+from tcpa_core.settings import IS_FILE, TASKS, CommonSettings, OptimConfig, Settings
 from tcpa_core.validation import first_problem
 
 METHODS = "tcpa_core.methods"
@@ -47,6 +47,7 @@ ADDED: Mapping[str, object] = {
     "data.splits_dir": None,
     "data.train_interpolation": None,
     "data.train_list": None,
+    "task.name": "classify",
     "train.cutmix_alpha": 0.0,
     "train.drop_last": False,
     "train.mixup_switch_prob": 0.5,
@@ -68,6 +69,8 @@ class TrialConfig(CommonSettings):
 
     method_settings: dict[str, Any] = {}
     """Checked `Config` object of each method in `methods`, by method name."""
+    task_settings: Settings
+    """Checked `Config` object of the task."""
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, object], *, place: str = "trial") -> Self:
@@ -101,11 +104,15 @@ class TrialConfig(CommonSettings):
             name: _validate(method_config(name), sections.pop(name, {}), name, place)
             for name in base.methods
         }
+        task = base.task.name
+        of_task = _validate(task_config(task), sections.pop(task, {}), task, place)
         for name in sections:
-            _refuse_section(name, base.methods, place)
+            _refuse_section(name, base, place)
         # Both halves are checked already.
         return cls.model_construct(
-            **{k: getattr(base, k) for k in CommonSettings.model_fields}, method_settings=settings
+            **{k: getattr(base, k) for k in CommonSettings.model_fields},
+            method_settings=settings,
+            task_settings=of_task,
         )
 
     def flat(self) -> Flat:
@@ -117,24 +124,24 @@ class TrialConfig(CommonSettings):
                 out |= _section(name, value)
             else:
                 out[name] = _plain(value)
-        for name, settings in self.method_settings.items():
+        for name, settings in self._own_sections().items():
             out |= _section(name, settings)
         return out
 
     def replace_paths(self, changes: Mapping[str, object]) -> "TrialConfig":
-        """The same trial with some paths changed. Sections of dropped methods are dropped too.
+        """The same trial with some paths changed. Sections of dropped methods are dropped too, and
+        those of a dropped task.
 
         Raises:
             ConfigError: As `from_flat`.
         """
         merged = {**self.flat(), **changes}
-        methods = merged["methods"]
+        dropped = {*plugins.names(METHODS), *plugins.names(TASKS)}
+        dropped -= {*merged["methods"], merged["task.name"]}
         kept = {
             path: value
             for path, value in merged.items()
-            if path in changes
-            or path.split(".")[0] not in plugins.names(METHODS)
-            or path.split(".")[0] in methods
+            if path in changes or path.split(".")[0] not in dropped
         }
         return TrialConfig.from_flat(kept)
 
@@ -160,7 +167,11 @@ class TrialConfig(CommonSettings):
         """Sections of the trial by name, those of its methods included."""
         core = {name: getattr(self, name) for name in CommonSettings.model_fields}
         sections = {name: part for name, part in core.items() if isinstance(part, Settings)}
-        return sections | self.method_settings
+        return sections | self._own_sections()
+
+    def _own_sections(self) -> dict[str, Settings]:
+        """Sections that a trial has by what it names: of its task and its methods."""
+        return {self.task.name: self.task_settings, **self.method_settings}
 
     def digest(self, data_fingerprint: str, weights_fingerprint: str) -> str:
         """Identity of the trial: 16 hex digits over everything that changes its result.
@@ -229,6 +240,13 @@ def method_config(name: str) -> type[Settings]:
     return config
 
 
+@cache
+def task_config(name: str) -> type[Settings]:
+    """The `Config` class of a task's file."""
+    config: type[Settings] = plugins.load(TASKS, name).Config
+    return config
+
+
 def sections() -> dict[str, type[Settings]]:
     """Classes of the settings that every trial has, by section; "": those outside a section."""
     fields = {name: field.annotation for name, field in CommonSettings.model_fields.items()}
@@ -240,8 +258,10 @@ def sections() -> dict[str, type[Settings]]:
 
 
 def known_paths() -> dict[str, FieldInfo | None]:
-    """Every dotted path that a trial can have, over all methods; `methods` and `seed` included."""
+    """Every dotted path that a trial can have, over all methods and tasks; `methods` and `seed`
+    included."""
     every = sections() | {method: method_config(method) for method in plugins.names(METHODS)}
+    every |= {task: task_config(task) for task in plugins.names(TASKS)}
     return {
         f"{section}.{key}" if section else key: field
         for section, model in every.items()
@@ -315,11 +335,16 @@ def _follow_protocol(nested: dict[str, Any], methods: Collection[str]) -> None:
             nested[section].setdefault(key, value)
 
 
-def _refuse_section(name: str, methods: tuple[str, ...], place: str) -> None:
+def _refuse_section(name: str, base: CommonSettings, place: str) -> None:
     if name in plugins.names(METHODS):
         raise ConfigError(
-            f"{name}.* is set but methods is {list(methods)} ({place}); "
+            f"{name}.* is set but methods is {list(base.methods)} ({place}); "
             f"add {name!r} to methods or remove its settings."
+        )
+    if name in plugins.names(TASKS):
+        raise ConfigError(
+            f"{name}.* is set but task.name is {base.task.name!r} ({place}); "
+            f"set task.name: {name} or remove its settings."
         )
     known = sorted({path.split(".")[0] for path in known_paths()})
     raise ConfigError(

@@ -25,6 +25,7 @@ from tcpa_core.errors import PluginError, nearest
 EXPORTS: Mapping[str, tuple[str, ...]] = {
     "tcpa_core.methods": ("Config", "Method"),
     "tcpa_core.data": ("read",),
+    "tcpa_core.tasks": ("Config", "Task"),
     "tcpa_core.protocols": ("PROTOCOL",),
     "reports.plots": ("TITLE", "KINDS", "PLACE", "prepare", "draw"),
     "search.proposals.samplers": ("Sampler",),

@@ -26,6 +26,7 @@ from pydantic.config import JsonDict
 from tcpa_core import plugins
 
 DATASETS = "tcpa_core.data"
+TASKS = "tcpa_core.tasks"
 
 OF_SOME_KINDS = ("image_column", "label_column", "train_list", "splits_dir")
 """Settings of `data.*` that only those kinds read whose file lists them in USES."""
@@ -133,14 +134,15 @@ _POLICY = re.compile(
 """What timm reads; of other texts it takes parts, or fails with an assertion."""
 
 
-def _as_tuple(value: object) -> object:
+def as_tuple(value: object) -> object:
+    """Lists of YAML and JSON as tuples; all else as it is."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def _as_jitter(value: object) -> object:
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = (value, value, value)
-    value = _as_tuple(value)
+    value = as_tuple(value)
     return (*value, 0.0) if isinstance(value, tuple) and len(value) == 3 else value
 
 
@@ -165,10 +167,10 @@ class DataConfig(Settings):
     """Train on random img_size crops (short_side only); evaluation always crops the centre."""
     flip: bool = False
     """Mirror half of the training images."""
-    resized_crop: Annotated[Range | None, BeforeValidator(_as_tuple)] = None
+    resized_crop: Annotated[Range | None, BeforeValidator(as_tuple)] = None
     """Train on random parts of the pictures at their own size, resized to img_size: the range of a
     part's share of the area, for example [0.08, 1.0] (RandomResizedCrop, timm's)."""
-    crop_ratio: Annotated[Range, BeforeValidator(_as_tuple)] = (3 / 4, 4 / 3)
+    crop_ratio: Annotated[Range, BeforeValidator(as_tuple)] = (3 / 4, 4 / 3)
     """Range of width over height of these parts."""
     train_interpolation: Literal["bicubic", "bilinear", "random"] | None = None
     """Filter for training images alone; random: either, drawn for each random part and each
@@ -424,17 +426,26 @@ class TrainConfig(Settings):
         return [*fields, "patience"] if (self.patience or 0) >= self.epochs else fields
 
 
+class TaskConfig(Settings):
+    """What is learnt."""
+
+    name: str = "classify"
+    """A file of tcpa_core/tasks: classify, a class for each picture; segment, one for each pixel,
+    whose settings are `segment.*`."""
+
+
 class CommonSettings(Settings):
     """Settings that every trial has, whatever its methods are."""
 
     protocol: str | None = None
     """Published protocol that the trial claims to follow: it gives every setting that is not named,
     and what differs from it is recorded as a deviation. A label; the settings decide."""
+    task: TaskConfig = TaskConfig()
     backbone: BackboneConfig = BackboneConfig()
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
-    methods: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (
+    methods: Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)] = (
         "linear",
     )
     """Chain of tuning methods, applied together."""

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.errors import RecordError
-from tcpa_core.record.values import EpochReport, TrialResult
+from tcpa_core.record.values import OF_SOME_TASKS, EpochReport, TrialResult
 
 SCHEMA_VERSION = 1
 
@@ -206,7 +206,8 @@ class Epoch(TrialEvent):
 
     def _body(self) -> Fields:
         # by name: `asdict` copies deeply, which takes ten times as long for every epoch
-        return {"trial": self.trial, **{n: getattr(self.report, n) for n in _EPOCH_FIELDS}}
+        measured = {n: getattr(self.report, n) for n in _EPOCH_FIELDS}
+        return {"trial": self.trial, **_of_task(measured)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +225,8 @@ class Ended(TrialEvent):
         result = self.result.as_dict()
         # what another version did not measure stays absent: a number is never null there
         absent = {name for name in _NUMBERS if result[name] is None}
-        return {"trial": self.trial, **{k: v for k, v in result.items() if k not in absent}}
+        named = {k: v for k, v in result.items() if k not in absent}
+        return {"trial": self.trial, **_of_task(named)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,12 +235,21 @@ class Tested(TrialEvent):
 
     test_loss: float | None
     test_accuracy: float | None
+    test_miou: float | None = None
+    """Of a segmentation, as of `TrialResult`."""
+    test_mean_accuracy: float | None = None
+    test_miou_multiscale: float | None = None
     reason: str = ""
     """Why there is no score."""
 
     def _body(self) -> Fields:
-        body = Event._body(self)
+        body = _of_task(Event._body(self))
         return body if self.reason else {k: v for k, v in body.items() if k != "reason"}
+
+
+def _of_task(measured: Fields) -> Fields:
+    """Without what is not measured for the trial's task."""
+    return {k: v for k, v in measured.items() if v is not None or k not in OF_SOME_TASKS}
 
 
 _STAMP = tuple(f.name for f in fields(Event))
@@ -311,11 +322,13 @@ def _ended(event: Fields, stamp: Fields) -> Ended:
 
 
 def _tested(event: Fields, stamp: Fields) -> Tested:
-    loss, accuracy = event.get("test_loss"), event.get("test_accuracy")
     return Tested(
         trial=event["trial"],
-        test_loss=loss,
-        test_accuracy=accuracy,
+        test_loss=event.get("test_loss"),
+        test_accuracy=event.get("test_accuracy"),
+        test_miou=event.get("test_miou"),
+        test_mean_accuracy=event.get("test_mean_accuracy"),
+        test_miou_multiscale=event.get("test_miou_multiscale"),
         reason=event.get("reason", ""),
         **stamp,
     )

@@ -5,6 +5,11 @@ from typing import Any, Literal
 
 Status = Literal["completed", "pruned", "failed"]
 
+OF_SOME_TASKS = frozenset(
+    f"{split}_{name}" for split in ("val", "test") for name in ("miou", "mean_accuracy")
+) | {"test_miou_multiscale"}
+"""Measurements that trials of other tasks do not have: their records do not name them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulse:
@@ -81,6 +86,11 @@ class EpochReport:
     """Wall time of the epoch, divided among the trials that shared the device."""
     images_per_s: float
     """Training images of this trial per second of `duration_s`."""
+    val_miou: float | None = None
+    """Of a segmentation: mean over classes of intersection over union, in [0, 1]. Its accuracies
+    are shares of labelled pixels."""
+    val_mean_accuracy: float | None = None
+    """Of a segmentation: mean over classes of the share of a class's pixels that are found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +109,13 @@ class TrialResult:
     test_accuracy: float | None = None
     """Read once, for the selected epoch; None for pruned trials."""
     test_loss: float | None = None
+    val_miou: float | None = None
+    """Of a segmentation, as of an epoch, and so on test."""
+    val_mean_accuracy: float | None = None
+    test_miou: float | None = None
+    test_mean_accuracy: float | None = None
+    test_miou_multiscale: float | None = None
+    """Averaged over `segment.test_scales`."""
     num_trainable: int = 0
     """Trainable parameters, head included."""
     num_trainable_no_head: int = 0
