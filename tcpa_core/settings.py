@@ -346,25 +346,45 @@ class OptimConfig(Settings):
     """SGD only."""
     warmup_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Share of all steps with a linear warm-up; 0 switches it off."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Learning rate behind the warm-up: down to 0 along a half cosine, or unchanged."""
+    schedule: Literal["cosine", "constant", "poly"] = "cosine"
+    """Learning rate behind the warm-up: down to 0 along a half cosine, unchanged, or down to min_lr
+    by a power of the share of steps that are left, as segmenters are trained."""
+    poly_power: float = Field(default=0.9, gt=0.0)
+    """That power; 1 is a straight line. poly only."""
+    min_lr: float = Field(default=0.0, ge=0.0)
+    """Learning rate that poly ends at, the same for every tensor, whatever its factor on lr."""
+    head_lr: float = Field(default=1.0, gt=0.0)
+    """Factor on lr for the tensors of the head; mmsegmentation trains decoders with 10."""
     clip_norm: float | None = Field(default=None, gt=0.0)
     """Largest gradient norm of one trial's trainable tensors; None: no clipping."""
     adamw_wd0: Literal["adamw", "sgd"] = "adamw"
     """What adamw without weight decay means: itself, or SGD (VPT's authors' code)."""
 
     def idle(self, methods: Sequence[str]) -> Collection[str]:
-        """SGD's momentum, and what AdamW without weight decay means, where that is not used."""
+        """SGD's momentum, what AdamW without weight decay means and the parts of poly, where they
+        are not used."""
         # By the rule that is used, not by the name: AdamW without weight decay may stand for SGD.
-        no_momentum = ("momentum",) if self.rule == "adamw" else ()
-        has_meaning = self.name == "adamw" and self.weight_decay == 0
-        return no_momentum if has_meaning else (*no_momentum, "adamw_wd0")
+        fields = ["momentum"] if self.rule == "adamw" else []
+        if self.name != "adamw" or self.weight_decay > 0:
+            fields.append("adamw_wd0")
+        return fields if self.schedule == "poly" else [*fields, "poly_power", "min_lr"]
 
     @property
     def rule(self) -> Literal["adamw", "sgd"]:
         """The optimiser that is used."""
         falls_back = self.weight_decay == 0 and self.adamw_wd0 == "sgd"
         return "sgd" if falls_back else self.name
+
+    @model_validator(mode="after")
+    def _ends_below_its_peak(self) -> Self:
+        peak = self.lr * min(1.0, self.head_lr)
+        if self.schedule == "poly" and self.min_lr > peak:
+            raise ValueError(
+                "optim.min_lr must be <= optim.lr, and <= optim.lr * optim.head_lr, got "
+                f"min_lr={self.min_lr:g} with lr={self.lr:g} and head_lr={self.head_lr:g}; lower "
+                "optim.min_lr"
+            )
+        return self
 
 
 class TrainConfig(Settings):

@@ -17,7 +17,7 @@ from tcpa_core.streams import Stream
 from tcpa_core.training.batches import batches, order
 from tcpa_core.training.by_rows import ByRows
 from tcpa_core.training.member import Member
-from tcpa_core.training.optim import lr_at
+from tcpa_core.training.optim import floor_at, lr_at
 from tcpa_core.training.precision import autocast
 from tcpa_core.training.stacks import optimizer_of
 from tcpa_core.training.step import TrainingStep
@@ -106,8 +106,11 @@ class BetweenEpochs:
         last = order(stream, member.epoch - 1, len(self._data.train))
         epoch = batches(last[None], member.config)
         total = (member.config.train.epochs - member.stage_epoch) * len(epoch)
-        lr = lr_at(member.config.optim, member.step - member.stage_step - 1, total)
-        optimizer.schedule([[lr]] * len(epoch))
+        lr, floor = (
+            at(member.config.optim, member.step - member.stage_step - 1, total)
+            for at in (lr_at, floor_at)
+        )
+        optimizer.schedule([[lr]] * len(epoch), [[floor]] * len(epoch))
         for i, indices in enumerate(epoch):
             # The step of the last epoch that saw this batch: augmentation and mixup are its own.
             at = member.step - len(epoch) + i

@@ -14,7 +14,7 @@ from tcpa_core.model.blocks import compiled_blocks
 from tcpa_core.streams import Stream, offsets
 from tcpa_core.training.batches import batches, order
 from tcpa_core.training.mixing import mixings
-from tcpa_core.training.optim import lr_at
+from tcpa_core.training.optim import floor_at, lr_at
 from tcpa_core.training.stacks import Stacks
 from tcpa_core.training.step import Batch, TrainingStep
 
@@ -41,14 +41,17 @@ def train_epoch(stacks: Stacks, training: TrainingStep, count: int) -> tuple[Ten
     # A restarted member's schedule counts from its present stage; random draws never restart.
     done = [m.step - m.stage_step for m in members]
     totals = [(m.config.train.epochs - m.stage_epoch) * len(epoch) for m in members]
-    rates = [
+    rates, floors = (
         [
-            lr_at(m.config.optim, start + i, total)
-            for m, start, total in zip(members, done, totals, strict=True)
+            [
+                at(m.config.optim, start + i, total)
+                for m, start, total in zip(members, done, totals, strict=True)
+            ]
+            for i in range(len(epoch))
         ]
-        for i in range(len(epoch))
-    ]
-    optimizer.schedule(rates)
+        for at in (lr_at, floor_at)
+    )
+    optimizer.schedule(rates, floors)
     losses = []
     steps = _steps(stacks, streams, epoch, training.device)
     loads = _one_ahead(steps, read, partial(training.load, model))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tcpa_core.methods.base import MemberState, ParamSpec
+from tcpa_core.model.head import HEADS
 from tcpa_core.settings import OptimConfig
 
 Moments = dict[str, Tensor]
@@ -27,19 +28,42 @@ _ALIGNMENT = 16
 
 
 def lr_at(config: OptimConfig, step: int, num_steps: int) -> float:
-    """Learning rate of one step: linear warm-up, then cosine to 0 or constant.
+    """Learning rate of one step: linear warm-up, then cosine to 0, constant or poly.
 
     Args:
         step: 0-based step of the trial.
         num_steps: Steps of the whole trial; the warm-up is a share of it.
+
+    Source:
+        poly: mmcv 1.3, runner/hooks/lr_updater.py, PolyLrUpdaterHook.
     """
     warmup = round(config.warmup_fraction * num_steps)
     if step < warmup:
         return config.lr * (step + 1) / warmup
     if config.schedule == "constant":
         return config.lr
+    if config.schedule == "poly":
+        return config.lr * _poly(config, step, num_steps) + floor_at(config, step, num_steps)
     progress = (step - warmup) / max(1, num_steps - warmup)
     return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def floor_at(config: OptimConfig, step: int, num_steps: int) -> float:
+    """The part of `lr_at` that a tensor's own factor does not scale: what poly's end adds.
+
+    A tensor with factor f falls from f lr to min_lr itself, so its rate is f (lr_at - floor_at) +
+    floor_at.
+    """
+    if config.schedule != "poly" or step < round(config.warmup_fraction * num_steps):
+        return 0.0
+    return config.min_lr * (1 - _poly(config, step, num_steps))
+
+
+def _poly(config: OptimConfig, step: int, num_steps: int) -> float:
+    """Share of the peak behind the warm-up."""
+    warmup = round(config.warmup_fraction * num_steps)
+    progress = (step - warmup) / max(1, num_steps - warmup)
+    return float((1 - progress) ** config.poly_power)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +162,17 @@ class PackOptimizer:
         slots = zip(self.slots, rest, strict=True)
         return state, {f"{slot}/{name}": t for slot, part in slots for name, t in part.items()}
 
-    def schedule(self, rates: Sequence[Sequence[float]]) -> None:
+    def schedule(
+        self, rates: Sequence[Sequence[float]], floors: Sequence[Sequence[float]] = ()
+    ) -> None:
         """Bring to the device, in one copy, all numbers of the next steps.
 
         Args:
             rates: Learning rate of each member in each of these steps, [S][M].
+            floors: The part of each that the factor of a tensor does not scale; (): none.
         """
-        rows_SM = self._numbers(torch.tensor(rates))
+        lr_SM = torch.tensor(rates)
+        rows_SM = self._numbers(lr_SM, torch.tensor(floors) if floors else lr_SM.new_zeros(()))
         rows_SRM1 = torch.stack(rows_SM, dim=1).to(self.values.dtype).unsqueeze(-1)
         self._scheduled = rows_SRM1.to(self.values.device).unbind()
         self._next = 0
@@ -179,10 +207,12 @@ class PackOptimizer:
         for span, grad in zip(spans, grads, strict=True):
             update(span, grad)
 
-    def _numbers(self, lr_SM: Tensor) -> list[Tensor]:
+    def _numbers(self, lr_SM: Tensor, floor_SM: Tensor) -> list[Tensor]:
         """What the updates multiply with, each (S, M): one for all kinds, then two of each kind."""
         dtype = self.values.dtype
-        rates = [lr_SM * torch.tensor(kind.lr_scale) for kind in self._kinds]
+        rates = [
+            (lr_SM - floor_SM) * torch.tensor(kind.lr_scale) + floor_SM for kind in self._kinds
+        ]
         decays = [torch.tensor(kind.decay) for kind in self._kinds]
         if self._rule == "sgd":
             momentum = torch.tensor([c.momentum for c in self._configs]).expand_as(lr_SM)
@@ -258,11 +288,11 @@ class PackOptimizer:
         return self._found[has_grad]
 
     def _kind_of(self, name: str) -> _Kind:
-        specs = [specs[name] for specs in self._specs]
-        decays = [
-            c.weight_decay if s.decay else 0.0 for c, s in zip(self._configs, specs, strict=True)
-        ]
-        return _Kind(tuple(s.lr_scale for s in specs), tuple(decays))
+        members = [(c, specs[name]) for c, specs in zip(self._configs, self._specs, strict=True)]
+        is_of_head = name.partition(".")[0] in HEADS
+        scales = (s.lr_scale * (c.head_lr if is_of_head else 1.0) for c, s in members)
+        decays = (c.weight_decay if s.decay else 0.0 for c, s in members)
+        return _Kind(tuple(scales), tuple(decays))
 
 
 def _columns(params: Mapping[str, Tensor]) -> tuple[dict[str, slice], int]:

@@ -10,9 +10,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tcpa_core.chain import pack_key
+from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import ParamSpec
 from tcpa_core.settings import OptimConfig
-from tcpa_core.training.optim import PackOptimizer, lr_at
+from tcpa_core.training.optim import PackOptimizer, floor_at, lr_at
 from tests.tcpa_core.tiny import trial
 
 SHAPES = [{"w": (3, 4), "b": (3,)}, {"w": (2, 4), "b": (2,)}]
@@ -46,7 +47,7 @@ def _crop(stacked: dict[str, nn.Parameter], name: str, m: int) -> torch.Tensor:
     return stacked[name].detach()[m][tuple(slice(0, n) for n in SHAPES[m][name])]
 
 
-def _reference(config: OptimConfig, params: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _reference(config: OptimConfig, params: list[Any]) -> torch.optim.Optimizer:
     if config.name == "adamw":
         return torch.optim.AdamW(params, lr=config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(
@@ -231,3 +232,65 @@ def test_a_row_of_the_block_is_a_member() -> None:
     for name, param in stacked.items():
         start = ours.columns[name].start * param.element_size()
         assert param.data_ptr() == ours.values.data_ptr() + start, "parameters are the block itself"
+
+
+POLY = {"schedule": "poly", "warmup_fraction": 0.0, "min_lr": 1e-4, "poly_power": 0.9}
+"""As mmsegmentation's schedules of 160,000 steps."""
+
+
+def _group_rate(base: float, step: int, num_steps: int) -> float:
+    """mmcv's rate of a group of tensors whose own peak is `base`."""
+    return float((base - 1e-4) * (1 - step / num_steps) ** 0.9 + 1e-4)
+
+
+def test_poly_falls_to_its_own_end() -> None:
+    config = OptimConfig(lr=1e-3, **POLY)
+    for step in (0, 1, 79_999, 159_999):
+        assert lr_at(config, step, 160_000) == pytest.approx(_group_rate(1e-3, step, 160_000))
+    line = OptimConfig(lr=1.0, schedule="poly", poly_power=1.0, warmup_fraction=0.5)
+    rates = [lr_at(line, step, 8) for step in range(8)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25])
+    assert {floor_at(line, step, 8) for step in range(8)} == {0.0}
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_head_has_a_rate_of_its_own_and_the_same_end(name: str) -> None:
+    shared = {"name": name, "weight_decay": 0.1, **POLY}
+    configs = [OptimConfig(lr=1e-3, head_lr=10.0, **shared), OptimConfig(lr=4e-3, **shared)]
+    start = _members()[0]["w"]
+    params = {key: nn.Parameter(torch.stack([start, start])) for key in ("head.weight", "vpt.p")}
+    specs = [dict.fromkeys(params, SPECS[0]["w"])] * 2
+    ours = PackOptimizer(params, configs, [{}, {}], specs, [0, 0])
+    steps = range(6)
+    ours.schedule(
+        [[lr_at(c, step, 6) for c in configs] for step in steps],
+        [[floor_at(c, step, 6) for c in configs] for step in steps],
+    )
+    alone = [{key: nn.Parameter(start.clone()) for key in params} for _ in configs]
+    peaks = [{"head.weight": 1e-2, "vpt.p": 1e-3}, {"head.weight": 4e-3, "vpt.p": 4e-3}]
+    theirs = [
+        _reference(c, [{"params": [p]} for p in tensors.values()])
+        for c, tensors in zip(configs, alone, strict=True)
+    ]
+    for step in steps:
+        for param in params.values():
+            param.grad = 3 * param.detach() ** 2
+        ours.step()
+        for tensors, rates, optimizer in zip(alone, peaks, theirs, strict=True):
+            for (key, param), group in zip(tensors.items(), optimizer.param_groups, strict=True):
+                group["lr"] = _group_rate(rates[key], step, 6)
+                param.grad = 3 * param.detach() ** 2
+            optimizer.step()
+    for m, tensors in enumerate(alone):
+        for key, param in tensors.items():
+            torch.testing.assert_close(params[key][m].detach(), param.detach(), rtol=1e-6, atol=0)
+
+
+def test_poly_ends_below_its_peak() -> None:
+    with pytest.raises(ConfigError, match=r"optim.min_lr must be <= optim.lr, .* lr=0.0001 and"):
+        trial(["vpt"], optim__schedule="poly", optim__lr=1e-4, optim__min_lr=1e-3)
+    with pytest.raises(ConfigError, match=r"min_lr=0.001 with lr=0.005 and head_lr=0.1; lower"):
+        trial(["vpt"], optim__schedule="poly", optim__lr=5e-3, optim__min_lr=1e-3,
+              optim__head_lr=0.1)  # fmt: skip
+    idle = trial(["vpt"], optim__min_lr=1.0, optim__poly_power=2.0)
+    assert idle.effective() == trial(["vpt"]).effective()

@@ -45,6 +45,10 @@ TCPA = [
 ]  # fmt: skip
 PROMPTER = [{**extra, "tcpa.image_prompter": True} for extra in TCPA[:2]]
 VPT = [{"vpt.num_prompts": 2, "seed": 3}, {"vpt.num_prompts": 7, "optim.lr": 0.02, "seed": 4}]
+POLY = [
+    {"vpt.num_prompts": 2, "optim.schedule": "poly", "optim.min_lr": 1e-3, "optim.head_lr": 10.0},
+    {"vpt.num_prompts": 7, "optim.head_lr": 0.5, "seed": 4},
+]
 CVPT = [{"cvpt.num_prompts": 1, "seed": 5}, {"cvpt.num_prompts": 6, "seed": 6}]
 SHALLOW = [{"vpt.deep": False, **extra} for extra in VPT]
 FOURIER = [
@@ -93,6 +97,7 @@ PACKS = {
     "vpt": VPT,
     "vpt shallow": SHALLOW,
     "vpt whole batches": [{**extra, "train.drop_last": True} for extra in VPT],
+    "vpt poly": POLY,
     "cvpt": CVPT,
     "vfpt": FOURIER,
     "vfpt tcpa": PAIR,
