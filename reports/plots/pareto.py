@@ -21,6 +21,7 @@ from reports.plots.base import (
     value_text,
     wrapped,
 )
+from reports.statistics.fronts import on_front
 
 TITLE = "Pareto fronts"
 KINDS = ("search", "ablation")
@@ -42,17 +43,6 @@ def prepare(tables: Frames) -> pd.DataFrame:
         data[cost] = used[cost].astype("Float64").to_numpy(float, na_value=np.nan)
         data[f"front_{cost}"] = on_front(data[cost], objective.sign * data["value"])
     return data
-
-
-def on_front(cost: pd.Series, worth: pd.Series) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
-    """True where nothing is cheaper and worth at least as much; of equal points the first."""
-    gain = worth.to_numpy(float)
-    order = np.lexsort((-gain, cost.to_numpy(float)))
-    best = np.maximum.accumulate(gain[order]) if len(gain) else gain
-    is_first = np.r_[True, best[1:] > best[:-1]] if len(gain) else np.zeros(0, bool)
-    front = np.zeros(len(gain), dtype=bool)
-    front[order] = is_first & np.isfinite(cost.to_numpy(float)[order])
-    return front
 
 
 def outline(data: pd.DataFrame) -> pd.DataFrame:

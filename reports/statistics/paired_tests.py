@@ -175,7 +175,7 @@ def rank_interval(differences: Array, p: float) -> tuple[float | None, float | N
     Source:
         Hollander, Wolfe, Chicken, Nonparametric Statistical Methods (2014), section 3.3.
     """
-    rejected = _rejected_rank_sum(len(differences))
+    rejected = rejected_rank_sum(len(differences))
     if rejected < 0:
         return None, None
     # each difference with itself and with every later one
@@ -192,12 +192,17 @@ def rank_interval(differences: Array, p: float) -> tuple[float | None, float | N
 
 
 @lru_cache(maxsize=256)
-def _rejected_rank_sum(n: int) -> int:
-    """Largest rank sum of one sign that a two-sided test at 5 % rejects; -1: it rejects none."""
+def rejected_rank_sum(n: int, error: float = ERROR) -> int:
+    """Largest rank sum of one sign that Wilcoxon's two-sided test rejects; -1: it rejects none.
+
+    Args:
+        n: Differences, without ties.
+        error: Level of the test.
+    """
     ways = np.ones(1)  # of choosing a sign for each rank, by the sum of the positive ones
     for rank in range(1, n + 1):
         ways = np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0))
-    return int((2 * ways.cumsum() / 2.0**n < ERROR).sum()) - 1
+    return int((2 * ways.cumsum() / 2.0**n < error).sum()) - 1
 
 
 def bca_interval(

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from reports.frames import Frames
 from reports.labels import Quantity, method_column
-from reports.plots.pareto import on_front
 from reports.statistics import contest as contests
 from reports.statistics.across_data_sets import dataset_of
 from reports.statistics.contest import Contest
+from reports.statistics.fronts import on_front
 from reports.statistics.paired_tests import compare_paired
 from reports.tables import ranking
 from reports.verdicts.words import (

@@ -21,6 +21,7 @@ from reports.statistics.across_data_sets import (
     critical_difference,
     friedman_p,
     group_rows,
+    iman_davenport_p,
     rank_rows,
 )
 from tests.reports.studies import cell, final, over_datasets, planned, write
@@ -29,6 +30,29 @@ from tests.reports.studies import cell, final, over_datasets, planned, write
 def test_critical_difference_of_demsar() -> None:
     # Demsar 2006, section 3.2.2: 4 classifiers on 14 data sets, q = 2.569, CD = 1.25
     assert critical_difference(4, 14) == pytest.approx(1.25, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("methods", "q"),
+    [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (6, 2.850), (7, 2.949), (8, 3.031),
+     (9, 3.102), (10, 3.164)],
+)  # fmt: skip
+def test_critical_values_of_demsar(methods: int, q: float) -> None:
+    """Table 5 (a) of Demsar 2006, for the two-tailed Nemenyi test at 5 %."""
+    unit = np.sqrt(methods * (methods + 1) / (6 * 14))
+    assert critical_difference(methods, 14) / unit == pytest.approx(q, abs=0.0015)
+
+
+def test_friedman_with_the_f_of_iman_and_davenport() -> None:
+    values = np.random.default_rng(3).normal(0, 0.5, (4, 14)) + np.array([[1], [0], [0.3], [0]])
+    ranks = stats.rankdata(-values, axis=0).mean(axis=1)
+    # Demsar 2006, section 3.2.2, term by term
+    chi2 = 12 * 14 / (4 * 5) * ((ranks**2).sum() - 4 * 25 / 4)
+    f = 13 * chi2 / (14 * 3 - chi2)
+    assert iman_davenport_p(values) == pytest.approx(stats.f.sf(f, 3, 39))
+    assert iman_davenport_p(values) < friedman_p(values)
+    assert iman_davenport_p(np.ones((3, 5))) == 1.0
+    assert iman_davenport_p(np.arange(15.0).reshape(3, 5)) == 0.0, "the same order everywhere"
 
 
 def scores(table: pd.DataFrame, baseline: str = "", metric: str = "val_accuracy") -> Scores:
