@@ -1,11 +1,13 @@
 """The tables of a report: names, types, units and meanings of their columns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from tcpa_core.record.mirror_schema import EPOCH_METRICS
+from tcpa_core.record.scores import Score, fields_of
+from tcpa_core.record.values import OF_SOME_TASKS
 
 SCHEMA_VERSION = 4
 """Raised whenever a column changes its name, type or meaning."""
@@ -46,6 +48,11 @@ TRIAL_COLUMNS = (
     Column("val_loss", REAL, "cross-entropy on val, of the selected epoch", "nat"),
     Column("test_accuracy", REAL, "on test, of the selected epoch; empty: not read", "fraction"),
     Column("test_loss", REAL, "cross-entropy on test, of the selected epoch", "nat"),
+    Column("val_miou", REAL, "mean intersection over union on val, so too", "fraction"),
+    Column("test_miou", REAL, "the same on test; empty: not read", "fraction"),
+    Column("test_miou_multiscale", REAL, "the same over segment.test_scales", "fraction"),
+    Column("val_mean_accuracy", REAL, "mean over classes of the pixels found on val", "fraction"),
+    Column("test_mean_accuracy", REAL, "the same on test; empty: not read", "fraction"),
     Column("best_epoch", INT, "epoch whose state was selected, from 1"),
     Column("num_epochs", INT, "epochs trained"),
     Column("num_trainable", INT, "trainable parameters, head included"),
@@ -84,6 +91,14 @@ EPOCH_COLUMNS = (
     # By the fields of EpochReport: a new one without a meaning fails here.
     *(Column(name, REAL, *_EPOCH_MEANINGS[name]) for name in EPOCH_METRICS),
 )
+
+
+def measured(columns: Sequence[Column], score: Score) -> tuple[Column, ...]:
+    """Without what trials of this task do not have."""
+    known = fields_of(score)
+    return tuple(one for one in columns if one.name in known or one.name not in OF_SOME_TASKS)
+
+
 _DEVIATION = Column("deviation", TEXT, "of the level's trials, as in `trials`")
 ABLATION_COLUMNS = (
     Column("factor", TEXT, "what is varied: a setting's path, components, leave_one_out, ..."),

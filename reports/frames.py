@@ -153,7 +153,7 @@ def _comparisons(trials: pd.DataFrame, study: Study) -> tuple[dict[str, pa.Table
     arrow: dict[str, pa.Table] = {}
     notes: list[str] = []
     deviations = cross.deviations(trials)
-    levels, effects = ablation.ablation_tables(trials, fraction=study.is_fraction)
+    levels, effects = ablation.ablation_tables(trials, study.score, fraction=study.is_fraction)
     # The mark travels with each row, since a table is also read without its notes.
     rows = cross.marked(levels, deviations)
     if study.races:

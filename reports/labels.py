@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from spaces.fraction import short_names
+from tcpa_core.record.scores import CALLED, is_share
 
 Row = Mapping[Any, Any]
 """One row of a frame, by column."""
@@ -90,6 +91,22 @@ def pair_name(row: Row, *, with_levels: bool) -> str:
     return " × ".join(names)
 
 
+def unspoken(metric: str) -> str:
+    """What a score is called within its split: "mIoU"; "": accuracy, which goes without saying."""
+    what = CALLED.get(metric, metric).partition(" ")[2]
+    return "" if what == "accuracy" else what
+
+
+def column_head(metric: str) -> str:
+    """Head of a column of percents: "val %", "test mIoU %"."""
+    return " ".join(filter(None, (metric.partition("_")[0], unspoken(metric), "%")))
+
+
+def on_val(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a table of levels that are of val: its `metric` is the score there."""
+    return table[table["metric"].str.startswith("val_")]
+
+
 def plural(count: int, noun: str) -> str:
     """ "1 trial", "2 trials"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
@@ -104,7 +121,7 @@ def number(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A metric as people write its values: accuracies in percent, others in their own unit."""
+    """A metric as people write its values: scores in percent, others in their own unit."""
 
     metric: str
     unit: str = ""
@@ -116,10 +133,21 @@ class Quantity:
         return self.unit == "fraction"
 
     @property
+    def name(self) -> str:
+        """ "val mIoU"; of what is no score its column."""
+        return CALLED.get(self.metric, self.metric)
+
+    @property
     def split(self) -> str:
-        """ "val" or "test", of accuracies alone; else ""."""
-        name, _, what = self.metric.partition("_")
-        return name if what == "accuracy" else ""
+        """ "val" or "test", of scores alone; else ""."""
+        return self.metric.partition("_")[0] if is_share(self.metric) else ""
+
+    def on(self, value: str) -> str:
+        """A value as text with what it is: "83.3 % on val", "45.2 % mIoU on val" or "val_loss
+        0.4821 nat"."""
+        what = unspoken(self.metric)
+        return f"{value}{what and ' '}{what} on {self.split}" if self.split else (
+            f"{self.metric} {value}")  # fmt: skip
 
     def value(self, value: float) -> str:
         """ "83.3 %" or "0.4821 nat"."""
@@ -129,9 +157,8 @@ class Quantity:
         return f"{whole} {self.unit}".strip()
 
     def said(self, value: float) -> str:
-        """ "83.3 % on val" or "val_loss 0.4821 nat"."""
-        return f"{self.value(value)} on {self.split}" if self.split else (
-            f"{self.metric} {self.value(value)}")  # fmt: skip
+        """A value with what it is, as of `on`."""
+        return self.on(self.value(value))
 
     def mean(self, values: list[float], low: float | None, high: float | None) -> str:
         """ "84.6 ± 7.1 %", half of the interval behind the mean; without one the mean alone."""

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from reports.columns import COLUMNS, SCHEMA_VERSION
 from reports.frames import Frames
-from reports.labels import COMBINATION, NewRow, Row, method_column
+from reports.labels import COMBINATION, NewRow, Row, method_column, on_val
 from reports.statistics import ablation
 from reports.statistics import across_data_sets as cross
 from reports.statistics.paired_tests import compare_paired, holm, summarise
@@ -107,11 +107,12 @@ def side_by_side(studies: Sequence[Frames]) -> SideBySide:
             or to the baseline of its design.
 
     Raises:
-        StudyError: A study is given twice, or has nothing completed.
+        StudyError: A study is given twice, has nothing completed, or is of another task.
     """
     for name, n in Counter(one.study.name for one in studies).items():
         if n > 1:
             raise StudyError(f"tcpa report: study {name!r} is given {n} times; name each once.")
+    _check_tasks(studies)
     keys = [_data_keys(one) for one in studies]
     shown = _data_names(keys)
     entries = [
@@ -155,6 +156,17 @@ def side_by_side(studies: Sequence[Frames]) -> SideBySide:
         differing=differing,
         notes=tuple(dict.fromkeys(filter(None, [*notes, *about]))),
     )
+
+
+def _check_tasks(studies: Sequence[Frames]) -> None:
+    """Refuse studies of different tasks: their scores have no common scale."""
+    names = {one.study.score: one.study.name for one in studies}
+    if len(names) > 1:
+        told = ", ".join(f"{name!r} is judged by {score.label}" for score, name in names.items())
+        raise StudyError(
+            f"tcpa report: studies of different tasks cannot stand in one table ({told}); give "
+            "those of one task at a time."
+        )
 
 
 def _entries(one: Frames, data: Sequence[str]) -> Iterator[Entry]:
@@ -243,7 +255,7 @@ def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
 
 def _best_of_each(entries: Sequence[Entry], levels: pd.DataFrame) -> list[Entry]:
     """Of a level that several studies have on one data set the one with the higher mean on val."""
-    val = levels[levels["metric"] == ablation.METRICS[0]]
+    val = on_val(levels)
     means = dict(zip(val["trials"], val["mean"], strict=True))
     best: dict[tuple[str, str], Entry] = {}
     for entry in entries:
@@ -258,9 +270,11 @@ def _level_rows(entries: Sequence[Entry], studies: Sequence[Frames]) -> list[New
     trials = {one.study.name: one.trials.set_index("trial") for one in studies}
     parts = {entry: trials[entry.study].loc[list(entry.trials)] for entry in entries}
     found: list[NewRow] = []
+    measured = (ablation.compared(one.trials, one.study.score) for one in studies)
+    metrics = dict.fromkeys(name for names in measured for name in names)
     for dataset in dict.fromkeys(entry.dataset for entry in entries):
         here = [entry for entry in entries if entry.dataset == dataset]
-        for metric in ablation.METRICS:
+        for metric in metrics:
             found += _rows(here, metric, parts)
     return found
 
@@ -305,7 +319,7 @@ def _rows(
 
 
 def _seed_notes(levels: pd.DataFrame) -> Iterator[str]:
-    val = levels[levels["metric"] == ablation.METRICS[0]]
+    val = on_val(levels)
     if (val["n"] < 2).any():
         yield "A row with n = 1 has no interval and no test: one seed shows no spread."
     others = val[~val["is_baseline"].astype(bool)]

@@ -11,6 +11,7 @@ from reports.labels import methods_label, number
 from reports.records.study import Study
 from reports.tables import ranking
 from reports.verdict import Verdict
+from tcpa_core.record.scores import Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,9 @@ class SelectedSetting:
     """What its choice passed over; "": nothing."""
     val_accuracy: float | None
     test_accuracy: float | None
+    score: Score
+    test_score: float | None
+    """Of its task; None: test was not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,10 @@ class ReportSummary:
                 f"{k}={methods_label(number(v))}" for k, v in self.selected.settings.items()
             )
             found.append(f"selected on val: {settings or 'the only setting'}")
-            test = self.selected.test_accuracy
+            test, score = self.selected.test_score, self.selected.score
             found.append(
                 f"  {self.selected.metric} {self.selected.value:.4f} over "
-                f"{len(self.selected.trials)} seed(s); test accuracy "
+                f"{len(self.selected.trials)} seed(s); test {score.label} "
                 + ("not read" if test is None else f"{100 * test:.2f} %")
             )
         found += [f"note: {note}" for note in self.notes]
@@ -89,6 +93,8 @@ def select(trials: pd.DataFrame, study: Study) -> SelectedSetting | None:
         note=ranked.note,
         val_accuracy=_mean(rows["val_accuracy"]),
         test_accuracy=_mean(rows["test_accuracy"]),
+        score=study.score,
+        test_score=_mean(rows[study.score.test]),
     )
 
 

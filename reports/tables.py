@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,7 @@ from reports.columns import (
     TEXT,
     TRIAL_COLUMNS,
     Column,
+    measured,
 )
 from reports.labels import NewRow, Row
 from reports.records.records import Records
@@ -35,8 +37,9 @@ def trial_table(records: Records) -> pa.Table:
     """
     names = records.study.row_names
     rows = [_trial_row(trial, records.study, names) for trial in records.trials.values()]
-    arrays = [pa.array([row.get(c.name) for row in rows], c.dtype) for c in TRIAL_COLUMNS]
-    schema = [column.arrow() for column in TRIAL_COLUMNS]
+    columns = measured(TRIAL_COLUMNS, records.study.score)
+    arrays = [pa.array([row.get(c.name) for row in rows], c.dtype) for c in columns]
+    schema = [column.arrow() for column in columns]
     # A dict keeps the order in which the settings were met; "seed" is a column of its own.
     params = [trial.planned.params for trial in records.trials.values()]
     for path in dict.fromkeys(p for one in params for p in one if p != "seed"):
@@ -49,9 +52,10 @@ def trial_table(records: Records) -> pa.Table:
 
 def epoch_table(records: Records) -> pa.Table:
     """One row per trial and epoch. Null: not reported; NaN: the measured value was no number."""
-    schema = pa.schema([c.arrow() for c in EPOCH_COLUMNS], metadata(records.study, "epochs"))
+    columns = measured(EPOCH_COLUMNS, records.study.score)
+    schema = pa.schema([c.arrow() for c in columns], metadata(records.study, "epochs"))
     # the very columns, not copied: only their metadata is new
-    return pa.table(records.epochs.columns, schema=schema)
+    return pa.table([records.epochs[c.name] for c in columns], schema=schema)
 
 
 def table_of(rows: Iterable[Mapping[str, object]], study: Study, name: str) -> pa.Table:
@@ -131,7 +135,8 @@ def _trial_row(trial: TrialState, study: Study, names: Mapping[str, str]) -> New
         row["device"] = None if trial.started is None else trial.started.device
     tested = _tested(trial)
     if tested is not None:
-        row |= {"test_loss": tested.test_loss, "test_accuracy": tested.test_accuracy}
+        known = (f.name for f in fields(tested) if f.name.startswith("test_"))
+        row |= {name: getattr(tested, name) for name in known}
     data = study.data_of(planned.params)
     shared = data.get("shared") or {}
     duration, on_gpu = row.get("duration_s"), (row["device"] or "").startswith("cuda")

@@ -6,10 +6,12 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tcpa_core import plugins
 from tcpa_core.errors import nearest
+from tcpa_core.record.scores import is_share
 from tcpa_core.settings import Settings
 
 Metric = Literal[
     "val_accuracy",
+    "val_miou",
     "val_loss",
     "num_trainable",
     "num_trainable_no_head",
@@ -67,7 +69,7 @@ class Objective(Settings):
 
 
 def _better(metric: object) -> str:
-    return "maximize" if metric == "val_accuracy" else "minimize"
+    return "maximize" if is_share(str(metric)) else "minimize"
 
 
 def _known_sampler(name: str) -> str:

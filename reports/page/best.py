@@ -8,12 +8,13 @@ from typing import Any
 import pandas as pd
 
 from reports.frames import Frames
-from reports.labels import Row, group_column, is_missing, p_text, plural
+from reports.labels import Row, column_head, group_column, is_missing, on_val, p_text, plural
 from reports.plots.base import GREY, styles_of
 from reports.statistics.contest import OPEN
 from reports.tables import ranking
 from reports.verdicts.words import quantity, searched_settings, seeds_said
 from spaces.wording import by_reason
+from tcpa_core.record.scores import is_share
 
 SAID = {"completed": "completed", "pruned": "stopped early", "failed": "failed",
         "running": "running", "planned": "waiting"}  # fmt: skip
@@ -28,11 +29,11 @@ def best(found: Frames) -> dict[str, Any]:
     """Title, head of the value, and rows with a bar."""
     if found.study.kind == "ablation":
         title = "Rows" if found.study.compares_rows else "Levels"
-        rows, head = _levels(found), "mean val %"
+        rows, head = _levels(found), f"mean {column_head(found.study.score.val)}"
     else:
         rows, metric = _methods(found), found.study.objectives[0].metric
         title = "Best of each method" if len(rows) > 1 else "Best setting"
-        head = "best val %" if metric == "val_accuracy" else f"best {metric}"
+        head = f"best {column_head(metric) if is_share(metric) else metric}"
     _add_bars(rows)
     return {
         "title": title,
@@ -119,9 +120,9 @@ def _params(trials: pd.DataFrame) -> str:
 
 def _levels(found: Frames) -> list[dict[str, Any]]:
     """A row for each level of a design: its mean on val, and the difference to the baseline."""
-    shown, study, styles = quantity("val_accuracy"), found.study, styles_of(found)
+    shown, study, styles = quantity(found.study.score.val), found.study, styles_of(found)
     trials, before = found.trials, _in_the_search(found)
-    levels = found.ablation[found.ablation["metric"] == "val_accuracy"]
+    levels = on_val(found.ablation)
     several = levels.groupby(["factor", "dataset"], sort=False).ngroups > 1
     rows = []
     for row in levels.to_dict("records"):
@@ -178,7 +179,7 @@ def _difference(row: Row, races: bool) -> str:
         return "baseline"
     if is_missing(row["diff"]):
         return ""
-    shown = quantity("val_accuracy").difference(row["diff"]).removesuffix(" points")
+    shown = quantity(row["metric"]).difference(row["diff"]).removesuffix(" points")
     p = row["p_holm"]
     if races:
         return shown
@@ -190,7 +191,7 @@ def _equals(p: str) -> str:
 
 
 def _add_bars(rows: Sequence[dict[str, Any]]) -> None:
-    """Lengths of the bars in percent of the longest; accuracies begin at 0."""
+    """Lengths of the bars in percent of the longest; shares begin at 0."""
     values = [abs(row["value"]) for row in rows if row["value"] is not None]
     longest = max(values, default=0.0)
     for row in rows:

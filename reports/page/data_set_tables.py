@@ -9,6 +9,7 @@ from reports.labels import Row, is_missing
 from reports.page.cell_text import deviation_notes, mean_text, stars, with_interval, with_mark
 from reports.page.markup import escape_markdown, escape_tex, tex_cell
 from reports.statistics.across_data_sets import MEAN_OF_GROUPS, MEAN_OF_TASKS, VTAB_GROUPS, Scores
+from tcpa_core.record.scores import CALLED, is_share
 
 WITH_INTERVALS = 5
 """Data sets up to which a cell has its interval over seeds; more are too wide for a page."""
@@ -58,7 +59,7 @@ def _table(
     }
     by_level: dict[str, Row] = {row["level"]: row for row in ranks.to_dict("records")}
     is_narrow = scores.table.shape[1] <= WITH_INTERVALS
-    scale = 100.0 if scores.metric.endswith("accuracy") else 1.0
+    scale = 100.0 if is_share(scores.metric) else 1.0
     columns: dict[str, list[str]] = {}
     # Texts and numbers apart: the best of a column is found by numbers, not by rounded texts.
     values: dict[str, Sequence[float]] = {}
@@ -88,7 +89,7 @@ def _table(
     deviations = {str(row["level"]): row["deviation"] for row in by_cell.values()}
     names_of_levels = [with_mark(level, deviations.get(level)) for level in levels]
     return DataSetTable(
-        f"{scores.factor}: {scores.metric.replace('_', ' ')}{unit}",
+        f"{scores.factor}: {CALLED.get(scores.metric, scores.metric.replace('_', ' '))}{unit}",
         tuple(columns),
         tuple(zip(names_of_levels, *columns.values(), strict=True)),
         tuple(zip(*places, strict=True)),

@@ -53,8 +53,11 @@ def ablation_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
             "factor": one.title,
             "adjusted": adjusted_head(one.family),
             "notes": one.notes(),
-            "rows": [{**level.cells(), "place": place, "stars": stars(level.val),
-                      "mean": level.val["mean"], "diff": level.val["diff"]}
+            "heads": one.heads,
+            "metrics": one.metrics[1:],
+            "rows": [{**level.cells(), "tests": level.tested(), "place": place,
+                      "stars": stars(level.val), "mean": level.val["mean"],
+                      "diff": level.val["diff"]}
                      for level, place in zip(one.levels, one.places(), strict=True)],
         }
         for one in level_tables(table)

@@ -14,6 +14,7 @@ from reports.page.facts import again, how, searched
 from reports.summary import ReportSummary
 from reports.verdict import Verdict
 from spaces.confirmations import confirmation_of, search_of
+from tcpa_core.record.scores import CALLED
 
 STATES = {"planned": "not begun", "interrupted": "not finished", "stopped": "stopped",
           "extended": "to be gone on with", "finished": "finished"}  # fmt: skip
@@ -154,8 +155,8 @@ def _cost(found: Frames) -> Tile:
 
 def _test(found: Frames) -> Tile:
     """Who read the test split, and when."""
-    trials, course = found.trials, found.course
-    read = trials[trials["test_accuracy"].notna()]
+    trials, course, score = found.trials, found.course, found.study.score
+    read = trials[trials[score.test].notna()]
     if read.empty:
         return _tile("test not read", "val selects epoch and setting")
     names = list(read["trial"])
@@ -163,7 +164,8 @@ def _test(found: Frames) -> Tile:
     when = f", {day(local(times[-1]))}, {local(times[-1]):%H:%M}" if times else ""
     which = f"trial{'s' * (len(names) > 1)} {_list(names, 4)}{when}"
     if found.study.selects:  # of one setting
-        value = f"test accuracy {100 * read['test_accuracy'].mean():.2f} %"
+        known = [name for name in (score.test, *score.variants) if read[name].notna().all()]
+        value = ", ".join(f"{CALLED[name]} {100 * read[name].mean():.2f} %" for name in known)
         head = "test read once" if len(names) == 1 else "test read once a seed"
         return _tile(head, f"{value}, {which}; val selects epoch and setting")
     return _tile("test read once a trial", f"{which}, each at the epoch that val selects")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from reports.labels import Row, heading, is_missing, pair_name
+from reports.labels import Row, column_head, heading, is_missing, on_val, pair_name
 from reports.page.cell_text import (
     adjusted_p,
     deviation_notes,
@@ -16,7 +16,7 @@ from reports.page.cell_text import (
     with_mark,
 )
 from reports.page.markup import escape_markdown, escape_tex, tex_cell
-from reports.statistics.ablation import METRICS, PAIRS, TWO_LEVEL
+from reports.statistics.ablation import PAIRS, TWO_LEVEL
 from reports.statistics.published_comparison import Published
 
 INTERVALS = (
@@ -45,17 +45,21 @@ class Level:
 
     name: str
     val: Row
-    test: Row
+    tests: tuple[Row, ...]
+    """The score on test, then its variants that were measured."""
+
+    def tested(self) -> list[str]:
+        """Cells of the columns of test."""
+        return [mean_text(row) for row in self.tests]
 
     def cells(self) -> dict[str, str]:
-        """The level as text."""
+        """The level as text, but for its columns of test."""
         val, is_base = self.val, bool(self.val["is_baseline"])
         missing = is_missing(val["detectable"])
         return {
             "level": with_mark(self.name, val.get("deviation")),
             "n": str(val["n"]),
             "val": mean_text(val),
-            "test": mean_text(self.test),
             "difference": _difference(val) + (f" {HINT}" if val["hint"] and not is_base else ""),
             "p": adjusted_p(val),
             "effect": signed(val["dz"]),
@@ -91,6 +95,17 @@ class LevelTable:
         return found + ([f"Aliased with {first['aliases']}."] if first["aliases"] else [])
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        """What the columns of values hold: the score on val, then those on test."""
+        first = self.levels[0]
+        return tuple(row["metric"] for row in (first.val, *first.tests))
+
+    @property
+    def heads(self) -> list[str]:
+        """Heads of the columns of values."""
+        return [column_head(metric) for metric in self.metrics]
+
+    @property
     def family(self) -> str:
         """The tests that Holm adjusted together; "": there is none."""
         return _family(self.levels[0].val)
@@ -100,8 +115,12 @@ def level_tables(table: pd.DataFrame) -> list[LevelTable]:
     """A table for each factor and data set of the ablation table."""
     found = []
     for (factor, dataset), rows in table.groupby(["factor", "dataset"], sort=False):
-        by_metric = [rows[rows["metric"] == metric].to_dict("records") for metric in METRICS]
-        levels = [Level(str(val["level"]), val, test) for val, test in zip(*by_metric, strict=True)]
+        # val first, as the table has them
+        by_metric = [part.to_dict("records") for _, part in rows.groupby("metric", sort=False)]
+        levels = [
+            Level(str(val["level"]), val, tuple(tests))
+            for val, *tests in zip(*by_metric, strict=True)
+        ]
         found.append(LevelTable(heading(str(factor), str(dataset)), tuple(levels)))
     return found
 
@@ -140,7 +159,7 @@ def caption(published: Sequence[Published]) -> str:
         for name in ("benchmark", "backbone", "selection")
     )
     text = (
-        f"Published rows are others' test accuracies (benchmark {benchmarks}; {backbones}; "
+        f"Published rows are others' {published[0].measure} (benchmark {benchmarks}; {backbones}; "
         f"{selections}), not results of this study."
     )
     caveats: dict[str, list[str]] = {}
@@ -164,7 +183,7 @@ def effect_tables(effects: pd.DataFrame | None) -> list[EffectTable]:
     if effects is None:
         return []
     found = []
-    val = effects[effects["metric"] == METRICS[0]]
+    val = on_val(effects)
     for dataset, part in val.groupby("dataset", sort=False):
         rows = part.to_dict("records")
         pairs = part[["factor", "other"]].drop_duplicates()
@@ -199,22 +218,25 @@ def to_markdown(
     parts = []
     for one in level_tables(table):
         lines = [f"**{escape_markdown(one.title)}**", ""]
+        # percent goes without saying there
+        heads = " | ".join(head.removesuffix(" %") for head in one.heads)
         lines += [
-            f"| level | n | val | test | Δ val to baseline | {adjusted_head(one.family)} | d_z "
+            f"| level | n | {heads} | Δ val to baseline | {adjusted_head(one.family)} | d_z "
             "| MDD |",
-            "|---|--:|--:|--:|--:|--:|--:|--:|",
+            "|---|--:|" + "--:|" * (len(one.heads) + 4),
         ]
         for level, place in zip(one.levels, one.places(), strict=True):
             at = level.cells()
             mark = {1: "**{}**", 2: "<u>{}</u>"}.get(place, "{}")
             lines.append(
                 f"| {escape_markdown(at['level'])} | {at['n']} | {mark.format(at['val'])} "
-                f"| {at['test']} | {at['difference']}{stars(level.val)} | {at['p']} "
-                f"| {at['effect']} | {at['detectable']} |"
+                f"| {' | '.join(level.tested())} | {at['difference']}{stars(level.val)} "
+                f"| {at['p']} | {at['effect']} | {at['detectable']} |"
             )
         for result in published:
             name = escape_markdown(result.label)
-            lines.append(f"| *{name}* | | | *{100 * result.accuracy:.2f}* | | | | |")
+            cells = [f"*{text}*" if text else "" for text in result.cells(one.metrics[1:])]
+            lines.append(f"| *{name}* | | | {' | '.join(cells)} | | | | |")
         lines += [f"\n{escape_markdown(text)}"] if (text := caption(published)) else []
         lines += [f"\n{escape_markdown(note)}" for note in one.notes()]
         parts.append("\n".join(lines))
@@ -235,10 +257,11 @@ def to_latex(
     parts = []
     for one in level_tables(table):
         title = escape_tex(one.title)
+        heads = " & ".join(head.replace(" %", r" (\%)") for head in one.heads)
         lines = [
-            r"\noindent\begin{tabular}{@{}lrrrrrr@{}}",
+            rf"\noindent\begin{{tabular}}{{@{{}}lr{'r' * len(one.heads)}rrr@{{}}}}",
             r"\toprule",
-            rf"{title} & $n$ & val (\%) & test (\%) & $\Delta$ val & $p$ & $d_z$ \\",
+            rf"{title} & $n$ & {heads} & $\Delta$ val & $p$ & $d_z$ \\",
             r"\midrule",
         ]
         for level, place in zip(one.levels, one.places(), strict=True):
@@ -246,13 +269,14 @@ def to_latex(
             mark = {1: r"\textbf{%s}", 2: r"\underline{%s}"}.get(place, "%s")
             star = stars(level.val)
             difference = at["difference"] + (f"$^{{{star}}}$" if star else "")
-            fields = (at["level"], at["n"], mark % at["val"], at["test"], difference, at["p"],
+            tests = map(tex_cell, level.tested())
+            fields = (at["level"], at["n"], mark % at["val"], *tests, difference, at["p"],
                       at["effect"])  # fmt: skip
             lines.append(" & ".join(fields) + r" \\")
         lines += [r"\midrule"] if published else []
         for result in published:
-            name, value = f"{result.method} ({result.source})", f"{100 * result.accuracy:.2f}"
-            fields = (name, "", "", value, "", "", "")
+            name, values = f"{result.method} ({result.source})", result.cells(one.metrics[1:])
+            fields = (name, "", "", *values, "", "", "")
             grey = (rf"\textcolor{{gray}}{{{escape_tex(t)}}}" if t else "" for t in fields)
             lines.append(" & ".join(grey) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.frames import Frames
-from reports.labels import Row, is_missing
+from reports.labels import Row, is_missing, unspoken
 from reports.page.cell_text import stars
 from reports.page.data_set_tables import ABOUT, DataSetTable
 from reports.page.level_tables import INTERVALS, LevelTable, adjusted_head, level_tables
@@ -74,7 +74,11 @@ def _lead(table: LevelTable) -> str:
     place = table.title.partition(" on ")[2]
     best = max(rows, key=lambda level: level.val["mean"])
     value, _, spread = best.cells()["val"].partition(" ")
-    text = f"{place}: {best.name} has the highest mean on val, {value} %{spread and ' '}{spread}"
+    what = unspoken(best.val["metric"])
+    text = (
+        f"{place}: {best.name} has the highest mean{what and ' '}{what} on val, "
+        f"{value} %{spread and ' '}{spread}"
+    )
     base = next((level for level in rows if level.val["is_baseline"]), best)
     if base is best:
         others = [level for level in rows if level is not best]
@@ -120,7 +124,18 @@ def _shown(table: LevelTable, entries: Sequence[Entry]) -> Mapping[str, Any]:
     dataset = table.title.partition(" on ")[2]
     of = {entry.level: entry for entry in entries if entry.dataset == dataset}
     rows = [
-        {**level.cells(), "place": place, "stars": stars(level.val), "entry": of[level.name]}
+        {
+            **level.cells(),
+            "tests": level.tested(),
+            "place": place,
+            "stars": stars(level.val),
+            "entry": of[level.name],
+        }
         for level, place in zip(table.levels, table.places(), strict=True)
     ]
-    return {"dataset": dataset, "adjusted": adjusted_head(table.family), "rows": rows}
+    return {
+        "dataset": dataset,
+        "heads": table.heads,
+        "adjusted": adjusted_head(table.family),
+        "rows": rows,
+    }

@@ -11,14 +11,15 @@ from reports.frames import Frames
 from reports.labels import group_column, methods_label, number
 from reports.summary import ReportSummary
 from reports.tables import varied
+from tcpa_core.record.scores import fields_of, is_share
 
 REPLAY = "tcpa replay {study} {trial}"
 """The command that runs a trial again."""
 IF_VARIED = ("seed", "best_epoch", "num_epochs", "num_trainable", "flops_per_image", "duration_s",
              "peak_memory_bytes", "device")  # fmt: skip
 """Shown where they differ between trials."""
-IF_ANY = ("reason", "test_accuracy", "deviation")
-"""Shown wherever there is one."""
+IF_ANY = ("reason", "deviation")
+"""Shown wherever there is one, as are values on test."""
 COSTS = ("num_trainable", "flops_per_image", "duration_s", "peak_memory_bytes")
 FEW = 200
 """Different texts of a column up to which each is written once."""
@@ -34,7 +35,8 @@ def shown_trials(found: Frames, summary: ReportSummary) -> pd.DataFrame:
     if summary.selected:
         chosen = trials["trial"].isin(summary.selected.trials)
         # Test values of all trials side by side would invite choosing by them.
-        trials = trials.assign(test_accuracy=trials["test_accuracy"].where(chosen))
+        on_test = [name for name in fields_of(found.study.score) if name.startswith("test_")]
+        trials = trials.assign(**{name: trials[name].where(chosen) for name in on_test})
     stopped = (trials["status"] == "pruned") & trials["num_epochs"].notna()
     after = "stopped after epoch " + trials["num_epochs"].astype(str)
     reason = trials["reason"].fillna("")
@@ -58,7 +60,7 @@ def trial_data(found: Frames, summary: ReportSummary) -> dict[str, Any]:
         column = about.get(name)
         columns.append({
             "name": name,
-            "unit": "%" if name.endswith("accuracy") else column.unit if column else "",
+            "unit": "%" if is_share(name) else column.unit if column else "",
             "meaning": column.meaning if column else f"setting {name}",
             "log": bool((found.study.axes.get(name) or {}).get("log")),
             **_encoded(_plain(trials[name], name)),
@@ -112,24 +114,26 @@ def constants(
 
 def _names(found: Frames, trials: pd.DataFrame, searched: Iterable[str]) -> list[str]:
     """Columns of the page's table in their order."""
-    said = {c for c in IF_ANY if (trials[c].notna() & (trials[c] != "")).any()}
+    scores = fields_of(found.study.score)
+    if_any = (*IF_ANY, *(name for name in scores if name.startswith("test_")))
+    said = {c for c in if_any if (trials[c].notna() & (trials[c] != "")).any()}
     objectives = [one.metric for one in found.study.objectives if one.metric in trials]
     settings = [s for s in found.settings if trials[s].nunique() > 1]
     results = [
         c for c in IF_VARIED if trials[c].notna().any() and trials[c].nunique(dropna=False) > 1
     ]
-    order = ["trial", "status", "reason", *objectives, "val_accuracy", "test_accuracy", *searched,
-             *settings, *results, "deviation"]  # fmt: skip
-    return [c for c in dict.fromkeys(order) if c not in IF_ANY or c in said]
+    order = ["trial", "status", "reason", *objectives, *scores, *searched, *settings, *results,
+             "deviation"]  # fmt: skip
+    return [c for c in dict.fromkeys(order) if c not in if_any or c in said]
 
 
 def _plain(column: pd.Series, name: str) -> list[Any]:
-    """Values for JSON: accuracies in percent, numbers with six digits, missing ones null."""
+    """Values for JSON: shares in percent, numbers with six digits, missing ones null."""
     if pd.api.types.is_bool_dtype(column):
         return [None if v is pd.NA else bool(v) for v in column]
     if pd.api.types.is_numeric_dtype(column):
         numbers = column.to_numpy(float, na_value=np.nan)
-        if name.endswith("accuracy"):
+        if is_share(name):
             numbers = 100 * numbers
         return [_digits(v) for v in numbers.tolist()]
     labels: Mapping[Any, Any] = {v: methods_label(v) if name == "methods" else v

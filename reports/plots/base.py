@@ -31,8 +31,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from reports.frames import Frames
-from reports.labels import COMBINATION, group_column, heading, methods_label
+from reports.labels import COMBINATION, group_column, heading, methods_label, on_val
 from reports.parquet import write_atomic
+from tcpa_core.record.scores import CALLED, is_share
 
 PLOTS = "reports.plots"
 """The package whose public files are the figures."""
@@ -49,8 +50,7 @@ INK = "#444444"
 """Of what is no method's and no level's."""
 FORMATS = ("svg", "png", "pdf")
 NAMES = {
-    "val_accuracy": "val accuracy (%)",
-    "test_accuracy": "test accuracy (%)",
+    **{name: f"{called} (%)" for name, called in CALLED.items()},
     "val_loss": "val loss (nat)",
     "train_loss": "training loss (nat)",
 }
@@ -185,8 +185,8 @@ def spoken(group: str, tables: Frames) -> str:
 
 
 def value_text(value: float, metric: str) -> str:
-    """'83.3 %' of an accuracy given as a fraction, '0.412' of another metric."""
-    return f"{100 * value:.1f} %" if metric.endswith("accuracy") else f"{value:.3g}"
+    """'83.3 %' of a score given as a fraction, '0.412' of another metric."""
+    return f"{100 * value:.1f} %" if is_share(metric) else f"{value:.3g}"
 
 
 def plain_name(metric: str) -> str:
@@ -251,19 +251,19 @@ def level_styles(tables: Frames) -> dict[tuple[str, str], tuple[str, str]]:
 
 
 def levels(tables: Frames) -> pd.DataFrame:
-    """Rows of the ablation table on val accuracy that have a mean.
+    """Rows of the ablation table on val that have a mean.
 
     `factor` names the data set, too, where there are several; `setting` does not.
     """
-    table = tables.ablation
-    rows = table[(table["metric"] == "val_accuracy") & (table["n"] > 0)]
+    rows = on_val(tables.ablation)
+    rows = rows[rows["n"] > 0]
     names = [heading(f, d) for f, d in zip(rows["factor"], rows["dataset"], strict=True)]
     return rows.assign(setting=rows["factor"], factor=names)
 
 
 def shown_values(values: pd.Series, metric: str) -> pd.Series:
-    """Accuracies in percent, others as they are."""
-    return 100 * values if metric.endswith("accuracy") else values
+    """Scores in percent, others as they are."""
+    return 100 * values if is_share(metric) else values
 
 
 def name_of(metric: str) -> str:

@@ -22,6 +22,7 @@ from reports.plots.base import (
     value_text,
     wrapped,
 )
+from tcpa_core.record.scores import is_share
 
 TITLE = "Learning curves"
 KINDS = ("search", "ablation")
@@ -90,7 +91,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
 def sentence(data: pd.DataFrame, tables: Frames) -> str:
     """Who is highest at the end, and whether it still gets better there."""
     metric, last = tables.study.curve_metric, int(data["epoch"].max())
-    sign = 1 if metric.endswith("accuracy") else -1
+    sign = 1 if is_share(metric) else -1
     ends = data.sort_values("epoch").groupby("group", sort=False).last()
     ends = ends[ends["epoch"] == last]
     best = str((sign * ends["mean"]).idxmax())
@@ -131,7 +132,7 @@ def _lines(data: pd.DataFrame, tables: Frames) -> dict[str, tuple[str, str, str]
         dash = sets.setdefault(dataset, DASHES[len(sets) % len(DASHES)])
         found[group] = (order.index(name), (*styles[name], dash))
     if len(found) > SHOWN:
-        sign = 1 if tables.study.curve_metric.endswith("accuracy") else -1
+        sign = 1 if is_share(tables.study.curve_metric) else -1
         ends = sign * data.sort_values("epoch").groupby("group")["mean"].last()
         found = {group: found[group] for group in ends.nlargest(SHOWN).index}
     ordered = sorted(found.items(), key=lambda item: item[1][0])

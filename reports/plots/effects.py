@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports.frames import Frames
-from reports.labels import heading, pair_name
+from reports.labels import heading, on_val, pair_name
 from reports.plots.base import GREY, INK, new_figure
 from reports.statistics.paired_tests import ERROR
 
@@ -19,9 +19,9 @@ LETTERS = 40
 
 
 def prepare(tables: Frames) -> pd.DataFrame:
-    """The largest interactions on val accuracy, largest first."""
-    table = tables.effects
-    rows = table[(table["metric"] == "val_accuracy") & table["effect"].notna()]
+    """The largest interactions on val, largest first."""
+    rows = on_val(tables.effects)
+    rows = rows[rows["effect"].notna()]
     return rows.sort_values("effect", key=lambda e: -e.abs(), kind="stable").head(SHOWN)
 
 

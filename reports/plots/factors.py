@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports.frames import Frames
-from reports.labels import COMBINATION
-from reports.plots.base import INK, level_styles, levels, listed, new_figure
+from reports.labels import COMBINATION, unspoken
+from reports.plots.base import INK, level_styles, levels, listed, name_of, new_figure
 from reports.statistics.paired_tests import ERROR
 
 TITLE = "Factor levels"
@@ -20,7 +20,7 @@ LETTERS = 30
 
 
 def prepare(tables: Frames) -> pd.DataFrame:
-    """Rows of the ablation table on val accuracy that have a mean, in the design's order."""
+    """Rows of the ablation table on val that have a mean, in the design's order."""
     return levels(tables).reset_index(drop=True)
 
 
@@ -47,7 +47,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
         if data["low"].notna().any()
         else ("one seed: no interval" if data["n"].max() == 1 else "all seeds equal: no interval")
     )
-    axes.set_xlabel(f"val accuracy (%)\nmean, {interval}")
+    axes.set_xlabel(f"{name_of(tables.study.score.val)}\nmean, {interval}")
     return figure
 
 
@@ -60,7 +60,8 @@ def sentence(data: pd.DataFrame, tables: Frames) -> str:
     alone = data["factor"].nunique() == 1
     sets = tables.ablation["dataset"].nunique()
     named = _name(best, alone)
-    said = f"The highest mean is that of {named}, {100 * best['mean']:.1f} %"
+    what = unspoken(tables.study.score.val)
+    said = f"The highest mean{what and ' '}{what} is that of {named}, {100 * best['mean']:.1f} %"
     said = f"Each level on each of {sets} data sets" if sets > 1 else said
     others = data[~data["is_baseline"].astype(bool)]
     tested = others[others["p_holm"].notna()]

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from reports.frames import Frames
 from reports.plots.base import WIDTH, log_axis, name_of, plain_name
+from tcpa_core.record.scores import is_share
 
 TITLE = "Pairs of settings"
 KINDS = ("search",)
@@ -29,7 +30,7 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
     if data.empty:
         return ""
     metric = tables.study.objectives[0].metric
-    scale = 100.0 if metric.endswith("accuracy") else 1.0
+    scale = 100.0 if is_share(metric) else 1.0
     figure = Figure(figsize=(WIDTH, 2.35 * len(data)), layout="constrained")
     panels = figure.subplots(len(data), 1, squeeze=False)[:, 0]
     for axes, row in zip(panels, data.to_dict("records"), strict=True):

@@ -13,6 +13,7 @@ from reports.frames import Frames
 from reports.labels import group_column, method_column, methods_label
 from reports.plots.base import WIDTH, listed, name_of, styles_of
 from reports.statistics.importance import first_of
+from tcpa_core.record.scores import is_share
 
 TITLE = "Parallel coordinates"
 KINDS = ("search",)
@@ -119,7 +120,7 @@ def _ticks(tables: Frames, name: str) -> list[tuple[float, str]]:
     low, high = float(column.min()), float(column.max())
     is_log = bool((tables.study.axes.get(name) or {}).get("log"))
     middle = (low * high) ** 0.5 if is_log else (low + high) / 2
-    scale = 100 if name.endswith("accuracy") else 1
+    scale = 100 if is_share(name) else 1
     values = [low, middle, high] if high > low else [low]
     places = (0.0, 0.5, 1.0) if high > low else (0.5,)
     return [(share, f"{scale * v:.3g}") for share, v in zip(places, values, strict=True)]

@@ -22,6 +22,7 @@ from reports.plots.base import (
     wrapped,
 )
 from reports.statistics.fronts import on_front
+from tcpa_core.record.scores import is_share
 
 TITLE = "Pareto fronts"
 KINDS = ("search", "ablation")
@@ -98,8 +99,8 @@ def sentence(data: pd.DataFrame, tables: Frames) -> str:
     known = data[data[cost].notna()]
     worth = objective.sign * known["value"]
     best = known.iloc[int(worth.argmax())]
-    # a point of accuracy, or a hundredth of another metric
-    near = 0.01 if objective.metric.endswith("accuracy") else 0.01 * abs(best["value"])
+    # a point of a score, or a hundredth of another metric
+    near = 0.01 if is_share(objective.metric) else 0.01 * abs(best["value"])
     cheap = known[worth >= worth.max() - near].sort_values(cost, kind="stable").iloc[0]
     name = COSTS[cost]
     said = (

@@ -5,7 +5,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from reports.frames import Frames
-from reports.plots.base import COLOURS, INK, WIDTH, course, levels, listed, log_axis
+from reports.plots.base import (
+    COLOURS,
+    INK,
+    WIDTH,
+    course,
+    levels,
+    listed,
+    log_axis,
+    name_of,
+    plain_name,
+)
 
 TITLE = "One-factor sweeps"
 KINDS = ("ablation",)
@@ -58,14 +68,14 @@ def draw(data: pd.DataFrame, tables: Frames) -> Figure | str:
             axes.set_xticks(rows["x"], rows["level"])
             axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(factor)
-        axes.set_ylabel("val accuracy (%)")
+        axes.set_ylabel(name_of(tables.study.score.val))
     return figure
 
 
 def sentence(data: pd.DataFrame, tables: Frames) -> str:
-    """How accuracy runs along each factor."""
+    """How the score runs along each factor."""
     said = []
     for factor in list(data["factor"].unique())[:SAID]:
         rows = data[data["factor"] == factor].sort_values("x")
         said.append(course(str(factor), list(rows["x"]), list(rows["mean"])))
-    return f"Mean val accuracy {listed(said)}."
+    return f"Mean {plain_name(tables.study.score.val)} {listed(said)}."

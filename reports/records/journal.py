@@ -23,7 +23,7 @@ from tcpa_core.errors import RecordError, StudyError
 from tcpa_core.record.events import Epoch, Event, checked_body, decode_line, event_of
 from tcpa_core.record.state import StudyState, TrialState
 
-_CACHE_VERSION = b"3"
+_CACHE_VERSION = b"4"
 _KEPT = ("trials", "epochs")
 _MIN_NEW = 1 << 21
 """New bytes from which everything is kept again; fewer are read again in less time."""

@@ -9,11 +9,12 @@ from spaces.confirmations import confirms, row_names
 from spaces.reader import read_stored
 from spaces.sections import Objective
 from tcpa_core.errors import RecordError, StudyError
+from tcpa_core.record.scores import SCORES, TASK, Score
 
 Json = Mapping[str, Any]
 """A part of study.yaml."""
 KINDS = ("search", "ablation")
-CURVE_METRICS = ("val_accuracy", "val_loss", "train_loss")
+CURVE_METRICS = (*(score.val for score in SCORES.values()), "val_loss", "train_loss")
 """Metrics with a value per epoch, for learning curves."""
 
 
@@ -45,7 +46,9 @@ class Study:
         # Here, so that no property below has to expect another shape.
         space = document.get("space") or {}
         if not _is_space(space):
-            parts = "one of 'axes', 'ablation', 'objective' and 'seeds' is not what a space has"
+            parts = (
+                "one of 'base', 'axes', 'ablation', 'objective' and 'seeds' is not what a space has"
+            )
             why = f"in 'space' {parts}" if isinstance(space, dict) else "'space' is not a mapping"
             raise RecordError(f"{path} is not a valid study description: {why}.")
         return cls(document)
@@ -71,9 +74,19 @@ class Study:
         return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
     @property
+    def score(self) -> Score:
+        """By what its trials are compared, whatever it optimises: that of their task."""
+        return SCORES[self.task]
+
+    @property
+    def task(self) -> str:
+        """What its trials are trained for: "classify" or "segment"."""
+        return str((self.space.get("base") or {}).get(TASK, "classify"))
+
+    @property
     def objectives(self) -> tuple[Objective, ...]:
-        """What the study optimises, the leading one first; val_accuracy if it says nothing."""
-        return _objectives(self.space)
+        """What the study optimises, the leading one first; the score if it says nothing."""
+        return _objectives({"objective": {"metric": self.score.val}, **self.space})
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -154,9 +167,9 @@ class Study:
 
     @property
     def curve_metric(self) -> str:
-        """The leading objective if it is measured each epoch, else val_accuracy."""
+        """The leading objective if it is measured each epoch, else the score on val."""
         leading = self.objectives[0].metric
-        return leading if leading in CURVE_METRICS else "val_accuracy"
+        return leading if leading in CURVE_METRICS else self.score.val
 
 
 def _objectives(space: Json) -> tuple[Objective, ...]:
@@ -172,7 +185,9 @@ def _is_space(space: object) -> bool:
     """Whether the parts that reports read, as far as given, are what a space has."""
     if not isinstance(space, dict):
         return False
-    if not all(isinstance(space.get(key) or {}, dict) for key in ("axes", "ablation")):
+    if not all(isinstance(space.get(key) or {}, dict) for key in ("axes", "ablation", "base")):
+        return False
+    if (space.get("base") or {}).get(TASK, "classify") not in SCORES:
         return False
     try:
         return bool(_objectives(space)) and all(type(seed) is int for seed in _seeds(space))

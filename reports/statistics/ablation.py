@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.labels import COMBINATION, NewRow, Row, heading
+from reports.labels import COMBINATION, NewRow, Row, heading, on_val
 from reports.statistics import paired_tests as stats
 from reports.statistics.factorial import Factorial, Run, Values
 from spaces.fraction import Effect, alike_text, short_names
+from tcpa_core.record.scores import SCORES, Score
 
-METRICS = ("val_accuracy", "test_accuracy")
 TWO_LEVEL = "two-level factors"
 """Family of tests: two-level factors of one design, which have one test each."""
 PAIRS = "two-factor interactions"
@@ -84,8 +84,15 @@ class _Design:
         return {key: sum(values) / len(values) for key, values in found.items()}
 
 
+def compared(trials: pd.DataFrame, score: Score) -> tuple[str, ...]:
+    """Columns of `trials` by which levels are compared: the score on val, then on test, and there
+    also its variants that some trial has."""
+    variants = (name for name in score.variants if trials[name].notna().any())
+    return score.val, score.test, *variants
+
+
 def ablation_tables(
-    trials: pd.DataFrame, *, fraction: bool = False
+    trials: pd.DataFrame, score: Score = SCORES["classify"], *, fraction: bool = False
 ) -> tuple[list[NewRow], list[NewRow]]:
     """Rows of ABLATION_COLUMNS and of EFFECT_COLUMNS; trials as in `trials`.
 
@@ -94,20 +101,21 @@ def ablation_tables(
     the first stands for all, and pairs that are aliased with a main effect have no row.
 
     Args:
+        score: By which levels are compared.
         fraction: The design is one, also while some of its runs are still to come.
     """
-    designs = _designs(trials, fraction)
+    designs, metrics = _designs(trials, fraction), compared(trials, score)
     rows = [
         {"factor": factor, "dataset": dataset, **row}
         for dataset, design in designs.items()
         for factor in design.factors
-        for metric in METRICS
+        for metric in metrics
         for row in _level_rows(design, factor, metric)
     ]
     effects = [
         {"dataset": dataset, "metric": metric, **row}
         for dataset, design in designs.items()
-        for metric in METRICS
+        for metric in metrics
         for row in _pair_rows(design, metric)
     ]
     _adjust(rows)
@@ -133,7 +141,7 @@ def notes(table: pd.DataFrame) -> list[str]:
     """Sentences that a reader of the table needs."""
     if table.empty:
         return []
-    val = table[table["metric"] == METRICS[0]]
+    val = on_val(table)
     found = []
     few = int(val["n"].min())
     if few < 2:

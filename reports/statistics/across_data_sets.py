@@ -162,7 +162,7 @@ def scores_of(rows: pd.DataFrame, study: Study) -> list[Scores]:
         if table.notna().any(axis=None):
             first = part["level"][part["is_baseline"].astype(bool)]
             baseline = "" if first.empty else str(first.iloc[0])
-            sign = objective.sign if metric == objective.metric else 1  # test accuracy
+            sign = objective.sign if metric == objective.metric else 1  # the score on test
             paired = part.pivot(index="level", columns="dataset", values="diff").astype(float)
             differences = paired.reindex_like(table) if baseline else None
             found.append(Scores(str(factor), str(metric), table, baseline, sign, differences))

@@ -24,6 +24,7 @@ COLUMNS = (
     "img_size",
     "train_images",
     "selection",
+    "num_prompts",
 )
 _PERCENT = ("accuracy", "miou_single_scale", "miou_multi_scale")
 
@@ -50,7 +51,8 @@ def load_reference() -> pd.DataFrame:
         where the file has percent as printed) or num_trainable_no_head; `caveat` is empty or says
         what to know before comparing. What has to agree with a study before a number is shown next
         to it: `backbone`, `img_size` in pixels, `train_images` (missing for means) and `selection`,
-        which is the protocol, but for cells of HTA's table that are VTAB-1k's.
+        which is the protocol, but for cells of HTA's table that are VTAB-1k's. Of a segmentation
+        it is not `selection` but `num_prompts`, and the claimed protocol of the trials.
     """
     with (files("reports") / "reference.csv").open() as file:
         frame = pd.read_csv(file, keep_default_na=False, dtype=str)
@@ -66,4 +68,6 @@ def load_reference() -> pd.DataFrame:
     frame["train_images"] = images.mask(is_mean).astype("Int64")
     # VPT's, whose final runs on VTAB-1k test their last epoch
     frame["selection"] = frame["protocol"].mask(~is_mean & of_vtab, "last epoch")
+    prompts = frame["protocol"].str.extract(r"^(\d+) prompts", expand=False)
+    frame["num_prompts"] = prompts.astype(float).astype("Int64")
     return frame[list(COLUMNS)]

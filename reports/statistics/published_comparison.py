@@ -1,7 +1,8 @@
 """Published numbers that may be compared with ours, and sentences on those that may not.
 
-A number is shown only where it and the study agree in data set, number of training images,
-backbone, image size and the way to select the epoch.
+A number is shown only where it and the study agree in data set, backbone, image size and, of a
+classification, number of training images and the way to select the epoch; of a segmentation, the
+protocol that all trials follow without a deviation, and the number of prompts of some of them.
 """
 
 import re
@@ -11,9 +12,15 @@ from numbers import Integral
 
 import pandas as pd
 
-from reports.labels import Row
+from reports.labels import method_column
 from reports.statistics.across_data_sets import dataset_of
-from reports.statistics.published import BACKBONE, VTAB_TRAIN_IMAGES, load_reference
+from reports.statistics.published import (
+    BACKBONE,
+    SEGMENTER,
+    VTAB_TRAIN_IMAGES,
+    load_reference,
+)
+from tcpa_core.record.scores import SCORES
 
 SELECTIONS = {"best_val": "best val epoch", "best_val_loss": "best val loss epoch",
               "last_epoch": "last epoch", "best_test_epoch": "best test epoch"}  # fmt: skip
@@ -23,12 +30,24 @@ DATASETS = {
     "cifar": "cifar100", "cifar-100": "cifar100", "cifar-10": "cifar10", "cub_200_2011": "cub",
     "food-101": "food101", "oxford_flowers102": "flowers", "oxfordflower": "flowers",
     "flowers-102": "flowers", "flowers102": "flowers", "stanford-dogs": "dogs",
-    "stanford_dogs": "dogs",
+    "stanford_dogs": "dogs", "adechallengedata2016": "ade20k", "ade": "ade20k",
 }  # fmt: skip
 """Usual folder names that differ from the data set's name in reference.csv."""
 
 IN21K = re.compile(r"vit_base_patch16_224(\.(augreg|orig)_in21k|_in21k)")
 """timm's names of the published backbone."""
+LARGE = re.compile(r"vit_large_patch16_(224|384)(\.(augreg|orig)_in21k(_ft_in1k)?|_in21k)")
+"""Those of the published segmentations'."""
+
+FIELDS = {"accuracy": "test_accuracy", "miou_single_scale": "test_miou",
+          "miou_multi_scale": "test_miou_multiscale"}  # fmt: skip
+"""Columns of `trials` that hold what a metric of reference.csv is."""
+MEASURES = {"classify": "test accuracies", "segment": "mIoU on the data set's validation images"}
+"""What published rows hold, by task."""
+NO_CLASSES = "; segmentation, not classification"
+"""What reference.csv says where a table of accuracies could be meant."""
+SEGMENTING = ("cvpt-ade20k", "vpt-ade20k")
+"""Protocols with the head and the schedule of the published segmentations."""
 
 Value = str | int | None
 """What a study or a paper has of one aspect; None: not known."""
@@ -38,16 +57,27 @@ Ours = Mapping[str, tuple[Value, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A published test accuracy, with all that a reader has to know before comparing."""
+    """A published result, with all that a reader has to know before comparing."""
 
     method: str
     source: str
-    accuracy: float
-    """Fraction."""
+    values: Mapping[str, float]
+    """Fractions, by the column of `trials` that holds ours."""
+    measure: str = MEASURES["classify"]
     caveat: str = ""
     benchmark: str = ""
     backbone: str = ""
     selection: str = ""
+
+    @property
+    def accuracy(self) -> float:
+        """That of a classification."""
+        return self.values["test_accuracy"]
+
+    def cells(self, metrics: Sequence[str]) -> list[str]:
+        """In percent, by columns of `trials`; "": not published."""
+        known = (self.values.get(metric) for metric in metrics)
+        return ["" if value is None else f"{100 * value:.2f}" for value in known]
 
     @property
     def label(self) -> str:
@@ -56,55 +86,108 @@ class Published:
         return f"{self.method} ({'; '.join(part for part in parts if part)})"
 
 
-def comparable(used: pd.DataFrame, epochs: pd.DataFrame) -> tuple[tuple[Published, ...], list[str]]:
-    """Published accuracies for a study of one data set, and sentences on those held back.
+def comparable(
+    used: pd.DataFrame, epochs: pd.DataFrame, task: str = "classify"
+) -> tuple[tuple[Published, ...], list[str]]:
+    """Published results for a study of one data set, and sentences on those held back.
 
     Args:
         used: Trials that statistics use; rows as in `trials`.
         epochs: As in `epochs`; their speed gives the number of training images.
+        task: Of the trials.
     """
-    frame = load_reference()
+    frame, score = load_reference(), SCORES[task]
     # Folders are named by whoever downloaded them.
     names = [DATASETS.get(name.lower(), name.lower()) for name in map(str, dataset_of(used))]
-    of_ours = frame[(frame["metric"] == "accuracy") & frame["dataset"].isin(names)]
+    is_score = frame["metric"].map(FIELDS).isin([score.test, *score.variants])
+    of_ours = frame[is_score & frame["dataset"].isin(names)]
     if of_ours.empty:
         return (), []
     if len(set(names)) > 1:
         about = f"published numbers for {', '.join(sorted(set(of_ours['dataset'])))}"
         return (), [f"{len(of_ours)} {about} are not shown beside ours: this study has several "
                     "data sets."]  # fmt: skip
-    ours = _ours(used, epochs)
-    # Each aspect on its own, since the note counts the numbers that fail it.
-    agrees = pd.DataFrame({
-        name: of_ours[name].map(lambda theirs, name=name: ours[name] == (theirs,))
-        for name in ours
-    })  # fmt: skip
-    shown = of_ours[agrees.all(axis=1)].to_dict("records")
-    return tuple(map(_published, shown)), _held_back(of_ours, agrees, ours)
-
-
-def _published(row: Row) -> Published:
-    return Published(
-        method=row["method"],
-        source=f"{row['source']} {row['table']}",
-        accuracy=row["value"],
-        caveat=row["caveat"],
-        benchmark=row["benchmark"],
-        backbone=f"{row['backbone']}, {row['img_size']} px",
-        selection=row["selection"],
+    agrees, told, ours = (
+        _classified(of_ours, used, epochs) if task == "classify" else _segmented(of_ours, used)
     )
+    shown = of_ours[agrees.all(axis=1)]
+    alike = shown.groupby(["source", "table", "method"], sort=False)
+    return tuple(_published(rows, task) for _, rows in alike), _held_back(told, agrees, ours)
 
 
-def _ours(used: pd.DataFrame, epochs: pd.DataFrame) -> Ours:
-    """What has to agree, as the trials have it."""
-    return {
-        "backbone": _values(used, ("backbone.name", "backbone.tag", "backbone.weights"), _backbone),
-        "img_size": _values(used, ("backbone.name", "backbone.img_size"), _img_size),
+Agreement = tuple[pd.DataFrame, pd.DataFrame, Ours]
+"""Whether a row agrees in each aspect (on its own, since the note counts the numbers that fail it),
+the rows as they are told of, and what the trials have."""
+
+
+def _classified(rows: pd.DataFrame, used: pd.DataFrame, epochs: pd.DataFrame) -> Agreement:
+    ours = {
+        **_model(used),
         "train_images": _train_images(used, epochs),
         "selection": _values(
             used, ("train.selection",), lambda name: SELECTIONS.get(str(name), str(name))
         ),
     }
+    return pd.DataFrame({name: _equal(rows[name], ours[name]) for name in ours}), rows, ours
+
+
+def _segmented(rows: pd.DataFrame, used: pd.DataFrame) -> Agreement:
+    prompts = {method: _prompts(used, method) for method in rows["method"].unique()}
+    ours = {
+        **_model(used),
+        "protocol": _values(used, ("protocol", "deviation"), _protocol),
+        "num_prompts": tuple(dict.fromkeys(n for found in prompts.values() for n in found)),
+    }
+    agrees = pd.DataFrame(
+        {name: _equal(rows[name], ours[name]) for name in ("backbone", "img_size")}
+    )
+    # a sweep has other numbers of prompts, too, and names them in its rows
+    agrees["protocol"] = set(ours["protocol"]) <= {*SEGMENTING}
+    agrees["num_prompts"] = [
+        theirs in prompts[method]
+        for theirs, method in zip(rows["num_prompts"], rows["method"], strict=True)
+    ]
+    return agrees, rows.assign(protocol=" or ".join(SEGMENTING)), ours
+
+
+def _equal(theirs: pd.Series, ours: tuple[Value, ...]) -> pd.Series:
+    return theirs.map(lambda value: ours == (value,))
+
+
+def _published(rows: pd.DataFrame, task: str) -> Published:
+    """What one table prints of a method."""
+    row = rows.iloc[0]
+    values = zip(rows["metric"].map(FIELDS), rows["value"], strict=True)
+    is_map = task != "classify"
+    prompts = f", {row['num_prompts']} prompts" if is_map else ""
+    return Published(
+        method=row["method"],
+        source=f"{row['source']} {row['table']}",
+        values={str(name): float(value) for name, value in values},
+        measure=MEASURES[task],
+        caveat=row["caveat"].removesuffix(NO_CLASSES) if is_map else row["caveat"],
+        benchmark=row["benchmark"],
+        backbone=f"{row['backbone']}, {row['img_size']} px",
+        selection=f"SETR-PUP{prompts}" if is_map else row["selection"],
+    )
+
+
+def _model(used: pd.DataFrame) -> Ours:
+    return {
+        "backbone": _values(used, ("backbone.name", "backbone.tag", "backbone.weights"), _backbone),
+        "img_size": _values(used, ("backbone.name", "backbone.img_size"), _img_size),
+    }
+
+
+def _protocol(name: str | None, deviation: str | None) -> str:
+    return f"{name or 'none'}{' with deviations' if deviation else ''}"
+
+
+def _prompts(used: pd.DataFrame, method: str) -> list[int]:
+    """Numbers of prompts of the trials of one method."""
+    path = f"{method}.num_prompts"
+    of_method = used[method_column(used) == method]
+    return [int(n) for n in of_method[path].dropna().unique()] if path in used else []
 
 
 def _values(
@@ -120,6 +203,8 @@ def _backbone(stem: object, tag: object, weights: object) -> str:
     name = stem if tag is None else f"{stem}.{tag}"
     if weights == "random":
         return f"{name} with random weights"
+    if LARGE.fullmatch(str(name)):
+        return SEGMENTER
     return BACKBONE if IN21K.fullmatch(str(name)) else str(name)
 
 
@@ -156,6 +241,8 @@ _ASPECTS: Mapping[str, str] = {
     "img_size": "{n} at another image size ({theirs} pixels; ours: {ours})",
     "train_images": "{n} trained on another number of images ({theirs}; ours: {ours})",
     "selection": "{n} select the epoch otherwise ({theirs}; ours: {ours})",
+    "protocol": "{n} follow another protocol ({theirs}; ours: {ours})",
+    "num_prompts": "{n} have another number of prompts ({theirs}; ours: {ours})",
 }
 
 
@@ -166,7 +253,7 @@ def _held_back(rows: pd.DataFrame, agrees: pd.DataFrame, ours: Ours) -> list[str
         return []
     reasons = []
     for name, text in _ASPECTS.items():
-        theirs = rows.loc[~agrees[name], name]
+        theirs = rows.loc[~agrees[name], name] if name in agrees else ()
         if len(theirs):
             values = dict.fromkeys(map(_text, theirs))
             mine = " and ".join(map(_text, ours[name])) or "unknown"

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from reports.frames import Frames
-from reports.labels import COMBINATION, Row, heading, is_missing, plural
+from reports.labels import COMBINATION, Row, heading, is_missing, on_val, plural, unspoken
 from reports.statistics.paired_tests import ERROR, FEW
 from reports.verdicts.words import Said, p_said, quantity
 
-METRIC = "val_accuracy"
-SHOWN = quantity(METRIC)
+SHOWN = quantity("val_accuracy")
+"""Differences are written as those of accuracies: every task's score is a share."""
 MOST = 4
 """Levels that have a sentence of their own."""
 SETS_NEEDED = 6
@@ -19,7 +19,13 @@ SETS_NEEDED = 6
 
 def said(found: Frames) -> Said:
     """Headline and sentences of an ablation with at least one value."""
-    levels = found.ablation[found.ablation["metric"] == METRIC]
+    headline, sentences, winner = _said(found)
+    score = unspoken(found.study.score.val)
+    return f"{score and f'By {score} on val: '}{headline}", sentences, winner
+
+
+def _said(found: Frames) -> Said:
+    levels = on_val(found.ablation)
     if (levels["dataset"].nunique() > 1) and not found.ranks.empty:
         return _across(found)
     if levels["factor"].nunique() > 1:  # of a factorial: its runs are no factor of it
@@ -119,7 +125,7 @@ def _name(row: Row, several: bool) -> str:
 
 def _across(found: Frames) -> Said:
     """A design on several data sets: its levels are compared over them."""
-    ranks = found.ranks[found.ranks["metric"] == METRIC]
+    ranks = on_val(found.ranks)
     ranks = ranks[ranks["factor"] != COMBINATION] if ranks["factor"].nunique() > 1 else ranks
     rows = ranks.to_dict("records")
     several = ranks["factor"].nunique() > 1

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from reports.frames import Frames
-from reports.labels import Quantity
+from reports.labels import Quantity, unspoken
 from reports.statistics import contest as contests
 from reports.statistics.contest import Contest
 from reports.tables import ranking
@@ -89,12 +89,13 @@ def _rows(found: Frames, contest: Contest, shown: Quantity) -> Iterator[str]:
     parts = []
     for row in contest.order[:ROWS]:
         of_row = [t for t, name in zip(trials["trial"], names, strict=True) if name == row]
-        parts.append(f"{told(row)} {mean_of(shown, contest.values[row])}{tested(trials, of_row)}")
+        test = tested(trials, of_row, found.study.score)
+        parts.append(f"{told(row)} {mean_of(shown, contest.values[row])}{test}")
     more = len(contest.order) - ROWS
     parts += [f"{more} more"] if more > 0 else []
     seeds = f"{contest.num_seeds} fresh seed{'s' * (contest.num_seeds > 1)}"
     fresh = seeds if found.study.confirms else seeds.replace("fresh ", "")
-    on = f", {shown.metric}" if not shown.split else ""
+    on = f", {shown.name}" if not shown.split or unspoken(shown.metric) else ""
     yield f"On {fresh} ({found.study.name}{on}): {'; '.join(parts)}."
     if contest.paired:
         yield f"{upper(difference_text(shown, contest.paired, contest.level))}."
@@ -114,7 +115,7 @@ def told(row: str) -> str:
 
 def _value(shown: Quantity, contest: Contest, row: str) -> str:
     mean = mean_of(shown, contest.values[row])
-    return f"{mean} on {shown.split}" if shown.split else f"{shown.metric} {mean}"
+    return shown.on(mean)
 
 
 def _open(contest: Contest) -> str:

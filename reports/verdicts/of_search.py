@@ -107,11 +107,11 @@ def _sentences(
     mean = mean_of(shown, values) if values else shown.value(leader.value)
     of = f" of {leader.num_seeds}" if leader.missing else ""
     seeds = f" over {len(leader.seeds)}{of} seeds" if len(leader.seeds) > 1 or of else ""
-    test = tested(trials, list(leader.trials))
+    test = tested(trials, list(leader.trials), found.study.score)
     plural = "s" if len(leader.trials) > 1 else ""
     yield (
         f"Selected: {names[leader.trials[0]] or 'the only setting'} "
-        f"(trial{plural} {', '.join(leader.trials)}), {_on(shown, mean)}{seeds}{test}."
+        f"(trial{plural} {', '.join(leader.trials)}), {shown.on(mean)}{seeds}{test}."
     )
     if leader.missing:
         yield ranking(trials, found.study).note
@@ -162,10 +162,6 @@ def _unbeaten(
             f"Not shown to be worse: {names[one.trials[0]]} with {shown.value(one.value)}{lacks}; "
             f"{difference_text(shown, paired, contest.level)}."
         )
-
-
-def _on(shown: Quantity, mean: str) -> str:
-    return f"{mean} on {shown.split}" if shown.split else f"{shown.metric} {mean}"
 
 
 def _other_method(found: Frames, shown: Quantity, points: tuple[Standing, ...]) -> Iterator[str]:

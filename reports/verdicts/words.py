@@ -10,6 +10,7 @@ from reports.records.study import Study
 from reports.statistics.contest import Contest
 from reports.statistics.paired_tests import Paired, summarise
 from spaces.wording import setting_text
+from tcpa_core.record.scores import Score
 
 Said = tuple[str, list[str], str | None]
 """Headline, sentences, and who has won: None where nobody has."""
@@ -48,10 +49,10 @@ def mean_of(shown: Quantity, values: Mapping[int, float]) -> str:
     return shown.mean(list(values.values()), found.low, found.high)
 
 
-def tested(trials: pd.DataFrame, names: list[str]) -> str:
+def tested(trials: pd.DataFrame, names: list[str], score: Score) -> str:
     """ ", 83.6 % on test" of some trials; "": their test split was not read."""
-    values = trials["test_accuracy"][trials["trial"].isin(names)].dropna()
-    return f", {quantity('test_accuracy').said(float(values.mean()))}" if len(values) else ""
+    values = trials[score.test][trials["trial"].isin(names)].dropna()
+    return f", {quantity(score.test).said(float(values.mean()))}" if len(values) else ""
 
 
 def difference_text(shown: Quantity, paired: Paired, level: float) -> str:

@@ -31,6 +31,7 @@ from tcpa_core.record.events import (
     TrialEvent,
     decode_line,
 )
+from tcpa_core.record.scores import score_of
 
 Distributions = dict[str, BaseDistribution]
 _DONE = {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -175,6 +176,7 @@ class OptunaStudy:
 def _about(trial: _Trial) -> dict[str, Any]:
     """What the pages show beside a trial's settings."""
     planned, result = trial.planned, trial.ended.result if trial.ended else None
+    score = score_of(planned.params)
     known: dict[str, Any] = {
         "trial": planned.trial,
         "point": planned.point,
@@ -183,7 +185,7 @@ def _about(trial: _Trial) -> dict[str, Any]:
         "reason": result.reason if result else "",
         "num_epochs": result.num_epochs if result else None,
         "num_trainable": result.num_trainable if result else None,
-        "test_accuracy": trial.tested.test_accuracy if trial.tested else None,
+        **{name: getattr(trial.tested, name, None) for name in (score.test, *score.variants)},
     }
     return {key: value for key, value in known.items() if value not in (None, "")}
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from spaces.sections import Budget, Objective, SchedulerConfig
 from spaces.selection import Results
+from tcpa_core.record.scores import Score, score_of
 from tcpa_core.record.state import StudyState
 
 
@@ -32,6 +33,8 @@ class Outline(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    base: Mapping[str, Any] = {}
+    """Settings of all trials, by dotted path."""
     objective: tuple[Objective, ...] = Field(min_length=1)
     budget: Budget
     seeds: tuple[int, ...] = ()
@@ -48,6 +51,11 @@ class Outline(BaseModel):
     def metric(self) -> str:
         """The leading objective's."""
         return self.objective[0].metric
+
+    @property
+    def score(self) -> Score:
+        """By what trials of its task are compared, whatever it optimises."""
+        return score_of(self.base)
 
     @property
     def total(self) -> int | None:

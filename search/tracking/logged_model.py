@@ -5,7 +5,7 @@ to log it: a driver without the weights can do it, and it takes no time of a sea
 """
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from mlflow import MlflowClient, models, pyfunc, types
@@ -19,6 +19,7 @@ from tcpa_core import __version__
 from tcpa_core.command import DISTRIBUTION
 from tcpa_core.errors import StudyError
 from tcpa_core.record import mirror_schema as mirror
+from tcpa_core.record.scores import fields_of
 from tcpa_core.record.state import TrialState
 
 CODE = Path(__file__).with_name("served_trial.py")
@@ -163,14 +164,11 @@ _ARTIFACT = "trial"  # as served_trial.py asks for it
 
 
 def _log_numbers(client: MlflowClient, trial: TrialState, run: Run, model: LoggedModel) -> None:
-    """Its accuracies as numbers of the model; the run has them already."""
-    numbers: Mapping[str, float | None] = {
-        "val_accuracy": trial.value("val_accuracy"),
-        "test_accuracy": trial.test_accuracy,
-    }
-    times = {"val_accuracy": trial.ended, "test_accuracy": trial.tested or trial.ended}
-    for name, value in numbers.items():
-        event = times[name]
+    """Its scores as numbers of the model; the run has them already."""
+    for name in fields_of(trial.score):
+        is_test = name.startswith("test_")
+        value = trial.on_test(name) if is_test else trial.value(name)
+        event = (trial.tested or trial.ended) if is_test else trial.ended
         if value is not None and event is not None:
             client.log_metric(
                 run.info.run_id, name, value, int(1000 * event.t), 0, model_id=model.model_id

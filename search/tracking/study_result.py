@@ -9,6 +9,7 @@ from spaces.selection import Results, Standing
 from spaces.wording import setting_text
 from tcpa_core.record import mirror_schema as mirror
 from tcpa_core.record.events import FINAL_KINDS
+from tcpa_core.record.scores import fields_of
 from tcpa_core.record.state import StudyState
 
 
@@ -33,11 +34,12 @@ def metrics_of_study(state: StudyState, results: Results | None) -> dict[str, fl
 
 def _selected_metrics(state: StudyState, selected: Standing | None) -> dict[str, float]:
     trials = [state.trials[name] for name in selected.trials] if selected else []
+    shares = fields_of(trials[0].score) if trials else ()
+    names = (*shares, "val_loss", "num_trainable", "best_epoch")
     columns = {
-        name: [one.value(name) for one in trials]
-        for name in ("val_accuracy", "val_loss", "num_trainable", "best_epoch")
+        name: [one.on_test(name) if name.startswith("test_") else one.value(name) for one in trials]
+        for name in names
     }
-    columns["test_accuracy"] = [one.test_accuracy for one in trials]
     return {name: math.fsum(values) / len(values) for name, values in _whole(columns)}
 
 

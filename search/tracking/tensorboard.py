@@ -21,9 +21,10 @@ from spaces.axes import label
 from tcpa_core.errors import StorageError
 from tcpa_core.record.events import Ended, Epoch, Event, Planned, Tested, TrialEvent
 from tcpa_core.record.mirror_schema import EPOCH_METRICS
+from tcpa_core.record.scores import is_share, score_of
 
-OUTCOMES = ("val_accuracy", "val_loss", "test_accuracy", "num_trainable", "duration_s")
-"""Numbers of an outcome that the table of hyper-parameters has beside the settings."""
+OUTCOMES = ("val_loss", "num_trainable", "duration_s")
+"""Numbers of an outcome that the table of hyper-parameters has beside settings and scores."""
 
 
 def write_event_files(study: StudyDir, out: Path) -> int:
@@ -72,7 +73,9 @@ def _records(planned: Planned, events: list[TrialEvent], paths: list[str]) -> It
     begun = planned.t
     yield Record(wall_time=begun, file_version="brain.Event:2")
     numbers = dict(_numbers(events))
-    values = {name: value for (name, _), (_, value) in numbers.items() if name in OUTCOMES}
+    score = score_of(planned.params)
+    shown = {*OUTCOMES, score.val, score.test, *score.variants}
+    values = {name: value for (name, _), (_, value) in numbers.items() if name in shown}
     if values:
         settings = {path: _plain(planned.params.get(path)) for path in [*paths, "seed"]}
         for summary in hparams(settings, values):
@@ -86,7 +89,8 @@ def _numbers(events: Iterable[Event]) -> Iterator[tuple[tuple[str, int], tuple[f
     for event in events:
         if isinstance(event, Epoch | Ended | Tested):
             for metric in metrics_of(event):
-                is_shown = metric.key in OUTCOMES or metric.key in EPOCH_METRICS.values()
+                is_outcome = metric.key in OUTCOMES or is_share(metric.key)
+                is_shown = is_outcome or metric.key in EPOCH_METRICS.values()
                 if is_shown and math.isfinite(metric.value):
                     yield (metric.key, metric.step), (event.t, metric.value)
 

@@ -11,6 +11,7 @@ from typing import Any
 from search.tracking.mlflow_internals import SHARED_VIEW
 from spaces.space import Space
 from tcpa_core.record import mirror_schema as mirror
+from tcpa_core.record.scores import score_of
 
 KEY = "tcpa"
 """Name of the view in an address."""
@@ -56,8 +57,11 @@ def view_address(server: str, experiment: str, tags: Mapping[str, str]) -> str:
 
 
 def _view(space: Space | None) -> Mapping[str, Any]:
-    goals = [(one.metric, one.maximize) for one in space.objective] if space else []
-    (metric, maximize), *others = goals or [("val_accuracy", True)]
+    goals: list[tuple[str, bool]] = [
+        (one.metric, one.maximize) for one in (space.objective if space else ())
+    ]
+    score = score_of(space.base if space else {})
+    (metric, maximize), *others = goals or [(score.val, True)]
     params = searched(space)[:MOST_PARAMS]
     metrics = dict.fromkeys(
         [metric, *(name for name, _ in others), "best_epoch", "num_epochs", "num_trainable"]

@@ -38,6 +38,7 @@ from spaces.space import Space
 from spaces.verdict import Verdict, decide
 from tcpa_core.config import Flat
 from tcpa_core.errors import StudyError
+from tcpa_core.record.scores import CALLED, score_of
 
 
 class Candidate(NamedTuple):
@@ -237,7 +238,7 @@ class _Rows:
         self.values: dict[str, dict[int, float | None]] = {}
         """Objective by row and seed; None: the trial gave none."""
         self.tested: dict[str, dict[int, float]] = {}
-        """Test accuracy by row and seed."""
+        """The score on test by row and seed."""
         self._folder = folder
         metric = self.results.objective.metric
         for one in self.results.state.trials.values():
@@ -247,8 +248,8 @@ class _Rows:
             found = self.values.setdefault(row, {})
             if one.ended:
                 found[planned.seed] = one.value(metric)
-            if one.test_accuracy is not None:
-                self.tested.setdefault(row, {})[planned.seed] = one.test_accuracy
+            if one.test_score is not None:
+                self.tested.setdefault(row, {})[planned.seed] = one.test_score
 
     def verdict(self) -> Verdict:
         """Who won."""
@@ -271,9 +272,8 @@ def _show(folder: StudyDir, best: Mapping[str, Candidate], console: Console) -> 
     """The value the search saw beside the confirmed one, and whether the race is decided."""
     rows, names = _Rows(folder), row_names(folder.document())
     objective = rows.results.objective
-    table = Table(
-        "", f"{objective.metric} in the search", "confirmed", "n", "optimism", "test accuracy"
-    )
+    on_test = CALLED[score_of(folder.space().base).test]
+    table = Table("", f"{objective.metric} in the search", "confirmed", "n", "optimism", on_test)
     for row, found in rows.values.items():
         known = [value for value in found.values() if value is not None and math.isfinite(value)]
         cells = ["", "0", ""]

@@ -15,6 +15,8 @@ from typing import Any
 from search.verbs.look import Look
 from search.verbs.overview import looks
 from search.verbs.standing import OpenTrial, View
+from spaces.selection import Standing
+from tcpa_core.record.scores import fields_of
 
 SCHEMA = 1
 """Of all documents; raised when a key changes its meaning."""
@@ -95,18 +97,27 @@ def _best(view: View, with_params: bool) -> Json | None:
     best = view.selected
     if best is None:
         return None
-    tests = [view.state.trials[name].test_accuracy for name in best.trials]
-    known = [score for score in tests if score is not None]
     planned = view.state.trials[best.trials[0]].planned
     return {
         "value": best.value,
-        "test_accuracy": sum(known) / len(known) if known else None,
+        **{
+            name: _on_test(view, best, name)
+            for name in fields_of(view.outline.score)
+            if name.startswith("test_")
+        },
         "trials": list(best.trials),
         "seeds": list(best.seeds),
         "missing_seeds": list(best.missing),
         "settings": view.settings(planned),
         **({"params": dict(planned.params)} if with_params else {}),
     }
+
+
+def _on_test(view: View, best: Standing, name: str) -> float | None:
+    """Mean over the trials that have the number."""
+    found = (view.state.trials[trial].on_test(name) for trial in best.trials)
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _leading(view: View) -> Json | None:
@@ -125,7 +136,11 @@ def _open(view: View, one: OpenTrial) -> Json:
         "epochs": one.state.epochs,
         "train_loss": report.train_loss if report else None,
         "val_loss": report.val_loss if report else None,
-        "val_accuracy": report.val_accuracy if report else None,
+        **{
+            name: getattr(report, name, None)
+            for name in fields_of(view.outline.score)
+            if name.startswith("val_")
+        },
         "device": one.device or None,
         "host": one.host or None,
         "since": _time(started.t) if started else None,

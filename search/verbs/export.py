@@ -10,6 +10,7 @@ from search.terminal import bytes_text
 from search.verbs.trained import Source
 from spaces.selection import Results
 from tcpa_core.exports.card import Facts, Measured
+from tcpa_core.record.scores import CALLED
 from tcpa_core.record.state import StudyState, TrialState
 from tcpa_core.training.export import Exported, export_trial
 
@@ -76,7 +77,7 @@ def facts_of(study: StudyDir, trial: str) -> Facts:
 
 
 def _measured(state: StudyState, trial: TrialState) -> Iterator[Measured]:
-    """Accuracies of a trial and of the other seeds of its setting."""
+    """Scores of a trial and of the other seeds of its setting."""
     point = trial.planned.point
     # A seed that was stopped early or failed has the number of another epoch.
     replicates = [
@@ -84,14 +85,16 @@ def _measured(state: StudyState, trial: TrialState) -> Iterator[Measured]:
         for one in state.trials.values()
         if one.planned.point == point and (one.status == "completed" or one is trial)
     ]
-    for name, of in (("test accuracy", _test), ("val accuracy", _val)):
-        value = of(trial)
+    score = trial.score
+    for field in (score.test, *score.variants, score.val):
+        value = _value(trial, field)
         if value is None:
             continue
-        by_seed = {one.planned.seed: got for one in replicates if (got := of(one)) is not None}
+        every = ((one.planned.seed, _value(one, field)) for one in replicates)
+        by_seed = {seed: got for seed, got in every if got is not None}
         spread = summarise(list(by_seed.values()))
         yield Measured(
-            name=name,
+            name=CALLED[field],
             value=value,
             by_seed=by_seed,
             mean=spread.mean,
@@ -100,12 +103,11 @@ def _measured(state: StudyState, trial: TrialState) -> Iterator[Measured]:
         )
 
 
-def _test(trial: TrialState) -> float | None:
-    return trial.test_accuracy
-
-
-def _val(trial: TrialState) -> float | None:
-    return None if trial.result is None else trial.result.val_accuracy
+def _value(trial: TrialState, field: str) -> float | None:
+    if field.startswith("test_"):
+        return trial.on_test(field)
+    value: float | None = getattr(trial.result, field, None)
+    return value
 
 
 def _data(document: Mapping[str, Any], trial: TrialState) -> Mapping[str, Any]:

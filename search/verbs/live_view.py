@@ -175,7 +175,7 @@ def _columns(view: View, width: int) -> list[Column]:
     ]
     if width >= WITH_LOSS:
         columns.append(("loss", lambda one: _number(_loss(one)), True))
-    if view.state.metric in ("val_accuracy", "val_loss"):
+    if (view.state.metric or "").startswith("val_"):  # it is measured each epoch
         columns.append((metric, lambda one: _number(one.state.values.get(one.state.epoch)), True))
     columns.append(("setting", lambda one: one.settings or "-", False))
     if width >= WITH_DEVICE:

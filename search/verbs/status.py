@@ -60,10 +60,13 @@ def _best_lines(view: View) -> Iterator[str]:
     settings = view.settings_text(trials[selected.trials[0]].planned, len(selected.trials))
     if settings:
         yield f"  its setting: {settings}"
-    scores = [trials[name].test_accuracy for name in selected.trials]
-    known = [score for score in scores if score is not None]
-    if known:
-        yield f"  its test_accuracy: {sum(known) / len(known):.4f}"
+    score = view.outline.score
+    for name in (score.test, *score.variants):
+        known = [
+            value for one in selected.trials if (value := trials[one].on_test(name)) is not None
+        ]
+        if known:
+            yield f"  its {name}: {sum(known) / len(known):.4f}"
     if note := view.results.ranking().note:
         yield note
 

@@ -24,6 +24,7 @@ from tcpa_core.record.events import (
     Tested,
     TrialEvent,
 )
+from tcpa_core.record.scores import Score, score_of
 from tcpa_core.record.values import EpochReport, TrialResult
 
 Progress = Literal["planned", "running", "completed", "pruned", "failed"]
@@ -143,9 +144,26 @@ class TrialState:
     @property
     def test_accuracy(self) -> float | None:
         """Of its selected epoch; None: the test split was not read for it."""
-        if self.tested is not None:
-            return self.tested.test_accuracy
-        return None if self.result is None else self.result.test_accuracy
+        return self.on_test("test_accuracy")
+
+    @property
+    def score(self) -> Score:
+        """By what it is compared with others of its task."""
+        return score_of(self.planned.params)
+
+    @property
+    def test_score(self) -> float | None:
+        """Its task's score on test, of its selected epoch; None: test was not read for it."""
+        return self.on_test(self.score.test)
+
+    def on_test(self, name: str) -> float | None:
+        """A number of its selected epoch on test; None: it was not measured.
+
+        Args:
+            name: Field of `Tested`.
+        """
+        found: float | None = getattr(self.tested or self.result, name, None)
+        return found
 
     def value(self, metric: str) -> float | None:
         """A number of its outcome that counts: None unless it has completed."""

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from tcpa_core.record.events import encode_line
-from tcpa_core.record.values import EpochReport, TrialResult
+from tcpa_core.record.values import OF_SOME_TASKS, EpochReport, TrialResult
 
 SPACE = {
     "name": "small",
@@ -34,14 +34,15 @@ def planned(
     }  # fmt: skip
 
 
-def epoch(number: int, at: int, accuracy: float) -> dict[str, Any]:
+def epoch(number: int, at: int, accuracy: float, **more: Any) -> dict[str, Any]:
     """An "epoch" event."""
     report = EpochReport(
         epoch=at, train_loss=1.0, ce_loss=0.9, match_loss=0.1, val_loss=1 - accuracy,
         val_accuracy=accuracy, lr=0.01, duration_s=1.0, images_per_s=100.0,
+        **more,
     )  # fmt: skip
     fields = {name: getattr(report, name) for name in EpochReport.__dataclass_fields__}
-    return {"kind": "epoch", "trial": f"{number:05d}", **fields}
+    return {"kind": "epoch", "trial": f"{number:05d}", **_of_task(fields)}
 
 
 def final(number: int, status: str, accuracy: float | None = None, **more: Any) -> dict[str, Any]:
@@ -49,7 +50,12 @@ def final(number: int, status: str, accuracy: float | None = None, **more: Any) 
     result = TrialResult(
         status=status, val_accuracy=accuracy, best_epoch=1, num_epochs=2, num_trainable=10, **more
     )
-    return {"kind": status, "trial": f"{number:05d}", **result.as_dict()}
+    return {"kind": status, "trial": f"{number:05d}", **_of_task(result.as_dict())}
+
+
+def _of_task(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """As a journal has them: without what is not measured for the trial's task."""
+    return {k: v for k, v in fields.items() if v is not None or k not in OF_SOME_TASKS}
 
 
 def cell(factor: str, level: str, order: int, baseline: bool = False) -> dict[str, Any]:
