@@ -11,10 +11,11 @@ from tcpa_core.config import METHODS, TrialConfig
 from tcpa_core.errors import ConfigError, PluginError
 from tcpa_core.methods.base import AnyMethod, Method
 from tcpa_core.protocols.base import departures
-from tcpa_core.settings import DATASETS
+from tcpa_core.settings import DATASETS, TASKS
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import TokenLayout
+    from tcpa_core.tasks.base import Task
 
 
 def method_class(name: str) -> type[AnyMethod]:
@@ -29,6 +30,12 @@ def method_class(name: str) -> type[AnyMethod]:
             f"method {name!r} takes its class Method from {found.__module__!r}; define a class "
             "Method in the method's own file, derived from that one if need be."
         )
+    return found
+
+
+def task_class(config: TrialConfig) -> type[Task]:
+    """The `Task` class of a trial's task."""
+    found: type[Task] = plugins.load(TASKS, config.task.name).Task
     return found
 
 
@@ -48,6 +55,7 @@ def pack_key(config: TrialConfig) -> tuple[object, ...]:
     parts = [(name, *s.pack_key()) for name, s in config.method_settings.items()]
     if config.train.dropout > 0:  # draws cover all tokens: with padding they would be others
         parts += list(config.method_settings.items())
+    parts.append((config.task.name, *config.task_settings.pack_key()))
     # One loop steps all members of a pack, so their batches have to end together.
     batches = config.train.batch_size, config.train.drop_last
     return (config.methods, *batches, config.optim.rule, *parts)
@@ -59,8 +67,11 @@ def pack_capacity(config: TrialConfig) -> int | None:
 
 
 def splits_batch(config: TrialConfig) -> bool:
-    """Whether a batch may be trained in parts: no method of the chain lets its samples meet."""
-    return all(method_class(name).splits_batch(config) for name in config.methods)
+    """Whether a batch may be trained in parts: neither a method of the chain nor the head lets its
+    samples meet."""
+    return task_class(config).splits_batch(config) and all(
+        method_class(name).splits_batch(config) for name in config.methods
+    )
 
 
 def check_chain(config: TrialConfig, layout: TokenLayout) -> None:
@@ -88,6 +99,7 @@ def check_chain(config: TrialConfig, layout: TokenLayout) -> None:
             f"methods: {logits[0]!r} and {logits[1]!r} cannot be chained, both make the logits; "
             "keep one of them."
         )
+    task_class(config).check(config, layout)
     for method in chain.values():
         method.check(config, layout)
 

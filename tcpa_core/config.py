@@ -72,7 +72,7 @@ class TrialConfig(CommonSettings):
 
     method_settings: dict[str, Any] = {}
     """Checked `Config` object of each method in `methods`, by method name."""
-    task_settings: Settings
+    task_settings: Any = None
     """Checked `Config` object of the task."""
 
     @classmethod

@@ -165,6 +165,14 @@ class PromptTokens(base.Method[State]):
             )
 
     @classmethod
+    def hides_map(cls, config: TrialConfig) -> str | None:
+        """Where prompts are averaged into the features."""
+        name = cls.name()
+        if config.method_settings[name].pool_prompts and not cls.is_replaced(config):
+            return f"averages its prompts into one vector ({name}.pool_prompts=true)"
+        return super().hides_map(config)
+
+    @classmethod
     def params(cls, setup: base.Setup) -> dict[str, base.ParamSpec]:
         """Prompts: (L, P, width) deep or (P, width) shallow; with a projection its weights."""
         settings: PromptSettings = setup.settings(cls.name())

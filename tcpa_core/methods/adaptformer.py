@@ -102,6 +102,12 @@ class Method(Bottleneck):
             specs["running_var"] = base.ParamSpec(features, constant(1.0), trainable=False)
         return specs
 
+    @classmethod
+    def hides_map(cls, config: TrialConfig) -> str | None:
+        """Where it normalises the features."""
+        is_on = config.method_settings[cls.name()].head_norm
+        return super().hides_map(config) if is_on else None
+
     def beside_mlp(self, u_MBRD: Tensor, index: int, num_tokens: int, s: State) -> Tensor:
         """The bottleneck's output."""
         names = ("down_weight", "down_bias", "up_weight", "up_bias")

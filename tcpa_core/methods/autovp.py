@@ -158,6 +158,11 @@ class Method(base.Method[base.Pass]):
                 )
 
     @classmethod
+    def hides_map(cls, config: TrialConfig) -> str | None:
+        """It moves pixels."""
+        return "shrinks pictures, so that tokens stand elsewhere than the pixels of a mask"
+
+    @classmethod
     def has_own_logits(cls, config: TrialConfig) -> bool:
         """Mappings of source logits take the head's place."""
         return bool(config.method_settings[cls.name()].mapping != "head")

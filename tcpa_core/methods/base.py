@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import getattr_static
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from torch import Tensor, nn
@@ -141,6 +142,8 @@ class Method(nn.Module, Generic[State]):
     replaced_by: ClassVar[tuple[str, ...]] = ()
     """Beside one of these methods this one has no prompts of its own; it only changes theirs
     (`on_prompts`)."""
+    any_size: ClassVar[bool] = True
+    """False: images have to have the backbone's own size."""
     is_recordable: ClassVar[bool] = True
     """False: values on the device decide which operations a step consists of (how often a solver
     repeats itself), so that no step can be recorded and repeated."""
@@ -200,6 +203,21 @@ class Method(nn.Module, Generic[State]):
     def hides_attention(cls, config: TrialConfig) -> str | None:
         """Why `attention` cannot say what the blocks read, as the end of the sentence "attention
         figures cannot show 'x', which ..."; None: it can."""
+        return None
+
+    @classmethod
+    def hides_map(cls, config: TrialConfig) -> str | None:
+        """Why what blocks give out cannot be read as a map of tokens, as segmentation does, as the
+        end of the sentence "task.name=segment cannot train 'x', which ..."; None: it can.
+
+        Then neither `on_norm` nor any hook of the features is asked, and `on_output` for each block
+        that is read.
+        """
+        for hook in ("on_norm", "on_features", "side_features"):
+            if getattr_static(cls, hook) is not getattr_static(Method, hook):
+                return f"changes the one vector of a picture ({hook}), which a map does not have"
+        if cls.has_own_logits(config):
+            return "makes the logits of a picture itself"
         return None
 
     @classmethod

@@ -114,6 +114,11 @@ class Method(base.Method[base.Pass]):
         return bool(config.method_settings[cls.name()].output == "head_free")
 
     @classmethod
+    def hides_map(cls, config: TrialConfig) -> str | None:
+        """It is made for whole pictures."""
+        return "chooses a border by the whole of a picture, of which a window is a part"
+
+    @classmethod
     def fit(cls, setup: base.Setup, data: base.FitData) -> dict[str, Tensor]:
         """Cluster up to 1,000 training images; head-free: choose the features."""
         settings: Config = setup.settings(cls.name())

@@ -79,12 +79,19 @@ class Method(TunedBlocks):
         sizes, layout = block_sizes(setup.backbone), setup.backbone.layout
         sizes["qkv"] = (sizes["q"][0], 3 * sizes["q"][1])
         shapes = {layer: (layout.depth, sizes[layer][1]) for layer in _LAYERS}
-        shapes_all = {**shapes, "patch": (layout.embed_dim,), "final": (layout.embed_dim,)}
+        shapes_all = {**shapes, "patch": (layout.embed_dim,)}
+        if setup.config.task.name != "segment":  # maps are read before the final norm
+            shapes_all["final"] = (layout.embed_dim,)
         specs = {}
         for place, shape in shapes_all.items():
             for part, mean in (("scale", 1.0), ("shift", 0.0)):
                 specs[f"{place}_{part}"] = base.ParamSpec(shape, normal(mean, std), decay=False)
         return specs
+
+    @classmethod
+    def hides_map(cls, config: TrialConfig) -> str | None:
+        """It does without the pair behind the final norm, which maps are read before."""
+        return None
 
     @classmethod
     def merged(
@@ -143,7 +150,8 @@ def merge(backbone: Backbone, state: base.MemberState) -> Backbone:
         for layer, module in _MODULES.items():
             _fold(block.get_submodule(module), *of(layer, index))
         _fold_projections(block.attn, *of("qkv", index))
-    _fold(vit.fc_norm if _norms_average(backbone) else vit.norm, *of("final"))
+    if "final_scale" in own:
+        _fold(vit.fc_norm if _norms_average(backbone) else vit.norm, *of("final"))
     return merged
 
 

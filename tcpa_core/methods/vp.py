@@ -58,6 +58,8 @@ class Config(base.MethodSettings):
 class Method(base.Method[base.Pass]):
     """VP for a pack."""
 
+    any_size = False
+
     patch: Tensor
     """(M, 3, p, p), padded."""
     source_classes: Tensor

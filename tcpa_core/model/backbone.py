@@ -11,9 +11,10 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from timm.layers import Attention, AttentionRope, PatchEmbed
+from timm.layers import Attention, AttentionRope, Format, PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva, EvaAttention, EvaBlock
 from timm.models.vision_transformer import Block
@@ -252,21 +253,21 @@ class Backbone(nn.Module):
 
     @contextmanager
     def sized_for(self, images: Tensor) -> Iterator[None]:
-        """Let a model of any image size rotate by the places of images (..., height, width), for as
-        long as it lasts."""
-        own, grid = self.layout.grid, self._grid_of(images)
-        if grid == own or getattr(self.vit, "rope", None) is None:
+        """Take images (..., height, width) of another size than the model's own, for as long as it
+        lasts: position embeddings are resampled, and queries and keys rotated by their places."""
+        own, grid = self.layout.grid, self.grid_of(images)
+        if grid == own:
             yield
             return
-        self._turn(grid)
-        try:
-            yield
-        finally:
-            self._turn(own)
+        with _any_size(self.vit):
+            self._turn(grid)
+            try:
+                yield
+            finally:
+                self._turn(own)
 
-    def _grid_of(self, images: Tensor) -> tuple[int, int]:
-        if not self.vit.dynamic_img_size:
-            return self.layout.grid
+    def grid_of(self, images: Tensor) -> tuple[int, int]:
+        """Rows and columns of the tokens of images (..., height, width)."""
         rows, columns = self.vit.patch_embed.dynamic_feat_size(tuple(images.shape[-2:]))
         return rows, columns
 
@@ -280,7 +281,10 @@ class Backbone(nn.Module):
         if rope is None:
             return
         with torch.no_grad(), torch.inference_mode(False):
-            is_kept = not vit.dynamic_img_size and hasattr(rope, "feat_shape")
+            # Those of one size are kept by timm's module, and only it can make others of them.
+            is_kept = getattr(rope, "feat_shape", None) is not None
+            if is_kept and tuple(rope.feat_shape) != grid:
+                rope.update_feat_shape(grid)
             image = rope.get_embed() if is_kept else rope.get_embed(shape=list(grid))
             # Sines, then cosines. Prefix tokens have no place: their angle is 0.
             still = image.new_zeros(*image.shape[:-2], self.layout.num_prefix, image.shape[-1])
@@ -365,6 +369,23 @@ def check_supported(vit: nn.Module) -> None:
         reason = _unsupported(block.attn)
         if reason is not None:
             raise ConfigError(f"backbone: block {index} has unsupported block type {reason}.")
+
+
+@contextmanager
+def _any_size(vit: ViT) -> Iterator[None]:
+    """Let a model take images of any size, as timm's models do that are made for it."""
+    if vit.dynamic_img_size:
+        yield
+        return
+    patches: Any = vit.patch_embed
+    before = patches.strict_img_size, patches.flatten, patches.output_fmt
+    patches.strict_img_size, patches.flatten, patches.output_fmt = False, False, Format.NHWC
+    vit.dynamic_img_size = True
+    try:
+        yield
+    finally:
+        patches.strict_img_size, patches.flatten, patches.output_fmt = before
+        vit.dynamic_img_size = False
 
 
 def _unsupported(attn: nn.Module) -> str | None:

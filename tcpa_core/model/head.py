@@ -2,7 +2,10 @@
 
 # Axes: M members, B samples, D width, F features, C classes.
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -10,18 +13,20 @@ from torch import Tensor, nn
 
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import Init, ParamSpec, constant, normal, trunc02, uniform
-from tcpa_core.model.backbone import Backbone
+
+if TYPE_CHECKING:
+    from tcpa_core.model.backbone import TokenLayout
 
 HEADS = ("head", "head_dist")
 """Of a trial; the second reads the distillation token of a distilled model."""
 
 
-def head_specs(backbone: Backbone, config: TrialConfig, num_classes: int) -> dict[str, ParamSpec]:
+def head_specs(layout: TokenLayout, config: TrialConfig, num_classes: int) -> dict[str, ParamSpec]:
     """Trainable tensors of the head; distilled models have one head per token that is read."""
-    width = backbone.layout.embed_dim
-    weight, bias = _init(config.train.head_init, width, num_classes)
+    width = layout.embed_dim
+    weight, bias = classifier_init(config.train.head_init, width, num_classes)
     specs = {}
-    for head in HEADS[: backbone.layout.num_readouts]:
+    for head in HEADS[: layout.num_readouts]:
         specs[f"{head}.weight"] = ParamSpec((num_classes, width), weight)
         specs[f"{head}.bias"] = ParamSpec((num_classes,), bias)
     return specs
@@ -64,7 +69,7 @@ def _linear(x_MBD: Tensor, weight_MCD: Tensor, bias_MC: Tensor) -> Tensor:
     return torch.baddbmm(bias_MC[:, None], x_MBD, weight_MCD.mT)
 
 
-def _init(kind: str, width: int, num_classes: int) -> tuple[Init, Init]:
+def classifier_init(kind: str, width: int, num_classes: int) -> tuple[Init, Init]:
     """Initialisers of weight and bias.
 
     torch_default: PyTorch's Linear, U(-1/sqrt(D), 1/sqrt(D)) (TCPA, CVPT). vpt: N(0, 2/C) and

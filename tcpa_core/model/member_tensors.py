@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from tcpa_core.chain import check_chain, method_class
+from tcpa_core.chain import check_chain, method_class, task_class
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import CheckpointError
 from tcpa_core.methods.base import FitData, MemberState, ParamSpec, Setup
 from tcpa_core.model.backbone import Backbone
-from tcpa_core.model.head import head_specs
 from tcpa_core.streams import Stream
 
 
@@ -38,7 +37,9 @@ def member_specs(
         setup = _setup(backbone, config, num_classes, name, fitted or {})
         specs |= {f"{name}.{key}": spec for key, spec in method.params(setup).items()}
         has_head = has_head and not method.has_own_logits(config)
-    return specs | (head_specs(backbone, config, num_classes) if has_head else {})
+    if not has_head:
+        return specs
+    return specs | task_class(config).head_specs(backbone.layout, config, num_classes)
 
 
 def init_member_state(

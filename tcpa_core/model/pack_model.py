@@ -7,28 +7,32 @@ depend on its neighbours.
 
 # Axes: M members, B samples, S tokens, D width, F features, C classes.
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from tcpa_core.chain import check_chain, method_class, overrides, pack_capacity, pack_key
+from tcpa_core.chain import (
+    check_chain,
+    method_class,
+    overrides,
+    pack_capacity,
+    pack_key,
+    task_class,
+)
 from tcpa_core.config import TrialConfig
-from tcpa_core.errors import ConfigError, ShapeError
+from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import BlockAttention, MemberState, Pass, Step
 from tcpa_core.model.active_methods import ActiveMethods
 from tcpa_core.model.attention import Backend
 from tcpa_core.model.backbone import Backbone, TokenLayout
+from tcpa_core.model.block_runs import check_images, run_blocks, with_weights
 from tcpa_core.model.blocks import plain_block
-from tcpa_core.model.head import Head
+from tcpa_core.model.map_head import MapHead
 from tcpa_core.model.member_tensors import MemberTensors, init_member_state
 from tcpa_core.model.noise import Noise
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +40,12 @@ class ModelOutput:
     """Result of one forward pass."""
 
     logits: Tensor
-    """(M, B, C)."""
+    """(M, B, C); of maps (M, B, C, rows, columns), as the head makes them."""
     penalty: Tensor
     """(M,): extra loss of the methods, already weighted."""
     side_logits: Sequence[tuple[float, Tensor]]
-    """Logits of further branches, each with its share of the classification loss."""
+    """Logits of further branches, each with its share of the classification loss; in training
+    those of auxiliary heads, whose losses are added with that weight."""
     stats: dict[str, Tensor]
     """Detached measurements by full name, for example "tcpa.match_cls" (L, M)."""
 
@@ -107,7 +112,8 @@ class PackModel(nn.Module):
         if states is None:
             states = [init_member_state(backbone, config, num_classes) for config in configs]
         self.tensors = MemberTensors(backbone, configs, num_classes, states)
-        self.head = Head(self.tensors.hand_to(self.methods))
+        task = task_class(configs[0])
+        self.head = task.head(backbone.layout, configs, self.tensors.hand_to(self.methods))
         # Here and not in every step: a copy to the device would have it wait each time.
         smoothing = torch.tensor([[c.train.label_smoothing] for c in configs])
         other = smoothing / num_classes
@@ -123,10 +129,17 @@ class PackModel(nn.Module):
     def first_block(self) -> int:
         """First block that depends on a trainable tensor, or the depth if the features do not.
 
-        What enters it, or the features, can be cached.
+        What enters it, or the features, can be cached. Of maps it is no block behind the first that
+        is read.
         """
         depth = self.backbone.layout.depth
-        return min((m.first_block for m in self._chain if m.active), default=depth)
+        first = min((m.first_block for m in self._chain if m.active), default=depth)
+        return first if first == depth else min((first, *self._blocks_read))
+
+    @property
+    def _blocks_read(self) -> tuple[int, ...]:
+        """Blocks whose tokens are read as maps; none where the backbone pools them."""
+        return self.head.blocks if isinstance(self.head, MapHead) else ()
 
     @property
     def features_are_frozen(self) -> bool:
@@ -152,14 +165,17 @@ class PackModel(nn.Module):
         """
         own = any(method.has_own_logits(self.configs[m]) for method in self._chain)
         head = 0.0 if own else 2.0 * self.backbone.layout.feature_dim * self.num_classes
+        if isinstance(self.head, MapHead):
+            head = self.head.flops(self.backbone.layout.grid, self.num_classes)
         extra = sum(method.extra_flops(m) for method in self._chain if method.active)
         return self.backbone.flops_per_image() + head + extra
 
     def forward(self, images: Tensor, step: Step) -> ModelOutput:
-        """Classify images.
+        """Classify images, or their pixels.
 
         Args:
-            images: (M, B, 3, height, width), normalised; every member has its own B images.
+            images: (M, B, 3, height, width), normalised; every member has its own B images. Where
+                maps are read they may have any size in multiples of a patch.
             step: Position in training, or `Step.evaluation(M)`.
 
         Raises:
@@ -170,7 +186,7 @@ class PackModel(nn.Module):
         return self._output(features, penalty, active)
 
     def predict(self, images: Tensor, step: Step) -> Tensor:
-        """Logits (M, B, C) of a step of evaluation, without the methods' losses.
+        """Logits of a step of evaluation as in `ModelOutput`, without the methods' losses.
 
         Args:
             images: As `forward` takes them. Where they are one batch that is expanded for all
@@ -182,7 +198,8 @@ class PackModel(nn.Module):
         return self._output(features, penalty, active).logits
 
     def forward_features(self, images: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-        """Backbone features (M, B, F) and penalty (M,) of images (M, B, 3, height, width).
+        """Backbone features (M, B, F), or maps (M, B, K, rows, columns, D) of the K blocks that are
+        read, and penalty (M,) of images (M, B, 3, height, width).
 
         Where `features_are_frozen`, one batch (1, B, ...) may stand for all members.
         """
@@ -195,7 +212,8 @@ class PackModel(nn.Module):
             images: (1, B, 3, height, width), for all members.
 
         Returns:
-            Features (1, B, F), or the tokens (1, B, S, D) that enter `first_block`.
+            Features (1, B, F) or maps (1, B, K, rows, columns, D), or the tokens (1, B, S, D) that
+            enter `first_block`.
         """
         if self.features_are_frozen:
             return self.forward_features(images, Step.evaluation(1))[0]
@@ -211,12 +229,14 @@ class PackModel(nn.Module):
         The penalty is 0: methods that leave the first blocks alone have none.
         """
         if self.features_are_frozen:
+            if self._blocks_read:
+                return self.classify(inputs, step)
             with torch.autocast(inputs.device.type, enabled=False):  # no backbone to save time in
                 return self.classify(inputs, step)
         active = self._begin(step)
         first = self.first_block
-        run = partial(_run_blocks, self.backbone, inputs, active, first, first)
-        features = _with_weights(self.backbone, active.weights(), run)
+        run = partial(run_blocks, self.backbone, inputs, active, first, first, self._blocks_read)
+        features = with_weights(self.backbone, active.weights(), run)
         return self._output(features, features.new_zeros(self.num_members), active)
 
     def forward_blocks(self, images: Tensor, step: Step) -> Inspection:
@@ -235,7 +255,7 @@ class PackModel(nn.Module):
         active = self._begin(Step.evaluation(self.num_members), inspect=True)
         self._features(images, active)
         entering = list(zip(self.backbone.blocks, active.kept[:-1], strict=True))
-        blocks = _with_weights(self.backbone, active.weights(), lambda: active.attention(entering))
+        blocks = with_weights(self.backbone, active.weights(), lambda: active.attention(entering))
         return PackAttention(blocks, active.usage())
 
     def source_logits(self, images: Tensor, step: Step) -> Tensor:
@@ -250,15 +270,18 @@ class PackModel(nn.Module):
         return self._output(features_MBF, zero, self._begin(step))
 
     def _begin(self, step: Step, *, inspect: bool = False, penalised: bool = True) -> ActiveMethods:
-        rows = None if inspect else self.backbone.rows_read
+        rows = None if inspect or self._blocks_read else self.backbone.rows_read
         run = Pass(step=step, rows=rows, backend=self.backend, penalised=penalised, inspect=inspect)
         return ActiveMethods(self._chain, run)
 
     def _features(self, images: Tensor, active: ActiveMethods) -> tuple[Tensor, Tensor]:
         """Features (M, B, F) and penalty (M,) of images."""
-        _check_images(images, self.num_members, self.features_are_frozen, self.backbone)
+        check_images(
+            images, self.num_members, self.features_are_frozen, self.backbone, self._blocks_read
+        )
+        active.run.grid = self.backbone.grid_of(images)
         with self.backbone.sized_for(images):
-            return _with_weights(self.backbone, active.weights(), lambda: self._run(images, active))
+            return with_weights(self.backbone, active.weights(), lambda: self._run(images, active))
 
     def _run(self, images: Tensor, active: ActiveMethods) -> tuple[Tensor, Tensor]:
         """`_features`, while the methods' weights stand in the place of the backbone's."""
@@ -274,11 +297,16 @@ class PackModel(nn.Module):
                 tokens = self.backbone.embed(images.flatten(0, 1), on_patches).unflatten(0, batch)
             tokens = active.on_tokens(tokens)
             active.keep(tokens)
-            features = _run_blocks(self.backbone, tokens, active, 0, self.first_block)
+            features = run_blocks(
+                self.backbone, tokens, active, 0, self.first_block, self._blocks_read
+            )
         zero = torch.zeros(self.num_members, device=features.device, dtype=self.backbone.dtype)
         return features, active.penalty(zero)
 
     def _output(self, features: Tensor, penalty: Tensor, active: ActiveMethods) -> ModelOutput:
+        if isinstance(self.head, MapHead):
+            logits, auxiliary = self.head(features, active.run.step)
+            return ModelOutput(logits, penalty, auxiliary, active.run.stats)
         # Before the head: a side branch belongs to the pass through the network, and the order in
         # which the graph is built decides that in which gradients are added up.
         side = active.side_features()
@@ -290,73 +318,6 @@ class PackModel(nn.Module):
         features = active.on_features(features)
         logits = active.on_logits(features, self.configs[0])
         return self.head(features) if logits is None else logits
-
-
-def _run_blocks(
-    backbone: Backbone, tokens: Tensor, active: ActiveMethods, first: int, first_changed: int
-) -> Tensor:
-    """Run the blocks from `first` on and read the features (M, B, F).
-
-    Args:
-        backbone: The frozen network.
-        tokens: What enters the first of these blocks (M, B, S, D).
-        active: Methods of the pass.
-        first: Index of the first block to run.
-        first_changed: Index of the first block that a method changes, or the depth.
-    """
-    batch = tokens.shape[:2]
-    run_block = active.block_runner()
-    depth = backbone.layout.depth
-    # Methods that may start as the plain backbone must match timm bit for bit, so they compute all
-    # tokens in the last block.
-    may_skip_unread = active.defines("on_images") or 0 < first_changed < depth
-    read = active.run.rows if may_skip_unread else None
-    for index, block in list(enumerate(backbone.blocks))[first:]:
-        if run_block is not None:
-            tokens = run_block(index, block, tokens)
-        else:
-            tokens = plain_block(block, tokens, rows=read if index == depth - 1 else None)
-        active.keep(tokens)
-    tokens = active.on_output(tokens)
-    on_norm = active.changes("on_norm", batch)
-    return backbone.read(tokens.flatten(0, 1), on_norm).unflatten(0, batch)
-
-
-def _with_weights(
-    backbone: Backbone, replaced: Mapping[str, Tensor], compute: Callable[[], T]
-) -> T:
-    """Compute while other weights stand in the place of the backbone's."""
-    if not replaced:
-        return compute()
-    weights = {f"backbone.{name}": weight for name, weight in replaced.items()}
-    found: T = functional_call(_Body(backbone, compute), weights, ())
-    return found
-
-
-class _Body(nn.Module, Generic[T]):
-    """A computation with the backbone as a module, whose weights can be replaced for one call."""
-
-    def __init__(self, backbone: Backbone, compute: Callable[[], T]) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self._compute = compute
-
-    def forward(self) -> T:
-        return self._compute()
-
-
-def _check_images(
-    images: Tensor, members: int, features_are_frozen: bool, backbone: Backbone
-) -> None:
-    # One batch may stand for all members where these change nothing before the head.
-    batches = (members, 1) if features_are_frozen else (members,)
-    side = backbone.img_size
-    fits = backbone.vit.dynamic_img_size or tuple(images.shape[-2:]) == (side, side)
-    if images.ndim != 5 or images.shape[0] not in batches or not fits:
-        raise ShapeError(
-            f"images must have shape ({members}, B, 3, {side}, {side}), got "
-            f"{tuple(images.shape)}; one batch per member, at the backbone's image size."
-        )
 
 
 def _check_members(configs: Sequence[TrialConfig], layout: TokenLayout) -> None:

@@ -1,11 +1,26 @@
 """A class for each pixel (semantic segmentation)."""
 
-from typing import Annotated, Literal
+from __future__ import annotations
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from torch import Tensor
+
+from tcpa_core.chain import method_class
+from tcpa_core.config import TrialConfig
+from tcpa_core.errors import ConfigError
+from tcpa_core.methods.base import ParamSpec
+from tcpa_core.model.head import classifier_init
+from tcpa_core.model.map_bodies import Progressive, Tokens
+from tcpa_core.model.map_head import HEAD, Branch, MapHead
+from tcpa_core.model.upernet import LEVELS, Pyramid
 from tcpa_core.settings import as_tuple
 from tcpa_core.tasks import base
+
+if TYPE_CHECKING:
+    from tcpa_core.model.backbone import TokenLayout
 
 MOST_SCALE = 8.0
 """A picture of 512 pixels is 4,096 then."""
@@ -62,6 +77,115 @@ class Config(base.TaskSettings):
             )
         return value
 
+    @model_validator(mode="after")
+    def _head_reads_its_blocks(self) -> Self:
+        count = {"setr_pup": 1, "upernet": LEVELS}.get(self.head)
+        if self.blocks is not None and count not in (None, len(self.blocks)):
+            raise ValueError(
+                f"segment.blocks must be {count} of the blocks for segment.head={self.head}, got "
+                f"{list(self.blocks)}; leave it out, or take another head"
+            )
+        return self
+
+    def idle(self, methods: Sequence[str]) -> Collection[str]:
+        """Width where nothing is convolved, and what concerns losses or scores that there are
+        not."""
+        fields = [] if self.head != "linear" or self.auxiliary_blocks else ["channels"]
+        fields += [] if self.auxiliary_blocks else ["auxiliary_share"]
+        fields += [] if self.window == "slide" else ["stride"]
+        return fields if self.test_scales else [*fields, "test_mirror"]
+
 
 class Task(base.Task):
     """A map of tokens, a distribution over classes for each place of it."""
+
+    @classmethod
+    def check(cls, config: TrialConfig, layout: TokenLayout) -> None:
+        """Refuse methods that hide the map of tokens, and blocks that there are not."""
+        settings: Any = config.task_settings
+        for name in config.methods:
+            reason = method_class(name).hides_map(config)
+            if reason is not None:
+                raise ConfigError(
+                    f"task.name=segment cannot train {name!r}, which {reason}; take it out of "
+                    "methods, or set task.name=classify."
+                )
+            if settings.window == "whole" and not method_class(name).any_size:
+                raise ConfigError(
+                    f"segment.window=whole takes pictures of any size, of which {name!r} has one; "
+                    "set segment.window=slide."
+                )
+        for path, blocks in (
+            ("segment.blocks", settings.blocks or ()),
+            ("segment.auxiliary_blocks", settings.auxiliary_blocks),
+        ):
+            if max(blocks, default=0) > layout.depth:
+                raise ConfigError(
+                    f"{path} must be blocks of {config.backbone.full_name!r}, 1 to "
+                    f"{layout.depth}, got {list(blocks)}."
+                )
+        if settings.head == "upernet" and min(layout.grid) < 2:
+            raise ConfigError(
+                "segment.head=upernet halves a map of tokens, got "
+                f"{layout.grid[0]} x {layout.grid[1]} of them; take a larger backbone.img_size or "
+                "another head."
+            )
+
+    @classmethod
+    def splits_batch(cls, config: TrialConfig) -> bool:
+        """Not where batch norms look at all pictures of a batch."""
+        settings: Any = config.task_settings
+        return settings.head == "linear" and not settings.auxiliary_blocks
+
+    @classmethod
+    def head_specs(
+        cls, layout: TokenLayout, config: TrialConfig, num_classes: int
+    ) -> dict[str, ParamSpec]:
+        """Of the head and of auxiliary ones."""
+        return {
+            key: spec
+            for branch in branches(layout, config, num_classes)
+            for key, spec in branch.specs(num_classes).items()
+        }
+
+    @classmethod
+    def head(
+        cls, layout: TokenLayout, configs: Sequence[TrialConfig], tensors: Mapping[str, Tensor]
+    ) -> MapHead:
+        """Reads maps of tokens."""
+        settings: Any = configs[0].task_settings  # equal for all: they are in the pack's key
+        num_classes = tensors[f"{HEAD}.bias"].shape[1]
+        return MapHead(
+            branches(layout, configs[0], num_classes),
+            share=settings.auxiliary_share,
+            dropout=[settings.dropout] * len(configs),
+            tensors=tensors,
+        )
+
+
+def branches(layout: TokenLayout, config: TrialConfig, num_classes: int) -> list[Branch]:
+    """The head of a trial, then its auxiliary ones."""
+    settings: Any = config.task_settings
+    width, channels = layout.embed_dim, settings.channels
+    read = _blocks(settings, layout.depth)
+    main = Branch(HEAD, Progressive(HEAD, width, channels, convolutions=4, factor=2), read)
+    if settings.head == "linear":
+        init = classifier_init(config.train.head_init, len(read) * width, num_classes)
+        main = Branch(HEAD, Tokens(HEAD, width, len(read)), read, init)
+    elif settings.head == "upernet":
+        main = Branch(HEAD, Pyramid(HEAD, width, channels), read)
+    found = [main]
+    for block in settings.auxiliary_blocks:
+        name = f"{HEAD}.auxiliary{block}"
+        body = Progressive(name, width, channels, convolutions=1, factor=4)
+        found.append(Branch(name, body, (block - 1,)))
+    return found
+
+
+def _blocks(settings: Config, depth: int) -> tuple[int, ...]:
+    """What the head reads, from 0; of few blocks a pyramid reads some twice."""
+    if settings.blocks is not None:
+        return tuple(block - 1 for block in settings.blocks)
+    if settings.head != "upernet":
+        return (depth - 1,)
+    return tuple(-(-depth * i // LEVELS) - 1 for i in range(1, LEVELS + 1))

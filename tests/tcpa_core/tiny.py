@@ -110,13 +110,13 @@ def tiny_backbone(kind: str = "cls", *, dtype: torch.dtype = torch.float64) -> B
     return Backbone(tiny_vit(kind), fingerprint=f"tiny:{kind}").to(dtype)
 
 
-def tiny_vit(kind: str) -> Any:
-    """The network of `tiny_backbone` as timm has it."""
+def tiny_vit(kind: str, **settings: Any) -> Any:
+    """The network of `tiny_backbone` as timm has it, with further settings of timm's."""
     cls = VisionTransformerDistilled if kind == "distilled" else VisionTransformer
     cls, changes = (cls, KINDS[kind]) if kind in KINDS else (Eva, {**FAMILIES, **VARIANTS}[kind])
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        vit = cls(**{**GEOMETRY, **changes})
+        vit = cls(**{**GEOMETRY, **changes, **settings})
         for name, parameter in vit.named_parameters():
             scale = 0.2 if parameter.ndim < 2 or "token" in name else 0.15
             parameter.data += scale * torch.randn_like(parameter)

@@ -1,0 +1,101 @@
+"""What heads over maps of tokens are made of before their classifier: a linear head, SETR-PUP."""
+
+# Axes: M members, B samples, X = M * channels, D width, H rows and W columns of a map.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tcpa_core.methods.base import ParamSpec
+from tcpa_core.model.map_layers import ConvNormReLU, LayerNorm, Tensors, enlarged
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Normalised tokens of the blocks, side by side: the body of a linear head."""
+
+    name: str
+    width: int
+    blocks: int
+
+    @property
+    def channels(self) -> int:
+        """Of the features."""
+        return self.blocks * self.width
+
+    @property
+    def _norms(self) -> list[LayerNorm]:
+        return [LayerNorm(f"{self.name}.norm{k}", self.width) for k in range(self.blocks)]
+
+    def specs(self) -> dict[str, ParamSpec]:
+        """A layer norm for each block."""
+        return {key: spec for norm in self._norms for key, spec in norm.specs().items()}
+
+    def flops(self, grid: tuple[int, int]) -> tuple[float, int]:
+        """No products."""
+        return 0.0, grid[0] * grid[1]
+
+    def __call__(self, maps: Sequence[Tensor], tensors: Tensors, training: bool) -> Tensor:
+        """See `Body`."""
+        members = maps[0].shape[0]
+        normed = [
+            norm(one, tensors).unflatten(1, (members, -1))
+            for norm, one in zip(self._norms, maps, strict=True)
+        ]
+        return torch.cat(normed, dim=2).flatten(1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Progressive:
+    """A layer norm, then 3 x 3 convolutions, each with upsampling behind it.
+
+    Source:
+        SETR-PUP, arXiv:2012.15840; mmsegmentation, mmseg/models/decode_heads/setr_up_head.py and
+        configs/_base_/models/setr_pup.py: four convolutions with a factor of 2; auxiliary heads
+        have one, with a factor of 4.
+    """
+
+    name: str
+    width: int
+    channels: int
+    convolutions: int
+    factor: int
+
+    @property
+    def _norm(self) -> LayerNorm:
+        return LayerNorm(f"{self.name}.norm", self.width)
+
+    @property
+    def _convolutions(self) -> list[ConvNormReLU]:
+        inputs = [self.width] + [self.channels] * (self.convolutions - 1)
+        return [
+            ConvNormReLU(f"{self.name}.conv{i}", width, self.channels, 3)
+            for i, width in enumerate(inputs)
+        ]
+
+    def specs(self) -> dict[str, ParamSpec]:
+        """The norm and the convolutions."""
+        found = self._norm.specs()
+        for one in self._convolutions:
+            found |= one.specs()
+        return found
+
+    def flops(self, grid: tuple[int, int]) -> tuple[float, int]:
+        """Each convolution works on factor^2 times the places of the one before it."""
+        places, total = grid[0] * grid[1], 0.0
+        for one in self._convolutions:
+            total += one.flops(places)
+            places *= self.factor**2
+        return total, places
+
+    def __call__(self, maps: Sequence[Tensor], tensors: Tensors, training: bool) -> Tensor:
+        """See `Body`."""
+        (only,) = maps
+        x = self._norm(only, tensors)
+        for one in self._convolutions:
+            x = enlarged(one(x, tensors, training), self.factor)
+        return x
