@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -59,14 +60,31 @@ def draw_all(
 ) -> list[Drawn]:
     """Draw every figure that belongs to this kind of study.
 
+    Args:
+        progress: Called with ("figures", done, total).
+    """
+    is_running = bool(found.trials["status"].isin(["planned", "running"]).any())
+    return draw_kind(found.study.kind, found, folder, progress, is_running=is_running)
+
+
+def draw_kind(
+    kind: str,
+    found: Any,
+    folder: Path,
+    progress: Callable[[str, int, int], None] | None = None,
+    *,
+    is_running: bool = False,
+) -> list[Drawn]:
+    """Draw every figure of one kind of report.
+
     While a study runs, a figure of thousands of points is judged by its `outline`. A figure whose
     file fails becomes a sentence that names the file; the others are drawn.
 
     Args:
+        found: What its figures are made of, see `reports.plots.base`.
         progress: Called with ("figures", done, total).
     """
-    figures, drawn = figures_and_faults(found.study.kind)
-    is_running = bool(found.trials["status"].isin(["planned", "running"]).any())
+    figures, drawn = figures_and_faults(kind)
     for number, (name, module) in enumerate(figures.items()):
         if progress:
             progress("figures", number, len(figures))
@@ -79,7 +97,7 @@ def draw_all(
     return drawn
 
 
-def _drawn(name: str, module: ModuleType, found: Frames, folder: Path, is_running: bool) -> Drawn:
+def _drawn(name: str, module: ModuleType, found: Any, folder: Path, is_running: bool) -> Drawn:
     path = folder / name
     data = module.prepare(found).copy(deep=False)
     data.attrs["drawn_by"] = _drawn_by(module)

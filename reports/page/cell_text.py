@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from reports.labels import STAR_LEVELS, Row, is_missing, p_text
 
 
-def mean_text(row: Row, scale: float = 100) -> str:
+def mean_text(row: Row, scale: float = 100, digits: int = 2) -> str:
     """'81.00 ± 2.48', '81.00 (one seed)', '81.00 (all equal)' or '-'."""
     if not row["n"]:
         return "-"
-    mean = f"{scale * row['mean']:.2f}"
+    mean = f"{scale * row['mean']:.{digits}f}"
     if is_missing(row["low"]):
         # Why there is no interval, since "± 0" would claim that there is no noise.
         return f"{mean} (one seed)" if row["n"] == 1 else f"{mean} (all equal)"
-    return f"{mean} ± {scale * (row['high'] - row['low']) / 2:.2f}"
+    return f"{mean} ± {scale * (row['high'] - row['low']) / 2:.{digits}f}"
 
 
 def stars(row: Row) -> str:

@@ -84,7 +84,7 @@ def _table(
         columns["rank"] = [f"{row['mean_rank']:.2f}" for row in whole]
         # The lowest rank is best, whichever way the metric runs.
         values["rank"] = [-scores.sign * row["mean_rank"] for row in whole]
-    places = [_places(values.get(name, ()), len(levels), scores.sign) for name in columns]
+    ordered = [column_places(values.get(name, ()), len(levels), scores.sign) for name in columns]
     unit = " (%)" if scale == 100 else ""
     deviations = {str(row["level"]): row["deviation"] for row in by_cell.values()}
     names_of_levels = [with_mark(level, deviations.get(level)) for level in levels]
@@ -92,7 +92,7 @@ def _table(
         f"{scores.factor}: {CALLED.get(scores.metric, scores.metric.replace('_', ' '))}{unit}",
         tuple(columns),
         tuple(zip(names_of_levels, *columns.values(), strict=True)),
-        tuple(zip(*places, strict=True)),
+        tuple(zip(*ordered, strict=True)),
         (*deviation_notes(deviations), *_gap_notes(ranks)),
     )
 
@@ -132,17 +132,15 @@ def _delta(row: Row, scale: float) -> str:
     return text + stars(row)
 
 
-def _places(values: Sequence[float], count: int, sign: int) -> list[int]:
+def column_places(values: Sequence[float | None], count: int, sign: int) -> list[int]:
     """Place of each value among the distinct ones: 1, 2, or 0; larger is better if sign is 1."""
     # rounded: sums in another order differ in their last bits
-    present = {round(v, 12) for v in values if not is_missing(v)}
+    known = [None if v is None or is_missing(v) else round(float(v), 12) for v in values]
+    present = {v for v in known if v is not None}
     if len(present) < 2:
         return [0] * count
     best = sorted(present, reverse=sign > 0)[:2]
-    return [
-        best.index(round(v, 12)) + 1 if not is_missing(v) and round(v, 12) in best else 0
-        for v in values
-    ]
+    return [best.index(v) + 1 if v in best else 0 for v in known]
 
 
 def to_markdown(tables: Sequence[DataSetTable]) -> str:

@@ -3,7 +3,8 @@
 A figure is a public module of this package; its name is the figure's file name. It has
 
     TITLE           caption
-    KINDS           reports that show it: "search", "ablation", "inspection" (of trained trials)
+    KINDS           reports that show it: "search", "ablation", "inspection" (of trained trials),
+                    "bench"
     PLACE           number by which the figures of a report are ordered
     WIDE            optional: True for the width of two columns
     prepare(source) the numbers that are shown, without drawing; of a study a DataFrame
@@ -12,7 +13,8 @@ A figure is a public module of this package; its name is the figure's file name.
     outline(data)   optional: lines, limits and legend of thousands of points, see `reports.draw`
 
 `source` has all tables of a study (`reports.frames.Frames`); for "inspection" it has what was found
-in each trial (`tcpa_core.inspection`), by the trial's label.
+in each trial (`tcpa_core.inspection`), by the trial's label; for "bench" it has the tables of one
+backbone (`reports.bench.tables.BackboneTables`).
 """
 
 import json
@@ -37,7 +39,7 @@ from tcpa_core.record.scores import CALLED, is_share
 
 PLOTS = "reports.plots"
 """The package whose public files are the figures."""
-KINDS = ("search", "ablation", "inspection")
+KINDS = ("search", "ablation", "inspection", "bench")
 """Kinds of reports."""
 WIDTH = 3.25
 """Column width of a paper in inches."""

@@ -6,6 +6,7 @@ package does not have keeps its printed name. Numbers that a table took over fro
 the protocol of the table they come from. A mean that nobody prints is marked as computed.
 """
 
+from functools import cache
 from importlib.resources import files
 
 import pandas as pd
@@ -54,6 +55,11 @@ def load_reference() -> pd.DataFrame:
         which is the protocol, but for cells of HTA's table that are VTAB-1k's. Of a segmentation
         it is not `selection` but `num_prompts`, and the claimed protocol of the trials.
     """
+    return _reference().copy()
+
+
+@cache
+def _reference() -> pd.DataFrame:
     with (files("reports") / "reference.csv").open() as file:
         frame = pd.read_csv(file, keep_default_na=False, dtype=str)
     values = frame["value"].astype(float)

@@ -12,7 +12,7 @@ from scipy import stats
 
 import reports
 from reports.build import build_report
-from reports.plots.ranks import joined
+from reports.plots._rank_diagram import joined
 from reports.statistics.across_data_sets import (
     MEAN_OF_GROUPS,
     MEAN_OF_TASKS,

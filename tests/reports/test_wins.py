@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from reports.statistics.wins import Values, wins
+from reports.statistics.wins import Values, mean_difference, wins
 
 SETS = ("a", "b", "c", "d", "e")
 
@@ -45,3 +45,18 @@ def test_one_seed_shows_nothing() -> None:
     assert (one.wins, one.ties, one.losses, one.ahead) == (0, 1, 0, 1)
     assert one.lacking == ("b",)
     assert wins({}, "x", "y", ["a"]).sign_p is None
+
+
+def test_the_mean_difference_has_welch_s_interval() -> None:
+    """Of two data sets it is half of Welch's for the sum of two means of unequal spread."""
+    random = np.random.default_rng(4)
+    a, b = random.normal(0.02, 0.01, 4), random.normal(0.05, 0.03, 6)
+    found: Values = {
+        ("new", "a"): dict(enumerate(a)), ("old", "a"): dict.fromkeys(range(4), 0.0),
+        ("new", "b"): dict(enumerate(b)), ("old", "b"): dict.fromkeys(range(6), 0.0),
+    }  # fmt: skip
+    mean, low, high = mean_difference(found, "new", "old", ["a", "b"]) or (0, 0, 0)
+    welch = stats.ttest_ind(a, -b, equal_var=False).confidence_interval()
+    assert mean == pytest.approx((a.mean() + b.mean()) / 2)
+    assert (low, high) == pytest.approx((welch.low / 2, welch.high / 2))
+    assert mean_difference(found, "new", "old", ["a", "c"]) is None

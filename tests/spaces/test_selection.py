@@ -171,7 +171,7 @@ OTHERWISE = {
     "reports/statistics/expected_best.py:leaders": "which of several curves is the highest",
     "reports/page/best.py:_methods": "the order of rows",
     "reports/page/best.py:_best_of": "of a method without a completed trial, those stopped early",
-    "reports/page/data_set_tables.py:_places": "bold and underlined cells",
+    "reports/page/data_set_tables.py:column_places": "bold and underlined cells",
     "reports/verdicts/of_search.py:_unbeaten": "which further setting a sentence names",
     "search/proposals/asked.py:_forget": "points that the sampler goes on learning from",
 }
