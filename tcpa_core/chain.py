@@ -50,6 +50,44 @@ def _defines(kind: object, hook: str) -> bool:
     return getattr_static(kind, hook) is not getattr_static(Method, hook)
 
 
+def check_data(config: TrialConfig) -> None:
+    """Refuse a data set that has not what the task learns, and changes of pictures alone.
+
+    Raises:
+        ConfigError: Naming the settings.
+    """
+    task, data = config.task.name, config.data
+    needs_masks: bool = plugins.load(TASKS, task).Task.needs_masks
+    has_masks = getattr(plugins.load(DATASETS, data.name), "HAS_MASKS", False)
+    if needs_masks and not has_masks:
+        kinds = [
+            k for k in plugins.names(DATASETS) if hasattr(plugins.load(DATASETS, k), "HAS_MASKS")
+        ]
+        raise ConfigError(
+            f"task.name={task!r} learns a class of each pixel, but data.name={data.name!r} has one "
+            f"of each picture; set data.name={' or '.join(kinds)}, which reads pictures with "
+            "masks, or task.name=classify."
+        )
+    if has_masks and not needs_masks:
+        raise ConfigError(
+            f"data.name={data.name!r} has a class of each pixel, but task.name={task!r} learns one "
+            "of each picture; set task.name=segment or another data.name."
+        )
+    moved = {
+        "resized_crop": "data.scale_range scales and cuts both",
+        "auto_augment": "leave it out",
+        "color_jitter": "leave it out",
+        "erase_prob": "leave it out",
+    }
+    for name, advice in moved.items() if has_masks else ():
+        value = getattr(data, name)
+        if value != type(data).model_fields[name].default:
+            raise ConfigError(
+                f"data.{name}={value!r} changes pictures without their masks, which "
+                f"task.name={task!r} needs beside them; {advice}."
+            )
+
+
 def pack_key(config: TrialConfig) -> tuple[object, ...]:
     """Settings in which trials must agree to share a pack."""
     parts = [(name, *s.pack_key()) for name, s in config.method_settings.items()]

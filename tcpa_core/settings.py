@@ -28,7 +28,10 @@ from tcpa_core import plugins
 DATASETS = "tcpa_core.data"
 TASKS = "tcpa_core.tasks"
 
-OF_SOME_KINDS = ("image_column", "label_column", "train_list", "splits_dir")
+OF_SOME_KINDS = (
+    *("image_column", "label_column", "train_list", "splits_dir"),
+    *("num_classes", "ignore", "reduce_zero_label", "scale_range"),
+)
 """Settings of `data.*` that only those kinds read whose file lists them in USES."""
 
 IS_FILE: JsonDict = {"is_file": True}
@@ -124,6 +127,8 @@ class BackboneConfig(Settings):
 
 
 Range = tuple[float, float]
+LEAST_SCALE, MOST_SCALE = 0.125, 8.0
+"""Of a training picture."""
 """Smallest and largest value."""
 Jitter = tuple[float, float, float, float]
 
@@ -213,8 +218,20 @@ class DataConfig(Settings):
     label_column: str | None = None
     """parquet, imagelist: column with the classes; None: one of the usual names."""
     train_list: str | None = None
-    """imagelist: the list of train, below data.root, where there are several, as those of few-shot
-    studies: annotations/train_meta.list.num_shot_4.seed_0."""
+    """imagelist, segfolder: the list of train, below data.root, where there are several, as those
+    of few-shot studies: annotations/train_meta.list.num_shot_4.seed_0."""
+    num_classes: int | None = Field(default=None, ge=2, le=254)
+    """segfolder: classes of the masks, where neither a list of names nor the layout says it; those
+    of data.ignore are not counted."""
+    ignore: Annotated[tuple[int, ...] | None, BeforeValidator(as_tuple)] = None
+    """segfolder: values of masks without a class, as they stand in the files; 255 always has none.
+    None: as the layout says (the last one of SegNet's copy of CamVid)."""
+    reduce_zero_label: bool | None = None
+    """segfolder: 0 has no class and the classes count from 1. None: in ADE20K's layout."""
+    scale_range: Annotated[Range | None, BeforeValidator(as_tuple)] = None
+    """segfolder: train on pictures scaled by a factor from this range, masks with them, before
+    img_size is cut at random, for example [0.5, 2.0]; what lies outside a smaller picture is the
+    mean colour and no class. None: unscaled."""
     train_on: Literal["train", "train_and_val"] = "train"
     """train_and_val: val is trained on as well, as some authors do in their final runs. It is
     still scored, but says nothing, and so must not select the epoch."""
@@ -248,7 +265,8 @@ class DataConfig(Settings):
     @property
     def augments(self) -> bool:
         """True when training images may differ from epoch to epoch by these settings."""
-        return self.flip or self.random_crop or self.distorts or self.erase_prob > 0
+        moves = self.flip or self.random_crop or self.scale_range is not None
+        return moves or self.distorts or self.erase_prob > 0
 
     @property
     def filter_of_train(self) -> str:
@@ -264,6 +282,26 @@ class DataConfig(Settings):
             raise ValueError(
                 f"data.{info.field_name} must be [smallest, largest], {of} above 0"
                 f"{' and up to 1' if highest == 1 else ''}, got {list(value)}"
+            )
+        return value
+
+    @field_validator("ignore")
+    @classmethod
+    def _ignored_are_values(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and not all(0 <= one <= 255 for one in value):
+            raise ValueError(
+                f"data.ignore must be values of masks, from 0 to 255, got {list(value)}; write for "
+                "example [11]"
+            )
+        return value
+
+    @field_validator("scale_range")
+    @classmethod
+    def _scales_are_some(cls, value: Range | None) -> Range | None:
+        if value is not None and not LEAST_SCALE <= value[0] <= value[1] <= MOST_SCALE:
+            raise ValueError(
+                f"data.scale_range must be [smallest, largest], factors from {LEAST_SCALE:g} to "
+                f"{MOST_SCALE:g}, got {list(value)}; write for example [0.5, 2.0]"
             )
         return value
 

@@ -20,7 +20,7 @@ from spaces.axes import ChoiceAxis, label
 from spaces.idle import equal_levels, idle_axes
 from spaces.load import per_method, trials_per_method
 from spaces.space import Space
-from tcpa_core.chain import deviations, method_class
+from tcpa_core.chain import check_data, deviations, method_class
 from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.data.base import CacheNeed, Dataset, DataSummary, cache_root, load_dataset
 from tcpa_core.errors import ConfigError
@@ -337,6 +337,7 @@ def _check_parts(
     data: dict[tuple[DataConfig, int], Dataset] = {}
     preprocessing: dict[tuple[str, Preprocessing], None] = {}
     for number, config in enumerate(configs, start=1):
+        check_data(config)
         if config.backbone not in backbones:
             backbones[config.backbone] = load_backbone(config.backbone, device="meta")
         backbone = backbones[config.backbone]

@@ -5,7 +5,8 @@ Pictures that the resize would enlarge are stored at their own size (`ResizeRule
 One file per split, named by what it contains; nothing in it depends on labels, paths or the data
 set's name. Layout, little-endian:
 
-    pixels   uint8, image after image; each as three planes (red, green, blue), row by row
+    pixels   uint8, image after image; each as three planes (red, green, blue), row by row, or one
+             (a mask: the class of each pixel)
     table    int64 [n, 6]: height, width, CRC-32 of the image's bytes, lowest and highest value,
              1 where every pixel has the same colour
     footer   JSON: schema, key, count, table_crc
@@ -63,7 +64,7 @@ Numbers = npt.NDArray[np.int64]
 
 
 class Images:
-    """RGB images of one split, as they are stored and as trials see them."""
+    """RGB images of one split, as they are stored and as trials see them, or its masks."""
 
     __slots__ = ()
 
@@ -87,7 +88,7 @@ class Images:
         raise NotImplementedError
 
     def planes(self, index: int) -> Pixels:
-        """Pixels of one image as they are stored [3, height, width], a view."""
+        """Pixels of one image as they are stored [3 or 1, height, width], a view."""
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -118,8 +119,8 @@ class ImageStore(Images):
     """Images mapped from one entry of the cache."""
 
     pixels: Pixels
-    """All images one after another [sum of height * width * 3]. A private mapping: processes share
-    the page cache, and a write would stay in the process."""
+    """All images one after another [sum of height * width * planes]. A private mapping: processes
+    share the page cache, and a write would stay in the process."""
     offsets: Numbers
     heights: Numbers
     widths: Numbers
@@ -131,6 +132,8 @@ class ImageStore(Images):
     rule: ResizeRule | None = None
     key: str = ""
     """Name of the entry; "": the images lie nowhere but in memory."""
+    num_planes: int = 3
+    """1: masks."""
 
     @property
     def entries(self) -> "tuple[ImageStore, ...]":
@@ -141,7 +144,8 @@ class ImageStore(Images):
         """Pixels of one image as they are stored [3, height, width], a view."""
         height, width = int(self.heights[index]), int(self.widths[index])
         start = int(self.offsets[index])
-        return self.pixels[start : start + height * width * 3].reshape(3, height, width)
+        planes = self.num_planes
+        return self.pixels[start : start + planes * height * width].reshape(planes, height, width)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,8 +262,8 @@ def open_or_build(
         folder: Where entries lie; made when absent.
         key: Hash of everything that the pixels depend on.
         count: Number of images.
-        decode: Gives the pixels [height, width, 3] of one image as they are stored; called from
-            several threads.
+        decode: Gives the pixels [height, width, 3 or 1] of one image as they are stored; called
+            from several threads.
         progress: Called with (stage, images done, count) from this thread.
         stage: What is being done, for `progress`.
         rule: Gives the size at which trials see them; part of the key.
@@ -580,11 +584,13 @@ def _read(
         raise ValueError("its footer does not describe it")
     pixels = np.asarray(file[:table_start])
     heights, widths, crcs, lows, highs, flat = (np.ascontiguousarray(column) for column in table.T)
-    bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(heights * widths * 3)])
+    areas = heights * widths
+    num_planes = 1 if areas.sum() == table_start else 3
+    bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(areas * num_planes)])
     if bounds[-1] != table_start:
         raise ValueError("its pixels are not complete")
     columns = (bounds[:-1], heights, widths, lows, highs, flat.astype(bool))
-    return ImageStore(pixels, *columns, key=key), crcs
+    return ImageStore(pixels, *columns, key=key, num_planes=num_planes), crcs
 
 
 def _check(store: ImageStore, crcs: Numbers) -> None:

@@ -20,6 +20,9 @@ class Split:
     """Class of each image [n], 0-based."""
     paths: tuple[str, ...]
     """Name of each image: path below the data set's folder, or a running number."""
+    masks: Images | None = None
+    """Of each image, in one plane, the class of every pixel or 255 (none): as `images` are stored
+    in train, at the size of their files in val and test. None: an image has one class."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -36,6 +39,6 @@ class Dataset:
     splits: Mapping[str, Split]
     """"train", "val" and "test"."""
     fingerprint: str
-    """Hash of names, labels and contents of all images and of the class names."""
+    """Hash of names, labels and contents of all images and masks and of the class names."""
     img_size: int
     summary: DataSummary

@@ -80,6 +80,9 @@ class ResizeRule:
     """Bits that the 16-bit grey pictures of the data set use, one of `DEPTHS`."""
     whole: bool = False
     """Every picture is stored at its own size, so that random parts can be cut out of it."""
+    margin: float = 1.0
+    """Largest factor by which a picture is scaled when a batch is made: it is stored as large as
+    that asks for, or at its own size."""
 
     @classmethod
     def of(cls, cfg: DataConfig, img_size: int) -> "ResizeRule":
@@ -103,12 +106,14 @@ class ResizeRule:
         own = cfg.train_interpolation
         # "random" is for parts and distortions alone.
         interpolation = self.interpolation if own is None or own == "random" else own
-        return replace(self, interpolation=interpolation, whole=cfg.cuts_parts)
+        margin = cfg.scale_range[1] if cfg.scale_range else 1.0
+        return replace(self, interpolation=interpolation, whole=cfg.cuts_parts, margin=margin)
 
     def __str__(self) -> str:
         """What stored pixels depend on."""
         text = "whole" if self.whole else f"{self.resize} {self.side} {self.interpolation}"
         text = text if self.antialias or self.whole else f"{text} aliased"
+        text = text if self.margin == 1 or self.whole else f"{text} times {self.margin:g}"
         return text if self.depth == FULL_DEPTH else f"{text} grey {self.depth}"
 
     def size(self, width: int, height: int) -> tuple[int, int]:
@@ -123,10 +128,14 @@ class ResizeRule:
         return int(self.side * width / height), self.side
 
     def stored_size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height in the cache, of which `size` is the same."""
+        """Width and height in the cache, of which `size` is the same, but for rounding where there
+        is a margin."""
         if self.whole:
             return width, height
         to_width, to_height = self.size(width, height)
+        if self.margin != 1:  # batches are made of it with a filter of their own
+            larger = round(to_width * self.margin), round(to_height * self.margin)
+            return (width, height) if width <= larger[0] or height <= larger[1] else larger
         is_enlarged = width <= to_width and height <= to_height
         # Without antialias, torch resizes in floats, which not every device rounds alike.
         if self.antialias and is_enlarged and max(to_width, to_height) <= LONGEST * self.side:
@@ -220,7 +229,7 @@ def decode(data: bytes, place: str, depth: int = FULL_DEPTH) -> Image.Image:
             defined range (float or 32-bit pixels).
     """
     try:
-        image = _opened(data, place)
+        image = open_header(data, place)
         image.load()
         return to_rgb(image, place, depth)
     except DataError:
@@ -250,7 +259,7 @@ def traits(data: bytes) -> Traits:
     if not (has_exif or data.startswith(_LAID_OPEN)):
         return Traits()
     try:
-        image = _opened(data, "")
+        image = open_header(data, "")
         # Pillow itself turns TIFF.
         is_turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) not in (0, 1)
         if is_deep(image):
@@ -268,7 +277,7 @@ def _is_transparent(image: Image.Image) -> bool:
     return bool(np.asarray(image.convert("RGBA"))[..., 3].min() < 255)
 
 
-def _opened(data: bytes, place: str) -> Image.Image:
+def open_header(data: bytes, place: str) -> Image.Image:
     """An image of which the header is read, and no pixel: a small file can ask for all memory.
 
     Raises:

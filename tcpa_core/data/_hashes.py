@@ -16,7 +16,7 @@ from typing import NamedTuple
 from tcpa_core.data._cache import Progress, write_atomic
 from tcpa_core.data._classes import NAMED
 from tcpa_core.data._decode import FULL_DEPTH, Traits, traits
-from tcpa_core.data._listing import Content, Listing, SplitListing
+from tcpa_core.data._listing import SPLITS, Content, Listing, SplitListing
 from tcpa_core.data._marks import RACY_NS
 from tcpa_core.data._parallel import ordered_map
 from tcpa_core.errors import DataError
@@ -30,7 +30,7 @@ class Contents(NamedTuple):
     """What is in the images of a data set."""
 
     hashes: dict[str, tuple[str, ...]]
-    """SHA-256 of every image's content, by split, in listing order."""
+    """SHA-256 of every file's content, by split and masks of a split, in listing order."""
     depth: int
     """Bits that all its 16-bit grey pictures use together, so that their brightness can be
     compared; `FULL_DEPTH` where there are none."""
@@ -56,16 +56,14 @@ def contents(
     """
     if listing.root:
         by_key = _of_files(listing, cache, progress, keep)
-        found = {
-            name: [by_key[key] for key in split.keys] for name, split in listing.splits.items()
-        }
+        found = {name: [by_key[key] for key in split.keys] for name, split in listing.files.items()}
     else:
         found = {
             name: [_judge(content(listing, split, index)) for index in range(len(split.keys))]
             for name, split in listing.splits.items()
         }
     hashes = {name: tuple(digest for digest, _ in of_split) for name, of_split in found.items()}
-    every = [about for of_split in found.values() for _, about in of_split]
+    every = [about for name in SPLITS for _, about in found[name]]
     return Contents(
         hashes,
         depth=max((about.depth for about in every), default=0) or FULL_DEPTH,
@@ -89,6 +87,20 @@ def content(listing: Listing, split: SplitListing, index: int) -> Content:
         return split.read(index)
     assert listing.root is not None
     return read_image(listing.root / split.keys[index])
+
+
+def unchanged(
+    listing: Listing, split: SplitListing, index: int, expected: str, place: str
+) -> Content:
+    """An image as it is stored, which was hashed before: the entry that it enters is named so.
+
+    Raises:
+        DataError: It cannot be read, or has another hash now.
+    """
+    stored = content(listing, split, index)
+    if content_hash(stored) != expected:
+        raise DataError(f"{place}: file changed while the data set was read; start again.")
+    return stored
 
 
 def content_hash(stored: Content) -> str:
@@ -116,7 +128,7 @@ def _of_files(
     changed = set(todo)
     places = {
         key: (split, index)
-        for split in listing.splits.values()
+        for split in listing.files.values()
         for index, key in enumerate(split.keys)
         if key in changed
     }
@@ -142,7 +154,7 @@ def _stat_all(listing: Listing, root: Path) -> dict[str, list[int]]:
     shared: dict[str, os.stat_result | None] = {}
     # Strings: a Path per file costs seconds with a million of them.
     folder = os.path.join(root, "")
-    for split in listing.splits.values():
+    for split in listing.files.values():
         for index, key in enumerate(split.keys):
             if split.files:  # one file holds many images
                 file = split.files[index]

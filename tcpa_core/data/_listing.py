@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tcpa_core.data._classes import check_classes
 from tcpa_core.data._formats import SUFFIXES, unread_suffix
+from tcpa_core.data._masks import MaskValues
 from tcpa_core.errors import ConfigError, DataError
 from tcpa_core.settings import DataConfig
 
@@ -45,6 +46,9 @@ class SplitListing:
     files: tuple[str, ...] = ()
     """With `read`: the file below `Listing.root` that holds each image. What was read of it is
     remembered as long as its size and times stay. Empty: the images come without files."""
+    masks: tuple[str, ...] = ()
+    """Of each image the file with the class of every pixel, below `Listing.root`; the labels are 0
+    then. Empty: an image has one class, its label."""
 
     def place(self, index: int) -> str:
         """Where image `index` is listed."""
@@ -79,6 +83,8 @@ class Listing:
     """The value of data.split that the splits were made for."""
     tracks: str | None = None
     """What data.group would be to keep frames of one track together, where names have them."""
+    mask_values: MaskValues | None = None
+    """What is in the masks; None: there are none."""
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
@@ -92,7 +98,20 @@ class Listing:
         for name in SPLITS:
             self._check_split(name)
         self._check_overlap()
-        check_classes(self.class_names, self.counts, self.where)
+        if self.mask_values is None:
+            check_classes(self.class_names, self.counts, self.where)
+
+    @property
+    def files(self) -> dict[str, SplitListing]:
+        """The splits, and as further ones their masks: all that the data set is made of."""
+        masks = {
+            masks_of(name): SplitListing(
+                keys=split.masks, labels=(0,) * len(split.masks), source=split.source
+            )
+            for name, split in self.splits.items()
+            if split.masks
+        }
+        return {**self.splits, **masks}
 
     @property
     def counts(self) -> dict[str, tuple[int, ...]]:
@@ -138,6 +157,16 @@ class Listing:
                         f"{self.where}; each image may be in one split, once. Remove one line."
                     )
                 seen[key] = place
+
+
+def masks_of(split: str) -> str:
+    """What the masks of a split are called where they stand beside the splits."""
+    return f"{split} masks"
+
+
+def split_of_masks(name: str) -> str:
+    """The reverse of `masks_of`."""
+    return name.removesuffix(" masks")
 
 
 def need_root(cfg: DataConfig) -> Path:

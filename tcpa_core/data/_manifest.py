@@ -57,7 +57,8 @@ class Entry:
     """Images."""
     num_bytes: int
     """Of their pixels."""
-    rule: ResizeRule
+    rule: ResizeRule | None
+    """None: masks, which trials see as they are stored."""
 
     @property
     def path(self) -> str:
@@ -68,6 +69,8 @@ class Entry:
 def source_key(cfg: DataConfig) -> str:
     """Name of what settings choose and store, whatever becomes of the images in training."""
     told = cfg.model_dump(exclude=set(_AT_TRAINING)) | {"resized_crop": cfg.cuts_parts}
+    if cfg.scale_range is not None:  # pictures are stored as large as the largest factor asks for
+        told["scale_range"] = cfg.scale_range[1]
     return sha256(json.dumps(told, sort_keys=True).encode())[:32]
 
 
@@ -89,6 +92,7 @@ def write_manifest(data: Dataset, cache_dir: Path | None = None) -> str:
             "paths": split.paths,
             "labels": split.labels.tolist(),
             "entries": [_entry(store) for store in split.images.entries],
+            **({"masks": [_entry(one) for one in split.masks.entries]} if split.masks else {}),
         }
         for name, split in data.splits.items()
     }
@@ -151,6 +155,9 @@ def open_manifest(
             images=join(*(stores[_read_entry(one)] for one in split["entries"])),
             labels=np.array(split["labels"], np.int64),
             paths=tuple(split["paths"]),
+            masks=join(*(stores[_read_entry(one)] for one in split["masks"]))
+            if "masks" in split
+            else None,
         )
         for name, split in document["splits"].items()
     }
@@ -237,15 +244,16 @@ def _summary(found: Any) -> DataSummary:
 
 
 def _entry(store: ImageStore) -> list[Any]:
-    assert store.key and store.rule, "images that no cache has"
-    return [store.key, len(store), store.pixels.nbytes, asdict(store.rule)]
+    assert store.key, "images that no cache has"
+    rule = None if store.rule is None else asdict(store.rule)
+    return [store.key, len(store), store.pixels.nbytes, rule]
 
 
 def _read_entry(columns: list[Any]) -> Entry:
     key, count, num_bytes, rule = columns
-    return Entry(key, count, num_bytes, ResizeRule(**rule))
+    return Entry(key, count, num_bytes, None if rule is None else ResizeRule(**rule))
 
 
 def _entries(document: Any) -> Iterator[Entry]:
     for split in document["splits"].values():
-        yield from map(_read_entry, split["entries"])
+        yield from map(_read_entry, [*split["entries"], *split.get("masks", ())])

@@ -33,6 +33,7 @@ def take(split: SplitListing, positions: Sequence[int]) -> SplitListing:
         numbered=False,  # positions are no longer lines of the source
         read=read and read_taken,
         files=tuple(split.files[i] for i in positions) if split.files else (),
+        masks=tuple(split.masks[i] for i in positions) if split.masks else (),
     )
 
 
@@ -51,6 +52,7 @@ def join(first: SplitListing, second: SplitListing) -> SplitListing:
         source=f"{first.source} and {second.source}",
         read=first.read and read,
         files=first.files + second.files,
+        masks=first.masks + second.masks,
     )
 
 

@@ -89,7 +89,7 @@ def summarise(
     under_two = _under_two_labels(listing, hashes)
     notes = [
         *listing.notes,
-        *class_notes(listing.class_names, counts),
+        *([] if listing.mask_values else class_notes(listing.class_names, counts)),
         *_shared_notes(listing, hashes, shared),
         *([_two_labels_note(listing, under_two)] if under_two else []),
         *_group_notes(cfg, listing),

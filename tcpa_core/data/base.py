@@ -58,7 +58,7 @@ from tcpa_core.data._copies import copy_notes
 from tcpa_core.data._dataset import Dataset, Split
 from tcpa_core.data._decode import DECODER, FULL_DEPTH, Pixels, ResizeRule, decode, header_size
 from tcpa_core.data._formats import SUFFIXES
-from tcpa_core.data._hashes import Contents, content, content_hash, contents, sha256
+from tcpa_core.data._hashes import Contents, content, contents, sha256, unchanged
 from tcpa_core.data._kinds import kind_hint
 from tcpa_core.data._listing import (
     SPLITS,
@@ -68,9 +68,11 @@ from tcpa_core.data._listing import (
     check_suffix,
     draw_test,
     draw_val,
+    masks_of,
     need_root,
     read_text,
     relative_key,
+    split_of_masks,
     split_off,
 )
 from tcpa_core.data._manifest import (
@@ -81,6 +83,8 @@ from tcpa_core.data._manifest import (
     told,
     write_manifest,
 )
+from tcpa_core.data._mask_files import decode_mask
+from tcpa_core.data._masks import IGNORED
 from tcpa_core.data._parallel import num_cores, ordered_map
 from tcpa_core.data._published import PUBLISHED, Published, Sizes, published_key
 from tcpa_core.data._room import CacheNeed
@@ -91,6 +95,7 @@ from tcpa_core.settings import DATASETS, OF_SOME_KINDS, DataConfig
 
 __all__ = [
     "FULL_DEPTH",
+    "IGNORED",
     "PUBLISHED",
     "SPLITS",
     "SUFFIXES",
@@ -165,7 +170,7 @@ def load_dataset(
     listing = _read(cfg)
     found = contents(listing, cache, progress, keep=keep)
     hashes = found.hashes
-    parts = _parts(cfg, replace(rule, depth=found.depth))
+    parts = _parts(cfg, listing, replace(rule, depth=found.depth))
     entries = dict.fromkeys(entry for of_split in parts.values() for entry in of_split)
     need = _need(listing, hashes, entries, cache, progress)
     if need.images:
@@ -178,16 +183,16 @@ def load_dataset(
     stores: dict[_Entry, ImageStore] = {}
     broken: dict[str, str] = {}
     for name, rule in entries:
-        split = listing.splits[name]
+        split = listing.files[name]
         try:
             stores[name, rule] = open_or_build(
                 cache / "pixels",
-                _store_key(hashes[name], rule),
+                _store_key(listing, hashes, name, rule),
                 len(split.keys),
-                partial(_decode_one, listing, split, hashes[name], rule),
+                _decoder(listing, name, hashes, rule),
                 progress,
                 f"decode {name}",
-                rule=rule,
+                rule=rule if name in SPLITS else None,
                 keep=keep,
             )
         # All splits are tried, so that one run names every image that has to be restored.
@@ -195,7 +200,7 @@ def load_dataset(
             broken |= {split.keys[index]: why for index, why in err.found.items()}
     if broken:
         raise _broken_error(broken)
-    splits = {name: _split(listing, stores, of_split) for name, of_split in parts.items()}
+    splits = {name: _split(listing, stores, parts, name) for name in SPLITS}
     fingerprint = _fingerprint(listing, found)
     decoded = {name: (split.paths, split.images) for name, split in splits.items()}
     return Dataset(
@@ -237,7 +242,7 @@ def cache_need(
     cache = cache_root(cache_dir)
     listing = _read(cfg)
     found = contents(listing, cache, progress, keep=keep)
-    parts = _parts(cfg, replace(rule, depth=found.depth))
+    parts = _parts(cfg, listing, replace(rule, depth=found.depth))
     entries = dict.fromkeys(entry for of_split in parts.values() for entry in of_split)
     return _need(listing, found.hashes, entries, cache, progress)
 
@@ -330,6 +335,11 @@ def _read(cfg: DataConfig) -> Listing:
         raise DataError(f"{err}{kind_hint(cfg)}") from err
     notes = (*listing.notes, *_split_notes(cfg, listing), *copy_notes(listing))
     listing = replace(listing, notes=notes)
+    if cfg.size_per_class is not None and listing.mask_values is not None:
+        raise ConfigError(
+            f"data.size_per_class={cfg.size_per_class} counts pictures of a class, which pictures "
+            f"with masks (data.name={cfg.name!r}) do not have; leave it out."
+        )
     if cfg.split == "own":
         listing = own_val(listing, cfg)
     return listing if cfg.size_per_class is None else few_shot(listing, cfg)
@@ -349,36 +359,58 @@ def _fingerprint(listing: Listing, found: Contents) -> str:
         split = listing.splits[name]
         rows = zip(split.keys, split.labels, found.hashes[name], strict=True)
         digest.update(json.dumps([name, *rows]).encode())
+    if listing.mask_values is not None:
+        masks = [found.hashes[masks_of(name)] for name in SPLITS]
+        digest.update(json.dumps(["masks", listing.mask_values.key, *masks]).encode())
     if found.depth != FULL_DEPTH:  # which changes the pixels of all 16-bit files
         digest.update(f"grey {found.depth}".encode())
     return digest.hexdigest()
 
 
-def _store_key(hashes: tuple[str, ...], rule: ResizeRule) -> str:
+def _store_key(
+    listing: Listing, hashes: Mapping[str, tuple[str, ...]], name: str, rule: ResizeRule
+) -> str:
     """Name of a split's pixels: contents in order, resize rule, versions of file and decoder."""
-    return sha256("\n".join([str(SCHEMA), DECODER, str(rule), *hashes]).encode())[:32]
+    told = [str(SCHEMA), DECODER, str(rule), *hashes[name]]
+    if name not in SPLITS:  # masks: and what they mean, and the pictures that give their size
+        assert listing.mask_values is not None
+        told += [listing.mask_values.key, *hashes[split_of_masks(name)]]
+    return sha256("\n".join(told).encode())[:32]
 
 
 _Entry = tuple[str, ResizeRule]
-"""A split of a listing as the cache keeps it."""
+"""A split of a listing, or its masks, as the cache keeps it."""
 
 
-def _parts(cfg: DataConfig, rule: ResizeRule) -> dict[str, Sequence[_Entry]]:
-    """What the splits of a data set are made of, one after the other."""
+def _parts(cfg: DataConfig, listing: Listing, rule: ResizeRule) -> dict[str, Sequence[_Entry]]:
+    """What the splits of a data set are made of, one after the other, and their masks."""
     # val stays: it is still what epochs are scored on.
     trained = ("train", "val") if cfg.train_on == "train_and_val" else ("train",)
     of_train = rule.of_train(cfg)
     parts: dict[str, Sequence[_Entry]] = {name: [(name, rule)] for name in SPLITS}
-    return parts | {"train": [(name, of_train) for name in trained]}
+    parts |= {"train": [(name, of_train) for name in trained]}
+    if listing.mask_values is None:
+        return parts
+    # Scored at the size of their files.
+    masks = {masks_of(name): [(masks_of(name), replace(rule, whole=True))] for name in SPLITS}
+    masks[masks_of("train")] = [(masks_of(name), of_train) for name in trained]
+    return parts | masks
 
 
-def _split(listing: Listing, stores: Mapping[_Entry, ImageStore], parts: Sequence[_Entry]) -> Split:
+def _split(
+    listing: Listing,
+    stores: Mapping[_Entry, ImageStore],
+    parts: Mapping[str, Sequence[_Entry]],
+    name: str,
+) -> Split:
     """Some entries, one after the other."""
-    found = [listing.splits[name] for name, _ in parts]
+    found = [listing.splits[entry] for entry, _ in parts[name]]
+    masks = parts.get(masks_of(name))
     return Split(
-        images=join(*(stores[entry] for entry in parts)),
+        images=join(*(stores[entry] for entry in parts[name])),
         labels=np.array([label for split in found for label in split.labels], np.int64),
         paths=tuple(key for split in found for key in split.keys),
+        masks=join(*(stores[entry] for entry in masks)) if masks else None,
     )
 
 
@@ -391,10 +423,10 @@ def _need(
 ) -> CacheNeed:
     """Of the entries that the cache lacks."""
     images = [
-        (rule, listing.splits[name], index)
+        (rule, name, index)
         for name, rule in entries
-        if lacks(cache / "pixels", _store_key(hashes[name], rule))
-        for index in range(len(listing.splits[name].keys))
+        if lacks(cache / "pixels", _store_key(listing, hashes, name, rule))
+        for index in range(len(listing.files[name].keys))
     ]
     num_bytes = 0
     for done, found in enumerate(ordered_map(partial(_stored_bytes, listing), images)):
@@ -404,9 +436,10 @@ def _need(
     return CacheNeed.of(len(images), num_bytes, cache)
 
 
-def _stored_bytes(listing: Listing, image: tuple[ResizeRule, SplitListing, int]) -> int:
+def _stored_bytes(listing: Listing, image: tuple[ResizeRule, str, int]) -> int:
     """What one image takes in the cache, by its header; 0: it has none that can be read."""
-    rule, split, index = image
+    rule, name, index = image
+    split = listing.files[name]
     if split.read is None and listing.root:
         size = header_size(listing.root / split.keys[index])
     else:
@@ -418,7 +451,18 @@ def _stored_bytes(listing: Listing, image: tuple[ResizeRule, SplitListing, int])
     if size is None:
         return 0
     width, height = rule.stored_size(*size)
-    return 3 * width * height
+    return (3 if name in SPLITS else 1) * width * height
+
+
+def _decoder(
+    listing: Listing, name: str, hashes: Mapping[str, Sequence[str]], rule: ResizeRule
+) -> Callable[[int], Pixels]:
+    """Gives the pixels of each image of a split as the cache stores them, or its masks."""
+    split = listing.files[name]
+    if name in SPLITS:
+        return partial(_decode_one, listing, split, hashes[name], rule)
+    images = listing.splits[split_of_masks(name)].keys
+    return partial(decode_mask, listing, split, images, hashes[name], rule)
 
 
 def _decode_one(
@@ -427,10 +471,7 @@ def _decode_one(
     """Pixels of one image as the cache stores them."""
     key = split.keys[index]
     place = f"{listing.root / key} ({split.place(index)})" if listing.root else key
-    stored = content(listing, split, index)
-    # The entry's name says that it holds these contents, which are read here for a second time.
-    if content_hash(stored) != hashes[index]:
-        raise DataError(f"{place}: file changed while the data set was read; start again.")
+    stored = unchanged(listing, split, index, hashes[index], place)
     if isinstance(stored, bytes):
         return rule.store(decode(stored, place, rule.depth), place)
     return rule.store(Image.fromarray(stored).convert("RGB"), place)

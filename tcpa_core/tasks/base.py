@@ -9,7 +9,7 @@ and whose settings are the paths `<name>.*` of trials whose `task.name` it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
@@ -33,6 +33,9 @@ class TaskSettings(Settings):
 
 class Task:
     """What a trial is trained for: asked as a class, never made."""
+
+    needs_masks: ClassVar[bool] = False
+    """A class of each pixel is learnt, which the data set has to have."""
 
     @classmethod
     def check(cls, config: TrialConfig, layout: TokenLayout) -> None:

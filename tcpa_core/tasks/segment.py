@@ -99,6 +99,8 @@ class Config(base.TaskSettings):
 class Task(base.Task):
     """A map of tokens, a distribution over classes for each place of it."""
 
+    needs_masks = True
+
     @classmethod
     def check(cls, config: TrialConfig, layout: TokenLayout) -> None:
         """Refuse methods that hide the map of tokens, and blocks that there are not."""

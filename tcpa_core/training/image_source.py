@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tcpa_core.data.base import Split
+from tcpa_core.data.base import Images, Split
 from tcpa_core.errors import ShapeError
 from tcpa_core.model.transform import scale_and_shift
 from tcpa_core.settings import DataConfig
 from tcpa_core.streams import whole_numbers
 from tcpa_core.training.memory import free_bytes
-from tcpa_core.training.windows import windows
+from tcpa_core.training.windows import Windows, windows
 
 RESIDENT_SHARE = 0.25
 """Largest share of the free GPU memory that one split's pixels may take."""
@@ -91,8 +91,12 @@ class ImageSource:
         """Where the pixels lie and images are cut; what says how is best there already."""
         self._uncropped = smallest == int(max(size.max() for size in seen)) == img_size
         self._sides = torch.from_numpy(np.stack(seen)).to(self.where)
+        self._windows = self._cutter(store)
+
+    def _cutter(self, images: Images) -> Windows:
+        """What cuts windows out of the images, where they are to lie."""
         room = _room(self.where) if self.where.type == "cuda" else ENLARGED_BYTES
-        self._windows = windows(store, img_size, self.where, room)
+        return windows(images, self.img_size, self.where, room)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -188,9 +192,13 @@ class ImageSource:
     def _cut(self, indices: Tensor, draws: Tensor | None) -> Tensor:
         """Bytes of images, cropped and mirrored: uint8 [n, 3, H, W] where the pixels lie."""
         images = self._crop(indices, draws if self._random_crop else None)
+        return self._mirror(images, draws)
+
+    def _mirror(self, images: Tensor, draws: Tensor | None) -> Tensor:
+        """Images or masks [n, ..., H, W], those mirrored that the draws say."""
         if draws is None or not self._flip:
             return images
-        mirrored = (draws[:, 2] < 0.5).view(-1, 1, 1, 1)
+        mirrored = (draws[:, 2] < 0.5).view(-1, *[1] * (images.ndim - 1))
         return torch.where(mirrored, images.flip(-1), images)
 
     def _crop(self, indices: Tensor, draws: Tensor | None) -> Tensor:
@@ -198,11 +206,14 @@ class ImageSource:
         if self._uncropped:
             return self._windows.cut(indices, None)
         room = self._sides[:, indices] - self.img_size
+        return self._windows.cut(indices, self._corner(room, draws))
+
+    @staticmethod
+    def _corner(room: Tensor, draws: Tensor | None) -> Tensor:
+        """Upper left corners of windows with some room [2, n]."""
         if draws is None:
-            corner = (room / 2).round().long()  # as `tcpa_core.model.transform` does
-        else:
-            corner = whole_numbers(draws[:, :2].T, room + 1)
-        return self._windows.cut(indices, corner)
+            return (room / 2).round().long()  # as `tcpa_core.model.transform` does
+        return whole_numbers(draws[:, :2].T, room + 1)
 
 
 def _room(device: torch.device) -> float:

@@ -1,15 +1,19 @@
 """The data set of a trial on the device that trains."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from tcpa_core.chain import check_data
 from tcpa_core.config import TrialConfig
-from tcpa_core.data.base import FULL_DEPTH, Progress
+from tcpa_core.data.base import FULL_DEPTH, Progress, Split
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.settings import DataConfig
 from tcpa_core.training.distorted_source import DistortedSource
 from tcpa_core.training.image_source import ImageSource
+from tcpa_core.training.masked_source import MaskedSource
 from tcpa_core.training.stand_ins import HERE, StandIns
 
 SplitName = Literal["train", "val", "test"]
@@ -37,6 +41,12 @@ class TrialData:
         """One of the three."""
         return {"train": self.train, "val": self.val, "test": self.test}[name]
 
+    def masked(self, name: SplitName) -> MaskedSource:
+        """One of the three, of a data set with masks."""
+        found = self.split(name)
+        assert isinstance(found, MaskedSource), "a data set without masks"
+        return found
+
 
 def load_trial_data(
     config: TrialConfig,
@@ -60,16 +70,16 @@ def load_trial_data(
         stand_ins: Of files that this machine may lack.
 
     Raises:
+        ConfigError: The task needs masks and the data set has none, or the reverse.
         DataError: The data set is missing or cannot be read.
     """
+    check_data(config)
     data = stand_ins.load_dataset(
         config.data, backbone.img_size, cache_dir=cache_dir, progress=progress, keep=keep
     )
     mean, std = backbone.norm_stats(config.data.norm_stats)
     train, val, test = (
-        source_kind(config.data, name)(
-            data.splits[name], config.data, backbone.img_size, mean, std, device
-        )
+        _source(data.splits[name], config.data, name)(backbone.img_size, mean, std, device)
         for name in ("train", "val", "test")
     )
     return TrialData(
@@ -82,6 +92,17 @@ def load_trial_data(
     )
 
 
+def _source(split: Split, cfg: DataConfig, name: str) -> Callable[..., ImageSource]:
+    """Makes the source of a split, given image size, mean, deviation and device."""
+    if split.masks is None:
+        return partial(source_kind(cfg, name), split, cfg)
+    if name == "train":
+        return partial(MaskedSource, split, cfg)
+    # Whole pictures are scored, which windows of a fixed size need not lie ready for.
+    unscaled = cfg.model_copy(update={"scale_range": None})
+    return partial(MaskedSource, split, unscaled, on_host=True)
+
+
 def source_kind(cfg: DataConfig, split: str) -> type[ImageSource]:
-    """What gives the batches of a split."""
+    """What gives the batches of a split without masks."""
     return DistortedSource if split == "train" and cfg.distorts else ImageSource

@@ -53,6 +53,22 @@ def folder(root: Path) -> DataConfig:
     return DataConfig(name="folder", root=str(root))
 
 
+def segfolder(root: Path) -> DataConfig:
+    for offset, (split, size) in enumerate(SIZES.items()):
+        for i in range(size):
+            picture(root / split / f"{split}_{i}.png", 100 * offset + i)
+            mask(root / f"{split}annot" / f"{split}_{i}.png", 100 * offset + i)
+    (root / "classes.txt").write_text("sky\nroad\ncar\n")
+    return DataConfig(name="segfolder", root=str(root))
+
+
+def mask(path: Path, seed: int) -> None:
+    """Write a random mask of three classes, 3 for none, for `picture`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(seed).integers(0, 4, (SIDE, 9), dtype=np.uint8)
+    Image.fromarray(values).save(path)
+
+
 def fgvc(root: Path) -> DataConfig:
     for offset, (split, size) in enumerate(SIZES.items()):
         rows = {f"{i % 3}/{split}_{i}.png": 10 * (i % 3) + 5 for i in range(size)}
@@ -108,6 +124,7 @@ LAYOUTS: dict[str, Callable[[Path], DataConfig]] = {
     "folder": folder,
     "fgvc": fgvc,
     "imagelist": imagelist,
+    "segfolder": segfolder,
 }
 """Kinds whose images are files of their own."""
 

@@ -15,7 +15,7 @@ from tcpa_core.data.base import SPLITS, dataset_fingerprint, load_dataset
 from tcpa_core.errors import PluginError
 from tcpa_core.settings import DATASETS, DataConfig
 from tcpa_core.training.image_source import ImageSource
-from tests.tcpa_core.data_layouts import LAYOUTS, make, picture
+from tests.tcpa_core.data_layouts import LAYOUTS, make, mask, picture
 
 KINDS = plugins.names(DATASETS)
 
@@ -53,7 +53,9 @@ class TestContract:
             assert len(split) == len(split.labels) == len(split.paths) == len(split.images) > 0
             assert split.labels.dtype == np.int64
             assert 0 <= split.labels.min() and split.labels.max() < data.num_classes
-        assert set(data.splits["train"].labels) == set(range(data.num_classes))
+        train = data.splits["train"]
+        classes = train.labels if train.masks is None else [0, *np.unique(train.masks.pixels)[:-1]]
+        assert set(classes) == set(range(data.num_classes))
 
     def test_val_may_be_trained_on(self, cfg):
         apart = load_dataset(cfg, 8).splits
@@ -138,6 +140,8 @@ class TestFingerprintOfFiles:
         if name == "folder":
             (tmp_path / "test/class 0/0.PNG").rename(tmp_path / "test/class 1/0.PNG")
             shutil.copy(tmp_path / "test/class 1/1.PNG", tmp_path / "test/class 0/1.PNG")
+        elif name == "segfolder":
+            mask(tmp_path / "testannot/test_0.png", seed=999)
         else:
             file, *swap = {
                 "vtab1k": ("test.txt", "png 0", "png 2"),

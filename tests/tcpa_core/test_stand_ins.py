@@ -216,7 +216,8 @@ class TestSourceKey:
             "resized_crop": (0.5, 1.0), "train_interpolation": "bilinear", "val_fraction": 0.5,
             "split_seed": 7, "group": "(a)", "split": "own", "splits_dir": "/lists",
             "size_per_class": 5, "image_column": "a", "label_column": "b", "train_list": "c",
-            "train_on": "train_and_val",
+            "train_on": "train_and_val", "num_classes": 3, "ignore": (1,),
+            "reduce_zero_label": True, "scale_range": (0.5, 2.0),
         }  # fmt: skip
         changed = self.CFG.model_copy(update={field: values[field]})
         assert changed != self.CFG

@@ -1,0 +1,271 @@
+"""Where data sets with masks keep them: which mask belongs to which picture, by folders and names.
+
+Nothing is read here but lists and folder names.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tcpa_core.data._classes import listed
+from tcpa_core.data._formats import SUFFIXES
+from tcpa_core.data._listing import check_suffix, read_text, relative_key
+from tcpa_core.data._rows import WORDS
+from tcpa_core.errors import DataError
+
+Kind = Literal["ade20k", "camvid", "cityscapes", "voc", "plain"]
+IMAGES = ("images", "image", "imgs", "img", "img_dir", "jpegimages")
+MASKS = (
+    *("masks", "mask", "labels", "label", "annotations", "annotation", "ann_dir", "ann"),
+    *("segmentationclass", "gt"),
+)
+BESIDE = ("annot", "_annot", "_labels", "_masks", "_mask", "_label", "_annotations")
+"""What the folder of a split's masks has behind the name of that of its pictures: trainannot."""
+ENDS = (
+    *("", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_annotation"),
+    *("_l", "_p", "_labeltrainids", "_labelids"),
+)
+"""What a mask's name may have behind that of its picture, in lower case."""
+CITY_IMAGE = "_leftimg8bit"
+CITY_MASKS = ("_gtfine_labeltrainids", "_gtfine_labelids")
+LISTS = "ImageSets/Segmentation"
+"""Folder of VOC's lists of names."""
+IGNORED = ("thumbs.db", "desktop.ini", "__macosx")
+MAX_DEPTH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The pictures of one split with their masks."""
+
+    images: tuple[str, ...]
+    """Paths below the root."""
+    masks: tuple[str, ...]
+    """Of each."""
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Folders of a data set with masks."""
+
+    kind: Kind
+    folders: Mapping[str, tuple[str, str]]
+    """Of pictures and masks, by split; "": of all splits."""
+    lists: Mapping[str, str] = field(default_factory=dict)
+    """List of names of each split, where the folders are of all."""
+
+
+def layout_of(root: Path) -> Layout | None:
+    """The layout that a folder has, by names of folders; None: none with masks."""
+    city = (_folder(root, "leftImg8bit"), _folder(root, "gtFine"))
+    if city[0] and city[1]:
+        found = _splits(root, [(f"{city[0]}/{{}}", f"{city[1]}/{{}}")])
+        return Layout("cityscapes", found) if "train" in found else None
+    voc = (_folder(root, "JPEGImages"), _folder(root, "SegmentationClass"))
+    if voc[0] and voc[1] and (root / LISTS).is_dir():
+        lists = {split: f"{LISTS}/{split}.txt" for split in WORDS}
+        lists = {split: file for split, file in lists.items() if (root / file).is_file()}
+        return Layout("voc", {"": (voc[0], voc[1])}, lists)
+    found = _splits(root, [*_above(), *_below(), *_beside()])
+    if "train" in found:
+        return Layout(_kind(*found["train"]), found)
+    return _flat(root)
+
+
+def _kind(images: str, masks: str) -> Kind:
+    if (images.lower(), masks.lower()) == ("images/training", "annotations/training"):
+        return "ade20k"
+    return "camvid" if masks.lower().endswith("annot") else "plain"
+
+
+def _above() -> Iterator[tuple[str, str]]:
+    return ((f"{images}/{{}}", f"{masks}/{{}}") for images in IMAGES for masks in MASKS)
+
+
+def _below() -> Iterator[tuple[str, str]]:
+    return ((f"{{}}/{images}", f"{{}}/{masks}") for images in IMAGES for masks in MASKS)
+
+
+def _beside() -> Iterator[tuple[str, str]]:
+    return (("{}", f"{{}}{end}") for end in BESIDE)
+
+
+def _splits(root: Path, patterns: Iterable[tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    """Folders of each split by the first pattern that fits its name."""
+    found: dict[str, tuple[str, str]] = {}
+    for pattern in patterns:
+        for split, words in WORDS.items():
+            for word in words:
+                images, masks = (_folder(root, part.format(word)) for part in pattern)
+                if split not in found and images and masks and _has_masks(root / masks):
+                    found[split] = images, masks
+        if found:
+            return found
+    return found
+
+
+def _flat(root: Path) -> Layout | None:
+    """All pictures in one folder, all masks in another, with lists of the splits or none."""
+    for pictures in IMAGES:
+        for of_masks in MASKS:
+            images, masks = _folder(root, pictures), _folder(root, of_masks)
+            if images and masks and _has_masks(root / masks, deep=False):
+                lists = {
+                    split: f"{word}.txt"
+                    for split, words in WORDS.items()
+                    for word in reversed(words)
+                    if (root / f"{word}.txt").is_file()
+                }
+                return Layout("plain", {"": (images, masks)}, lists if "train" in lists else {})
+    return None
+
+
+def _folder(root: Path, path: str) -> str | None:
+    """A folder below the root as it is spelt there; None: there is none."""
+    found = ""
+    for part in path.split("/"):
+        try:
+            names = [e.name for e in os.scandir(root / found) if e.is_dir()]
+        except OSError:
+            return None
+        name = part if part in names else next((n for n in names if n.lower() == part.lower()), "")
+        if not name:
+            return None
+        found = f"{found}/{name}" if found else name
+    return found
+
+
+def _has_masks(folder: Path, *, deep: bool = True) -> bool:
+    """Whether there is a picture file in a folder, or one level below: labels may be texts."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return False
+    if any(e.name.lower().endswith(SUFFIXES) and e.name[0] != "." for e in entries):
+        return True
+    return deep and any(e.is_dir() and _has_masks(Path(e.path), deep=False) for e in entries)
+
+
+def pairs_of(root: Path, layout: Layout, lists: Mapping[str, str]) -> dict[str, Pairs]:
+    """The pictures and masks of each split.
+
+    Args:
+        lists: List of names of each split; other than those of the layout where a setting says so.
+
+    Raises:
+        DataError: A picture without a mask, a mask without a picture, two files of one name, a file
+            that is no picture, or a list that names what is not there.
+    """
+    found = {
+        split: _paired(root, layout, *folders)
+        for split, folders in layout.folders.items()
+        if split != "test" or layout.kind != "cityscapes"  # whose masks are not published
+    }
+    if "" not in found:
+        return found
+    whole = found[""]
+    if not lists:
+        return {"train": whole}
+    return {split: _chosen(root, whole, file) for split, file in lists.items()}
+
+
+def _paired(root: Path, layout: Layout, images: str, masks: str) -> Pairs:
+    pictures, every = _files(root, images), _files(root, masks)
+    if layout.kind == "cityscapes":
+        city = [stem.removesuffix(CITY_IMAGE) for stem in pictures]
+        end = next((e for e in CITY_MASKS if all(stem + e in every for stem in city)), None)
+        wanted = dict(zip(pictures, [stem + (end or CITY_MASKS[-1]) for stem in city], strict=True))
+    else:
+        end = _end(pictures, every)
+        wanted = {stem: stem + end for stem in pictures}
+    lost = [pictures[stem] for stem, mask in wanted.items() if mask not in every]
+    is_listed = bool(layout.lists)  # pictures without a mask are in no list
+    if lost and not is_listed:
+        raise DataError(
+            f"{len(lost):,} of {len(pictures):,} pictures of {root.absolute() / images} have no "
+            f"mask in {masks}/: {listed(lost)}; a mask has the name of its picture. Add the masks "
+            "or remove the pictures."
+        )
+    kept = [stem for stem, mask in wanted.items() if mask in every]
+    used = set(wanted.values())
+    extra = [every[stem] for stem in every if stem not in used]
+    if extra and layout.kind != "cityscapes" and not is_listed:
+        raise DataError(
+            f"{len(extra):,} of {len(every):,} masks of {root.absolute() / masks} have no picture "
+            f"in {images}/: {listed(extra)}; add the pictures or remove the masks."
+        )
+    return Pairs(
+        tuple(pictures[stem] for stem in kept),
+        tuple(every[wanted[stem]] for stem in kept),
+        f"{images}/",
+    )
+
+
+def _end(pictures: Mapping[str, str], masks: Mapping[str, str]) -> str:
+    """What masks have behind the names of pictures, by how many then have one."""
+    return max(ENDS, key=lambda end: sum(stem + end in masks for stem in pictures))
+
+
+def _files(root: Path, folder: str) -> dict[str, str]:
+    """Paths below the root by what pictures and masks share: the path below the folder, in lower
+    case and without its suffix; sorted."""
+    found: dict[str, str] = {}
+    for key in _walk(root, folder):
+        check_suffix(key, f"{folder}/", str(root))
+        stem = os.path.splitext(key[len(folder) + 1 :])[0].lower()
+        if stem in found:
+            raise DataError(
+                f"{found[stem]!r} and {key!r} below {root.absolute()} have one name, so that it is "
+                "not known which of them belongs to the other folder's file; remove one."
+            )
+        found[stem] = key
+    return found
+
+
+def _walk(root: Path, folder: str) -> Iterator[str]:
+    if folder.count("/") > MAX_DEPTH:
+        raise DataError(f"{root.absolute() / folder} is deeper than {MAX_DEPTH} folders.")
+    try:
+        entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
+    except OSError as err:
+        raise DataError(
+            f"folder {root.absolute() / folder} cannot be read: {err.strerror}; check its rights."
+        ) from err
+    for entry in entries:
+        if entry.name[0] == "." or entry.name.lower() in IGNORED:
+            continue
+        if entry.is_dir():
+            yield from _walk(root, f"{folder}/{entry.name}")
+        else:
+            yield f"{folder}/{entry.name}"
+
+
+def _chosen(root: Path, whole: Pairs, file: str) -> Pairs:
+    """The pictures that a list names, with or without folder and suffix."""
+    place = {_stem(image): index for index, image in enumerate(whole.images)}
+    lines = read_text(root / file).splitlines()
+    chosen = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        name = relative_key(line.split()[0], f"{root / file}:{number}")
+        if _stem(name) not in place:
+            raise DataError(
+                f"{root / file}:{number} names {name!r}, of which there is no picture with a mask "
+                f"in {whole.source}; add both or remove the line."
+            )
+        chosen.append(place[_stem(name)])
+    return Pairs(_at(whole.images, chosen), _at(whole.masks, chosen), file)
+
+
+def _stem(path: str) -> str:
+    name = path.rpartition("/")[2].lower()
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix in SUFFIXES else name
+
+
+def _at(names: Sequence[str], positions: Sequence[int]) -> tuple[str, ...]:
+    return tuple(names[index] for index in positions)
