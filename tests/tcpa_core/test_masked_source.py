@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tcpa_core.data.base import IGNORED, Dataset, load_dataset
+from tcpa_core.data.base import IGNORED, Dataset, ImageStore, load_dataset
 from tcpa_core.settings import DataConfig
 from tcpa_core.training.masked_source import MaskedSource
-from tcpa_core.training.scaled import Places
+from tcpa_core.training.scaled import Places, Scaler
 
 SIDE = 16
 SIZES = ((24, 40), (40, 24), (31, 33), (18, 20))
@@ -118,29 +118,35 @@ def test_a_small_picture_lies_in_the_upper_left_corner(root: Path, cache: Path) 
         assert inside[index, :rows, :columns].all() and inside[index].sum() == rows * columns
 
 
-def test_scaled_windows_are_what_pillow_makes(root: Path, cache: Path) -> None:
-    for filter_, kind in (
-        ("bilinear", Image.Resampling.BILINEAR),
-        ("bicubic", Image.Resampling.BICUBIC),
-    ):
-        found = source(root, cache, scale_range=(0.5, 2.0), interpolation=filter_)
-        images = found._pictures
-        scaler = found._scaler
-        assert scaler is not None
-        for to in (17, 30, 51):
-            index = torch.tensor([0, 1, 2])
-            seen = torch.full((2, 3), to)
-            corner = torch.tensor([[0, 1, to - SIDE], [0, to - SIDE, 1]])
-            places = Places(scaler.stored[:, index], seen, corner)
-            got = scaler.cut_scaled(index, places).int()
-            for n in range(3):
-                planes = images.planes(n).transpose(1, 2, 0)
-                whole = np.asarray(
-                    Image.fromarray(np.ascontiguousarray(planes)).resize((to, to), kind)
-                )
-                top, left = corner[:, n].tolist()
-                wanted = torch.from_numpy(whole[top : top + SIDE, left : left + SIDE].copy())
-                assert (got[n] - wanted.permute(2, 0, 1).int()).abs().max() <= 1
+@pytest.mark.parametrize("filter_", ["bilinear", "bicubic"])
+def test_scaled_windows_are_what_pillow_makes(filter_: str) -> None:
+    kind = Image.Resampling[filter_.upper()]
+    # Without values that a filter could take beyond 0 or 255, where Pillow cuts them off.
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(80, 176, (3, *size), dtype=np.uint8) for size in SIZES]
+    scaler = Scaler(stored(pictures), SIDE, torch.device("cpu"), filter_, antialias=True)
+    numbers = torch.arange(4)
+    for to in (17, 30, 51):
+        seen = torch.full((2, 4), to)
+        corner = torch.tensor([[0, 1, to - SIDE, 0], [0, to - SIDE, 1, 1]])
+        places = Places(scaler.stored, seen, corner)
+        got = scaler.cut_scaled(numbers, places).int()
+        for n, picture in enumerate(pictures):
+            whole = np.asarray(Image.fromarray(picture.transpose(1, 2, 0)).resize((to, to), kind))
+            top, left = corner[:, n].tolist()
+            wanted = torch.from_numpy(whole[top : top + SIDE, left : left + SIDE].copy())
+            assert (got[n] - wanted.permute(2, 0, 1).int()).abs().max() <= 1
+
+
+def stored(pictures: list[np.ndarray]) -> ImageStore:
+    """Planes as the cache has them."""
+    sizes = np.array([one.shape[1:] for one in pictures], np.int64)
+    bounds = np.cumsum([0, *(one.size for one in pictures)])
+    none = np.zeros(len(pictures), np.int64)
+    return ImageStore(
+        np.concatenate([one.ravel() for one in pictures]),
+        bounds[:-1], sizes[:, 0], sizes[:, 1], none, none, none.astype(bool),
+    )  # fmt: skip
 
 
 def test_evaluation_shows_whole_pictures_and_masks_of_files(root: Path, cache: Path) -> None:
