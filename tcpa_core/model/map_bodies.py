@@ -21,6 +21,7 @@ class Tokens:
     name: str
     width: int
     blocks: int
+    enlarges: int = 1
 
     @property
     def channels(self) -> int:
@@ -53,17 +54,22 @@ class Tokens:
 class Progressive:
     """A layer norm, then 3 x 3 convolutions, each with upsampling behind it.
 
+    The last upsampling, which is the largest, is that of the logits: the classifier of each place
+    in front of it gives the same numbers for a fraction of the memory, as both are linear and what
+    a place is made of adds up to 1.
+
     Source:
         SETR-PUP, arXiv:2012.15840; mmsegmentation, mmseg/models/decode_heads/setr_up_head.py and
-        configs/_base_/models/setr_pup.py: four convolutions with a factor of 2; auxiliary heads
-        have one, with a factor of 4.
+        configs/setr/setr_vit-l_pup_8xb2-160k_ade20k-512x512.py: four convolutions with a factor of
+        2; auxiliary heads have two, with a factor of 4.
     """
 
     name: str
     width: int
     channels: int
     convolutions: int
-    factor: int
+    enlarges: int
+    """By what factor each upsampling enlarges."""
 
     @property
     def _norm(self) -> LayerNorm:
@@ -85,17 +91,16 @@ class Progressive:
         return found
 
     def flops(self, grid: tuple[int, int]) -> tuple[float, int]:
-        """Each convolution works on factor^2 times the places of the one before it."""
-        places, total = grid[0] * grid[1], 0.0
-        for one in self._convolutions:
-            total += one.flops(places)
-            places *= self.factor**2
-        return total, places
+        """Each convolution works on the enlarged map of the one before it."""
+        places = [grid[0] * grid[1] * self.enlarges ** (2 * i) for i in range(self.convolutions)]
+        layers = zip(self._convolutions, places, strict=True)
+        return sum(layer.flops(count) for layer, count in layers), places[-1]
 
     def __call__(self, maps: Sequence[Tensor], tensors: Tensors, training: bool) -> Tensor:
         """See `Body`."""
         (only,) = maps
-        x = self._norm(only, tensors)
-        for one in self._convolutions:
-            x = enlarged(one(x, tensors, training), self.factor)
+        first, *others = self._convolutions
+        x = first(self._norm(only, tensors), tensors, training)
+        for one in others:
+            x = one(enlarged(x, self.enlarges), tensors, training)
         return x

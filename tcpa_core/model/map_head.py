@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tcpa_core.methods.base import Dropout, Init, ParamSpec, Step, constant, normal
-from tcpa_core.model.map_layers import Tensors, convolved
+from tcpa_core.model.map_layers import Tensors, convolved, enlarged
 
 HEAD = "head"
 """What the names of a head's tensors begin with."""
@@ -29,6 +29,10 @@ class Body(Protocol):
     @property
     def channels(self) -> int:
         """Of the features."""
+
+    @property
+    def enlarges(self) -> int:
+        """By what factor the logits are enlarged at the end."""
 
     def specs(self) -> dict[str, ParamSpec]:
         """Tensors of one member by full name."""
@@ -134,6 +138,8 @@ class MapHead(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             # Logits in bfloat16 would round a cross-entropy's differences away.
             logits = convolved(features.to(weight.dtype), weight, bias)
+            if branch.body.enlarges > 1:
+                logits = enlarged(logits, branch.body.enlarges)
         return logits.unflatten(1, (self._members, -1)).transpose(0, 1)
 
     def _dropped(self, x_BXHW: Tensor, step: Step, number: int) -> Tensor:

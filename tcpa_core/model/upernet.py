@@ -41,6 +41,7 @@ class Pyramid:
     name: str
     width: int
     channels: int
+    enlarges: int = 1
 
     def specs(self) -> dict[str, ParamSpec]:
         """Tensors of all layers."""

@@ -31,7 +31,8 @@ class Config(base.TaskSettings):
 
     head: Literal["linear", "setr_pup", "upernet"] = "linear"
     """linear: one linear map of each token; setr_pup: four convolutions with upsampling between
-    them (SETR); upernet: pyramid pooling and a feature pyramid over four blocks (UPerNet)."""
+    them (SETR); upernet: pyramid pooling and a feature pyramid over four blocks (UPerNet). All
+    normalise the tokens first. The last two start as mmsegmentation's, whatever train.head_init."""
     blocks: Annotated[tuple[int, ...] | None, BeforeValidator(as_tuple)] = None
     """Blocks whose tokens the head reads, from 1; None: the last one, or for upernet four at equal
     distances, of which the last one is the fourth."""
@@ -40,7 +41,8 @@ class Config(base.TaskSettings):
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout of whole channels before the last layer of the head, in training."""
     auxiliary_blocks: Annotated[tuple[int, ...], BeforeValidator(as_tuple)] = ()
-    """Blocks with a small head of their own, whose loss is added in training; from 1."""
+    """Blocks with a small head of their own, two convolutions as SETR has them, whose loss is added
+    in training; from 1."""
     auxiliary_share: float = Field(default=0.4, gt=0.0)
     """Weight of each such loss beside the main one."""
     window: Literal["slide", "whole"] = "slide"
@@ -170,7 +172,7 @@ def branches(layout: TokenLayout, config: TrialConfig, num_classes: int) -> list
     settings: Any = config.task_settings
     width, channels = layout.embed_dim, settings.channels
     read = _blocks(settings, layout.depth)
-    main = Branch(HEAD, Progressive(HEAD, width, channels, convolutions=4, factor=2), read)
+    main = Branch(HEAD, Progressive(HEAD, width, channels, convolutions=4, enlarges=2), read)
     if settings.head == "linear":
         init = classifier_init(config.train.head_init, len(read) * width, num_classes)
         main = Branch(HEAD, Tokens(HEAD, width, len(read)), read, init)
@@ -179,7 +181,7 @@ def branches(layout: TokenLayout, config: TrialConfig, num_classes: int) -> list
     found = [main]
     for block in settings.auxiliary_blocks:
         name = f"{HEAD}.auxiliary{block}"
-        body = Progressive(name, width, channels, convolutions=1, factor=4)
+        body = Progressive(name, width, channels, convolutions=2, enlarges=4)
         found.append(Branch(name, body, (block - 1,)))
     return found
 

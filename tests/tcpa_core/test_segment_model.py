@@ -195,7 +195,7 @@ def test_setr_pup_equals_a_literal_module(training: bool) -> None:
     assert len(out.side_logits) == (2 if training else 0)
     for block, (share, auxiliary) in enumerate(out.side_logits):
         assert share == 0.4
-        literal = literal_setr(state, f"head.auxiliary{block + 1}", 1, 4)
+        literal = literal_setr(state, f"head.auxiliary{block + 1}", 2, 4)
         checks.close(auxiliary[0], literal(maps[block], training))
     statistics = pack.tensors.state(0)
     for i in range(4):
@@ -409,3 +409,50 @@ def test_every_method_that_cannot_segment_is_known() -> None:
     """A new method says whether it can, or is refused because of a hook that it has."""
     unable = {"autovp", "damvp", "lion", "mlp", "sa2vp", "sidetune"}
     assert set(plugins.names(METHODS)) - set(SEGMENTS) == unable
+
+
+@pytest.mark.parametrize("name", SEGMENTS)
+def test_every_method_sees_pictures_of_other_sizes_or_says_that_it_does_not(name: str) -> None:
+    backbone = tiny_backbone()
+    config = segment([name], segment__window="whole", segment__blocks=[1, 2])
+    if not method_class(name).any_size:
+        with pytest.raises(ConfigError, match=f"of which '{name}' has one"):
+            build(backbone, config)
+        return
+    pack = PackModel(backbone, [config], NUM_CLASSES, [shaken(backbone, config)])
+    x = torch.randn(1, 2, 3, 24, 48, dtype=torch.float64)
+    # Tokens that see each other see the whole picture: one picture does not change another.
+    both, one = pack.predict(x, EVAL), pack.predict(x[:, 1:], EVAL)
+    assert both.shape == (1, 2, NUM_CLASSES, 3, 6)
+    checks.close(one[:, 0], both[:, 1])
+    attention = pack.forward_attention(x)
+    assert len(attention.blocks) == backbone.layout.depth
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_logits_are_in_float32_where_the_rest_is_in_half_precision(head: str) -> None:
+    backbone = tiny_backbone(dtype=torch.float32)
+    configs = [segment(["vpt"], seed, head) for seed in range(2)]
+    pack, exact = build(backbone.halved(), *configs), build(backbone, *configs)
+    x = images(backbone, members=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = pack(x, training_step(configs, [0, 0], [0, 0]))
+        half = pack.predict(x, Step.evaluation(2))
+    assert {one.dtype for one in (half, out.logits, *(t for _, t in out.side_logits))} == {
+        torch.float32
+    }
+    exact(x, training_step(configs, [0, 0], [0, 0]))  # moves the statistics as well
+    checks.close(half, exact.predict(x, Step.evaluation(2)), limit=0.1)
+
+
+def test_a_single_value_of_a_channel_is_normalised_by_the_running_statistics() -> None:
+    """Of one picture the coarsest average is one value, which has no variance."""
+    backbone = tiny_backbone()
+    config = segment(["linear"], head="upernet")
+    pack = PackModel(backbone, [config], NUM_CLASSES, [shaken(backbone, config)])
+    before = pack.tensors.state(0)
+    out = pack(images(backbone, samples=1), training_step([config], [0], [0]))
+    after = pack.tensors.state(0)
+    still = {name for name in before if torch.equal(before[name], after[name])}
+    assert "head.pool1.norm.running_mean" in still and "head.pool2.norm.running_mean" not in still
+    assert torch.isfinite(out.logits).all()
