@@ -20,6 +20,7 @@ from reports.page.markup import frame_markdown
 from reports.parquet import write_table, write_text
 from reports.records.journal import load_journal
 from reports.samples.gather import TABLE_NAME, missing, table_of_samples
+from reports.samples.regions import REGION_TABLE, table_of_regions
 from reports.statistics.published_comparison import Published, comparable
 from reports.summary import ReportSummary, select
 from reports.verdict import verdict_of
@@ -56,15 +57,15 @@ def build_report(
     study_dir: Path,
     progress: Progress | None = None,
     live_s: float | None = None,
-    bring: Callable[[Sequence[str]], str] = lambda trials: "",
+    bring: Callable[[Sequence[str]], str] = lambda names: "",
 ) -> ReportSummary:
     """Gather a study into tables/ and report/ of its folder.
 
     Args:
         progress: Told of what is being done.
         live_s: Seconds until it is built again; the page then reloads itself. None: it stays.
-        bring: Given tested trials that lack the file of their predictions here, brings those that
-            lie elsewhere; a sentence where that fails, else "".
+        bring: Given names of files of tested trials that are not here, brings those that lie
+            elsewhere; a sentence where that fails, else "".
 
     Raises:
         StudyError: There is no such study, it has no journal, or its folder cannot be written.
@@ -79,10 +80,15 @@ def build_report(
     with timed("single images"):
         absent = missing(study_dir, found.trials, found.study)
         not_brought = bring(absent) if absent else ""
+        of_images = {}
         if found.samples.trials:
-            arrow = arrow | {TABLE_NAME: table_of_samples(found.samples, found.study)}
-        else:  # of a report that was made before another setting was selected
-            (folder / f"{TABLE_NAME}.parquet").unlink(missing_ok=True)
+            of_images[TABLE_NAME] = table_of_samples(found.samples, found.study)
+        if found.regions.trials:
+            of_images[REGION_TABLE] = table_of_regions(found.regions, found.study)
+        arrow = arrow | of_images
+        for name in {TABLE_NAME, REGION_TABLE} - of_images.keys():
+            # of a report that was made before another setting was selected
+            (folder / f"{name}.parquet").unlink(missing_ok=True)
     # Arrow writes outside of Python's lock, so tables are written while figures are drawn.
     with ThreadPoolExecutor(1) as background:
         writing = background.submit(_write_tables, arrow, folder)
@@ -93,6 +99,7 @@ def build_report(
                 *found.notes,
                 not_brought,
                 *found.samples.notes,
+                *found.regions.notes,
                 *_warnings(found.trials),
                 *about,
             ]
@@ -147,7 +154,7 @@ def _write_space(found: Frames, path: Path) -> None:
 def _write_tables(arrow: Mapping[str, pa.Table], folder: Path) -> None:
     for name, table in arrow.items():
         # Of millions of rows a CSV would be larger than the study.
-        write_table(table, folder, name, csv=name != TABLE_NAME)
+        write_table(table, folder, name, csv=name not in (TABLE_NAME, REGION_TABLE))
 
 
 def _write_texts(found: Frames, published: Sequence[Published], folder: Path) -> str:

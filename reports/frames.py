@@ -14,7 +14,8 @@ from reports.records.course import Course
 from reports.records.journal import load_journal
 from reports.records.records import Records
 from reports.records.study import Study
-from reports.samples.gather import Samples, gather, table_of_samples
+from reports.samples.gather import PredictionSamples, gather, table_of_samples
+from reports.samples.regions import Regions, gather_regions, table_of_regions
 from reports.statistics import ablation, importance, race
 from reports.statistics import across_data_sets as cross
 from reports.statistics.published import load_reference
@@ -53,9 +54,19 @@ class Frames:
     """Of the study; None: read from MLflow."""
 
     @cached_property
-    def samples(self) -> Samples:
+    def samples(self) -> PredictionSamples:
         """What tested trials took single images for; read when it is first asked for."""
         return gather(self.folder, self.trials, self.study)
+
+    @cached_property
+    def regions(self) -> Regions:
+        """What tested trials of a segmentation found; read when it is first asked for."""
+        return gather_regions(self.folder, self.trials, self.study)
+
+    @property
+    def pixels(self) -> pd.DataFrame:
+        """One row per tested trial, split, image and class; empty where no worker has kept them."""
+        return table_of_regions(self.regions, self.study).to_pandas()
 
     @property
     def predictions(self) -> pd.DataFrame:

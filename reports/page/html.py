@@ -11,6 +11,8 @@ from reports.draw import Drawn
 from reports.frames import Frames
 from reports.page.evidence import ablation_rows, evidence
 from reports.page.front import front
+from reports.page.regions import FIGURES as REGION_FIGURES
+from reports.page.regions import regions
 from reports.page.rendering import render
 from reports.page.samples import FIGURES, compared, samples
 from reports.page.swatch import PATHS
@@ -21,6 +23,7 @@ from reports.statistics.published_comparison import Published
 from reports.summary import ReportSummary
 
 STYLES = ("report", "front", "evidence", "samples", "trials", "live")
+"""Those of every page; one of a segmentation has "regions", too."""
 SCRIPTS = ("report", "filter", "print", "front", "scatter", "parallel", "samples", "trials", "live")
 """Each uses what those before it define."""
 
@@ -42,9 +45,11 @@ def write_html(
     paths = {name: [*style, PATHS[style[1]]] for name, style in styles_of(found).items()}
     of_images = samples(found, [one for one in drawn if one.name in FIGURES])
     data = {**trial_data(found, summary), "styles": paths, "samples": compared(of_images)}
+    of_pixels = regions(found, [one for one in drawn if one.name in REGION_FIGURES])
+    elsewhere = (*FIGURES, *REGION_FIGURES)
     page = render(
         "report",
-        styles=STYLES,
+        styles=(*STYLES, "regions") if of_pixels else STYLES,
         scripts=SCRIPTS,
         data=data,
         live_s=live_s,
@@ -53,8 +58,9 @@ def write_html(
         objective=found.study.objectives[0],
         ablation=ablation_rows(found.ablation),
         front=front(found, summary, datetime.now().astimezone(), confirmation),
-        evidence=evidence(found, [one for one in drawn if one.name not in FIGURES], published),
+        evidence=evidence(found, [one for one in drawn if one.name not in elsewhere], published),
         samples=of_images,
+        regions=of_pixels,
         trials={"constants": data["constants"]},
         versions=found.study.document.get("versions", {}),
         git=found.study.document.get("git", ""),

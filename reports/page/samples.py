@@ -70,7 +70,9 @@ def compared(shown: Mapping[str, Any] | None) -> list[Any]:
     return [part["compared"] and part["compared"]["trials"] for part in parts]
 
 
-def _part(data: DataSamples, styles: Mapping[str, tuple[str, str]], left: int) -> dict[str, Any]:
+def _part(
+    data: DataSamples[ScoredTrial], styles: Mapping[str, tuple[str, str]], left: int
+) -> dict[str, Any]:
     best = data.best
     classes = per_class(best[0]).sort_values("accuracy", kind="stable", ignore_index=True)
     return {
@@ -120,7 +122,7 @@ def _rows(best: Sequence[ScoredTrial], styles: Mapping[str, tuple[str, str]]) ->
             "trial": one.trial,
             "seed": one.seed,
             "style": styles.get(one.group) if one.group else None,
-            "val": _percent(one.val_accuracy),
+            "val": _percent(one.val_score),
             "test": _percent(accuracy),
             "interval": f"[{_percent(low)}, {_percent(high)}]",
             "confidence": _percent(calibration(one.test).confidence),
@@ -148,7 +150,7 @@ def _class_row(row: Row) -> NewRow:
     }
 
 
-def _missed(data: DataSamples, left: int) -> dict[str, Any]:
+def _missed(data: DataSamples[ScoredTrial], left: int) -> dict[str, Any]:
     """The images that no trial gets right; of the worst that were kept, pictures."""
     missed = missed_by_all(data)
     pictures: dict[int, bytes] = {}
@@ -172,7 +174,7 @@ def _missed(data: DataSamples, left: int) -> dict[str, Any]:
     }
 
 
-def _compared(data: DataSamples) -> dict[str, Any] | None:
+def _compared(data: DataSamples[ScoredTrial]) -> dict[str, Any] | None:
     """Which test images each trial gets right, as bits, for the page's own comparison of two."""
     if len(data.trials) < 2:
         return None

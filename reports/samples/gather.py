@@ -5,11 +5,11 @@ file counts only where its accuracies are those of the journal, so that a table 
 contradict one of trials.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,32 +20,34 @@ from reports.records.study import Study
 from reports.statistics.across_data_sets import dataset_of
 from reports.tables import metadata, ranking
 from tcpa_core.errors import RecordError
-from tcpa_core.record.files import CHECKPOINTS, PREDICTIONS
+from tcpa_core.record.files import CHECKPOINTS, FOUND, PREDICTIONS
 from tcpa_core.record.predictions import (
     MOST_CLASSES,
     Predictions,
     SplitPredictions,
     read_predictions,
 )
+from tcpa_core.record.regions import Regions, SplitRegions
 
 MOST_ROWS = 2_000_000
 """Images of all trials together, at most: some 70 MB as a table, and seconds of a report."""
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredTrial:
-    """A trial with what it took each image for."""
+class Scored:
+    """A tested trial with what it found in each image of val and test."""
 
     trial: str
     group: str
     """Its method, or level of a design (`reports.labels.group_column`)."""
     seed: int
     dataset: str
-    val_accuracy: float
-    found: Predictions
+    val_score: float
+    """Its task's score on val."""
+    found: Predictions | Regions
 
     @property
-    def test(self) -> SplitPredictions:
+    def test(self) -> SplitPredictions | SplitRegions:
         """The images of the test split."""
         return self.found.splits["test"]
 
@@ -56,10 +58,25 @@ class ScoredTrial:
 
 
 @dataclass(frozen=True, slots=True)
-class DataSamples:
+class ScoredTrial(Scored):
+    """A trial with what it took each image for."""
+
+    found: Predictions
+
+    @property
+    def test(self) -> SplitPredictions:
+        """The images of the test split."""
+        return self.found.splits["test"]
+
+
+Trial = TypeVar("Trial", bound=Scored)
+
+
+@dataclass(frozen=True, slots=True)
+class DataSamples(Generic[Trial]):
     """The tested trials on one data set, all with the very same test images."""
 
-    trials: tuple[ScoredTrial, ...]
+    trials: tuple[Trial, ...]
     """In the order planned."""
 
     @property
@@ -73,28 +90,28 @@ class DataSamples:
         return self.trials[0].found.class_names
 
     @property
-    def best(self) -> list[ScoredTrial]:
+    def best(self) -> list[Trial]:
         """The best trial of each method or level by val, the best one first."""
-        found: dict[str, ScoredTrial] = {}
+        found: dict[str, Trial] = {}
         for one in self.trials:
-            if one.group not in found or one.val_accuracy > found[one.group].val_accuracy:
+            if one.group not in found or one.val_score > found[one.group].val_score:
                 found[one.group] = one
-        return sorted(found.values(), key=lambda one: -one.val_accuracy)
+        return sorted(found.values(), key=lambda one: -one.val_score)
 
 
 @dataclass(frozen=True)
-class Samples:
-    """What all tested trials of a study took each image for."""
+class Samples(Generic[Trial]):
+    """What all tested trials of a study found in each image."""
 
-    trials: tuple[ScoredTrial, ...] = ()
+    trials: tuple[Trial, ...] = ()
     """In the order planned; () where no worker has kept it."""
     notes: tuple[str, ...] = field(default=())
     """Sentences on what is missing."""
 
     @cached_property
-    def by_data(self) -> list[DataSamples]:
+    def by_data(self) -> list[DataSamples[Trial]]:
         """By data set: those that have the same classes and test images, most trials first."""
-        groups: dict[Any, list[ScoredTrial]] = {}
+        groups: dict[Any, list[Trial]] = {}
         for one in self.trials:
             same = (one.dataset, one.found.class_names, tuple(one.test.keys))
             groups.setdefault(same, []).append(one)
@@ -102,31 +119,54 @@ class Samples:
         return sorted(found, key=lambda one: -len(one.trials))
 
 
-def gather(folder: Path | None, trials: pd.DataFrame, study: Study) -> Samples:
-    """Read the files of tested trials.
+PredictionSamples = Samples[ScoredTrial]
+
+
+def gather(folder: Path | None, trials: pd.DataFrame, study: Study) -> PredictionSamples:
+    """Read what tested trials took images for.
 
     Args:
-        folder: Of the study; None: it was read from MLflow, which does not have them.
+        folder: Of the study; None: it was read from MLflow, which does not have the files.
         trials: Its table of trials.
+    """
+    if study.task != "classify":
+        return Samples()
+    return gathered(folder, tested_trials(trials, study), _read, what="single images")
+
+
+def gathered(
+    folder: Path | None,
+    rows: pd.DataFrame,
+    read: Callable[[Path, Row], tuple[Trial, int]],
+    *,
+    what: str,
+) -> Samples[Trial]:
+    """Read the files of tested trials, those that are the best of their group before all others.
+
+    Args:
+        rows: As of `tested_trials`.
+        read: Gives a trial with its file, and its number of rows in a table; raises what
+            `read_predictions` does.
+        what: That the files are about, for notes.
     """
     if folder is None:
         return Samples()
-    rows = _tested(trials, study)
-    found: dict[str, ScoredTrial] = {}
+    found: dict[str, Trial] = {}
     notes, left = [], MOST_ROWS
     for row in _leaders_first(rows):
         try:
-            one = _read(folder, row)
+            one, num_rows = read(folder / CHECKPOINTS / row["trial"], row)
         except FileNotFoundError:
             continue
         except RecordError as err:
-            notes.append(f"{err} What trial {row['trial']} took single images for is left out.")
+            notes.append(f"{err} What trial {row['trial']} took {what} for is left out.")
             continue
-        left -= sum(len(split.labels) for split in one.found.splits.values())
+        left -= num_rows
         if left < 0 and found:
             notes.append(
-                f"Single images are those of {len(found)} of {len(rows)} tested trials, the best "
-                f"of each method or level among them: more than {MOST_ROWS:,} rows are not kept."
+                f"{what.capitalize()} are those of {len(found)} of {len(rows)} tested trials, the "
+                f"best of each method or level among them: more than {MOST_ROWS:,} rows are not "
+                "kept."
             )
             break
         found[one.trial] = one
@@ -134,23 +174,26 @@ def gather(folder: Path | None, trials: pd.DataFrame, study: Study) -> Samples:
     if kept and not notes and len(kept) < len(rows):
         notes.append(
             f"{len(rows) - len(kept)} of {len(rows)} tested trials have not kept what they took "
-            "single images for: an older version tested them, or their files are gone."
+            f"{what} for: an older version tested them, or their files are gone."
         )
     return Samples(tuple(kept), tuple(notes))
 
 
 def missing(folder: Path | None, trials: pd.DataFrame, study: Study) -> list[str]:
-    """Trials of which `gather` would find no file."""
+    """Files of tested trials that are not here, as names below the study's folder."""
     if folder is None:
         return []
-    names = _tested(trials, study)["trial"]
-    return [name for name in names if not (folder / CHECKPOINTS / name / PREDICTIONS).is_file()]
+    names = [f"{CHECKPOINTS}/{trial}/{FOUND[study.task]}"
+             for trial in tested_trials(trials, study)["trial"]]  # fmt: skip
+    return [name for name in names if not (folder / name).is_file()]
 
 
-def _tested(trials: pd.DataFrame, study: Study) -> pd.DataFrame:
+def tested_trials(trials: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Trials whose test values are shown, with their group and data set."""
+    score = study.score
     rows = trials.assign(group=group_column(trials), dataset=dataset_of(trials))
-    rows = rows[rows["test_accuracy"].notna() & (rows["left_out"] == "")]
+    rows = rows.assign(val_score=trials[score.val], test_score=trials[score.test])
+    rows = rows[rows["test_score"].notna() & (rows["left_out"] == "")]
     if not study.selects:
         return rows
     best = ranking(trials, study).selected
@@ -159,37 +202,42 @@ def _tested(trials: pd.DataFrame, study: Study) -> pd.DataFrame:
 
 def _leaders_first(rows: pd.DataFrame) -> Iterator[Row]:
     """The trials, those that are the best of their group before all others."""
-    rows = rows.sort_values("val_accuracy", ascending=False, kind="stable")
+    rows = rows.sort_values("val_score", ascending=False, kind="stable")
     is_later = rows.duplicated(["dataset", "group"])
-    columns = ["trial", "group", "seed", "dataset", "val_accuracy", "test_accuracy"]
+    columns = ["trial", "group", "seed", "dataset", "val_score", "test_score"]
     yield from pd.concat([rows[~is_later], rows[is_later].sort_index()])[columns].to_dict("records")
 
 
-def _read(folder: Path, row: Row) -> ScoredTrial:
+def _read(folder: Path, row: Row) -> tuple[ScoredTrial, int]:
     """A trial with its file.
 
     Raises:
         FileNotFoundError: It has none.
         RecordError: It is damaged, or of another training of the trial.
     """
-    path = folder / CHECKPOINTS / row["trial"] / PREDICTIONS
+    path = folder / PREDICTIONS
     found = read_predictions(path)
-    recorded = {"val": row["val_accuracy"], "test": row["test_accuracy"]}
+    recorded = {"val": row["val_score"], "test": row["test_score"]}
     if "test" not in found.splits or any(
         split.accuracy != recorded.get(name) for name, split in found.splits.items()
     ):
         raise RecordError(f"{path} has other accuracies than the journal.")
-    return ScoredTrial(
-        trial=row["trial"],
-        group=str(row["group"]),
-        seed=0 if pd.isna(row["seed"]) else int(row["seed"]),
-        dataset=str(row["dataset"]),
-        val_accuracy=float(row["val_accuracy"]),
-        found=found,
-    )
+    num_rows = sum(len(split.labels) for split in found.splits.values())
+    return ScoredTrial(**about(row), found=found), num_rows
 
 
-def table_of_samples(samples: Samples, study: Study) -> pa.Table:
+def about(row: Row) -> dict[str, Any]:
+    """Fields of `Scored` but for the file, of a row of `tested_trials`."""
+    return {
+        "trial": row["trial"],
+        "group": str(row["group"]),
+        "seed": 0 if pd.isna(row["seed"]) else int(row["seed"]),
+        "dataset": str(row["dataset"]),
+        "val_score": float(row["val_score"]),
+    }
+
+
+def table_of_samples(samples: PredictionSamples, study: Study) -> pa.Table:
     """One row per trial, split and image; see `COLUMNS`."""
     parts = [
         _rows(one, name, split)

@@ -141,7 +141,7 @@ def mcnemar(first: SplitPredictions, second: SplitPredictions) -> McNemar:
     return McNemar(only_first, only_second, p)
 
 
-def missed_by_all(data: DataSamples) -> pd.DataFrame:
+def missed_by_all(data: DataSamples[ScoredTrial]) -> pd.DataFrame:
     """Test images that no trial gets right, those with the least probability of the label first.
 
     Returns:

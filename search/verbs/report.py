@@ -16,7 +16,6 @@ from search.study.folder import StudyDir
 from search.study.storage import SHORT_PATIENCE_S, Storage
 from search.verbs.stages import Stages
 from tcpa_core.errors import StorageError
-from tcpa_core.record.files import CHECKPOINTS, PREDICTIONS
 
 AT_ONCE = 8
 """Small files that are fetched from a storage at once."""
@@ -67,12 +66,15 @@ def report_confirmed(folder: Path, search: Path, console: Console) -> None:
 
 def _built(study: StudyDir, stages: Stages, live_s: float | None = None) -> ReportSummary:
     """Build a study's report, with what its storage has of single images."""
-    bring = partial(_bring_predictions, study)
+    bring = partial(_bring_found, study)
     return build_report(study.path, progress=stages, live_s=live_s, bring=bring)
 
 
-def _bring_predictions(study: StudyDir, trials: Sequence[str]) -> str:
-    """Have here what trials took single images for, where the study lies in a storage.
+def _bring_found(study: StudyDir, names: Sequence[str]) -> str:
+    """Have here what tested trials found, where the study lies in a storage.
+
+    Args:
+        names: Of files, below the study's folder.
 
     Returns:
         A sentence where the storage does not answer; else "".
@@ -80,16 +82,15 @@ def _bring_predictions(study: StudyDir, trials: Sequence[str]) -> str:
     if not study.address:
         return ""
 
-    def fetch(trial: str) -> None:
-        name = f"{CHECKPOINTS}/{trial}/{PREDICTIONS}"
+    def fetch(name: str) -> None:
         there.fetch(name, study.path / name)
 
     try:
         there = Storage(study.address, SHORT_PATIENCE_S)
         with ThreadPoolExecutor(AT_ONCE) as fetchers:
-            list(fetchers.map(fetch, trials))
+            list(fetchers.map(fetch, names))
     except StorageError as err:
-        return f"What trials took single images for is not all here: {err}"
+        return f"What tested trials found in single images is not all here: {err}"
     return ""
 
 

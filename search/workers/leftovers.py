@@ -16,7 +16,7 @@ from typing import IO
 from ray.exceptions import RayError
 
 from tcpa_core.errors import TcpaError
-from tcpa_core.record.files import BEST, CHECKPOINTS, LAST, PREDICTIONS
+from tcpa_core.record.files import BEST, CHECKPOINTS, FOUND, LAST
 
 _LOCK = ".workers"
 """Beside the checkpoints."""
@@ -99,7 +99,7 @@ def _is_kept(path: Path, copy: Path) -> bool:
     if path.name in (BEST, LAST):
         return _epoch(copy) >= _epoch(path)
     # A trial is scored once: the study has what belongs to the score that counts.
-    return path.name == PREDICTIONS or path.read_bytes() == copy.read_bytes()
+    return path.name in FOUND.values() or path.read_bytes() == copy.read_bytes()
 
 
 def _epoch(checkpoint: Path) -> int:

@@ -18,3 +18,5 @@ PREDICTIONS = "predictions.safetensors"
 """What a tested trial took each image of val and test for; beside its checkpoints."""
 REGIONS = "regions.safetensors"
 """What a tested trial that segments found on val and test; beside its checkpoints."""
+FOUND = {"classify": PREDICTIONS, "segment": REGIONS}
+"""The file of the two that a tested trial has, by its task."""

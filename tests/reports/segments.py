@@ -102,7 +102,7 @@ def jpeg(number: int, truth: Mask) -> bytes:
 
 def png(mask: Mask) -> bytes:
     """A mask as a file with some palette."""
-    image = Image.fromarray(mask, "P")
+    image = Image.fromarray(mask)
     image.putpalette([n for n in range(256) for _ in range(3)])
     return _file(image, "PNG")
 
