@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from reports.labels import plural
-from reports.records.course import Course
-from reports.records.journal import load_journal
-from reports.records.study import Study
 from reports.statistics.published_comparison import Published, comparable
-from reports.tables import epoch_table, frame_of, ranking, trial_table
+from reports.study_trials import StudyTrials
+from reports.tables import frame_of, ranking
 from reports.verdicts.words import searched_settings
 from spaces.bench_cells import Cell
 from spaces.confirmations import confirms, is_of
@@ -56,22 +53,6 @@ class CellFound:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """What a cell needs of a study: no comparisons, of which a bench makes its own."""
-
-    study: Study
-    trials: pd.DataFrame
-    course: Course | None
-    epochs: pa.Table
-
-    @classmethod
-    def of(cls, folder: Path) -> "_Read":
-        records = load_journal(folder)
-        trials = frame_of(trial_table(records))
-        return cls(records.study, trials, records.course, epoch_table(records))
-
-
 def look(cell: Cell, num_seeds: int = 0) -> CellFound:
     """Read the studies of a cell.
 
@@ -103,7 +84,7 @@ def look(cell: Cell, num_seeds: int = 0) -> CellFound:
     return _with_values(found, confirmation or search, num_seeds)
 
 
-def _with_values(found: CellFound, source: _Read, num_seeds: int) -> CellFound:
+def _with_values(found: CellFound, source: StudyTrials, num_seeds: int) -> CellFound:
     """The cell with the values of what its last study selected."""
     selected = ranking(source.trials, source.study).selected
     if selected is None:
@@ -130,21 +111,21 @@ def _with_values(found: CellFound, source: _Read, num_seeds: int) -> CellFound:
     )
 
 
-def _read(folder: Path) -> tuple[_Read | None, str]:
+def _read(folder: Path) -> tuple[StudyTrials | None, str]:
     """A study, or why there is none; "" where its folder is not there yet."""
     if not (folder / files.DESCRIPTION).is_file() or not (folder / files.JOURNAL).is_file():
         return None, ""
     try:
-        return _Read.of(folder), ""
+        return StudyTrials.of(folder), ""
     except (StudyError, RecordError) as err:
         return None, f"cannot be read: {err}"
 
 
-def _is_finished(one: _Read) -> bool:
+def _is_finished(one: StudyTrials) -> bool:
     return one.course is not None and one.course.is_finished
 
 
-def _running(what: str, one: _Read) -> str:
+def _running(what: str, one: StudyTrials) -> str:
     ended = int(one.trials["status"].isin(ENDED).sum())
     budget = one.study.space.get("budget") or {}
     of = f" of {budget['trials']}" if one.study.kind == "search" and budget.get("trials") else (
@@ -152,7 +133,7 @@ def _running(what: str, one: _Read) -> str:
     return f"{what} has not ended: {ended}{of} trials"
 
 
-def _unconfirmed(search: _Read, confirmation: _Read | None, why: str) -> str:
+def _unconfirmed(search: StudyTrials, confirmation: StudyTrials | None, why: str) -> str:
     """What a cell lacks whose search has ended; "": its confirmation has, too."""
     if confirmation is None:
         if why:
@@ -168,7 +149,7 @@ def _unconfirmed(search: _Read, confirmation: _Read | None, why: str) -> str:
     return "" if _is_finished(confirmation) else _running("confirmation", confirmation)
 
 
-def _lacks(source: _Read, rows: pd.DataFrame, num_seeds: int) -> str:
+def _lacks(source: StudyTrials, rows: pd.DataFrame, num_seeds: int) -> str:
     """Seeds that a cell was to have and has not."""
     trials, have = source.trials, set(rows["seed"])
     planned = trials[trials["point"] == rows.iloc[0]["point"]]
@@ -189,7 +170,7 @@ def _by_seed(rows: pd.DataFrame, column: str) -> dict[int, float]:
     return {int(seed): float(value) for seed, value in found if value == value}
 
 
-def _points(search: _Read) -> list[float]:
+def _points(search: StudyTrials) -> list[float]:
     """The objective of each point that was trained, a mean over its seeds."""
     metric, trials = search.study.objectives[0].metric, search.trials
     rows = trials[trials["status"].isin(["completed", "pruned"]) & trials[metric].notna()]
@@ -197,7 +178,7 @@ def _points(search: _Read) -> list[float]:
     return [float(value) for value in means if abs(value) < float("inf")]
 
 
-def _setting(source: _Read, rows: pd.DataFrame) -> str:
+def _setting(source: StudyTrials, rows: pd.DataFrame) -> str:
     """The selected setting in words."""
     first = rows.iloc[0]
     if source.study.kind == "search":
@@ -218,7 +199,7 @@ def _mean(column: pd.Series) -> float | None:
     return float(known.mean()) if len(known) else None
 
 
-def _cost(studies: Sequence[_Read]) -> dict[str, Any]:
+def _cost(studies: Sequence[StudyTrials]) -> dict[str, Any]:
     """What was trained for the cell so far."""
     trials = pd.concat([one.trials[one.trials["status"].isin(ENDED)] for one in studies])
     return {

@@ -17,6 +17,8 @@ from search.terminal import StudyConsole
 from search.verbs.stages import Stages
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from search.driver.placement import Placement
     from search.planning.plan import Plan
     from search.study.folder import StudyDir
@@ -79,14 +81,17 @@ def shown_plan(
     probe: bool = False,
     starts: bool = False,
     as_json: bool = False,
+    pilots: "Sequence[str] | None" = None,
 ) -> "Plan":
     """Check a space, show its plan and return it; nothing is written unless the study `starts`.
 
     Args:
         as_json: Print it as a document, with which nothing else stands on stdout.
+        pilots: Say what the design will see, by these studies; [] by all below the root; None: do
+            not.
 
     Raises:
-        StudyError: It starts, and the cluster cannot be used.
+        StudyError: It starts, and the cluster cannot be used; a pilot is missing or says nothing.
     """
     if placement and starts:
         check_place(placement)
@@ -107,13 +112,22 @@ def shown_plan(
             ),
             ship_data=placement is not None and placement.ship_data,
         )
+    power = None
+    if pilots is not None:
+        from search.verbs.power import power_of_plan  # loads the reports
+
+        power = power_of_plan(plan, pilots, common.storage)
     if as_json:
         from search.planning.plan_document import plan_document
         from search.verbs.documents import print_document
 
-        print_document(plan_document(plan))
-    else:
-        show_plan(plan, console, placement.cluster if placement else "")
+        print_document(plan_document(plan) | ({"power": power.document()} if power else {}))
+        return plan
+    show_plan(plan, console, placement.cluster if placement else "")
+    if power:
+        console.print("\npower", style="bold")
+        for line in power.lines():
+            console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     return plan
 
 

@@ -41,7 +41,7 @@ REPEAT = {"--resume", "--wait", ACCEPT}
 TRAINED = {"--weights", "--grey-bits"}
 OPTIONS = {
     "quickstart": {"--root", "--tracking-uri"},
-    "plan": START - WHERE - {"--dry-run"} | {"--probe", "--json"},
+    "plan": START - WHERE - {"--dry-run"} | {"--probe", "--json", "--power", "--pilot"},
     "search": START | REPEAT,
     "ablate": START | REPEAT | {"--from"},
     "resume": {"--root", "--storage", "--tracking-uri", ACCEPT} | WHERE,

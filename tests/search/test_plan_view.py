@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from search import cli
 from search.planning.plan import Plan, plan_space
 from search.planning.plan_view import show_plan
 from spaces.load import load_space
+from tests.reports.studies import components, write
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,26 @@ def test_a_plan_is_one_document(tmp_path: Path, capfd: pytest.CaptureFixture[str
     nested = {key for part in (data, method, first, found["cost"]) for key in part}
     missing = [key for key in KEYS.keys() | nested if f"`{key}`" not in text]
     assert not missing, "each is documented"
+
+
+def test_a_plan_says_what_it_will_see(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """From a study that lies below the same root, or from one that is named."""
+    rows = {"VPT": {0: 0.7, 1: 0.72, 2: 0.69}, "+R": {0: 0.75, 1: 0.74, 2: 0.77}}
+    events = [event | {"params": {**event["params"], "data.name": "digits"}}
+              if event["kind"] == "planned" else event for event in components(rows)]  # fmt: skip
+    write(tmp_path / "studies" / "pilot", events, "ablation")
+    words = ["plan", "quickstart", "--root", str(tmp_path / "studies"), "--set", "seeds=[0,1,2]"]
+    assert (cli.app([*words, "--power"], standalone_mode=False) or 0) == 0
+    text = capfd.readouterr().out
+    assert re.search(r"3 seeds see [0-9.]+ points, [0-9]+ would see [0-9.]+ points", text), text
+    assert (cli.app([*words, "--pilot", "pilot", "--json"], standalone_mode=False) or 0) == 0
+    found = json.loads(capfd.readouterr().out)["power"]
+    assert found["sources"] == ["pilot"] and found["metric"] == "val_accuracy"
+    nested = {
+        key for part in (found, found["data"][0], found["data"][0]["seen"][0]) for key in part
+    }
+    text = (Path(cli.__file__).parents[1] / "docs" / "watching.md").read_text()
+    assert not [key for key in ("power", *nested) if f"`{key}`" not in text]
 
 
 def test_a_wrong_space_leaves_stdout_empty(capfd: pytest.CaptureFixture[str]) -> None:
