@@ -112,11 +112,13 @@ class MapHead(nn.Module):
         heads, each with its weight in the loss.
 
         Args:
-            maps_MBKHWD: Tokens behind the blocks that are read, in their order.
+            maps_MBKHWD: Tokens behind the blocks that are read, in their order; M may be 1 where
+                all members see the same.
             step: Position in training.
         """
         tensors = {name: getattr(self, _attribute(name)) for name in self._names}
-        maps = dict(zip(self.blocks, maps_MBKHWD.unbind(2), strict=True))
+        for_all = maps_MBKHWD.expand(self._members, *[-1] * 5)
+        maps = dict(zip(self.blocks, for_all.unbind(2), strict=True))
         logits = [
             self._logits(number, branch, [maps[block] for block in branch.blocks], tensors, step)
             for number, branch in enumerate([self._main, *self._auxiliary])

@@ -193,6 +193,8 @@ class PackModel(nn.Module):
                 members, their embedding is made once.
             step: Not of training.
         """
+        if self._blocks_read and self.features_are_frozen and images.stride(0) == 0:
+            images = images[:1]  # frozen maps of the same images are made once
         active = self._begin(step, penalised=False)
         features, penalty = self._features(images, active)
         return self._output(features, penalty, active).logits

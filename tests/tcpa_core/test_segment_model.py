@@ -456,3 +456,20 @@ def test_a_single_value_of_a_channel_is_normalised_by_the_running_statistics() -
     still = {name for name in before if torch.equal(before[name], after[name])}
     assert "head.pool1.norm.running_mean" in still and "head.pool2.norm.running_mean" not in still
     assert torch.isfinite(out.logits).all()
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_frozen_maps_of_the_same_images_are_made_once_for_all_members(head: str) -> None:
+    backbone = tiny_backbone()
+    configs = [segment(["linear"], seed, head) for seed in range(3)]
+    states = [shaken(backbone, config) for config in configs]
+    pack = PackModel(backbone, configs, NUM_CLASSES, states)
+    x = images(backbone)
+    with FlopCounterMode(display=False) as counter:
+        found = pack.predict(x.expand(3, -1, -1, -1, -1), Step.evaluation(3))
+    heads = 3 * pack.head.flops(backbone.layout.grid, NUM_CLASSES)  # type: ignore[operator,union-attr]
+    samples = x.shape[1]
+    assert counter.get_total_flops() < samples * (1.5 * backbone.flops_per_image() + heads)
+    for m, config in enumerate(configs):
+        alone = PackModel(backbone, [config], NUM_CLASSES, states[m : m + 1])
+        checks.close(found[m], alone.predict(x, EVAL)[0])
