@@ -94,7 +94,7 @@ def build_report(
         writing = background.submit(_write_tables, arrow, folder)
         with timed("statistics"):
             selected = select(found.trials, found.study) if found.study.selects else None
-            published, about = comparable(found.used, found.epochs, found.study.task)
+            published, about = comparable(found.used, found.epochs)
             notes = [
                 *found.notes,
                 not_brought,

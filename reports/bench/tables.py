@@ -341,7 +341,7 @@ def _published_rows(backbone: str, cells: Sequence[CellFound]) -> Iterator[NewRo
         for one in column[0].published if column else ():
             if all(one in other.published for other in column):
                 yield {"backbone": backbone, "dataset": dataset, "method": one.method,
-                       "source": one.source, "value": one.accuracy, "benchmark": one.benchmark,
+                       "source": one.source, "value": one.on_test, "benchmark": one.benchmark,
                        "selection": one.selection, "caveat": one.caveat}  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from reports.statistics.published import (
     VTAB_TRAIN_IMAGES,
     load_reference,
 )
-from tcpa_core.record.scores import SCORES
+from tcpa_core.record.scores import SCORES, TASK
 
 SELECTIONS = {"best_val": "best val epoch", "best_val_loss": "best val loss epoch",
               "last_epoch": "last epoch", "best_test_epoch": "best test epoch"}  # fmt: skip
@@ -74,6 +74,12 @@ class Published:
         """That of a classification."""
         return self.values["test_accuracy"]
 
+    @property
+    def on_test(self) -> float | None:
+        """Its task's score on test; None: only a variant of it is published."""
+        return next((self.values[one.test] for one in SCORES.values() if one.test in self.values),
+                    None)  # fmt: skip
+
     def cells(self, metrics: Sequence[str]) -> list[str]:
         """In percent, by columns of `trials`; "": not published."""
         known = (self.values.get(metric) for metric in metrics)
@@ -86,16 +92,15 @@ class Published:
         return f"{self.method} ({'; '.join(part for part in parts if part)})"
 
 
-def comparable(
-    used: pd.DataFrame, epochs: pd.DataFrame, task: str = "classify"
-) -> tuple[tuple[Published, ...], list[str]]:
+def comparable(used: pd.DataFrame, epochs: pd.DataFrame) -> tuple[tuple[Published, ...], list[str]]:
     """Published results for a study of one data set, and sentences on those held back.
 
     Args:
         used: Trials that statistics use; rows as in `trials`.
         epochs: As in `epochs`; their speed gives the number of training images.
-        task: Of the trials.
     """
+    # a study has one task, and one of before there were tasks classifies
+    task = next(iter(used[TASK].dropna()), "classify") if TASK in used else "classify"
     frame, score = load_reference(), SCORES[task]
     # Folders are named by whoever downloaded them.
     names = [DATASETS.get(name.lower(), name.lower()) for name in map(str, dataset_of(used))]

@@ -288,7 +288,7 @@ def test_published_segmentations_stand_beside_those_like_them(
     flat = {key.replace(".", "__"): value for key, value in settings.items()}
     made = segment_study(tmp_path / "like", {"cvpt": 0.8, "linear": 0.5}, 1, FEW, 2, **flat)
     found = reports.load(made)
-    shown, notes = comparable(found.used, found.epochs, found.study.task)
+    shown, notes = comparable(found.used, found.epochs)
     if reason:
         assert not shown and reason in notes[0]
         return
