@@ -29,6 +29,7 @@ from spaces.space import Space
 from tcpa_core.config import Flat
 from tcpa_core.errors import ConfigError
 from tcpa_core.protocols.base import fixed_settings, protocol_names
+from tcpa_core.record.scores import SCORES, TASK, Score
 
 _COMMON = ("name", "base", "objective", "budget", "cluster")
 _SEARCH = (*_COMMON, "axes", "constraints", "sampler", "scheduler", "seeds", "first_points")
@@ -83,7 +84,7 @@ def read_draft(
     # From here on the base grows: a protocol, then the objective, fill in what nobody has set.
     _drop_other_methods(base, axes, ablation, fixed, places)
     _follow_protocol(base, axes, ablation, places)
-    objective = _read_objective(document)
+    objective = _read_objective(document, _read_score(base, axes, ablation, places))
     _follow_objective(objective[0], base, axes, ablation, places)
     check_axes(axes, base, places)
     relations = read_constraints(document, axes, base, narrowed=bool(fixed))
@@ -209,13 +210,31 @@ def _read_name(document: Document) -> str:
     return name
 
 
-def _read_objective(document: Document) -> tuple[Objective, ...]:
+def _read_score(
+    base: Flat, axes: Mapping[str, Axis], ablation: Ablation | None, places: Mapping[str, str]
+) -> Score:
+    """By what the trials of a space are compared, unless it says otherwise.
+
+    Raises:
+        ConfigError: Its trials have several tasks, which nothing compares.
+    """
+    if TASK in axes or (ablation is not None and TASK in ablation.paths()):
+        place = places.get(TASK, "ablation")
+        raise ConfigError(
+            f"{TASK} cannot vary ({place}): trials of different tasks have no common "
+            "score; write a space for each task."
+        )
+    # A task that there is not is told where all settings are checked.
+    return SCORES.get(str(base.get(TASK)), SCORES["classify"])
+
+
+def _read_objective(document: Document, score: Score) -> tuple[Objective, ...]:
     raw = document.data.get("objective")
     if not isinstance(raw, list):
-        return (_one_objective(document, "objective"),)
+        return (_one_objective(document, score, "objective"),)
     if not raw:
         raise ConfigError(f"objective lists no metric ({document.place('objective')}).")
-    goals = tuple(_one_objective(document, "objective", index) for index in range(len(raw)))
+    goals = tuple(_one_objective(document, score, "objective", n) for n in range(len(raw)))
     metrics = [goal.metric for goal in goals]
     if len(set(metrics)) != len(metrics):
         raise ConfigError(
@@ -224,7 +243,7 @@ def _read_objective(document: Document) -> tuple[Objective, ...]:
     return goals
 
 
-def _one_objective(document: Document, *keys: str | int) -> Objective:
+def _one_objective(document: Document, score: Score, *keys: str | int) -> Objective:
     raw = lookup(document.data, keys)
     metric = raw.get("metric") if isinstance(raw, Mapping) else None
     place = document.place(*keys, "metric")
@@ -232,9 +251,16 @@ def _one_objective(document: Document, *keys: str | int) -> Objective:
     if isinstance(metric, str) and metric.startswith("test_"):
         raise ConfigError(
             f"objective.metric cannot be {metric!r} ({place}): the test split is read once, after "
-            "training, and never chooses. Use val_accuracy or val_loss."
+            f"training, and never chooses. Use {score.val} or val_loss."
         )
-    return check_section(Objective, document, *keys)
+    others = {one.val for one in SCORES.values()} - {score.val, "val_accuracy"}
+    if isinstance(metric, str) and metric in others:
+        raise ConfigError(
+            f"objective.metric cannot be {metric!r} ({place}), which trials of this task do not "
+            f"have; use {score.val} or val_loss."
+        )
+    objective = check_section(Objective, document, *keys)
+    return objective if metric is not None else objective.model_copy(update={"metric": score.val})
 
 
 def _read_scheduler(

@@ -7,7 +7,7 @@ from spaces.space import Space
 from tcpa_core.config import TrialConfig
 from tcpa_core.record.state import StudyState
 
-_PER_EPOCH = ("val_accuracy", "val_loss")
+_PER_EPOCH = ("val_accuracy", "val_miou", "val_loss")
 
 
 class Schedule:

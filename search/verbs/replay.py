@@ -10,13 +10,14 @@ from search.study.identity import check_unchanged
 from search.verbs.stages import Stages
 from tcpa_core.errors import StudyError
 from tcpa_core.record.events import Epoch, Planned, TrialEvent
+from tcpa_core.record.scores import Score, score_of
 from tcpa_core.record.values import EpochReport
 from tcpa_core.training.run_trial import run_trial
 
 TOLERANCE = 1e-4
 """Relative difference of losses that other hardware or libraries may cause."""
 
-_COMPARED = ("train_loss", "val_loss", "val_accuracy")
+_COMPARED = ("train_loss", "val_loss", "val_accuracy", "val_miou", "val_mean_accuracy")
 
 
 def replay(
@@ -44,7 +45,7 @@ def replay(
         change = check_unchanged(study, accept=accept, trials=[planned.config], progress=stages)
     if change:
         console.print(f"{change}; accepted.", markup=False, soft_wrap=True)
-    found = _Comparison(epochs, console)
+    found = _Comparison(epochs, score_of(planned.params), console)
     # `recorded`: read as when it was planned, without what is asked of new trials since.
     with suppress(LastEpochReached):
         run_trial(planned.config, on_epoch=found.compare, device=device, recorded=True)
@@ -74,8 +75,9 @@ def _is_of_another_version(study: StudyDir, planned: Planned) -> bool:
 class _Comparison:
     """Numbers of a run beside the stored ones, epoch by epoch."""
 
-    def __init__(self, stored: Mapping[int, EpochReport], console: Console) -> None:
+    def __init__(self, stored: Mapping[int, EpochReport], score: Score, console: Console) -> None:
         self._stored = stored
+        self._score = score
         self._console = console
         self.exact = True
         self.worst = 0.0
@@ -86,11 +88,14 @@ class _Comparison:
         if known is not None:
             for name in _COMPARED:
                 old, new = getattr(known, name), getattr(report, name)
+                if old is None:  # not measured: of another task, or by an older version
+                    continue
                 self.exact = self.exact and old == new
                 self.worst = max(self.worst, abs(old - new) / max(abs(old), 1e-12))
+            of_task = self._score.val
             self._console.print(
-                f"epoch {report.epoch}: val accuracy {report.val_accuracy:.4f}, "
-                f"stored {known.val_accuracy:.4f}",
+                f"epoch {report.epoch}: val {self._score.label} {getattr(report, of_task):.4f}, "
+                f"stored {getattr(known, of_task):.4f}",
                 markup=False,
             )
         if report.epoch >= max(self._stored):

@@ -146,6 +146,15 @@ class PackModel(nn.Module):
         """Whether features depend on no trainable tensor."""
         return self.first_block == self.backbone.layout.depth
 
+    @property
+    def frozen_shape(self) -> tuple[int, ...]:
+        """What `forward_frozen` gives of one image: features (F,), maps (K, rows, columns, D), or
+        tokens (S, D)."""
+        layout, blocks = self.backbone.layout, self._blocks_read
+        if not self.features_are_frozen:
+            return layout.num_prefix + layout.num_image, layout.embed_dim
+        return (len(blocks), *layout.grid, layout.embed_dim) if blocks else (layout.feature_dim,)
+
     def after_step(self) -> None:
         """Let the methods bring their tensors back into range after an optimiser step."""
         for method in self._chain:

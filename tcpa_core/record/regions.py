@@ -45,6 +45,12 @@ def iou_of(hits: Counts, labelled: Counts, predicted: Counts) -> Shares:
     return _share(hits, labelled + predicted - hits)
 
 
+def picture_iou(confusion: Counts) -> float:
+    """Mean intersection over union of the classes that occur in a picture, by its confusion matrix
+    [C, C]; NaN: nothing in it is labelled."""
+    return _mean(iou_of(confusion.diagonal(), confusion.sum(1), confusion.sum(0)))
+
+
 class Shown(NamedTuple):
     """A picture of test, each with its longest side of SIDE pixels."""
 

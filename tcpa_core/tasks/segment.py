@@ -107,6 +107,7 @@ class Task(base.Task):
     def check(cls, config: TrialConfig, layout: TokenLayout) -> None:
         """Refuse methods that hide the map of tokens, and blocks that there are not."""
         settings: Any = config.task_settings
+        _check_targets(config)
         for name in config.methods:
             reason = method_class(name).hides_map(config)
             if reason is not None:
@@ -193,3 +194,22 @@ def _blocks(settings: Config, depth: int) -> tuple[int, ...]:
     if settings.head != "upernet":
         return (depth - 1,)
     return tuple(-(-depth * i // LEVELS) - 1 for i in range(1, LEVELS + 1))
+
+
+def _check_targets(config: TrialConfig) -> None:
+    """Refuse what makes mixtures of labels, of which a picture has none here."""
+    for path, does in _OF_LABELS.items():
+        value = getattr(config.train, path)
+        if value != 0:
+            raise ConfigError(
+                f"train.{path}={value:g} {does}, but task.name=segment has a class for each pixel; "
+                f"leave it out (train.{path}=0)."
+            )
+
+
+_OF_LABELS = {
+    "mixup_alpha": "mixes pictures and their labels",
+    "cutmix_alpha": "mixes pictures and their labels",
+    "label_smoothing": "smooths the label of a picture",
+}
+"""Settings of `train.*` and what they do."""

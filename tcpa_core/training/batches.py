@@ -17,6 +17,10 @@ from tcpa_core.methods.base import BatchPart, Step, token_rows
 from tcpa_core.model.noise import has_noise
 from tcpa_core.streams import Stream
 from tcpa_core.training.image_source import ImageSource
+from tcpa_core.training.masked_source import MaskedSource
+
+Loading = Callable[[], tuple[Tensor, Tensor | None]]
+"""Gives images and masks that are loaded meanwhile."""
 
 
 def order(stream: Stream, epoch: int, count: int) -> Tensor:
@@ -60,18 +64,23 @@ def shows_stored_images(configs: Sequence[TrialConfig]) -> bool:
 
 def training_images(
     train: ImageSource, configs: Sequence[TrialConfig], indices: Tensor, step: Step
-) -> Callable[[], Tensor]:
-    """Begin to load images at indices [M, B], augmented by each member's stream.
+) -> Loading:
+    """Begin to load images at indices [M, B], augmented by each member's stream, with their masks.
 
     Returns:
-        A function whose value is (M, B, 3, H, W), see `ImageSource.load`.
+        A function whose value is images (M, B, 3, H, W), see `ImageSource.load`, and masks
+        (M, B, H, W), see `MaskedSource.masks`; None where images have labels.
     """
     drawn = None
     if configs[0].data.augments:
         rows = token_rows(step, indices.shape[1], 1, train.where)
         drawn = step.draws.uniform("augment", rows, train.num_draws)[:, :, 0].flatten(0, 1)
-    load = train.load(indices.flatten(), drawn)
-    return lambda: load().unflatten(0, indices.shape)
+    flat, shape = indices.flatten(), indices.shape
+    load = train.load(flat, drawn)
+    masks = None
+    if isinstance(train, MaskedSource):
+        masks = train.masks(flat, drawn).unflatten(0, shape)
+    return lambda: (load().unflatten(0, shape), masks)
 
 
 def smoothed_targets(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:

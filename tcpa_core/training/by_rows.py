@@ -1,10 +1,11 @@
 """Passes over a whole split without gradients, as many samples at once as memory holds."""
 
 from collections.abc import Callable, Iterator
-
-from torch import Tensor
+from typing import TypeVar
 
 from tcpa_core.training.memory import is_out_of_memory
+
+T = TypeVar("T")
 
 EVAL_ROWS = 256
 """Images times members in one evaluation batch, as long as memory holds them."""
@@ -22,8 +23,8 @@ class ByRows:
         self._rows = EVAL_ROWS
 
     def __call__(
-        self, count: int, members: int, compute: Callable[[slice], Tensor]
-    ) -> Iterator[tuple[slice, Tensor]]:
+        self, count: int, members: int, compute: Callable[[slice], T]
+    ) -> Iterator[tuple[slice, T]]:
         """Evaluate samples in turns, in smaller ones from where memory runs out.
 
         Args:

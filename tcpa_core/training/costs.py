@@ -19,6 +19,7 @@ from tcpa_core.model.pack_model import ModelOutput, PackModel
 from tcpa_core.streams import Stream
 from tcpa_core.training.batches import changes_images
 from tcpa_core.training.image_source import ImageSource
+from tcpa_core.training.loss import num_labelled, segmentation_loss
 from tcpa_core.training.memory import is_out_of_memory
 from tcpa_core.training.precision import autocast
 
@@ -94,7 +95,7 @@ def training_costs(model: PackModel, inputs: Tensor, *, cached: bool) -> Trainin
     with copies, FlopCounterMode(display=False) as counter, torch.enable_grad():
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             output = model.forward_trained(inputs, step) if cached else model(inputs, step)
-            loss = _loss(output)
+            loss = _loss(output, model.backbone.img_size)
         torch.autograd.grad(loss, list(model.tensors.trainable().values()), allow_unused=True)
     return TrainingCosts(counter.get_total_flops() / SAMPLES, sum(kept.values()) / SAMPLES)
 
@@ -134,8 +135,13 @@ def _storage(tensor: Tensor) -> StorageWeakRef:
     return StorageWeakRef(tensor.untyped_storage())
 
 
-def _loss(output: ModelOutput) -> Tensor:
-    labels = torch.zeros(SAMPLES, dtype=torch.long, device=output.logits.device)
-    logits = [output.logits, *(side for _, side in output.side_logits)]
+def _loss(output: ModelOutput, side: int) -> Tensor:
+    """Of labels, or masks [1, SAMPLES, side, side], that are all 0."""
+    device, penalty = output.logits.device, output.penalty.float().sum()
+    if output.logits.ndim > 3:
+        masks = torch.zeros(1, SAMPLES, side, side, dtype=torch.uint8, device=device)
+        return segmentation_loss(output, masks, num_labelled(masks)).sum() + penalty
+    labels = torch.zeros(SAMPLES, dtype=torch.long, device=device)
+    logits = [output.logits, *(part for _, part in output.side_logits)]
     losses = [F.cross_entropy(part[0].float(), labels) for part in logits]
-    return torch.stack(losses).sum() + output.penalty.float().sum()
+    return torch.stack(losses).sum() + penalty

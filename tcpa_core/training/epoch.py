@@ -12,7 +12,7 @@ from torch import Tensor
 from tcpa_core.methods.base import Step
 from tcpa_core.model.blocks import compiled_blocks
 from tcpa_core.streams import Stream, offsets
-from tcpa_core.training.batches import batches, order
+from tcpa_core.training.batches import Loading, batches, order
 from tcpa_core.training.mixing import mixings
 from tcpa_core.training.optim import floor_at, lr_at
 from tcpa_core.training.stacks import Stacks
@@ -66,8 +66,8 @@ def train_epoch(stacks: Stacks, training: TrainingStep, count: int) -> tuple[Ten
 def _one_ahead(
     steps: Iterable[Step],
     epoch: Iterable[Tensor],
-    load: Callable[[Tensor, Step], Callable[[], Tensor] | None],
-) -> Iterator[tuple[Step, Callable[[], Tensor] | None]]:
+    load: Callable[[Tensor, Step], Loading | None],
+) -> Iterator[tuple[Step, Loading | None]]:
     """Each step with its images; those of the next one are begun before it is trained."""
     before = None
     for step, indices in zip(steps, epoch, strict=True):

@@ -18,6 +18,7 @@ from tcpa_core.training.kept_tokens import KeptTokens
 from tcpa_core.training.memory import begun_copy
 from tcpa_core.training.precision import autocast
 from tcpa_core.training.predicted import Predicted, class_type
+from tcpa_core.training.scored import Measured, Scored
 from tcpa_core.training.trial_data import SplitName, TrialData
 
 
@@ -29,6 +30,12 @@ class Scores(NamedTuple):
     accuracy: list[float]
     classes: Tensor
     """What they took the images for, int16 or int32 [M, N] on the CPU."""
+
+    def of(self, m: int) -> Measured:
+        """Of one member."""
+        # A copy: what is kept of a member keeps nothing of its neighbours alive.
+        classes = self.classes[m].clone()
+        return Measured(loss=self.loss[m], accuracy=self.accuracy[m], classes=classes)
 
 
 class Evaluation:
@@ -48,6 +55,11 @@ class Evaluation:
     def score(self, model: PackModel, split: SplitName) -> Scores:
         """Score every member on a whole split."""
         return self._score(model, split, lambda turn, logits, predicted: None)
+
+    def test(self, model: PackModel) -> list[Scored]:
+        """Score every member on the test split, which is read once."""
+        scores, images = self.predict(model, "test")
+        return list(map(Scored, scores.loss, scores.accuracy, images))
 
     def predict(
         self, model: PackModel, split: SplitName, known: Tensor | None = None

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from tcpa_core.record.events import Ended
 from tcpa_core.record.values import Status
 from tcpa_core.training.member import Member
-from tcpa_core.training.pack import Pack, Scored
+from tcpa_core.training.pack import Pack
 from tcpa_core.training.saved_member import SaveClock
+from tcpa_core.training.scored import Scored
 
 
 @dataclass(slots=True)

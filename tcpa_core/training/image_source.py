@@ -129,6 +129,11 @@ class ImageSource:
         """Bytes of images as evaluation sees them, on the CPU: uint8 [n, 3, H, W]."""
         return self._cut(indices.to(self.where), None).cpu()
 
+    def unnormalised(self, images: Tensor) -> Tensor:
+        """Bytes of normalised images (..., 3, H, W), on the CPU."""
+        values = (images - self._shift) / self._scale
+        return values.round().clamp(0, 255).to(torch.uint8).cpu()
+
     def _cut_here(self, indices: Tensor, draws: Tensor | None) -> Tensor:
         """Normalised images of pixels that lie on the device."""
         images = self._empty(len(indices), self.device, torch.float32)

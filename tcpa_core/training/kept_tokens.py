@@ -4,6 +4,7 @@ Below the first block that a method changes, a backbone does the same to the sam
 epoch and for every member. Where images do not change either, that part of the network runs once.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -44,17 +45,16 @@ class KeptTokens:
     def keeps(self, model: PackModel, split: SplitName) -> bool:
         """Whether what none of a pack's methods changes of a split is computed once and kept.
 
-        Features always, tokens of a block where there is memory; not of the test split, which is
-        read once.
+        Features always, tokens of a block and maps where there is memory; not of the test split,
+        which is read once.
         """
         if model.first_block == 0 or (split == "train" and changes_images(model.configs)):
             return False
         # What is kept already takes no more memory: asked again, the answer would be no.
-        if model.features_are_frozen or self._level(split) == model.first_block:
+        if len(model.frozen_shape) == 1 or self._level(split) == model.first_block:
             return True
-        layout = self._backbone.layout
-        tokens = len(self._data.split(split)) * (layout.num_prefix + layout.num_image)
-        size = tokens * layout.embed_dim * self._backbone.dtype.itemsize
+        values = len(self._data.split(split)) * math.prod(model.frozen_shape)
+        size = values * self._backbone.dtype.itemsize
         device = self._data.train.labels.device
         return split != "test" and size <= TOKENS_SHARE * free_bytes(device)
 

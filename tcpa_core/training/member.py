@@ -14,7 +14,9 @@ from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.member_tensors import init_member_state
 from tcpa_core.record.values import EpochReport
 from tcpa_core.streams import Stream
+from tcpa_core.training.confusion import Counts
 from tcpa_core.training.optim import Moments
+from tcpa_core.training.scored import Measured
 from tcpa_core.training.trial_data import TrialData
 
 
@@ -26,22 +28,58 @@ class Selected:
     val_accuracy: float
     val_loss: float
     test_accuracy: float | None
-    """Only with selection "best_test_epoch", which looks at the test split every epoch."""
+    """The task's score on test: only with selection "best_test_epoch", which looks at that split
+    every epoch."""
     state: MemberState
     val_classes: Tensor | None = None
     """What it took each image of val for, int16 or int32 [N] on the CPU: computed again, beside
-    other members, it might differ in an image or two. None: trained by an older version."""
+    other members, it might differ in an image or two. None: trained by an older version, or a
+    segmentation."""
+    val_miou: float | None = None
+    """Of a segmentation, as the two that follow."""
+    val_mean_accuracy: float | None = None
+    val_counts: Counts | None = None
+    """What it took the pixels of val for."""
+
+    @classmethod
+    def of(
+        cls, epoch: int, state: MemberState, val: Measured, test_score: float | None
+    ) -> "Selected":
+        """An epoch that was measured.
+
+        Args:
+            epoch: Its number.
+            state: After it.
+            val: On val.
+            test_score: The task's score on test, where that split is looked at.
+        """
+        return cls(
+            epoch=epoch,
+            val_accuracy=val.accuracy,
+            val_loss=val.loss,
+            test_accuracy=test_score,
+            state=state,
+            val_classes=val.classes,
+            val_miou=val.miou,
+            val_mean_accuracy=val.mean_accuracy,
+            val_counts=val.counts,
+        )
+
+    @property
+    def val_score(self) -> float:
+        """By which trials of the task are compared."""
+        return self.val_accuracy if self.val_miou is None else self.val_miou
 
     def rank(self, rule: str) -> tuple[float, float]:
-        """Sort key of the selection rule; larger is better. Equal val accuracies are ordered by
-        val loss, and the other way round."""
+        """Sort key of the selection rule; larger is better. Equal val scores are ordered by val
+        loss, and the other way round."""
         if rule == "last_epoch":
             return (float(self.epoch), 0.0)
         if rule == "best_test_epoch":
             return (self.test_accuracy or 0.0, 0.0)
         if rule == "best_val_loss":
-            return (-self.val_loss, self.val_accuracy)
-        return (self.val_accuracy, -self.val_loss)
+            return (-self.val_loss, self.val_score)
+        return (self.val_score, -self.val_loss)
 
 
 # Compared by identity: tensors have no single truth, and a pack goes on with its stacks only for
@@ -60,7 +98,7 @@ class Member:
     """Optimiser steps made so far."""
     selected: Selected | None = None
     peak: float | None = None
-    """Highest val accuracy of this stage, or lowest val loss negated where that selects; None: no
+    """Highest val score of this stage, or lowest val loss negated where that selects; None: no
     epoch yet."""
     stale_epochs: int = 0
     """Epochs since the peak."""
@@ -96,7 +134,7 @@ class Member:
         is_preferred = (
             best is None or best.epoch <= self.stage_epoch or outcome.rank(rule) > best.rank(rule)
         )
-        height = -outcome.val_loss if rule == "best_val_loss" else outcome.val_accuracy
+        height = -outcome.val_loss if rule == "best_val_loss" else outcome.val_score
         has_risen = self.peak is None or height > self.peak
         return replace(
             self,

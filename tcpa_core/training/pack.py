@@ -10,7 +10,6 @@ their own. They join and leave between epochs.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +18,8 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import MemberState, Step
 from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.pack_model import PackModel
-from tcpa_core.record.predictions import Predictions, SplitPredictions
+from tcpa_core.record.predictions import Predictions
+from tcpa_core.record.regions import Regions
 from tcpa_core.record.values import EpochReport, Status, TrialResult
 from tcpa_core.streams import Stream
 from tcpa_core.training.batches import num_images
@@ -29,24 +29,19 @@ from tcpa_core.training.costs import CountedCosts
 from tcpa_core.training.divergence import Diverged, divergence
 from tcpa_core.training.epoch import train_epoch
 from tcpa_core.training.evaluation import Evaluation, Scores
+from tcpa_core.training.found import predictions, regions, selected
 from tcpa_core.training.graphs import CudaRecorder, Execution, StepGraphs
 from tcpa_core.training.kept_tokens import KeptTokens
+from tcpa_core.training.masked_source import MaskedSource
 from tcpa_core.training.member import Member, Selected, initial_state
 from tcpa_core.training.memory import peak_bytes, reset_peak
 from tcpa_core.training.optim import Moments
 from tcpa_core.training.precision import keep_float32_exact, uses_bfloat16
-from tcpa_core.training.predicted import thumbnails
+from tcpa_core.training.scored import Scored
+from tcpa_core.training.segment_evaluation import SegmentEvaluation, SegmentScores
 from tcpa_core.training.stacks import Stacks, optimizer_of
 from tcpa_core.training.step import TrainingStep
 from tcpa_core.training.trial_data import TrialData
-
-
-class Scored(NamedTuple):
-    """Of a member's selected state on the test split."""
-
-    loss: float
-    accuracy: float
-    images: SplitPredictions
 
 
 class Pack:
@@ -68,7 +63,7 @@ class Pack:
         by_rows = ByRows(on_step)
         self._kept = kept = KeptTokens(backbone, data, by_rows)
         self.step = TrainingStep(data, kept, on_step)
-        self._evaluation = Evaluation(data, kept, by_rows)
+        self._evaluation = evaluation_of(data, kept, by_rows)
         self._between_epochs = BetweenEpochs(
             data,
             self.step,
@@ -109,13 +104,13 @@ class Pack:
         losses, lrs = train_epoch(stacks, self.step, len(self.data.train))
         val = self._evaluation.score(stacks.model, "val")
         # No other rule may look at the test split before the trial's end.
-        test_accuracy: Sequence[float | None] = [None] * len(members)
+        test = None
         if any(m.config.train.selection == "best_test_epoch" for m in members):
-            test_accuracy = self._evaluation.score(stacks.model, "test").accuracy
+            test = self._evaluation.score(stacks.model, "test")
         seconds = (time.perf_counter() - started) / len(members)
         peak = peak_bytes(self.device)
         self._peaks |= {m.trial: max(peak, self._peaks.get(m.trial, 0)) for m in members}
-        measured = _Epoch(losses, lrs, val, test_accuracy, seconds)
+        measured = _Epoch(losses, lrs, val, test, seconds)
         outcomes: list[Member | Diverged] = []
         stacked: list[Member] = []
         """What the stacks hold now. Where that is no outcome, nobody can ask for it again."""
@@ -140,25 +135,22 @@ class Pack:
         self, member: Member, m: int, state: MemberState, moments: Moments, measured: "_Epoch"
     ) -> Member:
         """Member number m after the epoch that left these tensors."""
-        outcome = Selected(
-            epoch=member.epoch + 1,
-            val_accuracy=measured.val.accuracy[m],
-            val_loss=measured.val.loss[m],
-            test_accuracy=measured.test_accuracy[m],
-            state=state,
-            val_classes=measured.val.classes[m].clone(),
-        )
+        val, test = measured.val.of(m), measured.test
+        score = None if test is None else test.of(m).score
+        outcome = Selected.of(member.epoch + 1, state, val, score)
         train_loss, ce_loss, match_loss = measured.losses[:, :, m].mean(0).tolist()
         report = EpochReport(
             epoch=outcome.epoch,
             train_loss=train_loss,
             ce_loss=ce_loss,
             match_loss=match_loss,
-            val_loss=outcome.val_loss,
-            val_accuracy=outcome.val_accuracy,
+            val_loss=val.loss,
+            val_accuracy=val.accuracy,
             lr=measured.lrs[m],
             duration_s=measured.seconds,
             images_per_s=num_images(len(self.data.train), member.config) / measured.seconds,
+            val_miou=val.miou,
+            val_mean_accuracy=val.mean_accuracy,
         )
         return member.trained(outcome, moments, len(measured.losses), report)
 
@@ -200,28 +192,19 @@ class Pack:
 
     def test(self, members: Sequence[Member]) -> list[Scored]:
         """Score each member's selected state on the test split."""
-        model = self._model_of(_selected(members))
-        scores, images = self._evaluation.predict(model, "test")
-        return list(map(Scored, scores.loss, scores.accuracy, images))
+        return self._evaluation.test(self._model_of(selected(members)))
 
-    def predictions(self, members: Sequence[Member], scored: Sequence[Scored]) -> list[Predictions]:
-        """What each member's selected state takes the images of val and test for.
+    def predictions(
+        self, members: Sequence[Member], scored: Sequence[Scored]
+    ) -> list[Predictions] | list[Regions]:
+        """What each member's selected state takes the images of val and test for, or their pixels.
 
         Args:
             scored: Of these members.
         """
-        splits = [{"test": one.images} for one in scored]
-        selected = _selected(members)
-        known = [one.selected.val_classes for one in selected if one.selected]
-        with_val = [m for m, classes in enumerate(known) if classes is not None]
-        if with_val:
-            model = self._model_of([selected[m] for m in with_val])
-            classes = torch.stack([c for c in known if c is not None])
-            _, images = self._evaluation.predict(model, "val", classes)
-            for m, found in zip(with_val, images, strict=True):
-                splits[m] |= {"val": found}
-        names, source = self.data.class_names, self.data.test
-        return [Predictions(names, of, thumbnails(source, of["test"])) for of in splits]
+        if isinstance(self._evaluation, SegmentEvaluation):
+            return regions(self.data, selected(members), scored)
+        return predictions(self.data, selected(members), scored, self._evaluation, self._model_of)
 
     def trial_step(self, configs: Sequence[TrialConfig]) -> Callable[[], None]:
         """A function that makes one training step of fresh members, to measure its cost."""
@@ -254,7 +237,7 @@ class Pack:
         model = self._model_of([member])
         total, without_head = model.tensors.num_trainable(0)
         costs = self._costs.of(model)
-        best = member.selected
+        best, told = member.selected, test.tested(member.trial) if test else None
         return TrialResult(
             status=status,
             reason=reason,
@@ -262,8 +245,13 @@ class Pack:
             num_epochs=member.epoch,
             val_accuracy=best.val_accuracy if best else None,
             val_loss=best.val_loss if best else None,
-            test_accuracy=test.accuracy if test else None,
-            test_loss=test.loss if test else None,
+            val_miou=best.val_miou if best else None,
+            val_mean_accuracy=best.val_mean_accuracy if best else None,
+            test_accuracy=told.test_accuracy if told else None,
+            test_loss=told.test_loss if told else None,
+            test_miou=told.test_miou if told else None,
+            test_mean_accuracy=told.test_mean_accuracy if told else None,
+            test_miou_multiscale=told.test_miou_multiscale if told else None,
             num_trainable=total,
             num_trainable_no_head=without_head,
             flops_per_image=model.flops_per_image(),
@@ -276,16 +264,13 @@ class Pack:
         )
 
 
-def _selected(members: Sequence[Member]) -> list[Member]:
-    """The members with the state of their selected epoch.
-
-    Raises:
-        ValueError: One has trained no epoch.
-    """
-    chosen = [replace(m, state=m.selected.state) for m in members if m.selected]
-    if len(chosen) != len(members):
-        raise ValueError("a member without a trained epoch cannot be tested")
-    return chosen
+def evaluation_of(
+    data: TrialData, kept: KeptTokens, by_rows: ByRows
+) -> Evaluation | SegmentEvaluation:
+    """What scores packs on a data set."""
+    if isinstance(data.train, MaskedSource):
+        return SegmentEvaluation(data, by_rows)
+    return Evaluation(data, kept, by_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +281,8 @@ class _Epoch:
     """[steps, 3, M] on the CPU: total, classification and method loss."""
     lrs: Sequence[float]
     """Of the last step."""
-    val: Scores
-    test_accuracy: Sequence[float | None]
+    val: Scores | SegmentScores
+    test: Scores | SegmentScores | None
+    """Where a member's rule looks at that split."""
     seconds: float
     """Divided among the members."""

@@ -13,6 +13,7 @@ from tcpa_core.model.backbone import Backbone
 from tcpa_core.record.files import BEST, LAST
 from tcpa_core.record.values import EpochReport
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
+from tcpa_core.training.confusion import Counts
 from tcpa_core.training.member import Member, Selected
 from tcpa_core.training.trial_data import TrialData
 
@@ -30,7 +31,10 @@ STATE, SELECTED = "state:", "selected:"
 where that is an earlier one."""
 VAL_CLASSES = "val_classes"
 """What the selected epoch took the images of val for."""
+VAL_COUNTS = "val_counts:"
+"""How the names of the tensors begin that say what it took the pixels of val for."""
 _SELECTED_FIELDS = ("epoch", "val_accuracy", "val_loss", "test_accuracy")
+_OF_SEGMENTS = ("val_miou", "val_mean_accuracy")
 
 
 LARGE_BYTES = 256 * 2**20
@@ -61,6 +65,8 @@ def save_member(member: Member, folder: Path, backbone: Backbone, data: TrialDat
         tensors |= {f"{SELECTED}{k}": v for k, v in best.state.items()}
     if best and best.val_classes is not None:
         tensors[VAL_CLASSES] = best.val_classes
+    if best and best.val_counts is not None:
+        tensors |= {f"{VAL_COUNTS}{k}": v for k, v in best.val_counts._asdict().items()}
     # best before last: a process that dies between the two trains this epoch again and writes both.
     if member.is_done:
         save_selected(member, folder, backbone, data)
@@ -91,9 +97,15 @@ def _info(member: Member, backbone: Backbone, data: TrialData) -> dict[str, Any]
         "grey_bits": data.grey_bits,
         "classes": list(data.class_names),
         **{k: getattr(member, k) for k in _COUNTERS},
-        "selected": best and {k: getattr(best, k) for k in _SELECTED_FIELDS},
+        "selected": best and _told(best),
         "reports": [asdict(report) for report in member.reports],
     }
+
+
+def _told(best: Selected) -> dict[str, Any]:
+    """The numbers of a selected epoch."""
+    fields = _SELECTED_FIELDS if best.val_miou is None else (*_SELECTED_FIELDS, *_OF_SEGMENTS)
+    return {k: getattr(best, k) for k in fields}
 
 
 class SaveClock:
@@ -163,6 +175,7 @@ def restore_member(folder: Path, trial: str, config: TrialConfig) -> Member:
             **info["selected"],
             state=_with_prefix(tensors, SELECTED) or state,
             val_classes=tensors.get(VAL_CLASSES),
+            val_counts=Counts(**counts) if (counts := _with_prefix(tensors, VAL_COUNTS)) else None,
         )
         return Member(
             trial=trial,

@@ -6,11 +6,15 @@ from functools import partial
 from pathlib import Path
 
 from tcpa_core.errors import StorageError
-from tcpa_core.record.files import PREDICTIONS
+from tcpa_core.record.files import PREDICTIONS, REGIONS
 from tcpa_core.record.predictions import Predictions, write_predictions
+from tcpa_core.record.regions import Regions, write_regions
 from tcpa_core.training.faults import describe, is_device_fault
 from tcpa_core.training.member import Member
-from tcpa_core.training.pack import Pack, Scored
+from tcpa_core.training.pack import Pack
+from tcpa_core.training.scored import Scored
+
+Found = Predictions | Regions
 
 
 def writing_predictions(
@@ -18,7 +22,7 @@ def writing_predictions(
     members: Sequence[Member],
     scored: Sequence[Scored],
     folders: Sequence[Path],
-    retry: Callable[[Callable[[], list[Predictions]]], list[Predictions]] = lambda call: call(),
+    retry: Callable[[Callable[[], Sequence[Found]]], Sequence[Found]] = lambda call: call(),
 ) -> list[Callable[[], str]]:
     """Find out what members take the images of val and test for.
 
@@ -42,14 +46,17 @@ def writing_predictions(
             raise
         return [partial(_missing, member.trial, describe(err)) for member in members]
     return [
-        partial(_write, member.trial, folder / PREDICTIONS, one)
+        partial(_write, member.trial, folder, one)
         for member, folder, one in zip(members, folders, found, strict=True)
     ]
 
 
-def _write(trial: str, path: Path, found: Predictions) -> str:
+def _write(trial: str, folder: Path, found: Found) -> str:
     try:
-        write_predictions(path, found)
+        if isinstance(found, Regions):
+            write_regions(folder / REGIONS, found)
+        else:
+            write_predictions(folder / PREDICTIONS, found)
     except StorageError as err:
         return _missing(trial, str(err.__cause__))
     return ""

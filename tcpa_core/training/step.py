@@ -8,15 +8,17 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from tcpa_core.methods.base import Step, Unchanged
-from tcpa_core.model.pack_model import PackModel
+from tcpa_core.model.pack_model import ModelOutput, PackModel
 from tcpa_core.training.batches import (
+    Loading,
     parts,
     shows_stored_images,
     smoothed_targets,
     training_images,
 )
 from tcpa_core.training.kept_tokens import KeptTokens
-from tcpa_core.training.loss import classification_loss
+from tcpa_core.training.loss import classification_loss, num_labelled, segmentation_loss
+from tcpa_core.training.masked_source import MaskedSource
 from tcpa_core.training.mixing import mix
 from tcpa_core.training.precision import autocast
 from tcpa_core.training.trial_data import TrialData
@@ -29,7 +31,7 @@ class Batch:
     inputs: Tensor
     """Images [M, B, 3, H, W], or what frozen blocks made of them."""
     targets: Tensor
-    """Label distributions [M, B, C]."""
+    """Label distributions [M, B, C], or masks: uint8 [M, B, H, W]."""
     indices: Tensor
     """Which images, [M, B]."""
     is_kept: bool
@@ -57,7 +59,7 @@ class TrainingStep:
         self.parts = 1
         """Into so many parts each batch is cut, so that it fits into memory."""
 
-    def load(self, model: PackModel, indices: Tensor, step: Step) -> Callable[[], Tensor] | None:
+    def load(self, model: PackModel, indices: Tensor, step: Step) -> Loading | None:
         """Begin to load the images of a batch; what is returned gives them to `batch`.
 
         None where what frozen blocks make of them is kept.
@@ -76,7 +78,7 @@ class TrainingStep:
         model: PackModel,
         indices: Tensor,
         step: Step,
-        images: Callable[[], Tensor] | None = None,
+        images: Loading | None = None,
     ) -> Batch:
         """What the members see in a step.
 
@@ -88,17 +90,26 @@ class TrainingStep:
         """
         train, configs = self._data.train, model.configs
         indices = indices.to(train.labels.device)
-        targets = smoothed_targets(
-            model.target_values, train.labels[indices], len(self._data.class_names)
-        )
         is_kept = self._kept.keeps(model, "train")
         if is_kept:
             inputs = self._kept.of(model, "train")[indices]
+            if isinstance(train, MaskedSource):
+                targets = train.masks(indices.flatten()).unflatten(0, indices.shape)
+            else:
+                targets = self._labels(model, indices)
         else:
-            images = images or training_images(train, configs, indices, step)
-            inputs, targets = mix(configs, images(), targets, step)
+            inputs, masks = (images or training_images(train, configs, indices, step))()
+            if masks is not None:
+                targets = masks
+            else:
+                inputs, targets = mix(configs, inputs, self._labels(model, indices), step)
         is_stored = not is_kept and shows_stored_images(configs)
         return Batch(inputs, targets, indices, is_kept, is_stored)
+
+    def _labels(self, model: PackModel, indices: Tensor) -> Tensor:
+        """Label distributions [M, B, C] of images at indices."""
+        labels = self._data.train.labels[indices]
+        return smoothed_targets(model.target_values, labels, len(self._data.class_names))
 
     def losses(self, model: PackModel, batch: Batch, step: Step) -> Iterator[tuple[Tensor, Tensor]]:
         """Classification and method loss of one batch per member, both [M], part by part.
@@ -121,9 +132,21 @@ class TrainingStep:
             at = replace(step, part=part, unchanged=stored if batch.is_stored else None)
             with autocast(model.configs[0], batch.targets.device):
                 out = run(batch.inputs[:, rows], at)
-            loss = classification_loss(out, batch.targets[:, rows])
+            share = (part.rows.stop - part.rows.start) / size if part else 1.0
             penalty = out.penalty.float()
-            if part:
-                share = (part.rows.stop - part.rows.start) / size
-                loss, penalty = share * loss, share * penalty
-            yield loss, penalty
+            yield _loss(out, batch.targets, rows, share), share * penalty if part else penalty
+
+
+def _loss(out: ModelOutput, targets: Tensor, rows: slice, share: float) -> Tensor:
+    """The share of a part of a batch in its loss [M].
+
+    Args:
+        out: Of the part.
+        targets: Of the whole batch.
+        rows: Which of its images are the part's.
+        share: Of the images.
+    """
+    if not targets.is_floating_point():
+        return segmentation_loss(out, targets[:, rows], num_labelled(targets))
+    loss = classification_loss(out, targets[:, rows])
+    return loss if share == 1 else share * loss

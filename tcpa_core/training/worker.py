@@ -41,7 +41,6 @@ from tcpa_core.training.faults import cannot_begin, describe, is_device_fault
 from tcpa_core.training.groups import Group, Job, Turns
 from tcpa_core.training.member import Member
 from tcpa_core.training.memory import is_filled_by_others, is_out_of_memory, retry_with_room
-from tcpa_core.training.pack import Scored
 from tcpa_core.training.probe import PackSize, pack_size
 from tcpa_core.training.recovery import GiveUp, recover
 from tcpa_core.training.saved_member import (
@@ -53,6 +52,7 @@ from tcpa_core.training.saved_member import (
     save_selected,
 )
 from tcpa_core.training.saved_predictions import writing_predictions
+from tcpa_core.training.scored import Scored
 from tcpa_core.training.stand_ins import StandIns
 from tcpa_core.training.warm_packs import WarmPacks
 
@@ -353,7 +353,7 @@ class Worker:
             reason = describe(err)
         else:
             self._keep_predictions(group, [member], [scored])
-            return [Tested(trial=trial, test_loss=scored.loss, test_accuracy=scored.accuracy)]
+            return [scored.tested(trial)]
         return [Tested(trial=trial, test_loss=None, test_accuracy=None, reason=reason)]
 
     def _score(self, trial: str, config: TrialConfig) -> tuple[Group, Member, Scored]:
