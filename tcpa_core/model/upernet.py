@@ -121,7 +121,10 @@ class Pyramid:
         first, second, third = self._doublings
         finest = self._finest_norm(first(finest, tensors), tensors, training)
         finest = second(F.gelu(finest), tensors)
-        return [finest, third(fine, tensors), plain, F.max_pool2d(coarse, 2)]
+        # A single row of tokens cannot be halved, and stays.
+        is_thin = min(coarse.shape[-2:]) == 1
+        halved = F.max_pool2d(coarse, 2, ceil_mode=is_thin)
+        return [finest, third(fine, tensors), plain, halved]
 
     def decoded(self, levels: Sequence[Tensor], tensors: Tensors, training: bool) -> Tensor:
         """Features (B, X, rows, columns) of a pyramid."""

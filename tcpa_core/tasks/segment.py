@@ -129,12 +129,6 @@ class Task(base.Task):
                     f"{path} must be blocks of {config.backbone.full_name!r}, 1 to "
                     f"{layout.depth}, got {list(blocks)}."
                 )
-        if settings.head == "upernet" and min(layout.grid) < 2:
-            raise ConfigError(
-                "segment.head=upernet halves a map of tokens, got "
-                f"{layout.grid[0]} x {layout.grid[1]} of them; take a larger backbone.img_size or "
-                "another head."
-            )
 
     @classmethod
     def splits_batch(cls, config: TrialConfig) -> bool:

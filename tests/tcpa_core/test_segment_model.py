@@ -473,3 +473,10 @@ def test_frozen_maps_of_the_same_images_are_made_once_for_all_members(head: str)
     for m, config in enumerate(configs):
         alone = PackModel(backbone, [config], NUM_CLASSES, states[m : m + 1])
         checks.close(found[m], alone.predict(x, EVAL)[0])
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_pictures_of_one_row_of_tokens_are_seen_too(head: str) -> None:
+    pack = build(tiny_backbone(), segment(["vpt"], head=head))
+    x = torch.randn(1, 1, 3, 8, 40, dtype=torch.float64)
+    assert torch.isfinite(pack.predict(x, EVAL)).all()
