@@ -28,6 +28,7 @@ def test_the_presets_are_those_we_document() -> None:
         "adaptformer_vtab",
         "all_methods",
         "autovp_vtab",
+        "cvpt_ade20k",
         "cvpt_design",
         "cvpt_fgvc",
         "cvpt_vtab",
@@ -41,6 +42,7 @@ def test_the_presets_are_those_we_document() -> None:
         "mlp_vtab",
         "quickstart",
         "sa2vp_vtab",
+        "segment_small",
         "sidetune_vtab",
         "ssf_cifar",
         "ssf_fgvc",
@@ -53,6 +55,7 @@ def test_the_presets_are_those_we_document() -> None:
         "vp_vtab",
         "vpetl_fgvc",
         "vpetl_vtab",
+        "vpt_ade20k",
         "vpt_fgvc",
         "vpt_vtab",
     )
@@ -139,7 +142,9 @@ def test_every_protocol_is_that_of_a_preset() -> None:
     for name in preset_names():
         space = load_space(name)
         if "protocol" in space.base:
-            config = space.config(space.complete(space.first_points[0]), seed=0)
+            points = [space.complete(point) for point in space.first_points]
+            points = points or [one.point for one in space.design()]
+            config = space.config(points[0], seed=0)
             claimed[name] = len(departures(config.protocol, config.flat()))
     assert {load_space(name).base["protocol"] for name in claimed} == set(protocol_names())
     assert max(claimed.values()) <= 5
