@@ -200,9 +200,12 @@ def _mean(column: pd.Series) -> float | None:
 
 
 def _cost(studies: Sequence[StudyTrials]) -> dict[str, Any]:
-    """What was trained for the cell so far."""
-    trials = pd.concat([one.trials[one.trials["status"].isin(ENDED)] for one in studies])
+    """What was trained for the cell so far; what another study had trained already is counted."""
+    ended = pd.concat([one.trials[one.trials["status"].isin(ENDED)] for one in studies])
+    source = ended.get("reused_from", pd.Series("", index=ended.index)).fillna("")
+    trials = ended[source == ""]
     return {
+        "reused": len(ended) - len(trials),
         "trials": len(trials),
         "epochs": int(trials["num_epochs"].fillna(0).sum()),
         "cost_s": float(trials["duration_s"].fillna(0).sum()),

@@ -116,9 +116,10 @@ def _difference(best: Row, base: Row) -> str:
         return f"{text}, not tested"
     if is_missing(best["diff_low"]):
         return f"{text}, of which so few data sets show nothing (Wilcoxon's test needs six)"
+    shown = "shown" if best["p_holm"] < ERROR else "not shown"
     return (
-        f"{text} [{signed(best['diff_low'], 100)}, {signed(best['diff_high'], 100)}], "
-        f"{p_said(best['p_holm'])} after Holm"
+        f"{text} [{signed(best['diff_low'], 100)}, {signed(best['diff_high'], 100)}], {shown} "
+        f"({p_said(best['p_holm'])} after Holm)"
     )
 
 
@@ -150,11 +151,12 @@ def _aggregates(tables: BenchTables, backbone: str, metric: str) -> list[list[st
 def _total(tables: BenchTables) -> str:
     """What all cells took, in a sentence."""
     cells = tables.frames["cells"]
-    sums = cells[["trials", "epochs", "cost_s", "gpu_s"]].fillna(0).sum()
+    sums = cells[["trials", "epochs", "cost_s", "gpu_s", "reused"]].fillna(0).sum()
     on_gpus = f", {sums['gpu_s'] / 3600:.2f} of them on GPUs" if sums["gpu_s"] else ""
     return (
         f"{int(sums['trials']):,} trials and {int(sums['epochs']):,} epochs were trained in "
-        f"{sums['cost_s'] / 3600:.2f} hours of training{on_gpus}."
+        f"{sums['cost_s'] / 3600:.2f} hours of training{on_gpus}"
+        + (f"; {int(sums['reused']):,} were taken from other studies." if sums["reused"] else ".")
     )
 
 
