@@ -2,9 +2,10 @@
 
     python -m benchmarks.statistics
 
-prints simulated coverage (aim: 95 +- 1.5 %) and false-positive rates (aim: at most 5 %), each with
-the Monte Carlo error of the simulation itself, which is allowed for twice. Flat (uniform) noise is
-far from what Student's interval supposes and is shown for information.
+prints simulated coverage (aim: 95 +- 1.5 %), the power that `tcpa plan --power` promises (80 +- 3
+%) and false-positive rates (aim: at most 5 %), each with the Monte Carlo error of the simulation
+itself, which is allowed for twice. Flat (uniform) noise is far from what Student's interval
+supposes and is shown for information.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from reports.statistics.expected_best import expected_best, mean_curve
 from reports.statistics.factorial import Factorial
 from reports.statistics.importance import fanova, ped_anova
 from reports.statistics.paired_tests import (
@@ -22,8 +24,11 @@ from reports.statistics.paired_tests import (
     bca_interval,
     compare_paired,
     holm,
+    paired_p,
     summarise,
 )
+from reports.statistics.power import Spread, seen_by_data_sets, seen_by_seeds, spread_of
+from reports.statistics.profiles import aggregates
 from spaces.fraction import two_level_runs
 
 SEEDS = (3, 5, 10, 20)
@@ -56,6 +61,44 @@ def coverage(random: np.random.Generator, repeats: int) -> Iterator[tuple[str, f
             hits = sum(one.low <= 0 <= one.high for one in ranked
                        if one.low is not None and one.high is not None)  # fmt: skip
             yield f"difference, Wilcoxon, {name}, n = {n}", hits / len(rows), len(rows)
+
+
+def bands(random: np.random.Generator, repeats: int) -> Iterator[tuple[str, float, int]]:
+    """Share of bands of a bench that hold the true value; few trials and few seeds are hard."""
+    truth = np.maximum.accumulate(random.beta(5, 2, (200_000, 16)), axis=1).mean(axis=0)
+    for n in (1, 4, 8):
+        hits = 0
+        for row in random.beta(5, 2, (repeats, 16)):
+            _, low, high = mean_curve([expected_best(row)])[n - 1]
+            hits += low <= truth[n - 1] <= high
+        yield f"expected best of {n} of 16 trials", hits / repeats, repeats
+    for n in SEEDS[:3]:
+        for num in (1, 5):
+            hits, draws = 0, random.normal(0.5, 0.01, (repeats // 8, num, n))
+            for runs in draws:
+                _, low, high = aggregates(list(runs))["mean"]
+                hits += low <= 0.5 <= high
+            yield f"bootstrap of a mean, n = {n}, {num} data sets", hits / len(draws), len(draws)
+
+
+def powers(random: np.random.Generator, repeats: int) -> Iterator[tuple[str, float, int]]:
+    """Share of studies that see what their own pilot says can be seen."""
+    for rows, seeds, n in ((2, 3, 5), (3, 5, 3), (5, 5, 12)):
+        seen = 0
+        for pilot in random.normal(0, 0.01, (repeats, rows, seeds)):
+            found = spread_of({str(k): dict(enumerate(row)) for k, row in enumerate(pilot)})
+            assert found is not None
+            study = random.normal(seen_by_seeds(found, n), 0.01 * math.sqrt(2), n)
+            p = paired_p(study, "paired t")
+            seen += p is not None and p < 0.05
+        yield f"{n} seeds, pilot of {rows} rows x {seeds} seeds", seen / repeats, repeats
+    for n in (6, 19):
+        unit = seen_by_data_sets(Spread(1.0, 8), n)
+        assert unit is not None
+        found = np.sqrt(random.chisquare(8, repeats // 4) / 8)
+        p_values = [paired_p(random.normal(unit * one, 1.0, n), "wilcoxon") for one in found]
+        seen = sum(p is not None and p < 0.05 for p in p_values)
+        yield f"{n} data sets, pilot of 9", seen / len(found), len(found)
 
 
 def false_positives(random: np.random.Generator, repeats: int) -> Iterator[tuple[str, float, int]]:
@@ -130,6 +173,12 @@ def main() -> None:
         error = 2 * math.sqrt(0.95 * 0.05 / repeats)
         holds = abs(share - 0.95) <= 0.015 + error if "normal" in name else None
         _show(name, share, repeats, holds)
+    print("95 % bands of a bench that cover, for information")
+    for name, share, repeats in bands(random, args.repeats // 4):
+        _show(name, share, repeats, None)
+    print("studies that see the difference that plan --power promises for 80 %")
+    for name, share, repeats in powers(random, args.repeats):
+        _show(name, share, repeats, abs(share - 0.8) <= 0.03)
     print("null studies called different at 5 %")
     for name, share, repeats in false_positives(random, args.repeats):
         # a rate of exactly 5 % is seen above it in half of the simulations
