@@ -27,11 +27,9 @@ def confusion(predicted_MHW: Tensor, truth_HW: Tensor, num_classes: int) -> Tens
     size = (num_classes + 1) * num_classes
     first = size * torch.arange(members, device=truth_HW.device).view(-1, 1, 1)
     bins = (first + rows * num_classes + predicted_MHW).flatten()
-    if bins.device.type == "cpu":
-        counts = torch.bincount(bins, minlength=members * size)
-    else:  # bincount would have the host wait for the largest of them
-        counts = torch.zeros(members * size, dtype=torch.long, device=bins.device)
-        counts.scatter_add_(0, bins, torch.ones_like(bins))
+    # Counted so, and not by `bincount`, which has the host wait for the largest of them.
+    counts = torch.zeros(members * size, dtype=torch.long, device=bins.device)
+    counts.scatter_add_(0, bins, torch.ones_like(bins))
     return counts.view(members, num_classes + 1, num_classes)[:, :-1]
 
 
