@@ -378,7 +378,8 @@ def _undecoded(data: Iterable[Dataset]) -> CacheNeed:
         DataError: Its disk has no room for all of them.
     """
     splits = [split for dataset in data for split in dataset.splits.values()]
-    passing = {entry for split in splits for entry in split.images.entries if not entry.is_kept}
+    stores = [store for split in splits for store in (split.images, split.masks) if store]
+    passing = {entry for store in stores for entry in store.entries if not entry.is_kept}
     num_bytes = sum(entry.pixels.nbytes for entry in passing)
     need = CacheNeed.of(sum(map(len, passing)), num_bytes, cache_root())
     need.check()

@@ -152,7 +152,8 @@ def _data(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _about(summary: DataSummary) -> str:
     sizes = ", ".join(f"{n:,} {split}" for split, n in summary.sizes.items())
-    return f"{sizes}; {len(summary.class_names)} classes"
+    each = " of pixels" if summary.pixels else ""
+    return f"{sizes}; {len(summary.class_names)} classes{each}"
 
 
 def _backbones(plan: Plan) -> Rows:

@@ -1,6 +1,6 @@
 """Which data sets there are, and what is in one."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -84,15 +84,17 @@ def show_data(config: DataConfig, img_size: int, console: Console) -> None:
         f"{summary.name}: {len(names)} classes, {summary.fingerprint}", markup=False, soft_wrap=True
     )
     for split, found in counts.items():
-        low, middle, high = min(found), sorted(found)[len(found) // 2], max(found)
-        each = f"{low}" if low == high else f"{low} to {high}, median {middle},"
-        console.print(f"  {split}: {sum(found):,} images, {each} a class", markup=False)
+        each = _pixels_text(summary.pixels[split]) if summary.pixels else _each_text(found)
+        console.print(f"  {split}: {sum(found):,} images, {each}", markup=False)
     line = _beside_published(config, summary)
     if line:
         console.print(line, markup=False, soft_wrap=True)
     for line in _cache_lines(need, img_size):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    _show_classes(names, counts, console)
+    if summary.pixels:
+        _show_classes(names, {s: of[:-1] for s, of in summary.pixels.items()}, console, _share)
+    else:
+        _show_classes(names, counts, console, lambda found, c: str(found[c]))
     for warning in summary.warnings():
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
     for remark in summary.remarks:
@@ -100,6 +102,23 @@ def show_data(config: DataConfig, img_size: int, console: Console) -> None:
     if config.root is not None:
         for line in root_lines(config.name, Path(config.root).absolute()):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _each_text(counts: Sequence[int]) -> str:
+    """Images of a class of a split."""
+    low, middle, high = min(counts), sorted(counts)[len(counts) // 2], max(counts)
+    each = f"{low}" if low == high else f"{low} to {high}, median {middle},"
+    return f"{each} a class"
+
+
+def _pixels_text(pixels: Sequence[int]) -> str:
+    """Pixels of a split that have a class; its last number is of the others."""
+    return f"{pixels[-1] / sum(pixels):.1%} of their pixels without a class"
+
+
+def _share(pixels: Sequence[int], c: int) -> str:
+    """A class's share of the pixels that have one."""
+    return f"{pixels[c] / sum(pixels):.2%}"
 
 
 def kind_named(name: str) -> str:
@@ -126,6 +145,8 @@ def root_lines(kind: str, root: Path) -> list[str]:
     """What a space has to say to read a folder, and what to do with it."""
     settings = {"data.name": kind, "data.root": str(root)}
     preset = "vpt_vtab" if kind == "vtab1k" else "vfpt_tcpa_hta"
+    if getattr(plugins.load(DATASETS, kind), "HAS_MASKS", False):
+        settings["task.name"] = "segment"
     given = " ".join(f"--set {quote(f'{path}={value}')}" for path, value in settings.items())
     return [
         "in a space:",
@@ -136,7 +157,10 @@ def root_lines(kind: str, root: Path) -> list[str]:
 
 
 def _show_classes(
-    names: Sequence[str], counts: Mapping[str, tuple[int, ...]], console: Console
+    names: Sequence[str],
+    counts: Mapping[str, tuple[int, ...]],
+    console: Console,
+    cell: Callable[[Sequence[int], int], str],
 ) -> None:
     total = [sum(of) for of in zip(*counts.values(), strict=True)]
     shown = list(range(len(names)))
@@ -145,7 +169,7 @@ def _show_classes(
         console.print(f"the {SMALLEST_CLASSES} smallest of {len(names)} classes:")
     table = Table("class", *counts)
     for c in shown:
-        table.add_row(Text(_printable(names[c])), *(str(found[c]) for found in counts.values()))
+        table.add_row(Text(_printable(names[c])), *(cell(found, c) for found in counts.values()))
     console.print(table)
 
 

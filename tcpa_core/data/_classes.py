@@ -71,8 +71,8 @@ def check_classes(class_names: Sequence[str], counts: Counts, where: str) -> Non
             )
 
 
-def class_notes(class_names: Sequence[str], counts: Counts) -> list[str]:
-    """Sentences on classes that some split, or every one, has no image of."""
+def class_notes(class_names: Sequence[str], counts: Counts, counted: str = "image") -> list[str]:
+    """Sentences on classes that some split, or every one, has no image of, or no pixel."""
     num = len(class_names)
     anywhere = [sum(counts[split][c] for split in counts) for c in range(num)]
     notes = []
@@ -80,17 +80,22 @@ def class_notes(class_names: Sequence[str], counts: Counts) -> list[str]:
     if empty:
         one_based = "; lists that count from 1 leave class 0 empty" if empty[0] == "0" else ""
         notes.append(
-            f"no split has an image of {len(empty)} of {num} classes: {listed(empty)}{one_based}."
+            f"no split has {_a(counted)} of {len(empty)} of {num} classes: {listed(empty)}"
+            f"{one_based}."
         )
     for split, found in counts.items():
         lacking = [class_names[c] for c in range(num) if anywhere[c] and not found[c]]
         if lacking:
             lost = " and cannot learn them" if split == "train" else ""
             notes.append(
-                f"{split} has no image of {len(lacking)} of {num} classes that other splits have"
-                f"{lost}: {listed(lacking)}."
+                f"{split} has no {counted} of {len(lacking)} of {num} classes that other splits "
+                f"have{lost}: {listed(lacking)}."
             )
     return notes
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _check_spelling(class_names: Sequence[str], used: Mapping[str, set[int]], where: str) -> None:

@@ -240,6 +240,7 @@ def _summary(found: Any) -> DataSummary:
         two_labels=found["two_labels"],
         notes=tuple(found["notes"]),
         remarks=tuple(found["remarks"]),
+        pixels={name: tuple(counts) for name, counts in found.get("pixels", {}).items()},
     )
 
 

@@ -173,7 +173,8 @@ def pairs_of(root: Path, layout: Layout, lists: Mapping[str, str]) -> dict[str, 
 
 
 def _paired(root: Path, layout: Layout, images: str, masks: str) -> Pairs:
-    pictures, every = _files(root, images), _files(root, masks)
+    # Cityscapes has polygons as JSON beside its masks.
+    pictures, every = _files(root, images), _files(root, masks, layout.kind != "cityscapes")
     if layout.kind == "cityscapes":
         city = [stem.removesuffix(CITY_IMAGE) for stem in pictures]
         end = next((e for e in CITY_MASKS if all(stem + e in every for stem in city)), None)
@@ -209,11 +210,13 @@ def _end(pictures: Mapping[str, str], masks: Mapping[str, str]) -> str:
     return max(ENDS, key=lambda end: sum(stem + end in masks for stem in pictures))
 
 
-def _files(root: Path, folder: str) -> dict[str, str]:
+def _files(root: Path, folder: str, only_images: bool = True) -> dict[str, str]:
     """Paths below the root by what pictures and masks share: the path below the folder, in lower
     case and without its suffix; sorted."""
     found: dict[str, str] = {}
     for key in _walk(root, folder):
+        if not only_images and not key.lower().endswith(SUFFIXES):
+            continue
         check_suffix(key, f"{folder}/", str(root))
         stem = os.path.splitext(key[len(folder) + 1 :])[0].lower()
         if stem in found:

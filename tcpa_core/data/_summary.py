@@ -3,26 +3,39 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from tcpa_core.data._cache import Images
 from tcpa_core.data._classes import class_notes, listed
 from tcpa_core.data._decode import FULL_DEPTH
 from tcpa_core.data._hashes import Contents
 from tcpa_core.data._listing import SPLITS, Listing, group_keys, group_of
+from tcpa_core.data._masks import IGNORED
+from tcpa_core.errors import DataError
 from tcpa_core.settings import DataConfig
 
 Hashes = Mapping[str, Sequence[str]]
 """SHA-256 of every image's content, by split."""
 
-Decoded = tuple[Sequence[str], Images]
-"""Names and pixels, as they are stored, of the images that a split is trained or scored on."""
+
+class Decoded(NamedTuple):
+    """The images that a split is trained or scored on."""
+
+    names: Sequence[str]
+    images: Images
+    """As they are stored."""
+    masks: Images | None = None
+    pixels: tuple[int, ...] = ()
+    """With masks: pixels of each class, and as the last number those without one."""
+
 
 DARK = 128
 """Values of 256; a split whose pictures use fewer of them was likely not scaled to 8 bits. Where
 16-bit files of the whole data set have a narrower range, they are scaled by it."""
+MOSTLY = 0.5
+"""Share of pixels without a class that is told."""
 NEARLY_BLACK = 32
 """Pictures of a 12-bit sensor end at 15, those of a 13-bit one at 31."""
 OF_LAYOUTS = ("images", "jpg", "data", "default", "plain_text")
@@ -48,6 +61,9 @@ class DataSummary:
     """None of them is an error."""
     remarks: tuple[str, ...] = ()
     """How pictures are read, where that may surprise: nothing to doubt, so no record has it."""
+    pixels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """With masks that were read, by split: pixels of each class, and as the last number those
+    without one; `counts` are no classes then, only their sums say how many images there are."""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -61,7 +77,7 @@ class DataSummary:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a record; classes are only counted."""
         found = asdict(self)
-        del found["class_names"], found["counts"], found["remarks"]
+        del found["class_names"], found["counts"], found["remarks"], found["pixels"]
         return found | {"classes": len(self.class_names), "images": self.sizes}
 
 
@@ -78,7 +94,7 @@ def summarise(
         decoded: None: pixels are not judged.
 
     Raises:
-        DataError: `data.group` does not match an image.
+        DataError: `data.group` does not match an image, or no mask of a split has a class.
     """
     counts, hashes = listing.counts, found.hashes
     shared = {
@@ -90,6 +106,7 @@ def summarise(
     notes = [
         *listing.notes,
         *([] if listing.mask_values else class_notes(listing.class_names, counts)),
+        *(_mask_notes(listing, decoded) if listing.mask_values and decoded else []),
         *_shared_notes(listing, hashes, shared),
         *([_two_labels_note(listing, under_two)] if under_two else []),
         *_group_notes(cfg, listing),
@@ -107,7 +124,33 @@ def summarise(
         two_labels=len(under_two),
         notes=tuple(notes),
         remarks=tuple(_remarks(found)),
+        pixels={name: one.pixels for name, one in (decoded or {}).items() if one.masks},
     )
+
+
+def _mask_notes(listing: Listing, decoded: Mapping[str, Decoded]) -> Iterator[str]:
+    """On classes and pictures without pixels.
+
+    Raises:
+        DataError: A split has no pixel with a class.
+    """
+    counts = {name: one.pixels[:-1] for name, one in decoded.items()}
+    assert listing.mask_values is not None
+    for name, one in decoded.items():
+        if not any(counts[name]):
+            raise DataError(
+                f"no mask of {name} has a pixel with a class, all are ignored ({listing.where}): "
+                f"{listing.mask_values.says}; correct data.ignore or the list of classes."
+            )
+        assert one.masks is not None
+        empty = one.masks.flat & (one.masks.lows == IGNORED)
+        if empty.any():
+            named = listed(key for key, is_empty in zip(one.names, empty, strict=True) if is_empty)
+            yield f"{int(empty.sum()):,} masks of {name} have no pixel with a class: {named}."
+        share = one.pixels[-1] / sum(one.pixels)
+        if share > MOSTLY:
+            yield f"{share:.0%} of the pixels of {name} have no class."
+    yield from class_notes(listing.class_names, counts, "pixel")
 
 
 def _remarks(found: Contents) -> Iterator[str]:
@@ -202,16 +245,16 @@ def _track_hint(listing: Listing) -> Iterator[str]:
 def _pixel_notes(decoded: Mapping[str, Decoded]) -> Iterator[str]:
     flat = dict.fromkeys(
         key
-        for keys, store in decoded.values()
-        for key, is_flat in zip(keys, store.flat, strict=True)
+        for one in decoded.values()
+        for key, is_flat in zip(one.names, one.images.flat, strict=True)
         if is_flat
     )
     if flat:
         yield f"{len(flat):,} pictures are of one colour throughout: {listed(flat)}."
     ranges = {
-        split: (int(store.lows.min()), int(store.highs.max()))
-        for split, (_, store) in decoded.items()
-        if not store.flat.all()
+        split: (int(one.images.lows.min()), int(one.images.highs.max()))
+        for split, one in decoded.items()
+        if not one.images.flat.all()
     }
     narrow = {split: span for split, span in ranges.items() if span[1] - span[0] < DARK}
     if narrow:
@@ -222,8 +265,8 @@ def _pixel_notes(decoded: Mapping[str, Decoded]) -> Iterator[str]:
         )
     dark = dict.fromkeys(
         key
-        for split, (keys, store) in decoded.items()
-        for key, high, is_flat in zip(keys, store.highs, store.flat, strict=True)
+        for split, one in decoded.items()
+        for key, high, is_flat in zip(one.names, one.images.highs, one.images.flat, strict=True)
         if high < NEARLY_BLACK and not is_flat and split not in narrow
     )
     if dark:

@@ -83,13 +83,14 @@ from tcpa_core.data._manifest import (
     told,
     write_manifest,
 )
+from tcpa_core.data._mask_counts import class_pixels
 from tcpa_core.data._mask_files import decode_mask
 from tcpa_core.data._masks import IGNORED
 from tcpa_core.data._parallel import num_cores, ordered_map
 from tcpa_core.data._published import PUBLISHED, Published, Sizes, published_key
 from tcpa_core.data._room import CacheNeed
 from tcpa_core.data._splits import few_shot, own_val
-from tcpa_core.data._summary import DataSummary, summarise
+from tcpa_core.data._summary import DataSummary, Decoded, summarise
 from tcpa_core.errors import ConfigError, DataError
 from tcpa_core.settings import DATASETS, OF_SOME_KINDS, DataConfig
 
@@ -202,7 +203,15 @@ def load_dataset(
         raise _broken_error(broken)
     splits = {name: _split(listing, stores, parts, name) for name in SPLITS}
     fingerprint = _fingerprint(listing, found)
-    decoded = {name: (split.paths, split.images) for name, split in splits.items()}
+    decoded = {
+        name: Decoded(
+            split.paths,
+            split.images,
+            split.masks,
+            class_pixels(split.masks, cache, len(listing.class_names)) if split.masks else (),
+        )
+        for name, split in splits.items()
+    }
     return Dataset(
         name=cfg.name,
         num_classes=len(listing.class_names),
