@@ -16,7 +16,8 @@ from tests.tcpa_core.data_layouts import LAYOUTS, make
 
 SPACE = """
 name: small
-base: {{methods: [linear], data.name: {name}, data.root: {root}, train.batch_size: 8}}
+base:
+  {{methods: [linear], task.name: {task}, data.name: {name}, data.root: {root}, train.batch_size: 8}}
 axes: {{optim.lr: {{choice: [0.1, 0.2]}}, data.flip: {{choice: [true, false]}}}}
 budget: {{trials: 4}}
 """
@@ -62,7 +63,9 @@ def state(folder: Path) -> dict[str, tuple[int, int, bytes]]:
 
 def write_space(home: Path, cfg: DataConfig) -> None:
     root = "null" if cfg.root is None else cfg.root
-    (home / "cwd" / "space.yaml").write_text(SPACE.format(name=cfg.name, root=root))
+    task = "segment" if cfg.name == "segfolder" else "classify"
+    text = SPACE.format(name=cfg.name, root=root, task=task)
+    (home / "cwd" / "space.yaml").write_text(text)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -79,7 +82,8 @@ def test_plan_writes_nothing_and_says_what_would_be_decoded(
         assert f"sqlite:///{home}/cwd/rel.db" in shown
         assert f"images will be decoded into {home}/home/cache" in shown
     # counted once, although the space reads them in two ways
-    stores = [s.images for s in load_dataset(cfg, 32).splits.values()]
+    splits = load_dataset(cfg, 32).splits.values()
+    stores = [store for split in splits for store in (split.images, split.masks) if store]
     size = sum(images.pixels.nbytes for images in stores) / 1e6
     assert f" {sum(map(len, stores)):,} images will be decoded" in shown
     assert f"({size:,.1f} MB)" in shown

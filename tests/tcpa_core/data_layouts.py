@@ -128,6 +128,9 @@ LAYOUTS: dict[str, Callable[[Path], DataConfig]] = {
 }
 """Kinds whose images are files of their own."""
 
+LABELLED = sorted(LAYOUTS.keys() - {"segfolder"})
+"""Of these, those that have a class for each picture."""
+
 PACKED: dict[str, Callable[[Path], DataConfig]] = {
     "parquet": parquet,
     "tfds": tfds,

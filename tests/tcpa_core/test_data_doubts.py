@@ -20,7 +20,7 @@ from tcpa_core.errors import ConfigError, DataError
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.settings import DataConfig
 from tcpa_core.training.trial_data import load_trial_data
-from tests.tcpa_core.data_layouts import LAYOUTS, make, picture
+from tests.tcpa_core.data_layouts import LABELLED, LAYOUTS, make, picture
 
 LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
 Images = Mapping[str, Sequence[tuple[str, str]]]
@@ -74,7 +74,7 @@ def test_a_sound_data_set_is_read_without_a_word(kind: str, tmp_path: Path) -> N
 
 
 class TestPictures:
-    @pytest.mark.parametrize("kind", sorted(LAYOUTS))
+    @pytest.mark.parametrize("kind", LABELLED)
     def test_identical_ones_are_counted_by_pair_of_splits(self, kind: str, tmp_path: Path) -> None:
         cfg = write(kind, tmp_path, classes(train="0123", val="0123", test="0123"))
         files = {s: sorted(tmp_path.rglob(f"{s}/**/*.png")) for s in LISTS}
@@ -95,7 +95,7 @@ class TestPictures:
             shutil.copy(tmp_path / "train/a/0.png", tmp_path / "test/a" / name)
         assert described(cfg).shared["train/test"] == 2
 
-    @pytest.mark.parametrize("kind", sorted(LAYOUTS))
+    @pytest.mark.parametrize("kind", LABELLED)
     def test_one_under_two_labels_is_said(self, kind: str, tmp_path: Path) -> None:
         cfg = write(kind, tmp_path, classes(train="012", val="012", test="012"))
         files = sorted(tmp_path.rglob("train/**/*.png"))
