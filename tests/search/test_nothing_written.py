@@ -17,7 +17,8 @@ from tests.tcpa_core.data_layouts import LAYOUTS, make
 SPACE = """
 name: small
 base:
-  {{methods: [linear], task.name: {task}, data.name: {name}, data.root: {root}, train.batch_size: 8}}
+  {{methods: [linear], task.name: {task}, data.name: {name}, data.root: {root},
+    train.batch_size: 8}}
 axes: {{optim.lr: {{choice: [0.1, 0.2]}}, data.flip: {{choice: [true, false]}}}}
 budget: {{trials: 4}}
 """
