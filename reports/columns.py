@@ -40,6 +40,7 @@ TRIAL_COLUMNS = (
     # One column decides what statistics use, so that all of them use the same trials.
     Column("left_out", TEXT, "why statistics do not use it; empty: they do"),
     Column("origin", TEXT, "who proposed it: first_point, sampler, random, replicate or design"),
+    Column("reused_from", TEXT, "STUDY/TRIAL that trained it before; empty: it was trained here"),
     # Two identities: replicates are grouped by `point`, repeats are found by `digest`.
     Column("digest", TEXT, "identity of everything that changes the result"),
     Column("point", TEXT, "the digest without the seed; equal for replicates"),

@@ -146,6 +146,7 @@ def _trial_row(trial: TrialState, study: Study, names: Mapping[str, str]) -> New
         "status": trial.status,
         "left_out": _left_out(trial.status, row, study.objectives[0].metric),
         "origin": planned.origin,
+        "reused_from": trial.reused.text if trial.reused else "",
         "digest": planned.digest,
         "point": planned.point,
         "seed": planned.seed,

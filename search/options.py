@@ -14,6 +14,7 @@ from search.driver.cluster_address import OPTION, cluster_address
 from search.driver.placement import DeviceKind, Placement
 from search.driver.signals import interruptible
 from search.study.address import local_folder, storage_address
+from search.study.reuse_roots import Given, reuse_roots
 from tcpa_core.errors import ConfigError
 
 DEFAULT_ROOT = Path("studies")
@@ -108,6 +109,17 @@ Format = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document, see docs/watching.md.")
 ]
+ReuseRoots = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--reuse",
+        help="Folder with further studies whose completed trials are taken; may be repeated.",
+        metavar="PATH",
+    ),
+]
+NoReuse = Annotated[
+    bool, typer.Option("--no-reuse", help="Train also what a study below --root has completed.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")]
 
 
@@ -141,6 +153,38 @@ class Repeat:
 
 NEW = Repeat()
 """What is there already is not taken up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What every verb that makes a study is given on what was trained before."""
+
+    reuse: ReuseRoots = None
+    no_reuse: NoReuse = False
+
+    @property
+    def given(self) -> Given:
+        """As the command says it; None: it does not.
+
+        Raises:
+            ConfigError: It says two things.
+            StudyError: A folder does not exist.
+        """
+        if self.no_reuse and self.reuse:
+            raise ConfigError("--reuse and --no-reuse contradict each other; leave one out.")
+        if self.no_reuse:
+            return False
+        return None if self.reuse is None else reuse_roots(self.reuse)
+
+    @property
+    def recorded(self) -> list[str] | Literal[False]:
+        """What a new study records."""
+        given = self.given
+        return False if given is False else list(given or ())
+
+
+ANEW = Before()
+"""What studies of the same root have completed is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +233,11 @@ class Where:
         )
 
 
-_GROUPS = (Common, Repeat, Where)
+_GROUPS = (Common, Repeat, Before, Where)
 
 
 def with_common(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that typer gives each field of `Common`, `Repeat` and `Where` as an option.
+    """A command that typer gives each field of the groups of options above.
 
     All such commands run studies or plan them: a signal ends them in order, with exit code 3.
 

@@ -106,6 +106,20 @@ def digest() -> str:
     return found.hexdigest() if roots else ""
 
 
+@cache
+def source_hash(package: str, name: str) -> str:
+    """Hash of a plugin's file and of the helpers beside it; 16 hex digits.
+
+    Raises:
+        PluginError: There is no such plugin.
+    """
+    path = Path(str(load(package, name).__file__))
+    found = hashlib.sha256(path.read_bytes())
+    for helper in sorted(path.parent.glob("_*.py")):
+        found.update(helper.name.encode() + helper.read_bytes())
+    return found.hexdigest()[:16]
+
+
 def name_of(package: str, module: str) -> str:
     """The name under which a plugin module is found: that of its file or of its entry point."""
     return _names_by_module(package).get(module) or module.rsplit(".", 1)[-1]

@@ -112,9 +112,11 @@ def _trials(found: Frames) -> Tile:
     counts = Counter(found.trials["status"])
     always = ("completed", "pruned", "failed")
     shown = [s for s in SAID if counts[s] or s in always]
-    return _tile(
-        plural(len(found.trials), "trial"), ", ".join(f"{counts[s]} {SAID[s]}" for s in shown)
-    )
+    text = ", ".join(f"{counts[s]} {SAID[s]}" for s in shown)
+    reused = [one.partition("/")[0] for one in found.trials["reused_from"] if one]
+    if reused:
+        text += f"; {len(reused)} reused from {_list(sorted(set(reused)), 3)}"
+    return _tile(plural(len(found.trials), "trial"), text)
 
 
 def _seeds(found: Frames, confirmation: Frames | None) -> Tile:
@@ -143,6 +145,10 @@ def _cost(found: Frames) -> Tile:
     peak = trials["peak_memory_bytes"].max()
     parts = ["wall time"] if course is not None else []
     parts += [f"{duration(training)} of training over all trials"] if training else []
+    before = float(trials.loc[trials["reused_from"] != "", "duration_s"].fillna(0).sum())
+    parts += [f"{duration(before)} of it in earlier studies, which cost nothing here"] * bool(
+        before
+    )
     if course is not None and course.devices:
         parts.append(f"on {_list(course.devices, 3)}")
     if course is not None and course.gpu_s:

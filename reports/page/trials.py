@@ -18,7 +18,7 @@ REPLAY = "tcpa replay {study} {trial}"
 IF_VARIED = ("seed", "best_epoch", "num_epochs", "num_trainable", "flops_per_image", "duration_s",
              "peak_memory_bytes", "device")  # fmt: skip
 """Shown where they differ between trials."""
-IF_ANY = ("reason", "deviation")
+IF_ANY = ("reason", "deviation", "reused_from")
 """Shown wherever there is one, as are values on test."""
 COSTS = ("num_trainable", "flops_per_image", "duration_s", "peak_memory_bytes")
 FEW = 200

@@ -163,7 +163,11 @@ def _cached(cache: Path, file: BinaryIO) -> _Reading | None:
 
 def _events(trial: TrialState) -> list[Event]:
     """The events that made a trial what it is, in an order that makes it so again."""
-    return [e for e in (trial.planned, trial.started, trial.ended, trial.tested) if e is not None]
+    return [
+        e
+        for e in (trial.planned, trial.started, trial.reused, trial.ended, trial.tested)
+        if e is not None
+    ]
 
 
 def _keep(reading: _Reading, cache: Path) -> None:

@@ -150,6 +150,9 @@ def _events(client: MlflowClient, run: Run, history: History) -> list[Event]:
         found = [event_of(planned)]
         started = json.loads(tags.get(mirror.STARTED, "null"))
         result = json.loads(tags.get(mirror.RESULT, "null"))
+        reused = json.loads(tags.get(mirror.REUSED, "null"))
+        if reused and not started:
+            found.append(event_of({"kind": "reused", "trial": trial, **reused}))
         if started:
             device = started["device"] or ""
             found.append(event_of({"kind": "started", "trial": trial, "device": device}))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from search.options import Common, DryRun, Repeat, Uri, Where, with_common
+from search.options import Before, Common, DryRun, Repeat, Uri, Where, with_common
 from search.terminal import leave
 
 
@@ -13,6 +13,7 @@ def command(
     common: Common,
     where: Where,
     repeat: Repeat,
+    before: Before,
     tracking_uri: Uri = None,
     dry_run: DryRun = False,
     from_: Annotated[
@@ -26,4 +27,15 @@ def command(
     if from_ is not None:
         winner, change = base_of(from_, common.root, repeat.accept, common.storage)
     space = requested(common, "ablation", winner)
-    leave(start(space, common, where, repeat, tracking_uri, dry_run=dry_run, change=change))
+    leave(
+        start(
+            space,
+            common,
+            where,
+            repeat,
+            tracking_uri,
+            dry_run=dry_run,
+            change=change,
+            before=before,
+        )
+    )

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from search.options import Common, DryRun, Repeat, Seeds, Uri, Where, with_common
+from search.options import Before, Common, DryRun, Repeat, Seeds, Uri, Where, with_common
 from search.terminal import StudyConsole, leave
 
 FAIR = ("sampler.per=methods", "scheduler.name=none")
@@ -14,6 +14,7 @@ def command(
     common: Common,
     where: Where,
     repeat: Repeat,
+    before: Before,
     seeds: Seeds = 5,
     tracking_uri: Uri = None,
     dry_run: DryRun = False,
@@ -25,5 +26,15 @@ def command(
     common = replace(common, set_=[*FAIR, *(common.set_ or [])])
     space, console = requested(common, "search"), StudyConsole()
     leave(
-        compare(space, common, where, repeat, tracking_uri, console, seeds=seeds, dry_run=dry_run)
+        compare(
+            space,
+            common,
+            where,
+            repeat,
+            tracking_uri,
+            console,
+            seeds=seeds,
+            dry_run=dry_run,
+            before=before,
+        )
     )

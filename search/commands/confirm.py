@@ -6,6 +6,7 @@ import typer
 
 from search.options import (
     DEFAULT_ROOT,
+    Before,
     Repeat,
     Root,
     Seeds,
@@ -22,6 +23,7 @@ def command(
     study: Study,
     where: Where,
     repeat: Repeat,
+    before: Before,
     root: Root = DEFAULT_ROOT,
     storage: Storage = None,
     top: Annotated[int, typer.Option(min=2, help="Best points to confirm.")] = 3,
@@ -33,4 +35,8 @@ def command(
 
     console, placement = StudyConsole(), where.placement()
     folder = opened(root, study, storage)
-    leave(confirm(folder, console, top=top, seeds=seeds, placement=placement, repeat=repeat))
+    leave(
+        confirm(
+            folder, console, top=top, seeds=seeds, placement=placement, repeat=repeat, before=before
+        )
+    )

@@ -5,12 +5,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from search.options import AsJson, Common, Uri, with_common
+from search.options import AsJson, Before, Common, Uri, with_common
 
 
 @with_common
 def command(
     common: Common,
+    before: Before,
     tracking_uri: Uri = None,
     probe: Annotated[
         bool, typer.Option("--probe", help="Train a few steps of each method.")
@@ -37,4 +38,5 @@ def command(
         probe=probe,
         as_json=as_json,
         pilots=(pilot or []) if power or pilot else None,
+        before=before,
     )

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -16,6 +17,7 @@ from search.driver.last_exit import ended_if_stuck
 from search.driver.placement import Placement
 from search.driver.ray_session import connect
 from search.driver.recorder import Listener, Recorder
+from search.driver.reuse import Reuse
 from search.driver.selection import trials_to_test
 from search.driver.signals import on_interrupt
 from search.driver.stop_reason import StopReason
@@ -23,7 +25,9 @@ from search.driver.workforce import Workforce
 from search.proposals.make_source import make_source, most_trials
 from search.proposals.planner import Planner
 from search.proposals.samplers.base import check_sampler
+from search.proposals.source import Outcome
 from search.proposals.suggestions import Suggestions
+from search.study.earlier import Earlier
 from search.study.folder import StudyDir
 from search.study.journal import Journal
 from search.study.working_copy import tell
@@ -35,7 +39,7 @@ from search.workers.node_clearing import CLEAR_S
 from search.workers.worker_pool import HALT_S
 from spaces.space import Space
 from tcpa_core.errors import StorageError
-from tcpa_core.record.events import Finished, Notice, Resumed, Stopped, StudyBegun
+from tcpa_core.record.events import Finished, Notice, Planned, Resumed, Stopped, StudyBegun
 from tcpa_core.record.files import OPTUNA_LOG
 
 
@@ -49,6 +53,8 @@ class StudyOutcome:
     """"finished", or why it stopped before."""
     without_score: Mapping[str, str] = field(default_factory=dict)
     """Trials that should have been scored on the test split and could not, and why."""
+    num_reused: int = 0
+    """Trials that were taken from earlier studies."""
     waited_s: float = 0.0
     """Seconds in which a worker's slot was idle because no suggestion was ready."""
 
@@ -66,6 +72,7 @@ def run_study(
     listeners: Sequence[Listener] = (),
     notices: Sequence[str] = (),
     on_signal: Callable[[str], None] = lambda reason: None,
+    earlier: Earlier | None = None,
 ) -> StudyOutcome:
     """Run what is left of a study: all of it if it is new.
 
@@ -76,6 +83,7 @@ def run_study(
         notices: Sentences for the journal on what the study goes on with.
         on_signal: Called with the reason where a signal asks for the end, within its handler: it
             must neither print nor wait.
+        earlier: Studies from which trials are taken that they have completed; None: none is.
 
     Raises:
         ConfigError: The sampler's package is not installed.
@@ -96,8 +104,9 @@ def run_study(
             return StudyOutcome(state.counts(), "finished")
         recorder = Recorder(journal, state, listeners, study.taken_over_by)
         placed = (placement or Placement()).within(space.cluster)
-        run = StudyRun(space, study, placed, recorder)
-        outcome = run.go(filter(None, notices), on_signal)
+        reuse = Reuse(earlier, space, study, recorder) if earlier else None
+        run = StudyRun(space, study, placed, recorder, reuse)
+        outcome = run.go(list(filter(None, notices)), on_signal)
         study.send()
         return outcome
     except OSError as err:
@@ -119,17 +128,24 @@ class StudyRun:
     """
 
     def __init__(
-        self, space: Space, study: StudyDir, placement: Placement, recorder: Recorder
+        self,
+        space: Space,
+        study: StudyDir,
+        placement: Placement,
+        recorder: Recorder,
+        reuse: Reuse | None = None,
     ) -> None:
         self._space = space
         self._study = study
         self._placement = placement
         self._recorder = recorder
         self._state = recorder.state
+        self._reuse = reuse
+        self._has_begun = False
         self._stop = StopReason(study.name)
         self._waited_s = 0.0
 
-    def go(self, notices: Iterable[str], on_signal: Callable[[str], None]) -> StudyOutcome:
+    def go(self, notices: Sequence[str], on_signal: Callable[[str], None]) -> StudyOutcome:
         """Run to the end of the budget, an interrupt or a fault of the driver.
 
         Args:
@@ -142,26 +158,39 @@ class StudyRun:
             on_signal(reason)
 
         where = self._placement
-        if where.address_source == VARIABLE:
-            notices = [f"trials run on {where.cluster}", *notices]
         with on_interrupt(stop):
+            begin = partial(self._begin, notices)
+            if self._reuse and self._reuse.ahead(begin, lambda: self._stop):
+                return self._outcome("finished")
+            if where.address_source == VARIABLE:
+                notices = [f"trials run on {where.cluster}", *notices]
             connection = connect(where.address, where.num_cpus, where.address_source)
             with ended_if_stuck(self._stop), connection:
-                is_new = self._state.is_empty
-                self._recorder.record(StudyBegun(name=self._study.name) if is_new else Resumed())
-                self._recorder.record(*(Notice(text=text) for text in notices))
+                self._begin(notices)
                 self._start_and_work()
             # After the connection is closed, so that no worker outlives its study.
             if self._stop.failure is not None:
                 raise self._stop.failure
             reason = self._stop.text
             self._recorder.record(Stopped(reason=reason) if reason else Finished())
+        return self._outcome(reason or "finished")
+
+    def _outcome(self, reason: str) -> StudyOutcome:
         return StudyOutcome(
             counts=self._state.counts(),
-            reason=reason or "finished",
+            reason=reason,
             without_score=self._state.without_score(),
+            num_reused=len(self._state.reused()),
             waited_s=self._waited_s,
         )
+
+    def _begin(self, notices: Iterable[str]) -> None:
+        """Record once that this driver has begun."""
+        if not self._has_begun:
+            self._has_begun = True
+            is_new = self._state.is_empty
+            self._recorder.record(StudyBegun(name=self._study.name) if is_new else Resumed())
+            self._recorder.record(*(Notice(text=text) for text in notices))
 
     def _start_and_work(self) -> None:
         """Start workers, run the trials and let the workers go."""
@@ -219,11 +248,22 @@ class StudyRun:
         """Let Tune run the trials that the space asks for."""
         source = make_source(self._space, self._study.name, self._study.path / OPTUNA_LOG)
         prints = self._study.document()["fingerprints"]
-        planner = Planner(source, prints, most_trials(self._space))
+        limit = self._reuse.limit if self._reuse else most_trials(self._space)
+        planner = Planner(source, prints, limit)
         schedule = Schedule(self._space)
+        scheduler = schedule.scheduler(self._state)
         suggestions = Suggestions(
             planner, self._state.outcomes(), ahead=max(2, workforce.num_at_once // 4)
         )
+
+        def plan(planned: Planned) -> Outcome | None:
+            if self._reuse is None:
+                self._recorder.record(planned)
+                return None
+            if (outcome := self._reuse.take(planned)) is not None:
+                values = self._state.trials[planned.trial].values
+                schedule.count(scheduler, planned, values)
+            return outcome
 
         def follow() -> int:
             workforce.follow()
@@ -236,14 +276,14 @@ class StudyRun:
             searcher = StudySearcher(
                 suggestions,
                 [one.planned for one in self._state.unfinished().values()],
-                plan=self._recorder.record,
+                plan=plan,
                 stop=lambda trial: workforce.dispatcher.stop.remote(trial),
                 may_start=lambda: not self._is_over_budget(workforce.num_gpus),
             )
             run_trials(
                 self._study.name,
                 searcher,
-                schedule.scheduler(self._state),
+                scheduler,
                 Slots(workforce.dispatcher, searcher.trials, schedule.decisions),
                 on_tick=follow,
                 stop=lambda: self._stop,
@@ -257,6 +297,8 @@ class StudyRun:
         if self._stop:
             return
         for planned in trials_to_test(self._space, self._state):
+            if self._reuse and self._reuse.test(planned):
+                continue
             tested = workforce.dispatcher.test.remote(planned)
             while not self._stop and not ray.wait([tested], timeout=POLL_S)[0]:
                 pass

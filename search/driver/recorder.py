@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from search.study.journal import Journal
 from tcpa_core.errors import StoppedError
-from tcpa_core.record.events import Epoch, Event, Notice
+from tcpa_core.record.events import Epoch, Event, Notice, Resumed, StudyBegun
 from tcpa_core.record.state import StudyState
 
 Listener = Callable[[Event], None]
@@ -67,8 +67,10 @@ class Recorder:
         with self._lock:
             news = [event for event in events if self._is_news(event)]
             if self._is_starting:  # workers may wait for a place for hours
-                now = self.now()
+                now, begins = self.now(), (StudyBegun, Resumed)
                 news = [replace(e, began=now) if isinstance(e, Notice) else e for e in news]
+                if news and not isinstance(news[0], begins):  # what earlier studies have is free
+                    news[0] = replace(news[0], began=now)
             if news and self._begun is not None:
                 # On an event that is written anyway: the journal has no kind for it.
                 began, num_gpus = self._begun
@@ -94,4 +96,5 @@ class Recorder:
         if not isinstance(event, Epoch):
             return True
         # A second start is news as well: a trial that lost its worker starts again.
-        return event.report.epoch > self.state.trials[event.trial].epoch
+        known = self.state.trials.get(event.trial)  # None: planned in the same call
+        return known is None or event.report.epoch > known.epoch

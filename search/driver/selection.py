@@ -18,7 +18,12 @@ def trials_to_test(space: Space, state: StudyState) -> list[Planned]:
     it.
     """
     if is_every_trial_tested(space):
-        return []
+        # Each that was trained here was scored when it completed.
+        return [
+            one.planned
+            for one in state.trials.values()
+            if one.reused and one.status == "completed" and one.test_accuracy is None
+        ]
     selected = Results.of(space, state).ranking().selected
     if selected is None:
         return []

@@ -17,7 +17,7 @@ from spaces.space import Space
 from tcpa_core.config import Flat
 from tcpa_core.errors import RecordError
 from tcpa_core.record import files
-from tcpa_core.record.events import Ended, Planned, Started, decode_line
+from tcpa_core.record.events import Ended, Planned, Reused, Started, decode_line
 
 Kind = tuple[Any, ...]
 """What the seconds of an epoch depend on."""
@@ -163,9 +163,13 @@ def _read(path: Path) -> list[tuple[float, str, Kind, float]]:
             event = decode_line(line, f"{path}:{number}")
             if isinstance(event, Planned):
                 kinds[event.trial] = kind_of(event.params)
+            elif isinstance(event, Reused):  # told where it was trained, perhaps on other hardware
+                del kinds[event.trial]
             elif isinstance(event, Started) and event.hardware:
                 models[event.trial] = str(event.hardware.get("name", ""))
             elif isinstance(event, Ended) and event.kind != "failed" and event.result.num_epochs:
+                if event.trial not in kinds:
+                    continue
                 seconds = event.result.duration_s / event.result.num_epochs
                 device = event.result.device.split(":")[0]
                 if device != "cpu":

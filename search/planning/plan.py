@@ -9,9 +9,11 @@ from typing import Any
 
 from search.planning import cost
 from search.planning.cost import Estimate
+from search.planning.reusable import Reusable, reusable
 from search.planning.sizes import MethodSize, describe_backbone, method_sizes
 from search.proposals.samplers.base import check_sampler, sampler_class
 from search.study.address import local_folder, recorded_uri, resolved_uri
+from search.study.earlier import Earlier, code_of
 from search.study.folder import StudyDir
 from search.study.identity import joined
 from search.tracking.secrets import with_secrets, without_secrets
@@ -95,6 +97,8 @@ class Plan:
     """Images that the cache lacks, and what they will take there."""
     shipped: str
     """A sentence on what nodes without data or weights are sent; "": they are sent nothing."""
+    reusable: Reusable | None
+    """What earlier studies have of it; None: they are not asked."""
     deviations: tuple[str, ...]
     """Where trials differ from the protocol and the methods they claim, and what no setting of
     the protocol reproduces."""
@@ -130,6 +134,7 @@ class Plan:
                 "preprocessing": preprocessing,
                 "backbones": list(self.networks),
                 "trained_backbone": self._training_backbones(),
+                "code": dict(code_of(self.space.trials)),
                 **self._most_trials(),
                 **about,
             },
@@ -158,6 +163,7 @@ def plan_space(
     probe: bool = False,
     decoding: Decoding = DECODED,
     ship_data: bool = False,
+    reuse: Sequence[str] | None = None,
 ) -> Plan:
     """Check a space, its data, its weights, the folder and the tracker; nothing is written.
 
@@ -168,6 +174,8 @@ def plan_space(
             trials on record below `root`.
         decoding: What becomes of the images that the check decodes.
         ship_data: Nodes of a cluster that lack data or weights are to be sent the driver's.
+        reuse: Folders beside `root` whose studies are asked for what they have completed; None: no
+            study is.
 
     Raises:
         TcpaError: Something is wrong; nothing was started or written.
@@ -191,16 +199,17 @@ def plan_space(
     size = space.size()
     num_trials = _num_trials(space, size)
     rates = cost.probed(space, _measure, decoding.progress) if probe else cost.recorded(root)
+    prints = {
+        "data": joined(summary.fingerprint for summary in data.values()),
+        "weights": joined(weights_fingerprint(config) for config in backbones),
+    }
     return Plan(
         space=space,
         name=name,
         root=root,
         tracking_uri=uri,
         storage=storage,
-        fingerprints={
-            "data": joined(summary.fingerprint for summary in data.values()),
-            "weights": joined(weights_fingerprint(config) for config in backbones),
-        },
+        fingerprints=prints,
         data=data,
         num_trials=num_trials,
         num_points=size,
@@ -216,8 +225,14 @@ def plan_space(
         warnings=(*_warnings(backbones.values(), data.values()), *of_space),
         undecoded=_undecoded(datasets.values()),
         shipped=_shipped(datasets, backbones) if ship_data else "",
+        reusable=None if reuse is None else _reusable(space, prints, [root, *map(Path, reuse)]),
         deviations=_deviations(space.trials),
     )
+
+
+def _reusable(space: Space, prints: Mapping[str, str], roots: Sequence[Path]) -> Reusable:
+    earlier = Earlier(roots, None, code_of(space.trials), keep=False)
+    return reusable(earlier, space, prints)
 
 
 def _shipped(

@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 def plan_document(plan: Plan) -> Json:
     """A plan as plain values."""
-    space, found = plan.space, plan.estimate
+    space, found, found_before = plan.space, plan.estimate, plan.reusable
     return {
         "schema": SCHEMA,
         "study": plan.name,
@@ -62,6 +62,13 @@ def plan_document(plan: Plan) -> Json:
             "device_s": found and found.seconds,
             "device_s_low": found and found.low,
             "device_s_high": found and found.high,
+        },
+        "reused": found_before
+        and {
+            "trials": found_before.num_trials,
+            "studies": dict(found_before.studies),
+            "device_s": found_before.device_s,
+            "gpu_s": found_before.gpu_s,
         },
         "deviations": list(plan.deviations),
         "warnings": list(plan.warnings),

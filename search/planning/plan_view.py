@@ -81,6 +81,7 @@ def _study(plan: Plan) -> Rows:
         *(("aliases" if n == 0 else "", line) for n, line in enumerate(aliases)),
         ("budget", ", ".join(f"{k} {v}" for k, v in budget.items()) or "the whole design"),
         ("cost", plan.cost),
+        *([("reused", plan.reusable.text)] if plan.reusable and plan.reusable.text else []),
     ]
 
 

@@ -39,10 +39,10 @@ class EqualBudgets:
     trials that run.
     """
 
-    def __init__(self, space: Space, log: Path, name: str) -> None:
+    def __init__(self, space: Space, log: Path | None, name: str) -> None:
         self._share = trials_per_method(space)
         spaces = per_method(space)
-        copy = OptunaLog(log, space, [f"{name}/{chain}" for chain in spaces])
+        copy = OptunaLog(log, space, [f"{name}/{chain}" for chain in spaces]) if log else None
         self._methods = {
             chain: _Method(Sampled(one, f"{name}/{chain}", copy)) for chain, one in spaces.items()
         }

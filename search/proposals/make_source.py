@@ -11,19 +11,19 @@ from search.proposals.source import Source
 from spaces.space import Space
 
 
-def make_source(space: Space, name: str, log: Path) -> Source:
+def make_source(space: Space, name: str, log: Path | None) -> Source:
     """What proposes the trials of a space.
 
     Args:
         space: An ablation or a search.
         name: Of the study.
-        log: File of the copy for optuna-dashboard; an ablation has none.
+        log: File of the copy for optuna-dashboard; an ablation has none. None: none is written.
     """
     if space.ablation:
         return Race(space) if space.ablation.races else Design(space)
     if space.sampler.per:
         return EqualBudgets(space, log, name)
-    return Sampled(space, name, OptunaLog(log, space, [name]))
+    return Sampled(space, name, OptunaLog(log, space, [name]) if log else None)
 
 
 def most_trials(space: Space) -> int | None:

@@ -6,7 +6,16 @@ from collections.abc import Iterable
 from mlflow.entities import Metric, Param
 
 from tcpa_core.record import mirror_schema as mirror
-from tcpa_core.record.events import Ended, Epoch, Event, Planned, Started, Tested, TrialEvent
+from tcpa_core.record.events import (
+    Ended,
+    Epoch,
+    Event,
+    Planned,
+    Reused,
+    Started,
+    Tested,
+    TrialEvent,
+)
 from tcpa_core.record.values import EpochReport, TrialResult
 
 MAX_VALUE = 6000
@@ -77,6 +86,9 @@ def tags_of(group: Iterable[TrialEvent]) -> dict[str, str]:
             tags |= _hardware_tags(event)
             if event.preprocessing is not None:
                 tags[mirror.PREPROCESSING] = json.dumps(event.preprocessing)[:MAX_TAG]
+        elif isinstance(event, Reused):
+            names = ("study", "study_id", "source", "checkpoint")
+            tags[mirror.REUSED] = json.dumps({name: getattr(event, name) for name in names})
         elif isinstance(event, Ended):
             result = event.result
             rest = {"device": result.device, "warnings": result.warnings, "t": event.t}

@@ -20,13 +20,15 @@ def metrics_of_study(state: StudyState, results: Results | None) -> dict[str, fl
     its run stands in the same columns.
     """
     ended = [one.result for one in state.trials.values() if one.result is not None]
+    here = [one.result for one in state.trials.values() if one.result and one.reused is None]
     counts = state.counts()
     peaks = [result.peak_memory_bytes for result in ended if result.peak_memory_bytes]
     return {
         **{f"num_{kind}": float(counts.get(kind, 0)) for kind in FINAL_KINDS},
         "num_trials": float(len(state.trials)),
         "wall_hours": state.spent.hours(),
-        "device_hours": math.fsum(result.duration_s or 0.0 for result in ended) / 3600,
+        "device_hours": math.fsum(result.duration_s or 0.0 for result in here) / 3600,
+        **({"num_reused": float(reused)} if (reused := len(state.reused())) else {}),
         **({"peak_memory_bytes": float(max(peaks))} if peaks else {}),
         **_selected_metrics(state, _selected(results)),
     }
@@ -90,6 +92,8 @@ def note_of_study(
         lines.append(f"Selected: {results.objective.metric} {selected.text(shown)}")
     counts = state.counts()
     told = ", ".join(f"{counts[kind]} {kind}" for kind in FINAL_KINDS if counts.get(kind))
+    if reused := len(state.reused()):
+        told += f"; {reused} reused from earlier studies"
     hours = state.spent.hours()
     time = f"{60 * hours:.1f} min" if hours < 2 else f"{hours:.1f} h"
     lines.append(f"{len(state.trials)} trials ({told or 'none has ended'}) in {time}.")

@@ -1,10 +1,13 @@
 """When trials are stopped early, and what Tune's scheduler knows of those of earlier drivers."""
 
+from collections.abc import Mapping
+
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search.tune.internals import Asha
 from spaces.space import Space
 from tcpa_core.config import TrialConfig
+from tcpa_core.record.events import Planned
 from tcpa_core.record.state import StudyState
 
 _PER_EPOCH = ("val_accuracy", "val_miou", "val_loss")
@@ -44,6 +47,16 @@ class Schedule:
         )
         self._rebuild(asha, past)
         return asha
+
+    def count(
+        self, scheduler: TrialScheduler, planned: Planned, values: Mapping[int, float | None]
+    ) -> None:
+        """Let the values of a trial count that nobody trains, as if it had reported them."""
+        if not isinstance(scheduler, Asha):
+            return
+        for epoch in self.decisions(planned.config):
+            if (value := values.get(epoch)) is not None:
+                scheduler.counts(planned.trial, epoch, value)
 
     def _rebuild(self, asha: Asha, past: StudyState) -> None:
         """Let every value that was reported at a decision count again, in the same order."""

@@ -7,6 +7,7 @@ from typing import Any
 from ray.tune.result import AUTO_RESULT_KEYS
 from ray.tune.search import Searcher
 
+from search.proposals.source import Outcome
 from search.proposals.suggestions import Suggestions
 from tcpa_core.record.events import Planned
 
@@ -17,7 +18,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     Args:
         suggestions: New trials.
         unfinished: Trials that earlier drivers left; they go on first.
-        plan: Called with every new trial before it starts (writes the journal).
+        plan: Called with every new trial before it starts (writes the journal); gives its outcome
+            where it need not start, because an earlier study has it.
         stop: Called with a trial that the scheduler ended early.
         may_start: Asked before every new trial (budget, interrupt).
     """
@@ -27,7 +29,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         suggestions: Suggestions,
         unfinished: Iterable[Planned],
         *,
-        plan: Callable[[Planned], None],
+        plan: Callable[[Planned], Outcome | None],
         stop: Callable[[str], None],
         may_start: Callable[[], bool],
     ) -> None:
@@ -55,19 +57,28 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def _next(self, trial_id: str) -> Any:
         if self._unfinished:
             planned = self._unfinished.popleft()
-        elif not self._may_start():
-            return Searcher.FINISHED
         else:
-            taken = self._suggestions.take(len(self._running), self._may_start)
-            if taken is None:
-                return Searcher.FINISHED if self._suggestions.is_exhausted else None
-            planned = taken
-            # In the journal before it starts: a driver that is killed now repeats no trial.
-            self._plan(planned)
+            new = self._new()
+            if not isinstance(new, Planned):
+                return new
+            planned = new
         self._running[trial_id] = planned.trial
         self.trials[planned.trial] = planned
         self.num_handed += 1
         return {"trial": planned.trial}
+
+    def _new(self) -> Any:
+        """The next trial that has to be trained, or what Tune is told where there is none."""
+        while self._may_start():
+            planned = self._suggestions.take(len(self._running), self._may_start)
+            if planned is None:
+                return Searcher.FINISHED if self._suggestions.is_exhausted else None
+            # In the journal before it starts: a driver that is killed now repeats no trial.
+            outcome = self._plan(planned)
+            if outcome is None:
+                return planned
+            self._suggestions.tell(planned, outcome)
+        return Searcher.FINISHED
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from search.driver.placement import Placement
 from search.exit_codes import STOPPED
-from search.options import NEW, Common, Repeat, Where
+from search.options import ANEW, NEW, Before, Common, Repeat, Where
 from search.planning.plan import Decoding, plan_space
 from search.planning.plan_view import show_plan
 from search.study.folder import StudyDir
@@ -58,6 +58,7 @@ def confirm(
     seeds: int,
     placement: Placement | None = None,
     repeat: Repeat = NEW,
+    before: Before = ANEW,
 ) -> int:
     """Run the confirmation of a search, or go on with one that was interrupted, and report on it.
 
@@ -68,6 +69,7 @@ def confirm(
         placement: Where trials run.
         repeat: Whether another driver of the confirmation is waited for, and whether to go on with
             other data or weights than were recorded.
+        before: What is taken from earlier studies.
 
     Returns:
         The exit code, as of `run_and_watch`.
@@ -90,10 +92,16 @@ def confirm(
             change = check_unchanged(study, accept=repeat.accept, progress=stages)
             decoding = Decoding(keep=True, progress=stages)
             plan = plan_space(
-                space, name, root, tracking_uri=uri, storage=study.storage, decoding=decoding
+                space,
+                name,
+                root,
+                tracking_uri=uri,
+                storage=study.storage,
+                decoding=decoding,
+                reuse=None if before.recorded is False else before.recorded,
             )
         show_plan(plan, console)
-        return plan.create(confirms=confirms(study, best)), change
+        return plan.create(confirms=confirms(study, best), reuse=before.recorded), change
 
     # One that asks the same question is taken up whatever the user says.
     again = replace(repeat, resume=True, wait=repeat.wait_s)
@@ -104,7 +112,9 @@ def confirm(
         if is_done(folder):
             code = say_finished(folder, root, console)
         else:
-            outcome = run_watched(folder, root, console, placement=placement, change=change)
+            outcome = run_watched(
+                folder, root, console, placement=placement, change=change, reuse=before.given
+            )
             code = sum_up(folder, root, outcome, console)
         if code != STOPPED:
             _show(folder, best, console)
@@ -122,6 +132,7 @@ def compare(
     *,
     seeds: int,
     dry_run: bool,
+    before: Before = ANEW,
 ) -> int:
     """Search methods at equal budget (`sampler.per`), then confirm the best point of each.
 
@@ -130,7 +141,9 @@ def compare(
     """
     methods = len(space.axes["methods"].ends())
     then = f"then {methods} methods x {seeds} fresh seeds: {methods * seeds} trials."
-    code = start(space, common, where, repeat, tracking_uri, dry_run=dry_run, then=then)
+    code = start(
+        space, common, where, repeat, tracking_uri, dry_run=dry_run, then=then, before=before
+    )
     if dry_run:
         return code
     name = name_of(space, common)
@@ -141,7 +154,9 @@ def compare(
         return code
     study = opened(common.root, name, common.storage)
     placement = where.placement()
-    return confirm(study, console, top=2, seeds=seeds, placement=placement, repeat=repeat)
+    return confirm(
+        study, console, top=2, seeds=seeds, placement=placement, repeat=repeat, before=before
+    )
 
 
 def confirms(study: StudyDir, best: Mapping[str, Candidate]) -> dict[str, Any]:

@@ -51,6 +51,7 @@ def status_document(look: Look) -> Json:
             {"reason": one.text, "count": len(one.trials), "trials": list(one.trials)}
             for one in view.failures
         ],
+        "reused": [{"study": name, "count": n} for name, n in view.reused.items()],
         "stopped_early": [{"epoch": e, "count": n} for e, n in view.stopped_at.items()],
         "confirmed_by": confirmation
         and {"study": confirmation.study.name, "state": confirmation.phase},

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from search.terminal import one_line, time_text
 from search.verbs.pace import Pace
-from search.verbs.standing import OpenTrial, Peak, View, counts_text
+from search.verbs.standing import OpenTrial, Peak, View, counts_text, reused_text
 
 INDENT = 10
 """Columns of the words in front of a line."""
@@ -75,7 +75,8 @@ def live_page(
     gap = max(2, width - cell_len(title) - cell_len(times))
     page.add(f"{title}{' ' * gap}{times}", "bold")
     of = f"{view.num_ended}/{view.total}" if view.total else str(view.num_ended)
-    page.say("trials", f"{of} ended: {counts_text(view.counts) or 'starting'}")
+    reused = f"; {reused_text(view)}" if view.reused else ""
+    page.say("trials", f"{of} ended: {counts_text(view.counts) or 'starting'}{reused}")
     page.say("epochs", _epochs(view, width if draw_bar else 0), most=1)
     peak, best = view.leading, view.best_text()
     if best != "-" or peak is None:

@@ -40,7 +40,9 @@ class Pace:
             total: Trials that it will have; None: not known.
             now: Unix time in seconds; None: no driver runs.
         """
-        trials = list(state.trials.values())
+        # What earlier studies have trained says nothing of this one's pace.
+        trials = [one for one in state.trials.values() if one.reused is None]
+        total = None if total is None else total - (len(state.trials) - len(trials))
         running = [one for one in trials if now and state.is_training(one)]
         weights = _Weights(trials)
         work = _Work(weights, _further(trials, outline.scheduler))
@@ -148,7 +150,7 @@ def _speed(state: StudyState, weights: _Weights, num_running: int) -> tuple[floa
     """Epochs, and seconds of a device, that are trained in a second; None: not known."""
     since, until = state.training_since(), state.trained_at
     here_s = until - since if since is not None and until is not None else 0.0
-    trials = state.trials.values()
+    trials = [one for one in state.trials.values() if one.reused is None]
     here = [
         (one.trained - one.from_epoch, weights.of(one))
         for one in trials

@@ -10,8 +10,10 @@ from search.driver.placement import Placement
 from search.driver.recorder import Listener
 from search.exit_codes import DONE, FAILURES, STOPPED
 from search.proposals.samplers.base import check_sampler
+from search.study.earlier import earlier_of
 from search.study.folder import StudyDir
 from search.study.identity import Change, accept_change
+from search.study.reuse_roots import Given
 from search.terminal import drop_lost_output
 from search.tracking.mirror import Mirror, check_tracker, tracking_of
 from search.verbs.progress import Watch
@@ -33,6 +35,7 @@ def run_and_watch(
     tracking_uri: str | None = None,
     change: Change | None = None,
     cluster: Cluster | None = None,
+    reuse: Given = None,
 ) -> int:
     """Run what is left of a study and show it.
 
@@ -40,6 +43,7 @@ def run_and_watch(
         placement: Where trials run.
         change: Other data or weights than were recorded, with which the user goes on.
         cluster: What the study asks of a cluster; None: what it asked for when it was made.
+        reuse: From which folders it takes what earlier studies have completed, as of `earlier_of`.
 
     Returns:
         The exit code: 0 done, 1 with failed trials or without a test score, 3 stopped early.
@@ -52,6 +56,7 @@ def run_and_watch(
         tracking_uri=tracking_uri,
         change=change,
         cluster=cluster,
+        reuse=reuse,
     )
     return sum_up(study, root, outcome, console)
 
@@ -61,6 +66,8 @@ def sum_up(study: StudyDir, root: Path, outcome: StudyOutcome, console: Console)
     drop_lost_output()
     counts = ", ".join(f"{n} {status}" for status, n in sorted(outcome.counts.items()))
     ended = f"trials {counts}" if counts else "no trial has ended"
+    if outcome.num_reused:
+        ended += f" ({outcome.num_reused} of them reused from earlier studies)"
     console.print(f"{study.name}: {ended}; {outcome.reason}.", markup=False)
     shown = _quoted_root(study, root)
     if not outcome.finished:
@@ -90,6 +97,7 @@ def run_watched(
     tracking_uri: str | None = None,
     change: Change | None = None,
     cluster: Cluster | None = None,
+    reuse: Given = None,
 ) -> StudyOutcome:
     """Run what is left of a study with a live table and the MLflow mirror."""
     space = study.space()
@@ -99,6 +107,7 @@ def run_watched(
     # Before the driver starts: a trial trained on other data must not lack the record of it.
     if change:
         accept_change(study, change)
+    earlier, gone = earlier_of(study, space, reuse)
     uri, artifacts = tracking_of(study, root, tracking_uri)
     check_tracker(uri)  # the mirror makes a new local database while Ray starts
     total = len(space.design()) if space.ablation else study.outline().total
@@ -117,8 +126,9 @@ def run_watched(
                     study,
                     placement=placement,
                     listeners=[_shown_by(watch), mirror.put],
-                    notices=[f"{change}; accepted."] if change else [],
+                    notices=[*([f"{change}; accepted."] if change else []), *gone],
                     on_signal=watch.stop,
+                    earlier=earlier,
                 )
                 # Only an orderly end waits for a slow tracker: after a fault time is short.
                 patience_s = CLOSE_S if outcome.finished else HURRY_S

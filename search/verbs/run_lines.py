@@ -1,7 +1,7 @@
 """What a study that runs says in single lines: in a log, and above the live view."""
 
 from search.verbs.live_view import left_text, peak_text, rate_text
-from search.verbs.standing import View, counts_text
+from search.verbs.standing import View, counts_text, reused_text
 from tcpa_core.record.events import Ended
 
 SHOWN = 5
@@ -16,6 +16,8 @@ def ended_line(view: View, event: Ended) -> str:
     epochs = f" after epoch {result.num_epochs}" if event.kind == "pruned" else ""
     settings = view.settings_text(view.state.trials[event.trial].planned)
     told = f" ({settings})" if settings else ""
+    reused = view.state.trials[event.trial].reused
+    told += f", reused from {reused.text}" if reused else ""
     reason = f": {result.reason}" if result.reason else ""
     return f"trial {event.trial} {event.kind}{epochs}{shown}{told}{reason}"
 
@@ -64,4 +66,7 @@ def closing_lines(view: View) -> list[str]:
 
 def _ended(view: View) -> str:
     of = f" of {view.total}" if view.total else ""
-    return f"{view.num_ended}{of} trials ended ({counts_text(view.counts) or 'none planned'})"
+    reused = f"; {reused_text(view)}" if view.reused else ""
+    return (
+        f"{view.num_ended}{of} trials ended ({counts_text(view.counts) or 'none planned'}{reused})"
+    )

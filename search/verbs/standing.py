@@ -200,11 +200,23 @@ class View:
         return [Reason(text, names) for text, names in by_reason(failed)]
 
     @cached_property
+    def reused(self) -> dict[str, int]:
+        """Trials that were taken from earlier studies, by the study that trained them."""
+        found = Counter(one.study for one in self.state.reused().values())
+        return dict(found.most_common())
+
+    @cached_property
     def stopped_at(self) -> dict[int, int]:
         """Trials that were stopped early, by their last epoch."""
         ended = (one.result for one in self.state.trials.values())
         found = Counter(one.num_epochs or 0 for one in ended if one and one.status == "pruned")
         return dict(sorted(found.items()))
+
+
+def reused_text(view: View) -> str:
+    """ "3 reused from first, 1 from other; they cost nothing here"; "": none was."""
+    of = [f"{n} {'' if i else 'reused '}from {s}" for i, (s, n) in enumerate(view.reused.items())]
+    return f"{', '.join(of)}; they cost nothing here" if of else ""
 
 
 def counts_text(counts: Mapping[str, int]) -> str:

@@ -4,6 +4,7 @@ Imports stand inside the functions: a wrong space is refused in a moment, before
 that only a plan or a run needs.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from search.driver.cluster_address import ClusterAddress
 from search.exit_codes import DONE
 from search.imports import import_meanwhile, without_gc
-from search.options import Common, Repeat, Where
+from search.options import ANEW, Before, Common, Repeat, Where
 from search.terminal import StudyConsole
 from search.verbs.stages import Stages
 
@@ -82,6 +83,7 @@ def shown_plan(
     starts: bool = False,
     as_json: bool = False,
     pilots: "Sequence[str] | None" = None,
+    before: Before = ANEW,
 ) -> "Plan":
     """Check a space, show its plan and return it; nothing is written unless the study `starts`.
 
@@ -111,6 +113,7 @@ def shown_plan(
                 starts, stages, told=None if as_json else lambda need: stages.say(str(need))
             ),
             ship_data=placement is not None and placement.ship_data,
+            reuse=before.recorded if before.recorded is not False else None,
         )
     power = None
     if pilots is not None:
@@ -141,6 +144,7 @@ def start(
     dry_run: bool,
     change: "Change | None" = None,
     then: str = "",
+    before: Before = ANEW,
 ) -> int:
     """Show what a space will do, and do it unless that is all that was asked for.
 
@@ -148,6 +152,7 @@ def start(
         repeat: Whether a study that is there already is taken up.
         change: Other data or weights than the study of `--from` recorded.
         then: A line on what follows the study.
+        before: What is taken from earlier studies.
 
     Returns:
         The exit code, as of `run_and_watch`.
@@ -158,7 +163,13 @@ def start(
 
     def planned() -> "Plan":
         plan = shown_plan(
-            space, common, tracking_uri, console, placement=placement, starts=not dry_run
+            space,
+            common,
+            tracking_uri,
+            console,
+            placement=placement,
+            starts=not dry_run,
+            before=before,
         )
         if then:
             console.print(then)
@@ -169,8 +180,13 @@ def start(
             planned()
         return DONE
 
+    known: list[int] = []
+    """Trials that earlier studies have: with them there may be nothing to train."""
+
     def make() -> "tuple[StudyDir, Change | None]":
-        return planned().create(), change
+        plan = planned()
+        known.append(plan.reusable.num_trials if plan.reusable else 0)
+        return plan.create(reuse=before.recorded), change
 
     from search.verbs.taking_up import is_done, say_finished, taken_up
 
@@ -184,7 +200,12 @@ def start(
 
         # Ray takes seconds to start, mostly waiting: what the driver needs is loaded meanwhile.
         imports = import_meanwhile("search.verbs.run")
-        with connect(placement.address, placement.num_cpus, placement.address_source):
+        may_need_none = any(known)
+        with (
+            nullcontext()
+            if may_need_none
+            else connect(placement.address, placement.num_cpus, placement.address_source)
+        ):
             imports.join()
             from search.verbs.run import run_and_watch
 
@@ -196,6 +217,7 @@ def start(
                 tracking_uri=tracking_uri,
                 change=found,
                 cluster=space.cluster,
+                reuse=before.given,
             )
 
 

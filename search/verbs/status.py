@@ -13,7 +13,7 @@ from search.study.folder import StudyDir
 from search.terminal import one_line, time_text
 from search.verbs.live_view import left_text, peak_text, progress_text, rate_text
 from search.verbs.look import Look
-from search.verbs.standing import OpenTrial, View, counts_text
+from search.verbs.standing import OpenTrial, View, counts_text, reused_text
 from tcpa_core.errors import StudyError
 
 SHOWN = 10
@@ -43,6 +43,8 @@ def status_lines(look: Look) -> Iterator[str]:
         yield f"leading {peak_text(view, peak)}"
     for reason in view.failures:
         yield f"failed: {reason}"
+    if view.reused:
+        yield f"trials: {reused_text(view)}"
     if view.stopped_at:
         parts = [f"{n} after epoch {epoch}" for epoch, n in view.stopped_at.items()]
         yield f"stopped early: {', '.join(parts)}"

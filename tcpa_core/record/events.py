@@ -173,6 +173,25 @@ class Planned(TrialEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reused(TrialEvent):
+    """A trial of the same digest has completed in an earlier study: its epochs and its end follow
+    as recorded there, and nothing is trained."""
+
+    study: str
+    """Name of the study that trained it."""
+    study_id: str
+    source: str
+    """Name of the trial there."""
+    checkpoint: str
+    """What became of its trained state: "linked", "copied" or "absent"."""
+
+    @property
+    def text(self) -> str:
+        """ "STUDY/TRIAL"."""
+        return f"{self.study}/{self.source}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Started(TrialEvent):
     """A worker took a trial, fresh or from its last checkpoint."""
 
@@ -256,6 +275,7 @@ _STAMP = tuple(f.name for f in fields(Event))
 _KINDS: Mapping[type[Event], str] = {
     StudyBegun: "study",
     Planned: "planned",
+    Reused: "reused",
     Started: "started",
     Epoch: "epoch",
     Tested: "tested",
@@ -297,6 +317,16 @@ def _planned(event: Fields, stamp: Fields) -> Planned:
     )
 
 
+def _reused(event: Fields, stamp: Fields) -> Reused:
+    if not all(_TRIAL.fullmatch(event[name]) for name in ("study", "study_id", "source")):
+        raise RecordError(
+            f"the 'reused' event of trial {event['trial']} names no study or trial; the journal "
+            "was not written by a driver."
+        )
+    names = ("trial", "study", "study_id", "source", "checkpoint")
+    return Reused(**{name: event[name] for name in names}, **stamp)
+
+
 def _started(event: Fields, stamp: Fields) -> Started:
     names = ("trial", "device", "epoch", "preprocessing", "note", "worker", "hardware")
     return Started(**{"device": "", **{n: event[n] for n in names if n in event}}, **stamp)
@@ -336,6 +366,7 @@ def _tested(event: Fields, stamp: Fields) -> Tested:
 
 _READERS: Mapping[str, Callable[[Fields, Fields], Event]] = {
     "planned": _planned,
+    "reused": _reused,
     "started": _started,
     "epoch": _epoch,
     **dict.fromkeys(FINAL_KINDS, _ended),
@@ -359,7 +390,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("epoch", "seed", "num_epochs", "num_trainable", "num_trainable_no_head",
                      "peak_memory_bytes"), (int,)),
     **dict.fromkeys(("trial", "digest", "point", "origin", "status", "reason", "device",
-                     "text", "note", "name"), (str,)),
+                     "text", "note", "name", "study", "study_id", "source", "checkpoint"), (str,)),
     **dict.fromkeys(("params", "labels", "draw", "hardware"), (dict,)),
     **dict.fromkeys(("t", "began", "gpus"), (float, int)), "before": (list,), "trials": (list, int),
     "duration_s": (float, int), "best_epoch": (int, _NONE), "warnings": (list,),
@@ -369,7 +400,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "planned": ("trial", "params"),
     "epoch": ("trial", "epoch"),
-    **dict.fromkeys(("started", "tested"), ("trial",)),
+    **dict.fromkeys(("started", "tested", "reused"), ("trial",)),
     **dict.fromkeys(FINAL_KINDS, ("trial", "status")),
 }
 """Fields without which an event of a kind says nothing."""

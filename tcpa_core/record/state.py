@@ -18,6 +18,7 @@ from tcpa_core.record.events import (
     Notice,
     Planned,
     Resumed,
+    Reused,
     Started,
     Stopped,
     StudyBegun,
@@ -98,6 +99,8 @@ class TrialState:
     """What the study looks at (`StudyState.metric`) by epoch, as first recorded."""
     started: Started | None = None
     """Its last start."""
+    reused: Reused | None = None
+    """The trial of an earlier study whose record it has; None: it is trained here."""
     ended: Ended | None = None
     """None: not yet, or started again since."""
     tested: Tested | None = None
@@ -287,12 +290,15 @@ class StudyState:
                     self._started_at = event.t
                 trial.driver, trial.told_at = self.num_drivers, None
                 trial.started, trial.ended, trial.status = event, None, "running"
+                trial.reused = None
                 self.num_changes += 1
+            case Reused():
+                trial.reused = event
             case Epoch():
                 self._keep_value(trial, event)
             case Ended():
                 trial.ended, trial.status = event, event.result.status
-                trial.told_at = self.trained_at = event.t
+                self._note_time(trial, event.t)
                 self.num_changes += 1
             case Tested():
                 trial.tested = event
@@ -300,12 +306,18 @@ class StudyState:
     def _keep_value(self, trial: TrialState, event: Epoch) -> None:
         epoch = trial.epoch = event.report.epoch
         trial.report = event.report
-        trial.told_at = self.trained_at = event.t
-        if trial.status == "planned":  # the line of its start is lost
-            trial.status, trial.driver = "running", self.num_drivers
+        self._note_time(trial, event.t)
+        if trial.status == "planned":  # the line of its start is lost, or it has none
+            trial.status = "running"
+            trial.driver = None if trial.reused else self.num_drivers
         if epoch not in trial.values and hasattr(event.report, self.metric or ""):
             trial.values[epoch] = getattr(event.report, self.metric or "")
             self._reported.append(event.trial)
+
+    def _note_time(self, trial: TrialState, t: float) -> None:
+        trial.told_at = t
+        if trial.reused is None:
+            self.trained_at = t
 
     @property
     def is_empty(self) -> bool:
@@ -331,6 +343,10 @@ class StudyState:
         """Trials that have not ended, by name."""
         return {name: trial for name, trial in self.trials.items() if trial.ended is None}
 
+    def reused(self) -> dict[str, Reused]:
+        """Trials that were taken from earlier studies, by name."""
+        return {name: one.reused for name, one in self.trials.items() if one.reused}
+
     def reports(self) -> Iterator[tuple[str, int, float | None]]:
         """Trial, epoch and value of every kept value, in the order of the reports."""
         left = {name: iter(trial.values.items()) for name, trial in self.trials.items()}
@@ -343,9 +359,11 @@ class StudyState:
         A trial that was stopped early is told as it stood then, as ASHA saw it, while its record
         gives its best epoch.
         """
-        return [(trial.planned, self._told(trial)) for trial in self.trials.values()]
+        return [(trial.planned, self.outcome(name)) for name, trial in self.trials.items()]
 
-    def _told(self, trial: TrialState) -> Mapping[str, Any] | None:
+    def outcome(self, name: str) -> Mapping[str, Any] | None:
+        """What the sampler is told of a trial; None: it has not ended."""
+        trial = self.trials[name]
         if trial.ended is None:
             return None
         outcome = {"n": trial.ended.n, **trial.ended.result.as_dict()}

@@ -38,15 +38,16 @@ START = {
 JOB = START - WHERE - {"--dry-run"} | {"--verb", "--seeds", "--out"}
 ACCEPT = "--accept-changed-data"
 REPEAT = {"--resume", "--wait", ACCEPT}
+BEFORE = {"--reuse", "--no-reuse"}
 TRAINED = {"--weights", "--grey-bits"}
 OPTIONS = {
     "quickstart": {"--root", "--tracking-uri"},
-    "plan": START - WHERE - {"--dry-run"} | {"--probe", "--json", "--power", "--pilot"},
-    "search": START | REPEAT,
-    "ablate": START | REPEAT | {"--from"},
+    "plan": START - WHERE - {"--dry-run"} | {"--probe", "--json", "--power", "--pilot"} | BEFORE,
+    "search": START | REPEAT | BEFORE,
+    "ablate": START | REPEAT | BEFORE | {"--from"},
     "resume": {"--root", "--storage", "--tracking-uri", ACCEPT} | WHERE,
-    "confirm": {"--root", "--storage", "--top", "--seeds"} | REPEAT | WHERE,
-    "compare": START | REPEAT | {"--seeds"},
+    "confirm": {"--root", "--storage", "--top", "--seeds"} | REPEAT | BEFORE | WHERE,
+    "compare": START | REPEAT | BEFORE | {"--seeds"},
     "extend": {"--root", "--storage", "--trials", ACCEPT} | WHERE,
     "stop": {"--root", "--storage"},
     "replay": {"--root", "--storage", ACCEPT},

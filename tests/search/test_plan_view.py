@@ -79,7 +79,8 @@ KEYS = {
     "kind": str, "trials": int, "points": type(None), "most_epochs": int, "seeds": list,
     "objective": list, "budget": dict, "sampler": dict, "scheduler": dict, "searched": list,
     "base": dict, "changed": dict, "data": list, "undecoded_images": int, "weights": str,
-    "backbones": list, "preprocessing": list, "methods": list, "cost": dict, "deviations": list,
+    "backbones": list, "preprocessing": list, "methods": list, "cost": dict, "reused": dict,
+    "deviations": list,
     "warnings": list,
 }  # fmt: skip
 

@@ -79,6 +79,10 @@ RUNNING = [
 ]
 
 
+REUSED = {"kind": "reused", "trial": "00002", "study": "first", "study_id": "f", "source": "00009",
+          "checkpoint": "absent"}  # fmt: skip
+
+
 def test_status_of_a_study_that_runs(tmp_path: Path) -> None:
     study = make(tmp_path, "s", *RUNNING)
     study.lock()
@@ -182,7 +186,8 @@ STATUS = OF_STUDY | {
         }
     ],
     "failures": [{"reason": str, "count": int, "trials": [str]}],
-    "stopped_early": [{"epoch": int, "count": int}], "confirmed_by": None, "next": [str],
+    "stopped_early": [{"epoch": int, "count": int}], "reused": [{"study": str, "count": int}],
+    "confirmed_by": None, "next": [str],
 }  # fmt: skip
 
 
@@ -195,9 +200,10 @@ def shape(value: Any) -> Any:
 
 
 def test_keys_of_status_are_those_documented(tmp_path: Path, printed: Callable[..., Any]) -> None:
-    events = [{**event, "t": 100.0 + n} for n, event in enumerate(RUNNING)]
+    events = [{**event, "t": 100.0 + n} for n, event in enumerate([*RUNNING, REUSED])]
     make(tmp_path, "s", *events)
     found = printed("status", "s", "--json", "--root", str(tmp_path))
+    assert found["reused"] == [{"study": "first", "count": 1}]
     assert found["best"]["params"]["train.epochs"] == 4
     del found["best"]["params"]
     if found["left_s"] is None or found["epochs_per_hour"] is None:  # events of one moment
