@@ -169,7 +169,7 @@ class PromptTokens(base.Method[State]):
         """Where prompts are averaged into the features."""
         name = cls.name()
         if config.method_settings[name].pool_prompts and not cls.is_replaced(config):
-            return f"averages its prompts into one vector ({name}.pool_prompts=true)"
+            return f"averages its prompts into one vector unless {name}.pool_prompts=false"
         return super().hides_map(config)
 
     @classmethod

@@ -105,8 +105,9 @@ class Method(Bottleneck):
     @classmethod
     def hides_map(cls, config: TrialConfig) -> str | None:
         """Where it normalises the features."""
-        is_on = config.method_settings[cls.name()].head_norm
-        return super().hides_map(config) if is_on else None
+        if not config.method_settings[cls.name()].head_norm:
+            return None
+        return "normalises the one vector of each picture unless adaptformer.head_norm=false"
 
     def beside_mlp(self, u_MBRD: Tensor, index: int, num_tokens: int, s: State) -> Tensor:
         """The bottleneck's output."""

@@ -89,6 +89,12 @@ class Method(base.Method[base.Pass]):
             )
 
     @classmethod
+    def hides_map(cls, config: TrialConfig) -> str | None:
+        """With a label map."""
+        has_map = cls.has_own_logits(config)
+        return "maps classes of whole pictures unless vp.output=head" if has_map else None
+
+    @classmethod
     def has_own_logits(cls, config: TrialConfig) -> bool:
         """With a label map there is no head."""
         return bool(config.method_settings[cls.name()].output == "label_map")

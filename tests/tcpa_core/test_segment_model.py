@@ -16,8 +16,11 @@ from tcpa_core.config import METHODS, TrialConfig
 from tcpa_core.errors import ConfigError, ShapeError
 from tcpa_core.methods.base import Step
 from tcpa_core.model.backbone import Backbone
+from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.member_tensors import init_member_state
 from tcpa_core.model.pack_model import PackModel
+from tcpa_core.training.costs import training_costs
+from tcpa_core.training.estimate import memory
 from tests.tcpa_core import checks, oracle
 from tests.tcpa_core.tiny import (
     NUM_CLASSES,
@@ -366,9 +369,13 @@ REFUSED: list[tuple[list[str], dict[str, Any], str]] = [
     (["sa2vp"], {}, r"cannot train 'sa2vp', which changes the one vector .*\(side_features\)"),
     (["autovp"], {}, "cannot train 'autovp', which shrinks pictures"),
     (["damvp"], {}, "cannot train 'damvp', which chooses a border by the whole of a picture"),
-    (["vp"], {"vp__output": "label_map"}, "cannot train 'vp', which makes the logits"),
-    (["vpt"], {"vpt__pool_prompts": True}, r"averages its prompts .*\(vpt.pool_prompts=true\)"),
-    (["adaptformer"], {"adaptformer__head_norm": True}, "cannot train 'adaptformer'"),
+    (
+        ["vp"],
+        {"vp__output": "label_map"},
+        "cannot train 'vp', which maps classes .* unless vp.output=head",
+    ),
+    (["vpt"], {"vpt__pool_prompts": True}, "averages its prompts .* unless vpt.pool_prompts=false"),
+    (["adaptformer"], {"adaptformer__head_norm": True}, "unless adaptformer.head_norm=false"),
     (["vp"], {"segment__window": "whole"}, "segment.window=whole takes pictures of any size"),
     (["vpt"], {"segment__blocks": [3]}, r"segment.blocks must be blocks of .*, 1 to 2, got \[3\]"),
     (
@@ -480,3 +487,17 @@ def test_pictures_of_one_row_of_tokens_are_seen_too(head: str) -> None:
     pack = build(tiny_backbone(), segment(["vpt"], head=head))
     x = torch.randn(1, 1, 3, 8, 40, dtype=torch.float64)
     assert torch.isfinite(pack.predict(x, EVAL)).all()
+
+
+def test_memory_that_is_planned_is_what_a_step_keeps() -> None:
+    """Counted from shapes alone, and on the real network."""
+    config = segment(["vpt"], head="setr_pup", segment__channels=8)
+    planned = memory(config, NUM_CLASSES, bf16=False)
+    assert planned is not None
+    backbone = load_backbone(config.backbone)
+    side = backbone.img_size
+    x = torch.zeros(1, 2, 3, side, side)
+    real = training_costs(PackModel(backbone, [config], NUM_CLASSES), x, cached=False)
+    assert planned.per_image - 12 * side**2 == pytest.approx(real.activation_bytes, rel=0.02)
+    masks = 4 * NUM_CLASSES * side**2
+    assert real.activation_bytes > masks  # logits are enlarged to the mask
