@@ -23,6 +23,8 @@ from tcpa_core.errors import ConfigError
 from tcpa_core.methods.base import BlockAttention, Method, Step
 from tcpa_core.model.backbone import TokenLayout
 from tcpa_core.model.single_model import SingleModel
+from tcpa_core.record.regions import IGNORED
+from tcpa_core.training.masked_source import MaskedSource
 from tcpa_core.training.trained import load_trained
 from tcpa_core.training.trial_data import load_trial_data
 
@@ -30,6 +32,8 @@ BATCH = 16
 """Images that are looked at together; ranks are the mean over the first such batch."""
 MAPS = 4
 """Images whose maps are kept."""
+TOKENS = 8
+"""Of each image of a segmentation, at most, whose features are kept."""
 
 Array = np.ndarray[Any, Any]
 
@@ -93,7 +97,9 @@ def inspect_trial(
     drawn = torch.randperm(len(data.val), generator=torch.Generator().manual_seed(0))
     places = drawn[:count].to(device)
     pixels = data.val.batch(places)
-    found = inspect_model(model, pixels, data.val.labels[places], progress)
+    source = data.val
+    labels = source.masks(places) if isinstance(source, MaskedSource) else source.labels[places]
+    found = inspect_model(model, pixels, labels, progress)
     mean, std = model.pack.backbone.norm_stats(model.config.data.norm_stats)
     shown = pixels[:MAPS].cpu().permute(0, 2, 3, 1) * torch.tensor(std) + torch.tensor(mean)
     return {"images": shown.clamp(0, 1).numpy(), **found}
@@ -129,7 +135,7 @@ def inspect_model(
 
     Args:
         images: Normalised (N, 3, height, width).
-        labels: (N,).
+        labels: (N,); of a segmentation masks (N, height, width), 255 where there is no class.
         progress: Called with ("look at images", done, N).
 
     Returns:
@@ -142,14 +148,16 @@ def inspect_model(
         rank (L,): effective rank of the heads' maps over image tokens, 1 to R.
         usage_POOL (L, G), where tokens choose among prompt groups: share of the choices that fell
         on each group of a pool, "cls", "image", or "shared" in place of both.
-        features (N, F) and labels (N,): what the head reads of the backbone.
+        features (N, F) and labels (N,): what the head reads of the backbone. Of a segmentation
+        those of some tokens of each image, and the class that most of their pixels have.
         What belongs to the CLS token is absent where the backbone has none.
     """
     layout = model.pack.backbone.layout
     means: dict[str, Array] = {}
     counts: dict[str, Array] = {}
     first: dict[str, Array] = {}
-    features = []
+    features, classes = [], []
+    generator = torch.Generator().manual_seed(0)
     for start in range(0, len(images), BATCH):
         if progress:
             progress("look at images", start, len(images))
@@ -158,7 +166,12 @@ def inspect_model(
         blocks = [_attention(told) for told in seen.blocks]
         # A pass of its own: what training computes, to the bit, where the first one computes all
         # tokens.
-        features.append(model.pack.forward_features(batch[None], Step.evaluation(1))[0][0])
+        read = model.pack.forward_features(batch[None], Step.evaluation(1))[0][0]
+        labelled = read, labels[start : start + BATCH]
+        if read.ndim > 2:
+            labelled = _drawn_tokens(*labelled, generator)
+        features.append(labelled[0])
+        classes.append(labelled[1])
         for name, values in _shares(blocks, layout).items():
             means[name] = means.get(name, 0.0) + values * (len(batch) / len(images))
         for pool, chosen in seen.usage.items():
@@ -178,8 +191,26 @@ def inspect_model(
         **{name: count / count.sum(axis=1, keepdims=True) for name, count in counts.items()},
         "num_prompts": np.array(prompts),
         "features": torch.cat(features).float().cpu().numpy(),
-        "labels": labels.cpu().numpy(),
+        "labels": torch.cat(classes).cpu().numpy(),
     }
+
+
+def _drawn_tokens(
+    maps_BKHWD: Tensor, masks: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Features (T, K * D) of up to TOKENS tokens of each sample that have a class, and that class
+    (T,): the one that most of their pixels have."""
+    tokens = maps_BKHWD.permute(0, 2, 3, 1, 4).flatten(3).flatten(1, 2)
+    rows, columns = maps_BKHWD.shape[2:4]
+    pixels = masks.unflatten(2, (columns, -1)).unflatten(1, (rows, -1)).transpose(2, 3)
+    classes = pixels.flatten(3).mode(-1).values.flatten(1)
+    features, labels = [], []
+    for of_sample, found in zip(tokens, classes, strict=True):
+        order = torch.randperm(len(found), generator=generator).to(found.device)
+        drawn = order[found[order] != IGNORED][:TOKENS]
+        features.append(of_sample[drawn])
+        labels.append(found[drawn])
+    return torch.cat(features), torch.cat(labels)
 
 
 def _attention(told: BlockAttention) -> _Attention:

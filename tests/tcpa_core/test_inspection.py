@@ -16,6 +16,7 @@ from tcpa_core.config import METHODS, TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.inspection import (
     MAPS,
+    TOKENS,
     _attention,
     check_methods,
     effective_rank,
@@ -270,3 +271,28 @@ def test_weights_that_a_trial_trains_are_those_of_its_attention() -> None:
             if "attn/qkv" in name:
                 value += torch.linspace(-3, 3, value.numel(), dtype=value.dtype).view_as(value)
     assert (look(model)["rank"] != before).all()
+
+
+def test_features_of_a_segmentation_are_those_of_tokens_with_a_class() -> None:
+    config = trial(["vpt"], task__name="segment", segment__blocks=[1, 2], vpt__num_prompts=3)
+    model = model_of(config)
+    batch = images(model.pack.backbone, samples=20)[0]
+    masks = torch.full((20, 32, 32), 255, dtype=torch.uint8)
+    masks[:, :16] = 3  # of 4 x 4 tokens the upper 8; the left ones of these are of another class
+    masks[:, :16, :8] = 1
+    masks[0] = 255
+    masks[1, :, 30:] = 2  # a quarter of a token's columns: not most of them
+    found = inspect_model(model, batch, masks)
+    assert len(found["features"]) == len(found["labels"]) == 19 * TOKENS
+    with torch.no_grad():
+        maps = model.pack.forward_features(batch[None], Step.evaluation(1))[0][0]
+    expected = {
+        tuple(maps[n, :, row, column].flatten().tolist()): 1 if column == 0 else 3
+        for n in range(1, 20)
+        for row in range(2)
+        for column in range(4)
+    }
+    for features, label in zip(found["features"], found["labels"], strict=True):
+        near = min(expected, key=lambda key: float(np.abs(np.array(key) - features).max()))
+        assert np.allclose(near, features, atol=1e-6) and expected[near] == label
+    assert set(found["labels"].tolist()) == {1, 3}
