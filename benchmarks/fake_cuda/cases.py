@@ -49,6 +49,11 @@ class Case:
     backbone: str = SHORT
     """SHORT, ROTARY, or a name of timm."""
 
+    @property
+    def segments(self) -> bool:
+        """Whether pictures have masks."""
+        return self.settings.get("task.name") == "segment"
+
     def configs(self, members: int, base: Settings) -> list[TrialConfig]:
         """Settings of a pack's members: every other one has the second's."""
         return [
@@ -156,6 +161,16 @@ DISTORTED: Settings = {
     "data.color_jitter": 0.4, "data.flip": True,
 }  # fmt: skip
 """What is done on the CPU, picture by picture."""
+SEGMENT: Settings = {
+    "task.name": "segment", "segment.channels": 16, "data.name": "segfolder",
+    "data.resize": "short_side", "data.random_crop": True, "data.flip": True,
+}  # fmt: skip
+HEADS: dict[str, Settings] = {
+    "linear": {"segment.test_scales": [0.5, 1.0]},
+    "setr_pup": {"segment.auxiliary_blocks": [1], "data.scale_range": [0.5, 2.0]},
+    "upernet": {},
+}
+"""Heads that make maps, with settings."""
 WITH_RECIPES = ("linear", "tcpa", "cvpt", "sa2vp", "adaptformer", "vpt")
 ON_ROTARY: dict[str, Settings] = {
     "linear": {},
@@ -183,7 +198,7 @@ def methods() -> list[str]:
 
 def all_cases() -> list[Case]:
     """Every case; names are unique."""
-    return [*_alone(), *_chains(), *_recipes(), *_on_rotary()]
+    return [*_alone(), *_chains(), *_recipes(), *_on_rotary(), *_segmenting()]
 
 
 def _alone() -> Iterator[Case]:
@@ -230,3 +245,11 @@ def _on_rotary() -> Iterator[Case]:
         name = text.split()[0]
         settings = {"methods": [name], **SMALL.get(name, {}), **change}
         yield Case(f"{text}, rotary", settings, SECOND.get(name, {}), backbone=ROTARY)
+
+
+def _segmenting() -> Iterator[Case]:
+    for head, change in HEADS.items():
+        settings = {"methods": ["vpt"], **SEGMENT, "segment.head": head, **change}
+        yield Case(f"segment, vpt, {head}", settings, SECOND["vpt"])
+    frozen = {"methods": ["linear"], **SEGMENT}
+    yield Case("segment, linear, images in host memory", frozen, resident=False)

@@ -25,13 +25,15 @@ from tcpa_core.training import image_source
 from tcpa_core.training.member import Member
 from tcpa_core.training.pack import Pack
 from tcpa_core.training.saved_member import restore_member, save_member
-from tcpa_core.training.trial_data import TrialData, source_kind
+from tcpa_core.training.trial_data import TrialData, source_of
 
 Until = Literal["step", "epoch", "end"]
 STEPS = 3
 """Of an epoch: the second is the one that is looked at, from its sign of life to the third's. So it
 holds a whole step, and nothing of how an epoch begins or ends."""
 EVAL_BATCHES = 3
+PICTURES = 2
+"""With masks, in a batch of evaluation."""
 
 
 def run_case(
@@ -72,6 +74,8 @@ def run_case(
         frozen = frozen.to("cuda")
         log.weights = {p.untyped_storage()._cdata for p in frozen.parameters()}
         rows = eval_rows or EVAL_BATCHES * max(1, 256 // members)
+        if case.segments:  # one after the other, so that a few do
+            rows = EVAL_BATCHES * PICTURES
         data = _data(
             frozen,
             configs[0],
@@ -80,6 +84,8 @@ def run_case(
             resident=case.resident,
         )
         run = _Run(frozen, data, log)
+        if case.segments:
+            run.pack._evaluation._by_rows._rows = PICTURES * members
         trials = [run.pack.new_member(str(m), config) for m, config in enumerate(configs)]
         if until == "step":
             run.steps(trials)
@@ -220,19 +226,28 @@ def _data(
     mean, std = frozen.norm_stats(config.data.norm_stats)
     splits: dict[str, Any] = {}
     for name, count in sizes.items():
-        size = 3 * large * large
-        store = ImageStore(
-            np.zeros(count * size, np.uint8),
-            np.arange(count, dtype=np.int64) * size,
-            np.full(count, large, np.int64),
-            np.full(count, large, np.int64),
-            np.zeros(count, np.int64),
-            np.zeros(count, np.int64),
-            np.zeros(count, np.bool_),
-        )
         labels = (np.arange(count) % classes).astype(np.int64)
-        split = Split(images=store, labels=labels, paths=tuple(map(str, range(count))))
+        split = Split(
+            images=_black(count, large, 3),
+            labels=labels,
+            paths=tuple(map(str, range(count))),
+            masks=_black(count, large, 1) if config.task.name == "segment" else None,
+        )
         with patch.object(image_source, "RESIDENT_SHARE", float(resident)):
-            kind = source_kind(config.data, name)
-            splits[name] = kind(split, config.data, side, mean, std, "cuda")
+            make = source_of(split, config.data, name)
+            splits[name] = make(side, mean, std, "cuda")
     return TrialData(**splits, class_names=tuple(map(str, range(classes))), fingerprint="fake")
+
+
+def _black(count: int, side: int, planes: int) -> ImageStore:
+    size = planes * side * side
+    return ImageStore(
+        np.zeros(count * size, np.uint8),
+        np.arange(count, dtype=np.int64) * size,
+        np.full(count, side, np.int64),
+        np.full(count, side, np.int64),
+        np.zeros(count, np.int64),
+        np.zeros(count, np.int64),
+        np.zeros(count, np.bool_),
+        num_planes=planes,
+    )

@@ -34,7 +34,7 @@ def runs(case: Case) -> Iterator[tuple[str, int, Until]]:
     for precision, members in pairs:
         found = precision, min(members, case.members)
         if found not in seen:
-            far: Until = "end" if is_plain else "epoch"
+            far: Until = "end" if is_plain or "segment.test_scales" in case.settings else "epoch"
             yield *found, "step" if seen else far
             seen.add(found)
 

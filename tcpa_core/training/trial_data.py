@@ -79,7 +79,7 @@ def load_trial_data(
     )
     mean, std = backbone.norm_stats(config.data.norm_stats)
     train, val, test = (
-        _source(data.splits[name], config.data, name)(backbone.img_size, mean, std, device)
+        source_of(data.splits[name], config.data, name)(backbone.img_size, mean, std, device)
         for name in ("train", "val", "test")
     )
     return TrialData(
@@ -92,7 +92,7 @@ def load_trial_data(
     )
 
 
-def _source(split: Split, cfg: DataConfig, name: str) -> Callable[..., ImageSource]:
+def source_of(split: Split, cfg: DataConfig, name: str) -> Callable[..., ImageSource]:
     """Makes the source of a split, given image size, mean, deviation and device."""
     if split.masks is None:
         return partial(source_kind(cfg, name), split, cfg)
