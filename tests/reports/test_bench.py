@@ -229,6 +229,20 @@ def test_a_cell_without_a_confirmation_has_the_seeds_of_its_search(tmp_path: Pat
     assert any("optimistic on val" in note for note in tables.notes)
 
 
+def test_what_other_studies_had_trained_is_no_cost_of_the_cell(tmp_path: Path) -> None:
+    taken = {"kind": "reused", "trial": "00000", "study": "old", "study_id": "id-1",
+             "source": "00003", "checkpoint": "absent"}  # fmt: skip
+    events = [
+        planned(0), taken, final(0, "completed", 0.6, duration_s=50.0),
+        planned(1, optim__lr=0.05), final(1, "completed", 0.7, duration_s=5.0),
+        {"kind": "finished"},
+    ]  # fmt: skip
+    found = look(Cell("VPT", "digits", "b", write(tmp_path / "s", events, space=SPACE)))
+    costs = {name: found.about[name] for name in ("trials", "reused", "epochs", "cost_s")}
+    assert costs == {"trials": 1, "reused": 1, "epochs": 2, "cost_s": 5.0}
+    assert found.searched == [0.6, 0.7], "what was found counts, whoever trained it"
+
+
 def test_a_seed_that_failed_is_named(tmp_path: Path) -> None:
     place = one(tmp_path)
     events: list[dict[str, Any]] = []
