@@ -51,6 +51,8 @@ EXCEPTIONS = {
     ("search/verbs/export.py", "reports"),  # the interval of a trial's seeds, for the card
     ("search/verbs/push.py", "huggingface_hub"),  # timm's; loaded where a trial is uploaded
     ("search/verbs/verdict.py", "reports"),
+    ("search/verbs/bundle.py", "reports"),  # the tables that are sealed with a journal
+    ("search/verbs/verify.py", "reports"),
     ("search/verbs/power.py", "reports"),  # what a planned design will see, from earlier studies
     ("search/verbs/optuna_pages.py", "optuna_dashboard"),  # an extra; loaded where it is served
     ("search/verbs/quickstart.py", "reports"),

@@ -52,6 +52,8 @@ OPTIONS = {
     "stop": {"--root", "--storage"},
     "replay": {"--root", "--storage", ACCEPT},
     "inspect": {"--root", "--storage", "--images", ACCEPT},
+    "bundle": {"--root", "--storage", "--out", "--states"},
+    "verify": {"--trials", "--seal", "--set", "--device", "--draw"},
     "status": {"--root", "--storage", "--json"},
     "list": {"--root", "--storage", "--json"},
     "presets": set(),

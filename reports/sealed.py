@@ -1,0 +1,83 @@
+"""The tables of a sealed study: written from its journal, and compared with it again."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reports.frames import frames
+from reports.parquet import write_table
+from reports.records.journal import load_journal
+
+CLOSE = 1e-9
+"""Relative difference that other libraries may make in what statistics compute."""
+RECORDED = ("trials", "epochs")
+"""Tables whose numbers stand in the journal as they are."""
+
+
+def write_tables(study_dir: Path, folder: Path) -> None:
+    """Write what a study's journal says as Parquet and CSV.
+
+    Raises:
+        StudyError: There is no such study, or the folder cannot be written.
+        RecordError: The journal is damaged.
+    """
+    for name, table in _tables(study_dir).items():
+        write_table(table, folder, name)
+
+
+def differences(study_dir: Path, folder: Path) -> list[str]:
+    """Where tables of a folder are not what a study's journal says, in sentences; []: nowhere.
+
+    A column that one of the two lacks, because it is of another version, is passed over.
+
+    Raises:
+        StudyError, RecordError: As `load_journal`.
+    """
+    found = []
+    for name, wanted in _tables(study_dir).items():
+        path = folder / f"{name}.parquet"
+        if not path.is_file():
+            if name in RECORDED:
+                found.append(f"tables/{name}.parquet: missing")
+            continue
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowException) as err:
+            found.append(f"tables/{name}.parquet: cannot be read ({err})")
+            continue
+        found += _differing(name, table, wanted)
+    return found
+
+
+def _tables(study_dir: Path) -> Mapping[str, pa.Table]:
+    """All tables that have rows, but for the importance of settings, which takes seconds to fit."""
+    arrow = frames(load_journal(study_dir), explain=False)[1]
+    return {name: table for name, table in arrow.items() if len(table)}
+
+
+def _differing(name: str, table: pa.Table, wanted: pa.Table) -> list[str]:
+    if len(table) != len(wanted):
+        return [f"tables/{name}: {len(table)} rows, {len(wanted)} by the journal"]
+    found = []
+    close = 0.0 if name in RECORDED else CLOSE
+    for column in wanted.column_names:
+        if column not in table.column_names:
+            continue
+        pairs = zip(table[column].to_pylist(), wanted[column].to_pylist(), strict=True)
+        found += [
+            f"tables/{name}: {column} of row {row} is {one!r}, {other!r} by the journal"
+            for row, (one, other) in enumerate(pairs)
+            if not _is_same(one, other, close)
+        ]
+    return found
+
+
+def _is_same(one: object, other: object, close: float) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        if math.isnan(one) or math.isnan(other):
+            return math.isnan(one) and math.isnan(other)
+        return math.isclose(one, other, rel_tol=close, abs_tol=close * 1e-3)
+    return one == other

@@ -1,0 +1,198 @@
+"""A sealed study: whatever is changed of it is found and named, and its trials come out again."""
+
+import hashlib
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from search.study.folder import StudyDir
+from search.study.identity import fingerprints_of
+from search.study.journal import Journal
+from search.study.sealed import MANIFEST, SEAL
+from spaces.load import space_of
+from tcpa_core.record import files
+from tcpa_core.record.events import Ended, Epoch, Event, Planned, StudyBegun, encode_line
+from tcpa_core.record.events import read_journal as events_of
+from tcpa_core.training.run_trial import run_trial
+
+SPACE: dict[str, Any] = {
+    "name": "sealed",
+    "base": {
+        "methods": ["linear"], "backbone.name": "vit_nano", "train.epochs": 2,
+        "data.name": "digits", "data.size_per_class": 4,
+    },
+    "axes": {"optim.lr": {"choice": [0.01, 0.1]}},
+    "objective": {"metric": "val_accuracy", "goal": "maximize"},
+    "sampler": {"name": "grid"},
+    "scheduler": {"name": "none"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with a study whose two trials were really trained."""
+    root = tmp_path_factory.mktemp("studies")
+    space = space_of(SPACE)
+    prints = fingerprints_of(space.trials)
+    study = StudyDir.create(root, "sealed", space, prints, "")
+    journal = Journal(study.journal_path)
+    journal.append(StudyBegun(name="sealed"))
+    ids = prints["data"], prints["weights"]
+    for number, config in enumerate(space.trials):
+        name = f"{number:05d}"
+        known = {"digest": config.digest(*ids), "point": config.point(*ids)}
+        events: list[Event] = [Planned.of(name, config, origin="sampler", draw={}, **known)]
+        result = run_trial(
+            config,
+            on_epoch=lambda report, to=events, trial=name: to.append(
+                Epoch(trial=trial, report=report)
+            ),
+            device="cpu",
+        )
+        journal.append(*events, Ended(trial=name, result=result))
+        folder = study.path / files.CHECKPOINTS / name
+        folder.mkdir(parents=True)
+        (folder / files.BEST).write_bytes(b"a trained state")
+    journal.close()
+    return root
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def sealed(root: Path, tmp_path: Path, typed: Run) -> Path:
+    """Its bundle as a folder."""
+    words = ["bundle", "sealed", "--root", str(root), "--out", "b", "--states", "all"]
+    assert typed(*words)[0] == 0
+    return tmp_path / "b"
+
+
+def resealed(bundle: Path) -> None:
+    """Make hashes and seal fit what was changed, as a forger would."""
+    document = json.loads((bundle / MANIFEST).read_text())
+    for name in document["files"]:
+        data = (bundle / name).read_bytes()
+        document["files"][name] = {
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+    text = json.dumps(document).encode()
+    (bundle / MANIFEST).write_bytes(text)
+    (bundle / SEAL).write_text(hashlib.sha256(text).hexdigest())
+
+
+def test_a_bundle_is_verified_in_a_fresh_folder(root: Path, tmp_path: Path, typed: Run) -> None:
+    code, said, _ = typed("bundle", "sealed", "--root", str(root))
+    assert code == 0 and (tmp_path / "sealed.zip").is_file()
+    seal = said.split("seal ")[1].split()[0]
+    code, said, _ = typed("verify", "sealed.zip", "--seal", seal, "--trials", "2")
+    assert code == 0, said
+    assert "verified: 2 of its trials came out again" in said
+    assert said.count("all numbers agree bit for bit") == 2
+    assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith(".")) == [
+        "sealed.zip"
+    ]
+    assert typed("verify", "sealed.zip", "--seal", "0" * 64, "--trials", "0")[0] == 1
+    assert typed("bundle", "sealed", "--root", str(root))[0] == 2, "it exists already"
+
+
+def test_a_flipped_byte_of_any_file_is_named(sealed: Path, typed: Run) -> None:
+    assert typed("verify", "b", "--trials", "0")[0] == 0
+    names = [p.relative_to(sealed).as_posix() for p in sealed.rglob("*") if p.is_file()]
+    assert {files.JOURNAL, files.DESCRIPTION, "environment.txt", "tables/trials.parquet"} < set(
+        names
+    )
+    assert f"{files.CHECKPOINTS}/00001/{files.BEST}" in names
+    for name in names:
+        whole = (sealed / name).read_bytes()
+        at = len(whole) // 2
+        (sealed / name).write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        code, said, _ = typed("verify", "b", "--trials", "0")
+        named = MANIFEST if name == SEAL else name
+        assert code == 1 and "NOT VERIFIED" in said and named in said, name
+        (sealed / name).write_bytes(whole)
+    assert typed("verify", "b", "--trials", "0")[0] == 0
+
+
+def test_a_number_changed_in_a_table_and_sealed_again_is_named(sealed: Path, typed: Run) -> None:
+    path = sealed / "tables" / "trials.parquet"
+    table = pq.read_table(path)
+    place = table.column_names.index("val_accuracy")
+    values = table["val_accuracy"].to_pylist()
+    values[1] += 1e-6
+    field = table.schema.field(place)
+    pq.write_table(table.set_column(place, field, pa.array(values, field.type)), path)
+    resealed(sealed)
+    code, said, _ = typed("verify", "b", "--trials", "0")
+    assert code == 1 and "tables/trials: val_accuracy of row 1 is" in said
+
+
+def change_journal(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = bundle / files.JOURNAL
+    lines = [event.as_dict() for event in events_of(path)]
+    for line in lines:
+        change(line)
+    path.write_bytes(b"".join(encode_line(line) for line in lines))
+    resealed(bundle)
+
+
+def forged(bundle: Path, typed: Run) -> None:
+    """Seal what was changed, with the tables that follow from it."""
+    root = bundle.parent / "forged"
+    shutil.copytree(bundle, root / "sealed")
+    shutil.rmtree(bundle)
+    assert typed("bundle", "sealed", "--root", str(root), "--out", bundle.name)[0] == 0
+
+
+def test_a_number_changed_everywhere_does_not_come_out_again(sealed: Path, typed: Run) -> None:
+    def better(line: dict[str, Any]) -> None:
+        if line["kind"] == "epoch":
+            line["val_loss"] *= 0.99
+
+    change_journal(sealed, better)
+    code, said, _ = typed("verify", "b", "--trials", "0")
+    assert code == 1 and "val_loss of row 0" in said
+    forged(sealed, typed)
+    code, said, _ = typed("verify", "b", "--trials", "1", "--draw", "0")
+    assert code == 1 and "DIFFER by more than" in said and "do not come out again" in said
+
+
+def test_no_path_of_a_bundle_is_followed(sealed: Path, tmp_path: Path, typed: Run) -> None:
+    def elsewhere(line: dict[str, Any]) -> None:
+        if line["kind"] == "planned":
+            line["params"]["data.root"] = "/etc"
+
+    whole = tmp_path / "whole"
+    shutil.copytree(sealed, whole)
+    change_journal(sealed, elsewhere)
+    forged(sealed, typed)
+    code, said, err = typed("verify", "b", "--trials", "1")
+    assert code == 2 and "data.root '/etc'" in err and "--set data.root=" in err
+    # names that lead out of the bundle
+    for name in ("../evil", "/tmp/evil", "a/../../evil", "C:evil", ".hidden", "a//b"):
+        document = json.loads((whole / MANIFEST).read_text())
+        document["files"][name] = {"bytes": 1, "sha256": "0" * 64}
+        with zipfile.ZipFile(tmp_path / "evil.zip", "w") as file:
+            file.writestr(MANIFEST, json.dumps(document))
+            file.writestr(name, "x")
+        code, said, _ = typed("verify", "evil.zip", "--trials", "0")
+        assert code == 1 and "is no file of a bundle" in said, name
+    assert not (tmp_path / "evil").exists() and not (tmp_path.parent / "evil").exists()
+
+
+def test_what_is_no_bundle_is_refused_in_a_sentence(tmp_path: Path, typed: Run) -> None:
+    (tmp_path / "text").write_text("no zip")
+    (tmp_path / "empty").mkdir()
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
+        file.writestr(MANIFEST, '{"files": 3}')
+    for name, code in {"text": 2, "none": 2, "empty": 1, "other.zip": 1}.items():
+        found, said, err = typed("verify", name)
+        assert found == code and "Traceback" not in said + err, name
