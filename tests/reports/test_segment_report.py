@@ -19,13 +19,14 @@ from reports.page import regions as page
 from reports.samples.regions import class_scores, groups_of
 from reports.statistics.paired_tests import compare_paired, summarise
 from reports.statistics.published_comparison import comparable
+from spaces.load import load_space
 from tcpa_core.errors import RecordError, StudyError
 from tcpa_core.record.files import CHECKPOINTS, REGIONS
 from tcpa_core.record.regions import IGNORED, Regions, Shown, read_regions, write_regions
 from tcpa_core.record.scores import SCORES
 from tcpa_core.record.values import OF_SOME_TASKS
 from tests.reports.segments import NAMES, SEGMENT, ended, keep, segment_study, segmented
-from tests.reports.studies import components, planned, write
+from tests.reports.studies import cell, components, planned, write
 
 SKILLS = {"linear": 0.5, "vpt": 0.7, "cvpt": 0.9}
 FEW = ("sky", "road", "tree", "<b>car</b>")
@@ -315,3 +316,19 @@ def test_a_file_without_val_counts(tmp_path: Path) -> None:
     one = read_regions(file)
     write_regions(file, Regions(one.class_names, {"test": one.splits["test"]}, one.pictures))
     assert len(reports.load(made).regions.trials) == 4
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_the_preset_of_the_paper_has_its_published_rows_beside_it(tmp_path: Path) -> None:
+    space = load_space("cvpt_ade20k", {"data.root": "/sets/ADEChallengeData2016"})
+    found, events = segmented(0.7, 0, FEW, 2), []
+    for number, config in enumerate(space.trials):
+        (method,) = config.methods
+        label = f"{method} {config.flat()[f'{method}.num_prompts']}"
+        event = planned(number, cells=[cell("components", label, number, number == 0)])
+        events += [{**event, "params": config.flat()}, ended(number, found)]
+    made = reports.load(write(tmp_path / "preset", events, "ablation", space.as_dict()))
+    shown, notes = comparable(made.used, made.epochs)
+    assert not notes and {one.method: one.cells(("test_miou",)) for one in shown} == {
+        "cvpt": ["45.66"], "vpt": ["42.11"]
+    }  # fmt: skip
