@@ -17,7 +17,6 @@ from spaces.bench_cells import Cell
 from spaces.confirmations import confirms, is_of
 from tcpa_core.errors import RecordError, StudyError
 from tcpa_core.record import files
-from tcpa_core.record.scores import score_of
 
 SPLITS = ("test", "val")
 """Metrics of a bench, the one that its table shows first."""
@@ -92,7 +91,7 @@ def _with_values(found: CellFound, source: StudyTrials, num_seeds: int) -> CellF
     used = source.trials[source.trials["left_out"] == ""]
     rows = used[used["point"].fillna(used["trial"]) == selected.point]
     rows = rows.assign(seed=rows["seed"].fillna(0).astype(int)).drop_duplicates("seed")
-    score = score_of({str(k): v for k, v in rows.iloc[0].dropna().items()})
+    score = source.study.score
     values = {"test": _by_seed(rows, score.test), "val": _by_seed(rows, score.val)}
     is_fresh = found.cell.confirmation is not None
     lacks = [_lacks(source, rows, num_seeds if is_fresh else 0)]

@@ -231,7 +231,7 @@ def _about_published(frame: pd.DataFrame) -> str:
     benchmarks, selections = (
         ", ".join(frame[name].drop_duplicates()) for name in ("benchmark", "selection")
     )
-    text = f"Rows in grey are others' test accuracies (benchmark {benchmarks}; {selections})."
+    text = f"Rows in grey are others' scores on test (benchmark {benchmarks}; {selections})."
     for caveat, part in frame[frame["caveat"] != ""].groupby("caveat", sort=False):
         text += f" {', '.join(part['method'].drop_duplicates())}: {caveat}."
     return text

@@ -339,7 +339,7 @@ def _published_rows(backbone: str, cells: Sequence[CellFound]) -> Iterator[NewRo
     for dataset in dict.fromkeys(one.cell.dataset for one in cells):
         column = [one for one in cells if one.cell.dataset == dataset and one.values.get("test")]
         for one in column[0].published if column else ():
-            if all(one in other.published for other in column):
+            if one.on_test is not None and all(one in other.published for other in column):
                 yield {"backbone": backbone, "dataset": dataset, "method": one.method,
                        "source": one.source, "value": one.on_test, "benchmark": one.benchmark,
                        "selection": one.selection, "caveat": one.caveat}  # fmt: skip

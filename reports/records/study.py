@@ -81,7 +81,10 @@ class Study:
     @property
     def task(self) -> str:
         """What its trials are trained for: "classify" or "segment"."""
-        return str((self.space.get("base") or {}).get(TASK, "classify"))
+        # a confirmation has no base: its rows have all settings
+        rows = (self._ablation.get("rows") or {}).values()
+        places = [self.space.get("base") or {}, *(row for row in rows if isinstance(row, dict))]
+        return str(next((one[TASK] for one in places if TASK in one), "classify"))
 
     @property
     def objectives(self) -> tuple[Objective, ...]:

@@ -229,6 +229,34 @@ def test_a_cell_without_a_confirmation_has_the_seeds_of_its_search(tmp_path: Pat
     assert any("optimistic on val" in note for note in tables.notes)
 
 
+def test_a_segmentation_has_its_own_score(tmp_path: Path) -> None:
+    """A confirmation has no base: which task it is, its rows say."""
+    place = one(tmp_path)
+    objective = {"metric": "val_miou", "goal": "maximize"}
+    base = {"task.name": "segment", "data.name": "segfolder"}
+    events: list[dict[str, Any]] = []
+    for number, (value, accuracy) in enumerate(((0.5, 0.7), (0.4, 0.9))):
+        params = {"task__name": "segment", "optim__lr": 0.01 * (number + 1)}
+        at = [cell("components", f"point {number + 1}", number, number == 0)]
+        events.append(planned(number, cells=at, data__name="segfolder", **params))
+        events.append(final(number, "completed", accuracy, val_miou=value,
+                            test_miou=None if number else 0.45))  # fmt: skip
+    events.append({"kind": "finished"})
+    search, rows = tmp_path / "search", {"point 1": dict(base), "point 2": dict(base)}
+    write(search, events, space={**SPACE, "base": base, "objective": objective})
+    assert place.confirmation is not None
+    design = {"design": "components", "rows": rows, "seeds": [0], "test": "winner"}
+    write(place.confirmation, events, "ablation",
+          {"name": "c", "objective": objective, "ablation": design})  # fmt: skip
+    for found in (look(Cell("VPT", "camvid", "b", search)),
+                  look(Cell("VPT", "camvid", "b", search, place.confirmation))):  # fmt: skip
+        assert found.missing == "", found.missing
+        assert found.score == "mIoU" and found.values == {"test": {0: 0.45}, "val": {0: 0.5}}
+        assert found.searched == [0.5, 0.4] and found.objective == ("val_miou", 1)
+        tables = load_bench(Bench("seg", (found.cell,)))
+        assert main_table(tables, "b", "test").cells[0][0] == "45.00 (one seed)"
+
+
 def test_what_other_studies_had_trained_is_no_cost_of_the_cell(tmp_path: Path) -> None:
     taken = {"kind": "reused", "trial": "00000", "study": "old", "study_id": "id-1",
              "source": "00003", "checkpoint": "absent"}  # fmt: skip
