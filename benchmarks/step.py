@@ -2,7 +2,8 @@
 
 Both sides hold the same frozen weights and the same prompts, and their losses and gradients are
 compared in the same run. `python -m benchmarks.step --help` lists sizes; without arguments it
-measures what the README states.
+measures what the README states. `--task segment` shows what the decoder of a segmentation takes
+beside the backbone, for one member and for a pack.
 """
 
 import argparse
@@ -13,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks import literal
+from benchmarks import literal, segment_step
 from benchmarks.counts import Counts, counts
 from benchmarks.harness import CLOCKS, Row, as_worker, interleave, ratios, write
+from benchmarks.segment_step import HEADS
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import Step
 from tcpa_core.model.backbone import Backbone
@@ -155,6 +157,11 @@ def main() -> None:
     """Measure and write results/step*.json, .md and .png."""
     as_worker()
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--task", choices=("classify", "segment"), default="classify")
+    parser.add_argument("--heads", nargs="+", choices=HEADS, default=HEADS, help="segment only")
+    parser.add_argument(
+        "--members", nargs="+", type=int, default=[1, 4], help="segment only: packs of so many"
+    )
     parser.add_argument("--vits", nargs="+", choices=VITS, default=["Ti", "B"])
     parser.add_argument("--batches", nargs="+", type=int, default=[8])
     parser.add_argument(
@@ -173,7 +180,14 @@ def main() -> None:
     parser.add_argument("--name", default="step", help="of the result files")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows: list[Row] = []
+    if options.task == "segment":
+        name = "step_segment" if options.name == "step" else options.name
+        with _autocast(options):
+            rows = segment_step.compare(options.vits, VITS, options)
+        extra = {"clock": options.clock, "img_size": options.img_size, "bf16": options.bf16}
+        write(name, rows, title="Training step of a segmentation: its head, and packs", extra=extra)
+        return
+    rows = []
     exact: dict[str, Any] = {}
     for vit in options.vits:
         for batch in options.batches:

@@ -17,17 +17,22 @@ def command(
     csv: Annotated[
         Path | None, typer.Option("--csv", help="Write all rows there; default: shown.")
     ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option("--masks", help="Write masks of a segmentation into this new folder, as PNG."),
+    ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Classes named per picture.")] = 5,
     device: Device = "auto",
     weights: Weights = None,
     grey_bits: GreyBits = None,
 ) -> None:
-    """Classify pictures with a trained trial: STUDY TRIAL FOLDER_OR_FILES.
+    """Classify or segment pictures with a trained trial: STUDY TRIAL FOLDER_OR_FILES.
 
     TRIAL is a number, or best. An exported folder may stand in place of STUDY TRIAL. Pictures in
-    folders that are named like classes give the accuracy, too.
+    folders that are named like classes give the accuracy, too, and those of a data set with masks
+    the mIoU.
     """
-    from search.verbs.predict import predict
+    from search.verbs.predict import Wanted, predict
     from search.verbs.trained import source_of
 
     source = source_of(root, storage, words, "tcpa predict STUDY TRIAL FOLDER_OR_FILES")
@@ -35,8 +40,7 @@ def command(
         predict(
             source,
             Console(),
-            csv_file=csv,
-            top=top,
+            Wanted(csv_file=csv, masks=masks, top=top),
             device=device,
             weights=weights,
             grey_bits=grey_bits,

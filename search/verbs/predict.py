@@ -1,4 +1,5 @@
-"""Classify pictures with a trained trial: what was said of each, and how often it was right."""
+"""Classify or segment pictures with a trained trial: what was said of each, and how often it was
+right."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -8,10 +9,12 @@ from pathlib import Path
 from rich.console import Console
 
 from search.driver.placement import DeviceKind
+from search.verbs.mask_files import MaskFiles
 from search.verbs.stages import Stages
 from search.verbs.trained import Source
 from tcpa_core.data.base import SUFFIXES
 from tcpa_core.errors import ConfigError, DataError, not_written
+from tcpa_core.training.known_masks import FoundMasks, KnownMasks
 from tcpa_core.training.trained import TrainedModel, load_trained
 
 SHOWN = 20
@@ -26,52 +29,65 @@ class Row:
 
     path: Path
     top: Sequence[tuple[str, float]] = ()
-    """Likeliest classes and their probabilities."""
+    """Likeliest classes and their probabilities; of a segmentation the largest ones and their
+    shares of its pixels."""
     truth: str = ""
-    """Class whose folder it lies in; "": none."""
+    """Class whose folder it lies in; "": none. Of a segmentation the file of its mask."""
     error: str = ""
     """Why it cannot be read; "": it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What comes out."""
+
+    csv_file: Path | None = None
+    """Where all rows are written."""
+    masks: Path | None = None
+    """Folder for the masks of a segmentation."""
+    top: int = 5
+    """Classes named for each picture."""
 
 
 def predict(
     source: Source,
     console: Console,
+    wanted: Wanted,
     *,
-    csv_file: Path | None = None,
-    top: int = 5,
     device: DeviceKind = "auto",
     weights: Path | None = None,
     grey_bits: int | None = None,
 ) -> int:
-    """Classify pictures and print or write what came out.
+    """Classify or segment pictures and print or write what came out.
 
     A picture that cannot be read is named; the others go on.
 
     Args:
         source: The trial, and the files and folders with pictures behind it.
-        csv_file: Where all rows are written.
-        top: Classes named for each picture.
+        wanted: What is shown or written.
 
     Returns:
         0, or 1 where pictures could not be read.
 
     Raises:
-        ConfigError: There are no pictures, or there is no such device.
+        ConfigError: There are no pictures, or there is no such device, or masks are asked of a
+            trial that classifies.
         TcpaError: The trial cannot be loaded.
     """
     pictures = _pictures(source.rest)
-    if csv_file is not None:
-        _check_place(csv_file)
+    if wanted.csv_file is not None:
+        _check_place(wanted.csv_file)
     place = None if device == "auto" else device
     model = load_trained(source.path, device=place, weights=weights, grey_bits=grey_bits)
-    with Stages("classifying") as stages:
+    said = _Segmenting(model, pictures, wanted) if model.segments else _Classifying(model, wanted)
+    with Stages(said.doing) as stages:
         rows = []
-        for row in _rows(model, pictures, top):
+        for row in said.rows(pictures):
             rows.append(row)
-            stages("classify pictures", len(rows), len(pictures))
-    if csv_file is not None:
-        _write(csv_file, rows, min(top, len(model.class_names)))
-    for line in _report(rows, csv_file):
+            stages(said.stage, len(rows), len(pictures))
+    if wanted.csv_file is not None:
+        _write(wanted.csv_file, rows, said.columns)
+    for line in (*_shown(rows, wanted.csv_file), *said.scores(rows)):
         console.print(line, markup=False, soft_wrap=True)
     broken = [row for row in rows if row.error]
     for line in _complaints(broken):
@@ -104,32 +120,102 @@ def _pictures(places: Sequence[str]) -> list[Path]:
     return found
 
 
-def _rows(model: TrainedModel, pictures: Sequence[Path], top: int) -> Iterator[Row]:
-    names = set(model.class_names)
-    for path, said in zip(pictures, model.predict_each(pictures, top=top), strict=True):
-        truth = path.absolute().parent.name
-        truth = truth if truth in names else ""
-        if isinstance(said, DataError):
-            yield Row(path=path, truth=truth, error=str(said))
-        else:
-            yield Row(path=path, truth=truth, top=said)
+class _Classifying:
+    """A class for each picture."""
+
+    doing, stage = "classifying", "classify pictures"
+
+    def __init__(self, model: TrainedModel, wanted: Wanted) -> None:
+        if wanted.masks is not None:
+            raise ConfigError(
+                f"--masks {wanted.masks}: the trial gives pictures a class and has no masks "
+                "(task.name=classify); leave it out."
+            )
+        self._model, self._top = model, wanted.top
+        ranks = _ranks(min(wanted.top, len(model.class_names)))
+        self.columns = [*(f"{n}{r}" for r in ranks for n in ("class", "probability")), "folder"]
+
+    def rows(self, pictures: Sequence[Path]) -> Iterator[Row]:
+        """What is said of each."""
+        names = set(self._model.class_names)
+        found = self._model.predict_each(pictures, top=self._top)
+        for path, said in zip(pictures, found, strict=True):
+            truth = path.absolute().parent.name
+            truth = truth if truth in names else ""
+            if isinstance(said, DataError):
+                yield Row(path=path, truth=truth, error=str(said))
+            else:
+                yield Row(path=path, truth=truth, top=said)
+
+    def scores(self, rows: Sequence[Row]) -> Iterator[str]:
+        """The accuracy, where folders are named like classes."""
+        known = [row for row in rows if row.truth and not row.error]
+        if known:
+            right = sum(row.top[0][0] == row.truth for row in known)
+            of = (
+                "" if len(known) == len(rows) else f" of {len(rows):,}, those in folders of a class"
+            )
+            yield f"accuracy {right / len(known):.4f} ({right:,} of {len(known):,} pictures{of})"
 
 
-def _report(rows: Sequence[Row], csv_file: Path | None) -> Iterator[str]:
-    read = [row for row in rows if not row.error]
-    if csv_file is None:
-        for row in read[:SHOWN]:
-            best = ", ".join(f"{name} {value:.3f}" for name, value in row.top)
-            yield f"{row.path}: {best}"
-        if len(read) > SHOWN:
-            yield f"... and {len(read) - SHOWN:,} more; --csv FILE writes all."
-    else:
+class _Segmenting:
+    """A class for each pixel."""
+
+    doing, stage = "segmenting", "segment pictures"
+
+    def __init__(self, model: TrainedModel, pictures: Sequence[Path], wanted: Wanted) -> None:
+        self._model, self._top = model, min(wanted.top, len(model.class_names))
+        self._files = MaskFiles(wanted.masks, pictures)
+        self._known = KnownMasks(model.config.data, model.class_names)
+        self._found = FoundMasks(self._known, len(model.class_names))
+        self.columns = [*(f"{n}{r}" for r in _ranks(self._top) for n in ("class", "share")), "mask"]
+
+    def rows(self, pictures: Sequence[Path]) -> Iterator[Row]:
+        """What is found in each; its mask is written."""
+        for path, mask in zip(pictures, self._model.masks_each(pictures), strict=True):
+            if isinstance(mask, DataError):
+                yield Row(path=path, error=str(mask))
+                continue
+            place = self._files.write(path, mask)
+            top = self._model.largest(mask, self._top)
+            try:
+                self._found.add(path, mask)
+            except DataError as err:
+                yield Row(path=path, top=top, truth=place, error=str(err))
+            else:
+                yield Row(path=path, top=top, truth=place)
+
+    def scores(self, rows: Sequence[Row]) -> Iterator[str]:
+        """Where masks are, and what they are worth where the pictures' own are beside."""
+        if self._files.folder is not None:
+            written = sum(bool(row.truth) for row in rows)
+            yield f"{written:,} masks: {self._files.folder}"
+        yield from self._known.notes
+        if self._found.pictures:
+            found, count = self._found.scores, self._found.pictures
+            of = "" if count == len(rows) else f" of {len(rows):,}"
+            which = ", those with a mask beside" if of else ""
+            yield (
+                f"mIoU {found.miou:.4f}, mean accuracy {found.mean_accuracy:.4f}, pixels right "
+                f"{found.accuracy:.4f} ({count:,}{of} pictures{which})"
+            )
+
+
+def _ranks(count: int) -> list[str]:
+    """What is behind the name of a column: nothing for the first of so many, then _2, ..."""
+    return ["", *(f"_{rank}" for rank in range(2, count + 1))]
+
+
+def _shown(rows: Sequence[Row], csv_file: Path | None) -> Iterator[str]:
+    read = [row for row in rows if row.top]
+    if csv_file is not None:
         yield f"{len(rows):,} pictures: {csv_file}"
-    known = [row for row in read if row.truth]
-    if known:
-        right = sum(row.top[0][0] == row.truth for row in known)
-        of = "" if len(known) == len(rows) else f" of {len(rows):,}, those in folders of a class"
-        yield f"accuracy {right / len(known):.4f} ({right:,} of {len(known):,} pictures{of})"
+        return
+    for row in read[:SHOWN]:
+        best = ", ".join(f"{name} {value:.3f}" for name, value in row.top)
+        yield f"{row.path}: {best}"
+    if len(read) > SHOWN:
+        yield f"... and {len(read) - SHOWN:,} more; --csv FILE writes all."
 
 
 def _complaints(broken: Sequence[Row]) -> Iterator[str]:
@@ -139,14 +225,15 @@ def _complaints(broken: Sequence[Row]) -> Iterator[str]:
         yield f"not read: {len(broken) - NAMED:,} more"
 
 
-def _write(file: Path, rows: Sequence[Row], top: int) -> None:
+def _write(file: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
     """All rows as CSV; an earlier file stays whole until then.
+
+    Args:
+        columns: Names of `Row.top`, two for each class, and of `Row.truth`.
 
     Raises:
         ConfigError, StorageError: It cannot be written, or not where it is.
     """
-    ranks = ["", *(f"_{rank}" for rank in range(2, top + 1))]
-    header = ["path", *(f"{name}{rank}" for rank in ranks for name in ("class", "probability"))]
     # What is no plain file (/dev/null, a pipe, a link to a file) is written into: a rename would
     # put a file into its place.
     is_plain = not file.is_symlink() and (file.is_file() or not file.exists())
@@ -154,10 +241,10 @@ def _write(file: Path, rows: Sequence[Row], top: int) -> None:
     try:
         with temporary.open("w", newline="", encoding="utf-8") as stream:
             table = csv.writer(stream)
-            table.writerow([*header, "folder", "error"])
+            table.writerow(["path", *columns, "error"])
             for row in rows:
                 cells = [cell for name, value in row.top for cell in (name, f"{value:.6f}")]
-                cells += [""] * (2 * top - len(cells))
+                cells += [""] * (len(columns) - 1 - len(cells))
                 table.writerow([row.path, *cells, row.truth, row.error])
         if is_plain:
             temporary.replace(file)

@@ -12,7 +12,15 @@ from tcpa_core.errors import ConfigError
 from tcpa_core.training.trained import TrainedModel
 
 Logits = Callable[[Tensor], Tensor]
-"""From normalised images (n, 3, height, width) to logits (n, C), both on the CPU."""
+"""From normalised images (n, 3, height, width) to logits (n, C), or (n, C, h, w) of a segmentation,
+both on the CPU."""
+
+WINDOWS = (
+    "The network reads windows of height x width pixels and gives logits of a smaller map; a whole "
+    "picture is scored as the mean of windows that slide over it, each enlarged to its pixels "
+    "(bilinear), as load_trained(...).predict does."
+)
+"""What the user of a network that segments has to know."""
 
 
 def need(format: str, packages: Sequence[str]) -> None:

@@ -11,9 +11,13 @@ from typing import Any
 from tcpa_core.exports.base import Written
 from tcpa_core.exports.licence import NOT_RECORDED
 from tcpa_core.model.timm_names import NANO
+from tcpa_core.record.scores import CALLED, TASK, score_of
 from tcpa_core.settings import BackboneConfig
 
 SPLITS = ("train", "val", "test")
+_CALLED = {"classify": "image-classification", "segment": "image-segmentation"}
+_METRICS = {"classify": "accuracy", "segment": "mean_iou"}
+"""The Hub's words for tasks and their scores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +69,10 @@ def card(about: Mapping[str, Any], usage: str, written: Written) -> str:
 def _metadata(about: Mapping[str, Any], written: Written) -> Iterator[tuple[str, Any]]:
     """YAML in which every value is JSON, which YAML reads."""
     config, facts = about["config"], about["facts"]
+    task = str(config.get(TASK, "classify"))
     yield "library_name", written.library
-    yield "pipeline_tag", "image-classification"
-    yield "tags", ["image-classification", "visual-prompt-tuning", *config["methods"]]
+    yield "pipeline_tag", _CALLED[task]
+    yield "tags", [_CALLED[task], "visual-prompt-tuning", *config["methods"]]
     licence = about["licence_of_weights"]
     if licence != NOT_RECORDED and " " not in licence:
         yield "license", licence
@@ -76,12 +81,11 @@ def _metadata(about: Mapping[str, Any], written: Written) -> Iterator[tuple[str,
     if facts["measured"] and facts["data"]:
         kind = {"name": facts["data"]["name"], "type": config["data.name"]}
         metrics = [
-            {"type": "accuracy", "name": one["name"], "value": one["value"]}
+            {"type": _METRICS[task], "name": one["name"], "value": one["value"]}
             for one in facts["measured"]
         ]
-        task = {"type": "image-classification"}
         name = facts["study"] or "-".join(config["methods"])
-        results = [{"task": task, "dataset": kind, "metrics": metrics}]
+        results = [{"task": {"type": _CALLED[task]}, "dataset": kind, "metrics": metrics}]
         yield "model-index", [{"name": name, "results": results}]
 
 
@@ -116,8 +120,9 @@ def _parts(about: Mapping[str, Any], usage: str, written: Written) -> Iterator[s
 def _measured(measured: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> str:
     selected = about["selected"] or {}
     lines = [_line(one) for one in measured]
-    if not lines and selected.get("val_accuracy") is not None:
-        lines = [f"- val accuracy {selected['val_accuracy']:.4f}"]
+    score = score_of(about["config"])
+    if not lines and selected.get(score.val) is not None:
+        lines = [f"- {CALLED[score.val]} {selected[score.val]:.4f}"]
     if not lines:
         return ""
     if selected.get("epoch"):
@@ -147,13 +152,26 @@ def _data(data: Mapping[str, Any], about: Mapping[str, Any]) -> str:
         lines.append(f"- fingerprint `{about['data']}`")
     lines += [f"- {note}" for note in data.get("notes", ())]
     pre = about["preprocessing"]
-    crop = "the whole picture, squashed" if pre["crop_mode"] == "squash" else "a centre crop"
     lines.append(
-        f"- preprocessing: {crop}, to {pre['img_size']} px, {pre['interpolation']}"
+        f"- preprocessing: {_seen(config, pre)}, {pre['interpolation']}"
         f"{'' if pre['antialias'] else ' without antialiasing'}, mean {pre['mean']}, std "
         f"{pre['std']}"
     )
     return "\n".join(["## Data", "", *lines])
+
+
+def _seen(config: Mapping[str, Any], pre: Mapping[str, Any]) -> str:
+    """What the network sees of a picture."""
+    side = pre["img_size"]
+    if config.get(TASK) == "segment":
+        short = config["data.resize_to"] or side * 256 // 224
+        squashed = pre["crop_mode"] == "squash"
+        size = f"squashed to {side} px" if squashed else f"its short side of {short} px"
+        slides = config["segment.window"] == "slide"
+        views = f"in windows of {side} px that slide over it" if slides else "at once"
+        return f"the whole picture, {size}, {views}"
+    crop = "the whole picture, squashed" if pre["crop_mode"] == "squash" else "a centre crop"
+    return f"{crop}, to {side} px"
 
 
 def _protocol(about: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tcpa_core.exports.base import Form, Logits, Written
+from tcpa_core.exports.base import WINDOWS, Form, Logits, Written
 from tcpa_core.exports.network import traced, why_not_traced
 from tcpa_core.training.trained import TrainedModel
 
@@ -24,6 +24,15 @@ classes = json.load(open("DIR/config.json"))["tcpa"]["classes"]
 # images: float32 [n, 3, height, width], preprocessed as config.json says (n is free)
 (logits,) = session.run(["logits"], {"images": images})
 names = [classes[label] for label in logits.argmax(-1)]
+"""
+SEGMENTING = """\
+import json, onnxruntime
+
+session = onnxruntime.InferenceSession("DIR/model.onnx")
+classes = json.load(open("DIR/config.json"))["tcpa"]["classes"]
+# images: float32 [n, 3, height, width], preprocessed as config.json says (n is free)
+(logits,) = session.run(["logits"], {"images": images})
+maps = logits.argmax(1)  # [n, h, w]: numbers of classes, in the order of `classes`
 """
 
 
@@ -52,6 +61,8 @@ def _write(model: TrainedModel, folder: Path) -> Written:
             verbose=False,
         )
         program.save(folder / FILE)
+    if model.segments:
+        return Written(config={"opset": OPSET}, usage=SEGMENTING, library="onnx", notes=(WINDOWS,))
     return Written(config={"opset": OPSET}, usage=USAGE, library="onnx")
 
 

@@ -15,12 +15,21 @@ model = load_trained("DIR")  # weights=FILE says where the backbone's weights li
 found = model.predict(["picture.jpg"])
 print(found.names, found.top)
 """
+SEGMENTING = """\
+from tcpa_core import load_trained
+
+model = load_trained("DIR")  # weights=FILE says where the backbone's weights lie
+found = model.predict(["picture.jpg"])
+mask = found.masks[0]  # uint8 [height, width]: number of the class of each pixel
+print(found.top)  # the largest classes and their shares
+"""
 
 
 def _write(model: TrainedModel, folder: Path) -> Written:
     tensors = {name: t.contiguous() for name, t in model.source.tensors.items()}
     save_file(tensors, folder / MODEL, metadata={"format": "pt"})
-    return Written(config={}, usage=USAGE, library="tcpa-search", has_backbone=False)
+    usage = SEGMENTING if model.segments else USAGE
+    return Written(config={}, usage=usage, library="tcpa-search", has_backbone=False)
 
 
 def _read(model: TrainedModel, folder: Path) -> Logits:

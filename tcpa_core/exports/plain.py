@@ -19,6 +19,8 @@ NANO_AS = "vit_tiny_patch16_224"
 
 def why_not_plain(model: TrainedModel) -> str | None:
     """Why a trial is no plain network; None: it is one."""
+    if model.segments:
+        return "the trial segments, and models of timm classify"
     for name in model.config.methods:
         if not overrides(method_class(name), "merged"):
             return f"{name!r} computes beside the network's own blocks, which no model of timm does"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from tcpa_core.exports.base import Form, Logits, Written
+from tcpa_core.exports.base import WINDOWS, Form, Logits, Written
 from tcpa_core.exports.network import traced, why_not_traced
 from tcpa_core.training.trained import TrainedModel
 
@@ -18,6 +18,14 @@ classes = json.load(open("DIR/config.json"))["tcpa"]["classes"]
 # images: float32 [n, 3, height, width], preprocessed as config.json says (n is free)
 names = [classes[label] for label in network(images).argmax(-1)]
 """
+SEGMENTING = """\
+import json, torch
+
+network = torch.export.load("DIR/model.pt2").module()
+classes = json.load(open("DIR/config.json"))["tcpa"]["classes"]
+# images: float32 [n, 3, height, width], preprocessed as config.json says (n is free)
+maps = network(images).argmax(1)  # [n, h, w]: numbers of classes, in the order of `classes`
+"""
 
 
 def _write(model: TrainedModel, folder: Path) -> Written:
@@ -26,6 +34,8 @@ def _write(model: TrainedModel, folder: Path) -> Written:
         # Plain operations: regions without autocast, as modules of their own, may lack outputs.
         program = traced(model, "torch.export").run_decompositions({})
         torch.export.save(program, folder / PROGRAM)
+    if model.segments:
+        return Written(config={}, usage=SEGMENTING, library="torch.export", notes=(WINDOWS,))
     return Written(config={}, usage=USAGE, library="torch.export")
 
 

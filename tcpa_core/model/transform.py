@@ -91,6 +91,20 @@ class Transform:
         scale, shift = scale_and_shift(self.mean, self.std)
         return self.pixels(picture).float().mul_(scale).add_(shift)
 
+    def whole(self, picture: Picture) -> tuple[Tensor, tuple[int, int]]:
+        """Numbers of a whole picture, of which nothing is cut off, as a segmentation is scored.
+
+        Returns:
+            float32 [3, h, w] on the CPU, and height and width of the picture itself.
+
+        Raises:
+            DataError: As of `__call__`.
+        """
+        image, place = self._opened(picture)
+        seen = torch.from_numpy(np.array(self.rule.apply(image, place).transpose(2, 0, 1)))
+        scale, shift = scale_and_shift(self.mean, self.std)
+        return seen.float().mul_(scale).add_(shift), (image.height, image.width)
+
     def pixels(self, picture: Picture) -> Tensor:
         """The same before it is normalised: uint8 [3, S, S].
 

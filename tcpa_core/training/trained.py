@@ -1,4 +1,4 @@
-"""A trained trial as a user holds it: from pictures to classes, as the trial's test saw them."""
+"""A trained trial as a user holds it: from pictures to classes or masks, as its test saw them."""
 
 # Axes: N pictures, n of a batch, C classes.
 
@@ -23,8 +23,10 @@ from tcpa_core.model.moved_weights import backbone_of
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.model.single_model import SingleModel
 from tcpa_core.model.transform import Picture, Transform
+from tcpa_core.tasks import segment
 from tcpa_core.training.by_rows import EVAL_ROWS
 from tcpa_core.training.precision import autocast, keep_float32_exact
+from tcpa_core.training.trained_masks import Mask, Masks, areas
 from tcpa_core.training.trained_state import TrainedState, read_trained
 
 TOP = 5
@@ -40,13 +42,16 @@ class Predicted:
     """What a model says of N pictures, in their order."""
 
     labels: Tensor
-    """Number of the class of each picture: int64 [N]."""
+    """Number of the class of each picture: int64 [N]; where it is segmented, of the largest one."""
     probabilities: Tensor
-    """Softmax of the logits, of all classes: float32 [N, C]. Not calibrated."""
+    """Softmax of the logits, of all classes: float32 [N, C]. Not calibrated. Of a segmentation the
+    share of each class among a picture's pixels."""
     class_names: tuple[str, ...]
     """Of all classes, in their order."""
     num_top: int = TOP
     """Classes that `top` names."""
+    masks: Sequence[Mask] = ()
+    """Of a segmentation: the class of each pixel of each picture, uint8 [H, W] at its own size."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,6 +74,8 @@ class Predicted:
 class TrainedModel(SingleModel):
     """A trained trial: `forward` takes normalised images, `predict` takes pictures.
 
+    One that segments gives logits (n, C, h, w), as large as its head makes them.
+
     Args:
         pack: A pack of one.
         transform: From a picture to what `forward` takes.
@@ -90,7 +97,8 @@ class TrainedModel(SingleModel):
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """Logits (n, C) as an evaluation of the trial computes them, in its precision.
+        """Logits (n, C), or (n, C, h, w), as an evaluation of the trial computes them, in its
+        precision.
 
         Args:
             images: Normalised (n, 3, height, width), wherever they are.
@@ -111,12 +119,13 @@ class TrainedModel(SingleModel):
         batch_size: int = EVAL_ROWS,
         top: int = TOP,
     ) -> Predicted:
-        """Classify pictures as the trial's test did.
+        """Classify or segment pictures as the trial's test did.
 
         Args:
             pictures: Some `Picture`: PIL images, paths, contents of files, pixels; or one.
-            batch_size: Pictures that are computed together, at least 1. Sums of floats may round
-                otherwise in another one; the test of a trial took 256.
+            batch_size: Pictures that are classified together, at least 1. Sums of floats may round
+                otherwise in another one; the test of a trial took 256. Pictures are segmented one
+                by one.
             top: Classes that `Predicted.top` names, at least 1.
 
         Raises:
@@ -126,6 +135,8 @@ class TrainedModel(SingleModel):
             raise ValueError(f"batch_size and top must be >= 1, got {batch_size} and {top}")
         if isinstance(pictures, str | os.PathLike | bytes | Image.Image | np.ndarray):
             pictures = [pictures]
+        if self.segments:
+            return self._segmented(pictures, top)
         images = ordered_map(self.transform, pictures)
         found = [torch.empty(0, len(self.class_names))]
         while part := list(islice(images, batch_size)):
@@ -153,6 +164,35 @@ class TrainedModel(SingleModel):
             found = self._said(self.logits(torch.stack(whole)).cpu(), top).top if whole else []
             said = iter(found)
             yield from (image if isinstance(image, DataError) else next(said) for image in part)
+
+    @property
+    def segments(self) -> bool:
+        """Whether pixels have classes, and not pictures."""
+        return isinstance(self.config.task_settings, segment.Config)
+
+    def masks_each(self, pictures: Iterable[Picture]) -> Iterator[Mask | DataError]:
+        """Masks of a trial that segments, one by one.
+
+        Yields:
+            For each picture its mask, or why it cannot be read.
+        """
+        settings = self.config.task_settings
+        assert isinstance(settings, segment.Config), "a trial that segments"
+        return Masks(self.pack, settings, self.transform).each(pictures)
+
+    def largest(self, mask: Mask, top: int = TOP) -> Top:
+        """The classes of most pixels of a mask, and their shares."""
+        shares = areas([mask], len(self.class_names))
+        return Predicted(shares.argmax(-1), shares, self.class_names, top).top[0]
+
+    def _segmented(self, pictures: Iterable[Picture], top: int) -> Predicted:
+        masks = []
+        for mask in self.masks_each(pictures):
+            if isinstance(mask, DataError):
+                raise mask
+            masks.append(mask)
+        shares = areas(masks, len(self.class_names))
+        return Predicted(shares.argmax(-1), shares, self.class_names, top, masks)
 
     def _said(self, logits: Tensor, top: int) -> Predicted:
         return Predicted(logits.argmax(-1), logits.softmax(-1), self.class_names, top)

@@ -61,7 +61,7 @@ OPTIONS = {
     "report": {"--root", "--storage", "--live", "--every"},
     "sync": {"--root", "--storage", "--tracking-uri", "--register", "--tensorboard"},
     "dashboard": {"--root", "--port", "--host", "--optuna"},
-    "predict": {"--root", "--storage", "--csv", "--top", "--device"} | TRAINED,
+    "predict": {"--root", "--storage", "--csv", "--masks", "--top", "--device"} | TRAINED,
     "export": {"--root", "--storage", "--format"} | TRAINED,
     "push": {"--root", "--storage", "--format", "--private"} | TRAINED,
     "doctor": {"--root", "--address", "--tracking-uri", "--device", "--space"},
