@@ -18,8 +18,10 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.training.costs import SAMPLES, training_costs
+from tcpa_core.training.masked_source import MaskedSource
 from tcpa_core.training.pack import Pack
 from tcpa_core.training.probe import pack_size
+from tcpa_core.training.sliding import Grid
 from tcpa_core.training.trial_data import load_trial_data
 
 VALIDATION = 1 / 3
@@ -115,7 +117,18 @@ def epoch_seconds(config: TrialConfig) -> tuple[float, str]:
     finally:
         torch.set_num_threads(threads)
     model = torch.cuda.get_device_name(pack.device) if pack.device.type == "cuda" else "cpu"
-    return (len(pack.data.train) + VALIDATION * len(pack.data.val)) / speed, model
+    return (len(pack.data.train) + VALIDATION * num_scored(pack, config)) / speed, model
+
+
+def num_scored(pack: Pack, config: TrialConfig) -> float:
+    """Images of the backbone's size that a validation passes through it."""
+    val, side = pack.data.val, pack.backbone.img_size
+    if not isinstance(val, MaskedSource):
+        return len(val)
+    grid = Grid.of_trial(config, side)
+    windows = [one for size in val.picture_sizes() for one in grid.windows(*size)]
+    pixels = [(r.stop - r.start) * (c.stop - c.start) for r, c in windows]
+    return sum(pixels) / side**2
 
 
 def _alone(pack: Pack, config: TrialConfig) -> float:

@@ -94,6 +94,11 @@ class MaskedSource(ImageSource):
         empty = torch.empty(found.shape, dtype=torch.float32, device=self.device)
         return self._normalise(found[None], empty[None])[0]
 
+    def picture_sizes(self) -> list[tuple[int, int]]:
+        """Height and width of every whole picture."""
+        heights, widths = self._pictures.sizes()
+        return list(zip(heights.tolist(), widths.tolist(), strict=True))
+
     def truth(self, index: int) -> Tensor:
         """The class of each pixel of a picture's file: uint8 [H0, W0] on the device; 255: none."""
         return self._on_device(self._masks.planes(index)[0])

@@ -5,7 +5,7 @@ its masks."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +13,11 @@ from torch import Tensor
 
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.record.regions import MapScores
-from tcpa_core.tasks.segment import Config
 from tcpa_core.training.by_rows import EVAL_ROWS, ByRows
 from tcpa_core.training.confusion import Counts, Tally, confusion
 from tcpa_core.training.loss import enlarged, pixel_losses
 from tcpa_core.training.scored import Measured, Scored
-from tcpa_core.training.sliding import Grid, PictureLogits
+from tcpa_core.training.sliding import PictureLogits
 from tcpa_core.training.trial_data import SplitName, TrialData
 from tcpa_core.training.worst_pictures import WorstPictures
 
@@ -125,7 +124,7 @@ class SegmentEvaluation:
         source = self._data.masked(split)
         tally = self._tally(model, split)
         loss = torch.zeros(model.num_members, dtype=torch.float64, device=source.device)
-        logits = PictureLogits(model, Grid.of(_settings(model), model.backbone.img_size))
+        logits = PictureLogits(model)
 
         def compare(turn: slice) -> list[Compared]:
             numbers = range(turn.start, turn.stop)
@@ -143,12 +142,13 @@ class SegmentEvaluation:
     @torch.no_grad()
     def _multiscale(self, model: PackModel) -> Sequence[float | None]:
         """Mean IoU of each member on test, of probabilities averaged over scales and mirroring."""
-        settings, source = _settings(model), self._data.masked("test")
+        settings: Any = model.configs[0].task_settings
+        source = self._data.masked("test")
         if not settings.test_scales:
             return [None] * model.num_members
         mirrored = (False, True) if settings.test_mirror else (False,)
         views = [View(scale, flip) for scale in settings.test_scales for flip in mirrored]
-        logits = PictureLogits(model, Grid.of(settings, model.backbone.img_size))
+        logits = PictureLogits(model)
         tally = self._tally(model, "test")
 
         def table(number: int) -> Tensor:
@@ -200,10 +200,3 @@ class SegmentEvaluation:
     def _tally(self, model: PackModel, split: SplitName) -> Tally:
         source = self._data.masked(split)
         return Tally(model.num_members, len(source), self._num_classes, source.device)
-
-
-def _settings(model: PackModel) -> Config:
-    """Of the members' task, which are equal within a pack."""
-    settings = model.configs[0].task_settings
-    assert isinstance(settings, Config), "trials that segment"
-    return settings

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tcpa_core.chain import method_class
+from tcpa_core.config import TrialConfig
 from tcpa_core.methods.base import Step
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.tasks.segment import Config
@@ -43,8 +44,14 @@ class Grid:
     stride: int
 
     @classmethod
-    def of(cls, settings: Config, img_size: int) -> "Grid":
-        """As a trial's settings say."""
+    def of_trial(cls, config: TrialConfig, img_size: int) -> "Grid":
+        """As the settings of a trial that segments say.
+
+        Args:
+            img_size: The backbone's, in pixels.
+        """
+        settings = config.task_settings
+        assert isinstance(settings, Config), "a trial that segments"
         stride = settings.stride or max(1, img_size * 2 // 3)
         return cls(None if settings.window == "whole" else img_size, stride)
 
@@ -60,13 +67,12 @@ class PictureLogits:
     """Computes what members say of every pixel of pictures.
 
     Args:
-        model: The members.
-        grid: How pictures are cut.
+        model: The members, whose settings say how pictures are cut.
     """
 
-    def __init__(self, model: PackModel, grid: Grid) -> None:
+    def __init__(self, model: PackModel) -> None:
         self._model = model
-        self._grid = grid
+        self._grid = Grid.of_trial(model.configs[0], model.backbone.img_size)
         self._step = Step.evaluation(model.num_members)
         self._any_size = all(method_class(name).any_size for name in model.configs[0].methods)
 

@@ -27,7 +27,7 @@ from tcpa_core.streams import Stream
 from tcpa_core.training import commands, segment_evaluation, worst_pictures
 from tcpa_core.training.by_rows import ByRows
 from tcpa_core.training.confusion import confusion
-from tcpa_core.training.estimate import memory
+from tcpa_core.training.estimate import memory, num_scored
 from tcpa_core.training.image_source import ImageSource
 from tcpa_core.training.loss import num_labelled, segmentation_loss
 from tcpa_core.training.masked_source import MaskedSource
@@ -248,10 +248,10 @@ def test_windows_equal_a_literal_loop(
     configs = [config(root, "vpt", seed=m, **settings) for m in range(2)]
     model = model_of(backbone, *configs)
     pictures = [torch.randn(3, *shape) for _ in range(2)]
-    grid = Grid.of(configs[0].task_settings, backbone.img_size)  # type: ignore[arg-type]
+    grid = Grid.of_trial(configs[0], backbone.img_size)
     assert grid.stride == settings.get("segment__stride", backbone.img_size * 2 // 3)
     with torch.no_grad():
-        found = PictureLogits(model, grid)(pictures, 3)
+        found = PictureLogits(model)(pictures, 3)
         for one, picture in zip(found, pictures, strict=True):
             wanted = literal_logits(model, picture, grid.window, grid.stride)
             torch.testing.assert_close(one, wanted, atol=1e-5, rtol=1e-5)
@@ -524,6 +524,27 @@ def test_memory_is_estimated_with_the_masks(root: Path) -> None:
     wide = memory(config(root, segment__head="setr_pup"), len(CLASSES), bf16=False)
     plain = memory(config(root), len(CLASSES), bf16=False)
     assert wide and plain and wide.per_image > plain.per_image > 0
+
+
+def test_validation_is_estimated_by_the_windows_that_it_passes(
+    root: Path, backbone: Backbone, data: TrialData
+) -> None:
+    """Two windows of 32 px where a picture of 36 px is twice as wide, from 21 to 21 px."""
+    pack, side = Pack(backbone, data), backbone.img_size
+    for settings in ({}, {"segment__window": "whole"}, {"segment__stride": 4}):
+        one = config(root, **settings)
+        passed = 0
+        for n in range(len(data.val)):
+            height, width = data.masked("val").picture(n).shape[-2:]
+            if settings.get("segment__window") == "whole":
+                passed += height * width
+                continue
+            step = settings.get("segment__stride", side * 2 // 3)
+            steps = [
+                len(range(0, max(length - side, 0) + step, step)) for length in (height, width)
+            ]
+            passed += steps[0] * steps[1] * side**2
+        assert num_scored(pack, one) == pytest.approx(passed / side**2)
 
 
 @pytest.mark.parametrize(
