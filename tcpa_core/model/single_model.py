@@ -34,7 +34,8 @@ class SingleModel(nn.Module):
         return self.pack.configs[0]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, C) of normalised images (B, 3, height, width)."""
+        """Logits (B, C), or (B, C, rows, columns) of a segmentation, of normalised images
+        (B, 3, height, width)."""
         return self.forward_with_penalty(images)[0]
 
     def forward_with_penalty(self, images: Tensor) -> tuple[Tensor, Tensor]:

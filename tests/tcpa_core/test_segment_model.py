@@ -1,10 +1,12 @@
 """The network of a segmentation: maps of tokens, heads with an axis of members, other sizes."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
@@ -416,6 +418,15 @@ def test_every_method_that_cannot_segment_is_known() -> None:
     """A new method says whether it can, or is refused because of a hook that it has."""
     unable = {"autovp", "damvp", "lion", "mlp", "sa2vp", "sidetune"}
     assert set(plugins.names(METHODS)) - set(SEGMENTS) == unable
+    text = (
+        (Path(__file__).parents[2] / "docs/segmentation.md")
+        .read_text()
+        .partition("## Methods")[2]
+        .partition("## ")[0]
+    )
+    can, _, cannot = text.partition("The others are refused")
+    assert all(f"`{name}`" in can for name in SEGMENTS)
+    assert all(f"`{name}`" in cannot for name in unable)
 
 
 @pytest.mark.parametrize("name", SEGMENTS)
@@ -501,3 +512,26 @@ def test_memory_that_is_planned_is_what_a_step_keeps() -> None:
     assert planned.per_image - 12 * side**2 == pytest.approx(real.activation_bytes, rel=0.02)
     masks = 4 * NUM_CLASSES * side**2
     assert real.activation_bytes > masks  # logits are enlarged to the mask
+
+
+def test_dropout_takes_whole_channels_of_a_picture() -> None:
+    backbone = tiny_backbone()
+    configs = [segment(["linear"], seed, segment__dropout=0.5) for seed in range(2)]
+    pack = build(backbone, *configs)
+    token = torch.randn(2, 4, 2, 1, 1, 32, dtype=torch.float64)
+    maps = token.expand(2, 4, 2, 3, 5, 32)  # equal at all places
+    step = training_step(configs, [0, 0], [0, 0])
+    logits, _ = pack.head(maps, step)
+    whole, _ = pack.head(maps, Step.evaluation(2))
+    for one in (logits, whole):
+        checks.close(one, one[..., :1, :1].expand_as(one))
+    assert not torch.allclose(logits, whole)
+    weight = pack.tensors.stacked["head.weight"].detach()[:, :, :, 0, 0]
+    normed = torch.cat([F.layer_norm(token[:, :, k, 0, 0], (32,), eps=1e-6) for k in (0, 1)], -1)
+    bias = pack.tensors.stacked["head.bias"].detach()[:, None]
+    checks.close(whole[..., 0, 0], torch.einsum("mbd,mcd->mbc", normed, weight) + bias)
+    # What is left is scaled up: on the average nothing changes.
+    rows = torch.stack(
+        [pack.head(maps, training_step(configs, [0, 0], [s, s]))[0] for s in range(64)]
+    )
+    checks.close(rows.mean(0), whole, limit=0.5)
