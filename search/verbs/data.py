@@ -146,7 +146,7 @@ def root_lines(kind: str, root: Path) -> list[str]:
     settings = {"data.name": kind, "data.root": str(root)}
     preset = "vpt_vtab" if kind == "vtab1k" else "vfpt_tcpa_hta"
     if getattr(plugins.load(DATASETS, kind), "HAS_MASKS", False):
-        settings["task.name"] = "segment"
+        settings["task.name"], preset = "segment", "segment_small"
     given = " ".join(f"--set {quote(f'{path}={value}')}" for path, value in settings.items())
     return [
         "in a space:",
