@@ -58,7 +58,7 @@ def check_data(config: TrialConfig) -> None:
     """
     task, data = config.task.name, config.data
     needs_masks: bool = plugins.load(TASKS, task).Task.needs_masks
-    has_masks = getattr(plugins.load(DATASETS, data.name), "HAS_MASKS", False)
+    has_masks = data.has_masks
     if needs_masks and not has_masks:
         kinds = [
             k for k in plugins.names(DATASETS) if hasattr(plugins.load(DATASETS, k), "HAS_MASKS")

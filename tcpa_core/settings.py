@@ -253,6 +253,14 @@ class DataConfig(Settings):
         return value
 
     @property
+    def has_masks(self) -> bool:
+        """True when the data set has a class of each pixel, and not one of each picture."""
+        # A trained state says what it saw where the kind of its data is not installed, too.
+        if self.name not in plugins.names(DATASETS):
+            return False
+        return bool(getattr(plugins.load(DATASETS, self.name), "HAS_MASKS", False))
+
+    @property
     def cuts_parts(self) -> bool:
         """True when training images are random parts of the pictures at their own size."""
         return self.resized_crop is not None

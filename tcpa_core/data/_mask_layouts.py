@@ -19,7 +19,7 @@ Kind = Literal["ade20k", "camvid", "cityscapes", "voc", "plain"]
 IMAGES = ("images", "image", "imgs", "img", "img_dir", "jpegimages")
 MASKS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "ann_dir", "ann"),
-    *("segmentationclass", "gt"),
+    *("segmentationclass", "segmentationclasspng", "gt"),
 )
 BESIDE = ("annot", "_annot", "_labels", "_masks", "_mask", "_label", "_annotations")
 """What the folder of a split's masks has behind the name of that of its pictures: trainannot."""
@@ -64,7 +64,8 @@ def layout_of(root: Path) -> Layout | None:
     if city[0] and city[1]:
         found = _splits(root, [(f"{city[0]}/{{}}", f"{city[1]}/{{}}")])
         return Layout("cityscapes", found) if "train" in found else None
-    voc = (_folder(root, "JPEGImages"), _folder(root, "SegmentationClass"))
+    masks = _folder(root, "SegmentationClass") or _folder(root, "SegmentationClassPNG")
+    voc = (_folder(root, "JPEGImages"), masks)
     if voc[0] and voc[1] and (root / LISTS).is_dir():
         lists = {split: f"{LISTS}/{split}.txt" for split in WORDS}
         lists = {split: file for split, file in lists.items() if (root / file).is_file()}

@@ -152,16 +152,26 @@ def _valued(image: Image.Image, place: str, values: MaskValues) -> Pixels:
             f"mask {place} has {_joined(np.unique(wrong).tolist(), 'and')} at {len(wrong):,} of "
             f"{found.size:,} pixels, first in row {row}, column {column}, but {values.says}; "
             "correct data.num_classes or the list of classes, or name values without a class in "
-            f"data.ignore.{_hint(stored)}"
+            f"data.ignore.{_hint(stored, values)}"
         )
     return found.astype(np.uint8)
 
 
-def _hint(stored: Pixels) -> str:
+def _hint(stored: Pixels, values: MaskValues) -> str:
     used = np.unique(stored)
+    beyond = [value for value in used if values.table[value] == REFUSED]
+    if values.table[0] == 0 and used[0] > 0 and beyond == [1 + max(_classes(values))]:
+        return (
+            " It seems to count from 1; set data.reduce_zero_label=true if 0 stands for no class."
+        )
     if len(used) == 2 and used[0] == 0:
         return f" 0 and {used[1]} look like a mask of two classes that is to be written as 0 and 1."
     return ""
+
+
+def _classes(values: MaskValues) -> list[int]:
+    """Values that are classes."""
+    return [v for v, number in enumerate(values.table) if number not in (IGNORED, REFUSED)]
 
 
 def _painted(image: Image.Image, place: str, values: MaskValues) -> Pixels:

@@ -71,7 +71,8 @@ class Preprocessing:
     img_size: int
     """Side of the square that the network sees, in pixels."""
     crop_mode: str
-    """squash: the whole picture, aspect ignored; center: the middle, in evaluation."""
+    """In evaluation: squash: the whole picture, aspect ignored; center: the middle; whole: all of
+    it, in windows or at once, where pixels have classes."""
     crop_pct: float
     """`img_size` over the shorter side before the crop."""
     interpolation: str
@@ -101,7 +102,7 @@ class Preprocessing:
             std=stats.std,
             source=stats.source,
             img_size=img_size,
-            crop_mode="squash" if rule.resize == "squash" else "center",
+            crop_mode=_crop_mode(data),
             crop_pct=round(img_size / rule.side, 4),
             interpolation=rule.interpolation,
             antialias=rule.antialias,
@@ -118,12 +119,20 @@ class Preprocessing:
     def __str__(self) -> str:
         mean, std = (", ".join(f"{v:.4g}" for v in part) for part in (self.mean, self.std))
         crop = "squashed" if self.crop_mode == "squash" else f"centre {self.crop_pct:g} cut"
+        if self.crop_mode == "whole":
+            crop = f"whole pictures, short side {self.img_size / self.crop_pct:.0f} px, cut"
         filtered = "" if self.antialias else " without antialiasing"
         return (
             f"mean ({mean}), std ({std}) from {self.source}; {crop} to {self.img_size} px, "
             f"{self.interpolation}{filtered}; pool {self.pool}; positions {self.positions}"
             f"{f'; file: {self.file}' if self.file else ''}"
         )
+
+
+def _crop_mode(data: DataConfig) -> str:
+    if data.resize == "squash":
+        return "squash"
+    return "whole" if data.has_masks else "center"
 
 
 def stats_of_name(name: str, cfg: Mapping[str, Any] | None) -> NormStats:

@@ -443,6 +443,16 @@ def test_what_is_wrong_is_named(name: str, root: Path) -> None:
     assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
 
 
+def test_masks_that_count_from_one_are_told(root: Path) -> None:
+    plain(root)
+    (root / "classes.txt").write_text("a\nb\nc\n")
+    for path in (root / "masks").rglob("*.png"):
+        mask(path, value=3, first=1)
+    with pytest.raises(DataError, match=r"seems to count from 1; set data.reduce_zero_label=true"):
+        loaded(root)
+    assert values(loaded(root, reduce_zero_label=True)) == (0, 2)
+
+
 def test_all_wrong_masks_are_named_at_once(root: Path) -> None:
     camvid(root)
     mask(root / "trainannot/train0.png", 9)
