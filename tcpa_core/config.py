@@ -42,6 +42,7 @@ ADDED: Mapping[str, object] = {
     "data.ignore": None,
     "data.image_column": None,
     "data.label_column": None,
+    "data.max_class_share": None,
     "data.num_classes": None,
     "data.reduce_zero_label": None,
     "data.resized_crop": None,

@@ -30,7 +30,7 @@ TASKS = "tcpa_core.tasks"
 
 OF_SOME_KINDS = (
     *("image_column", "label_column", "train_list", "splits_dir"),
-    *("num_classes", "ignore", "reduce_zero_label", "scale_range"),
+    *("num_classes", "ignore", "reduce_zero_label", "scale_range", "max_class_share"),
 )
 """Settings of `data.*` that only those kinds read whose file lists them in USES."""
 
@@ -232,6 +232,10 @@ class DataConfig(Settings):
     """segfolder: train on pictures scaled by a factor from this range, masks with them, before
     img_size is cut at random, for example [0.5, 2.0]; what lies outside a smaller picture is the
     mean colour and no class. None: unscaled."""
+    max_class_share: float | None = Field(default=None, gt=0.0, le=1.0)
+    """segfolder: draw the place of a random crop anew, up to ten times, while one class fills as
+    much of what has a class there, for example 0.75 (mmsegmentation's cat_max_ratio). None: as
+    drawn first."""
     train_on: Literal["train", "train_and_val"] = "train"
     """train_and_val: val is trained on as well, as some authors do in their final runs. It is
     still scored, but says nothing, and so must not select the epoch."""
@@ -342,6 +346,7 @@ class DataConfig(Settings):
     def _idle_changes(self) -> Collection[str]:
         fields = [] if self.cuts_parts else ["crop_ratio"]
         fields += [] if self.erase_prob else ["erase_mode"]
+        fields += [] if self.random_crop or self.scale_range else ["max_class_share"]
         own = self.train_interpolation
         is_unused = own == "random" and not (self.cuts_parts or self.auto_augment)
         return (

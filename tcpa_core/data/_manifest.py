@@ -38,7 +38,7 @@ FOLDER = "manifests"
 _AT_TRAINING = frozenset(
     {
         *("random_crop", "flip", "crop_ratio", "auto_augment", "color_jitter", "norm_stats"),
-        *("erase_prob", "erase_mode"),
+        *("erase_prob", "erase_mode", "max_class_share"),
     }
 )
 """Settings that change no decoded image."""

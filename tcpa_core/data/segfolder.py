@@ -34,7 +34,14 @@ from tcpa_core.errors import ConfigError, DataError
 from tcpa_core.settings import DataConfig
 
 HAS_MASKS = True
-USES = ("num_classes", "ignore", "reduce_zero_label", "train_list", "scale_range")
+USES = (
+    "num_classes",
+    "ignore",
+    "reduce_zero_label",
+    "train_list",
+    "scale_range",
+    "max_class_share",
+)
 VAL_IS_TEST = {"ade20k": "ADE20K", "cityscapes": "Cityscapes", "voc": "Pascal VOC"}
 """Layouts of sets whose test masks are not published."""
 

@@ -35,6 +35,7 @@ PROTOCOL = Protocol(
         "data.antialias": Fact(False, "config.py:90"),
         "data.scale_range": Fact(((0.5, 2.0),), "config.py:90"),
         "data.random_crop": Fact(True, "config.py:91"),
+        "data.max_class_share": Fact(0.75, "config.py:91"),
         "data.flip": Fact(True, "config.py:92"),
         "data.norm_stats": Fact("imagenet", "config.py:96"),
         "data.train_on": Fact("train_and_val", "config.py:127"),
@@ -69,8 +70,6 @@ PROTOCOL = Protocol(
         "devices": "config.py:211",
         "brightness, contrast, saturation and hue of training pictures stay; theirs change at "
         "random": "config.py:93",
-        "a crop is taken as drawn; theirs is drawn again while one class fills more than 75 %":
-            "config.py:91",
         "the short side is 512 whatever the long one; theirs ends at 2,048": "config.py:90",
         "dropout of the backbone leaves attention's output alone; theirs covers it":
             "mmseg/models/backbones/vit.py:104",

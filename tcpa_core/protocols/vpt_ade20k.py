@@ -43,6 +43,7 @@ PROTOCOL = Protocol(
         "data.antialias": Fact(False, f"{_DATA}:10"),
         "data.scale_range": Fact(((0.5, 2.0),), f"{_DATA}:10"),
         "data.random_crop": Fact(True, f"{_DATA}:11"),
+        "data.max_class_share": Fact(0.75, f"{_DATA}:11"),
         "data.flip": Fact(True, f"{_DATA}:12"),
         "data.norm_stats": Fact("imagenet", f"{_DATA}:5"),
         "data.train_on": Fact("train_and_val", f"{_DATA}:40"),
@@ -71,8 +72,6 @@ PROTOCOL = Protocol(
             f"{_SETR}:58",
         "brightness, contrast, saturation and hue of training pictures stay; theirs change at "
         "random": f"{_DATA}:13",
-        "a crop is taken as drawn; theirs is drawn again while one class fills more than 75 %":
-            f"{_DATA}:11",
         "the short side is 512 whatever the long one; theirs ends at 2,048": f"{_DATA}:10",
         "position embeddings are resized by bicubic interpolation; theirs by bilinear":
             f"{_MODEL}:19",

@@ -19,6 +19,10 @@ UNITS = 1024
 """Factors are drawn in whole parts of this, so that they are the same on every device."""
 BLOCK = {"cpu": 2**18, "cuda": 2**24}
 """Pixels of masks that are gathered at a time."""
+TRIES = 10
+"""Places of a crop that are looked at; one more is taken unseen (mmsegmentation)."""
+LOOKS = 64
+"""Rows and columns of a crop that are looked at to judge its classes."""
 
 
 class MaskedSource(ImageSource):
@@ -53,6 +57,8 @@ class MaskedSource(ImageSource):
         if self._scaler is not None:
             self._random_crop = True
             self.num_draws = DRAWS + 1
+        if cfg.max_class_share is not None:
+            self.num_draws = DRAWS + 1 + 2 * TRIES
 
     def _cutter(self, images: Images) -> Windows:
         if self._cfg.scale_range is None:
@@ -123,11 +129,14 @@ class MaskedSource(ImageSource):
     def _mask(self, indices: Tensor, draws: Tensor | None) -> Tensor:
         """Masks where the pixels lie [n, H, W]."""
         places = self._places(indices, draws, self._mask_sizes)
-        rows, columns = places.nearest(self.img_size)
+        return self._mirror(self._classes(indices, places), draws)
+
+    def _classes(self, indices: Tensor, places: Places, step: int = 1) -> Tensor:
+        """Every `step`-th pixel of windows of masks, not mirrored."""
+        rows, columns = places.nearest(self.img_size, step)
         rows = self._mask_first[indices][:, None] + rows * places.stored[1][:, None]
         found = self._mask_pixels[rows[:, :, None] + columns[:, None, :]]
-        found = torch.where(places.inside(self.img_size), found, IGNORED)
-        return self._mirror(found, draws)
+        return torch.where(places.inside(self.img_size, step), found, IGNORED)
 
     def _inside(self, indices: Tensor, draws: Tensor) -> Tensor:
         """Where windows show their pictures: bool [n, H, W]."""
@@ -135,8 +144,11 @@ class MaskedSource(ImageSource):
         return self._mirror(places.inside(self.img_size), draws)
 
     def _crop(self, indices: Tensor, draws: Tensor | None) -> Tensor:
-        if self._scaler is None or draws is None:
-            return super()._crop(indices, draws)
+        if draws is None:
+            return super()._crop(indices, None)
+        if self._scaler is None:
+            corner = self._places(indices, draws, self._mask_sizes).corner
+            return self._windows.cut(indices, corner)
         places = self._places(indices, draws, self._scaler.stored)
         return self._scaler.cut_scaled(indices, places)
 
@@ -150,4 +162,32 @@ class MaskedSource(ImageSource):
             seen = ((seen * factor + UNITS // 2) // UNITS).clamp(min=1)
         room = (seen - self.img_size).clamp(min=0)
         corner = self._corner(room, draws if self._random_crop else None)
+        if draws is not None and self._random_crop and self._cfg.max_class_share is not None:
+            corner = self._varied(indices, seen, draws, self._cfg.max_class_share)
         return Places(stored[:, indices], seen, corner)
+
+    def _varied(self, indices: Tensor, seen: Tensor, draws: Tensor, share: float) -> Tensor:
+        """Of each image the first of some corners whose window has no class with a larger share,
+        and more than one class; else the last one [2, n]."""
+        drawn = torch.cat([draws[:, :2], draws[:, DRAWS + 1 :]], 1).unflatten(1, (-1, 2))
+        room = (seen - self.img_size).clamp(min=0)
+        corners = whole_numbers(drawn.permute(2, 0, 1), room[..., None] + 1)
+        numbers = indices.repeat_interleave(TRIES)
+        windows = Places(
+            self._mask_sizes[:, numbers],
+            seen.repeat_interleave(TRIES, 1),
+            corners[..., :TRIES].flatten(1),
+        )
+        found = self._classes(numbers, windows, max(1, self.img_size // LOOKS)).flatten(1).long()
+        counts = found.new_zeros(len(found), IGNORED + 1)
+        counts = counts.scatter_add_(1, found, torch.ones_like(found))[:, :IGNORED]
+        is_varied = (counts.amax(1) < share * counts.sum(1)) & ((counts > 0).sum(1) > 1)
+        is_taken = torch.cat(
+            [
+                is_varied.unflatten(0, (-1, TRIES)),
+                torch.ones_like(indices, dtype=torch.bool)[:, None],
+            ],
+            1,
+        )
+        first = is_taken.byte().argmax(1)
+        return corners.gather(2, first.expand(2, -1)[..., None])[..., 0]

@@ -27,19 +27,21 @@ class Places:
     corner: Tensor
     """Of the window, in the scaled picture; >= 0."""
 
-    def lines(self, side: int) -> Tensor:
-        """Rows and columns of the windows in the scaled pictures [2, n, S]."""
-        return self.corner[..., None] + torch.arange(side, device=self.corner.device)
+    def lines(self, side: int, step: int = 1) -> Tensor:
+        """Every `step`-th row and column of the windows, in the scaled pictures [2, n, S]."""
+        return self.corner[..., None] + torch.arange(0, side, step, device=self.corner.device)
 
-    def inside(self, side: int) -> Tensor:
+    def inside(self, side: int, step: int = 1) -> Tensor:
         """Where a window shows the picture, and not what is beyond its end: bool [n, S, S]."""
-        rows, columns = self.lines(side) < self.seen[..., None]
+        rows, columns = self.lines(side, step) < self.seen[..., None]
         return rows[:, :, None] & columns[:, None, :]
 
-    def nearest(self, side: int) -> Tensor:
+    def nearest(self, side: int, step: int = 1) -> Tensor:
         """Stored rows and columns whose pixels have the centres of the windows' [2, n, S]."""
         # In whole numbers, which are the same on every device.
-        found = (2 * self.lines(side) + 1) * self.stored[..., None] // (2 * self.seen[..., None])
+        found = (
+            (2 * self.lines(side, step) + 1) * self.stored[..., None] // (2 * self.seen[..., None])
+        )
         return torch.minimum(found, self.stored[..., None] - 1)
 
     def weights(self, side: int, axis: int, longest: int, filter_: str, antialias: bool) -> Tensor:

@@ -80,6 +80,7 @@ def shown(images: Tensor) -> Tensor:
         {"scale_range": (0.5, 2.0), "flip": True},
         {"scale_range": (0.5, 2.0), "flip": True, "resize": "squash", "resize_to": None},
         {"scale_range": (1.5, 3.0), "antialias": False},
+        {"scale_range": (0.5, 2.0), "max_class_share": 0.5, "flip": True},
         {"train_on": "train_and_val", "random_crop": True},
     ],
     ids=str,
@@ -147,6 +148,28 @@ def stored(pictures: list[np.ndarray]) -> ImageStore:
         np.concatenate([one.ravel() for one in pictures]),
         bounds[:-1], sizes[:, 0], sizes[:, 1], none, none, none.astype(bool),
     )  # fmt: skip
+
+
+def test_crops_of_one_class_are_drawn_anew(root: Path, cache: Path) -> None:
+    """As a literal loop over the places that the draws give."""
+    found = source(root, cache, random_crop=True, max_class_share=0.6, resize_to=40)
+    plain = source(root, cache, random_crop=True, resize_to=40)
+    assert (found.num_draws, plain.num_draws) == (24, 3)
+    drawn = draws(8, found.num_draws)
+    masks = found.masks(slice(0, 8), drawn)
+    tries = []
+    for index in range(8):
+        one = slice(index, index + 1)
+        for tried in range(11):
+            at = [0, 1] if tried == 0 else [2 + 2 * tried, 3 + 2 * tried]
+            mask = plain.masks(one, drawn[one][:, [*at, 2]])[0]
+            counts = np.bincount(mask.flatten().numpy(), minlength=256)[:255]
+            if counts.max() < 0.6 * counts.sum() and (counts > 0).sum() > 1:
+                break
+        tries.append(tried)
+        assert torch.equal(masks[index], mask)
+        assert torch.equal(found.batch(one, drawn[one]), plain.batch(one, drawn[one][:, [*at, 2]]))
+    assert min(tries) == 0 and max(tries) > 1
 
 
 def test_evaluation_shows_whole_pictures_and_masks_of_files(root: Path, cache: Path) -> None:

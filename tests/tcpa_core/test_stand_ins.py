@@ -205,7 +205,7 @@ class TestSourceKey:
     AT_TRAINING = {
         "random_crop": True, "flip": True, "crop_ratio": (0.5, 2.0), "auto_augment": "v0",
         "color_jitter": (0.1, 0.1, 0.1, 0.0), "norm_stats": "half", "erase_prob": 0.5,
-        "erase_mode": "rand",
+        "erase_mode": "rand", "max_class_share": 0.75,
     }  # fmt: skip
 
     @pytest.mark.parametrize("field", DataConfig.model_fields)
@@ -227,7 +227,8 @@ class TestSourceKey:
     def test_what_it_leaves_out_changes_no_stored_image(
         self, field: str, other: Other, tmp_path: Path
     ) -> None:
-        cfg = make("folder", tmp_path / "root").model_copy(update={"resize": "short_side"})
+        kind = "segfolder" if field == "max_class_share" else "folder"
+        cfg = make(kind, tmp_path / "root").model_copy(update={"resize": "short_side"})
         changed = cfg.model_copy(update={field: self.AT_TRAINING[field]})
         assert prepared(other, cfg)[1] == prepared(other, changed)[1]
 
