@@ -176,9 +176,8 @@ class TrainedModel(SingleModel):
         Yields:
             For each picture its mask, or why it cannot be read.
         """
-        settings = self.config.task_settings
-        assert isinstance(settings, segment.Config), "a trial that segments"
-        return Masks(self.pack, settings, self.transform).each(pictures)
+        assert self.segments, "a trial that segments"
+        return Masks(self.pack, self.transform).each(pictures)
 
     def largest(self, mask: Mask, top: int = TOP) -> Top:
         """The classes of most pixels of a mask, and their shares."""

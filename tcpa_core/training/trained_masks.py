@@ -12,10 +12,9 @@ from tcpa_core.data.base import ordered_map
 from tcpa_core.errors import DataError
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.model.transform import Picture, Transform
-from tcpa_core.tasks.segment import Config
 from tcpa_core.training.loss import enlarged
 from tcpa_core.training.precision import keep_float32_exact
-from tcpa_core.training.sliding import Grid, PictureLogits
+from tcpa_core.training.sliding import PictureLogits
 from tcpa_core.training.worst_pictures import png
 
 Mask = Tensor
@@ -29,14 +28,13 @@ class Masks:
     """Segments pictures as the test of a trial did.
 
     Args:
-        pack: A pack of one.
-        settings: Of its task.
+        pack: A pack of one, whose task it is.
         transform: From a picture to what is scored of it.
     """
 
-    def __init__(self, pack: PackModel, settings: Config, transform: Transform) -> None:
+    def __init__(self, pack: PackModel, transform: Transform) -> None:
         self._device = pack.backbone.device
-        self._logits = PictureLogits(pack, Grid.of(settings, pack.backbone.img_size))
+        self._logits = PictureLogits(pack)
         self._transform = transform
 
     def each(self, pictures: Iterable[Picture]) -> Iterator[Mask | DataError]:
