@@ -16,7 +16,7 @@ from search.workers.leftovers import Presence, clear
 from search.workers.trial_files import TrialFiles
 from tcpa_core.errors import StorageError
 from tcpa_core.record.events import Epoch
-from tcpa_core.record.files import BEST, LAST, PREDICTIONS
+from tcpa_core.record.files import BEST, LAST, PREDICTIONS, REGIONS
 from tcpa_core.record.values import EpochReport
 from tcpa_core.training.checkpoint import save_checkpoint
 from tcpa_core.training.commands import Submit
@@ -94,7 +94,7 @@ def test_what_the_study_lacks_stays(tmp_path: Path, kept: tuple[str, ...], epoch
 def test_predictions_and_what_cannot_be_read_stay_until_the_study_has_them(tmp_path: Path) -> None:
     study, node = tmp_path / "study", tmp_path / "node"
     left, kept = trained(node, 2, LAST), trained(study, 2, LAST)
-    for name in (PREDICTIONS, "damaged.safetensors"):
+    for name in (PREDICTIONS, REGIONS, "damaged.safetensors"):
         (left / name).write_bytes(b"here")
         clear(node, Desk(study).bring)
         assert left.exists()
