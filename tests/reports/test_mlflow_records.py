@@ -11,10 +11,11 @@ from reports.records.journal import load_journal
 from reports.records.mlflow_records import load_mlflow
 from search.tracking.mirror import sync
 from tcpa_core.errors import StudyError
+from tests.reports.segments import segment_study
 from tests.reports.studies import components, epoch, final, over_datasets, planned, write
 
 pytestmark = pytest.mark.integration
-TRIALS = {"search": 18, "ablation": 6, "datasets": 8}
+TRIALS = {"search": 18, "ablation": 6, "datasets": 8, "maps": 4}
 
 
 def make(folder: Path, kind: str) -> Path:
@@ -22,6 +23,8 @@ def make(folder: Path, kind: str) -> Path:
     if kind == "ablation":
         rows = {"VPT": {0: 0.8, 1: 0.81, 2: 0.805}, "+R": {0: 0.83, 1: 0.82, 2: 0.85}}
         return write(folder, components(rows), kind)
+    if kind == "maps":
+        return segment_study(folder, {"linear": 0.5, "vpt": 0.8}, 2, ("sky", "road"), 2)
     if kind == "datasets":
         rows = {"VPT": [0.8, 0.81], "+R": [0.83, 0.82]}
         return write(folder, over_datasets({"dtd": rows, "svhn": rows}), "ablation")
@@ -41,7 +44,7 @@ def make(folder: Path, kind: str) -> Path:
     return write(folder, events)
 
 
-@pytest.mark.parametrize("kind", ["search", "ablation", "datasets"])
+@pytest.mark.parametrize("kind", ["search", "ablation", "datasets", "maps"])
 def test_tables_are_equal_cell_by_cell(kind: str, tmp_path: Path) -> None:
     study = make(tmp_path / kind, kind)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
