@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.labels import plural
+from reports.labels import is_missing, plural
 from reports.statistics.published_comparison import Published, comparable
 from reports.study_trials import StudyTrials
 from reports.tables import frame_of, ranking
@@ -157,9 +157,14 @@ def _lacks(source: StudyTrials, rows: pd.DataFrame, num_seeds: int) -> str:
     if num <= len(have):
         return ""
     reasons = [
-        f"seed {row['seed']} {row['reason'] or row['left_out']}" for row in lost.to_dict("records")
+        f"seed {row['seed']} {_told(row['reason']) or row['left_out']}"
+        for row in lost.to_dict("records")
     ]
     return f"{len(have)} of {plural(num, 'seed')}" + (f": {'; '.join(reasons)}" if reasons else "")
+
+
+def _told(reason: Any) -> str:
+    return "" if is_missing(reason) else str(reason)
 
 
 def _by_seed(rows: pd.DataFrame, column: str) -> dict[int, float]:

@@ -37,8 +37,8 @@ BENCH_COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("epochs", INT, "epochs trained by them"),
         Column("cost_s", REAL, "training time of all of them", "s"),
         Column("gpu_s", REAL, "of that on GPUs", "s"),
-        Column("study", TEXT, "folder of the search"),
-        Column("confirmation", TEXT, "folder of its confirmation; empty: none is planned"),
+        Column("study", TEXT, "name of the search's folder"),
+        Column("confirmation", TEXT, "name of its confirmation's folder; empty: none is planned"),
     ),
     "seeds": (
         _BACKBONE, _METHOD, _DATASET, _METRIC,

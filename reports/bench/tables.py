@@ -8,6 +8,7 @@ said. The statistics themselves know nothing of benches.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from reports.statistics import across_data_sets as cross
 from reports.statistics.expected_best import expected_best, mean_curve
 from reports.statistics.fronts import on_front
 from reports.statistics.paired_tests import compare_paired, summarise
-from reports.statistics.profiles import AGGREGATES, Runs, aggregates, improvement, profile
+from reports.statistics.profiles import AGGREGATES, Interval, Runs, aggregates, improvement, profile
 from reports.statistics.wins import Values, mean_difference, wins
 from reports.tables import frame_of, of_columns
 from spaces.bench_cells import Bench
@@ -95,14 +96,14 @@ def bench_tables(bench: Bench, found: Sequence[CellFound]) -> BenchTables:
         cells = [one for one in found if one.cell.backbone == backbone]
         rows["expected_best"] += _expected_rows(backbone, cells)
         rows["published"] += _published_rows(backbone, cells)
-        for metric in SPLITS:
-            table = _Table(bench, backbone, metric, cells)
-            if table.values:
-                rows["methods"] += table.method_rows()
-                rows["groups"] += table.group_rows()
-                rows["wins"] += table.pair_rows()
-                rows["profiles"] += table.profile_rows()
-                notes += table.notes() if metric == "test" or not notes else []
+        compared = [_Table(bench, backbone, metric, cells) for metric in SPLITS]
+        compared = [table for table in compared if table.values]
+        for table in compared:
+            rows["methods"] += table.method_rows()
+            rows["groups"] += table.group_rows()
+            rows["wins"] += table.pair_rows()
+            rows["profiles"] += table.profile_rows()
+        notes += compared[0].notes() if compared else []
         notes += _cell_notes(cells)
     about = {"tcpa.schema_version": str(SCHEMA_VERSION), "tcpa.bench": bench.name}
     arrow = {
@@ -195,19 +196,22 @@ class _Table:
 
     def pair_rows(self) -> Iterator[NewRow]:
         """Rows of `wins`: every method against every other one, over the data sets of both."""
-        for method in self.methods:
-            for other in self.methods:
-                if method == other:
-                    continue
-                both = [d for d in self.datasets
-                        if (method, d) in self.values and (other, d) in self.values]  # fmt: skip
-                found = asdict(wins(self.values, method, other, both))
-                names = ("improvement", "improvement_low", "improvement_high")
-                if both:
-                    chance = improvement(self._runs(method, both), self._runs(other, both))
-                    found |= dict(zip(names, chance, strict=True))
-                left_out = [d for d in self.datasets if d not in both]
-                yield {**self.key, **found, "n": len(both), "left_out": ", ".join(left_out)}
+        chances: dict[tuple[str, str], Interval] = {}
+        for method, other in permutations(self.methods, 2):
+            both = [d for d in self.datasets
+                    if (method, d) in self.values and (other, d) in self.values]  # fmt: skip
+            found = asdict(wins(self.values, method, other, both))
+            if both and (other, method) in chances:  # told from the other side
+                chance, low, high = chances[other, method]
+                chances[method, other] = 1 - chance, 1 - high, 1 - low
+            elif both:
+                chances[method, other] = improvement(
+                    self._runs(method, both), self._runs(other, both)
+                )
+            names = ("improvement", "improvement_low", "improvement_high")
+            found |= dict(zip(names, chances.get((method, other), ()), strict=False))
+            left_out = [d for d in self.datasets if d not in both]
+            yield {**self.key, **found, "n": len(both), "left_out": ", ".join(left_out)}
 
     def profile_rows(self) -> Iterator[NewRow]:
         """Rows of `profiles`."""
@@ -288,7 +292,8 @@ def _cell_row(one: CellFound) -> NewRow:
         **one.about,
         "backbone": cell.backbone, "method": cell.method, "dataset": cell.dataset,
         "missing": one.missing, "score": one.score, "is_fresh": one.is_fresh,
-        "study": str(cell.study), "confirmation": str(cell.confirmation or ""), "n": 0,
+        "study": cell.study.name, "n": 0,
+        "confirmation": cell.confirmation.name if cell.confirmation else "",
     }  # fmt: skip
     for split, values in one.values.items():
         found = summarise(list(values.values()))

@@ -15,6 +15,7 @@ from reports.page.rendering import render
 from reports.parquet import write_text
 from reports.statistics.paired_tests import ERROR
 from reports.verdicts.words import p_said
+from spaces.bench_cells import Cell
 
 
 def write_bench(
@@ -52,7 +53,10 @@ def write_bench(
         missing=list(missing(tables)),
         notes=tables.notes,
         cost=_total(tables),
-        costs=[_cost(row, page) for row in cells.to_dict("records")],
+        costs=[
+            _cost(row, one.cell, page)
+            for row, one in zip(cells.to_dict("records"), tables.found, strict=True)
+        ],
     )
     write_text(page, text)
     return sentences
@@ -160,7 +164,7 @@ def _total(tables: BenchTables) -> str:
     )
 
 
-def _cost(row: Row, page: Path) -> dict[str, str]:
+def _cost(row: Row, cell: Cell, page: Path) -> dict[str, str]:
     """A cell's own row: what it found and took, and where its pages lie."""
     known = {name: "" if is_missing(row[name]) else row[name] for name in ("trials", "epochs")}
     return {
@@ -172,12 +176,12 @@ def _cost(row: Row, page: Path) -> dict[str, str]:
         "seed_time": time_text(row["train_s"]),
         "time": time_text(row["cost_s"]),
         "gpu": "-" if not row["gpu_s"] or is_missing(row["gpu_s"]) else time_text(row["gpu_s"]),
-        "link": _link(row["study"], page),
-        "confirmation": _link(row["confirmation"], page),
+        "link": _link(cell.study, page),
+        "confirmation": _link(cell.confirmation, page),
     }
 
 
-def _link(folder: str, page: Path) -> str:
+def _link(folder: Path | None, page: Path) -> str:
     """Address of a study's own page from this one; "": it has none."""
-    own = Path(folder) / "report" / "report.html"
-    return os.path.relpath(own, page.parent) if folder and own.is_file() else ""
+    own = folder / "report" / "report.html" if folder else None
+    return os.path.relpath(own, page.parent) if own is not None and own.is_file() else ""

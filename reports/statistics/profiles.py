@@ -10,7 +10,8 @@ Source:
     NeurIPS 2021 (rliable); the profiles after E. Dolan and J. More, Math. Program. 91 (2002).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -90,12 +91,15 @@ def aggregates(runs: Runs) -> dict[str, Interval]:
     return found
 
 
-def _weights(runs: Runs, stream: int) -> Iterator[Array]:
+def _weights(runs: Runs, stream: int) -> Sequence[Array]:
     """For each data set how often a resample draws each seed, as shares (resamples, seeds)."""
+    return _shares(tuple(map(len, runs)), stream)
+
+
+@lru_cache(maxsize=64)
+def _shares(seeds: tuple[int, ...], stream: int) -> Sequence[Array]:
     random = np.random.default_rng(stream)
-    for scores in runs:
-        n = len(scores)
-        yield random.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
+    return [random.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n for n in seeds]
 
 
 def _percentiles(draws: Any) -> Array:
