@@ -19,7 +19,8 @@ class ByRows:
     """
 
     def __init__(self, on_step: Callable[[], None]) -> None:
-        self._on_step = on_step
+        self.sign = on_step
+        """For what takes several passes in a turn: a sign of life before each."""
         self._rows = EVAL_ROWS
 
     def __call__(
@@ -42,7 +43,7 @@ class ByRows:
         while start < count:
             rows = max(1, self._rows // members)
             turn = slice(start, min(start + rows, count))
-            self._on_step()
+            self.sign()
             try:
                 found = compute(turn)
             except Exception as err:

@@ -124,7 +124,7 @@ class SegmentEvaluation:
         source = self._data.masked(split)
         tally = self._tally(model, split)
         loss = torch.zeros(model.num_members, dtype=torch.float64, device=source.device)
-        logits = PictureLogits(model)
+        logits = PictureLogits(model, self._by_rows.sign)
 
         def compare(turn: slice) -> list[Compared]:
             numbers = range(turn.start, turn.stop)
@@ -148,21 +148,22 @@ class SegmentEvaluation:
             return [None] * model.num_members
         mirrored = (False, True) if settings.test_mirror else (False,)
         views = [View(scale, flip) for scale in settings.test_scales for flip in mirrored]
-        logits = PictureLogits(model)
+        logits = PictureLogits(model, self._by_rows.sign)
         tally = self._tally(model, "test")
 
-        def table(number: int) -> Tensor:
+        def table(number: int, at_a_time: int) -> Tensor:
             picture, truth = source.picture(number), source.truth(number)
             sums: Tensor | float = 0.0
             for view in views:
-                (found,) = logits([view.of(picture)], 1)
+                (found,) = logits([view.of(picture)], at_a_time)
                 shares = enlarged(found, truth.shape).softmax(1)
                 sums = sums + (shares.flip(-1) if view.is_mirrored else shares)
             assert isinstance(sums, Tensor)
             return confusion(sums.argmax(1), truth, self._num_classes)
 
         def tables(turn: slice) -> list[Tensor]:
-            return [table(number) for number in range(turn.start, turn.stop)]
+            numbers = range(turn.start, turn.stop)
+            return [table(number, len(numbers)) for number in numbers]
 
         largest = max(1.0, *settings.test_scales)
         for number, found in self._each(model, len(source), largest, tables):

@@ -8,7 +8,7 @@ Source:
 # Axes: M members, C classes, h x w of a picture, n windows of a batch.
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
 
@@ -68,10 +68,12 @@ class PictureLogits:
 
     Args:
         model: The members, whose settings say how pictures are cut.
+        on_step: Called before every batch of windows: a sign of life.
     """
 
-    def __init__(self, model: PackModel) -> None:
+    def __init__(self, model: PackModel, on_step: Callable[[], None] = lambda: None) -> None:
         self._model = model
+        self._on_step = on_step
         self._grid = Grid.of_trial(model.configs[0], model.backbone.img_size)
         self._step = Step.evaluation(model.num_members)
         self._any_size = all(method_class(name).any_size for name in model.configs[0].methods)
@@ -103,6 +105,7 @@ class PictureLogits:
         """Logits (M, n, C, h, w) of windows (n, 3, h, w)."""
         model, (height, width) = self._model, windows.shape[-2:]
         inputs = self._filled(windows)[None]
+        self._on_step()
         members = inputs.expand(model.num_members, *inputs.shape[1:])
         with autocast(model.configs[0], inputs.device):
             maps = model.predict(members, self._step)

@@ -324,6 +324,24 @@ def _check_shown(shown: Mapping[int, Shown], source: MaskedSource, found: list[n
         assert np.abs(np.asarray(picture).astype(int) - pixels).mean() < 20
 
 
+def test_every_pass_over_windows_gives_a_sign_of_life(
+    root: Path, backbone: Backbone, data: TrialData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watchdog takes a worker for hung that gives none, and many scales take long."""
+    signs: list[str] = []
+    predict = PackModel.predict
+
+    def told(self: PackModel, *args: Any) -> Tensor:
+        signs.append("pass")
+        return predict(self, *args)
+
+    monkeypatch.setattr(PackModel, "predict", told)
+    evaluation = segment_evaluation.SegmentEvaluation(data, ByRows(lambda: signs.append("sign")))
+    evaluation.test(model_of(backbone, config(root, segment__test_scales=[0.5, 1.0])))
+    after = [two for one, two in zip(signs, signs[1:], strict=False) if one == "pass"]
+    assert signs[0] == "sign" and len(after) > 4 * len(data.test) and set(after) == {"sign"}
+
+
 def test_large_masks_are_shown_small() -> None:
     mask = torch.zeros(400, 1000, dtype=torch.uint8)
     mask[200:, 500:] = 7
