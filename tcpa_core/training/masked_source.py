@@ -144,8 +144,9 @@ class MaskedSource(ImageSource):
         return self._mirror(places.inside(self.img_size), draws)
 
     def _crop(self, indices: Tensor, draws: Tensor | None) -> Tensor:
-        if draws is None:
-            return super()._crop(indices, None)
+        is_plain = self._scaler is None and self._cfg.max_class_share is None
+        if draws is None or is_plain:
+            return super()._crop(indices, draws)
         if self._scaler is None:
             corner = self._places(indices, draws, self._mask_sizes).corner
             return self._windows.cut(indices, corner)
