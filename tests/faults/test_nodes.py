@@ -47,7 +47,7 @@ class Lab:
         (self.hosts.shared / f"{name}.yaml").write_text(SPACE.format(name=name, trials=trials))
         done = self.names["a"].run(
             "tcpa", "search", f"/mnt/shared/{name}.yaml", "--root", "/mnt/shared/studies",
-            "--address", "auto", timeout=400,
+            "--address", "auto", "--no-reuse", timeout=400,
         )  # fmt: skip
         journal = self.hosts.shared / "studies" / name / "journal.jsonl"
         events = [one.as_dict() for one in read_journal(journal)] if journal.exists() else []

@@ -63,7 +63,7 @@ class Lab:
         )
         done = self.a.run(
             "tcpa", "search", f"/mnt/shared/{name}.yaml", "--root", "/mnt/shared/studies",
-            "--address", "auto", *options, env=env, timeout=300,
+            "--address", "auto", "--no-reuse", *options, env=env, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         journal = self.shared / "studies" / name / "journal.jsonl"
