@@ -120,6 +120,14 @@ ReuseRoots = Annotated[
 NoReuse = Annotated[
     bool, typer.Option("--no-reuse", help="Train also what a study below --root has completed.")
 ]
+LearnFrom = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--learn-from",
+        help="Study below --root, or CSV file, whose results the sampler is given; repeatable.",
+        metavar="STUDY|CSV",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")]
 
 
@@ -161,6 +169,13 @@ class Before:
 
     reuse: ReuseRoots = None
     no_reuse: NoReuse = False
+    learn_from: LearnFrom = None
+
+    @property
+    def sources(self) -> list[str]:
+        """Of `--learn-from`, as a new study records them: files by their whole path."""
+        given = self.learn_from or ()
+        return [str(Path(s).absolute()) if s.endswith(".csv") else s for s in given]
 
     @property
     def given(self) -> Given:

@@ -22,6 +22,7 @@ from search.driver.selection import trials_to_test
 from search.driver.signals import on_interrupt
 from search.driver.stop_reason import StopReason
 from search.driver.workforce import Workforce
+from search.proposals.learned import learn
 from search.proposals.make_source import make_source, most_trials
 from search.proposals.planner import Planner
 from search.proposals.samplers.base import check_sampler
@@ -39,7 +40,15 @@ from search.workers.node_clearing import CLEAR_S
 from search.workers.worker_pool import HALT_S
 from spaces.space import Space
 from tcpa_core.errors import StorageError
-from tcpa_core.record.events import Finished, Notice, Planned, Resumed, Stopped, StudyBegun
+from tcpa_core.record.events import (
+    Finished,
+    Learned,
+    Notice,
+    Planned,
+    Resumed,
+    Stopped,
+    StudyBegun,
+)
 from tcpa_core.record.files import OPTUNA_LOG
 
 
@@ -189,8 +198,14 @@ class StudyRun:
         if not self._has_begun:
             self._has_begun = True
             is_new = self._state.is_empty
-            self._recorder.record(StudyBegun(name=self._study.name) if is_new else Resumed())
+            begun = StudyBegun(name=self._study.name) if is_new else Resumed()
+            self._recorder.record(begun, *(self._lesson() if is_new else ()))
             self._recorder.record(*(Notice(text=text) for text in notices))
+
+    def _lesson(self) -> list[Learned]:
+        """What the sampler of a new study is given from before it."""
+        sources = self._study.document().get("learn_from") or ()
+        return learn(sources, self._space, self._study.path.parent).told if sources else []
 
     def _start_and_work(self) -> None:
         """Start workers, run the trials and let the workers go."""
@@ -246,7 +261,8 @@ class StudyRun:
 
     def _run_trials(self, workforce: Workforce) -> None:
         """Let Tune run the trials that the space asks for."""
-        source = make_source(self._space, self._study.name, self._study.path / OPTUNA_LOG)
+        log = self._study.path / OPTUNA_LOG
+        source = make_source(self._space, self._study.name, log, self._state.learned)
         prints = self._study.document()["fingerprints"]
         limit = self._reuse.limit if self._reuse else most_trials(self._space)
         planner = Planner(source, prints, limit)

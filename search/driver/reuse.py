@@ -42,6 +42,7 @@ class Reuse:
         self._state = recorder.state
         self._tests_all = is_every_trial_tested(space)
         self._prints: Mapping[str, str] = study.document()["fingerprints"]
+        self._learn_from: Sequence[str] = study.document().get("learn_from") or ()
         self.limit = most_trials(space)
         """Most trials of the study, as of `Planner`."""
 
@@ -95,7 +96,14 @@ class Reuse:
 
     def _repeat(self, begin: Callable[[], None]) -> None:
         """Take over a search of the same space."""
-        found = Repetition.find(self._earlier, self._space, self._prints, self._state, self.limit)
+        found = Repetition.find(
+            self._earlier,
+            self._space,
+            self._prints,
+            self._state,
+            self.limit,
+            self._learn_from,
+        )
         if found is None:
             return
         if found.is_whole:  # also where a budget of time is not spent by what is taken
@@ -112,7 +120,9 @@ class Reuse:
         if len(self._state.reused()) < len(self._state.trials):
             return False
         planner = Planner(
-            make_source(self._space, self._study.name, None), self._prints, self.limit
+            make_source(self._space, self._study.name, None, self._state.learned),
+            self._prints,
+            self.limit,
         )
         try:
             planner.replay(self._state.outcomes())

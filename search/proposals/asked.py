@@ -6,19 +6,21 @@ memory; a copy for optuna-dashboard is written to a journal file beside it.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import optuna
 from optuna.trial import TrialState
 
 from search.proposals.dashboard_copy import OptunaLog
+from search.proposals.learned import frozen
 from search.proposals.samplers.base import check_sampler, make_sampler
 from search.proposals.source import Outcome
 from spaces.sections import Goal
 from spaces.selection import has_completed
 from spaces.space import Space
 from tcpa_core.config import Flat
-from tcpa_core.record.events import Planned
+from tcpa_core.record.events import Learned, Planned
 
 KEPT = 250
 """Trials that a sampler which learns from few keeps, at least; at most twice as many. Its cost
@@ -50,9 +52,16 @@ class AskedPoints:
         space: Its axes and sampler.
         name: Of the Optuna study.
         log: Gets a copy of the finished points under that name.
+        learned: Results from before the study.
     """
 
-    def __init__(self, space: Space, name: str, log: OptunaLog | None = None) -> None:
+    def __init__(
+        self,
+        space: Space,
+        name: str,
+        log: OptunaLog | None = None,
+        learned: Sequence[Learned] = (),
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
         self._sampler = check_sampler(space.sampler.name)
@@ -61,6 +70,7 @@ class AskedPoints:
         self.study = optuna.create_study(
             directions=goals, sampler=make_sampler(space, 0), study_name=name
         )
+        self.study.add_trials([t for one in learned if (t := frozen(one, space)) is not None])
         self.num_asked = 0
         self._num_told = 0
         """Trials that the study has learnt from."""

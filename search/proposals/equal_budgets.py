@@ -1,6 +1,7 @@
 """Equal budgets: a sampler of its own for each method, and the next trial for the one behind."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from search.proposals.source import Outcome, Past, Proposal
 from spaces.axes import label
 from spaces.load import per_method, trials_per_method
 from spaces.space import Space
-from tcpa_core.record.events import Planned
+from tcpa_core.record.events import Learned, Planned
 
 
 @dataclass(slots=True)
@@ -39,12 +40,15 @@ class EqualBudgets:
     trials that run.
     """
 
-    def __init__(self, space: Space, log: Path | None, name: str) -> None:
+    def __init__(
+        self, space: Space, log: Path | None, name: str, learned: Sequence[Learned] = ()
+    ) -> None:
         self._share = trials_per_method(space)
         spaces = per_method(space)
         copy = OptunaLog(log, space, [f"{name}/{chain}" for chain in spaces]) if log else None
         self._methods = {
-            chain: _Method(Sampled(one, f"{name}/{chain}", copy)) for chain, one in spaces.items()
+            chain: _Method(Sampled(one, f"{name}/{chain}", copy, learned))
+            for chain, one in spaces.items()
         }
 
     def propose(self, attempt: int) -> Proposal | None:

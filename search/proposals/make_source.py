@@ -1,5 +1,6 @@
 """Which source a space asks for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from search.proposals.dashboard_copy import OptunaLog
@@ -9,21 +10,25 @@ from search.proposals.race import Race
 from search.proposals.sampled import Sampled
 from search.proposals.source import Source
 from spaces.space import Space
+from tcpa_core.record.events import Learned
 
 
-def make_source(space: Space, name: str, log: Path | None) -> Source:
+def make_source(
+    space: Space, name: str, log: Path | None, learned: Sequence[Learned] = ()
+) -> Source:
     """What proposes the trials of a space.
 
     Args:
         space: An ablation or a search.
         name: Of the study.
         log: File of the copy for optuna-dashboard; an ablation has none. None: none is written.
+        learned: Results from before the study.
     """
     if space.ablation:
         return Race(space) if space.ablation.races else Design(space)
     if space.sampler.per:
-        return EqualBudgets(space, log, name)
-    return Sampled(space, name, OptunaLog(log, space, [name]) if log else None)
+        return EqualBudgets(space, log, name, learned)
+    return Sampled(space, name, OptunaLog(log, space, [name]) if log else None, learned)
 
 
 def most_trials(space: Space) -> int | None:

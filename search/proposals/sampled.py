@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from search.proposals.asked import Asked, AskedPoints
 from search.proposals.dashboard_copy import OptunaLog
@@ -11,7 +11,7 @@ from search.proposals.samplers.base import sampler_class
 from search.proposals.source import Outcome, Past, Proposal
 from spaces.space import Space
 from tcpa_core.config import Flat
-from tcpa_core.record.events import Planned
+from tcpa_core.record.events import Learned, Planned
 
 ASK_AGAIN = 8
 """Suggestions in a row that were all run before; then points are drawn at random."""
@@ -26,11 +26,18 @@ class Sampled:
         space: Its axes, sampler and first points.
         name: Of the Optuna study.
         log: Gets a copy of the finished points under that name.
+        learned: Results from before the study.
     """
 
-    def __init__(self, space: Space, name: str, log: OptunaLog | None = None) -> None:
+    def __init__(
+        self,
+        space: Space,
+        name: str,
+        log: OptunaLog | None = None,
+        learned: Sequence[Learned] = (),
+    ) -> None:
         self._space = space
-        self._points = AskedPoints(space, name, log)
+        self._points = AskedPoints(space, name, log, learned)
         self._first = deque(space.complete(point) for point in space.first_points)
         self._is_grid = sampler_class(space.sampler.name).enumerates
         self._is_finite = space.size() is not None

@@ -1,7 +1,7 @@
 """A search of the same space as one that was run before: it goes the same way, trial by trial."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -54,12 +54,14 @@ class Repetition:
         prints: Mapping[str, str],
         here: StudyState,
         limit: int | None,
+        learn_from: Sequence[str] = (),
     ) -> Self | None:
         """The one from which most can be taken; None: there is none.
 
         Args:
             prints: Fingerprints of data and weights.
             limit: Most trials of the study; None: as many as its time allows.
+            learn_from: Whose results its sampler is given.
             here: Where the study stands that may repeat it; it may have gone another way.
         """
         if space.ablation is not None:
@@ -68,6 +70,8 @@ class Repetition:
         best: Self | None = None
         for folder, document in earlier.studies():
             if _asked(document["space"]) != _asked(now) or document["fingerprints"] != prints:
+                continue
+            if (document.get("learn_from") or []) != list(learn_from):
                 continue
             with suppress(RecordError, ConfigError, OSError):  # what is whole is found one by one
                 before = StudyState.of(glance(folder / files.JOURNAL))

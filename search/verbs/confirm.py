@@ -37,7 +37,7 @@ from spaces.selection import Results
 from spaces.space import Space
 from spaces.verdict import Verdict, decide
 from tcpa_core.config import Flat
-from tcpa_core.errors import StudyError
+from tcpa_core.errors import ConfigError, StudyError
 from tcpa_core.record.scores import CALLED, score_of
 
 
@@ -80,6 +80,8 @@ def confirm(
     """
     from search.verbs.report import report_confirmed  # loads the reports
 
+    if before.learn_from:
+        raise ConfigError("--learn-from: a confirmation has no sampler; leave it out.")
     root, name = study.path.parent, confirmed_name(study.name)
     best = best_points(study, top)
     space = confirmation(study, name, best, seeds)
@@ -153,7 +155,7 @@ def compare(
         )
         return code
     study = opened(common.root, name, common.storage)
-    placement = where.placement()
+    placement, before = where.placement(), replace(before, learn_from=None)
     return confirm(
         study, console, top=2, seeds=seeds, placement=placement, repeat=repeat, before=before
     )

@@ -97,6 +97,7 @@ def shown_plan(
     """
     if placement and starts:
         check_place(placement)
+    lesson = _lesson(before, space, common.root)
     with without_gc():
         from search.planning.plan import Decoding, plan_space
         from search.planning.plan_view import show_plan
@@ -113,7 +114,8 @@ def shown_plan(
                 starts, stages, told=None if as_json else lambda need: stages.say(str(need))
             ),
             ship_data=placement is not None and placement.ship_data,
-            reuse=before.recorded if before.recorded is not False else None,
+            # With other results its sampler goes another way than any study before.
+            reuse=None if before.recorded is False or before.sources else before.recorded,
         )
     power = None
     if pilots is not None:
@@ -127,11 +129,38 @@ def shown_plan(
         print_document(plan_document(plan) | ({"power": power.document()} if power else {}))
         return plan
     show_plan(plan, console, placement.cluster if placement else "")
+    for line in lesson:
+        console.print(f"learned: {line}", markup=False, highlight=False, soft_wrap=True)
     if power:
         console.print("\npower", style="bold")
         for line in power.lines():
             console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     return plan
+
+
+def _lesson(before: Before, space: "Space", root: Path) -> list[str]:
+    """What the sampler is given from before the study, in sentences."""
+    if not before.sources:
+        return []
+    from search.proposals.learned import learn
+
+    return learn(before.sources, space, root).lines
+
+
+def _check_learns(study: "StudyDir", before: Before) -> None:
+    """Refuse to give a study that has begun other results than it was begun with.
+
+    Raises:
+        StudyError: It would be.
+    """
+    begun = study.document().get("learn_from") or []
+    if before.sources and before.sources != begun:
+        from tcpa_core.errors import StudyError
+
+        raise StudyError(
+            f"--learn-from: study {study.name!r} has begun with "
+            f"{', '.join(begun) or 'no earlier results'}; leave it out, or give another --study."
+        )
 
 
 def start(
@@ -186,7 +215,8 @@ def start(
     def make() -> "tuple[StudyDir, Change | None]":
         plan = planned()
         known.append(plan.reusable.num_trials if plan.reusable else 0)
-        return plan.create(reuse=before.recorded), change
+        about = {"learn_from": before.sources} if before.sources else {}
+        return plan.create(reuse=before.recorded, **about), change
 
     from search.verbs.taking_up import is_done, say_finished, taken_up
 
@@ -194,6 +224,7 @@ def start(
         study,
         found,
     ):
+        _check_learns(study, before)
         if is_done(study):
             return say_finished(study, common.root, console)
         from search.driver.ray_session import connect

@@ -106,6 +106,27 @@ class Notice(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Learned(Event):
+    """A result from before the study, which its sampler was given."""
+
+    source: str
+    """Where it is from: "STUDY/TRIAL" or "FILE:LINE"."""
+    params: Flat
+    """The point, by dotted path, and its methods."""
+    values: Sequence[float]
+    """The objectives."""
+    note: str = ""
+    """In what it was measured otherwise; "": in nothing."""
+    epoch: int | None = None
+    """Told as stopped early at this epoch, because it was measured otherwise."""
+
+    def _body(self) -> Fields:
+        body = {"source": self.source, "params": self.params, "values": list(self.values)}
+        rest: Fields = {"note": self.note or None, "epoch": self.epoch}
+        return {**body, **{name: value for name, value in rest.items() if value is not None}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrialEvent(Event):
     """Something that happened to one trial."""
 
@@ -274,6 +295,7 @@ def _of_task(measured: Fields) -> Fields:
 _STAMP = tuple(f.name for f in fields(Event))
 _KINDS: Mapping[type[Event], str] = {
     StudyBegun: "study",
+    Learned: "learned",
     Planned: "planned",
     Reused: "reused",
     Started: "started",
@@ -364,7 +386,17 @@ def _tested(event: Fields, stamp: Fields) -> Tested:
     )
 
 
+def _learned(event: Fields, stamp: Fields) -> Learned:
+    names = ("source", "params", "values", "note", "epoch")
+    if not event["values"] or not all(isinstance(one, int | float) for one in event["values"]):
+        raise RecordError(
+            "a 'learned' event has no values; the journal was not written by a driver."
+        )
+    return Learned(**{name: event[name] for name in names if name in event}, **stamp)
+
+
 _READERS: Mapping[str, Callable[[Fields, Fields], Event]] = {
+    "learned": _learned,
     "planned": _planned,
     "reused": _reused,
     "started": _started,
@@ -394,11 +426,12 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("params", "labels", "draw", "hardware"), (dict,)),
     **dict.fromkeys(("t", "began", "gpus"), (float, int)), "before": (list,), "trials": (list, int),
     "duration_s": (float, int), "best_epoch": (int, _NONE), "warnings": (list,),
-    "waits": (bool,),
+    "waits": (bool,), "values": (list,),
 }  # fmt: skip
 """What a field of an event can be, whatever its kind."""
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "planned": ("trial", "params"),
+    "learned": ("source", "params", "values"),
     "epoch": ("trial", "epoch"),
     **dict.fromkeys(("started", "tested", "reused"), ("trial",)),
     **dict.fromkeys(FINAL_KINDS, ("trial", "status")),

@@ -15,6 +15,7 @@ from tcpa_core.record.events import (
     Event,
     Extended,
     Finished,
+    Learned,
     Notice,
     Planned,
     Resumed,
@@ -188,6 +189,8 @@ class StudyState:
         self.metric = metric
         self.trials: dict[str, TrialState] = {}
         """By name, in the order planned."""
+        self.learned: list[Learned] = []
+        """What the sampler was given from before the study."""
         self.spent = Spent()
         self.last: Event | None = None
         """The last event; None: no driver has begun yet."""
@@ -237,6 +240,8 @@ class StudyState:
             self._driver_at = event.t
         if isinstance(event, TrialEvent):
             self._take(event)
+        elif isinstance(event, Learned):
+            self.learned.append(event)
         elif not (isinstance(event, Notice) and event.waits is None):
             self._wait(event)
         self.phase = _PHASES.get(type(event), self.phase)

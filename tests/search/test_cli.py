@@ -38,7 +38,7 @@ START = {
 JOB = START - WHERE - {"--dry-run"} | {"--verb", "--seeds", "--out"}
 ACCEPT = "--accept-changed-data"
 REPEAT = {"--resume", "--wait", ACCEPT}
-BEFORE = {"--reuse", "--no-reuse"}
+BEFORE = {"--reuse", "--no-reuse", "--learn-from"}
 TRAINED = {"--weights", "--grey-bits"}
 OPTIONS = {
     "quickstart": {"--root", "--tracking-uri"},
