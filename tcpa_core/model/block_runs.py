@@ -52,8 +52,8 @@ def run_blocks(
         active.keep(tokens)
         if index in maps:
             found.append(_as_map(backbone, tokens, active))
-    if found:
-        return torch.stack(found, dim=2)
+    if found:  # one map is not copied
+        return torch.stack(found, dim=2) if len(found) > 1 else found[0].unsqueeze(2)
     tokens = active.on_output(tokens)
     on_norm = active.changes("on_norm", batch)
     return backbone.read(tokens.flatten(0, 1), on_norm).unflatten(0, batch)

@@ -7,11 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from tcpa_core.methods.base import ParamSpec
-from tcpa_core.model.map_layers import ConvNormReLU, LayerNorm, Tensors, enlarged
+from tcpa_core.model.map_layers import ConvNormReLU, LayerNorm, Tensors, beside, enlarged
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +41,8 @@ class Tokens:
 
     def __call__(self, maps: Sequence[Tensor], tensors: Tensors, training: bool) -> Tensor:
         """See `Body`."""
-        members = maps[0].shape[0]
-        normed = [
-            norm(one, tensors).unflatten(1, (members, -1))
-            for norm, one in zip(self._norms, maps, strict=True)
-        ]
-        return torch.cat(normed, dim=2).flatten(1, 2)
+        normed = [norm(one, tensors) for norm, one in zip(self._norms, maps, strict=True)]
+        return beside(normed, members=maps[0].shape[0])
 
 
 @dataclass(frozen=True, slots=True)

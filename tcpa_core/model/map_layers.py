@@ -9,9 +9,10 @@ norm, which knows channels only, leave each with the numbers that it has alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -43,7 +44,8 @@ class LayerNorm:
         """Normalised tokens as channels (B, X, H, W)."""
         weight, bias = (tensors[f"{self.name}.{part}"] for part in ("weight", "bias"))
         normed = F.layer_norm(map_MBHWD, (self.width,), eps=1e-6)
-        scaled = normed * weight[:, None, None, None] + bias[:, None, None, None]
+        places = (slice(None), None, None, None)
+        scaled = torch.addcmul(bias[places], normed, weight[places])
         return scaled.permute(1, 0, 4, 2, 3).flatten(1, 2)
 
 
@@ -158,3 +160,10 @@ def convolved(x_BXHW: Tensor, weight_MOIKK: Tensor, bias_MO: Tensor | None = Non
 def enlarged(x_BXHW: Tensor, factor: int) -> Tensor:
     """A map with so many times the rows and columns, bilinear."""
     return F.interpolate(x_BXHW, scale_factor=factor, mode="bilinear", align_corners=False)
+
+
+def beside(maps: Sequence[Tensor], members: int) -> Tensor:
+    """Channels of several maps (B, X, H, W), those of a member together."""
+    if len(maps) == 1:
+        return maps[0]
+    return torch.cat([one.unflatten(1, (members, -1)) for one in maps], dim=2).flatten(1, 2)

@@ -17,12 +17,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tcpa_core.methods.base import ParamSpec
-from tcpa_core.model.map_layers import BatchNorm, ConvNormReLU, Doubling, LayerNorm, Tensors
+from tcpa_core.model.map_layers import (
+    BatchNorm,
+    ConvNormReLU,
+    Doubling,
+    LayerNorm,
+    Tensors,
+    beside,
+)
 
 LEVELS = 4
 POOLED = (1, 2, 3, 6)
@@ -137,7 +143,7 @@ class Pyramid:
         for pool, size in zip(self._pools, POOLED, strict=True):
             small = pool(F.adaptive_avg_pool2d(coarsest, size), tensors, training)
             pooled.append(_resized(small, coarsest))
-        state = self._pooled(_beside(pooled, members), tensors, training)
+        state = self._pooled(beside(pooled, members), tensors, training)
         found = [state]
         for level, lateral, output in list(zip(fine, self._laterals, self._outputs, strict=True))[
             ::-1
@@ -147,7 +153,7 @@ class Pyramid:
             state = _resized(state, side) + side
             found.insert(0, output(state, tensors, training))
         finest = [_resized(one, found[0]) for one in found]
-        return self._fusion(_beside(finest, members), tensors, training)
+        return self._fusion(beside(finest, members), tensors, training)
 
 
 def _as_map(x_BXHW: Tensor, width: int) -> Tensor:
@@ -158,8 +164,3 @@ def _as_map(x_BXHW: Tensor, width: int) -> Tensor:
 def _resized(x_BXHW: Tensor, like: Tensor) -> Tensor:
     """Bilinear, to the rows and columns of another map."""
     return F.interpolate(x_BXHW, size=like.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def _beside(maps: Sequence[Tensor], members: int) -> Tensor:
-    """Channels of several maps, those of a member together."""
-    return torch.cat([one.unflatten(1, (members, -1)) for one in maps], dim=2).flatten(1, 2)
