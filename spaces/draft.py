@@ -14,6 +14,7 @@ from spaces.axes_section import check_axes, read_axis
 from spaces.constraints import read_constraints
 from spaces.designs import Ablation
 from spaces.reader import Document
+from spaces.row_designs import RowDesign
 from spaces.sections import Budget, Cluster, Objective, SamplerConfig, SchedulerConfig
 from spaces.setting_values import (
     Entry,
@@ -218,14 +219,19 @@ def _read_score(
     Raises:
         ConfigError: Its trials have several tasks, which nothing compares.
     """
-    if TASK in axes or (ablation is not None and TASK in ablation.paths()):
+    found = {str(base.get(TASK, default(TASK)))}
+    if ablation is not None and TASK in ablation.paths():
+        levels = ablation.levels(TASK)
+        is_whole = not isinstance(ablation, RowDesign) or len(levels) == len(ablation.rows)
+        found = {*map(str, levels), *(() if is_whole else found)}
+    if TASK in axes or len(found) > 1:
         place = places.get(TASK, "ablation")
         raise ConfigError(
-            f"{TASK} cannot vary ({place}): trials of different tasks have no common "
-            "score; write a space for each task."
+            f"{TASK} cannot vary ({place}): trials of different tasks have no common score; write "
+            "a space for each task."
         )
     # A task that there is not is told where all settings are checked.
-    return SCORES.get(str(base.get(TASK)), SCORES["classify"])
+    return SCORES.get(found.pop(), SCORES["classify"])
 
 
 def _read_objective(document: Document, score: Score) -> tuple[Objective, ...]:

@@ -1,5 +1,6 @@
 """What a space optimises follows from the task of its trials."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ SPACE: dict[str, Any] = {"name": "s", "base": SEGMENT, "axes": AXES, "budget": {
 
 def space(tmp_path: Path, document: Mapping[str, Any], **overrides: Any) -> Space:
     path = tmp_path / "space.yaml"
-    path.write_text(yaml.safe_dump(dict(document)))
+    path.write_text(yaml.safe_dump(json.loads(json.dumps(document))))  # no aliases
     return load_space(str(path), {key.replace("__", "."): v for key, v in overrides.items()})
 
 
@@ -72,3 +73,13 @@ def test_tasks_are_no_levels_of_an_ablation(tmp_path: Path) -> None:
     design = {"design": "one_factor", "factors": {"task.name": ["classify", "segment"]}}
     with pytest.raises(ConfigError, match="task.name cannot vary"):
         space(tmp_path, {"name": "a", "base": BASE, "ablation": design})
+
+
+def test_rows_of_a_confirmation_say_what_it_is_judged_by(tmp_path: Path) -> None:
+    rows = {name: {**SEGMENT, "optim.lr": lr} for name, lr in (("a", 0.01), ("b", 0.1))}
+    design = {"design": "components", "rows": rows, "seeds": [1, 2]}
+    found = space(tmp_path, {"name": "c", "ablation": design})
+    assert metrics(found) == ["val_miou"]
+    rows["b"] = {**BASE, "optim.lr": 0.1}
+    with pytest.raises(ConfigError, match="task.name cannot vary"):
+        space(tmp_path, {"name": "c", "ablation": design})
