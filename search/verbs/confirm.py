@@ -38,7 +38,7 @@ from spaces.space import Space
 from spaces.verdict import Verdict, decide
 from tcpa_core.config import Flat
 from tcpa_core.errors import ConfigError, StudyError
-from tcpa_core.record.scores import CALLED, score_of
+from tcpa_core.record.scores import CALLED, TASK, score_of
 
 
 class Candidate(NamedTuple):
@@ -229,8 +229,11 @@ def confirmation(study: StudyDir, name: str, best: Mapping[str, Candidate], seed
     first = max(one.planned.seed for one in study.state().trials.values()) + 1
     searched = study.space()
     compares = searched.sampler.per is not None
+    task = searched.base.get(TASK)
     document = {
         "name": name,
+        # Who reads the study looks here for the task, and rows that say it again do not vary it.
+        **({} if task in (None, "classify") else {"base": {TASK: task}}),
         "objective": searched.objective[0].model_dump(),
         "ablation": {
             "design": "components",

@@ -95,6 +95,19 @@ def test_a_comparison_confirms_the_best_point_of_each_method(make_study: MakeStu
     assert (ablation.baseline, ablation.test, ablation.race) == ("vpt", "all", False)
 
 
+def test_a_confirmation_of_segmentations_is_of_their_task(make_study: MakeStudy) -> None:
+    """Rows have all settings, the task too, which must not look like one that varies."""
+    study = make_study(make_space(base={"task.name": "segment"}))
+    write_search(study, {"a": 0.5, "b": 0.9})
+    rows = {}
+    for name, lr in (("a", 0.01), ("b", 0.02)):
+        flat = TrialConfig.from_flat({"task.name": "segment", "optim.lr": lr}).flat()
+        rows[name] = Candidate(0.9, {path: flat[path] for path in flat if path != "seed"})
+    space = confirmation(study, "stubs_confirm", rows, 2)
+    assert space.base["task.name"] == "segment"
+    assert {space.config(p.point, p.seed).task.name for p in space.design()} == {"segment"}
+
+
 def test_a_confirmation_of_other_points_is_not_taken_up(
     make_study: MakeStudy, tmp_path: Path
 ) -> None:
