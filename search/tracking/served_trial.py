@@ -42,7 +42,8 @@ class ServedTrial(pyfunc.PythonModel):  # type: ignore[misc]
                 MLflow makes of a list or of one path.
 
         Returns:
-            A row for each picture: "path", "label" (name of the class), "probability".
+            A row for each picture: "path", "label" (name of the class), "probability". Of a
+            segmentation the largest class, and its share of the pixels.
         """
         paths = [path for given in model_input.iloc[:, 0] for path in _pictures(given)]
         found = self._model.predict(paths)
