@@ -292,7 +292,9 @@ def _show(folder: StudyDir, best: Mapping[str, Candidate], console: Console) -> 
     """The value the search saw beside the confirmed one, and whether the race is decided."""
     rows, names = _Rows(folder), row_names(folder.document())
     objective = rows.results.objective
-    on_test = CALLED[score_of(folder.space().base).test]
+    # Its rows say the task: it has no base.
+    scores = [one.score for one in rows.results.state.trials.values()]
+    on_test = CALLED[(scores or [score_of({})])[0].test]
     table = Table("", f"{objective.metric} in the search", "confirmed", "n", "optimism", on_test)
     for row, found in rows.values.items():
         known = [value for value in found.values() if value is not None and math.isfinite(value)]
