@@ -21,7 +21,18 @@ from tcpa_core import __version__
 from tcpa_core.errors import FaultError, RunningError, StoppedError, TcpaError
 
 ORDER = (
-    *("quickstart", "plan", "search", "ablate", "resume", "confirm", "compare", "extend", "stop"),
+    *(
+        "quickstart",
+        "plan",
+        "search",
+        "ablate",
+        "resume",
+        "confirm",
+        "compare",
+        "bench",
+        "extend",
+        "stop",
+    ),
     *(
         "replay",
         "inspect",

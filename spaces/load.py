@@ -45,21 +45,12 @@ def load_space(
     Raises:
         ConfigError: The file cannot be read, or any point of the space could not be trained.
     """
-    if source in preset_names():
-        with as_file(_PRESETS / f"{source}.yaml") as path:
-            document = read_file(path, f"preset {source!r}", Path.cwd())
-    else:
+    recorded = _recorded(source)
+    if recorded is not None:
         path = Path(os.path.expanduser(source))
-        if not os.path.isfile(path):
-            raise ConfigError(
-                f"no file and no preset {source!r}{nearest(source, preset_names())}. Presets: "
-                f"{', '.join(preset_names())}."
-            )
-        recorded = recorded_in(path)
-        if recorded is not None:
-            document = Document(as_it_was(recorded), {}, source, path.absolute().parent)
-            return _with_its_runs(_build(document, overrides or {}, _entries(winner)), recorded)
-        document = read_file(path, source, path.absolute().parent)
+        document = Document(as_it_was(recorded), {}, source, path.absolute().parent)
+        return _with_its_runs(_build(document, overrides or {}, _entries(winner)), recorded)
+    document = read_document(source)
     space = _build(document, overrides or {}, _entries(winner))
     # Asked of new studies only: one on disk may have begun so, and goes on.
     if space.objective[0].metric == "val_loss" and space.base.get("train.selection") == "best_val":
@@ -69,6 +60,48 @@ def load_space(
             "which is the default then, or to 'last_epoch'."
         )
     return space
+
+
+def read_document(source: str) -> Document:
+    """The text of a space, not looked at yet.
+
+    Args:
+        source: A YAML file, or the name of a preset.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    if source in preset_names():
+        with as_file(_PRESETS / f"{source}.yaml") as path:
+            return read_file(path, f"preset {source!r}", Path.cwd())
+    path = Path(os.path.expanduser(source))
+    if not os.path.isfile(path):
+        raise ConfigError(
+            f"no file and no preset {source!r}{nearest(source, preset_names())}. Presets: "
+            f"{', '.join(preset_names())}."
+        )
+    return read_file(path, source, path.absolute().parent)
+
+
+def _recorded(source: str) -> Mapping[str, Any] | None:
+    """The space of a study, where a source is the record of one."""
+    path = Path(os.path.expanduser(source))
+    return None if source in preset_names() or not path.is_file() else recorded_in(path)
+
+
+def space_in_layers(
+    document: Document, fixed: Mapping[str, Entry], start: Mapping[str, Entry]
+) -> Space:
+    """The space of a document with settings that stand elsewhere.
+
+    Args:
+        fixed: Settings that replace those of the document and its axes, as `--set` does.
+        start: Settings that count before those of the document's base.
+
+    Raises:
+        ConfigError: As `load_space`.
+    """
+    return _checked(document, fixed, start)
 
 
 def space_of(data: Mapping[str, Any], source: str = "study.yaml") -> Space:
@@ -158,7 +191,10 @@ def _entries(winner: tuple[Mapping[str, Any], str] | None) -> dict[str, Entry]:
 
 def _build(document: Document, overrides: Mapping[str, Any], winner: Mapping[str, Entry]) -> Space:
     _check_root(document)
-    document, fixed = apply_overrides(document, overrides)
+    return _checked(*apply_overrides(document, overrides), winner)
+
+
+def _checked(document: Document, fixed: Mapping[str, Entry], winner: Mapping[str, Entry]) -> Space:
     draft = read_draft(document, fixed, winner)
     space = _with_active_axes(draft, fixed)
     points: list[Flat] = []

@@ -38,8 +38,13 @@ BY_HAND = {
     '.venv/bin/pip install torch torchvision --index-url "$YOUR_CPU_WHEEL_INDEX"',
 }
 """What make does as well, in an environment of gigabytes."""
-BY_OTHER_TESTS = {"make gpu", "tcpa push my_study best OWNER/NAME"}
-"""tests/test_gpu_report.py, and tests/search/test_trained_verbs.py with a Hub of its own."""
+BY_OTHER_TESTS = {
+    "make gpu",
+    "tcpa push my_study best OWNER/NAME",
+    "tcpa bench my_suite.yaml",
+}
+"""tests/test_gpu_report.py, tests/search/test_trained_verbs.py with a Hub of its own, and
+tests/search/test_bench.py, which fills cells."""
 SMALLER: Mapping[str, Any] = {
     "base": {"backbone.name": "vit_nano", "data.name": "digits", "train.epochs": 2},
     "budget": {"trials": 4},

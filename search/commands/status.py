@@ -11,11 +11,20 @@ def command(
     from search.imports import without_gc
 
     with without_gc():  # all that is read stays
+        from search.study.bench_folder import found_bench
         from search.study.working_copy import opened
         from search.verbs.documents import print_document, status_document
         from search.verbs.look import Look
         from search.verbs.status import show_status
 
+        if bench := found_bench(root, study):
+            from search.verbs.bench_standing import bench_document, show_bench
+
+            if as_json:
+                print_document(bench_document(bench))
+            else:
+                show_bench(bench, StudyConsole())
+            return
         found = opened(root, study, storage)
         if as_json:
             print_document(status_document(Look.at(found)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from search.driver.cluster_address import AUTO, OPTION, VARIABLE
 
 if TYPE_CHECKING:
+    from search.driver.warm_workers import WarmWorkers
     from spaces.sections import Cluster
 
 DeviceKind = Literal["auto", "cuda", "cpu"]
@@ -41,6 +42,9 @@ class Placement:
     ship_data: bool = False
     """Nodes of a cluster that lack data or weights are sent the driver's."""
     worker_factory: str = FACTORY
+    warm: "WarmWorkers | None" = None
+    """Processes of this machine that other studies of the command have used; None: it starts its
+    own."""
 
     def within(self, cluster: "Cluster") -> Self:
         """The same with what a space asks of a cluster, where the user leaves it open."""

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 
 import ray
 from ray.actor import ActorHandle
@@ -131,6 +132,8 @@ class Workforce:
                 home=platform.node(),
             ),
         )
+        if self._placement.warm:
+            spec = replace(spec, spares=self._placement.warm.take(spec))
         self._num_workers = spec.count
         actor = actor_class(Dispatcher).options(
             num_cpus=0, max_concurrency=10_000, scheduling_strategy=here

@@ -31,6 +31,8 @@ _KIND = (
     "train.batch_size",
     "methods",
 )
+DATA_PLACES = (_KIND.index("data.name"), _KIND.index("data.root"))
+"""Where a kind has the data set."""
 _EPOCH_MARK = b'"kind":"epoch"'
 _MARK_WITHIN = 64
 """Bytes in which the driver writes a line's number, time and kind."""
@@ -137,15 +139,15 @@ def describe(space: Space, num_trials: int | None, rates: Rates) -> str:
     known = "one earlier trial" if num_known == 1 else f"{num_known} earlier trials"
     if rates.are_probed:
         known = "a few steps of each method"
-    interval = f" ({_time(low)} to {_time(high)})" if high > low else ""
+    interval = f" ({hours_text(low)} to {hours_text(high)})" if high > low else ""
     if rates.device != "cpu":
         model = "GPU" if rates.device == "cuda" else rates.device
-        return f"about {_time(middle)}{interval} of one {model}, from {known}"
+        return f"about {hours_text(middle)}{interval} of one {model}, from {known}"
     # On cores trials run side by side; those on a GPU share its time.
     workers = max(1, min(os.cpu_count() or 1, num_trials))
     return (
-        f"about {_time(middle / workers)} on {workers} cores; {_time(middle)}{interval} of one "
-        f"core, from {known}"
+        f"about {hours_text(middle / workers)} on {workers} cores; {hours_text(middle)}{interval} "
+        f"of one core, from {known}"
     )
 
 
@@ -198,7 +200,7 @@ def _epochs(space: Space, num_trials: int) -> Mapping[Kind, float]:
     return {kind: num_trials / len(kinds) * space.most_epochs for kind in kinds}
 
 
-def _time(seconds: float) -> str:
+def hours_text(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -164,6 +164,7 @@ def plan_space(
     decoding: Decoding = DECODED,
     ship_data: bool = False,
     reuse: Sequence[str] | None = None,
+    is_shown: bool = True,
 ) -> Plan:
     """Check a space, its data, its weights, the folder and the tracker; nothing is written.
 
@@ -176,6 +177,7 @@ def plan_space(
         ship_data: Nodes of a cluster that lack data or weights are to be sent the driver's.
         reuse: Folders beside `root` whose studies are asked for what they have completed; None: no
             study is.
+        is_shown: Somebody reads it; else what takes long to tell is left out: sizes, time, memory.
 
     Raises:
         TcpaError: Something is wrong; nothing was started or written.
@@ -198,7 +200,10 @@ def plan_space(
         check_tracker(uri)
     size = space.size()
     num_trials = _num_trials(space, size)
-    rates = cost.probed(space, _measure, decoding.progress) if probe else cost.recorded(root)
+    if probe:
+        rates = cost.probed(space, measured_epoch, decoding.progress)
+    else:
+        rates = cost.recorded(root) if is_shown else cost.Rates()
     prints = {
         "data": joined(summary.fingerprint for summary in data.values()),
         "weights": joined(weights_fingerprint(config) for config in backbones),
@@ -218,6 +223,8 @@ def plan_space(
         networks=tuple(starmap(describe_backbone, backbones.items())),
         methods=tuple(
             method_sizes(space.trials, trained, max(one.num_classes for one in datasets.values()))
+            if is_shown
+            else ()
         ),
         pictures={config: _pictures(found) for (config, _), found in datasets.items()},
         cost=cost.describe(space, num_trials, rates),
@@ -313,7 +320,7 @@ def _drawn_apart(space: Space) -> list[str]:
     return lines
 
 
-def _measure(params: Flat) -> tuple[float, str]:
+def measured_epoch(params: Flat) -> tuple[float, str]:
     """Seconds of an epoch; weights of the hub would be fetched, and random ones take as long."""
     config = TrialConfig.from_flat(params)
     if _from_hub(config.backbone):

@@ -23,20 +23,20 @@ Rows = Sequence[tuple[str, str]]
 def show_plan(plan: Plan, console: Console, cluster: str = "") -> None:
     """Print what the study will do, and on which Ray cluster if that is known."""
     console.print(Text(f"plan of {plan.name}", style="bold"))
-    _print(console, "", _study(plan))
-    _print(console, "searched" if plan.space.axes else "compared", _searched(plan))
-    _print(console, "trained", _trained(plan))
-    _print_methods(console, plan.methods)
-    _print(console, "data", list(_data(plan)))
-    _print(console, "backbone", _backbones(plan))
-    _print(console, "where", [*_places(plan), *([("Ray", cluster)] if cluster else [])])
+    print_rows(console, "", _study(plan))
+    print_rows(console, "searched" if plan.space.axes else "compared", _searched(plan))
+    print_rows(console, "trained", _trained(plan))
+    print_methods(console, plan.methods)
+    print_rows(console, "data", list(_data(plan)))
+    print_rows(console, "backbone", _backbones(plan))
+    print_rows(console, "where", [*_places(plan), *([("Ray", cluster)] if cluster else [])])
     for deviation in plan.deviations:
         console.print(f"deviation: {deviation}", markup=False)
     for warning in plan.warnings:
         console.print(f"warning: {warning}", markup=False)
 
 
-def _print(console: Console, title: str, rows: Rows) -> None:
+def print_rows(console: Console, title: str, rows: Rows) -> None:
     """Rows of a name and a text, which is wrapped between words behind the names."""
     if not rows:
         return
@@ -102,11 +102,11 @@ def _trained(plan: Plan) -> Rows:
     return rows + [(path, label(value)) for path, value in changed.items()]
 
 
-def _print_methods(console: Console, sizes: Sequence[MethodSize]) -> None:
+def print_methods(console: Console, sizes: Sequence[MethodSize]) -> None:
     """What each chain of methods trains and keeps in memory."""
     console.print(Text("\nmethods", style="bold"))
     if console.width < NARROW:
-        _print(console, "", [(_named(one, sizes), _trains(one)) for one in sizes])
+        print_rows(console, "", [(_named(one, sizes), _trains(one)) for one in sizes])
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="dim")
     table.add_column("  chain")

@@ -223,8 +223,19 @@ def chosen_point(study: StudyDir, root: Path) -> tuple[Flat, str]:
     return selected, f"selected by {study.name}"
 
 
-def confirmation(study: StudyDir, name: str, best: Mapping[str, Candidate], seeds: int) -> Space:
-    """The confirming study's space; its baseline is what the search selected."""
+def confirmation(
+    study: StudyDir,
+    name: str,
+    best: Mapping[str, Candidate],
+    seeds: int,
+    *,
+    races: bool = True,
+) -> Space:
+    """The confirming study's space; its baseline is what the search selected.
+
+    Args:
+        races: Whether clearly worse points get fewer seeds, unless every point is an answer.
+    """
     # Seeds that the search has seen are part of why its best points are the best.
     first = max(one.planned.seed for one in study.state().trials.values()) + 1
     searched = study.space()
@@ -241,7 +252,7 @@ def confirmation(study: StudyDir, name: str, best: Mapping[str, Candidate], seed
             "rows": {row: candidate.settings for row, candidate in best.items()},
             "seeds": list(range(first, first + seeds)),
             "test": "all" if compares else "winner",
-            "race": not compares,
+            "race": races and not compares,
         },
         "cluster": searched.cluster.model_dump(exclude_none=True),
     }

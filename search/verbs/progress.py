@@ -49,6 +49,9 @@ class Watch:
         clock: Unix time in seconds, as events have it.
     """
 
+    is_brief = False
+    """Only what needs a reader is printed, and nothing stays of what was drawn."""
+
     def __init__(
         self,
         title: str,
@@ -76,13 +79,13 @@ class Watch:
         self._begun = clock()
         self._before_s = 0.0
         """Seconds that earlier drivers ran."""
-        self._last_line = 0.0
+        self._last_line = time.monotonic() if self.is_brief else 0.0
         self._is_told = False
         """An event of this driver has come."""
         self._reason = ""
         """Why the study is to stop; "": it is not."""
         self._ended = threading.Event()
-        self._live = Live(console=self._console, auto_refresh=False)
+        self._live = Live(console=self._console, auto_refresh=False, transient=self.is_brief)
         self._thread = threading.Thread(target=self._look, name="view", daemon=True)
 
     def __enter__(self) -> Self:
@@ -222,7 +225,8 @@ class Watch:
             ).text()
 
     def _print_plain(self, event: Event) -> None:
-        if isinstance(event, Ended):
+        pause = REMIND_S if self.is_brief else PLAIN_S
+        if isinstance(event, Ended) and (event.kind == "failed" or not self.is_brief):
             with self._lock:
                 line = ended_line(self._view(), event)
             self._line(line)
@@ -232,10 +236,10 @@ class Watch:
             with self._lock:
                 line = recalled_line(self._title, self._view())
             self._line(line)
-        elif isinstance(event, Epoch) and time.monotonic() - self._last_line > PLAIN_S:
+        elif isinstance(event, Epoch) and time.monotonic() - self._last_line > pause:
             with self._lock:
                 line = progress_line(self._view())
-            self._line(line)
+            self._line(f"{self._title}: {line}" if self.is_brief else line)
 
     def _line(self, text: str) -> None:
         self._last_line = time.monotonic()

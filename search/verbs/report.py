@@ -10,8 +10,10 @@ from pathlib import Path
 from rich.console import Console
 
 from reports.build import build_report
+from reports.build_bench import build_bench
 from reports.build_side_by_side import build_side_by_side
 from reports.summary import ReportSummary
+from search.study.bench_folder import BenchRecord
 from search.study.folder import StudyDir
 from search.study.storage import SHORT_PATIENCE_S, Storage
 from search.verbs.stages import Stages
@@ -38,6 +40,12 @@ def side_by_side_text(studies: Sequence[StudyDir], root: Path, live_s: float | N
     with Stages("report") as stages:
         folders = [study.path for study in studies]
         return "\n".join(build_side_by_side(folders, root / joint_name(studies), stages, live_s))
+
+
+def bench_text(record: BenchRecord, live_s: float | None = None) -> str:
+    """Build the table of a bench in its folder; what it says and where it is, in lines."""
+    with Stages("table") as stages:
+        return "\n".join(build_bench(record.bench(), record.folder, stages, live_s))
 
 
 def joint_name(studies: Sequence[StudyDir]) -> str:

@@ -1,5 +1,6 @@
 """Run a study with what a user wants around it: progress, MLflow mirror, what comes next."""
 
+from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
 
@@ -98,8 +99,13 @@ def run_watched(
     change: Change | None = None,
     cluster: Cluster | None = None,
     reuse: Given = None,
+    show: Callable[..., Watch] = Watch,
 ) -> StudyOutcome:
-    """Run what is left of a study with a live table and the MLflow mirror."""
+    """Run what is left of a study with a live table and the MLflow mirror.
+
+    Args:
+        show: What a user sees of it; the others as of `run_and_watch`.
+    """
     space = study.space()
     if cluster is not None:
         space = space.replaced(cluster=cluster)
@@ -112,7 +118,7 @@ def run_watched(
     check_tracker(uri)  # the mirror makes a new local database while Ray starts
     total = len(space.design()) if space.ablation else study.outline().total
     again = f"tcpa resume {study.name} --root {_quoted_root(study, root)}"
-    with Watch(study.name, space, total, console, again=again) as watch:
+    with show(study.name, space, total, console, again=again) as watch:
         watch.recall(study.events())  # first: of a damaged journal nothing is locked or mirrored
         # One driver until all is mirrored: two mirrors would write runs twice.
         with study.held():

@@ -70,6 +70,8 @@ class WorkerSpec:
     """Others may use the cluster, too: workers end as soon as nothing is left for them."""
     files: FilesSpec = FilesSpec()
     """Where the checkpoints are kept."""
+    spares: tuple[Any, ...] = ()
+    """Actors of `PackWorkerShell` that are there already; more workers are started."""
 
     @property
     def mark(self) -> str:

@@ -6,6 +6,7 @@ where it is and what is installed there; what needs the package comes in by `ent
 proved to be the driver's.
 """
 
+import gc
 import hashlib
 import os
 import platform
@@ -109,6 +110,9 @@ class PackWorkerShell:
         Args:
             make: Unpickled as this is called, which imports our package.
         """
+        # Of an earlier study: what it keeps on a device goes before this one needs the room.
+        self._worker = None
+        gc.collect()
         self._worker = make()
 
     def fingerprints(self, *args: Any) -> Any:

@@ -71,7 +71,9 @@ class WorkerPool:
         pause_s: Callable[[str], float],
         can_wait_for: Callable[[str], bool],
     ) -> None:
-        self._spec = spec
+        self._spec = replace(spec, spares=())
+        self._spares = list(spec.spares)
+        """Processes that wait for a study, for the first workers."""
         self._on_ready = on_ready
         self._on_refused = on_refused
         self._on_stranded = on_stranded
@@ -112,11 +114,16 @@ class WorkerPool:
         number = self._num_started
         self._num_started += 1
         spec = replace(self._spec, num_gpus=num_gpus)
-        worker = self.workers[number] = start_worker(spec, self._selector(is_held_back))
+        worker = self.workers[number] = self._made(spec, self._selector(is_held_back))
         worker.is_held_back = is_held_back
         self._keep(self._watch(number, worker), self._tasks)
         if self._nodes.refused:
             self._keep(self._look_around(), self._guards)
+
+    def _made(self, spec: WorkerSpec, selector: dict[str, str]) -> WorkerHandle:
+        if self._spares:
+            return WorkerHandle(self._spares.pop(), spec, selector)
+        return start_worker(spec, selector)
 
     def send(self, number: int, command: Command) -> None:
         """Send a command to a worker."""

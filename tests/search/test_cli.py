@@ -48,6 +48,8 @@ OPTIONS = {
     "resume": {"--root", "--storage", "--tracking-uri", ACCEPT} | WHERE,
     "confirm": {"--root", "--storage", "--top", "--seeds"} | REPEAT | BEFORE | WHERE,
     "compare": START | REPEAT | BEFORE | {"--seeds"},
+    "bench": {"--name", "--root", "--data", "--methods", "--datasets", "--set", "--trials",
+              "--tracking-uri", "--plan", "--probe"} | REPEAT | BEFORE | WHERE,
     "extend": {"--root", "--storage", "--trials", ACCEPT} | WHERE,
     "stop": {"--root", "--storage"},
     "replay": {"--root", "--storage", ACCEPT},

@@ -1,0 +1,1 @@
+"""Suites that are shipped, found by name."""
