@@ -155,17 +155,25 @@ class TrialConfig(CommonSettings):
 
     def idle_paths(self) -> list[str]:
         """Paths of settings that change nothing, given the others."""
-        return [
+        own = [
             f"{section}.{key}"
             for section, settings in self._parts().items()
             for key in settings.idle(self.methods)
         ]
+        return list(dict.fromkeys([*own, *self._idle_elsewhere()]))
+
+    def _idle_elsewhere(self) -> list[str]:
+        """Paths that sections other than their own make idle."""
+        return [path for part in self._parts().values() for path in part.idle_elsewhere()]
 
     def effective(self) -> Flat:
         """`flat`, but what changes nothing has its default, so that equal trials are equal."""
         out = self.flat()
         for section, settings in self._parts().items():
             out |= _section(section, _settled(settings, self.methods))
+        for path in self._idle_elsewhere():
+            section, _, key = path.partition(".")
+            out[path] = _plain(type(getattr(self, section)).model_fields[key].default)
         # AdamW that falls back to SGD is SGD: trials that say so in two ways have one identity.
         out["optim.name"] = self.optim.rule
         out["optim.adamw_wd0"] = OptimConfig.model_fields["adamw_wd0"].default

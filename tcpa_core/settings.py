@@ -48,6 +48,10 @@ class Settings(BaseModel):
         """Fields that change nothing in a trial of these methods, given the other fields."""
         return ()
 
+    def idle_elsewhere(self) -> Collection[str]:
+        """Paths of other sections that change nothing, given these fields."""
+        return ()
+
 
 Triple = tuple[float, float, float]
 """One number per colour channel."""

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tcpa_core.methods.base import ParamSpec, constant, normal, uniform
+from tcpa_core.model.map_sizes import bilinear
 
 EPS = 1e-5
 MOMENTUM = 0.1
@@ -159,7 +160,8 @@ def convolved(x_BXHW: Tensor, weight_MOIKK: Tensor, bias_MO: Tensor | None = Non
 
 def enlarged(x_BXHW: Tensor, factor: int) -> Tensor:
     """A map with so many times the rows and columns, bilinear."""
-    return F.interpolate(x_BXHW, scale_factor=factor, mode="bilinear", align_corners=False)
+    rows, columns = x_BXHW.shape[-2:]
+    return bilinear(x_BXHW, (factor * rows, factor * columns))
 
 
 def beside(maps: Sequence[Tensor], members: int) -> Tensor:

@@ -29,6 +29,7 @@ from tcpa_core.model.map_layers import (
     Tensors,
     beside,
 )
+from tcpa_core.model.map_sizes import averaged, bilinear
 
 LEVELS = 4
 POOLED = (1, 2, 3, 6)
@@ -129,6 +130,7 @@ class Pyramid:
         finest = second(F.gelu(finest), tensors)
         # A single row of tokens cannot be halved, and stays.
         is_thin = min(coarse.shape[-2:]) == 1
+        # Its windows do not overlap: no place gets a sum of gradients, whose order could differ.
         halved = F.max_pool2d(coarse, 2, ceil_mode=is_thin)
         return [finest, third(fine, tensors), plain, halved]
 
@@ -141,7 +143,7 @@ class Pyramid:
         members = levels[0].shape[1] // self.width
         pooled = [coarsest]
         for pool, size in zip(self._pools, POOLED, strict=True):
-            small = pool(F.adaptive_avg_pool2d(coarsest, size), tensors, training)
+            small = pool(averaged(coarsest, (size, size)), tensors, training)
             pooled.append(_resized(small, coarsest))
         state = self._pooled(beside(pooled, members), tensors, training)
         found = [state]
@@ -163,4 +165,5 @@ def _as_map(x_BXHW: Tensor, width: int) -> Tensor:
 
 def _resized(x_BXHW: Tensor, like: Tensor) -> Tensor:
     """Bilinear, to the rows and columns of another map."""
-    return F.interpolate(x_BXHW, size=like.shape[-2:], mode="bilinear", align_corners=False)
+    rows, columns = like.shape[-2:]
+    return bilinear(x_BXHW, (rows, columns))

@@ -97,6 +97,10 @@ class Config(base.TaskSettings):
         fields += [] if self.window == "slide" else ["stride"]
         return fields if self.test_scales else [*fields, "test_mirror"]
 
+    def idle_elsewhere(self) -> Collection[str]:
+        """The start of a linear head where the head is another one."""
+        return () if self.head == "linear" else ("train.head_init",)
+
 
 class Task(base.Task):
     """A map of tokens, a distribution over classes for each place of it."""

@@ -5,6 +5,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from tcpa_core.model.map_sizes import bilinear
 from tcpa_core.model.pack_model import ModelOutput
 from tcpa_core.record.regions import IGNORED
 
@@ -54,10 +55,8 @@ def pixel_losses(logits_MBChw: Tensor, masks_MBHW: Tensor) -> Tensor:
 def enlarged(maps_NChw: Tensor, size: tuple[int, ...]) -> Tensor:
     """Maps in float32 at another size, bilinear with the centres of pixels kept apart evenly
     (`align_corners=False`), as mmsegmentation has it."""
-    maps = maps_NChw.float()
-    if tuple(maps.shape[-2:]) == tuple(size):
-        return maps
-    return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
+    rows, columns = size
+    return bilinear(maps_NChw.float(), (rows, columns))
 
 
 def num_labelled(masks_MBHW: Tensor) -> Tensor:

@@ -36,7 +36,11 @@ from tcpa_core.training.masked_source import MaskedSource
 from tcpa_core.training.member import Member, Selected, initial_state
 from tcpa_core.training.memory import peak_bytes, reset_peak
 from tcpa_core.training.optim import Moments
-from tcpa_core.training.precision import keep_float32_exact, uses_bfloat16
+from tcpa_core.training.precision import (
+    keep_float32_exact,
+    keep_gradients_repeatable,
+    uses_bfloat16,
+)
 from tcpa_core.training.scored import Scored
 from tcpa_core.training.segment_evaluation import SegmentEvaluation, SegmentScores
 from tcpa_core.training.stacks import Stacks, optimizer_of
@@ -60,6 +64,7 @@ class Pack:
         self.data = data
         self.device = data.train.labels.device
         keep_float32_exact()
+        keep_gradients_repeatable()
         by_rows = ByRows(on_step)
         self._kept = kept = KeptTokens(backbone, data, by_rows)
         self.step = TrainingStep(data, kept, on_step)

@@ -23,6 +23,15 @@ def keep_float32_exact() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
+def keep_gradients_repeatable() -> None:
+    """Have convolutions give the same gradients each time, for this process.
+
+    On a GPU cuDNN may choose algorithms that add up in whatever order their threads come, so that a
+    trial that is taken up again would not be the one that ran through.
+    """
+    torch.backends.cudnn.deterministic = True
+
+
 def uses_bfloat16(precision: str, device: torch.device) -> bool:
     """Whether `train.precision` means products in bfloat16 on a device."""
     return precision == "bf16" or (precision == "auto" and device.type == "cuda")

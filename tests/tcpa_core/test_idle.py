@@ -49,6 +49,8 @@ IDLE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"methods": ["lora"], "lora.rank": 0}, {"lora.targets": "v"}),
     ({"methods": ["cvpt"], "cvpt.num_prompts": 0}, {"cvpt.init": "zero"}),
     ({"methods": ["adapter"], "adapter.bottleneck": 0}, {"adapter.init": "zero_zero"}),
+    ({"task.name": "segment", "segment.head": "setr_pup"}, {"train.head_init": "vpt"}),
+    ({"task.name": "segment", "segment.head": "upernet"}, {"train.head_init": "trunc02"}),
 ]
 
 
@@ -78,6 +80,7 @@ def test_what_is_not_read_makes_no_other_trial(
         ),
         ({"data.name": "digits"}, {"data.split_seed": 1}),
         ({"data.name": "digits"}, {"data.val_fraction": 0.3}),
+        ({"task.name": "segment"}, {"train.head_init": "vpt"}),
     ],
     ids=lambda case: next(reversed(case)),
 )

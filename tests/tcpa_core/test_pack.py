@@ -332,6 +332,14 @@ def test_float32_is_exact_in_convolutions_too(
     assert not torch.backends.cudnn.allow_tf32
 
 
+def test_gradients_of_convolutions_are_the_same_each_time(
+    backbone: Backbone, data: TrialData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    Pack(backbone, data)
+    assert torch.backends.cudnn.deterministic
+
+
 def test_a_diverging_member_fails_alone(images: Path, backbone: Backbone, data: TrialData) -> None:
     good = _config(images, "vpt", VPT[0])
     bad = _config(images, "vpt", {**VPT[1], "optim.name": "adamw", "optim.lr": 1e30})
