@@ -172,10 +172,14 @@ def trials_per_method(space: Space) -> int | None:
 
 def preset_purpose(name: str) -> str:
     """What a shipped space is for: the first sentence of its comment, on one line."""
-    comment = [line for line in (_PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-               if line.startswith("#")]  # fmt: skip
-    text = " ".join(line.removeprefix("#").strip() for line in comment)
-    return re.split(r"[.;:] ", text.removeprefix("Purpose: "))[0]
+    return purpose_of((_PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def purpose_of(text: str) -> str:
+    """The first sentence of a shipped file's comment, on one line."""
+    comment = [line for line in text.splitlines() if line.startswith("#")]
+    words = " ".join(line.removeprefix("#").strip() for line in comment)
+    return re.split(r"[.;:] ", words.removeprefix("Purpose: "))[0]
 
 
 def preset_names() -> tuple[str, ...]:

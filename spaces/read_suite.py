@@ -6,6 +6,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+from spaces.load import purpose_of
 from spaces.overrides import apply_overrides
 from spaces.reader import Document, Keys, read_file
 from spaces.setting_values import (
@@ -36,6 +37,11 @@ def suite_names() -> tuple[str, ...]:
     """Names of the shipped suites, sorted."""
     found = (item.name for item in _SUITES.iterdir())
     return tuple(sorted(n.removesuffix(".yaml") for n in found if n.endswith(".yaml")))
+
+
+def suite_purpose(name: str) -> str:
+    """What a shipped suite is for: the first sentence of its comment, on one line."""
+    return purpose_of((_SUITES / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def is_suite(source: str) -> bool:

@@ -11,7 +11,8 @@ from search.options import DEFAULT_ROOT, Root, Storage
 Studies = Annotated[
     list[str],
     typer.Argument(
-        metavar="STUDY...", help="Name of a study below --root; several stand side by side."
+        metavar="STUDY...",
+        help="Name of a study or bench below --root; several studies stand side by side.",
     ),
 ]
 
@@ -23,7 +24,14 @@ def command(
     live: Annotated[bool, typer.Option("--live", help="Refresh it while the study runs.")] = False,
     every: Annotated[float, typer.Option(min=1, help="Seconds between refreshes.")] = 10,
 ) -> None:
-    """Gather a study into Parquet tables, plots and report.html; several into one table."""
+    """Gather a study into Parquet tables, plots, report.html; several or a bench into a table."""
+    from search.study.bench_folder import found_bench
+
+    if len(studies) == 1 and not live and (bench := found_bench(root, studies[0])):
+        from search.verbs.report import bench_text
+
+        Console().print(bench_text(bench), markup=False, soft_wrap=True)
+        return
     from search.study.working_copy import opened
 
     folders, console = [opened(root, name, storage) for name in studies], Console()

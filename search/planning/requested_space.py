@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spaces.load import load_space
+from spaces.read_suite import is_suite
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
 
@@ -29,8 +30,14 @@ def requested_space(
         winner: Settings that replace those of the space's base, and where they come from.
 
     Raises:
-        ConfigError: It cannot be read, is of the other kind, or has points that cannot be trained.
+        ConfigError: It cannot be read, is a suite or of the other kind, or has points that cannot
+            be trained.
     """
+    if is_suite(source):
+        raise ConfigError(
+            f"{source} is a suite, a table of methods and data sets; 'tcpa bench {source} --plan' "
+            f"says what it would run, and 'tcpa bench {source}' runs it."
+        )
     changes = dict(settings or {})
     if trials is not None:
         changes["budget.trials"] = trials

@@ -19,7 +19,7 @@ class ByRows:
     """
 
     def __init__(self, on_step: Callable[[], None]) -> None:
-        self.sign = on_step
+        self.on_step = on_step
         """For what takes several passes in a turn: a sign of life before each."""
         self._rows = EVAL_ROWS
 
@@ -43,7 +43,7 @@ class ByRows:
         while start < count:
             rows = max(1, self._rows // members)
             turn = slice(start, min(start + rows, count))
-            self.sign()
+            self.on_step()
             try:
                 found = compute(turn)
             except Exception as err:

@@ -124,7 +124,7 @@ class SegmentEvaluation:
         source = self._data.masked(split)
         tally = self._tally(model, split)
         loss = torch.zeros(model.num_members, dtype=torch.float64, device=source.device)
-        logits = PictureLogits(model, self._by_rows.sign)
+        logits = PictureLogits(model, self._by_rows.on_step)
 
         def compare(turn: slice) -> list[Compared]:
             numbers = range(turn.start, turn.stop)
@@ -148,7 +148,7 @@ class SegmentEvaluation:
             return [None] * model.num_members
         mirrored = (False, True) if settings.test_mirror else (False,)
         views = [View(scale, flip) for scale in settings.test_scales for flip in mirrored]
-        logits = PictureLogits(model, self._by_rows.sign)
+        logits = PictureLogits(model, self._by_rows.on_step)
         tally = self._tally(model, "test")
 
         def table(number: int, at_a_time: int) -> Tensor:

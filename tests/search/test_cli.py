@@ -22,6 +22,7 @@ from search.driver.placement import Placement
 from search.study.folder import StudyDir
 from search.study.journal import Journal
 from spaces.load import load_space, preset_names
+from spaces.read_suite import suite_names
 from tests.journals import write
 from tests.tcpa_core.data_layouts import make
 
@@ -314,9 +315,17 @@ def test_a_shell_completes_verbs() -> None:
 def test_presets_are_listed_with_what_they_are(tcpa: Callable[..., tuple[int, str]]) -> None:
     code, out = tcpa("presets")
     lines = dict(line.split(maxsplit=1) for line in out.splitlines())
-    assert code == 0 and tuple(lines) == preset_names()
+    assert code == 0 and tuple(lines) == preset_names() + suite_names()
     assert lines["vpt_vtab"].startswith("search VPT")
     assert all(20 < len(purpose) < 200 for purpose in lines.values()), lines
+
+
+@pytest.mark.parametrize("verb", ["plan", "search", "ablate", "compare"])
+def test_of_a_suite_it_is_said_which_verb_runs_it(
+    verb: str, typed: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, _, said = typed(verb, "mini")
+    assert code == 2 and "mini is a suite" in said and "'tcpa bench mini --plan'" in said
 
 
 def test_backbones_and_data_are_listed(tcpa: Callable[..., tuple[int, str]]) -> None:

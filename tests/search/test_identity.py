@@ -37,7 +37,7 @@ GO_ON = {
 """Verbs that train, score or draw from a study that exists, with arguments."""
 NAMES = ("study", "studies", "trials", "words")
 """What commands call their argument that begins with the name of a study."""
-READ_ONLY = {"stop", "status", "report", "sync", "predict", "export", "push"}
+READ_ONLY = {"stop", "status", "report", "sync", "predict", "export", "push", "bundle"}
 """Verbs on a study that train nothing: they use its records, or what a trial has learnt."""
 
 WEIGHTS = Path(cli.__file__).parents[1] / "tcpa_core" / "weights" / "vit_nano.safetensors"
