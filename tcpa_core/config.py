@@ -77,7 +77,7 @@ class TrialConfig(CommonSettings):
 
     method_settings: dict[str, Any] = {}
     """Checked `Config` object of each method in `methods`, by method name."""
-    task_settings: Any = None
+    task_settings: Any = Settings()
     """Checked `Config` object of the task."""
 
     @classmethod

@@ -1,9 +1,9 @@
 """What earlier studies have completed: found by digest, so that no trial is trained twice.
 
 A digest holds all settings of a trial, its seed, the content of its data and weights, and the
-version of the training code. Not in it are files that users may edit: methods and kinds of data
-are compared by a hash that study.yaml records, and a study that went on with changed data under
-its old digests is passed over.
+version of the training code. Not in it are files that users may edit: methods, kinds of data and
+tasks are compared by a hash that study.yaml records, and a study that went on with changed data
+under its old digests is passed over.
 """
 
 import os
@@ -24,6 +24,7 @@ from tcpa_core.config import Flat, TrialConfig
 from tcpa_core.errors import RecordError
 from tcpa_core.record import files
 from tcpa_core.record.events import Ended, Planned, Reused, Tested, TrialEvent
+from tcpa_core.record.scores import TASK
 from tcpa_core.record.values import TrialResult
 
 DEPTH = 4
@@ -31,7 +32,7 @@ DEPTH = 4
 _NO_STUDIES = ("mlartifacts", files.CHECKPOINTS)
 
 Code = Mapping[str, str]
-"""Hashes of the files of methods and kinds of data, as "methods/vpt"."""
+"""Hashes of the files of methods, kinds of data and tasks, as "methods/vpt"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,11 @@ class Found:
 
 def code_of(configs: Iterable[TrialConfig]) -> Code:
     """Hashes of the files that trials run and whose changes no digest tells."""
-    named = {name for config in configs for name in _named(config.methods, config.data.name)}
+    named = {
+        name
+        for config in configs
+        for name in _named(config.methods, config.data.name, config.task.name)
+    }
     return {name: plugins.source_hash(*_module(name)) for name in sorted(named)}
 
 
@@ -152,7 +157,8 @@ class Earlier:
     def runs_same_code(self, document: Description, params: Flat) -> bool:
         """Whether methods and data of a trial are read as they were in a study."""
         recorded = document.get("code")
-        names = _named(params.get("methods", ()), params.get("data.name", ""))
+        task = params.get(TASK, "classify")
+        names = _named(params.get("methods", ()), params.get("data.name", ""), task)
         return isinstance(recorded, dict) and all(
             name in self._code and recorded.get(name) == self._code[name] for name in names
         )
@@ -226,8 +232,8 @@ def _below(folder: Path, depth: int) -> Iterator[Path]:
             yield from _below(path, depth - 1)
 
 
-def _named(methods: Iterable[str], data: str) -> list[str]:
-    return [*(f"methods/{name}" for name in methods), f"data/{data}"]
+def _named(methods: Iterable[str], data: str, task: str) -> list[str]:
+    return [*(f"methods/{name}" for name in methods), f"data/{data}", f"tasks/{task}"]
 
 
 def _module(name: str) -> tuple[str, str]:

@@ -149,7 +149,7 @@ def test_deeper_backbones_with_grids_that_are_not_square(
     pixels = torch.randn(1, 2, 3, 24, 40, generator=generator).double()
     monkeypatch.setattr(checks, "tiny_backbone", lambda kind: backbone)
     monkeypatch.setattr(checks, "images", lambda backbone, **sizes: pixels)
-    monkeypatch.setattr(pack_model, "_check_images", lambda *_: None)
+    monkeypatch.setattr(pack_model, "check_images", lambda *_: None)
     checks.equals_literal("", sa2vp(inner_dim=2, inter_weight=0.5), "train", literal)
 
 
