@@ -400,10 +400,17 @@ def _undecoded(data: Iterable[Dataset]) -> CacheNeed:
         DataError: Its disk has no room for all of them.
     """
     splits = [split for dataset in data for split in dataset.splits.values()]
-    stores = [store for split in splits for store in (split.images, split.masks) if store]
-    passing = {entry for store in stores for entry in store.entries if not entry.is_kept}
-    num_bytes = sum(entry.pixels.nbytes for entry in passing)
-    need = CacheNeed.of(sum(map(len, passing)), num_bytes, cache_root())
+    images, masks = (
+        {entry for store in stores for entry in store.entries if not entry.is_kept}
+        for stores in (
+            [split.images for split in splits],
+            [split.masks for split in splits if split.masks],
+        )
+    )
+    num_bytes = sum(entry.pixels.nbytes for entry in images | masks)
+    num_masks = sum(map(len, masks))
+    num_images = sum(map(len, images)) + num_masks
+    need = CacheNeed.of(num_images, num_bytes, cache_root(), masks=num_masks)
     need.check()
     return need
 

@@ -13,6 +13,7 @@ from search.tracking.secrets import without_secrets
 from spaces.axes import label
 from spaces.wording import changed_settings, searched, training_text
 from tcpa_core.data.base import DataSummary
+from tcpa_core.record.scores import TASK, score_of
 
 NARROW = 70
 """Columns of a terminal below which a table has its columns below each other."""
@@ -99,6 +100,9 @@ def _trained(plan: Plan) -> Rows:
         ("optimiser", training_text(params, {*varied, "train.epochs"})),
     ]
     changed = changed_settings(plan.space.base)
+    task = changed.pop(TASK, None)
+    if task is not None:
+        rows.insert(0, ("task", f"{task}, scored by {score_of(params).label}"))
     return rows + [(path, label(value)) for path, value in changed.items()]
 
 

@@ -22,7 +22,7 @@ class CacheNeed:
     """What images that the cache lacks will take there."""
 
     images: int
-    """0: the cache has all."""
+    """With masks; 0: the cache has all."""
     num_bytes: int
     """By the sizes in the headers of the files."""
     folder: Path
@@ -30,14 +30,22 @@ class CacheNeed:
     """Free on the disk of `folder`."""
     variable: str = "TCPA_CACHE"
     """Of the environment: chooses the folder."""
+    masks: int = 0
+    """Of `images`."""
 
     @classmethod
     def of(
-        cls, images: int, num_bytes: int, folder: Path, variable: str = "TCPA_CACHE"
+        cls,
+        images: int,
+        num_bytes: int,
+        folder: Path,
+        variable: str = "TCPA_CACHE",
+        masks: int = 0,
     ) -> "CacheNeed":
         """With what is free now."""
         return cls(
             images=images,
+            masks=masks,
             num_bytes=num_bytes,
             folder=folder,
             free_bytes=free_bytes(folder),
@@ -45,9 +53,10 @@ class CacheNeed:
         )
 
     def __str__(self) -> str:
+        masks = f"; {self.masks:,} of them are masks" if self.masks else ""
         return (
             f"{self.images:,} images will be decoded into {self.folder} ({_mb(self.num_bytes)}), "
-            f"where {_mb(self.free_bytes)} are free"
+            f"where {_mb(self.free_bytes)} are free{masks}"
         )
 
     def check(self) -> None:

@@ -442,7 +442,8 @@ def _need(
         num_bytes += found
         if progress:
             progress("measure images", done + 1, len(images))
-    return CacheNeed.of(len(images), num_bytes, cache)
+    masks = sum(name not in SPLITS for _, name, _ in images)
+    return CacheNeed.of(len(images), num_bytes, cache, masks=masks)
 
 
 def _stored_bytes(listing: Listing, image: tuple[ResizeRule, str, int]) -> int:

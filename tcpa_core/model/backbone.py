@@ -200,7 +200,7 @@ class Backbone(nn.Module):
             self._norm_stats(data.norm_stats),
             data,
             img_size=self.img_size,
-            pool=self.layout.pool,
+            pool="none" if data.has_masks else self.layout.pool,  # a map is read from all tokens
             positions=self._positions,
             file=self._changes,
         )
