@@ -86,7 +86,7 @@ def read_document(source: str) -> Document:
 def _recorded(source: str) -> Mapping[str, Any] | None:
     """The space of a study, where a source is the record of one."""
     path = Path(os.path.expanduser(source))
-    return None if source in preset_names() or not path.is_file() else recorded_in(path)
+    return None if source in preset_names() or not os.path.isfile(path) else recorded_in(path)
 
 
 def space_in_layers(

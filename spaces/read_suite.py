@@ -49,7 +49,7 @@ def is_suite(source: str) -> bool:
     if source in suite_names():
         return True
     path = Path(os.path.expanduser(source))
-    if not path.is_file():
+    if not os.path.isfile(path):
         return False
     try:
         data = read_file(path, source, Path.cwd()).data
@@ -104,7 +104,7 @@ def _read(source: str) -> Document:
         with as_file(_SUITES / f"{source}.yaml") as path:
             return read_file(path, f"suite {source!r}", Path.cwd())
     path = Path(os.path.expanduser(source))
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ConfigError(
             f"no file and no suite {source!r}{nearest(source, suite_names())}. Suites: "
             f"{', '.join(suite_names())}."

@@ -159,7 +159,7 @@ class CellReader:
         # relative to the suite, as other names of files in it
         near = self.document.folder / os.path.expanduser(source)
         try:
-            found = read_document(str(near) if near.is_file() else source)
+            found = read_document(str(near) if os.path.isfile(near) else source)
         except ConfigError as err:
             raise ConfigError(f"{err} ({place})") from err
         if not isinstance(found.data, dict) or "ablation" in found.data:

@@ -1,6 +1,7 @@
 """The folder of a bench, ROOT/NAME: its cells are studies in it, bench.yaml says which is which."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ class BenchRecord:
             RecordError: It is damaged.
         """
         path = folder / RECORD
-        if not path.is_file():
+        if not os.path.isfile(path):
             return None
         found = read_stored(path)
         if not isinstance(found, dict) or found.get("schema") != SCHEMA_VERSION:

@@ -1,5 +1,6 @@
 """Folders of `--reuse`, as commands give and studies record them."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,6 @@ def reuse_roots(given: Iterable[Path]) -> list[str]:
     """
     roots = [local_folder(root) for root in given]
     for root in roots:
-        if not root.is_dir():
+        if not os.path.isdir(root):
             raise StudyError(f"--reuse: {root} is no folder; give one that holds studies.")
     return [str(root.resolve()) for root in roots]

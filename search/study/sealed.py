@@ -7,6 +7,7 @@ Nothing of a bundle is unpickled; its names are checked before any of them becom
 
 import hashlib
 import json
+import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -89,14 +90,15 @@ def opened_bundle(path: Path) -> Iterator[Source]:
     Raises:
         StudyError: It is neither.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         yield _Folder(path)
         return
     try:
-        with zipfile.ZipFile(path) as file:
-            yield _Zip(file)
-    except (OSError, zipfile.BadZipFile) as err:
+        file = zipfile.ZipFile(path)
+    except (OSError, ValueError, zipfile.BadZipFile) as err:  # ValueError: no name of a file
         raise StudyError(f"{path} is no bundle of 'tcpa bundle': {err}.") from err
+    with file:
+        yield _Zip(file)
 
 
 def write_bundle(target: Path, files: Mapping[str, Path], about: Mapping[str, Any]) -> str:

@@ -33,8 +33,11 @@ from reports.records.journal import load_journal
 from reports.records.study import Study
 from search import cli
 from search.study.folder import StudyDir
+from search.study.reuse_roots import reuse_roots
+from search.study.sealed import opened_bundle
 from search.terminal import MAX_SHOWN
 from spaces.load import load_space
+from spaces.read_suite import is_suite, load_suite
 from spaces.reader import read_text
 from tcpa_core.data._decode import decode
 from tcpa_core.data._listing import relative_key
@@ -308,6 +311,13 @@ def test_a_name_in_a_split_file_cannot_leave_or_break_paths(name: str, tmp_path:
 def test_a_name_that_no_file_can_have_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no file and no preset"):
         load_space(name)
+    with pytest.raises(ConfigError, match="no file and no suite"):
+        load_suite(name)
+    assert not is_suite(name)
+    with pytest.raises(StudyError, match="is no folder"):
+        reuse_roots([Path(name)])
+    with pytest.raises(StudyError), opened_bundle(Path(name)):
+        pass
     with pytest.raises(DataError, match=r"data\.root=.* must be a folder"):
         dataset_fingerprint(DataConfig(name="folder", root=name), cache_dir=tmp_path)
     with pytest.raises(WeightsError, match=r"backbone\.weights: no file"):
