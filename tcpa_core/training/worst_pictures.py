@@ -60,7 +60,8 @@ class WorstPictures:
         @cache
         def files(number: int) -> tuple[bytes, bytes]:
             pixels = self._source.unnormalised(self._source.picture(number))
-            return jpeg(pixels), png(small(self._source.truth(number)))
+            truth = small(self._source.truth(number))
+            return jpeg(pixels, truth.shape), png(truth)
 
         found: list[Mapping[int, Shown]] = []
         for worst in self._found:
@@ -85,10 +86,10 @@ def png(mask: Small) -> bytes:
     return file.getvalue()
 
 
-def jpeg(pixels: Tensor) -> bytes:
-    """A small picture of bytes [3, h, w]."""
+def jpeg(pixels: Tensor, shape: tuple[int, ...]) -> bytes:
+    """A picture of bytes [3, h, w], which trials may see squashed, in its mask's shape (H, W)."""
     image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-    image = image.resize(_fitting(image.size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    image = image.resize((shape[1], shape[0]), Image.Resampling.BILINEAR, reducing_gap=2.0)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=80)
     return file.getvalue()
