@@ -194,13 +194,15 @@ class CellReader:
         for path, (document, entry) in axes.items():
             out["axes"][path] = entry.value
             places |= _moved(document, entry.keys, ("axes", path))
+        points = (*row, "first_points")
+        has_points = lookup(mine.data, points) is not None
         lists = {
             "constraints": [
                 *_listed(begun, "constraints"),
                 *_listed(mine, "constraints"),
                 *_listed(mine, *row, "constraints"),
             ],
-            "first_points": _listed(mine, *row, "first_points") or _listed(begun, "first_points"),
+            "first_points": _listed(mine, *points) if has_points else _listed(begun, points[-1]),
         }
         for key, entries in lists.items():
             out[key] = [value for _, _, value in entries]

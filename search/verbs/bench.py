@@ -268,7 +268,9 @@ class _Prints:
         trials = cell.space.trials
         key = tuple(dict.fromkeys((one.data, one.backbone) for one in trials))
         if key not in self._known:
-            self._known[key] = fingerprints_of(trials)
+            with Stages(f"checking weights and data of {study.name}") as stages:
+                self._known[key] = fingerprints_of(trials, progress=stages)
         found, recorded = self._known[key], study.fingerprints()
         if found != recorded:
-            check_unchanged(study)
+            with Stages(f"checking weights and data of {study.name}") as stages:
+                check_unchanged(study, progress=stages)

@@ -10,6 +10,7 @@ from rich.text import Text
 from search.driver.placement import FACTORY
 from search.planning.requested_space import requested_space
 from search.study.identity import fingerprints_of
+from search.verbs.stages import Stages
 from search.workers.needs import Needs, needs_of
 from search.workers.node_looks import NodeLook, look_at_nodes
 
@@ -38,7 +39,8 @@ def _needs(space: str | None) -> Needs:
     if space is None:
         return needs_of((), {})
     trials = requested_space(space).trials
-    return needs_of(trials, fingerprints_of(trials))
+    with Stages("checking weights and data") as stages:
+        return needs_of(trials, fingerprints_of(trials, progress=stages))
 
 
 def _table(looks: Sequence[NodeLook], root: Path) -> Table:

@@ -134,6 +134,7 @@ def test_times(seconds: float, text: str) -> None:
 
 LONG = {
     "check_unchanged": "progress",
+    "fingerprints_of": "progress",
     "load_dataset": "progress",
     "plan_space": "decoding",
     "inspect_trial": "progress",

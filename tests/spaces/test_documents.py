@@ -13,6 +13,7 @@ from spaces.axes_section import options_of
 from spaces.designs import KEYS
 from spaces.draft import _ABLATION, _SEARCH
 from spaces.load import space_of
+from spaces.read_suite import is_suite, load_suite
 from spaces.setting_values import paths
 from tcpa_core.config import known_paths
 from tcpa_core.errors import ConfigError
@@ -62,8 +63,13 @@ def test_the_page_of_space_files_names_every_key(key: str) -> None:
     [e for e in EXAMPLES if "name" in e and e["name"] != "gain"],  # tests/search/test_new_method.py
     ids=lambda example: example["name"],
 )
-def test_every_example_of_a_space_can_be_read(example: dict[str, object]) -> None:
-    assert space_of(example).name == example["name"]
+def test_every_example_of_a_space_or_a_suite_can_be_read(
+    example: dict[str, object], tmp_path: Path
+) -> None:
+    file = tmp_path / "example.yaml"
+    file.write_text(yaml.safe_dump(example, sort_keys=False))
+    read = load_suite(str(file)) if is_suite(str(file)) else space_of(example)
+    assert read.name == example["name"]
 
 
 @pytest.mark.parametrize(
