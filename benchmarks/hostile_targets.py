@@ -26,9 +26,10 @@ from search import cli
 from search.planning.cost import recorded
 from search.study.folder import StudyDir
 from search.study.journal import Journal
-from spaces.load import load_space, preset_names
+from spaces.load import load_space
 from spaces.overrides import parse_override
 from spaces.reader import read_text
+from spaces.shipped import PRESETS
 from tcpa_core.config import TrialConfig
 from tcpa_core.data._cache import open_or_build
 from tcpa_core.data._decode import ResizeRule, decode
@@ -40,7 +41,7 @@ from tcpa_core.settings import BackboneConfig, DataConfig
 from tcpa_core.training.checkpoint import SCHEMA, _checksum, load_checkpoint, save_checkpoint
 from tcpa_core.training.trained import load_trained
 
-PRESETS = Path(__file__).parents[1] / "spaces" / "presets"
+SPACES = Path(__file__).parents[1] / "spaces" / "presets"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,7 @@ def _spaces(folder: Path) -> Target:
         path.write_bytes(data)
         return load_space(str(path))
 
-    files = [PRESETS / f"{name}.yaml" for name in preset_names()]
+    files = [SPACES / f"{name}.yaml" for name in PRESETS.names()]
     small = sorted(files, key=lambda file: file.stat().st_size)[:8]
     seeds = [*inputs.YAML_ATTACKS, *(file.read_bytes() for file in small)]
     return Target(name="space file (YAML)", weight=6, seeds=seeds, read=read,

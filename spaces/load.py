@@ -5,9 +5,7 @@ read in `spaces.draft`, and checked against each other in `spaces.checks`.
 """
 
 import os
-import re
 from collections.abc import Mapping
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,13 @@ from spaces.constraints import parse_relation
 from spaces.draft import BY_LOSS, Draft, read_draft
 from spaces.factor_designs import FractionalFactorial
 from spaces.overrides import apply_overrides
-from spaces.reader import Document, read_file
+from spaces.reader import Document
 from spaces.record import as_it_was, lacks_runs, recorded_in
 from spaces.setting_values import Entry
+from spaces.shipped import PRESETS
 from spaces.space import Space
 from tcpa_core.config import Flat
 from tcpa_core.errors import ConfigError, nearest
-
-_PRESETS = files("spaces.presets")
 
 
 def load_space(
@@ -50,7 +47,7 @@ def load_space(
         path = Path(os.path.expanduser(source))
         document = Document(as_it_was(recorded), {}, source, path.absolute().parent)
         return _with_its_runs(_build(document, overrides or {}, _entries(winner)), recorded)
-    document = read_document(source)
+    document = PRESETS.read(source)
     space = _build(document, overrides or {}, _entries(winner))
     # Asked of new studies only: one on disk may have begun so, and goes on.
     if space.objective[0].metric == "val_loss" and space.base.get("train.selection") == "best_val":
@@ -62,31 +59,10 @@ def load_space(
     return space
 
 
-def read_document(source: str) -> Document:
-    """The text of a space, not looked at yet.
-
-    Args:
-        source: A YAML file, or the name of a preset.
-
-    Raises:
-        ConfigError: It cannot be read.
-    """
-    if source in preset_names():
-        with as_file(_PRESETS / f"{source}.yaml") as path:
-            return read_file(path, f"preset {source!r}", Path.cwd())
-    path = Path(os.path.expanduser(source))
-    if not os.path.isfile(path):
-        raise ConfigError(
-            f"no file and no preset {source!r}{nearest(source, preset_names())}. Presets: "
-            f"{', '.join(preset_names())}."
-        )
-    return read_file(path, source, path.absolute().parent)
-
-
 def _recorded(source: str) -> Mapping[str, Any] | None:
     """The space of a study, where a source is the record of one."""
     path = Path(os.path.expanduser(source))
-    return None if source in preset_names() or not os.path.isfile(path) else recorded_in(path)
+    return None if source in PRESETS.names() or not os.path.isfile(path) else recorded_in(path)
 
 
 def space_in_layers(
@@ -168,24 +144,6 @@ def trials_per_method(space: Space) -> int | None:
     """Trials that each method gets with `sampler.per`; None: the budget is time."""
     points = (space.budget.trials or 0) // (len(space.axes["methods"].ends()) * len(space.seeds))
     return points * len(space.seeds) or None
-
-
-def preset_purpose(name: str) -> str:
-    """What a shipped space is for: the first sentence of its comment, on one line."""
-    return purpose_of((_PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
-
-
-def purpose_of(text: str) -> str:
-    """The first sentence of a shipped file's comment, on one line."""
-    comment = [line for line in text.splitlines() if line.startswith("#")]
-    words = " ".join(line.removeprefix("#").strip() for line in comment)
-    return re.split(r"[.;:] ", words.removeprefix("Purpose: "))[0]
-
-
-def preset_names() -> tuple[str, ...]:
-    """Names of the shipped spaces, sorted."""
-    found = (item.name for item in _PRESETS.iterdir())
-    return tuple(sorted(n.removesuffix(".yaml") for n in found if n.endswith(".yaml")))
 
 
 def _entries(winner: tuple[Mapping[str, Any], str] | None) -> dict[str, Entry]:

@@ -2,11 +2,9 @@
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from spaces.load import purpose_of
 from spaces.overrides import apply_overrides
 from spaces.reader import Document, Keys, read_file
 from spaces.setting_values import (
@@ -17,11 +15,11 @@ from spaces.setting_values import (
     method_of,
     read_setting,
 )
+from spaces.shipped import SUITES
 from spaces.suite import Confirm, Suite, SuiteCell, slug
 from spaces.suite_layers import STUDY_WIDE, CellReader
-from tcpa_core.errors import ConfigError, nearest
+from tcpa_core.errors import ConfigError
 
-_SUITES = files("spaces.suites")
 _ROOT = (
     *("name", "space", "base", "axes", "constraints", "backbones", "datasets", "groups"),
     *("methods", "baseline", "confirm", *STUDY_WIDE),
@@ -33,20 +31,9 @@ _LONGEST = 56
 _LONGEST_NAME = 40
 
 
-def suite_names() -> tuple[str, ...]:
-    """Names of the shipped suites, sorted."""
-    found = (item.name for item in _SUITES.iterdir())
-    return tuple(sorted(n.removesuffix(".yaml") for n in found if n.endswith(".yaml")))
-
-
-def suite_purpose(name: str) -> str:
-    """What a shipped suite is for: the first sentence of its comment, on one line."""
-    return purpose_of((_SUITES / f"{name}.yaml").read_text(encoding="utf-8"))
-
-
 def is_suite(source: str) -> bool:
     """Whether this is a suite: a shipped one, or a file with data sets and methods at its root."""
-    if source in suite_names():
+    if source in SUITES.names():
         return True
     path = Path(os.path.expanduser(source))
     if not os.path.isfile(path):
@@ -72,7 +59,7 @@ def load_suite(
     Raises:
         ConfigError: The file cannot be read, or a trial of some cell could not be trained.
     """
-    document = _read(source)
+    document = SUITES.read(source)
     _check_keys(document, (), _ROOT, "a suite")
     document, fixed = apply_overrides(document, overrides or {})
     if "methods" in fixed:
@@ -88,7 +75,7 @@ def load_suite(
     _check_budget(document, cells[0])
     return Suite(
         name=_name(document),
-        source=source if source in suite_names() else document.label,
+        source=source if source in SUITES.names() else document.label,
         methods=methods,
         datasets=datasets,
         backbones=tuple(dict.fromkeys(one.backbone for one in cells)),
@@ -97,19 +84,6 @@ def load_suite(
         confirm=check_section(Confirm, document, "confirm"),
         given=cells,
     )
-
-
-def _read(source: str) -> Document:
-    if source in suite_names():
-        with as_file(_SUITES / f"{source}.yaml") as path:
-            return read_file(path, f"suite {source!r}", Path.cwd())
-    path = Path(os.path.expanduser(source))
-    if not os.path.isfile(path):
-        raise ConfigError(
-            f"no file and no suite {source!r}{nearest(source, suite_names())}. Suites: "
-            f"{', '.join(suite_names())}."
-        )
-    return read_file(path, source, path.absolute().parent)
 
 
 def _cells(

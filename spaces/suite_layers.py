@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spaces.load import read_document, space_in_layers
+from spaces.load import space_in_layers
 from spaces.reader import Document, Keys
 from spaces.setting_values import Entry, flatten, lookup, method_of, read_setting
+from spaces.shipped import PRESETS
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
 
@@ -159,7 +160,7 @@ class CellReader:
         # relative to the suite, as other names of files in it
         near = self.document.folder / os.path.expanduser(source)
         try:
-            found = read_document(str(near) if os.path.isfile(near) else source)
+            found = PRESETS.read(str(near) if os.path.isfile(near) else source)
         except ConfigError as err:
             raise ConfigError(f"{err} ({place})") from err
         if not isinstance(found.data, dict) or "ablation" in found.data:

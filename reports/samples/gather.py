@@ -244,11 +244,14 @@ def table_of_samples(samples: PredictionSamples, study: Study) -> pa.Table:
         for one in samples.trials
         for name, split in one.found.splits.items()
     ]
-    about = metadata(study, TABLE_NAME)
+    return joined(parts, pa.schema(FIELDS, metadata(study, TABLE_NAME)))
+
+
+def joined(parts: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+    """Tables of data sets whose dictionaries differ, as one with the metadata of a schema."""
     if not parts:
-        return pa.schema(FIELDS, about).empty_table()
-    # Dictionaries differ from one data set to the next.
-    return pa.concat_tables(parts).unify_dictionaries().replace_schema_metadata(about)
+        return schema.empty_table()
+    return pa.concat_tables(parts).unify_dictionaries().replace_schema_metadata(schema.metadata)
 
 
 TABLE_NAME = "predictions"

@@ -14,7 +14,15 @@ import pyarrow as pa
 
 from reports.labels import Row
 from reports.records.study import Study
-from reports.samples.gather import DataSamples, Samples, Scored, about, gathered, tested_trials
+from reports.samples.gather import (
+    DataSamples,
+    Samples,
+    Scored,
+    about,
+    gathered,
+    joined,
+    tested_trials,
+)
 from reports.statistics.paired_tests import Paired, Summary, compare_paired, holm, summarise
 from reports.tables import metadata
 from tcpa_core.errors import RecordError
@@ -74,11 +82,7 @@ def table_of_regions(samples: Regions, study: Study) -> pa.Table:
         for one in samples.trials
         for name, split in one.found.splits.items()
     ]
-    about_it = metadata(study, REGION_TABLE)
-    if not parts:
-        return pa.schema(FIELDS, about_it).empty_table()
-    # Dictionaries differ from one data set to the next.
-    return pa.concat_tables(parts).unify_dictionaries().replace_schema_metadata(about_it)
+    return joined(parts, pa.schema(FIELDS, metadata(study, REGION_TABLE)))
 
 
 _NAME = pa.dictionary(pa.int32(), pa.string())

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any, get_type_hints
 
-from spaces.load import preset_names
+from spaces.shipped import PRESETS
 from spaces.space import Space
 
 VERBS: Mapping[str, str] = {"search": "search", "ablate": "ablation", "compare": "search"}
@@ -36,7 +36,7 @@ def option_words(group: Any, leave_out: Collection[str] = ()) -> Iterator[str]:
 
 def space_word(source: str) -> str:
     """The space as a job that starts in another folder finds it."""
-    return source if source in preset_names() else os.path.abspath(os.path.expanduser(source))
+    return source if source in PRESETS.names() else os.path.abspath(os.path.expanduser(source))
 
 
 def set_words(settings: Sequence[str], space: Space) -> Iterator[str]:

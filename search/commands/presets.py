@@ -3,11 +3,10 @@
 
 def command() -> None:
     """List the spaces and suites that are shipped."""
-    from spaces.load import preset_names, preset_purpose
-    from spaces.read_suite import suite_names, suite_purpose
+    from spaces.shipped import PRESETS, SUITES
 
-    purposes = {name: preset_purpose(name) for name in preset_names()}
-    purposes |= {name: f"suite of tcpa bench: {suite_purpose(name)}" for name in suite_names()}
+    purposes = {name: PRESETS.purpose(name) for name in PRESETS.names()}
+    purposes |= {name: f"suite of tcpa bench: {SUITES.purpose(name)}" for name in SUITES.names()}
     width = max(map(len, purposes))
     for name, purpose in purposes.items():
         print(f"{name:<{width}}  {purpose}")

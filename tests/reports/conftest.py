@@ -1,4 +1,4 @@
-"""A browser for the tests of pages."""
+"""A browser and its pages for the tests of pages."""
 
 import shutil
 from collections.abc import Iterator
@@ -19,3 +19,15 @@ def browser() -> Iterator[Any]:
         found = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         yield found
         found.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page without script errors."""
+    errors: list[str] = []
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    yield page
+    page.close()
+    assert errors == []

@@ -1,6 +1,5 @@
 """The page of a bench in a browser."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,6 @@ from tests.reports.benches import write_bench
 
 pytestmark = pytest.mark.integration
 HOSTILE = "<img src=x onerror=alert(1)>"
-
-
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    """A page without script errors."""
-    errors: list[str] = []
-    page = browser.new_page(viewport={"width": 1400, "height": 900})
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    yield page
-    page.close()
-    assert errors == []
 
 
 def test_a_bench_as_a_person_opens_it(page: Any, tmp_path: Path) -> None:

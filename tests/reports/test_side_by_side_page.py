@@ -2,7 +2,6 @@
 
 import csv
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,6 @@ from tests.reports.test_side_by_side import A, B, searched
 
 pytestmark = pytest.mark.integration
 HOSTILE = "<img src=x onerror=alert(1)>"
-
-
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    """A page without script errors."""
-    errors: list[str] = []
-    page = browser.new_page(viewport={"width": 1400, "height": 900})
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    yield page
-    page.close()
-    assert errors == []
 
 
 def test_studies_stand_side_by_side(page: Any, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from search import cli
 from search.driver.placement import Placement
 from search.study.folder import StudyDir
 from search.study.journal import Journal
-from spaces.load import load_space, preset_names
-from spaces.read_suite import suite_names
+from spaces.load import load_space
+from spaces.shipped import PRESETS, SUITES
 from tests.journals import write
 from tests.tcpa_core.data_layouts import make
 
@@ -315,7 +315,7 @@ def test_a_shell_completes_verbs() -> None:
 def test_presets_are_listed_with_what_they_are(tcpa: Callable[..., tuple[int, str]]) -> None:
     code, out = tcpa("presets")
     lines = dict(line.split(maxsplit=1) for line in out.splitlines())
-    assert code == 0 and tuple(lines) == preset_names() + suite_names()
+    assert code == 0 and tuple(lines) == PRESETS.names() + SUITES.names()
     assert lines["vpt_vtab"].startswith("search VPT")
     assert all(20 < len(purpose) < 200 for purpose in lines.values()), lines
 

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from spaces.difference import differences
-from spaces.load import load_space, preset_names, space_of
+from spaces.load import load_space, space_of
+from spaces.shipped import PRESETS
 from tcpa_core.config import ADDED
 
 SEARCH: dict[str, Any] = {
@@ -137,7 +138,7 @@ def test_a_design_is_compared_row_by_row() -> None:
     assert told(ABLATION, newer) == ["ablation.rows.high.train.drop_last: not given -> true"]
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", PRESETS.names())
 def test_a_preset_is_the_same_after_it_was_stored(name: str) -> None:
     space = load_space(name)
     stored = yaml.safe_load(yaml.safe_dump(space.as_dict()))

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from spaces.axes import ChoiceAxis, FloatAxis
-from spaces.load import load_space, preset_names, space_of
+from spaces.load import load_space, space_of
+from spaces.shipped import PRESETS
 from tcpa_core import plugins
 from tcpa_core.chain import check_chain
 from tcpa_core.config import METHODS
@@ -19,11 +20,11 @@ from tcpa_core.protocols.base import departures, protocol_names
 from tcpa_core.settings import BackboneConfig
 from tests.spaces.trials import RandomTrial
 
-SEARCHES = [name for name in preset_names() if load_space(name).ablation is None]
+SEARCHES = [name for name in PRESETS.names() if load_space(name).ablation is None]
 
 
 def test_the_presets_are_those_we_document() -> None:
-    assert preset_names() == (
+    assert PRESETS.names() == (
         "adapter_vtab",
         "adaptformer_vtab",
         "all_methods",
@@ -61,7 +62,7 @@ def test_the_presets_are_those_we_document() -> None:
     )
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", PRESETS.names())
 def test_a_preset_is_explained_and_valid(name: str) -> None:
     text = (files("spaces.presets") / f"{name}.yaml").read_text()
     assert text.startswith("# Purpose: ")
@@ -139,7 +140,7 @@ def test_every_method_has_a_preset_of_its_own() -> None:
 def test_every_protocol_is_that_of_a_preset() -> None:
     """What a preset claims it follows but for few settings, and its own comments say which."""
     claimed = {}
-    for name in preset_names():
+    for name in PRESETS.names():
         space = load_space(name)
         if "protocol" in space.base:
             points = [space.complete(point) for point in space.first_points]

@@ -9,8 +9,9 @@ import yaml
 
 from search.planning.requested_space import requested_space
 from search.study.description import new_description, write_description
-from spaces.load import load_space, preset_names, stored_space
+from spaces.load import load_space, stored_space
 from spaces.record import can_be_a_file, space_text
+from spaces.shipped import PRESETS
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
 
@@ -34,7 +35,7 @@ def trials(space: Space) -> list[dict[str, Any]]:
     return [config.flat() for config in space.trials]
 
 
-@pytest.mark.parametrize("preset", preset_names())
+@pytest.mark.parametrize("preset", PRESETS.names())
 def test_a_preset_comes_back_from_both_files(preset: str, tmp_path: Path) -> None:
     space = load_space(preset)
     for found in again(space, tmp_path):

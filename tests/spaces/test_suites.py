@@ -9,7 +9,8 @@ import pytest
 
 from spaces.difference import differences
 from spaces.load import load_space, space_of
-from spaces.read_suite import is_suite, load_suite, suite_names
+from spaces.read_suite import is_suite, load_suite
+from spaces.shipped import SUITES
 from spaces.suite import Suite
 from tcpa_core.errors import ConfigError
 
@@ -276,7 +277,7 @@ def shipped(name: str) -> Suite:
     return load_suite(name, data=Path("/data"))
 
 
-@pytest.mark.parametrize("name", suite_names())
+@pytest.mark.parametrize("name", SUITES.names())
 def test_shipped_suites_can_be_searched_without_their_data(name: str) -> None:
     """Every trial at every corner of every cell is one that can be trained."""
     assert is_suite(name)
@@ -292,7 +293,7 @@ def test_shipped_suites_can_be_searched_without_their_data(name: str) -> None:
 
 
 def test_the_shipped_suites_are_those_that_papers_have() -> None:
-    assert set(suite_names()) == {"fgvc", "hta", "mini", "vtab1k"}
+    assert set(SUITES.names()) == {"fgvc", "hta", "mini", "vtab1k"}
     vtab = shipped("vtab1k")
     assert [len(sets) for sets in vtab.groups.values()] == [7, 4, 8]
     assert len(shipped("hta").datasets) == 10 and len(shipped("fgvc").datasets) == 5
