@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("tcpa_core", "spaces", "search", "reports")
 PLUGINS = ("tcpa_core/methods", "tcpa_core/data", "tcpa_core/protocols", "reports/plots",
-           "search/proposals/samplers")  # fmt: skip
+           "search/proposals/samplers", "search/tune/schedulers")  # fmt: skip
 LONG_CLASS, LONG_MODULE, MANY_PARAMETERS = 200, 400, 6
 TRIAL_NAMES = {"Proposal", "Planned", "Job", "Trial", "_Job", "Member", "TrialProgress", "Seat"}
 """Classes that stand for one trial on its way from a proposal into a pack."""

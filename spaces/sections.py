@@ -24,6 +24,8 @@ Metric = Literal[
 Goal = Literal["maximize", "minimize"]
 SAMPLERS = "search.proposals.samplers"
 """Where samplers are found by name; nothing of it is imported but what a space names."""
+SCHEDULERS = "search.tune.schedulers"
+"""Where schedulers are found by name, in the same way."""
 
 
 class Objective(Settings):
@@ -72,18 +74,23 @@ def _better(metric: object) -> str:
     return "maximize" if is_share(str(metric)) else "minimize"
 
 
-def _known_sampler(name: str) -> str:
-    known = plugins.names(SAMPLERS)
-    if name not in known:
-        possible = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
-        raise ValueError(f"must be {possible}, got {name!r}{nearest(name, known)}")
-    return name
+def _known(package: str) -> AfterValidator:
+    """A name must be that of a plugin in a package."""
+
+    def check(name: str) -> str:
+        known = plugins.names(package)
+        if name not in known:
+            possible = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+            raise ValueError(f"must be {possible}, got {name!r}{nearest(name, known)}")
+        return name
+
+    return AfterValidator(check)
 
 
 class SamplerConfig(Settings):
     """Who proposes the next point."""
 
-    name: Annotated[str, AfterValidator(_known_sampler)] = "tpe"
+    name: Annotated[str, _known(SAMPLERS)] = "tpe"
     """A file of search/proposals/samplers: Optuna's sampler of that name; grid: every point of the
     axes, which then need an end."""
     seed: int = Field(default=0, ge=0)
@@ -95,8 +102,9 @@ class SamplerConfig(Settings):
 class SchedulerConfig(Settings):
     """Who stops trials early."""
 
-    name: Literal["asha", "none"] = "asha"
-    """asha: at each rung the worse trials are stopped; none: all trials train to their end."""
+    name: Annotated[str, _known(SCHEDULERS)] = "asha"
+    """A file of search/tune/schedulers. asha: at each rung the worse trials are stopped; none: all
+    trials train to their end."""
     grace_epochs: int = Field(default=1, ge=1)
     """No trial is stopped before it has trained this many epochs."""
     reduction_factor: int = Field(default=3, ge=2)

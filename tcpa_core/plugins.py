@@ -1,4 +1,4 @@
-"""Find methods, data sets, protocols, plots and samplers by name; each is a module, none is listed.
+"""Find methods, data sets, samplers ... by name; each is a module, none is listed.
 
 Three places are looked through, taking methods as the example:
 
@@ -29,6 +29,7 @@ EXPORTS: Mapping[str, tuple[str, ...]] = {
     "tcpa_core.protocols": ("PROTOCOL",),
     "reports.plots": ("TITLE", "KINDS", "PLACE", "prepare", "draw"),
     "search.proposals.samplers": ("Sampler",),
+    "search.tune.schedulers": ("Scheduler",),
 }
 """What a plugin of each package defines."""
 

@@ -32,7 +32,7 @@ from search.study.earlier import Earlier
 from search.study.folder import StudyDir
 from search.study.journal import Journal
 from search.study.working_copy import tell
-from search.tune.early_stopping import Schedule
+from search.tune.early_stopping import EarlyStopping
 from search.tune.loop import run_trials
 from search.tune.searcher import StudySearcher
 from search.tune.trial_handle import Slots
@@ -266,8 +266,7 @@ class StudyRun:
         prints = self._study.document()["fingerprints"]
         limit = self._reuse.limit if self._reuse else most_trials(self._space)
         planner = Planner(source, prints, limit)
-        schedule = Schedule(self._space)
-        scheduler = schedule.scheduler(self._state)
+        stopping = EarlyStopping(self._space, self._state)
         suggestions = Suggestions(
             planner, self._state.outcomes(), ahead=max(2, workforce.num_at_once // 4)
         )
@@ -278,7 +277,7 @@ class StudyRun:
                 return None
             if (outcome := self._reuse.take(planned)) is not None:
                 values = self._state.trials[planned.trial].values
-                schedule.count(scheduler, planned, values)
+                stopping.count(planned, values)
             return outcome
 
         def follow() -> int:
@@ -299,8 +298,8 @@ class StudyRun:
             run_trials(
                 self._study.name,
                 searcher,
-                scheduler,
-                Slots(workforce.dispatcher, searcher.trials, schedule.decisions),
+                stopping,
+                Slots(workforce.dispatcher, searcher.trials, stopping.decisions),
                 on_tick=follow,
                 stop=lambda: self._stop,
             )

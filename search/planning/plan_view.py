@@ -10,6 +10,7 @@ from search.planning.plan import Plan
 from search.planning.sizes import MethodSize, size_text
 from search.study.address import below, database_of
 from search.tracking.secrets import without_secrets
+from search.tune.schedulers.base import scheduler_class
 from spaces.axes import label
 from spaces.wording import changed_settings, searched, training_text
 from tcpa_core.data.base import DataSummary
@@ -64,9 +65,7 @@ def _study(plan: Plan) -> Rows:
     if space.sampler.per:
         design += " for each method, equal budgets"
     stops = space.scheduler
-    scheduler = "none" if space.ablation else str(stops.name)
-    if scheduler == "asha":
-        scheduler += f" from epoch {stops.grace_epochs} on: one of {stops.reduction_factor} goes on"
+    scheduler = scheduler_class(stops.name).text(stops, plan.most_epochs)
     # What is not limited is left out: a list of Nones would hide what is.
     budget = {k: v for k, v in space.budget.model_dump().items() if v is not None}
     aim = ", ".join(f"{one.goal} {one.metric}" for one in space.objective)

@@ -1,82 +1,91 @@
-"""When trials are stopped early, and what Tune's scheduler knows of those of earlier drivers."""
+"""Tune asks the scheduler of a study, which knows the trials of earlier drivers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.tune.internals import Asha
+from search.tune.schedulers.base import Scheduler, scheduler_class
+from search.workers.trial_progress import LAST
 from spaces.space import Space
-from tcpa_core.config import TrialConfig
 from tcpa_core.record.events import Planned
 from tcpa_core.record.state import StudyState
 
 _PER_EPOCH = ("val_accuracy", "val_miou", "val_loss")
 
 
-class Schedule:
-    """Who stops the trials of a space early, and when."""
+class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
+    """Tune's scheduler: it asks that of the space.
 
-    def __init__(self, space: Space) -> None:
-        self._space = space
+    Args:
+        space: Names it.
+        past: What earlier drivers have reported; the scheduler learns from it.
+    """
 
-    def decisions(self, config: TrialConfig) -> list[int]:
-        """Epochs at which the scheduler may end a trial: ASHA's rungs and the last epoch."""
-        epochs = config.train.epochs
-        scheduler = self._space.scheduler
-        # Tune hears of no other epochs: each report is a step of its loop.
-        rungs = []
-        if self._is_asha():
-            rung = scheduler.grace_epochs
-            while rung < epochs:
-                rungs.append(rung)
-                rung *= scheduler.reduction_factor
-        return [*rungs, epochs]
+    def __init__(self, space: Space, past: StudyState) -> None:
+        super().__init__()
+        self._objectives = space.objective[:1]
+        decides = len(space.objective) == 1 and space.objective[0].metric in _PER_EPOCH
+        made = scheduler_class(space.scheduler.name) if decides else Scheduler
+        self.scheduler = made(space)
+        self._due: dict[str, int] = {}
+        """Trials that an earlier driver was about to stop when it ended, and at which epoch."""
+        self._rebuild(past)
 
-    def scheduler(self, past: StudyState) -> TrialScheduler:
-        """Tune's scheduler, which has learnt from the trials of earlier drivers."""
-        if not self._is_asha():
-            return FIFOScheduler()
-        objective = self._space.objective[0]
-        asha = Asha(
-            time_attr="epoch",
-            metric=objective.metric,
-            mode="max" if objective.maximize else "min",
-            max_t=self._space.most_epochs,
-            grace_period=self._space.scheduler.grace_epochs,
-            reduction_factor=self._space.scheduler.reduction_factor,
-        )
-        self._rebuild(asha, past)
-        return asha
+    def decisions(self, planned: Planned) -> list[int]:
+        """Epochs of which Tune hears, each a step of its loop: the last one, and where it may end
+        before."""
+        epochs = planned.config.train.epochs
+        return [*self.scheduler.decisions(planned.trial, epochs), epochs]
 
-    def count(
-        self, scheduler: TrialScheduler, planned: Planned, values: Mapping[int, float | None]
-    ) -> None:
+    def count(self, planned: Planned, values: Mapping[int, float | None]) -> None:
         """Let the values of a trial count that nobody trains, as if it had reported them."""
-        if not isinstance(scheduler, Asha):
-            return
-        for epoch in self.decisions(planned.config):
+        for epoch in self.decisions(planned):
             if (value := values.get(epoch)) is not None:
-                scheduler.counts(planned.trial, epoch, value)
+                self._goes_on(planned.trial, epoch, [value])
 
-    def _rebuild(self, asha: Asha, past: StudyState) -> None:
+    def _rebuild(self, past: StudyState) -> None:
         """Let every value that was reported at a decision count again, in the same order."""
-        decisions = {name: self.decisions(t.planned.config) for name, t in past.trials.items()}
+        decisions = {name: self.decisions(one.planned) for name, one in past.trials.items()}
         # In the order of the reports: whether a value stops its trial depends on those before it.
         for trial, epoch, value in past.reports():
             if epoch not in decisions[trial] or value is None:
                 continue
-            asha.due.pop(trial, None)  # it went on
-            if asha.counts(trial, epoch, value) == TrialScheduler.STOP:
-                asha.due[trial] = epoch
+            self._due.pop(trial, None)  # it went on
+            if not self._goes_on(trial, epoch, [value]):
+                self._due[trial] = epoch
         for name, one in past.trials.items():
             # One that has ended is not taken up again, so there is nobody to stop.
             if one.ended is not None:
-                asha.due.pop(name, None)
+                self._due.pop(name, None)
 
-    def _is_asha(self) -> bool:
-        """Whether trials are stopped early: one objective, known after every epoch."""
-        space = self._space
-        if space.ablation or space.scheduler.name != "asha" or len(space.objective) > 1:
-            return False
-        in_reach = space.scheduler.grace_epochs < space.most_epochs
-        return in_reach and space.objective[0].metric in _PER_EPOCH
+    def _goes_on(self, trial: str, epoch: int, values: Sequence[float]) -> bool:
+        better = [one.utility(v) for one, v in zip(self._objectives, values, strict=True)]
+        return self.scheduler.goes_on(trial, epoch, better)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Whether a trial goes on after a decision."""
+        name, epoch, values = _name(trial), result.get("epoch"), self._values(result)
+        if epoch is None or values is None:
+            return str(TrialScheduler.CONTINUE)
+        # `_due`: decided by the values of then, which later ones must not change.
+        stops = self._due.get(name) == epoch or not self._goes_on(name, epoch, values)
+        return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Let the last epoch count, as measured then; the result's own value is the selected."""
+        values = self._values(result)
+        if "epoch" in result and values is not None:
+            self._goes_on(_name(trial), result["epoch"], values)
+
+    def _values(self, result: Mapping[str, Any]) -> list[float] | None:
+        """The objectives in a report; None: it lacks one."""
+        metrics = [one.metric for one in self._objectives]
+        found = [result.get(f"{LAST}{metric}", result.get(metric)) for metric in metrics]
+        known = [float(value) for value in found if value is not None]
+        return known if len(known) == len(found) else None
+
+
+def _name(trial: Any) -> str:
+    """Our name of a Tune trial, whose own id is another one under every driver."""
+    return str(trial.config["trial"])

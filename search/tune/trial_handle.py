@@ -20,10 +20,9 @@ from ray.air import AcquiredResources, ResourceRequest
 from ray.air.execution import ResourceManager
 from ray.tune import Trainable
 
-from tcpa_core.config import TrialConfig
 from tcpa_core.record.events import Planned
 
-Decisions = Callable[[TrialConfig], Sequence[int]]
+Decisions = Callable[[Planned], Sequence[int]]
 
 
 class PackTrial(Trainable):  # type: ignore[misc]
@@ -78,7 +77,7 @@ class _ActorClass:
 
     def remote(self, config: dict[str, Any], **_: Any) -> TrialHandle:
         planned = self._trials[config["trial"]]
-        return TrialHandle(self._dispatcher, planned, self._decisions(planned.config))
+        return TrialHandle(self._dispatcher, planned, self._decisions(planned))
 
 
 @dataclass
@@ -96,7 +95,7 @@ class Slots(ResourceManager):  # type: ignore[misc]
     Args:
         dispatcher: Actor handle of the study's dispatcher.
         trials: Those that Tune knows, by their names.
-        decisions: Epochs at which Tune decides, for a configuration.
+        decisions: Epochs at which Tune decides, for a trial.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ from math import fsum
 from typing import Any
 
 from search.study.outline import Outline
+from search.tune.schedulers.base import scheduler_class
 from spaces.sections import SchedulerConfig
 from tcpa_core.record.state import StudyState, TrialState
 
@@ -128,13 +129,10 @@ def _further(
             ended[last] += 1
     for epoch in range(most, 0, -1):
         reached[epoch] += reached[epoch + 1]
-    if scheduler.name == "asha":
-        # Until trials tell, as the scheduler is meant: one of so many goes on at each rung.
-        rung = scheduler.grace_epochs
-        while rung < most:
-            reached[rung] += 1
-            ended[rung] += 1 - 1 / scheduler.reduction_factor
-            rung *= scheduler.reduction_factor
+    # Until trials tell, as the scheduler is meant.
+    for epoch, share in scheduler_class(scheduler.name).shares(scheduler, most).items():
+        reached[epoch] += 1
+        ended[epoch] += 1 - share
     goes_on = [1 - e / r if r else 1.0 for e, r in zip(ended, reached, strict=True)]
     found: dict[int, Sequence[float]] = {}
     for epochs in {one.epochs for one in trials if one.epochs}:

@@ -62,12 +62,6 @@ CONTROLLER = [
     ("_failed_trials", "a set of trials that have ended with an error"),
     ("_trials_to_cache", "a set of trials whose state goes into the next snapshot"),
 ]
-ASHA = [
-    ("_brackets", "the list of brackets, which hold the rungs"),
-    ("_metric", "the name of the metric"),
-    ("_metric_op", "1.0 where larger is better, -1.0 where smaller is"),
-    ("_max_t", "the epoch at which every trial ends"),
-]
 
 
 @pytest.mark.parametrize(("module", "name", "used_by", "look_for"), MODULES)
@@ -152,26 +146,6 @@ def test_the_number_of_trials_at_once_can_be_changed() -> None:
     assert hasattr(limiter, "set_max_concurrency"), (
         f"ConcurrencyLimiter of {RAY} has no set_max_concurrency, which search/tune/loop.py calls "
         "when a cluster has grown; look for where it keeps `max_concurrent`."
-    )
-
-
-@pytest.mark.parametrize(("name", "look_for"), ASHA)
-def test_asha_still_keeps(name: str, look_for: str) -> None:
-    asha = import_module("ray.tune.schedulers").ASHAScheduler("epoch", "m", "max", 9, 1, 3)
-    assert hasattr(asha, name), (
-        f"{RAY} moved ASHAScheduler.{name}, which search/tune/internals.py uses to let values "
-        f"count that an earlier driver reported; look for {look_for}."
-    )
-
-
-def test_a_bracket_asks_for_the_id_of_a_trial_alone() -> None:
-    asha = import_module("search.tune.internals").Asha(
-        time_attr="epoch", metric="m", mode="min", max_t=9, grace_period=1, reduction_factor=3
-    )
-    told = [asha.counts(name, 1, value) for name, value in (("a", 0.1), ("b", 0.5), ("c", 0.6))]
-    assert told == ["CONTINUE", "STOP", "STOP"], (
-        f"a bracket of {RAY} does not take (trial, epoch, value) in on_result as "
-        "search/tune/internals.py calls it; look for what ASHAScheduler.on_trial_result does."
     )
 
 

@@ -22,7 +22,8 @@ from search.proposals.planner import Planner
 from search.proposals.race import Race
 from search.proposals.sampled import Sampled
 from search.proposals.source import Source
-from search.tune.early_stopping import Schedule
+from search.tune.early_stopping import EarlyStopping
+from search.tune.schedulers.base import Scheduler
 from search.workers.trial_progress import LAST
 from spaces.sections import SAMPLERS
 from spaces.space import Space
@@ -63,8 +64,7 @@ class Life:
         self.space = space
         self.journal = list(journal)
         self.past = state_of(self.journal, space)
-        self.schedule = Schedule(space)
-        self.asha: Any = self.schedule.scheduler(self.past)
+        self.stopping = EarlyStopping(space, self.past)
         self.source = make_source(space, folder)
         self.planner = Planner(self.source, IDS, space.budget.trials)
         self.planner.replay(self.past.outcomes())
@@ -115,11 +115,11 @@ class Life:
         tune = SimpleNamespace(trial_id=str(id(self)), config={"trial": planned.trial})
         if epoch == planned.config.train.epochs:
             last = {"epoch": epoch, METRIC: max(values), f"{LAST}{METRIC}": values[-1]}
-            self.asha.on_trial_complete(None, tune, last)
+            self.stopping.on_trial_complete(None, tune, last)
             self.end(planned, "completed", max(values))
-        elif epoch in self.schedule.decisions(planned.config):
+        elif epoch in self.stopping.decisions(planned):
             result = {"epoch": epoch, METRIC: values[-1]}
-            if self.asha.on_trial_result(None, tune, result) == "STOP":
+            if self.stopping.on_trial_result(None, tune, result) == "STOP":
                 self.end(planned, "pruned", values[-1])
 
     def end(self, planned: Planned, status: str, told: float | None) -> None:
@@ -140,12 +140,26 @@ class Life:
 
     def state(self) -> Any:
         """What later decisions depend on."""
-        rungs = getattr(self.asha, "_brackets", None)
         return (
-            [(epoch, dict(values)) for epoch, values in rungs[0]._rungs] if rungs else None,
+            state_of_scheduler(self.stopping.scheduler),
             {trial: len(values) for trial, values in self.values.items()},
             source_state(self.source),
         )
+
+
+def state_of_scheduler(scheduler: Scheduler) -> Any:
+    """All that it has learnt, sets in order."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(value[key]) for key in sorted(value)}
+        if isinstance(value, set | frozenset):
+            return sorted(value)
+        if isinstance(value, list | tuple):
+            return [plain(one) for one in value]
+        return plain(vars(value)) if type(value).__module__.startswith("search") else value
+
+    return plain({key: value for key, value in vars(scheduler).items() if key != "_space"})
 
 
 def source_state(source: Any) -> Any:
@@ -334,19 +348,10 @@ def test_rungs_hold_the_values_of_their_epochs(epochs: int, grace: int, factor: 
     past.take(planned_trial("00000", config, "sampler", "d", "p"))
     for epoch, value in reports.items():
         past.take(event({"kind": "epoch", "trial": "00000", "epoch": epoch, METRIC: value}))
-    rungs = Schedule(space).scheduler(past)._brackets[0]._rungs
-    assert {rung: dict(values) for rung, values in rungs} == {
-        rung: {"00000": rung / 1000} for rung, _ in rungs
+    reached = [grace * factor**k for k in range(9) if grace * factor**k <= epochs]
+    assert state_of_scheduler(EarlyStopping(space, past).scheduler)["_rungs"]["_values"] == {
+        rung: [rung / 1000] for rung in reached
     }
-
-
-def test_the_longest_trial_may_be_one_without_the_axis() -> None:
-    """Tune ends a trial at `max_t`, which would call a longer one stopped."""
-    axes = {"methods": {"choice": [["linear"], ["vpt"]]}, "optim.lr": {"float": [0.001, 0.1]},
-            "train.epochs": {"int": [2, 6], "when": {"methods": "vpt"}}}  # fmt: skip
-    space = make_space(base={}, axes=axes, scheduler=ASHA)
-    asha: Any = Schedule(space).scheduler(StudyState(METRIC))
-    assert asha._max_t == 20
 
 
 def state_of(journal: Sequence[Event], space: Space) -> StudyState:

@@ -265,8 +265,8 @@ BAD_SPACES: list[tuple[str, str, str]] = [
     ),
     (
         "scheduler_unknown",
-        _GOOD + "scheduler: {name: pbt}\n",
-        r"must be 'asha' or 'none', got 'pbt'",
+        _GOOD + "scheduler: {name: asher}\n",
+        r"scheduler.name must be .*'asha'.* got 'asher'; closest name: 'asha'",
     ),
     ("grace_long", _GOOD + "scheduler: {grace_epochs: 50}\n", r"<= train.epochs, got 50 > 20"),
     (

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from search.tune.early_stopping import Schedule
+from search.tune.early_stopping import EarlyStopping
 from spaces.load import load_space, stored_space
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
+from tcpa_core.record.state import StudyState
+from tests.journals import planned
 
 BASE = {"methods": ["linear"], "backbone.name": "vit_nano", "train.epochs": 9}
 SEGMENT = {**BASE, "task.name": "segment", "data.name": "segfolder", "data.root": "."}
@@ -47,7 +49,8 @@ def test_the_score_of_the_task_is_optimised_unless_a_space_says_otherwise(tmp_pa
 
 def test_trials_are_stopped_early_by_their_miou(tmp_path: Path) -> None:
     found = space(tmp_path, SPACE)
-    assert Schedule(found).decisions(found.config({"optim.lr": 0.01}, seed=0)) == [1, 3, 9]
+    trial = planned("00000", found.config({"optim.lr": 0.01}, seed=0))
+    assert EarlyStopping(found, StudyState("val_miou")).decisions(trial) == [1, 3, 9]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The schedulers that a space can name, one file each."""
