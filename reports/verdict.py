@@ -14,7 +14,7 @@ import pandas as pd
 from reports.frames import Frames
 from reports.labels import method_column, plural
 from reports.statistics.contest import OPEN
-from reports.verdicts import of_ablation, of_confirmation, of_search
+from reports.verdicts import of_ablation, of_confirmation, of_reproduction, of_search
 from reports.verdicts.words import Said
 from spaces.wording import by_reason
 
@@ -49,6 +49,8 @@ def verdict_of(found: Frames, confirmation: Frames | None = None) -> Verdict:
 
 
 def _something(found: Frames, confirmation: Frames | None) -> Said:
+    if found.study.reproduces:
+        return of_reproduction.said(found)
     if found.study.kind == "search":
         said = of_search.said(found)
         return said if confirmation is None else of_confirmation.after(found, said, confirmation)

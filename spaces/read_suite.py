@@ -8,6 +8,7 @@ from typing import Any
 from spaces.overrides import apply_overrides
 from spaces.reader import Document, Keys, read_file
 from spaces.setting_values import (
+    Entry,
     check_section,
     closed_set,
     flatten,
@@ -84,6 +85,12 @@ def load_suite(
         confirm=check_section(Confirm, document, "confirm"),
         given=cells,
     )
+
+
+def columns_of(name: str) -> dict[str, dict[str, Entry]]:
+    """The data sets of a shipped suite: settings of each by dotted path."""
+    document = SUITES.read(name)
+    return {one: flatten(document, "datasets", one) for one in _names(document, "datasets")}
 
 
 def _cells(

@@ -42,9 +42,10 @@ BY_OTHER_TESTS = {
     "make gpu",
     "tcpa push my_study best OWNER/NAME",
     "tcpa bench my_suite.yaml",
+    "tcpa reproduce vpt-vtab --dataset dtd --method vpt --data DIR",
 }
-"""tests/test_gpu_report.py, tests/search/test_trained_verbs.py with a Hub of its own, and
-tests/search/test_bench.py, which fills cells."""
+"""tests/test_gpu_report.py, tests/search/test_trained_verbs.py with a Hub of its own,
+tests/search/test_bench.py, which fills cells, and tests/search/test_reproduce.py, for one cell."""
 SMALLER: Mapping[str, Any] = {
     "base": {"backbone.name": "vit_nano", "data.name": "digits", "train.epochs": 2},
     "budget": {"trials": 4},

@@ -128,6 +128,14 @@ class Study:
         return confirms(self.document)
 
     @property
+    def reproduces(self) -> Json:
+        """Of a reproduction what was published, as `tcpa reproduce` records it: "cell" (of
+        `published_cells`), "runs", "margin", "chosen" (settings that the protocol leaves open) and
+        "always" (what differs whatever the settings); {} of any other study."""
+        found = self.document.get("reproduces")
+        return found if isinstance(found, dict) else {}
+
+    @property
     def row_names(self) -> Mapping[str, str]:
         """Rows of a confirmation as people know them: "point 2: vpt, lr 0.026, 20 prompts"."""
         return row_names(self.document)

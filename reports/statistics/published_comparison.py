@@ -125,6 +125,22 @@ Agreement = tuple[pd.DataFrame, pd.DataFrame, Ours]
 the rows as they are told of, and what the trials have."""
 
 
+def differing(theirs: Mapping[str, Value], used: pd.DataFrame, epochs: pd.DataFrame) -> list[str]:
+    """In what trials differ from a published result, beside what their protocol fixes.
+
+    Args:
+        theirs: Any of backbone, img_size, train_images, as in reference.csv.
+        used: Trials that statistics use; rows as in `trials`.
+        epochs: As in `epochs`.
+    """
+    ours = {**_model(used), "train_images": _train_images(used, epochs)}
+    return [
+        f"{_WORDS[name]} {' and '.join(map(_text, found))} (published: {_text(theirs[name])})"
+        for name, found in ours.items()
+        if name in theirs and found != (theirs[name],)
+    ]
+
+
 def _classified(rows: pd.DataFrame, used: pd.DataFrame, epochs: pd.DataFrame) -> Agreement:
     ours = {
         **_model(used),
@@ -241,6 +257,7 @@ def _listed_images(name: object, train_on: object) -> int | None:
     return VTAB_TRAIN_IMAGES if train_on == "train_and_val" else VTAB_TRAIN_IMAGES - 200
 
 
+_WORDS = {"backbone": "backbone", "img_size": "image size", "train_images": "training images"}
 _ASPECTS: Mapping[str, str] = {
     "backbone": "{n} of another backbone ({theirs}; ours: {ours})",
     "img_size": "{n} at another image size ({theirs} pixels; ours: {ours})",

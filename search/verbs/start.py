@@ -18,7 +18,7 @@ from search.terminal import StudyConsole
 from search.verbs.stages import Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from search.driver.placement import Placement
     from search.planning.plan import Plan
@@ -174,6 +174,7 @@ def start(
     change: "Change | None" = None,
     then: str = "",
     before: Before = ANEW,
+    about: "Mapping[str, object] | None" = None,
 ) -> int:
     """Show what a space will do, and do it unless that is all that was asked for.
 
@@ -182,6 +183,7 @@ def start(
         change: Other data or weights than the study of `--from` recorded.
         then: A line on what follows the study.
         before: What is taken from earlier studies.
+        about: What the study.yaml of a new study says besides.
 
     Returns:
         The exit code, as of `run_and_watch`.
@@ -215,8 +217,8 @@ def start(
     def make() -> "tuple[StudyDir, Change | None]":
         plan = planned()
         known.append(plan.reusable.num_trials if plan.reusable else 0)
-        about = {"learn_from": before.sources} if before.sources else {}
-        return plan.create(reuse=before.recorded, **about), change
+        learns = {"learn_from": before.sources} if before.sources else {}
+        return plan.create(reuse=before.recorded, **learns, **(about or {})), change
 
     from search.verbs.taking_up import is_done, say_finished, taken_up
 

@@ -68,12 +68,13 @@ def write(
     events: Sequence[Mapping[str, Any]],
     kind: str = "search",
     space: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Make a study folder with these events."""
+    """Make a study folder with these events; `more` is what its study.yaml says besides."""
     folder.mkdir(parents=True)
     space = space or (SPACE if kind == "search" else {"name": "small"})
     document = {"schema": 1, "name": folder.name, "kind": kind, "versions": {"torch": "0"},
-                "git": "", "space": dict(space)}  # fmt: skip
+                "git": "", "space": dict(space), **(more or {})}  # fmt: skip
     (folder / "study.yaml").write_text(yaml.safe_dump(document))
     lines = [encode_line({"n": n, "t": float(n), **event}) for n, event in enumerate(events)]
     (folder / "journal.jsonl").write_bytes(b"".join(lines))

@@ -51,6 +51,8 @@ OPTIONS = {
     "compare": START | REPEAT | BEFORE | {"--seeds"},
     "bench": {"--name", "--root", "--data", "--methods", "--datasets", "--set", "--trials",
               "--tracking-uri", "--plan", "--probe"} | REPEAT | BEFORE | WHERE,
+    "reproduce": START - {"--trials"} | REPEAT | BEFORE
+                 | {"--method", "--dataset", "--data", "--seeds", "--margin", "--runs", "--from"},
     "extend": {"--root", "--storage", "--trials", ACCEPT} | WHERE,
     "stop": {"--root", "--storage"},
     "replay": {"--root", "--storage", ACCEPT},

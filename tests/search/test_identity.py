@@ -138,9 +138,9 @@ def test_every_verb_on_a_study_is_known_here() -> None:
         for name, verb in command.commands.items()  # type: ignore[attr-defined]
         if any("--accept-changed-data" in p.opts for p in verb.params)
     }
-    # The first two go on with --resume alone, which is tested with what that does; of a bench the
+    # The first three go on as --resume does, which is tested with what that does; of a bench the
     # cells that are done are compared as well (tests/search/test_bench.py).
-    assert accepting - {"search", "compare", "bench"} == GO_ON.keys()
+    assert accepting - {"search", "compare", "reproduce", "bench"} == GO_ON.keys()
 
 
 @pytest.mark.parametrize("verb", GO_ON)
