@@ -26,7 +26,7 @@ def command(
     before: Before,
     root: Root = DEFAULT_ROOT,
     storage: Storage = None,
-    top: Annotated[int, typer.Option(min=2, help="Best points to confirm.")] = 3,
+    top: Annotated[int, typer.Option(help="Best points to confirm, 2 or more.")] = 3,
     seeds: Seeds = 5,
 ) -> None:
     """Let the best points of a search race on fresh seeds, and test the winner."""

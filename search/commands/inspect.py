@@ -10,7 +10,7 @@ from search.options import DEFAULT_ROOT, Accept, Root, Storage, Study
 
 def command(
     study: Study,
-    trials: Annotated[list[str], typer.Argument(help="Trials, for example 12 OTHER_STUDY/7.")],
+    trials: Annotated[list[str], typer.Argument(help="Trials, for example 12 best OTHER_STUDY/7.")],
     root: Root = DEFAULT_ROOT,
     storage: Storage = None,
     images: Annotated[int, typer.Option(min=1, help="Val images to look at.")] = 200,

@@ -11,7 +11,7 @@ from search.terminal import leave
 
 def command(
     study: Study,
-    trial: Annotated[str, typer.Argument(help="Name of the trial: 00012, or 12.")],
+    trial: Annotated[str, typer.Argument(help="Name of the trial: 00012, 12, or best.")],
     root: Root = DEFAULT_ROOT,
     storage: Storage = None,
     accept: Accept = False,

@@ -80,6 +80,12 @@ def confirm(
     """
     from search.verbs.report import report_confirmed  # loads the reports
 
+    if top < 2:
+        raise ConfigError(
+            f"--top must be at least 2, got {top}: points race each other on fresh seeds, and one "
+            "alone has none to race. More seeds of a single point are an ablation of one row "
+            f"('tcpa ablate SPACE --from {study.name}')."
+        )
     if before.learn_from:
         raise ConfigError("--learn-from: a confirmation has no sampler; leave it out.")
     root, name = study.path.parent, confirmed_name(study.name)

@@ -8,11 +8,12 @@ from typing import Any
 
 from rich.console import Console
 
-from search.study.folder import StudyDir, named_trial
+from search.study.folder import StudyDir
 from search.study.identity import check_unchanged
 from search.study.working_copy import opened
 from search.verbs.replay import LastEpochReached, stored
 from search.verbs.stages import Stages
+from search.verbs.trained import trial_called
 from spaces.axes import label
 from tcpa_core.data.base import Progress
 from tcpa_core.errors import CheckpointError
@@ -104,7 +105,8 @@ def row_of(planned: Planned) -> str:
 
 def _place(study: StudyDir, text: str) -> tuple[StudyDir, str]:
     name, _, trial = text.rpartition("/")
-    return (opened(study.path.parent, name, study.storage) if name else study), named_trial(trial)
+    owner = opened(study.path.parent, name, study.storage) if name else study
+    return owner, trial_called(owner, trial)
 
 
 def labels(settings: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> dict[str, str]:

@@ -5,9 +5,10 @@ from contextlib import suppress
 
 from rich.console import Console
 
-from search.study.folder import StudyDir, named_trial
+from search.study.folder import StudyDir
 from search.study.identity import check_unchanged
 from search.verbs.stages import Stages
+from search.verbs.trained import trial_called
 from tcpa_core.errors import StudyError
 from tcpa_core.record.events import Epoch, Planned, TrialEvent
 from tcpa_core.record.scores import Score, score_of
@@ -108,7 +109,7 @@ def stored(study: StudyDir, trial: str) -> tuple[Planned, dict[int, EpochReport]
     Raises:
         StudyError: The study has no such trial, or it has trained no epoch.
     """
-    trial = named_trial(trial)
+    trial = trial_called(study, trial)
     mine = [e for e in study.events() if isinstance(e, TrialEvent) and e.trial == trial]
     planned = next((event for event in mine if isinstance(event, Planned)), None)
     epochs = {event.report.epoch: event.report for event in mine if isinstance(event, Epoch)}

@@ -59,19 +59,27 @@ def source_of(root: Path, storage: str | None, words: Sequence[str], usage: str)
     return Source(path=folder, study=study, trial=trial, rest=words[2:])
 
 
+def trial_called(study: StudyDir, text: str) -> str:
+    """Name of a trial that a user may have written as a number, or as `best`.
+
+    Raises:
+        StudyError: None is the best yet.
+    """
+    if text != BEST:
+        return named_trial(text)
+    selected = Results.of(study.space(), study.state()).ranking().selected
+    if selected is None:
+        raise StudyError(f"{study.name} has no completed trial yet, so none is the best.")
+    return selected.trials[0]
+
+
 def _trial(study: StudyDir, text: str) -> str:
     """Name of a trial of a study that has left something behind."""
-    state = study.state()
-    if text == BEST:
-        selected = Results.of(study.space(), state).ranking().selected
-        if selected is None:
-            raise StudyError(f"{study.name} has no completed trial yet, so none is the best.")
-        return selected.trials[0]
-    trial = named_trial(text)
-    if trial not in state.trials:
+    trial, known = trial_called(study, text), list(study.state().trials)
+    if trial not in known:
         raise StudyError(
-            f"{study.name} has no trial {text!r}; {_trials_text(list(state.trials))}, and {BEST!r} "
-            "is the selected one."
+            f"{study.name} has no trial {text!r}; {_trials_text(known)}, and {BEST!r} is the "
+            "selected one."
         )
     return trial
 

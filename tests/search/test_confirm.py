@@ -300,8 +300,10 @@ def test_a_trial_comes_out_again(
     assert "bit for bit" in text.getvalue()
     assert "epoch 3" not in text.getvalue()
     write(journal, {"kind": "epoch", "trial": "00000", **reports[2], "val_loss": 9.0})
+    result = {"best_epoch": 3, "num_epochs": 3, "val_accuracy": reports[2]["val_accuracy"]}
+    write(journal, {"kind": "completed", "trial": "00000", **result})
     journal.close()
-    assert replay(study, "00000", Console(file=text)) == 1
+    assert replay(study, "best", Console(file=text)) == 1
     assert "DIFFER" in text.getvalue()
     with pytest.raises(StudyError, match="no trial '00009'"):
         replay(study, "00009", Console(file=text))
