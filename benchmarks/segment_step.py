@@ -51,7 +51,7 @@ class Decoder:
         def run() -> None:
             for tensor in self.model.tensors.trainable().values():
                 tensor.grad = None
-            logits, sides = self.head(self.maps.detach().requires_grad_(), at)
+            logits, sides = self.head(self.maps.detach().requires_grad_(), self.head.blocks, at)
             sum(one.float().sum() for one in (logits, *(side for _, side in sides))).backward()
 
         return run

@@ -96,6 +96,8 @@ class Pass:
     """False: nobody asks for the methods' own losses, so that none is worked out."""
     inspect: bool = False
     """Keep selections and masks of every block, in `stats` and for `attention` and `usage`."""
+    maps: tuple[int, ...] = ()
+    """Blocks, from 0, whose tokens are read as maps; none: the backbone pools the last one's."""
     grid: tuple[int, int] | None = None
     """Rows and columns of image tokens; None: those of the backbone's own image size."""
     stats: dict[str, Tensor] = field(default_factory=dict)

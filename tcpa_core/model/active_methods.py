@@ -52,6 +52,12 @@ class ActiveMethods:
         """Whether one of the methods has a hook of its own."""
         return any(overrides(method, hook) for method, _ in self._active)
 
+    @property
+    def needs_all_blocks(self) -> bool:
+        """Whether blocks count whose tokens nobody reads: figures show them, or losses of a method
+        are of all of them."""
+        return self.run.inspect or (self.run.penalised and self.defines("penalty"))
+
     def weights(self) -> dict[str, Tensor]:
         """What takes the place of the backbone's weights, by its parameter names."""
         # Names cannot clash: `check_chain` allows one method of a chain to train the backbone.

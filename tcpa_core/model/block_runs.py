@@ -2,7 +2,7 @@
 
 # Axes: M members, B samples, S tokens, F features, K blocks that are read as maps, D width.
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 import torch
@@ -23,18 +23,16 @@ def run_blocks(
     active: ActiveMethods,
     first: int,
     first_changed: int,
-    maps: Collection[int],
 ) -> Tensor:
-    """Run the blocks from `first` on and read features (M, B, F), or maps
-    (M, B, K, rows, columns, D).
+    """Run the blocks from `first` on and read features (M, B, F), or the pass's maps
+    (M, B, K, rows, columns, D), behind which no block is run that nothing needs.
 
     Args:
         backbone: The frozen network.
         tokens: What enters the first of these blocks (M, B, S, D).
-        active: Methods of the pass.
+        active: Methods of the pass; none of its maps is in front of `first`.
         first: Index of the first block to run.
         first_changed: Index of the first block that a method changes, or the depth.
-        maps: Blocks, none before `first`, whose tokens are read; none: the backbone pools them.
     """
     batch = tokens.shape[:2]
     run_block = active.block_runner()
@@ -43,8 +41,10 @@ def run_blocks(
     # tokens in the last block.
     may_skip_unread = active.defines("on_images") or 0 < first_changed < depth
     read = active.run.rows if may_skip_unread else None
+    maps = active.run.maps
+    last = max(maps) if maps and not active.needs_all_blocks else depth - 1
     found = []
-    for index, block in list(enumerate(backbone.blocks))[first:]:
+    for index, block in list(enumerate(backbone.blocks))[first : last + 1]:
         if run_block is not None:
             tokens = run_block(index, block, tokens)
         else:
@@ -70,7 +70,7 @@ def check_images(
     members: int,
     features_are_frozen: bool,
     backbone: Backbone,
-    maps: Collection[int],
+    has_maps: bool,
 ) -> None:
     """Refuse images that a pack cannot see.
 
@@ -79,7 +79,7 @@ def check_images(
         members: M.
         features_are_frozen: Whether one batch may stand for all members.
         backbone: The frozen network.
-        maps: As in `run_blocks`; a map may have any size.
+        has_maps: Whether maps are read, which may have any size.
 
     Raises:
         ShapeError: They have another number of members or another size.
@@ -90,7 +90,7 @@ def check_images(
     size = tuple(images.shape[-2:])
     fits = backbone.vit.dynamic_img_size or size == (side, side)
     wanted, rule = f"({members}, B, 3, {side}, {side})", "at the backbone's image size"
-    if maps:
+    if has_maps:
         fits = min(size) > 0 and size[0] % patch[0] == size[1] % patch[1] == 0
         wanted, rule = f"({members}, B, 3, height, width)", f"in multiples of {patch[0]} pixels"
     if images.ndim != 5 or images.shape[0] not in batches or not fits:

@@ -95,7 +95,9 @@ class MapHead(nn.Module):
         self._share = share
         self._dropout = Dropout(f"{HEAD}.dropout", dropout, len(branches))
         self.blocks = tuple(sorted({block for branch in branches for block in branch.blocks}))
-        """Blocks, from 0, whose maps are read."""
+        """Blocks, from 0, whose maps are read in training."""
+        self.scored_blocks = tuple(sorted(set(self._main.blocks)))
+        """Those of them that logits depend on in evaluation."""
         self._names = list(tensors)
         for name, tensor in tensors.items():
             if isinstance(tensor, nn.Parameter):
@@ -107,18 +109,20 @@ class MapHead(nn.Module):
         """Forward FLOPs of one picture of so many tokens in evaluation."""
         return self._main.flops(grid, num_classes)
 
-    def forward(self, maps_MBKHWD: Tensor, step: Step) -> tuple[Tensor, list[tuple[float, Tensor]]]:
+    def forward(
+        self, maps_MBKHWD: Tensor, blocks: Sequence[int], step: Step
+    ) -> tuple[Tensor, list[tuple[float, Tensor]]]:
         """Logits (M, B, C, rows, columns), at least in float32, and in training those of auxiliary
         heads, each with its weight in the loss.
 
         Args:
-            maps_MBKHWD: Tokens behind the blocks that are read, in their order; M may be 1 where
-                all members see the same.
+            maps_MBKHWD: Tokens behind some blocks; M may be 1 where all members see the same.
+            blocks: Which blocks, from 0: `blocks`, or `scored_blocks` in evaluation.
             step: Position in training.
         """
         tensors = {name: getattr(self, _attribute(name)) for name in self._names}
         for_all = maps_MBKHWD.expand(self._members, *[-1] * 5)
-        maps = dict(zip(self.blocks, for_all.unbind(2), strict=True))
+        maps = dict(zip(blocks, for_all.unbind(2), strict=True))
         logits = [
             self._logits(number, branch, [maps[block] for block in branch.blocks], tensors, step)
             for number, branch in enumerate([self._main, *self._auxiliary])

@@ -170,7 +170,7 @@ class PackModel(nn.Module):
 
         Counts matrix products over all tokens of all blocks. Prompts' keys and values are
         constants in evaluation and not counted, nor is it subtracted that only the tokens that
-        are read have to be computed in the last block.
+        are read have to be computed in the last block, or none behind the last map that is read.
         """
         own = any(method.has_own_logits(self.configs[m]) for method in self._chain)
         head = 0.0 if own else 2.0 * self.backbone.layout.feature_dim * self.num_classes
@@ -204,7 +204,7 @@ class PackModel(nn.Module):
         """
         if self._blocks_read and self.features_are_frozen and images.stride(0) == 0:
             images = images[:1]  # frozen maps of the same images are made once
-        active = self._begin(step, penalised=False)
+        active = self._begin(step, logits_only=True)
         features, penalty = self._features(images, active)
         return self._output(features, penalty, active).logits
 
@@ -246,7 +246,7 @@ class PackModel(nn.Module):
                 return self.classify(inputs, step)
         active = self._begin(step)
         first = self.first_block
-        run = partial(run_blocks, self.backbone, inputs, active, first, first, self._blocks_read)
+        run = partial(run_blocks, self.backbone, inputs, active, first, first)
         features = with_weights(self.backbone, active.weights(), run)
         return self._output(features, features.new_zeros(self.num_members), active)
 
@@ -280,15 +280,26 @@ class PackModel(nn.Module):
         zero = features_MBF.new_zeros(self.num_members)
         return self._output(features_MBF, zero, self._begin(step))
 
-    def _begin(self, step: Step, *, inspect: bool = False, penalised: bool = True) -> ActiveMethods:
-        rows = None if inspect or self._blocks_read else self.backbone.rows_read
-        run = Pass(step=step, rows=rows, backend=self.backend, penalised=penalised, inspect=inspect)
+    def _begin(
+        self, step: Step, *, inspect: bool = False, logits_only: bool = False
+    ) -> ActiveMethods:
+        maps = self._blocks_read
+        if logits_only and isinstance(self.head, MapHead):
+            maps = self.head.scored_blocks
+        run = Pass(
+            step=step,
+            rows=None if inspect or maps else self.backbone.rows_read,
+            backend=self.backend,
+            penalised=not logits_only,
+            inspect=inspect,
+            maps=maps,
+        )
         return ActiveMethods(self._chain, run)
 
     def _features(self, images: Tensor, active: ActiveMethods) -> tuple[Tensor, Tensor]:
         """Features (M, B, F) and penalty (M,) of images."""
         check_images(
-            images, self.num_members, self.features_are_frozen, self.backbone, self._blocks_read
+            images, self.num_members, self.features_are_frozen, self.backbone, bool(active.run.maps)
         )
         active.run.grid = self.backbone.grid_of(images)
         with self.backbone.sized_for(images):
@@ -308,15 +319,13 @@ class PackModel(nn.Module):
                 tokens = self.backbone.embed(images.flatten(0, 1), on_patches).unflatten(0, batch)
             tokens = active.on_tokens(tokens)
             active.keep(tokens)
-            features = run_blocks(
-                self.backbone, tokens, active, 0, self.first_block, self._blocks_read
-            )
+            features = run_blocks(self.backbone, tokens, active, 0, self.first_block)
         zero = torch.zeros(self.num_members, device=features.device, dtype=self.backbone.dtype)
         return features, active.penalty(zero)
 
     def _output(self, features: Tensor, penalty: Tensor, active: ActiveMethods) -> ModelOutput:
         if isinstance(self.head, MapHead):
-            logits, auxiliary = self.head(features, active.run.step)
+            logits, auxiliary = self.head(features, active.run.maps, active.run.step)
             return ModelOutput(logits, penalty, auxiliary, active.run.stats)
         # Before the head: a side branch belongs to the pass through the network, and the order in
         # which the graph is built decides that in which gradients are added up.

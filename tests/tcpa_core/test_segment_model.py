@@ -129,6 +129,32 @@ def test_maps_are_the_image_tokens_behind_the_blocks(
                 checks.close(found[0, :, k, row, column], image[:, row * columns + column])
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "in_training"),
+    [
+        ("linear", {}, False),
+        ("vpt", {"vpt__num_prompts": 3}, False),
+        ("cvpt", {"segment__auxiliary_blocks": [2]}, True),
+        ("tcpa", {}, True),  # its matching loss is summed over all blocks
+    ],
+)
+def test_no_block_is_run_of_which_nothing_is_read(
+    name: str, settings: dict[str, Any], in_training: bool
+) -> None:
+    backbone = tiny_backbone()
+    config = segment([name], **{"segment__blocks": [1], **settings})
+    pack, x, run = build(backbone, config), images(backbone), []
+    backbone.blocks[1].mlp.register_forward_hook(lambda *_: run.append("mlp"))
+    logits = pack.predict(x, EVAL)
+    assert not run
+    assert torch.equal(logits, pack(x, EVAL).logits)
+    run.clear()
+    pack(x, training_step([config], [0], [0]))
+    assert bool(run) == in_training
+    run.clear()
+    assert len(pack.forward_blocks(x, EVAL).blocks) == 2 and run
+
+
 def literal_setr(state: Mapping[str, Tensor], name: str, convolutions: int, factor: int) -> Any:
     """mmsegmentation's SETRUPHead, written out."""
     width = len(state[f"{name}.norm.weight"])
@@ -410,7 +436,7 @@ def test_flops_of_a_head_are_those_of_its_products(head: str) -> None:
     pack = build(backbone, segment(["linear"], head=head))
     maps, _ = pack.forward_features(images(backbone, samples=1), EVAL)
     with FlopCounterMode(display=False) as counter:
-        pack.head(maps, EVAL)
+        pack.head(maps, pack.head.blocks, EVAL)
     assert pack.flops_per_image() - backbone.flops_per_image() == counter.get_total_flops()
 
 
@@ -521,8 +547,8 @@ def test_dropout_takes_whole_channels_of_a_picture() -> None:
     token = torch.randn(2, 4, 2, 1, 1, 32, dtype=torch.float64)
     maps = token.expand(2, 4, 2, 3, 5, 32)  # equal at all places
     step = training_step(configs, [0, 0], [0, 0])
-    logits, _ = pack.head(maps, step)
-    whole, _ = pack.head(maps, Step.evaluation(2))
+    logits, _ = pack.head(maps, pack.head.blocks, step)
+    whole, _ = pack.head(maps, pack.head.blocks, Step.evaluation(2))
     for one in (logits, whole):
         checks.close(one, one[..., :1, :1].expand_as(one))
     assert not torch.allclose(logits, whole)
@@ -532,6 +558,6 @@ def test_dropout_takes_whole_channels_of_a_picture() -> None:
     checks.close(whole[..., 0, 0], torch.einsum("mbd,mcd->mbc", normed, weight) + bias)
     # What is left is scaled up: on the average nothing changes.
     rows = torch.stack(
-        [pack.head(maps, training_step(configs, [0, 0], [s, s]))[0] for s in range(64)]
+        [pack.head(maps, pack.head.blocks, training_step(configs, [0, 0], [s, s]))[0] for s in range(64)]
     )
     checks.close(rows.mean(0), whole, limit=0.5)
