@@ -28,7 +28,7 @@ def first_problem(err: ValidationError) -> Problem:
     found = err.errors()[0]
     context = found.get("ctx", {})
     # pydantic writes "Input should be ...", which a sentence of ours goes on from.
-    rule = found["msg"][0].lower() + found["msg"][1:]
+    rule = found["msg"][0].lower() + found["msg"][1:].replace("a valid tuple", "a list")
     expected = str(context.get("expected", ""))  # "'a', 'b' or 'c'"
     return Problem(
         where=found["loc"],

@@ -69,6 +69,11 @@ def classes_of(cfg: DataConfig, root: Path, layout: Layout, train: Pairs) -> Cla
             "bits can hold beside 0 and 255."
         )
     kept, values = counted_values(names, source, first=first, ignore=ignore)
+    if len(kept) < 2 <= len(names):
+        raise ConfigError(
+            f"data.ignore={list(cfg.ignore or ())} leaves {len(kept)} of the {len(names)} classes "
+            f"of {source}, and a class is told from another one; name fewer values."
+        )
     if cfg.num_classes is not None and cfg.num_classes != len(kept):
         raise ConfigError(
             f"data.num_classes={cfg.num_classes}, but {source} in {root.absolute()} gives "

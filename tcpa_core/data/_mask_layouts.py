@@ -101,7 +101,7 @@ def _splits(root: Path, patterns: Iterable[tuple[str, str]]) -> dict[str, tuple[
         for split, words in WORDS.items():
             for word in words:
                 images, masks = (_folder(root, part.format(word)) for part in pattern)
-                if split not in found and images and masks and _has_masks(root / masks):
+                if split not in found and images and masks and _has_pictures(root / masks):
                     found[split] = images, masks
         if found:
             return found
@@ -113,7 +113,7 @@ def _flat(root: Path) -> Layout | None:
     for pictures in IMAGES:
         for of_masks in MASKS:
             images, masks = _folder(root, pictures), _folder(root, of_masks)
-            if images and masks and _has_masks(root / masks, deep=False):
+            if images and masks and _has_pictures(root / masks, deep=False):
                 lists = {
                     split: f"{word}.txt"
                     for split, words in WORDS.items()
@@ -139,7 +139,7 @@ def _folder(root: Path, path: str) -> str | None:
     return found
 
 
-def _has_masks(folder: Path, *, deep: bool = True) -> bool:
+def _has_pictures(folder: Path, *, deep: bool = True) -> bool:
     """Whether there is a picture file in a folder, or one level below: labels may be texts."""
     try:
         entries = list(os.scandir(folder))
@@ -147,7 +147,22 @@ def _has_masks(folder: Path, *, deep: bool = True) -> bool:
         return False
     if any(e.name.lower().endswith(SUFFIXES) and e.name[0] != "." for e in entries):
         return True
-    return deep and any(e.is_dir() and _has_masks(Path(e.path), deep=False) for e in entries)
+    return deep and any(e.is_dir() and _has_pictures(Path(e.path), deep=False) for e in entries)
+
+
+def unmasked(root: Path, layout: Layout) -> list[str]:
+    """Folders of pictures that stand where a split's would, but have no masks beside them."""
+    if "train" not in layout.folders or layout.kind == "cityscapes":  # of test it publishes none
+        return []
+    parts = layout.folders["train"][0].split("/")
+    (at,) = (i for i, part in enumerate(parts) if part.lower() in WORDS["train"])
+    places = (
+        _folder(root, "/".join([*parts[:at], word, *parts[at + 1 :]]))
+        for split, words in WORDS.items()
+        if split not in layout.folders
+        for word in words
+    )
+    return [place for place in places if place and _has_pictures(root / place)]
 
 
 def pairs_of(root: Path, layout: Layout, lists: Mapping[str, str]) -> dict[str, Pairs]:

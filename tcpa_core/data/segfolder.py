@@ -27,7 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tcpa_core.data._mask_classes import classes_of
-from tcpa_core.data._mask_layouts import Layout, Pairs, layout_of, pairs_of
+from tcpa_core.data._mask_layouts import Layout, Pairs, layout_of, pairs_of, unmasked
 from tcpa_core.data._rows import Rows, assemble
 from tcpa_core.data.base import Listing, need_root
 from tcpa_core.errors import ConfigError, DataError
@@ -74,7 +74,10 @@ def read(cfg: DataConfig) -> Listing:
         )
     found = pairs_of(root, layout, _lists(cfg, layout))
     names, source, values = classes_of(cfg, root, layout, found["train"])
-    notes = []
+    notes = [
+        f"the pictures of {place}/ have no masks and are not read."
+        for place in unmasked(root, layout)
+    ]
     if "val" in found and layout.kind in VAL_IS_TEST and "test" not in found:
         found["test"] = found.pop("val")
         notes.append(

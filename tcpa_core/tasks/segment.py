@@ -124,6 +124,12 @@ class Task(base.Task):
                     f"segment.window=whole takes pictures of any size, of which {name!r} has one; "
                     "set segment.window=slide."
                 )
+        side = layout.grid[0] * layout.patch_size[0]
+        if settings.window == "slide" and (settings.stride or 0) > side:
+            raise ConfigError(
+                f"segment.stride must be at most backbone.img_size, {side}, got {settings.stride}: "
+                "pixels between two windows would be seen in none; lower it or leave it out."
+            )
         for path, blocks in (
             ("segment.blocks", settings.blocks or ()),
             ("segment.auxiliary_blocks", settings.auxiliary_blocks),

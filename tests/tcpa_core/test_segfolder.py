@@ -2,6 +2,7 @@
 
 # Pictures have 12 x 9 pixels; a mask is filled with one value, but for its first pixel.
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -282,6 +283,20 @@ def test_masks_without_a_class_are_named(root: Path) -> None:
     assert "1 masks of train have no pixel with a class: 'train/train1.png'." in notes
 
 
+@pytest.mark.parametrize("layout", [camvid, ade20k], ids=["beside", "above"])
+def test_a_split_whose_masks_are_missing_is_named(
+    layout: Callable[[Path], None], root: Path
+) -> None:
+    layout(root)
+    assert not [note for note in loaded(root).summary.notes if "are not read" in note]
+    (folder,) = (f for f in ("valannot", "annotations/validation") if (root / f).is_dir())
+    shutil.rmtree(root / folder)
+    pictures = folder.replace("annotations", "images").removesuffix("annot")
+    assert f"the pictures of {pictures}/ have no masks and are not read." in (
+        loaded(root).summary.notes
+    )
+
+
 def rgb(path: Path) -> None:
     Image.open(path).convert("RGB").save(path)
 
@@ -420,6 +435,11 @@ WRONG: dict[str, tuple[Callable[[Path], object], dict, str]] = {
         r"data.size_per_class=3 counts pictures of a class",
     ),
     "list": (lambda r: None, {"train_list": "a.txt"}, r"data.train_list='a.txt' names a list, but"),
+    "all_left_out": (
+        lambda r: None,
+        {"ignore": [0, 1]},
+        r"data.ignore=\[0, 1\] leaves 0 of the 2 classes of classes.txt",
+    ),
     "no_layout": (
         lambda r: [(r / f"{s}annot").rename(r / f"{s}_xyz") for s in SPLITS],
         {},

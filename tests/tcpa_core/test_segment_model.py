@@ -405,6 +405,11 @@ REFUSED: list[tuple[list[str], dict[str, Any], str]] = [
     (["vpt"], {"vpt__pool_prompts": True}, "averages its prompts .* unless vpt.pool_prompts=false"),
     (["adaptformer"], {"adaptformer__head_norm": True}, "unless adaptformer.head_norm=false"),
     (["vp"], {"segment__window": "whole"}, "segment.window=whole takes pictures of any size"),
+    (
+        ["vpt"],
+        {"segment__stride": 33},
+        "segment.stride must be at most backbone.img_size, 32, got 33",
+    ),
     (["vpt"], {"segment__blocks": [3]}, r"segment.blocks must be blocks of .*, 1 to 2, got \[3\]"),
     (
         ["vpt"],
@@ -558,6 +563,9 @@ def test_dropout_takes_whole_channels_of_a_picture() -> None:
     checks.close(whole[..., 0, 0], torch.einsum("mbd,mcd->mbc", normed, weight) + bias)
     # What is left is scaled up: on the average nothing changes.
     rows = torch.stack(
-        [pack.head(maps, pack.head.blocks, training_step(configs, [0, 0], [s, s]))[0] for s in range(64)]
+        [
+            pack.head(maps, pack.head.blocks, training_step(configs, [0, 0], [s, s]))[0]
+            for s in range(64)
+        ]
     )
     checks.close(rows.mean(0), whole, limit=0.5)

@@ -55,6 +55,11 @@ def test_settings_of_a_segmentation_say_what_is_possible(path: str, value: objec
         TrialConfig.from_flat({"task.name": "segment", path: value})
 
 
+def test_what_is_no_list_is_said_to_be_none() -> None:
+    with pytest.raises(ConfigError, match="segment.test_scales: must be a list, got 'big'"):
+        TrialConfig.from_flat({"task.name": "segment", "segment.test_scales": "big"})
+
+
 def test_every_task_has_a_score_that_trials_are_measured_by() -> None:
     assert SCORES.keys() == set(plugins.names(TASKS))
     measured = {f.name for f in fields(TrialResult)}

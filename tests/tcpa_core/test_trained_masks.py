@@ -1,8 +1,9 @@
 """A trained segmentation gives pictures the masks that its own test saw, here and exported."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ from tests.tcpa_core.test_trained import shaken
 CLASSES = ("road", "sky", "tree")
 SIZES = [(40, 56), (33, 47), (64, 32), (36, 36)]
 HEADS: Mapping[str, Mapping[str, Any]] = {
-    "linear": {"methods": ["cvpt"]},
-    "setr_pup": {"methods": ["vpt"], "segment.channels": 8, "segment.auxiliary_blocks": [2]},
-    "upernet": {"methods": ["lora"], "segment.channels": 8},
+    "linear": {"methods": ["cvpt"], "segment.blocks": [1, 2]},
+    "setr_pup": {"methods": ["vpt"], "segment.blocks": [2], "segment.auxiliary_blocks": [1]},
+    "upernet": {"methods": ["lora"], "segment.blocks": [1, 2, 3, 4]},
     "whole": {"methods": ["ssf"], "segment.head": "linear", "segment.window": "whole"},
 }
+"""Of few blocks: none is computed, or stands in an exported graph, behind the last of them."""
 
 
 def paint(root: Path, splits: tuple[str, ...] = ("train", "val", "test")) -> Path:
@@ -56,14 +58,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def pixels(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TCPA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 def settings(root: Path, head: str, **more: Any) -> TrialConfig:
     flat = {"task.name": "segment", "segment.head": head, "data.name": "segfolder",
             "data.root": str(root), "data.resize": "short_side", "data.resize_to": 32,
-            "data.random_crop": True, "train.epochs": 1, **HEADS[head], **more}  # fmt: skip
+            "data.random_crop": True, "train.epochs": 1, "segment.channels": 8,
+            **HEADS[head], **more}  # fmt: skip
     return TrialConfig.from_flat(flat)
 
 
@@ -84,23 +87,44 @@ def left_behind(config: TrialConfig, folder: Path) -> tuple[float, np.ndarray[An
     return scored.miou, scored.counts.confusion.numpy()
 
 
+@dataclass(frozen=True)
+class Left:
+    """A trial that was left behind."""
+
+    place: Path
+    config: TrialConfig
+    miou: float
+    table: np.ndarray[Any, Any]
+
+
+@pytest.fixture(scope="module")
+def left(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Left]:
+    """The trial with a head, made once."""
+
+    @cache
+    def made(head: str) -> Left:
+        config, place = settings(root, head), tmp_path_factory.mktemp(head) / "00003"
+        return Left(place, config, *left_behind(config, place))
+
+    return made
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_finds_what_its_test_found_here_and_exported(
-    head: str, root: Path, tmp_path: Path
+    head: str, left: Callable[[str], Left], root: Path, tmp_path: Path
 ) -> None:
-    config = settings(root, head)
-    miou, table = left_behind(config, tmp_path / "00003")
-    model = load_trained(tmp_path / "00003")
+    trial = left(head)
+    model = load_trained(trial.place)
     files = sorted((root / "test").iterdir())
     said = model.predict(files)
     assert [tuple(mask.shape) for mask in said.masks] == SIZES
     assert {mask.dtype for mask in said.masks} == {torch.uint8} and len(said) == len(files)
-    found = FoundMasks(KnownMasks(config.data, model.class_names), len(CLASSES))
+    found = FoundMasks(KnownMasks(trial.config.data, model.class_names), len(CLASSES))
     for path, mask in zip(files, said.masks, strict=True):
         found.add(path, mask)
     assert found.pictures == len(files)
-    assert np.array_equal(found.table, table) and found.scores.miou == miou
-    exported = export_trial(tmp_path / "00003", tmp_path / "out")
+    assert np.array_equal(found.table, trial.table) and found.scores.miou == trial.miou
+    exported = export_trial(trial.place, tmp_path / "out")
     again = load_trained(tmp_path / "out")
     assert exported.difference == 0.0
     for mask, other in zip(said.masks, again.predict(files).masks, strict=True):
@@ -109,15 +133,15 @@ def test_every_head_finds_what_its_test_found_here_and_exported(
 
 @pytest.mark.parametrize("head", ["linear", "setr_pup", "upernet"])
 def test_a_network_that_segments_runs_without_this_package(
-    head: str, root: Path, tmp_path: Path
+    head: str, left: Callable[[str], Left], tmp_path: Path
 ) -> None:
     pytest.importorskip("onnxruntime")
-    left_behind(settings(root, head), tmp_path / "00003")
-    model = load_trained(tmp_path / "00003")
+    place = left(head).place
+    model = load_trained(place)
     grid = model.logits(torch.zeros(1, 3, 32, 32)).shape
     assert grid[:2] == (1, len(CLASSES))
     for form in ("torch.export", "onnx"):
-        out = export_trial(tmp_path / "00003", tmp_path / form, format=form)
+        out = export_trial(place, tmp_path / form, format=form)
         assert out.difference < 1e-4 and "windows" in out.notes[0]
         card = (tmp_path / form / "README.md").read_text()
         assert 'pipeline_tag: "image-segmentation"' in card and "slide over it" in card
@@ -127,15 +151,15 @@ def test_a_network_that_segments_runs_without_this_package(
 
 
 @pytest.mark.parametrize("form", ["timm", "peft"])
-def test_formats_of_classifiers_are_refused(form: str, root: Path, tmp_path: Path) -> None:
-    left_behind(settings(root, "upernet"), tmp_path / "00003")
+def test_formats_of_classifiers_are_refused(
+    form: str, left: Callable[[str], Left], tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match="segments.*possible: tcpa, onnx, torch.export"):
-        export_trial(tmp_path / "00003", tmp_path / "out", format=form)
+        export_trial(left("upernet").place, tmp_path / "out", format=form)
 
 
-def test_the_card_says_what_was_measured(root: Path, tmp_path: Path) -> None:
-    left_behind(settings(root, "linear"), tmp_path / "00003")
-    export_trial(tmp_path / "00003", tmp_path / "out")
+def test_the_card_says_what_was_measured(left: Callable[[str], Left], tmp_path: Path) -> None:
+    export_trial(left("linear").place, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "val mIoU 0.2500" in card and "found.masks[0]" in card
     assert "its short side of 32 px, in windows of 32 px" in card
@@ -143,9 +167,10 @@ def test_the_card_says_what_was_measured(root: Path, tmp_path: Path) -> None:
     assert about["config"]["task.name"] == "segment" and about["classes"] == list(CLASSES)
 
 
-def test_what_a_model_says_of_areas(root: Path, tmp_path: Path) -> None:
-    left_behind(settings(root, "linear"), tmp_path / "00003")
-    model = load_trained(tmp_path / "00003")
+def test_what_a_model_says_of_areas(
+    left: Callable[[str], Left], root: Path, tmp_path: Path
+) -> None:
+    model = load_trained(left("linear").place)
     said = model.predict(root / "test" / "0.png", top=2)
     mask = said.masks[0]
     shares = [float((mask == label).double().mean()) for label in range(3)]
