@@ -107,8 +107,8 @@ def varied(trials: pd.DataFrame, settings: Sequence[str]) -> list[str]:
 def ranking(trials: pd.DataFrame, study: Study) -> Ranking:
     """The points of trials by the one rule for the selected one; trials as in `trials`."""
     objective = study.objectives[0]
-    # rows that were dropped lack seeds by design, which must not rank them last
-    seeds = () if study.races else study.seeds  # rows that were dropped lack seeds by design
+    # what was dropped lacks seeds by design
+    seeds = () if study.races or study.races_seeds else study.seeds
     return rank(replicates(trials, objective.metric), objective, seeds)
 
 

@@ -60,6 +60,11 @@ def _check_sampler(space: Space) -> None:
             f"sampler.name {name!r} has one objective, got {len(space.objective)} "
             f"({place}); use 'tpe' or 'nsga2'."
         )
+    if space.races_seeds and len(space.objective) > 1:
+        raise ConfigError(
+            f"seeds.race compares points by one objective, got {len(space.objective)} ({place}); "
+            f"write seeds: {len(space.seeds)}, so that every point gets all of them."
+        )
     # Neither of the two left out ends a study.
     limits = space.budget.model_dump(exclude_none=True, exclude={"hang_seconds", "pack_size"})
     if not limits and not sampler.enumerates:

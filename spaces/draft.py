@@ -89,6 +89,7 @@ def read_draft(
     _follow_objective(objective[0], base, axes, ablation, places)
     check_axes(axes, base, places)
     relations = read_constraints(document, axes, base, narrowed=bool(fixed))
+    seeds, races_seeds = _read_seeds(document, is_ablation)
     space = Space(
         name=_read_name(document),
         base=base,
@@ -100,7 +101,8 @@ def read_draft(
         scheduler=_read_scheduler(document, base, axes, is_ablation),
         budget=check_section(Budget, document, "budget"),
         cluster=check_section(Cluster, document, "cluster"),
-        seeds=_read_seeds(document, *(("ablation", "seeds") if is_ablation else ("seeds",))),
+        seeds=seeds,
+        races_seeds=races_seeds,
         first_points=(),
         source=document.label,
     )
@@ -287,22 +289,43 @@ def _read_scheduler(
     return scheduler
 
 
-def _read_seeds(document: Document, *keys: str) -> tuple[int, ...]:
-    raw = lookup(document.data, keys)
+def _read_seeds(document: Document, is_ablation: bool) -> tuple[tuple[int, ...], bool]:
+    """Seeds, and whether they are raced."""
+    keys = ("ablation", "seeds") if is_ablation else ("seeds",)
+    raw, name = lookup(document.data, keys), ".".join(keys)
+    if not isinstance(raw, dict):
+        return _list_of_seeds(raw, name, document.place(*keys)), False
     place = document.place(*keys)
+    if list(raw) != ["race"]:
+        raise ConfigError(f"{name} has only the key 'race', got {raw!r} ({place}).")
+    if is_ablation:
+        raise ConfigError(
+            f"{name} of an ablation is a count or a list, got {raw!r} ({place}); ablation.race: "
+            "true gives rows that are clearly worse fewer seeds."
+        )
+    seeds = _list_of_seeds(raw["race"], f"{name}.race", place)
+    if len(seeds) < 2:
+        raise ConfigError(
+            f"{name}.race must be the most seeds of a point, 2 or more, got {raw['race']!r} "
+            f"({place})."
+        )
+    return seeds, True
+
+
+def _list_of_seeds(raw: object, name: str, place: str) -> tuple[int, ...]:
     if raw is None:
         return (0,)
     # `type`, as true is an int.
     if type(raw) is int and 1 <= raw <= MAX_SEEDS:
         return tuple(range(raw))
     whole = isinstance(raw, list) and all(type(seed) is int and seed >= 0 for seed in raw)
-    if not whole or not raw or len(raw) > MAX_SEEDS:
+    if not isinstance(raw, list) or not whole or not raw or len(raw) > MAX_SEEDS:
         raise ConfigError(
-            f"{'.'.join(keys)} must be a count n >= 1 (seeds 0 to n-1) or a list of whole numbers "
+            f"{name} must be a count n >= 1 (seeds 0 to n-1) or a list of whole numbers "
             f">= 0, at most {MAX_SEEDS}; got {raw!r} ({place})."
         )
     if len(set(raw)) != len(raw):
-        raise ConfigError(f"{'.'.join(keys)} lists a seed twice, got {raw} ({place}).")
+        raise ConfigError(f"{name} lists a seed twice, got {raw} ({place}).")
     return tuple(raw)
 
 

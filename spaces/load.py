@@ -127,7 +127,7 @@ def per_method(space: Space) -> dict[str, Space]:
             f"sampler.per 'methods' needs scheduler.name none, got {space.scheduler.name!r} "
             f"({place}): stopping early would compare how fast methods learn."
         )
-    least = len(axis.options) * len(space.seeds)
+    least = len(axis.options) * space.least_seeds
     if space.budget.trials is not None and space.budget.trials < least:
         raise ConfigError(
             f"budget.trials must be at least {least} (methods x seeds), got "
@@ -142,8 +142,8 @@ def per_method(space: Space) -> dict[str, Space]:
 
 def trials_per_method(space: Space) -> int | None:
     """Trials that each method gets with `sampler.per`; None: the budget is time."""
-    points = (space.budget.trials or 0) // (len(space.axes["methods"].ends()) * len(space.seeds))
-    return points * len(space.seeds) or None
+    points = (space.budget.trials or 0) // (len(space.axes["methods"].ends()) * space.least_seeds)
+    return points * space.least_seeds or None
 
 
 def _entries(winner: tuple[Mapping[str, Any], str] | None) -> dict[str, Entry]:

@@ -13,6 +13,7 @@ from tcpa_core.hints import nearest_setting
 
 _STUDY_KEYS = (
     "seeds",
+    "seeds.race",
     "ablation.seeds",
     *(f"budget.{key}" for key in Budget.model_fields),
     *(f"cluster.{key}" for key in Cluster.model_fields),
@@ -81,6 +82,8 @@ def apply_overrides(
 def _with(document: Document, section: object, name: str, key: str, value: object) -> object:
     if not key:
         return value
+    if name == "seeds":  # in place of a count or a list
+        return {key: value}
     if section is not None and not isinstance(section, Mapping):
         raise ConfigError(
             f"--set {name}.{key} needs {name} to be a mapping, got {section!r} "

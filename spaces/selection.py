@@ -187,9 +187,9 @@ class Results:
     def of(cls, space: Space, state: StudyState) -> Self:
         """Results of a study of this space.
 
-        In a race the rows that are left have the most seeds; how many that are, it decides.
+        In a race the points that are left have the most seeds; how many that are, it decides.
         """
-        races = space.ablation is not None and space.ablation.races
+        races = space.races_seeds or (space.ablation is not None and space.ablation.races)
         return cls(state, space.objective[0], () if races else space.seeds)
 
     def replicates(self) -> list[Replicate]:

@@ -35,7 +35,9 @@ class Space(Settings):
     budget: Budget
     cluster: Cluster
     seeds: tuple[int, ...]
-    """Replicates of every point."""
+    """Replicates of every point; in a race those that a point gets at most."""
+    races_seeds: bool = False
+    """A search in which a point gets further seeds only while it may be the best."""
     first_points: tuple[Flat, ...]
     """Partial points to try first; `complete` fills them up."""
     source: str
@@ -191,6 +193,11 @@ class Space(Settings):
             for point, cells in self._merged
         )
 
+    @property
+    def least_seeds(self) -> int:
+        """Seeds that every point of a search gets."""
+        return 1 if self.races_seeds else len(self.seeds)
+
     def as_dict(self) -> dict[str, Any]:
         """The space as plain JSON values that `spaces.load.space_of` reads back."""
         out: dict[str, Any] = {
@@ -209,7 +216,7 @@ class Space(Settings):
             "constraints": list(self.constraints),
             "sampler": self.sampler.model_dump(exclude_none=True),
             "scheduler": self.scheduler.model_dump(),
-            "seeds": list(self.seeds),
+            "seeds": {"race": list(self.seeds)} if self.races_seeds else list(self.seeds),
             "first_points": [dict(point) for point in self.first_points],
         }
 

@@ -116,6 +116,9 @@ def how(found: Frames) -> list[Fact]:
     facts = [("training", _training(found))]
     if found.study.kind == "search":
         facts += [("sampler", _sampler(space)), ("scheduler", _scheduler(space))]
+        if found.study.races_seeds:
+            most = len(found.study.seeds)
+            facts.append(("seeds", f"raced, up to {most} for what may be the best"))
     else:
         name = str((space.get("ablation") or {}).get("design", "")).replace("_", " ")
         num = len(found.study.seeds) or found.trials["seed"].nunique()

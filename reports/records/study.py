@@ -102,6 +102,11 @@ class Study:
         return bool(self._ablation.get("race"))
 
     @property
+    def races_seeds(self) -> bool:
+        """Whether the points of a search got further seeds only while they might be the best."""
+        return isinstance(self.space.get("seeds"), dict)
+
+    @property
     def is_fraction(self) -> bool:
         """Whether its design is a fraction of all combinations."""
         return self._ablation.get("design") == "fractional_factorial"
@@ -189,7 +194,8 @@ def _objectives(space: Json) -> tuple[Objective, ...]:
 
 
 def _seeds(space: Json) -> list[int]:
-    return list((space.get("ablation") or space).get("seeds") or [])
+    found = (space.get("ablation") or space).get("seeds") or []
+    return list(found["race"] if isinstance(found, dict) else found)
 
 
 def _is_space(space: object) -> bool:
@@ -202,5 +208,5 @@ def _is_space(space: object) -> bool:
         return False
     try:
         return bool(_objectives(space)) and all(type(seed) is int for seed in _seeds(space))
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, KeyError):
         return False

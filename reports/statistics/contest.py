@@ -65,12 +65,13 @@ def of_points(trials: pd.DataFrame, study: Study) -> Contest:
 
     A point that lacks a seed is not ordered among them, but has to be clearly worse, too, for
     another one to win. What was stopped early takes no part: it lost by fewer epochs, not over
-    seeds.
+    seeds; nor does what a race of seeds has dropped.
     """
     points = ranking(trials, study).points
     whole = [one for one in points if one.is_complete] or points[:1]
     stopped = set(trials["point"].fillna(trials["trial"])[trials["status"] == "pruned"])
     lacking = [one for one in points if not one.is_complete and one.point not in stopped]
+    lacking = [] if study.races_seeds else lacking
     compared = {one.point: one.seeds for one in whole}
     found: dict[str, dict[int, float | None]] = {one.point: {} for one in (*whole, *lacking)}
     for one in replicates(trials, study.objectives[0].metric):

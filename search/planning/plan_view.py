@@ -12,6 +12,7 @@ from search.study.address import below, database_of
 from search.tracking.secrets import without_secrets
 from search.tune.schedulers.base import scheduler_class
 from spaces.axes import label
+from spaces.space import Space
 from spaces.wording import changed_settings, searched, training_text
 from tcpa_core.data.base import DataSummary
 from tcpa_core.record.scores import TASK, score_of
@@ -77,12 +78,19 @@ def _study(plan: Plan) -> Rows:
             "distinct points",
             "infinite (continuous axes)" if plan.num_points is None else str(plan.num_points),
         ),
-        ("seeds", ", ".join(map(str, space.seeds))),
+        ("seeds", _seeds(space)),
         *(("aliases" if n == 0 else "", line) for n, line in enumerate(aliases)),
         ("budget", ", ".join(f"{k} {v}" for k, v in budget.items()) or "the whole design"),
         ("cost", plan.cost),
         *([("reused", plan.reusable.text)] if plan.reusable and plan.reusable.text else []),
     ]
+
+
+def _seeds(space: Space) -> str:
+    seeds = ", ".join(map(str, space.seeds))
+    if not space.races_seeds:
+        return seeds
+    return f"raced: {space.seeds[0]} for every point, up to {seeds} for what may be the best"
 
 
 def _searched(plan: Plan) -> Rows:

@@ -63,7 +63,7 @@ def reusable(earlier: Earlier, space: Space, prints: Mapping[str, str]) -> Reusa
         configs: Iterable[TrialConfig] = (
             space.config(space.complete(point), seed)
             for point in space.first_points
-            for seed in space.seeds
+            for seed in space.seeds[: space.least_seeds]
         )
     else:
         configs = space.trials

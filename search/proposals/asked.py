@@ -6,15 +6,18 @@ memory; a copy for optuna-dashboard is written to a journal file beside it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 import optuna
-from optuna.trial import TrialState
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from search.proposals.dashboard_copy import OptunaLog
 from search.proposals.learned import frozen
 from search.proposals.samplers.base import check_sampler, make_sampler
+from search.proposals.seed_race import SeedRace
 from search.proposals.source import Outcome
 from spaces.sections import Goal
 from spaces.selection import has_completed
@@ -32,7 +35,11 @@ _DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """A point that Optuna was asked for; the seeds of a point share its Optuna trial."""
+    """A point that Optuna was asked for; the seeds of a point share its Optuna trial.
+
+    In a race of seeds it is told once its first seed has ended, and its value becomes the mean of
+    all seeds that it has got.
+    """
 
     trial: optuna.Trial
     point: Flat
@@ -43,6 +50,35 @@ class Asked:
     """The objectives of each seed that has completed."""
     last: list[tuple[int, float]] = field(default_factory=list)
     """Epoch and value of each seed that was stopped early."""
+
+
+class Means(InMemoryStorage):
+    """Trials of which some were measured again since they were told: a sampler reads the mean.
+
+    Args:
+        means: By the user attribute "point" of a trial; may change.
+    """
+
+    def __init__(self, means: Mapping[str, float]) -> None:
+        super().__init__()
+        self._means = means
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """Trials as they stand now."""
+        return [self._now(one) for one in super().get_all_trials(study_id, deepcopy, states)]
+
+    def _now(self, trial: FrozenTrial) -> FrozenTrial:
+        mean = self._means.get(trial.user_attrs.get("point", ""))
+        if mean is None or trial.state is not TrialState.COMPLETE:
+            return trial
+        again = copy(trial)  # the storage's own, where no copy was asked for
+        again.value = mean
+        return again
 
 
 class AskedPoints:
@@ -67,8 +103,12 @@ class AskedPoints:
         self._sampler = check_sampler(space.sampler.name)
         self._random = check_sampler("random")
         goals: list[Goal] = [objective.goal for objective in space.objective]
+        self._means: dict[str, float] = {}
         self.study = optuna.create_study(
-            directions=goals, sampler=make_sampler(space, 0), study_name=name
+            storage=Means(self._means),
+            directions=goals,
+            sampler=make_sampler(space, 0),
+            study_name=name,
         )
         self.study.add_trials([t for one in learned if (t := frozen(one, space)) is not None])
         self.num_asked = 0
@@ -78,6 +118,12 @@ class AskedPoints:
         """The point of each trial that runs."""
         self._waiting: dict[str, list[Asked]] = {}
         """Points drawn again while a trial with their digest ran; they share its outcome."""
+        self.race: SeedRace | None = None
+        """None: every point gets all seeds."""
+        if space.races_seeds:
+            self.race = SeedRace(space.seeds, space.objective[0].utility)
+        self.by_point: dict[str, Asked] = {}
+        """In a race, the points that may get a further seed."""
         self._log = log
 
     def ask(self, origin: str, draw: Flat | None = None, *, is_redrawn: bool = False) -> Asked:
@@ -102,7 +148,8 @@ class AskedPoints:
         trial.set_user_attr("number", self.num_asked)
         if is_redrawn:
             _ = trial.relative_params  # drawn when first asked for
-        return Asked(trial, self._space.suggest(trial), origin, len(self._space.seeds))
+        num_open = 1 if self.race else len(self._space.seeds)
+        return Asked(trial, self._space.suggest(trial), origin, num_open)
 
     def assign(self, planned: Planned, asked: Asked) -> None:
         """Remember which point a planned trial belongs to, and note our names on Optuna's trial.
@@ -110,6 +157,11 @@ class AskedPoints:
         Optuna numbers trials otherwise: a point has several seeds.
         """
         self.by_trial[planned.trial] = asked
+        if self.race:
+            self.race.take(planned.point, planned.seed)
+            self.by_point[planned.point] = asked
+            if asked.num_open == 0:  # Optuna changes nothing of a trial that has ended
+                return
         asked.trial.set_user_attr("point", planned.point)
         for key, value in (("trial", planned.trial), ("seed", str(planned.config.seed))):
             earlier = asked.trial.user_attrs.get(key)
@@ -117,7 +169,14 @@ class AskedPoints:
 
     def tell(self, planned: Planned, outcome: Outcome) -> None:
         """Learn from a trial, also for the points that wait for it."""
-        self._learn(self.by_trial.pop(planned.trial), outcome)
+        asked = self.by_trial.pop(planned.trial)
+        if self.race:
+            values = self._values(outcome) if has_completed(outcome) else None
+            self.race.tell(planned.point, planned.seed, values[0] if values else None)
+        if asked.num_open == 0:
+            self._learn_again(asked, planned, outcome)
+        else:
+            self._learn(asked, outcome)
         for asked in self._waiting.pop(planned.digest, ()):
             self._learn(asked, outcome)
 
@@ -134,29 +193,35 @@ class AskedPoints:
             self._log.close()
 
     def _learn(self, asked: Asked, outcome: Outcome) -> None:
-        values = [outcome.get(o.metric) for o in self._space.objective]
-        finite = [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
-        has_all = len(finite) == len(values)
-        if has_completed(outcome) and has_all:
-            asked.values.append(finite)
-        elif outcome.get("status") == "pruned" and has_all:
-            asked.last.append((int(outcome.get("num_epochs") or 1), finite[0]))
+        values = self._values(outcome)
+        if has_completed(outcome) and values:
+            asked.values.append(values)
+        elif outcome.get("status") == "pruned" and values:
+            asked.last.append((int(outcome.get("num_epochs") or 1), values[0]))
         # A point is told once all its seeds have ended; a failed one leaves a gap in its values.
         asked.num_open -= 1
         if asked.num_open == 0:
             self._tell_point(asked)
 
+    def _values(self, outcome: Outcome) -> list[float]:
+        """The objectives of a trial; []: some of them is missing or not finite."""
+        values = [outcome.get(o.metric) for o in self._space.objective]
+        finite = [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
+        return finite if len(finite) == len(values) else []
+
     def _tell_point(self, asked: Asked) -> None:
         trial = asked.trial
         # Since `_forget`, the study that the trial was asked of may not be the present one.
         asked_of = trial.study
-        if len(asked.values) == len(self._space.seeds):
+        if len(asked.values) == (1 if self.race else len(self._space.seeds)):
             # `fsum`: seeds end in any order, and the mean must be the same to the bit.
             columns = zip(*asked.values, strict=True)
             told = asked_of.tell(trial, [math.fsum(c) / len(asked.values) for c in columns])
         elif asked.last and len(self._space.objective) == 1:
-            mean = math.fsum(value for _, value in asked.last) / len(asked.last)
-            trial.report(mean, max(epoch for epoch, _ in asked.last))
+            # Optuna reads the last epoch: values of fewer epochs must not be mixed with its own.
+            for epoch in sorted({epoch for epoch, _ in asked.last}):
+                values = [value for at, value in asked.last if at == epoch]
+                trial.report(math.fsum(values) / len(values), epoch)
             told = asked_of.tell(trial, state=TrialState.PRUNED)
         else:
             told = asked_of.tell(trial, state=TrialState.FAIL)
@@ -168,6 +233,22 @@ class AskedPoints:
         self._num_told += 1
         if self._num_told == 2 * KEPT and self._sampler.learns_from_few:
             self._forget()
+
+    def _learn_again(self, asked: Asked, planned: Planned, outcome: Outcome) -> None:
+        """Learn from a further seed of a race; one that failed changes nothing."""
+        values = self._values(outcome) if has_completed(outcome) else []
+        if not values:
+            return
+        asked.values.append(values)
+        first = [value for value, *_ in asked.values]
+        self._means[planned.point] = math.fsum(first) / len(first)
+        if self._log is not None:
+            params, distributions = asked.trial.params, asked.trial.distributions
+            names = {"trial": planned.trial, "seed": str(planned.seed), "point": planned.point}
+            told = optuna.trial.create_trial(
+                values=values, params=params, distributions=distributions, user_attrs=names
+            )
+            self._log.add(self.study.study_name, told)
 
     def _forget(self) -> None:
         """Go on with a new Optuna study that knows the best and the latest trials only.
@@ -186,6 +267,8 @@ class AskedPoints:
         kept = {trial.number for trial in best[: KEPT // 5]}
         kept |= {trial.number for trial in done[len(kept) - KEPT :]}
         name, directions = self.study.study_name, self.study.directions
-        self.study = optuna.create_study(directions=directions, study_name=name)
+        self.study = optuna.create_study(
+            storage=Means(self._means), directions=directions, study_name=name
+        )
         self.study.add_trials([trial for trial in done if trial.number in kept])
         self._num_told = KEPT

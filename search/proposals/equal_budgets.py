@@ -7,7 +7,7 @@ from pathlib import Path
 
 from search.proposals.dashboard_copy import OptunaLog
 from search.proposals.sampled import Sampled
-from search.proposals.source import Outcome, Past, Proposal
+from search.proposals.source import LATER, Later, Outcome, Past, Proposal
 from spaces.axes import label
 from spaces.load import per_method, trials_per_method
 from spaces.space import Space
@@ -51,13 +51,19 @@ class EqualBudgets:
             for chain, one in spaces.items()
         }
 
-    def propose(self, attempt: int) -> Proposal | None:
+    def propose(self, attempt: int) -> Proposal | Later | None:
         """The next configuration of the method that is behind; None when all have their share."""
+        waiting: list[_Method] = []
         while left := [m for m in self._methods.values() if self._may_go_on(m)]:
+            if not (left := [method for method in left if method not in waiting]):
+                return LATER
             # Ties go to the method with fewer trials, so that each begins before one has two.
             by_time = self._share is None
             method = min(left, key=lambda m: (m.spent(by_time), m.taken))
             proposal = method.source.propose(attempt)
+            if isinstance(proposal, Later):
+                waiting.append(method)
+                continue
             if proposal is not None:
                 return proposal
             # A finite space of one method has an end; the others go on.

@@ -34,9 +34,9 @@ def make_source(
 def most_trials(space: Space) -> int | None:
     """Trials after which a study ends; None: where its source or its time ends.
 
-    A point that has several seeds is run with all of them or none.
+    A point that has several seeds is run with all of them or none, but in a race of seeds.
     """
     if space.ablation:
         return None
-    trials, seeds = space.budget.trials, len(space.seeds)
+    trials, seeds = space.budget.trials, space.least_seeds
     return trials if trials is None or trials < seeds else trials // seeds * seeds

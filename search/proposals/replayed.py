@@ -71,7 +71,9 @@ class Replay:
         return rest
 
     def missing(self) -> list[tuple[Asked, int]]:
-        """Points with seeds that were not planned yet, and these seeds."""
+        """Points with seeds that were not planned yet, and these seeds; a race gives its own."""
+        if self._points.race:
+            return []
         return [(asked, seed) for asked, seeds in self._asked.values() for seed in seeds]
 
     def _steps(self, planned: Planned) -> Sequence[str | Flat]:

@@ -1,4 +1,4 @@
-"""Points sampled by Optuna, each with every seed of the space."""
+"""Points sampled by Optuna, each with every seed of the space or with those a race gives it."""
 
 import json
 from collections import deque
@@ -8,7 +8,7 @@ from search.proposals.asked import Asked, AskedPoints
 from search.proposals.dashboard_copy import OptunaLog
 from search.proposals.replayed import Replay
 from search.proposals.samplers.base import sampler_class
-from search.proposals.source import Outcome, Past, Proposal
+from search.proposals.source import LATER, Later, Outcome, Past, Proposal
 from spaces.space import Space
 from tcpa_core.config import Flat
 from tcpa_core.record.events import Learned, Planned
@@ -19,6 +19,8 @@ ASK_AGAIN = 8
 
 class Sampled:
     """Points suggested by Optuna; every point is run with all seeds of the space.
+
+    Where these are raced, `search.proposals.seed_race` says which point gets a further one.
 
     Used by one thread at a time.
 
@@ -40,7 +42,8 @@ class Sampled:
         self._points = AskedPoints(space, name, log, learned)
         self._first = deque(space.complete(point) for point in space.first_points)
         self._is_grid = sampler_class(space.sampler.name).enumerates
-        self._is_finite = space.size() is not None
+        self._size = space.size()
+        self._is_finite = self._size is not None
         self._rest: Iterator[Flat] | None = None
         """The grid behind what was proposed of it; None: not needed yet."""
         self._seen: set[str] = set()
@@ -49,24 +52,28 @@ class Sampled:
         self._before: list[str | Flat] = []
         """Of the next trial, see `Planned`."""
 
-    def propose(self, attempt: int) -> Proposal | None:
-        """The next configuration: another seed of the current point, or a new point.
+    def propose(self, attempt: int) -> Proposal | Later | None:
+        """The next configuration: another seed of the current point or of a race, or a new point.
 
         Args:
             attempt: Proposals before this one that had been run already; after a few of them the
                 sampler is not asked any more, but a point drawn at random.
 
         Returns:
-            None when every point of the space was proposed.
+            None when every point of the space was proposed, LATER when the end of a trial may
+            bring one of them another seed.
         """
-        if not self._pending:
+        if not self._pending and not self._add_further():
             asked = self._ask(attempt)
-            if asked is None:
-                return None
-            self._pending.extend(
-                (asked, seed, "replicate" if i else asked.origin)
-                for i, seed in enumerate(self._space.seeds)
-            )
+            if asked is not None:
+                seeds = self._space.seeds[:1] if self._points.race else self._space.seeds
+                self._pending.extend(
+                    (asked, seed, "replicate" if i else asked.origin)
+                    for i, seed in enumerate(seeds)
+                )
+            elif not self._add_further(is_last=True):
+                race = self._points.race
+                return LATER if race and race.is_open else None
         asked, seed, origin = self._pending.popleft()
         config = self._space.config(asked.point, seed)
         return Proposal(config, origin, [], dict(asked.trial.params), asked, self._before)
@@ -79,8 +86,9 @@ class Sampled:
     def tell(self, planned: Planned, outcome: Outcome) -> None:
         """Pass a finished trial on; a point with several seeds is told as the mean of its seeds.
 
-        Pruned trials are told as pruned with their last value, failures as failed; a value that
-        is not finite counts as a failure.
+        In a race it is the mean of
+        those that it has got so far. Pruned trials are told as pruned with their last
+        value, failures as failed; a value that is not finite counts as a failure.
         """
         self._before.append(planned.trial)
         self._points.tell(planned, outcome)
@@ -109,9 +117,20 @@ class Sampled:
         """Finish writing the copy for optuna-dashboard."""
         self._points.close()
 
+    def _add_further(self, *, is_last: bool = False) -> bool:
+        """Whether a race of seeds gives some point another one, which is next then."""
+        found = self._points.race.next(is_last=is_last) if self._points.race else None
+        if found is None:
+            return False
+        point, seed = found
+        self._pending.append((self._points.by_point[point], seed, "replicate"))
+        return True
+
     def _ask(self, attempt: int) -> Asked | None:
         if self._first:
             return self._begin("first_point", self._space.params(self._first[0]))
+        if self._points.race and len(self._seen) == self._size:
+            return None  # the race goes on: no sampler is to draw again meanwhile
         # A sampler that has converged proposes the same point again and again.
         origin = "random" if attempt >= ASK_AGAIN and not self._is_grid else "sampler"
         if not self._is_finite or not (self._is_grid or origin == "random"):

@@ -7,7 +7,7 @@ which `tcpa status` and `tcpa list` have long answered.
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from spaces.sections import Budget, Objective, SchedulerConfig
 from spaces.selection import Results
@@ -38,7 +38,8 @@ class Outline(BaseModel):
     objective: tuple[Objective, ...] = Field(min_length=1)
     budget: Budget
     seeds: tuple[int, ...] = ()
-    """Of a search."""
+    """Of a search; in a race those that a point gets at most."""
+    races_seeds: bool = False
     axes: Mapping[str, Any] = {}
     """As they stand in YAML."""
     sampler: _Sampler = _Sampler()
@@ -46,6 +47,14 @@ class Outline(BaseModel):
     ablation: _Design | None = None
     most_trials: int | None = None
     """Trials of a design, or of all points of a search; None: without end, or not recorded."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _raced(cls, values: Any) -> Any:
+        seeds = values.get("seeds")
+        if not isinstance(seeds, Mapping):
+            return values
+        return {**values, "seeds": seeds["race"], "races_seeds": True}
 
     @property
     def metric(self) -> str:
@@ -62,14 +71,15 @@ class Outline(BaseModel):
         """Trials that the study will have at most; None: not known, or as many as time allows."""
         limit = self.budget.trials
         if limit is not None and self.sampler.per:
-            equal = len(self.axes["methods"]["choice"]) * len(self.seeds)
+            seeds = 1 if self.races_seeds else len(self.seeds)
+            equal = len(self.axes["methods"]["choice"]) * seeds
             limit = limit // equal * equal
         known = [count for count in (limit, self.most_trials) if count is not None]
         return min(known, default=None)
 
     def results(self, state: StudyState) -> Results:
         """Where the points stand, as of `Results.of` with the whole space."""
-        seeds = self.seeds
+        seeds = () if self.races_seeds else self.seeds
         if self.ablation is not None:
             seeds = () if self.ablation.race else self.ablation.seeds
         return Results(state, self.objective[0], seeds)

@@ -25,6 +25,8 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
     def __init__(self, space: Space, past: StudyState) -> None:
         super().__init__()
         self._objectives = space.objective[:1]
+        self._raced = space.seeds[1:] if space.races_seeds else ()
+        """Further seeds of a race: what it compares are values of whole trials."""
         decides = len(space.objective) == 1 and space.objective[0].metric in _PER_EPOCH
         made = scheduler_class(space.scheduler.name) if decides else Scheduler
         self.scheduler = made(space)
@@ -36,6 +38,8 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
         """Epochs of which Tune hears, each a step of its loop: the last one, and where it may end
         before."""
         epochs = planned.config.train.epochs
+        if planned.seed in self._raced:
+            return [epochs]
         return [*self.scheduler.decisions(planned.trial, epochs), epochs]
 
     def count(self, planned: Planned, values: Mapping[int, float | None]) -> None:

@@ -21,6 +21,7 @@ from search.proposals.equal_budgets import EqualBudgets
 from search.proposals.planner import Planner
 from search.proposals.race import Race
 from search.proposals.sampled import Sampled
+from search.proposals.seed_race import SeedRace
 from search.proposals.source import Source
 from search.tune.early_stopping import EarlyStopping
 from search.tune.schedulers.base import Scheduler
@@ -178,6 +179,19 @@ def source_state(source: Any) -> Any:
         sorted(source._seen),
         [(asked.point, seed) for asked, seed, _ in source._pending],
         source._before,
+        raced(source._points.race),
+    )
+
+
+def raced(race: SeedRace | None) -> Any:
+    if race is None:
+        return None
+    best = race._incumbent
+    racers = [*race._challengers.values(), *([best] if best else [])]
+    return (
+        race.incumbent,
+        race._is_owed,
+        [(one.point, one.given, sorted(one.values.items()), one.num_open) for one in racers],
     )
 
 
