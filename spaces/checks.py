@@ -44,18 +44,20 @@ def _check_design(space: Space, ablation: Ablation) -> None:
 
 def _check_sampler(space: Space) -> None:
     name, place = space.sampler.name, space.place
-    sampler = plugins.load(SAMPLERS, name).Sampler
+    # Code from elsewhere is not loaded to be looked at.
+    sampler = None if space.sampler.is_code else plugins.load(SAMPLERS, name).Sampler
+    enumerates = sampler is not None and sampler.enumerates
     if not space.axes:
         raise ConfigError(
             f"a search needs axes ({place}); list what varies under 'axes', or write an 'ablation'."
         )
-    if sampler.enumerates and space.size() is None:
+    if enumerates and space.size() is None:
         infinite = ", ".join(space.points.infinite) or "the product of all axes"
         raise ConfigError(
             f"sampler.name {name!r} needs axes with countable values, but {infinite} has too many "
             f"({place}); give a step, list choices, or use 'tpe'."
         )
-    if sampler.has_one_objective and len(space.objective) > 1:
+    if sampler is not None and sampler.has_one_objective and len(space.objective) > 1:
         raise ConfigError(
             f"sampler.name {name!r} has one objective, got {len(space.objective)} "
             f"({place}); use 'tpe' or 'nsga2'."
@@ -67,7 +69,7 @@ def _check_sampler(space: Space) -> None:
         )
     # Neither of the two left out ends a study.
     limits = space.budget.model_dump(exclude_none=True, exclude={"hang_seconds", "pack_size"})
-    if not limits and not sampler.enumerates:
+    if not limits and not enumerates:
         raise ConfigError(
             f"budget must limit trials, hours or gpu_hours ({place}); for example "
             "budget: {trials: 64}."

@@ -4,9 +4,11 @@ Root keys: name, base, and for a search axes, constraints, objective, sampler, s
 seeds, first_points; for an ablation ablation, objective, budget. Both may have a cluster.
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from spaces.ablation_section import read_ablation
 from spaces.axes import Axis, ChoiceAxis
@@ -97,7 +99,7 @@ def read_draft(
         constraints=tuple(relation.text for relation in relations),
         ablation=ablation,
         objective=objective,
-        sampler=check_section(SamplerConfig, document, "sampler"),
+        sampler=_read_sampler(document),
         scheduler=_read_scheduler(document, base, axes, is_ablation),
         budget=check_section(Budget, document, "budget"),
         cluster=check_section(Cluster, document, "cluster"),
@@ -269,6 +271,16 @@ def _one_objective(document: Document, score: Score, *keys: str | int) -> Object
         )
     objective = check_section(Objective, document, *keys)
     return objective if metric is not None else objective.model_copy(update={"metric": score.val})
+
+
+def _read_sampler(document: Document) -> SamplerConfig:
+    sampler = check_section(SamplerConfig, document, "sampler")
+    if not sampler.is_folder(sampler.name):
+        return sampler
+    is_set = document.place("sampler", "name").startswith("--set")
+    path, colon, wanted = sampler.name.partition(":")
+    folder = (Path.cwd() if is_set else document.folder) / os.path.expanduser(path)
+    return sampler.model_copy(update={"name": f"{os.path.normpath(folder)}{colon}{wanted}"})
 
 
 def _read_scheduler(

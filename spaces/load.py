@@ -59,6 +59,11 @@ def load_space(
     return space
 
 
+def is_record(source: str) -> bool:
+    """Whether a source is the study.yaml of a study, which somebody else may have written."""
+    return _recorded(source) is not None
+
+
 def _recorded(source: str) -> Mapping[str, Any] | None:
     """The space of a study, where a source is the record of one."""
     path = Path(os.path.expanduser(source))

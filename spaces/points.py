@@ -61,8 +61,13 @@ class Points:
             total += math.prod(len(domains.domain(path, point).values() or ()) for path in active)
         return total
 
-    def shifting(self) -> list[str]:
-        """Axes that are not active everywhere, or not within the same bounds."""
+    def shifting(self, chain: object = None) -> list[str]:
+        """Axes that are active somewhere but not everywhere, or not within the same bounds.
+
+        Args:
+            chain: Only where `methods` is this one; None: in the whole space.
+        """
+        corners = [one for one in self.corners if chain in (None, one.get("methods"))]
         found: dict[str, list[Flat]] = {path: [] for path in self._axes}
 
         def note(corner: Flat, path: str, domain: Axis) -> Any:
@@ -71,12 +76,12 @@ class Points:
 
         # Walked again rather than asked of the whole corner: a sampler meets the bounds that an
         # axis has before the axes after it are chosen.
-        for corner in self.corners:
+        for corner in corners:
             self._domains.walk(partial(note, corner))
         return [
             path
             for path, domains in found.items()
-            if len(domains) < len(self.corners) or any(one != domains[0] for one in domains)
+            if 0 < len(domains) < len(corners) or any(one != domains[0] for one in domains)
         ]
 
     @property

@@ -153,6 +153,8 @@ def _kind(kind: Any, bounds: str) -> str:
         return ", ".join(f"`{label(value)}`" for value in get_args(kind))
     if get_origin(kind) is tuple:
         return f"list of {_kind(get_args(kind)[0], '')}"
+    if get_origin(kind) is dict:
+        return "mapping"
     names = {bool: "`true`, `false`", int: "int", float: "float", str: "text", NoneType: "`null`"}
     return names[kind] + (f" {bounds}" if kind in (int, float) and bounds else "")
 

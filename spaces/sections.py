@@ -1,5 +1,6 @@
 """Study-wide settings: what is optimised, who proposes, who stops early, for how long."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -26,6 +27,9 @@ SAMPLERS = "search.proposals.samplers"
 """Where samplers are found by name; nothing of it is imported but what a space names."""
 SCHEDULERS = "search.tune.schedulers"
 """Where schedulers are found by name, in the same way."""
+
+WORD = "TCPA_SAMPLER_CODE"
+"""Environment variable with the `sampler.name` whose code may be imported and run."""
 
 
 class Objective(Settings):
@@ -74,29 +78,60 @@ def _better(metric: object) -> str:
     return "maximize" if is_share(str(metric)) else "minimize"
 
 
+_IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*[.:][^\W\d]\w*")
+
+
 def _known(package: str) -> AfterValidator:
     """A name must be that of a plugin in a package."""
+    return AfterValidator(lambda name: _of_plugin(package, name))
 
-    def check(name: str) -> str:
-        known = plugins.names(package)
-        if name not in known:
-            possible = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
-            raise ValueError(f"must be {possible}, got {name!r}{nearest(name, known)}")
-        return name
 
-    return AfterValidator(check)
+def _of_plugin(package: str, name: str) -> str:
+    known = plugins.names(package)
+    if name not in known:
+        possible = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+        raise ValueError(f"must be {possible}, got {name!r}{nearest(name, known)}")
+    return name
+
+
+def _known_sampler(name: str) -> str:
+    """A name of a plugin, a folder or an import path."""
+    is_code = SamplerConfig.is_folder(name) or _IMPORT_PATH.fullmatch(name)
+    return name if is_code else _of_plugin(SAMPLERS, name)
 
 
 class SamplerConfig(Settings):
     """Who proposes the next point."""
 
-    name: Annotated[str, _known(SAMPLERS)] = "tpe"
+    name: Annotated[str, AfterValidator(_known_sampler)] = "tpe"
     """A file of search/proposals/samplers: Optuna's sampler of that name; grid: every point of the
-    axes, which then need an end."""
+    axes, which then need an end. Or code: a class of Optuna's kind by its import path
+    (package.module:Class), or a folder (with a /) with an __init__.py that holds one."""
     seed: int = Field(default=0, ge=0)
     """Of the proposals only; trials have their own seeds."""
     per: Literal["methods"] | None = None
     """Compare: a sampler of its own for each method chain, and the same budget for each."""
+    options: dict[str, Any] | None = None
+    """Arguments of the constructor, where the name is an import path or a folder."""
+
+    @staticmethod
+    def is_folder(name: str) -> bool:
+        """Whether a name is that of a folder."""
+        return "/" in name
+
+    @property
+    def is_code(self) -> bool:
+        """Whether it is imported from elsewhere."""
+        return self.is_folder(self.name) or "." in self.name or ":" in self.name
+
+    @model_validator(mode="after")
+    def _options_have_a_class(self) -> Self:
+        if self.options and not self.is_code:
+            raise ValueError(
+                f"options are of a class by its import path, such as optuna.samplers:TPESampler; "
+                f"{self.name!r} takes none"
+            )
+        return self
 
 
 class SchedulerConfig(Settings):

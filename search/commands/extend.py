@@ -30,6 +30,6 @@ def command(
     check_place(placement)
     with Stages("checking weights and data") as stages:
         change = check_unchanged(folder, accept=accept, progress=stages)
-    check_sampler(folder.space().sampler.name)
+    check_sampler(folder.space().sampler)
     folder.extend(trials)
     leave(run_and_watch(folder, root, StudyConsole(), placement=placement, change=change))

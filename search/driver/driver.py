@@ -100,7 +100,7 @@ def run_study(
         StoppedError: It had to stop: a disk is full, no worker starts, or the cluster is gone.
         RecordError: The journal is damaged.
     """
-    check_sampler(space.sampler.name)
+    check_sampler(space.sampler)
     # Before the journal is opened, which cuts off a torn last line.
     notices = [study.lock(tell), *notices]
     journal = None

@@ -20,7 +20,7 @@ from search.tracking.secrets import with_secrets, without_secrets
 from search.workers.cargo import parts_to_send
 from spaces.axes import ChoiceAxis, label
 from spaces.idle import equal_levels, idle_axes
-from spaces.load import per_method, trials_per_method
+from spaces.load import trials_per_method
 from spaces.space import Space
 from tcpa_core.chain import check_data, deviations, method_class
 from tcpa_core.config import Flat, TrialConfig
@@ -182,13 +182,14 @@ def plan_space(
     Raises:
         TcpaError: Something is wrong; nothing was started or written.
     """
-    check_sampler(space.sampler.name)
+    if not space.sampler.is_code:  # that is run when the study starts, not to be looked at
+        check_sampler(space.sampler)
     # The cheapest checks first: a name that is taken is told before images are decoded.
     root = local_folder(root)
     StudyDir.check_free(root, name, storage)
     if ship_data:
         parts_to_send(space)  # refuses what cannot be listed
-    of_space = (*_idle(space), *_drawn_apart(space))
+    of_space = (*_idle(space), *_drawn_apart(space), *_code(space))
     backbones, datasets, preprocessing, trained = _check_parts(space.trials, decoding)
     _check_sizes(space, backbones)
     data = {config: found.summary for (config, _), found in datasets.items()}
@@ -299,23 +300,38 @@ def _idle(space: Space) -> list[str]:
     return lines
 
 
+def _code(space: Space) -> list[str]:
+    """What of a space is code that its study will run."""
+    sampler = space.sampler
+    if space.ablation or not sampler.is_code:
+        return []
+    options = f" with options {sampler.options}" if sampler.options else ""
+    return [
+        f"the sampler is code, {sampler.name!r}{options}: the driver imports and runs it when the "
+        "study starts; this plan has not."
+    ]
+
+
 def _drawn_apart(space: Space) -> list[str]:
     """What the sampler of a search draws without what it knows."""
-    sampler = sampler_class(space.sampler.name)
+    sampler = sampler_class(space.sampler)
     if space.ablation or not sampler.is_joint:
         return []
-    spaces = per_method(space) if space.sampler.per else {"": space}
+    is_split = "methods" in space.axes and (space.sampler.per or sampler.is_per_chain)
     lines = []
-    for chain, one in spaces.items():
-        apart = one.points.shifting()
+    for chain in space.axes["methods"].ends() if is_split else [None]:
+        apart = space.points.shifting(chain)
+        corners = [c for c in space.points.corners if chain in (None, c.get("methods"))]
         why = "not in every trial, or their bounds follow other axes"
         if sampler.draws_choices_apart:
-            apart = [p for p, a in one.axes.items() if p in apart or isinstance(a, ChoiceAxis)]
+            choices = {p for c in corners for p in c if isinstance(space.axes[p], ChoiceAxis)}
+            choices -= {"methods"} if is_split else set()
+            apart = [path for path in space.axes if path in choices.union(apart)]
             why += ", or choices"
         if apart:
             lines.append(
                 f"sampler {space.sampler.name!r} draws {', '.join(apart)} at random, each by itself"
-                f"{f', for {chain}' if chain else ''} ({why}); 'tpe' learns all axes."
+                f"{f', for {label(chain)}' if chain else ''} ({why}); 'tpe' learns all axes."
             )
     return lines
 

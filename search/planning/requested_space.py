@@ -1,10 +1,12 @@
 """The space that a command asks for: cheap checks, before anything heavy is loaded."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
-from spaces.load import load_space
+from spaces.load import is_record, load_space
 from spaces.read_suite import is_suite
+from spaces.sections import WORD
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
 
@@ -42,6 +44,8 @@ def requested_space(
     if trials is not None:
         changes["budget.trials"] = trials
     space = load_space(source, changes, winner)
+    if space.sampler.is_code and ("sampler.name" in changes or not is_record(source)):
+        os.environ[WORD] = space.sampler.name  # the user's word, by whose command it is read
     found = "ablation" if space.ablation else "search"
     if kind is not None and kind != found:
         raise ConfigError(

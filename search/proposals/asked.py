@@ -16,10 +16,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.proposals.dashboard_copy import OptunaLog
 from search.proposals.learned import frozen
+from search.proposals.samplers._by_path import blamed
 from search.proposals.samplers.base import check_sampler, make_sampler
 from search.proposals.seed_race import SeedRace
 from search.proposals.source import Outcome
-from spaces.sections import Goal
+from spaces.sections import Goal, SamplerConfig
 from spaces.selection import has_completed
 from spaces.space import Space
 from tcpa_core.config import Flat
@@ -100,14 +101,17 @@ class AskedPoints:
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
-        self._sampler = check_sampler(space.sampler.name)
-        self._random = check_sampler("random")
+        self._sampler = check_sampler(space.sampler)
+        self._random = check_sampler(SamplerConfig(name="random"))
+        made = make_sampler(space, 0)
+        self._kept = made if space.sampler.is_code else None
+        """One that is not made anew for every point."""
         goals: list[Goal] = [objective.goal for objective in space.objective]
         self._means: dict[str, float] = {}
         self.study = optuna.create_study(
             storage=Means(self._means),
             directions=goals,
-            sampler=make_sampler(space, 0),
+            sampler=made,
             study_name=name,
         )
         self.study.add_trials([t for one in learned if (t := frozen(one, space)) is not None])
@@ -137,6 +141,18 @@ class AskedPoints:
             draw: What it is; None: what the sampler draws.
             is_redrawn: Let the sampler draw all the same, and keep of it what it wants.
         """
+        if self._kept is None:
+            trial, point = self._drawn(origin, draw, is_redrawn=is_redrawn)
+        else:
+            with blamed(self._space.sampler.name):
+                trial, point = self._drawn_by_kept(origin, draw, is_redrawn=is_redrawn)
+        trial.set_user_attr("number", self.num_asked)
+        num_open = 1 if self.race else len(self._space.seeds)
+        return Asked(trial, point, origin, num_open)
+
+    def _drawn(
+        self, origin: str, draw: Flat | None, *, is_redrawn: bool
+    ) -> tuple[optuna.Trial, Flat]:
         asks_it = origin != "random" and (draw is None or is_redrawn)
         sampler = self._sampler if asks_it else self._random
         self.study.sampler = make_sampler(self._space, self.num_asked, sampler)
@@ -145,11 +161,32 @@ class AskedPoints:
         self.num_asked += 1
         # From here on the trial counts for the sampler, which keeps away from what runs.
         trial = self.study.ask()
-        trial.set_user_attr("number", self.num_asked)
         if is_redrawn:
             _ = trial.relative_params  # drawn when first asked for
-        num_open = 1 if self.race else len(self._space.seeds)
-        return Asked(trial, self._space.suggest(trial), origin, num_open)
+        return trial, self._space.suggest(trial)
+
+    def _drawn_by_kept(
+        self, origin: str, draw: Flat | None, *, is_redrawn: bool
+    ) -> tuple[optuna.Trial, Flat]:
+        """As `_drawn`, by the one sampler that also learns what it is not asked for."""
+        assert self._kept is not None
+        is_random = origin == "random"
+        random = make_sampler(self._space, self.num_asked, self._random) if is_random else None
+        self.study.sampler = random or self._kept
+        self.num_asked += 1
+        if draw is not None and is_redrawn:
+            trial = self.study.ask()
+            point = self._space.suggest(trial)
+            if trial.params == draw:
+                return trial, point
+            # It does not draw again what it drew: what is recorded counts.
+            self.study.tell(trial, state=TrialState.FAIL)
+        if draw is not None:
+            self.study.enqueue_trial(draw)
+        trial = self.study.ask()
+        point = self._space.suggest(trial)
+        self.study.sampler = self._kept
+        return trial, point
 
     def assign(self, planned: Planned, asked: Asked) -> None:
         """Remember which point a planned trial belongs to, and note our names on Optuna's trial.

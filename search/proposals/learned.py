@@ -1,8 +1,8 @@
 """Results of earlier studies, or of a table, that a sampler is given before it draws.
 
-What was measured under the same settings but for the axes is told as it is. What was measured under
-others, as with fewer epochs or on other data, is told as a trial that was stopped early: it ranks
-behind every completed trial, and among its like by epochs and value.
+What was measured under the same settings but for the axes is told as it is. What was stopped early,
+or measured under other settings, as with fewer epochs or on other data, is told as a trial that was
+stopped early: it ranks behind every completed trial, and among its like by epochs and value.
 """
 
 import csv
@@ -64,8 +64,8 @@ def learn(sources: Iterable[str], space: Space, root: Path) -> Lesson:
     for source in sources:
         path = Path(source)
         rows = _of_table(path, space) if path.suffix == ".csv" else _of_study(root, source, space)
-        for name, settings, values, epochs in rows:
-            _take(found, space, name, settings, values, epochs)
+        for row in rows:
+            _take(found, space, row)
     return found
 
 
@@ -92,14 +92,21 @@ def frozen(learned: Learned, space: Space) -> FrozenTrial | None:
     )
 
 
-Row = tuple[str, Flat, list[float | None], int | None]
-"""Name, settings, objectives and epochs of a result."""
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A result."""
+
+    name: str
+    settings: Flat
+    values: Sequence[float | None]
+    """The objectives."""
+    epochs: int | None
+    is_stopped: bool = False
+    """It was stopped early, after these epochs; the values are those of the last one."""
 
 
-def _take(
-    found: Lesson, space: Space, name: str, settings: Flat, values: list[float | None],
-    epochs: int | None,
-) -> None:  # fmt: skip
+def _take(found: Lesson, space: Space, row: _Row) -> None:
+    name, settings, values = row.name, row.settings, row.values
     numbers = [v for v in values if v is not None and math.isfinite(v)]
     if len(numbers) != len(space.objective):
         found.left_out.setdefault("an objective has no value", []).append(name)
@@ -122,6 +129,8 @@ def _take(
         if path in settings and path not in space.axes and path not in _NOT_COMPARED
         and settings[path] != value
     ]  # fmt: skip
+    if row.is_stopped:
+        other.insert(0, f"stopped after {row.epochs} epochs")
     if other and len(space.objective) > 1:
         why = f"{'; '.join(other)}, and several objectives know no trial that was stopped early"
         found.left_out.setdefault(why, []).append(name)
@@ -130,20 +139,26 @@ def _take(
     told = Learned(source=name, params=params, values=numbers, note="; ".join(other))
     if other:
         told = Learned(
-            source=name, params=params, values=numbers, note=told.note, epoch=epochs or 1
+            source=name, params=params, values=numbers, note=told.note, epoch=row.epochs or 1
         )
     found.told.append(told)
 
 
-def _of_study(root: Path, name: str, space: Space) -> Iterator[Row]:
+def _of_study(root: Path, name: str, space: Space) -> Iterator[_Row]:
     study = StudyDir.open(root, name)
-    for trial, one in study.state().trials.items():
+    metrics = [objective.metric for objective in space.objective]
+    state = study.state(metrics[0])
+    for trial, one in state.trials.items():
+        source, settings = f"{name}/{trial}", one.planned.params
         if one.status == "completed":
-            values = [one.value(objective.metric) for objective in space.objective]
-            yield f"{name}/{trial}", one.planned.params, values, one.epochs
+            yield _Row(source, settings, [one.value(metric) for metric in metrics], one.epochs)
+        elif one.status == "pruned" and one.values:
+            last = state.outcome(trial) or {}
+            values = [last.get(metric) for metric in metrics]
+            yield _Row(source, settings, values, last["num_epochs"], is_stopped=True)
 
 
-def _of_table(path: Path, space: Space) -> Iterator[Row]:
+def _of_table(path: Path, space: Space) -> Iterator[_Row]:
     metrics = [objective.metric for objective in space.objective]
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -163,7 +178,7 @@ def _of_table(path: Path, space: Space) -> Iterator[Row]:
         }
         settings = {**space.base, **given}
         values = [_number(row[metric]) for metric in metrics]
-        yield f"{path.name}:{number}", settings, values, settings.get("train.epochs")
+        yield _Row(f"{path.name}:{number}", settings, values, settings.get("train.epochs"))
 
 
 def _number(text: str | None) -> float | None:

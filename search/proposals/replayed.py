@@ -31,7 +31,7 @@ class Replay:
 
     def __init__(self, space: Space, points: AskedPoints, begin: Begin, past: Past) -> None:
         self._space = space
-        self._sampler = sampler_class(space.sampler.name)
+        self._sampler = sampler_class(space.sampler)
         self._points = points
         self._begin_point = begin
         self._past = past

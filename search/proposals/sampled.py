@@ -41,7 +41,7 @@ class Sampled:
         self._space = space
         self._points = AskedPoints(space, name, log, learned)
         self._first = deque(space.complete(point) for point in space.first_points)
-        self._is_grid = sampler_class(space.sampler.name).enumerates
+        self._is_grid = sampler_class(space.sampler).enumerates
         self._size = space.size()
         self._is_finite = self._size is not None
         self._rest: Iterator[Flat] | None = None

@@ -109,7 +109,7 @@ def run_watched(
     space = study.space()
     if cluster is not None:
         space = space.replaced(cluster=cluster)
-    check_sampler(space.sampler.name)
+    check_sampler(space.sampler)
     # Before the driver starts: a trial trained on other data must not lack the record of it.
     if change:
         accept_change(study, change)

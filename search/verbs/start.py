@@ -217,9 +217,11 @@ def start(
     def make() -> "tuple[StudyDir, Change | None]":
         plan = planned()
         known.append(plan.reusable.num_trials if plan.reusable else 0)
+        check_sampler(space.sampler)  # one that is code is not imported by the plan
         learns = {"learn_from": before.sources} if before.sources else {}
         return plan.create(reuse=before.recorded, **learns, **(about or {})), change
 
+    from search.proposals.samplers.base import check_sampler
     from search.verbs.taking_up import is_done, say_finished, taken_up
 
     with taken_up(common.root, name, space, make, console, repeat, storage=common.storage) as (

@@ -1,6 +1,7 @@
 """What a sampler cannot do is said before a study is made: axes drawn apart, packages missing."""
 
 import importlib.util
+import random
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import optuna
 import pytest
 
 from search.driver.driver import run_study
-from search.planning.plan import plan_space
+from search.planning.plan import _drawn_apart, plan_space
+from search.proposals.asked import AskedPoints
+from search.proposals.samplers.base import sampler_class, seed_of
 from search.study.folder import StudyDir
 from search.verbs.run import run_watched
 from spaces.space import Space
@@ -79,6 +82,59 @@ def test_a_comparison_says_it_for_each_method(
     assert line.startswith("sampler 'gp' draws tcpa.top_k_cls at random, each by itself, for tcpa ")
     for sampler in ("tpe", "random"):
         assert not plan_space(space_of(sampler, AXES), "s", tmp_path).warnings
+
+
+@pytest.mark.parametrize("sampler", ["gp", "nsga2", "qmc"])
+def test_where_methods_vary_gp_learns_each_chain_and_the_others_say_what_is_random(
+    sampler: str,
+) -> None:
+    lines = _drawn_apart(space_of(sampler, AXES))
+    if sampler == "gp":
+        assert [line.partition(" at random")[0].partition(" draws ")[2] for line in lines] == [
+            "optim.momentum",
+            "optim.momentum, tcpa.top_k_cls",
+        ]
+        assert ", for linear " in lines[0] and ", for tcpa " in lines[1]
+    else:
+        (line,) = lines
+        assert line.startswith(f"sampler '{sampler}' draws optim.momentum, tcpa.num_image_prompts")
+
+
+def test_gp_draws_the_axes_of_a_chain_by_the_trials_of_that_chain() -> None:
+    """What Optuna's own sampler draws in a study that holds nothing but them."""
+    paths = ("optim.lr", "methods", "tcpa.num_image_prompts")
+    space = space_of("gp", {path: AXES[path] for path in paths})
+    points = AskedPoints(space, "s")
+    stream = random.Random(0)
+    for number in range(24):  # more than the ten of a chain that are drawn at random
+        draw: dict[str, Any] = {"optim.lr": 10 ** stream.uniform(-4, -1), "methods": "linear"}
+        if number % 2:
+            draw |= {"methods": "tcpa", "tcpa.num_image_prompts": stream.randint(4, 12)}
+        asked = points.ask("first_point", draw)
+        value = -abs(draw.get("tcpa.num_image_prompts", 12) - 9) / 4
+        points.study.tell(asked.trial, value)
+    asked = points.ask("sampler")
+    while asked.trial.params["methods"] != "tcpa":
+        points.study.tell(asked.trial, -1.0)
+        asked = points.ask("sampler")
+    (drawn, found), number = without_chain(asked.trial), points.num_asked - 1
+    own = optuna.create_study(direction="maximize", sampler=sampler_class(space.sampler).make(
+        seed_of(space, number)))  # fmt: skip
+    for trial in points.study.trials[:-1]:
+        if trial.params["methods"] == "tcpa":
+            params, distributions = without_chain(trial)
+            own.add_trial(optuna.trial.create_trial(
+                value=trial.value, params=params, distributions=distributions))  # fmt: skip
+    assert own.ask(found).params == drawn
+    assert drawn.keys() == {"optim.lr", "tcpa.num_image_prompts"}
+    assert abs(drawn["tcpa.num_image_prompts"] - 9) <= 1
+
+
+def without_chain(trial: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters and their ranges."""
+    parts = trial.params, trial.distributions
+    drawn, ranges = ({k: v for k, v in part.items() if k != "methods"} for part in parts)
+    return drawn, ranges
 
 
 def test_a_missing_package_is_told_before_anything_is_made(

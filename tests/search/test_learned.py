@@ -12,8 +12,16 @@ from search.proposals.sampled import Sampled
 from search.study.folder import StudyDir
 from search.study.journal import Journal
 from tcpa_core.errors import ConfigError
-from tcpa_core.record.events import Ended, Learned, Planned, StudyBegun, decode_line, encode_line
+from tcpa_core.record.events import (
+    Ended,
+    Learned,
+    Planned,
+    StudyBegun,
+    decode_line,
+    encode_line,
+)
 from tcpa_core.record.values import TrialResult
+from tests.journals import event
 from tests.search.conftest import PRINTS, make_space
 
 AXES = {"optim.lr": {"float": [1e-3, 1e-1], "log": True}}
@@ -68,6 +76,28 @@ def test_another_fidelity_ranks_behind_every_completed_trial(tmp_path: Path) -> 
     assert any("told as stopped early, as train.epochs was 3, here 6" in x for x in lesson.lines)
     (first, _) = Sampled(space, "s", learned=lesson.told)._points.study.get_trials()
     assert first.state is TrialState.PRUNED and first.intermediate_values == {3: 0.5}
+
+
+def test_what_was_stopped_early_is_told_with_the_epochs_that_it_had(tmp_path: Path) -> None:
+    """Its value is that of its last epoch, not the best one of its record."""
+    made = study(tmp_path, "old")
+    journal = Journal(made.journal_path)
+    config = made.space().config({"optim.lr": 0.05}, 0)
+    known = {"digest": "9", "point": "9", "origin": "sampler"}
+    result = TrialResult(status="pruned", val_accuracy=0.4, num_epochs=2)
+    journal.append(
+        Planned.of("00009", config, draw={"optim.lr": 0.05}, **known),
+        *(event({"kind": "epoch", "trial": "00009", "epoch": epoch, "val_accuracy": value})
+          for epoch, value in ((1, 0.4), (2, 0.3))),
+        Ended(trial="00009", result=result),
+    )  # fmt: skip
+    journal.close()
+    lesson = learn(["old"], make_space(axes=AXES), tmp_path)
+    one = lesson.told[-1]
+    assert (one.source, one.values, one.epoch) == ("old/00009", [0.3], 2)
+    assert "old/00009: told as stopped early, as stopped after 2 epochs" in lesson.lines
+    *_, last = Sampled(make_space(axes=AXES), "s", learned=lesson.told)._points.study.get_trials()
+    assert (last.state, last.intermediate_values) == (TrialState.PRUNED, {2: 0.3})
 
 
 def test_a_table_is_read_by_its_columns(tmp_path: Path) -> None:

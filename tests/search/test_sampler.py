@@ -187,6 +187,42 @@ def test_trial_that_the_scheduler_stops_is_told_as_pruned_and_stopped_once(tmp_p
     assert told.intermediate_values == {3: 0.4}
 
 
+def test_tpe_draws_as_in_a_study_that_was_told_every_epoch() -> None:
+    """What was stopped counts by its epochs, then by its value, and behind what has completed."""
+    space = make_space(sampler={"name": "tpe"}, budget={"trials": 40})
+    planner = Planner(Sampled(space, "s"), {"data": "d", "weights": "w"}, 40)
+    own = optuna.create_study(direction="maximize")
+    for number in range(40):
+        new = planner.new()
+        assert isinstance(new, Planned)
+        own.sampler = make_sampler(space, number)
+        trial = own.ask()
+        space.suggest(trial)
+        assert new.draw == trial.params
+        # the more epochs the better, so that values of other epochs must not be mixed
+        last = (1, 1, 3, 6)[number % 4]
+        for epoch in range(1, last + 1):
+            trial.report(epoch / 10 + trial.params["optim.lr"], epoch)
+        value = last / 10 + trial.params["optim.lr"]
+        status = "completed" if last == 6 else "pruned"
+        planner.tell(new, {"status": status, "num_epochs": last, "val_accuracy": value})
+        if last == 6:
+            own.tell(trial, value)
+        else:
+            own.tell(trial, state=TrialState.PRUNED)
+
+
+def test_seeds_that_were_stopped_at_different_epochs_are_not_averaged(tmp_path: Path) -> None:
+    driver = Driver(make_space(seeds=[0, 1, 2], budget={"trials": 3}), tmp_path)
+    ends = {0: (1, 0.2), 1: (3, 0.6), 2: (1, 0.3)}
+    while (planned := driver.next()) is not None:
+        epoch, value = ends[planned.config.seed]
+        driver.finish(planned, status="pruned", num_epochs=epoch, val_accuracy=value)
+    (told,) = driver.told
+    assert told.state is TrialState.PRUNED
+    assert told.intermediate_values == {1: pytest.approx(0.25), 3: 0.6}
+
+
 def test_point_with_several_seeds_is_told_as_their_mean(tmp_path: Path) -> None:
     driver = Driver(make_space(seeds=[0, 1, 2], budget={"trials": 6}), tmp_path)
     driver.run(lambda p: 0.1 * (1 + p.config.seed))

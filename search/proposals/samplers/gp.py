@@ -1,4 +1,4 @@
-"""Gaussian process over all axes together."""
+"""Gaussian process over all axes together; where methods vary, one for each chain of them."""
 
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ class Sampler(base.Sampler):
     """See the module."""
 
     is_joint = True
+    is_per_chain = True
 
     @staticmethod
     def make(seed: int) -> "BaseSampler":
