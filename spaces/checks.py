@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from spaces.axes import Axis, ChoiceAxis
 from spaces.designs import Ablation
-from spaces.sections import SAMPLERS
+from spaces.sections import SAMPLERS, SCHEDULERS
 from spaces.space import Space
 from tcpa_core import plugins
 from tcpa_core.errors import ConfigError
@@ -29,6 +29,7 @@ def check_space(space: Space) -> None:
     for point in space.first_points:
         space.config(space.complete(point), seed=space.seeds[0])
     _check_sampler(space)
+    plugins.load(SCHEDULERS, space.scheduler.name).Scheduler.check(space)
 
 
 def _check_design(space: Space, ablation: Ablation) -> None:

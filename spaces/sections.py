@@ -50,6 +50,11 @@ class Objective(Settings):
         """Whether larger is better."""
         return self.goal == "maximize"
 
+    @property
+    def is_of_epochs(self) -> bool:
+        """Whether it is measured after every epoch and changes from one to the next."""
+        return self.metric.startswith("val_")
+
     def utility(self, value: float) -> float:
         """The value, turned so that larger is better."""
         return self.sign * value
@@ -138,12 +143,17 @@ class SchedulerConfig(Settings):
     """Who stops trials early."""
 
     name: Annotated[str, _known(SCHEDULERS)] = "asha"
-    """A file of search/tune/schedulers. asha: at each rung the worse trials are stopped; none: all
-    trials train to their end."""
+    """A file of search/tune/schedulers. asha: at each rung the worse trials are stopped; hyperband:
+    so in several brackets, each with another first rung; median: trials are stopped that are worse
+    than the median of the others; none: all trials train to their end."""
     grace_epochs: int = Field(default=1, ge=1)
     """No trial is stopped before it has trained this many epochs."""
     reduction_factor: int = Field(default=3, ge=2)
     """Of this many trials that reach a rung, one goes on."""
+    brackets: int | None = Field(default=None, ge=1)
+    """Of hyperband: how many, those that stop most first; None: as many as fit."""
+    min_samples: int | None = Field(default=None, ge=1)
+    """Of median: others that must have come as far before a trial is stopped; None: 3."""
 
 
 class Budget(Settings):

@@ -215,7 +215,7 @@ class Space(Settings):
             "axes": {path: axis.as_dict() for path, axis in self.axes.items()},
             "constraints": list(self.constraints),
             "sampler": self.sampler.model_dump(exclude_none=True),
-            "scheduler": self.scheduler.model_dump(),
+            "scheduler": self.scheduler.model_dump(exclude_none=True),
             "seeds": {"race": list(self.seeds)} if self.races_seeds else list(self.seeds),
             "first_points": [dict(point) for point in self.first_points],
         }

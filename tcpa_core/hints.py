@@ -52,6 +52,8 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "budget.hours": ("timeout", "time_budget", "time_budget_s", "max_hours", "wall_time"),
     "scheduler.name": ("pruner",),
     "scheduler.grace_epochs": ("grace_period", "min_t", "min_resource", "n_warmup_steps"),
+    "scheduler.min_samples": ("min_samples_required", "n_min_trials"),
+    "scheduler.reduction_factor": ("eta", "rf"),
     "objective.metric": ("metric", "monitor"),
     "objective.goal": ("mode", "direction"),
     "sampler.name": ("search_alg", "algorithm", "sampler"),

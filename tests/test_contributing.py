@@ -32,7 +32,12 @@ def run(mine: Path, *arguments: str) -> str:
 
 
 def test_every_kind_has_an_example() -> None:
-    assert {name.partition("/")[0] for name in EXAMPLES} >= {"data", "plots", "samplers"}
+    assert {name.partition("/")[0] for name in EXAMPLES} >= {
+        "data",
+        "plots",
+        "samplers",
+        "schedulers",
+    }
 
 
 def test_the_data_set_is_read(mine: Path) -> None:
@@ -45,9 +50,10 @@ def test_the_sampler_is_planned_with_the_data_set(mine: Path, tmp_path: Path) ->
     space.write_text(
         "name: tried\nbase: {data.name: stripes, methods: [linear], train.epochs: 1}\n"
         "axes: {optim.lr: {float: [1.0e-3, 1.0e-1], log: true}}\n"
-        "sampler: {name: halton}\nbudget: {trials: 4}\n"
+        "sampler: {name: halton}\nscheduler: {name: halves}\nbudget: {trials: 4}\n"
     )
-    assert "halton" in run(mine, "plan", str(space), "--root", str(tmp_path / "studies"))
+    told = run(mine, "plan", str(space), "--root", str(tmp_path / "studies"))
+    assert "halton sampler, scheduler halves" in told
 
 
 def test_the_figure_is_drawn(mine: Path, tmp_path: Path) -> None:

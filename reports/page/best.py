@@ -9,6 +9,7 @@ import pandas as pd
 
 from reports.frames import Frames
 from reports.labels import Row, column_head, group_column, is_missing, on_val, p_text, plural
+from reports.page.facts import NAMES
 from reports.plots.base import GREY, styles_of
 from reports.statistics.contest import OPEN
 from reports.tables import ranking
@@ -223,7 +224,8 @@ def _stopped(trials: pd.DataFrame, found: Frames) -> Iterator[str]:
     if stopped.empty:
         return
     scheduler = str((found.study.space.get("scheduler") or {}).get("name") or "")
-    who = scheduler.upper() if scheduler not in ("", "none") else "The study"
+    who = NAMES.get(scheduler, scheduler) if scheduler not in ("", "none") else "The study"
+    who = who[0].upper() + who[1:]
     epochs = Counter(int(n) for n in stopped["num_epochs"].dropna())
     after = ", ".join(f"{n} after epoch {at}" for at, n in sorted(epochs.items())[:6])
     more = ", others later" if len(epochs) > 6 else ""

@@ -14,7 +14,7 @@ from spaces.wording import any_of, axis_text, number_text, training_text
 Fact = tuple[str, str]
 """Name and value of a row."""
 NAMES = {"tpe": "TPE", "gp": "GP", "cmaes": "CMA-ES", "nsga2": "NSGA-II", "qmc": "QMC",
-         "asha": "ASHA"}  # fmt: skip
+         "asha": "ASHA", "hyperband": "Hyperband", "median": "median stopping"}  # fmt: skip
 
 
 def searched(found: Frames) -> list[Fact]:
@@ -160,8 +160,14 @@ def _scheduler(space: Mapping[str, Any]) -> str:
     if name == "none":
         return "none: every trial trains to its end"
     grace, factor = found.get("grace_epochs"), found.get("reduction_factor")
-    parts = [NAMES.get(name, name), f"grace {plural(grace, 'epoch')}" if grace else "",
-             f"factor {factor}" if factor else ""]  # fmt: skip
+    parts = [
+        NAMES.get(name, name),
+        f"grace {plural(grace, 'epoch')}" if grace else "",
+        f"factor {factor}" if factor and name != "median" else "",
+        plural(found["brackets"], "bracket") if found.get("brackets") else "",
+        f"at least {found['min_samples']} others" if found.get("min_samples") else "",
+    ]
+    # fmt: skip
     return ", ".join(filter(None, parts))
 
 

@@ -32,7 +32,7 @@ from search.study.earlier import Earlier
 from search.study.folder import StudyDir
 from search.study.journal import Journal
 from search.study.working_copy import tell
-from search.tune.early_stopping import EarlyStopping
+from search.tune.early_stopping import EarlyStopping, compared_by_epoch
 from search.tune.loop import run_trials
 from search.tune.searcher import StudySearcher
 from search.tune.trial_handle import Slots
@@ -108,7 +108,7 @@ def run_study(
         journal = Journal(study.journal_path)
         if journal.dropped_bytes:
             notices.append(f"left out a torn last line of {journal.dropped_bytes} bytes")
-        state = study.state(space.objective[0].metric)
+        state = study.state(space.objective[0].metric, compared_by_epoch(space))
         if state.is_finished and not state.without_score():
             return StudyOutcome(state.counts(), "finished")
         recorder = Recorder(journal, state, listeners, study.taken_over_by)
@@ -276,8 +276,7 @@ class StudyRun:
                 self._recorder.record(planned)
                 return None
             if (outcome := self._reuse.take(planned)) is not None:
-                values = self._state.trials[planned.trial].values
-                stopping.count(planned, values)
+                stopping.count(self._state.trials[planned.trial])
             return outcome
 
         def follow() -> int:

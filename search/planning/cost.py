@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from search.tune.schedulers.base import can_stop, scheduler_class
 from spaces.axes import label
 from spaces.space import Space
 from tcpa_core.config import Flat
@@ -113,9 +114,9 @@ def estimate(space: Space, num_trials: int | None, rates: Rates) -> Estimate | N
         middle += count * sum(ordered) / len(ordered)
         low += count * ordered[tail]
         high += count * ordered[-1 - tail]
-    if space.ablation is None and space.scheduler.name == "asha":
-        # ASHA may stop every trial at its first rung, and none before.
-        low *= min(1.0, space.scheduler.grace_epochs / space.most_epochs)
+    if can_stop(space.objective):
+        scheduler = scheduler_class(space.scheduler.name)
+        low *= scheduler.least(space.scheduler, space.most_epochs) / space.most_epochs
     return Estimate(middle, low, high, num_known)
 
 

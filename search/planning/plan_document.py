@@ -29,7 +29,7 @@ def plan_document(plan: Plan) -> Json:
         "objective": [one.model_dump() for one in space.objective],
         "budget": space.budget.model_dump(),
         "sampler": None if space.ablation else space.sampler.model_dump(),
-        "scheduler": None if space.ablation else space.scheduler.model_dump(),
+        "scheduler": None if space.ablation else space.scheduler.model_dump(exclude_none=True),
         "searched": [
             {
                 "path": one.path,

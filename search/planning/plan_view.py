@@ -10,7 +10,7 @@ from search.planning.plan import Plan
 from search.planning.sizes import MethodSize, size_text
 from search.study.address import below, database_of
 from search.tracking.secrets import without_secrets
-from search.tune.schedulers.base import scheduler_class
+from search.tune.schedulers.base import can_stop, scheduler_class
 from spaces.axes import label
 from spaces.space import Space
 from spaces.wording import changed_settings, searched, training_text
@@ -67,6 +67,8 @@ def _study(plan: Plan) -> Rows:
         design += " for each method, equal budgets"
     stops = space.scheduler
     scheduler = scheduler_class(stops.name).text(stops, plan.most_epochs)
+    if stops.name != "none" and not can_stop(space.objective):
+        scheduler = f"{stops.name}, which stops none: no objective is measured each epoch"
     # What is not limited is left out: a list of Nones would hide what is.
     budget = {k: v for k, v in space.budget.model_dump().items() if v is not None}
     aim = ", ".join(f"{one.goal} {one.metric}" for one in space.objective)
@@ -103,7 +105,7 @@ def _trained(plan: Plan) -> Rows:
     varied = {*plan.space.axes, *(plan.space.ablation.paths() if plan.space.ablation else ())}
     params = plan.space.trials[0].flat()
     rows = [
-        ("epochs", f"at most {plan.most_epochs} a trial"),
+        ("epochs", f"at most {plan.most_epochs} a trial{_stopped_early(plan)}"),
         ("optimiser", training_text(params, {*varied, "train.epochs"})),
     ]
     changed = changed_settings(plan.space.base)
@@ -111,6 +113,18 @@ def _trained(plan: Plan) -> Rows:
     if task is not None:
         rows.insert(0, ("task", f"{task}, scored by {score_of(params).label}"))
     return rows + [(path, label(value)) for path, value in changed.items()]
+
+
+def _stopped_early(plan: Plan) -> str:
+    """How many epochs the scheduler leaves, as a clause to append; "": it stops none."""
+    settings, most = plan.space.scheduler, plan.most_epochs
+    scheduler = scheduler_class(settings.name)
+    if not can_stop(plan.space.objective) or scheduler.least(settings, most) >= most:
+        return ""
+    expected = scheduler.expected(settings, most)
+    if expected is None:
+        return f"; how many of them {settings.name} saves is not known before"
+    return f"; {settings.name} is meant to train {expected:.3g} of them on average"
 
 
 def print_methods(console: Console, sizes: Sequence[MethodSize]) -> None:

@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -288,13 +288,13 @@ class StudyDir:
         if self.journal_path.exists():
             yield from read_journal(self.journal_path)
 
-    def state(self, metric: str | None = None) -> StudyState:
+    def state(self, metric: str | None = None, others: Sequence[str] = ()) -> StudyState:
         """What the journal says, as of `StudyState`.
 
         Raises:
             RecordError: It is damaged.
         """
-        return StudyState.of(self.events(), metric)
+        return StudyState.of(self.events(), metric, others)
 
     def trial_folder(self, trial: str) -> Path:
         """The folder of a trial's checkpoints, with those that lie in the study's storage.

@@ -5,13 +5,19 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.tune.schedulers.base import Scheduler, scheduler_class
+from search.tune.schedulers.base import Scheduler, can_stop, scheduler_class
 from search.workers.trial_progress import LAST
 from spaces.space import Space
 from tcpa_core.record.events import Planned
-from tcpa_core.record.state import StudyState
+from tcpa_core.record.state import StudyState, TrialState
+from tcpa_core.record.values import COSTS
 
-_PER_EPOCH = ("val_accuracy", "val_miou", "val_loss")
+
+def compared_by_epoch(space: Space) -> list[str]:
+    """What a `StudyState` has to keep beside the first objective, so that trials can be compared by
+    several."""
+    several = space.objective if len(space.objective) > 1 else ()
+    return [one.metric for one in several if one.metric not in COSTS]
 
 
 class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
@@ -19,17 +25,18 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
 
     Args:
         space: Names it.
-        past: What earlier drivers have reported; the scheduler learns from it.
+        past: What earlier drivers have reported; the scheduler learns from it. It has kept
+            `compared_by_epoch`.
     """
 
     def __init__(self, space: Space, past: StudyState) -> None:
         super().__init__()
-        self._objectives = space.objective[:1]
+        self._objectives = space.objective
         self._raced = space.seeds[1:] if space.races_seeds else ()
         """Further seeds of a race: what it compares are values of whole trials."""
-        decides = len(space.objective) == 1 and space.objective[0].metric in _PER_EPOCH
-        made = scheduler_class(space.scheduler.name) if decides else Scheduler
-        self.scheduler = made(space)
+        made = scheduler_class(space.scheduler.name)
+        self.scheduler = made(space) if can_stop(space.objective) else Scheduler(space)
+        self._kept = past.others
         self._due: dict[str, int] = {}
         """Trials that an earlier driver was about to stop when it ended, and at which epoch."""
         self._rebuild(past)
@@ -42,21 +49,24 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
             return [epochs]
         return [*self.scheduler.decisions(planned.trial, epochs), epochs]
 
-    def count(self, planned: Planned, values: Mapping[int, float | None]) -> None:
+    def count(self, trial: TrialState) -> None:
         """Let the values of a trial count that nobody trains, as if it had reported them."""
-        for epoch in self.decisions(planned):
-            if (value := values.get(epoch)) is not None:
-                self._goes_on(planned.trial, epoch, [value])
+        for epoch in self.decisions(trial.planned):
+            if (values := self._recorded(trial, epoch)) is not None:
+                self._goes_on(trial.planned.trial, epoch, values)
 
     def _rebuild(self, past: StudyState) -> None:
         """Let every value that was reported at a decision count again, in the same order."""
         decisions = {name: self.decisions(one.planned) for name, one in past.trials.items()}
         # In the order of the reports: whether a value stops its trial depends on those before it.
-        for trial, epoch, value in past.reports():
-            if epoch not in decisions[trial] or value is None:
+        for trial, epoch in past.reports():
+            if epoch not in decisions[trial]:
+                continue
+            values = self._recorded(past.trials[trial], epoch)
+            if values is None:
                 continue
             self._due.pop(trial, None)  # it went on
-            if not self._goes_on(trial, epoch, [value]):
+            if not self._goes_on(trial, epoch, values):
                 self._due[trial] = epoch
         for name, one in past.trials.items():
             # One that has ended is not taken up again, so there is nobody to stop.
@@ -85,9 +95,30 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
     def _values(self, result: Mapping[str, Any]) -> list[float] | None:
         """The objectives in a report; None: it lacks one."""
         metrics = [one.metric for one in self._objectives]
-        found = [result.get(f"{LAST}{metric}", result.get(metric)) for metric in metrics]
-        known = [float(value) for value in found if value is not None]
-        return known if len(known) == len(found) else None
+        return _whole([result.get(f"{LAST}{metric}", result.get(metric)) for metric in metrics])
+
+    def _recorded(self, trial: TrialState, epoch: int) -> list[float] | None:
+        """The objectives at an epoch as the journal has them; None: it lacks one."""
+        if len(self._objectives) == 1:
+            return _whole([trial.values.get(epoch)])
+        costs = (trial.started.costs if trial.started else None) or {}
+        found: list[float | None] = []
+        for one in self._objectives:
+            if one.metric in COSTS:  # of a trial that was reused, its end alone says them
+                otherwise = getattr(trial.result, one.metric, None)
+                found.append(costs.get(one.metric, otherwise))
+                continue
+            place = self._kept.index(one.metric)
+            values = {n: kept[place] for n, kept in trial.others.items() if n <= epoch}
+            # In all so far, as of a trial that has ended.
+            is_time = one.metric == "duration_s"
+            found.append(sum(v or 0.0 for v in values.values()) if is_time else values.get(epoch))
+        return _whole(found)
+
+
+def _whole(values: Sequence[float | None]) -> list[float] | None:
+    known = [float(value) for value in values if value is not None]
+    return known if len(known) == len(values) else None
 
 
 def _name(trial: Any) -> str:

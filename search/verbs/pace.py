@@ -130,7 +130,7 @@ def _further(
     for epoch in range(most, 0, -1):
         reached[epoch] += reached[epoch + 1]
     # Until trials tell, as the scheduler is meant.
-    for epoch, share in scheduler_class(scheduler.name).shares(scheduler, most).items():
+    for epoch, share in (scheduler_class(scheduler.name).shares(scheduler, most) or {}).items():
         reached[epoch] += 1
         ended[epoch] += 1 - share
     goes_on = [1 - e / r if r else 1.0 for e, r in zip(ended, reached, strict=True)]

@@ -26,6 +26,10 @@ class TrialProgress:
     """Its last new one."""
     epochs: dict[int, Report] = field(default_factory=dict)
     """What the scheduler may ask of each epoch so far."""
+    seconds: float = 0.0
+    """In which it was trained, up to its last epoch."""
+    costs: Report = field(default_factory=dict)
+    """Of its `COSTS` those that the scheduler may ask for."""
     outcome: Report | None = None
     """The same of its end; None: it has not ended."""
     is_stopped: bool = False
@@ -50,7 +54,7 @@ class TrialProgress:
         """Lost its worker twice: its next epoch is trained alone, which shows what is the cause."""
         return self.restarts > 1
 
-    def submit(self, *, test_at_end: bool) -> Submit:
+    def submit(self, *, test_at_end: bool, tells_costs: bool = False) -> Submit:
         """The command that gives it to a worker."""
         assert self.planned is not None, "a trial that has ended waits for no place"
         return Submit(
@@ -59,6 +63,7 @@ class TrialProgress:
             until_epoch=self.until_epoch,
             test_at_end=test_at_end,
             alone=self.is_suspect,
+            tells_costs=tells_costs,
         )
 
     def report(self, until_epoch: int, *, is_halted: bool) -> Report:

@@ -25,7 +25,7 @@ from tcpa_core.record.events import (
     Tested,
     TrialEvent,
 )
-from tcpa_core.record.values import Device, EpochReport, TrialResult
+from tcpa_core.record.values import COSTS, Device, EpochReport, TrialResult
 from tcpa_core.training.commands import Command, Extend, Limit, Stop
 
 
@@ -60,6 +60,7 @@ class TrialTable:
         # Worked out once: `asdict` for every epoch of every trial copies what nobody asks for.
         self._of_epoch = [field.name for field in fields(EpochReport) if field.name in asked]
         self._of_end = [field.name for field in fields(TrialResult) if field.name in asked]
+        self._costs = [name for name in COSTS if name in asked]
         self._test_at_end = test_at_end
         self._trials: dict[str, TrialProgress] = {}
         self._waiting: deque[str] = deque()
@@ -213,7 +214,8 @@ class TrialTable:
             self._waiting.remove(name)
             trial.worker = worker
             self._workers.give(worker, name)
-            orders.append(Order(worker, trial.submit(test_at_end=self._test_at_end)))
+            submit = trial.submit(test_at_end=self._test_at_end, tells_costs=bool(self._costs))
+            orders.append(Order(worker, submit))
             if trial.is_stopped:
                 orders.append(Order(worker, Stop(trial=name)))
         return orders
@@ -285,13 +287,18 @@ class TrialTable:
             case Started():
                 device = None if trial.worker is None else self._workers.device_of(trial.worker)
                 hardware = None if device is None else device.as_dict()
+                trial.costs = {n: (event.costs or {}).get(n) for n in self._costs}
                 return replace(event, worker=trial.worker, hardware=hardware)
             case Epoch(report=report):
                 # A worker that takes a trial up tells all its epochs: it cannot know which arrived.
                 if report.epoch <= trial.epoch:
                     return None
                 trial.epoch = report.epoch
-                trial.epochs[report.epoch] = {n: getattr(report, n) for n in self._of_epoch}
+                trial.seconds += report.duration_s
+                told = {n: getattr(report, n) for n in self._of_epoch}
+                # In all so far, as of a trial that has ended.
+                told |= {"duration_s": trial.seconds} if "duration_s" in told else {}
+                trial.epochs[report.epoch] = told | trial.costs
                 trial.restarts = 0
                 trial.lost_on.clear()
             case Ended(result=result):

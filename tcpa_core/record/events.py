@@ -226,6 +226,8 @@ class Started(TrialEvent):
     worker: int | str | None = None
     hardware: Mapping[str, Any] | None = None
     """What the worker trains on, as of `Device.as_dict`. None: not recorded."""
+    costs: Mapping[str, float | None] | None = None
+    """`COSTS` by name, where several objectives decide which trials end early."""
 
     def _body(self) -> Fields:
         body = {"trial": self.trial, "device": self.device, "epoch": self.epoch}
@@ -234,6 +236,7 @@ class Started(TrialEvent):
             "note": self.note or None,
             "worker": self.worker,
             "hardware": self.hardware,
+            "costs": self.costs,
         }
         return {**body, **{name: value for name, value in rest.items() if value is not None}}
 
@@ -350,7 +353,7 @@ def _reused(event: Fields, stamp: Fields) -> Reused:
 
 
 def _started(event: Fields, stamp: Fields) -> Started:
-    names = ("trial", "device", "epoch", "preprocessing", "note", "worker", "hardware")
+    names = ("trial", "device", "epoch", "preprocessing", "note", "worker", "hardware", "costs")
     return Started(**{"device": "", **{n: event[n] for n in names if n in event}}, **stamp)
 
 

@@ -4,7 +4,7 @@ Status, the live view, resuming, confirmations, costs, MLflow and reports all re
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -98,6 +98,8 @@ class TrialState:
     """The last one recorded."""
     values: dict[int, float | None] = field(default_factory=dict)
     """What the study looks at (`StudyState.metric`) by epoch, as first recorded."""
+    others: dict[int, tuple[float | None, ...]] = field(default_factory=dict)
+    """`StudyState.others` by epoch, as first recorded."""
     started: Started | None = None
     """Its last start."""
     reused: Reused | None = None
@@ -183,10 +185,12 @@ class StudyState:
 
     Args:
         metric: Which value of each epoch is kept; None: none is.
+        others: Further fields of `EpochReport` that are kept.
     """
 
-    def __init__(self, metric: str | None = None) -> None:
+    def __init__(self, metric: str | None = None, others: Sequence[str] = ()) -> None:
         self.metric = metric
+        self.others = tuple(others)
         self.trials: dict[str, TrialState] = {}
         """By name, in the order planned."""
         self.learned: list[Learned] = []
@@ -214,17 +218,19 @@ class StudyState:
         """When the last driver's first start of a trial was recorded."""
         self._driver_at: float | None = None
         """When the last driver began."""
-        self._reported: list[str] = []
-        """The trial of each kept value, in the order of the reports."""
+        self._reported: list[tuple[str, int]] = []
+        """Trial and epoch of each kept value, in the order of the reports."""
 
     @classmethod
-    def of(cls, events: Iterable[Event], metric: str | None = None) -> Self:
+    def of(
+        cls, events: Iterable[Event], metric: str | None = None, others: Sequence[str] = ()
+    ) -> Self:
         """The state after some events.
 
         Raises:
             RecordError: They tell of a trial that was never planned, or are damaged.
         """
-        state = cls(metric)
+        state = cls(metric, others)
         for event in events:
             state.take(event)
         return state
@@ -315,9 +321,13 @@ class StudyState:
         if trial.status == "planned":  # the line of its start is lost, or it has none
             trial.status = "running"
             trial.driver = None if trial.reused else self.num_drivers
-        if epoch not in trial.values and hasattr(event.report, self.metric or ""):
-            trial.values[epoch] = getattr(event.report, self.metric or "")
-            self._reported.append(event.trial)
+        is_new = epoch not in trial.values and epoch not in trial.others
+        if is_new and (self.others or hasattr(event.report, self.metric or "")):
+            if hasattr(event.report, self.metric or ""):
+                trial.values[epoch] = getattr(event.report, self.metric or "")
+            if self.others:
+                trial.others[epoch] = tuple(getattr(event.report, name) for name in self.others)
+            self._reported.append((event.trial, epoch))
 
     def _note_time(self, trial: TrialState, t: float) -> None:
         trial.told_at = t
@@ -352,11 +362,9 @@ class StudyState:
         """Trials that were taken from earlier studies, by name."""
         return {name: one.reused for name, one in self.trials.items() if one.reused}
 
-    def reports(self) -> Iterator[tuple[str, int, float | None]]:
-        """Trial, epoch and value of every kept value, in the order of the reports."""
-        left = {name: iter(trial.values.items()) for name, trial in self.trials.items()}
-        for name in self._reported:
-            yield name, *next(left[name])
+    def reports(self) -> Iterator[tuple[str, int]]:
+        """Trial and epoch of every kept value, in the order of the reports."""
+        yield from self._reported
 
     def outcomes(self) -> list[tuple[Planned, Mapping[str, Any] | None]]:
         """What was planned, with the outcomes that the sampler was told; None: has not ended.

@@ -67,6 +67,16 @@ def gpu_name(device: str, host: str) -> str:
     return "" if device == "cpu" else f"GPU {device} of {host}"
 
 
+COSTS = (
+    "num_trainable",
+    "num_trainable_no_head",
+    "flops_per_image",
+    "train_flops_per_image",
+    "activation_bytes_per_image",
+)
+"""Fields of a `TrialResult` that are known before a trial is trained."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochReport:
     """Measurements of one epoch of one trial. Accuracies are fractions in [0, 1]."""

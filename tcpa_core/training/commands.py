@@ -17,6 +17,8 @@ class Submit:
     """Score the selected state on the test split once the last epoch is trained."""
     alone: bool = False
     """Its next epoch is trained before all others and by itself."""
+    tells_costs: bool = False
+    """Tell its `COSTS` when it starts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ their own. They join and leave between epochs.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from tcpa_core.model.backbone import Backbone
 from tcpa_core.model.pack_model import PackModel
 from tcpa_core.record.predictions import Predictions
 from tcpa_core.record.regions import Regions
-from tcpa_core.record.values import EpochReport, Status, TrialResult
+from tcpa_core.record.values import COSTS, EpochReport, Status, TrialResult
 from tcpa_core.streams import Stream
 from tcpa_core.training.batches import num_images
 from tcpa_core.training.between_epochs import BetweenEpochs
@@ -230,6 +231,20 @@ class Pack:
 
         return run
 
+    def costs(self, member: Member) -> dict[str, Any]:
+        """The member's `COSTS` by name."""
+        model = self._model_of([member])
+        total, without_head = model.tensors.num_trainable(0)
+        step = self._costs.of(model)
+        found = (
+            total,
+            without_head,
+            model.flops_per_image(),
+            step.flops if step else None,
+            step.activation_bytes if step else None,
+        )
+        return dict(zip(COSTS, found, strict=True))
+
     def result(
         self,
         member: Member,
@@ -239,9 +254,6 @@ class Pack:
         reason: str = "",
     ) -> TrialResult:
         """What the member leaves behind; `test` is of the selected state."""
-        model = self._model_of([member])
-        total, without_head = model.tensors.num_trainable(0)
-        costs = self._costs.of(model)
         best, told = member.selected, test.tested(member.trial) if test else None
         return TrialResult(
             status=status,
@@ -257,11 +269,7 @@ class Pack:
             test_miou=told.test_miou if told else None,
             test_mean_accuracy=told.test_mean_accuracy if told else None,
             test_miou_multiscale=told.test_miou_multiscale if told else None,
-            num_trainable=total,
-            num_trainable_no_head=without_head,
-            flops_per_image=model.flops_per_image(),
-            train_flops_per_image=costs.flops if costs else None,
-            activation_bytes_per_image=costs.activation_bytes if costs else None,
+            **self.costs(member),
             duration_s=member.duration_s,
             peak_memory_bytes=self._peaks.pop(member.trial, 0) or peak_bytes(self.device),
             device=str(self.device),

@@ -288,6 +288,7 @@ class Worker:
             epoch=member.epoch,
             preprocessing=group.pack.backbone.preprocessing(config.data).as_dict(),
             note=note,
+            costs=group.pack.costs(member) if command.tells_costs else None,
         )
         # What was trained before may not have arrived: its receiver drops what it knows.
         told = [Epoch(trial=trial, report=report) for report in member.reports]

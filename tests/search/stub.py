@@ -48,6 +48,11 @@ class _Job:
         return int(self.params["train.epochs"])
 
 
+def num_trainable(params: Flat) -> int:
+    """More at a larger learning rate."""
+    return int(1000 * params["optim.lr"]) + 1
+
+
 def accuracy(params: dict[str, Any], epoch: int, noise: float = 0.0) -> float:
     """Best at a learning rate of 0.01, rising with the epochs, in [0, 1].
 
@@ -181,7 +186,9 @@ class StubWorker:
         )
         saved = self._checkpoint(trial)
         job.epoch = json.loads(saved.read_text())["epoch"] if saved.exists() else 0
-        events: list[Event] = [Started(trial=trial, device=self._device, epoch=job.epoch)]
+        costs = {"num_trainable": num_trainable(job.params)} if command.tells_costs else None
+        started = Started(trial=trial, device=self._device, epoch=job.epoch, costs=costs)
+        events: list[Event] = [started]
         events += [self._report(trial, job, n + 1) for n in range(job.epoch)]
         if job.epoch >= job.epochs:
             events.append(self._end(trial, "completed"))
@@ -261,7 +268,7 @@ class StubWorker:
             val_accuracy=value if measured else None,
             val_loss=1 - value if measured else None,
             test_accuracy=value if job.test_at_end and status == "completed" else None,
-            num_trainable=int(1000 * job.params["optim.lr"]) + 1,
+            num_trainable=num_trainable(job.params),
             num_trainable_no_head=1,
             flops_per_image=1e6,
             duration_s=0.001 * job.epoch,

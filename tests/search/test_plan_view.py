@@ -50,7 +50,7 @@ def test_what_a_user_asks_of_a_plan_is_there(plan: Plan) -> None:
         "methods linear, vpt, tcpa or cvpt",
         "optim.lr 0.003 to 0.1, log",
         "tcpa.num_cls_prompts 4 to 12",
-        "epochs at most 5 a trial",
+        "epochs at most 5 a trial; asha is meant to train 3.25 of them on average",
         "vpt.prompt_dropout 0.0",
         "digits 1,078 train, 269 val, 450 test; 10 classes",
         "Ray starts on this machine",

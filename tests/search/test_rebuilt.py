@@ -23,7 +23,7 @@ from search.proposals.race import Race
 from search.proposals.sampled import Sampled
 from search.proposals.seed_race import SeedRace
 from search.proposals.source import Source
-from search.tune.early_stopping import EarlyStopping
+from search.tune.early_stopping import EarlyStopping, compared_by_epoch
 from search.tune.schedulers.base import Scheduler
 from search.workers.trial_progress import LAST
 from spaces.sections import SAMPLERS
@@ -76,6 +76,8 @@ class Life:
         for planned in open_trials:
             self.running[planned.trial] = planned
             self.values[planned.trial] = []
+            if self.past.trials[planned.trial].started is None:
+                self.start(planned)
         for planned in open_trials:  # as the dispatcher tells them: decision by decision
             for epoch in range(1, self.past.trials[planned.trial].epoch + 1):
                 self.report(planned, epoch)
@@ -94,12 +96,19 @@ class Life:
             new = self.planner.new()
             if isinstance(new, Planned):
                 self.write(new.as_dict())
+                self.start(new)
                 self.running[new.trial], self.values[new.trial] = new, []
                 return
             self.is_exhausted = new is None
         if places:
             trial = places[int(chance(number, "train") * len(places))]
             self.train(self.running[trial], len(self.values[trial]) + 1)
+
+    def start(self, planned: Planned) -> None:
+        """Say what it costs, where trials are compared by that."""
+        if len(self.space.objective) > 1:
+            costs = {"num_trainable": self.cost(planned)}
+            self.write({"kind": "started", "trial": planned.trial, "device": "", "costs": costs})
 
     def train(self, planned: Planned, epoch: int) -> None:
         if epoch == 1 and int(planned.trial) % 5 == 4:
@@ -116,16 +125,19 @@ class Life:
         tune = SimpleNamespace(trial_id=str(id(self)), config={"trial": planned.trial})
         if epoch == planned.config.train.epochs:
             last = {"epoch": epoch, METRIC: max(values), f"{LAST}{METRIC}": values[-1]}
+            last |= {"duration_s": float(epoch), "num_trainable": self.cost(planned)}
             self.stopping.on_trial_complete(None, tune, last)
             self.end(planned, "completed", max(values))
         elif epoch in self.stopping.decisions(planned):
-            result = {"epoch": epoch, METRIC: values[-1]}
+            result = {"epoch": epoch, METRIC: values[-1], "duration_s": float(epoch)}
+            result["num_trainable"] = self.cost(planned)
             if self.stopping.on_trial_result(None, tune, result) == "STOP":
                 self.end(planned, "pruned", values[-1])
 
     def end(self, planned: Planned, status: str, told: float | None) -> None:
         values = self.values.pop(planned.trial)
         outcome = {"status": status, "num_epochs": len(values), "duration_s": float(len(values))}
+        outcome["num_trainable"] = self.cost(planned)
         best = None if told is None else max(values)
         self.write({"kind": status, "trial": planned.trial, **outcome, METRIC: best})
         del self.running[planned.trial]
@@ -138,6 +150,10 @@ class Life:
     def value(self, planned: Planned, epoch: int) -> float:
         flat = {k: v for k, v in planned.config.flat().items() if k != "train.epochs"}
         return 0.1 * epoch + chance(sorted(flat.items(), key=str), epoch)
+
+    @staticmethod
+    def cost(planned: Planned) -> int:
+        return int(planned.config.flat().get("tcpa.num_image_prompts") or 0)
 
     def state(self) -> Any:
         """What later decisions depend on."""
@@ -314,9 +330,24 @@ def test_trials_of_different_lengths(tmp_path: Path) -> None:
     assert count(check(space, tmp_path))["pruned"]
 
 
-def test_two_objectives(tmp_path: Path) -> None:
-    goals = [{"metric": METRIC}, {"metric": "duration_s"}]
-    check(sampled_space("nsga2", objective=goals), tmp_path, slice(0, None, 5))
+@pytest.mark.parametrize(("scheduler", "other"), [
+    ("asha", "num_trainable"), ("asha", "duration_s"), ("hyperband", "num_trainable"),
+])  # fmt: skip
+def test_two_objectives(tmp_path: Path, scheduler: str, other: str) -> None:
+    goals = [{"metric": other}, {"metric": METRIC}]
+    settings = {**ASHA, "name": scheduler}
+    space = sampled_space("nsga2", objective=goals, scheduler=settings)
+    assert count(check(space, tmp_path, slice(0, None, 5)))["pruned"]
+
+
+@pytest.mark.parametrize("settings", [
+    {"name": "hyperband", "reduction_factor": 2},
+    {"name": "hyperband", "reduction_factor": 2, "brackets": 1},
+    {"name": "median", "min_samples": 1},
+    {"name": "median", "grace_epochs": 2, "min_samples": 2},
+])  # fmt: skip
+def test_other_schedulers(tmp_path: Path, settings: dict[str, Any]) -> None:
+    assert count(check(sampled_space("random", scheduler=settings), tmp_path))["pruned"]
 
 
 @pytest.mark.parametrize("budget", [{"trials": 12}, {"trials": 12, "gpu_hours": 1.0}])
@@ -369,7 +400,8 @@ def test_rungs_hold_the_values_of_their_epochs(epochs: int, grace: int, factor: 
 
 
 def state_of(journal: Sequence[Event], space: Space) -> StudyState:
-    return StudyState.of(map(event, journal), space.objective[0].metric)
+    metric = space.objective[0].metric
+    return StudyState.of(map(event, journal), metric, compared_by_epoch(space))
 
 
 def test_time_counts_once_whoever_looks_at_it() -> None:

@@ -35,6 +35,11 @@ class Scheduler(base.Scheduler):
         return dict.fromkeys(rungs, 1 / settings.reduction_factor)
 
     @staticmethod
+    def least(settings: SchedulerConfig, epochs: int) -> float:
+        """See `base.Scheduler.least`."""
+        return min(settings.grace_epochs, epochs)
+
+    @staticmethod
     def text(settings: SchedulerConfig, epochs: int) -> str:
         """See `base.Scheduler.text`."""
         grace, factor = settings.grace_epochs, settings.reduction_factor
