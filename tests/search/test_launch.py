@@ -128,15 +128,19 @@ class TestOneDriver:
         assert all(e["test_accuracy"] is not None for e in done)
         assert not [e for e in recorded(study) if e["kind"] == "tested"]
 
-    def test_several_objectives_run_without_early_stopping(self, make_study: MakeStudy) -> None:
+    @pytest.mark.parametrize("name", ["asha", "none"])
+    def test_several_objectives_may_be_stopped_early(
+        self, make_study: MakeStudy, name: str
+    ) -> None:
         goals = [
             {"metric": "val_accuracy", "goal": "maximize"},
             {"metric": "num_trainable", "goal": "minimize"},
         ]
-        space = make_space(objective=goals, scheduler={"name": "asha"}, budget={"trials": 8})
+        space = make_space(objective=goals, scheduler={"name": name}, budget={"trials": 8})
         study = make_study(space)
         run_stubs(space, study)
-        assert check_whole(study) == {"completed": 8}
+        counts = check_whole(study)
+        assert counts.total() == 8 and (counts["pruned"] > 0) == (name == "asha")
 
     def test_seeds_are_replicates_of_a_point(self, make_study: MakeStudy) -> None:
         space = make_space(seeds=[0, 1], budget={"trials": 7})
