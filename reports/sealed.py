@@ -18,26 +18,27 @@ RECORDED = ("trials", "epochs")
 
 
 def write_tables(study_dir: Path, folder: Path) -> None:
-    """Write what a study's journal says as Parquet and CSV.
+    """Write what a study's journal says, and what explains it, as Parquet and CSV.
 
     Raises:
         StudyError: There is no such study, or the folder cannot be written.
         RecordError: The journal is damaged.
     """
-    for name, table in _tables(study_dir).items():
+    for name, table in _tables(study_dir, explain=True).items():
         write_table(table, folder, name)
 
 
 def differences(study_dir: Path, folder: Path) -> list[str]:
     """Where tables of a folder are not what a study's journal says, in sentences; []: nowhere.
 
-    A column that one of the two lacks, because it is of another version, is passed over.
+    A column that one of the two lacks, because it is of another version, is passed over, and so is
+    the importance of settings, which is fitted: its numbers are those of the library, too.
 
     Raises:
         StudyError, RecordError: As `load_journal`.
     """
     found = []
-    for name, wanted in _tables(study_dir).items():
+    for name, wanted in _tables(study_dir, explain=False).items():
         path = folder / f"{name}.parquet"
         if not path.is_file():
             if name in RECORDED:
@@ -52,9 +53,9 @@ def differences(study_dir: Path, folder: Path) -> list[str]:
     return found
 
 
-def _tables(study_dir: Path) -> Mapping[str, pa.Table]:
-    """All tables that have rows, but for the importance of settings, which takes seconds to fit."""
-    arrow = frames(load_journal(study_dir), explain=False)[1]
+def _tables(study_dir: Path, *, explain: bool) -> Mapping[str, pa.Table]:
+    """All tables that have rows; `explain` as of `frames`."""
+    arrow = frames(load_journal(study_dir), explain=explain)[1]
     return {name: table for name, table in arrow.items() if len(table)}
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from reports.sealed import differences, write_tables
 from search.study.folder import StudyDir
 from search.study.identity import fingerprints_of
 from search.study.journal import Journal
@@ -21,6 +22,7 @@ from tcpa_core.record import files
 from tcpa_core.record.events import Ended, Epoch, Event, Planned, StudyBegun, encode_line
 from tcpa_core.record.events import read_journal as events_of
 from tcpa_core.training.run_trial import run_trial
+from tests.reports.studies import final, planned, write
 
 SPACE: dict[str, Any] = {
     "name": "sealed",
@@ -102,6 +104,22 @@ def test_a_bundle_is_verified_in_a_fresh_folder(root: Path, tmp_path: Path, type
     ]
     assert typed("verify", "sealed.zip", "--seal", "0" * 64, "--trials", "0")[0] == 1
     assert typed("bundle", "sealed", "--root", str(root))[0] == 2, "it exists already"
+
+
+def test_importance_is_sealed_with_the_other_tables(tmp_path: Path) -> None:
+    """It is fitted, so that its bytes are compared and not its numbers."""
+    events = [
+        one
+        for n in range(12)
+        for one in (
+            planned(n, optim__lr=0.01 * (n + 1)),
+            final(n, "completed", 0.5 + 0.01 * n),
+        )
+    ]
+    write(tmp_path / "study", events)
+    write_tables(tmp_path / "study", tmp_path / "tables")
+    assert (tmp_path / "tables" / "importance.parquet").is_file()
+    assert not differences(tmp_path / "study", tmp_path / "tables")
 
 
 def test_a_flipped_byte_of_any_file_is_named(sealed: Path, typed: Run) -> None:
