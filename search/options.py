@@ -128,6 +128,9 @@ LearnFrom = Annotated[
         metavar="STUDY|CSV",
     ),
 ]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", help="Folder of a suite's data sets.", metavar="DIR")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")]
 
 

@@ -1,11 +1,21 @@
 """tcpa bench."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from search.options import DEFAULT_ROOT, Before, Repeat, Root, Set, Trials, Uri, Where, with_common
+from search.options import (
+    DEFAULT_ROOT,
+    Before,
+    DataFolder,
+    Repeat,
+    Root,
+    Set,
+    Trials,
+    Uri,
+    Where,
+    with_common,
+)
 from search.terminal import StudyConsole, leave
 
 
@@ -17,9 +27,7 @@ def command(
     before: Before,
     name: Annotated[str | None, typer.Option("--name", help="Name of the bench.")] = None,
     root: Root = DEFAULT_ROOT,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of the data sets.", metavar="DIR")
-    ] = None,
+    data: DataFolder = None,
     methods: Annotated[
         str, typer.Option("--methods", help="Rows to fill: NAME,NAME; default: all.")
     ] = "",

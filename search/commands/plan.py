@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from search.options import AsJson, Before, Common, Uri, with_common
+from search.options import AsJson, Before, Common, DataFolder, Uri, with_common
+from tcpa_core.errors import ConfigError
 
 
 @with_common
@@ -25,9 +26,20 @@ def command(
             "--pilot", metavar="STUDY", help="Study that --power goes by; may be repeated."
         ),
     ] = None,
+    data: DataFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a space and say what it would run and cost."""
+    """Check a space or a suite and say what it would run and cost."""
+    from spaces.read_suite import is_suite
+
+    pilots = (pilot or []) if power or pilot else None
+    if is_suite(common.space):
+        from search.verbs.start_bench import plan_suite
+
+        plan_suite(common, data, before, Console(), probe=probe, as_json=as_json, pilots=pilots)
+        return
+    if data is not None:
+        raise ConfigError("--data is of a suite's data sets; of a space give --set data.root=DIR.")
     from search.verbs.start import requested, shown_plan
 
     shown_plan(
@@ -37,6 +49,6 @@ def command(
         Console(),
         probe=probe,
         as_json=as_json,
-        pilots=(pilot or []) if power or pilot else None,
+        pilots=pilots,
         before=before,
     )

@@ -1,6 +1,5 @@
 """tcpa reproduce."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +8,7 @@ from search.options import (
     DEFAULT_ROOT,
     Before,
     Common,
+    DataFolder,
     DryRun,
     Name,
     Repeat,
@@ -34,9 +34,7 @@ def command(
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="Published column: dtd, cub, ...")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of the data sets.", metavar="DIR")
-    ] = None,
+    data: DataFolder = None,
     seeds: Annotated[int, typer.Option("--seeds", min=2, help="Fresh seeds.")] = 5,
     margin: Annotated[
         float, typer.Option("--margin", min=0.01, help="Least difference that matters, in points.")

@@ -37,7 +37,7 @@ def requested_space(
     """
     if is_suite(source):
         raise ConfigError(
-            f"{source} is a suite, a table of methods and data sets; 'tcpa bench {source} --plan' "
+            f"{source} is a suite, a table of methods and data sets; 'tcpa plan {source}' "
             f"says what it would run, and 'tcpa bench {source}' runs it."
         )
     changes = dict(settings or {})

@@ -92,9 +92,18 @@ class BenchRun:
                 placement = replace(placement, warm=WarmWorkers())
             return self._run(left, placement)
 
-    def show_plan(self, *, probe: bool) -> int:
-        """Say what is left and what it will take; nothing is written."""
+    def show_plan(self, *, probe: bool, pilots: Sequence[str] | None = None) -> int:
+        """Say what is left and what it will take; nothing is written.
+
+        Args:
+            pilots: Say what it will see, too, by these studies; (): by all below the root.
+        """
         show_bench_plan(self._plan(self.left(), probe=probe, is_shown=True), self.console)
+        if pilots is not None:
+            from search.verbs.power import power_of_bench, show_power  # loads the reports
+
+            power = power_of_bench(self.suite, self.cells, self.folder.parent, pilots)
+            show_power(power, self.console)
         return DONE
 
     def _plan(self, left: Sequence[SuiteCell], *, probe: bool = False, is_shown: bool) -> BenchPlan:

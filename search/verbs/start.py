@@ -119,7 +119,7 @@ def shown_plan(
         )
     power = None
     if pilots is not None:
-        from search.verbs.power import power_of_plan  # loads the reports
+        from search.verbs.power import power_of_plan, show_power  # loads the reports
 
         power = power_of_plan(plan, pilots, common.storage)
     if as_json:
@@ -132,9 +132,7 @@ def shown_plan(
     for line in lesson:
         console.print(f"learned: {line}", markup=False, highlight=False, soft_wrap=True)
     if power:
-        console.print("\npower", style="bold")
-        for line in power.lines():
-            console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+        show_power(power, console)
     return plan
 
 

@@ -1,18 +1,20 @@
 """From the options of `tcpa bench` to a bench that runs."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import join
 
 from rich.console import Console
 
-from search.options import Before, Repeat, Where
+from search.options import NEW, Before, Common, Repeat, Where
 from search.study.address import local_folder
 from search.study.folder import check_name
 from spaces.overrides import parse_override
 from spaces.read_suite import load_suite
 from spaces.suite import Suite, SuiteCell
+from tcpa_core.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +74,14 @@ def start_bench(
     *,
     plan: bool = False,
     probe: bool = False,
+    pilots: Sequence[str] | None = None,
 ) -> int:
     """Run what is left of a bench.
 
     Args:
         plan: Only say what is left and what it will take.
         probe: Train a few steps of each method for that.
+        pilots: Of a plan alone: as of `BenchRun.show_plan`.
 
     Returns:
         The exit code, as of `BenchRun.go`.
@@ -99,7 +103,32 @@ def start_bench(
         console=console,
         again=join(["tcpa", *sys.argv[1:]]),
     )
-    return run.show_plan(probe=probe) if plan or probe else run.go()
+    return run.show_plan(probe=probe, pilots=pilots) if plan or probe else run.go()
+
+
+def plan_suite(
+    common: Common,
+    data: Path | None,
+    before: Before,
+    console: Console,
+    *,
+    probe: bool,
+    as_json: bool,
+    pilots: Sequence[str] | None,
+) -> None:
+    """Show the plan of a suite, as `tcpa bench --plan` does, and what its design will see.
+
+    Raises:
+        ConfigError: An option of a space's plan that a suite's has not.
+    """
+    if as_json:
+        raise ConfigError("--json: the plan of a suite is no document; leave it out.")
+    if common.storage:
+        raise ConfigError("--storage: a bench lies below --root; leave it out.")
+    settings = tuple(common.set_ or ())
+    asked = Asked(common.space, common.study, common.root, data, settings, common.trials)
+    how = How(Where(), NEW, before, None)
+    start_bench(asked, how, console, plan=True, probe=probe, pilots=pilots)
 
 
 def _listed(names: str) -> list[str]:

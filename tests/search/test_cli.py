@@ -43,7 +43,8 @@ BEFORE = {"--reuse", "--no-reuse", "--learn-from"}
 TRAINED = {"--weights", "--grey-bits"}
 OPTIONS = {
     "quickstart": {"--root", "--tracking-uri"},
-    "plan": START - WHERE - {"--dry-run"} | {"--probe", "--json", "--power", "--pilot"} | BEFORE,
+    "plan": START - WHERE - {"--dry-run"} | BEFORE
+            | {"--probe", "--json", "--power", "--pilot", "--data"},
     "search": START | REPEAT | BEFORE,
     "ablate": START | REPEAT | BEFORE | {"--from"},
     "resume": {"--root", "--storage", "--tracking-uri", ACCEPT} | WHERE,
@@ -314,6 +315,29 @@ def test_a_shell_completes_verbs() -> None:
     assert done.stdout.split() == ["confirm"], done.stderr
 
 
+def test_the_plan_of_a_suite_says_cells_cost_and_what_it_will_see(
+    typed: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "suite.yaml").write_text(
+        "name: small\nbase: {backbone.name: vit_nano, train.epochs: 2}\n"
+        "datasets: {digits: {data.name: digits}}\n"
+        "methods: {Linear: {chain: [linear]}, VPT: {chain: [vpt]}}\n"
+        "axes: {optim.lr: {float: [1e-3, 1e-1]}}\nbudget: {trials: 3}\n"
+    )
+    code, said, _ = typed("plan", "suite.yaml", "--power")
+    assert code == 0 and "2 methods x 1 data sets; 0 done, 2 left" in said
+    assert "36, of at most 2 epochs" in said, "3 trials and 3 x 5 on fresh seeds a cell"
+    assert "power\n  No earlier study has two settings with val_accuracy" in said
+    assert not (tmp_path / "studies").exists()
+    for words, told in {
+        "suite.yaml --json": "--json: the plan of a suite",
+        "suite.yaml --storage file:///tmp": "--storage: a bench lies below --root",
+        "quickstart --data .": "--data is of a suite's data sets; of a space give --set data.root",
+    }.items():
+        code, _, said = typed("plan", *words.split())
+        assert code == 2 and told in said
+
+
 def test_presets_are_listed_with_what_they_are(tcpa: Callable[..., tuple[int, str]]) -> None:
     code, out = tcpa("presets")
     lines = dict(line.split(maxsplit=1) for line in out.splitlines())
@@ -322,12 +346,12 @@ def test_presets_are_listed_with_what_they_are(tcpa: Callable[..., tuple[int, st
     assert all(20 < len(purpose) < 200 for purpose in lines.values()), lines
 
 
-@pytest.mark.parametrize("verb", ["plan", "search", "ablate", "compare"])
+@pytest.mark.parametrize("verb", ["search", "ablate", "compare"])
 def test_of_a_suite_it_is_said_which_verb_runs_it(
     verb: str, typed: Callable[..., tuple[int, str, str]]
 ) -> None:
     code, _, said = typed(verb, "mini")
-    assert code == 2 and "mini is a suite" in said and "'tcpa bench mini --plan'" in said
+    assert code == 2 and "mini is a suite" in said and "'tcpa plan mini'" in said
 
 
 def test_backbones_and_data_are_listed(tcpa: Callable[..., tuple[int, str]]) -> None:
