@@ -1,4 +1,4 @@
-"""A search of the same space as one that was run before: it goes the same way, trial by trial."""
+"""A study of the same space as one that was run before: it goes the same way, trial by trial."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -29,10 +29,10 @@ NO_SCORES: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """A search that was run before, and the one that repeats it.
+    """A study that was run before, and the one that repeats it.
 
-    What it has completed or stopped early is taken over as it is; what failed or was not finished
-    is planned as there, and trained.
+    What it has completed or stopped early is taken over as it is, and of one that is finished what
+    has failed, too; all else is planned as there, and trained.
     """
 
     folder: Path
@@ -64,8 +64,6 @@ class Repetition:
             learn_from: Whose results its sampler is given.
             here: Where the study stands that may repeat it; it may have gone another way.
         """
-        if space.ablation is not None:
-            return None  # the trials of a design are found one by one
         now = _plain(space.as_dict())
         best: Self | None = None
         for folder, document in earlier.studies():
@@ -80,6 +78,8 @@ class Repetition:
                 if not _is_same(before, here, prints):
                     continue
                 is_whole = before.is_finished and _budget(document["space"]) == _budget(now)
+                if space.ablation is not None and not is_whole:
+                    continue  # the trials of a design are found one by one
                 taken = {
                     name
                     for name, one in before.trials.items()
@@ -151,7 +151,7 @@ def _unscored(result: TrialResult) -> TrialResult:
 def _counts(folder: Path, document: Description, trial: TrialState, *, is_whole: bool) -> bool:
     """Whether a trial's record is taken over: what may be selected can be tested."""
     if trial.status != "completed":
-        return trial.status == "pruned"
+        return trial.status == "pruned" or (is_whole and trial.status == "failed")
     found = _found(folder, document, trial)
     return is_whole or found.has_state or found.tested is not None
 

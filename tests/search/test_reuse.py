@@ -4,6 +4,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from spaces.space import Space
 from tcpa_core import config as core
 from tcpa_core.record import files
 from tcpa_core.record.events import Epoch, Planned, Reused, Started, Tested
+from tcpa_core.record.values import TrialResult
 from tests.search.conftest import PRINTS, make_space
 from tests.search.dispatchers import FACTORY
 from tests.search.stub import say_slots
@@ -232,6 +234,37 @@ def test_what_failed_or_was_stopped_early_is_not_taken_for_a_completed_trial(
     taken = [n for n, t in state.trials.items() if done.get(t.planned.digest) == "completed"]
     assert sorted(reused(study)) == taken and taken
     assert set(trained(study)) == set(state.trials) - set(taken)
+
+
+@pytest.mark.parametrize("given", [SEARCH, ABLATION], ids=["search", "ablation"])
+def test_a_finished_study_with_failed_trials_is_repeated_as_it_is(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = make_space(**given)
+    first = made(tmp_path, "first", space, orders={"diverges_above": 0.05})
+    run(space, first)
+    assert first.state().counts()["failed"]
+    with monkeypatch.context() as patched:
+        patched.setattr(driver, "connect", lambda *_: pytest.fail("a cluster was asked for"))
+        again = made(tmp_path, "again", space)
+        assert run(space, again).finished
+    assert not trained(again)
+    # scores stand with a trial's end where it was trained, and by themselves where it was taken
+    unscored = {f.name for f in fields(TrialResult) if f.name.startswith("test_")}
+
+    def told(study: StudyDir) -> Any:
+        return {
+            name: (*one[:5], {k: v for k, v in one[5].items() if k not in unscored})
+            for name, one in numbers(study).items()
+        }
+
+    assert told(again) == told(first)
+    # with another budget it is another study, which tries them once more
+    if given is SEARCH:
+        more = make_space(**SEARCH, budget={"trials": 14})
+        longer = made(tmp_path, "longer", more)
+        failed = {n for n, t in first.state().trials.items() if t.status == "failed"}
+        assert run(more, longer).finished and failed <= set(trained(longer))
 
 
 def test_a_damaged_record_is_trained_again(designed: Path, tmp_path: Path) -> None:
