@@ -15,13 +15,21 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pydantic import ValidationError
+from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
 from tcpa_core import plugins
 from tcpa_core.errors import ConfigError, nearest
 from tcpa_core.hints import nearest_setting
 from tcpa_core.protocols.base import fixed_settings
-from tcpa_core.settings import IS_FILE, TASKS, CommonSettings, OptimConfig, Settings
+from tcpa_core.settings import (
+    IS_FILE,
+    MAY_CHANGE,
+    TASKS,
+    CommonSettings,
+    OptimConfig,
+    Settings,
+)
 from tcpa_core.validation import first_problem
 
 METHODS = "tcpa_core.methods"
@@ -230,6 +238,20 @@ class TrialConfig(CommonSettings):
         return identity
 
 
+def begun_from(identity: str, parent: str, epoch: int) -> str:
+    """Identity of a trial that begins from the state of another one.
+
+    Args:
+        identity: Its digest or point, as if it began from its seed.
+        parent: The same of the other trial, which says what that one began from.
+        epoch: After which the state was.
+
+    Returns:
+        16 hex digits.
+    """
+    return _hash({"settings": identity, "parent": parent, "epoch": epoch})
+
+
 def _section(name: str, settings: Settings) -> Flat:
     return {f"{name}.{key}": _plain(value) for key, value in settings.model_dump().items()}
 
@@ -289,10 +311,20 @@ def known_paths() -> dict[str, FieldInfo | None]:
 @cache
 def file_settings() -> frozenset[str]:
     """Dotted paths of the settings that name a file or folder."""
+    return _marked(IS_FILE)
+
+
+@cache
+def changeable() -> frozenset[str]:
+    """Dotted paths of the settings that may change from one epoch of a training to the next."""
+    return _marked(MAY_CHANGE)
+
+
+def _marked(mark: JsonDict) -> frozenset[str]:
     marks = {
         path: getattr(field, "json_schema_extra", None) for path, field in known_paths().items()
     }
-    return frozenset(path for path, mark in marks.items() if mark == IS_FILE)
+    return frozenset(path for path, found in marks.items() if found == mark)
 
 
 def _content(path: str, name: str | None) -> str | None:

@@ -38,6 +38,10 @@ IS_FILE: JsonDict = {"is_file": True}
 """Marks a setting (`json_schema_extra`) that names a file or folder. In a space it is relative to
 the space's own file; in a trial's identity its content stands for it."""
 
+MAY_CHANGE: JsonDict = {"may_change": True}
+"""Marks a setting (`json_schema_extra`) that may change from one epoch of a training to the next:
+no tensor has its shape or its meaning from it. Population based training changes no other."""
+
 
 class Settings(BaseModel):
     """Base of all settings: frozen, strict, unknown keys forbidden."""
@@ -174,7 +178,7 @@ class DataConfig(Settings):
     ones only, as TensorFlow's resize does, which VPT's authors use on VTAB-1k."""
     random_crop: bool = False
     """Train on random img_size crops (short_side only); evaluation always crops the centre."""
-    flip: bool = False
+    flip: bool = Field(default=False, json_schema_extra=MAY_CHANGE)
     """Mirror half of the training images."""
     resized_crop: Annotated[Range | None, BeforeValidator(as_tuple)] = None
     """Train on random parts of the pictures at their own size, resized to img_size: the range of a
@@ -184,13 +188,15 @@ class DataConfig(Settings):
     train_interpolation: Literal["bicubic", "bilinear", "random"] | None = None
     """Filter for training images alone; random: either, drawn for each random part and each
     distortion (timm's). None: as interpolation."""
-    auto_augment: str | None = None
+    auto_augment: str | None = Field(default=None, json_schema_extra=MAY_CHANGE)
     """Distortions of training images by timm's policies: RandAugment, for example
     "rand-m9-mstd0.5-inc1", or AutoAugment: original, originalr, v0, v0r or 3a, with "-mstd0.5"."""
-    color_jitter: Annotated[Jitter | None, BeforeValidator(_as_jitter)] = None
+    color_jitter: Annotated[Jitter | None, BeforeValidator(_as_jitter)] = Field(
+        default=None, json_schema_extra=MAY_CHANGE
+    )
     """Change colours of training images at random (ColorJitter, torchvision's): strengths of
     brightness, contrast, saturation and, up to 0.5, hue; one number f means [f, f, f, 0]."""
-    erase_prob: float = Field(default=0.0, ge=0.0, le=1.0)
+    erase_prob: float = Field(default=0.0, ge=0.0, le=1.0, json_schema_extra=MAY_CHANGE)
     """Share of training images of which a random rectangle is erased, behind mixup and CutMix
     (RandomErasing, timm's)."""
     erase_mode: Literal["const", "rand", "pixel"] = "const"
@@ -393,24 +399,24 @@ class OptimConfig(Settings):
 
     name: Literal["adamw", "sgd"] = "adamw"
     """Optimiser; sgd has momentum."""
-    lr: float = Field(default=1e-3, gt=0.0)
+    lr: float = Field(default=1e-3, gt=0.0, json_schema_extra=MAY_CHANGE)
     """Peak learning rate, reached at the end of the warm-up; not scaled by the batch size."""
-    weight_decay: float = Field(default=0.01, ge=0.0)
+    weight_decay: float = Field(default=0.01, ge=0.0, json_schema_extra=MAY_CHANGE)
     """Decoupled (AdamW) or added to the gradient (SGD)."""
-    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0, json_schema_extra=MAY_CHANGE)
     """SGD only."""
     warmup_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Share of all steps with a linear warm-up; 0 switches it off."""
     schedule: Literal["cosine", "constant", "poly"] = "cosine"
     """Learning rate behind the warm-up: down to 0 along a half cosine, unchanged, or down to min_lr
     by a power of the share of steps that are left, as segmenters are trained."""
-    poly_power: float = Field(default=0.9, gt=0.0)
+    poly_power: float = Field(default=0.9, gt=0.0, json_schema_extra=MAY_CHANGE)
     """That power; 1 is a straight line. poly only."""
-    min_lr: float = Field(default=0.0, ge=0.0)
+    min_lr: float = Field(default=0.0, ge=0.0, json_schema_extra=MAY_CHANGE)
     """Learning rate that poly ends at, the same for every tensor, whatever its factor on lr."""
-    head_lr: float = Field(default=1.0, gt=0.0)
+    head_lr: float = Field(default=1.0, gt=0.0, json_schema_extra=MAY_CHANGE)
     """Factor on lr for the tensors of the head; mmsegmentation trains decoders with 10."""
-    clip_norm: float | None = Field(default=None, gt=0.0)
+    clip_norm: float | None = Field(default=None, gt=0.0, json_schema_extra=MAY_CHANGE)
     """Largest gradient norm of one trial's trainable tensors; None: no clipping."""
     adamw_wd0: Literal["adamw", "sgd"] = "adamw"
     """What adamw without weight decay means: itself, or SGD (VPT's authors' code)."""
@@ -452,16 +458,16 @@ class TrainConfig(Settings):
     drop_last: bool = False
     """Leave the last batch of an epoch out where it is smaller than the others; a split of less
     than one batch is trained on all the same."""
-    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0, json_schema_extra=MAY_CHANGE)
     """Share of each target that is spread evenly over all classes."""
-    mixup_alpha: float = Field(default=0.0, ge=0.0)
+    mixup_alpha: float = Field(default=0.0, ge=0.0, json_schema_extra=MAY_CHANGE)
     """Beta(alpha, alpha) mixing of image pairs; 0 switches it off."""
-    mixup_prob: float = Field(default=0.5, ge=0.0, le=1.0)
+    mixup_prob: float = Field(default=0.5, ge=0.0, le=1.0, json_schema_extra=MAY_CHANGE)
     """Probability that a batch is mixed."""
-    cutmix_alpha: float = Field(default=0.0, ge=0.0)
+    cutmix_alpha: float = Field(default=0.0, ge=0.0, json_schema_extra=MAY_CHANGE)
     """Beta(alpha, alpha) share of a rectangle that comes from the partner (CutMix, timm's); 0
     switches it off. With mixup, a batch is mixed in one of the two ways."""
-    mixup_switch_prob: float = Field(default=0.5, ge=0.0, le=1.0)
+    mixup_switch_prob: float = Field(default=0.5, ge=0.0, le=1.0, json_schema_extra=MAY_CHANGE)
     """Probability of CutMix where both are on."""
     selection: Literal["best_val", "best_val_loss", "last_epoch", "best_test_epoch"] = "best_val"
     """Which epoch a trial's values are of, and whose state is tested: that of the highest val
@@ -473,10 +479,10 @@ class TrainConfig(Settings):
     head_init: Literal["torch_default", "vpt", "trunc02"] = "torch_default"
     """Start of the head: as torch's Linear (TCPA, CVPT), VPT's authors', or N(0, 0.02²) cut at 2
     (SA²VP)."""
-    drop_path: float = Field(default=0.0, ge=0.0, lt=1.0)
+    drop_path: float = Field(default=0.0, ge=0.0, lt=1.0, json_schema_extra=MAY_CHANGE)
     """Share of samples that skip a branch of the backbone's last block in training; it rises from
     0 at the first block. Several papers use 0.1 or 0.2 on the frozen network."""
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0, json_schema_extra=MAY_CHANGE)
     """Dropout in the backbone, behind the position embeddings and in the MLPs, in training. Some
     authors leave the frozen network so, with 0.1."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

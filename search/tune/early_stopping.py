@@ -47,7 +47,8 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
         epochs = planned.config.train.epochs
         if planned.seed in self._raced:
             return [epochs]
-        return [*self.scheduler.decisions(planned.trial, epochs), epochs]
+        before = self.scheduler.decisions(planned.trial, epochs)
+        return [*(epoch for epoch in before if epoch > planned.begins_after), epochs]
 
     def count(self, trial: TrialState) -> None:
         """Let the values of a trial count that nobody trains, as if it had reported them."""

@@ -36,9 +36,16 @@ class Dispatcher:
         spec: How workers are made.
         metrics: Names of the values that the scheduler and the sampler ask for.
         test_at_end: Whether every trial is scored on the test split when it completes.
+        keep_every: As of `Submit`.
     """
 
-    def __init__(self, spec: WorkerSpec, metrics: Sequence[str], test_at_end: bool) -> None:
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        metrics: Sequence[str],
+        test_at_end: bool,
+        keep_every: int | None = None,
+    ) -> None:
         # Workers of hosts that lack the study's folder bring their checkpoints here.
         me = ray.get_runtime_context().current_actor if spec.files.token else None
         self._spec = spec = replace(spec, files=replace(spec.files, dispatcher=me))
@@ -52,6 +59,7 @@ class Dispatcher:
             test_at_end=test_at_end,
             quarantine=quarantine,
             num_gpus=spec.cluster_gpus,
+            keep_every=keep_every,
         )
         self._pool = WorkerPool(
             spec,

@@ -25,7 +25,7 @@ from search.workers.leftovers import Presence, clear
 from search.workers.reach import answer
 from tcpa_core.errors import StorageError, StudyError
 from tcpa_core.record.events import Ended, Epoch, Event, Tested
-from tcpa_core.record.files import CHECKPOINTS, DESCRIPTION, LAST
+from tcpa_core.record.files import CHECKPOINTS, DESCRIPTION, LAST, state_after
 from tcpa_core.training.commands import Command, Submit, Test
 
 EVERY_S = 20.0
@@ -41,8 +41,12 @@ FOLDER = "studies"
 class Carrier(Protocol):
     """Takes files of trials to where the study lies, and brings them from there."""
 
-    def bring(self, trial: str, folder: Path) -> None:
-        """Copy a trial's files to a folder of this node; nothing where there are none."""
+    def bring(self, trial: str, folder: Path, only: str | None = None) -> None:
+        """Copy a trial's files to a folder of this node; nothing where there are none.
+
+        Args:
+            only: Name of the one that is copied; None: all are.
+        """
 
     def keep(self, trial: str, path: Path) -> None:
         """Copy a file of a trial to the study, where it replaces the old one at once."""
@@ -58,10 +62,12 @@ class ThroughRay:
     def __init__(self, dispatcher: Any) -> None:
         self._dispatcher = dispatcher
 
-    def bring(self, trial: str, folder: Path) -> None:
+    def bring(self, trial: str, folder: Path, only: str | None = None) -> None:
         """As of `Carrier`."""
         actor = self._dispatcher
         for name, size in answer(partial(actor.checkpoints.remote, trial)):
+            if only not in (None, name):
+                continue
             folder.mkdir(parents=True, exist_ok=True)
             temporary = folder / f".{name}.brought"
             with temporary.open("wb") as file:
@@ -100,9 +106,12 @@ class ThroughStorage:
                 "the same on every host"
             )
 
-    def bring(self, trial: str, folder: Path) -> None:
+    def bring(self, trial: str, folder: Path, only: str | None = None) -> None:
         """As of `Carrier`."""
-        fetch_folder(self._storage, f"{CHECKPOINTS}/{trial}", folder)
+        if only is None:
+            fetch_folder(self._storage, f"{CHECKPOINTS}/{trial}", folder)
+        else:
+            self._storage.fetch(f"{CHECKPOINTS}/{trial}/{only}", folder / only)
 
     def keep(self, trial: str, path: Path) -> None:
         """As of `Carrier`."""
@@ -127,6 +136,8 @@ class TrialFiles:
         """Trials with files on this node."""
         self._grown: set[str] = set()
         """Those that have trained since their files were carried."""
+        self._keep_every: dict[str, int] = {}
+        """Of trials from which others may begin: after how many epochs each."""
         self._kept: dict[Path, tuple[int, int]] = {}
         """Time and size of files as they were carried."""
         self._due = time.monotonic() + EVERY_S
@@ -143,6 +154,8 @@ class TrialFiles:
             try:
                 self._presence.enter()
                 self._carrier.bring(command.trial, folder)
+                if isinstance(command, Submit):
+                    self._prepare(command, folder)
             except OSError as err:
                 raise StorageError.of(folder, err) from err
 
@@ -159,8 +172,11 @@ class TrialFiles:
             return
         for event in events:
             match event:
-                case Epoch(trial=trial):
+                case Epoch(trial=trial, report=report):
                     self._grown.add(trial)
+                    # Others may begin from it, elsewhere, as soon as it is told.
+                    if trial in self._keep_every and report.epoch % self._keep_every[trial] == 0:
+                        self._keep(trial)
                 case Ended(trial=trial) | Tested(trial=trial):
                     self._keep(trial)
                     self._remove(trial)
@@ -181,6 +197,16 @@ class TrialFiles:
         self._presence.leave()
         with suppress(OSError):  # the study has all that it needs
             clear(self.study_dir, self._carrier.bring)
+
+    def _prepare(self, command: Submit, folder: Path) -> None:
+        """Have what a trial begins from, and note which of its own states others may need."""
+        assert self._carrier is not None
+        if command.keep_every is not None:
+            self._keep_every[command.trial] = command.keep_every
+        parent = command.parent
+        # Into its own folder: that of its parent goes when that one has ended here.
+        if parent and not (folder / LAST).exists():
+            self._carrier.bring(parent.trial, folder, only=state_after(parent.epoch))
 
     def _keep_grown(self) -> None:
         begun = time.monotonic()
@@ -209,6 +235,7 @@ class TrialFiles:
         folder = self._folder(trial)
         shutil.rmtree(folder, ignore_errors=True)
         self._here.discard(trial)
+        self._keep_every.pop(trial, None)
         self._kept = {path: mark for path, mark in self._kept.items() if path.parent != folder}
 
     def _folder(self, trial: str) -> Path:

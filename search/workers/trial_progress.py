@@ -54,7 +54,9 @@ class TrialProgress:
         """Lost its worker twice: its next epoch is trained alone, which shows what is the cause."""
         return self.restarts > 1
 
-    def submit(self, *, test_at_end: bool, tells_costs: bool = False) -> Submit:
+    def submit(
+        self, *, test_at_end: bool, tells_costs: bool = False, keep_every: int | None = None
+    ) -> Submit:
         """The command that gives it to a worker."""
         assert self.planned is not None, "a trial that has ended waits for no place"
         return Submit(
@@ -64,6 +66,8 @@ class TrialProgress:
             test_at_end=test_at_end,
             alone=self.is_suspect,
             tells_costs=tells_costs,
+            parent=self.planned.parent,
+            keep_every=keep_every,
         )
 
     def report(self, until_epoch: int, *, is_halted: bool) -> Report:

@@ -45,6 +45,7 @@ class TrialTable:
         test_at_end: Whether every trial is scored on the test split when it completes.
         quarantine: Follows the devices.
         num_gpus: Of the cluster, as far as it is known: with fewer workers some may be unused.
+        keep_every: As of `Submit`.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class TrialTable:
         test_at_end: bool,
         quarantine: Quarantine | None = None,
         num_gpus: int = 0,
+        keep_every: int | None = None,
     ) -> None:
         asked = {"epoch", "num_epochs", "status", *metrics}
         # Worked out once: `asdict` for every epoch of every trial copies what nobody asks for.
@@ -62,6 +64,7 @@ class TrialTable:
         self._of_end = [field.name for field in fields(TrialResult) if field.name in asked]
         self._costs = [name for name in COSTS if name in asked]
         self._test_at_end = test_at_end
+        self._keep_every = keep_every
         self._trials: dict[str, TrialProgress] = {}
         self._waiting: deque[str] = deque()
         self._workers = ReadyWorkers(slots)
@@ -77,7 +80,8 @@ class TrialTable:
         """Let a trial train up to an epoch."""
         trial = self._trials.get(planned.trial)
         if trial is None:
-            self._trials[planned.trial] = TrialProgress(planned, until_epoch)
+            epoch = planned.begins_after
+            self._trials[planned.trial] = TrialProgress(planned, until_epoch, epoch=epoch)
             self._waiting.append(planned.trial)
             return self.place()
         if trial.has_ended:
@@ -214,7 +218,11 @@ class TrialTable:
             self._waiting.remove(name)
             trial.worker = worker
             self._workers.give(worker, name)
-            submit = trial.submit(test_at_end=self._test_at_end, tells_costs=bool(self._costs))
+            submit = trial.submit(
+                test_at_end=self._test_at_end,
+                tells_costs=bool(self._costs),
+                keep_every=self._keep_every,
+            )
             orders.append(Order(worker, submit))
             if trial.is_stopped:
                 orders.append(Order(worker, Stop(trial=name)))

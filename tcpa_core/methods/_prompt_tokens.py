@@ -21,6 +21,7 @@ from tcpa_core.errors import ConfigError
 from tcpa_core.methods import base
 from tcpa_core.model.attention import PromptKeys, join_prompts
 from tcpa_core.model.blocks import PromptProjections, plain_block, prompted_block
+from tcpa_core.settings import MAY_CHANGE
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
@@ -35,7 +36,7 @@ class PromptSettings(base.MethodSettings):
 
     num_prompts: int = Field(default=10, ge=0)
     """Prompt tokens per block (P); 0 leaves the backbone as it is."""
-    prompt_dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    prompt_dropout: float = Field(default=0.1, ge=0.0, lt=1.0, json_schema_extra=MAY_CHANGE)
     """Dropout on the prompts, per sample."""
     pool_prompts: bool = False
     """Average the prompts' outputs into the features (authors, with MAE); needs a backbone that
@@ -71,7 +72,7 @@ class SequenceSettings(PromptSettings):
 
     deep: bool = True
     """True: own prompts in every block; False: inserted once, before the first block."""
-    prompt_dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    prompt_dropout: float = Field(default=0.1, ge=0.0, lt=1.0, json_schema_extra=MAY_CHANGE)
     """Dropout on the prompts, per sample. Not set: 0.1 deep, 0 shallow, as the authors train."""
     project_dim: int | None = Field(default=None, ge=1)
     """Store prompts in this width and map them to the backbone's by one linear layer, trained and

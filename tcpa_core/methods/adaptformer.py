@@ -27,6 +27,7 @@ from tcpa_core.methods import base
 from tcpa_core.methods._bottleneck import Bottleneck, BottleneckSettings
 from tcpa_core.methods._tuned_blocks import State
 from tcpa_core.methods.base import Init, batch_norm, constant, member_linear
+from tcpa_core.settings import MAY_CHANGE
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone
@@ -41,7 +42,7 @@ class Config(BottleneckSettings):
     """Width between the two layers (h); 0 leaves the backbone as it is."""
     scale: float | Literal["learnable"] = 0.1
     """Factor on the bottleneck's output (s); "learnable": one for each block, from 1."""
-    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0, json_schema_extra=MAY_CHANGE)
     """Dropout in the bottleneck."""
     head_norm: bool = False
     """Normalise each feature over the batch before the head (authors: BatchNorm1d without scale

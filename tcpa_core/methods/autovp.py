@@ -41,7 +41,7 @@ from tcpa_core.methods._output_maps import (
 )
 from tcpa_core.methods._pixels import frozen_features
 from tcpa_core.methods.base import constant, copy_of
-from tcpa_core.settings import IS_FILE
+from tcpa_core.settings import IS_FILE, MAY_CHANGE
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone, TokenLayout
@@ -72,7 +72,7 @@ class Config(base.MethodSettings):
     """A safetensors file with CLIP's text features of the class names (semantic): `source` (S, E)
     in the order of the backbone's classifier, `target` (C, E), and in its metadata `classes`, the
     names of the target's rows as a JSON list."""
-    lr_scale: float = Field(default=1.0, gt=0.0)
+    lr_scale: float = Field(default=1.0, gt=0.0, json_schema_extra=MAY_CHANGE)
     """Factor on the learning rate of the prompt and the scale; the rest keeps optim.lr."""
 
     def idle(self, methods: Sequence[str]) -> Collection[str]:

@@ -36,6 +36,7 @@ from tcpa_core.model.blocks import (
     scaled,
     self_attention,
 )
+from tcpa_core.settings import MAY_CHANGE
 from tcpa_core.streams import Stream
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Config(base.MethodSettings):
     """What the block's first norm is applied to: nothing (authors), the tokens, prompts as well."""
     init: Literal["xavier3d", "zero", "vpt"] = "xavier3d"
     """Prompts from Xavier's bound of the (L, P, D) tensor (authors), zeros, or VPT's bound."""
-    prompt_dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    prompt_dropout: float = Field(default=0.1, ge=0.0, lt=1.0, json_schema_extra=MAY_CHANGE)
     """Dropout on the prompts, per sample."""
 
     def idle(self, methods: Sequence[str]) -> Collection[str]:

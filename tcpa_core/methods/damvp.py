@@ -31,7 +31,7 @@ from tcpa_core.errors import ConfigError, WeightsError
 from tcpa_core.methods import _pixels, base
 from tcpa_core.methods._pixels import frozen_features
 from tcpa_core.methods.base import copy_of
-from tcpa_core.settings import IS_FILE
+from tcpa_core.settings import IS_FILE, MAY_CHANGE
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone, TokenLayout
@@ -63,7 +63,7 @@ class Config(base.MethodSettings):
     """A trained head, or C features of the backbone as logits: those that vary most on noise."""
     meta_init: str | None = Field(default=None, json_schema_extra=IS_FILE)
     """A safetensors file with `prompt` (3, H, H) to start from; None: N(0, 1)."""
-    lr_scale: float = Field(default=1.0, gt=0.0)
+    lr_scale: float = Field(default=1.0, gt=0.0, json_schema_extra=MAY_CHANGE)
     """Factor on the learning rate of the prompts; the head keeps optim.lr."""
 
     def pack_key(self) -> tuple[object, ...]:

@@ -25,6 +25,7 @@ from torch import Tensor
 from tcpa_core.config import TrialConfig
 from tcpa_core.methods import base
 from tcpa_core.methods.base import batch_norm, constant, member_linear, normal
+from tcpa_core.settings import MAY_CHANGE
 
 if TYPE_CHECKING:
     from tcpa_core.model.backbone import Backbone
@@ -37,7 +38,7 @@ class Config(base.MethodSettings):
 
     num_layers: int = Field(default=3, ge=1)
     """Layers with the head itself (k); 1 is a linear probe."""
-    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0, json_schema_extra=MAY_CHANGE)
     """Dropout behind each hidden layer."""
 
 

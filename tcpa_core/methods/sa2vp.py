@@ -37,6 +37,7 @@ from tcpa_core.methods import base
 from tcpa_core.methods.base import Dropout, constant, normal, trunc02, uniform
 from tcpa_core.model.blocks import keys_values, normalised, plain_block, queries
 from tcpa_core.model.noise import has_noise
+from tcpa_core.settings import MAY_CHANGE
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
@@ -52,9 +53,9 @@ class Config(base.MethodSettings):
 
     inner_dim: int = Field(default=16, ge=0)
     """Width of maps and MLPs inside (r); 0 leaves the backbone as it is."""
-    inter_weight: float = Field(default=0.1, ge=0.0)
+    inter_weight: float = Field(default=0.1, ge=0.0, json_schema_extra=MAY_CHANGE)
     """Weight of what one branch reads from the other; 0 leaves the base branch as it is."""
-    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0, json_schema_extra=MAY_CHANGE)
     """Dropout behind the cross attention, inside the MLPs and behind them."""
 
     def pack_key(self) -> tuple[object, ...]:

@@ -50,6 +50,7 @@ from tcpa_core.methods._pools import (
 )
 from tcpa_core.model.attention import MaskMode, PromptKeys, Visibility
 from tcpa_core.model.blocks import PromptProjections, prompted_block
+from tcpa_core.settings import MAY_CHANGE
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
@@ -104,9 +105,9 @@ class Config(base.MethodSettings):
     """Prompt tokens per group (L_p)."""
     image_prompt_length: int | None = Field(default=None, ge=1)
     """Prompt tokens per group of the image pool; None: prompt_length."""
-    lambda_cls: float = Field(default=0.5, ge=0.0)
+    lambda_cls: float = Field(default=0.5, ge=0.0, json_schema_extra=MAY_CHANGE)
     """Weight of the matching loss of prefix tokens."""
-    lambda_image: float = Field(default=0.5, ge=0.0)
+    lambda_image: float = Field(default=0.5, ge=0.0, json_schema_extra=MAY_CHANGE)
     """Weight of the matching loss of image tokens."""
     lambda_shared: bool = False
     """True: lambda_cls holds for both roles and lambda_image is not used (authors' code)."""
@@ -128,7 +129,7 @@ class Config(base.MethodSettings):
     random_epochs: int | None = Field(default=None, ge=0)
     """First epochs in which groups are chosen at random. None: a tenth of train.epochs, at most
     10 (the authors' value)."""
-    prompt_dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    prompt_dropout: float = Field(default=0.1, ge=0.0, lt=1.0, json_schema_extra=MAY_CHANGE)
     """Dropout on the prompts, per sample."""
     image_prompter: bool = False
     """Add a small trained network to the pixels (one script of the authors; not in the paper)."""

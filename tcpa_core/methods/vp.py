@@ -24,6 +24,7 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
 from tcpa_core.methods import _pixels, base
 from tcpa_core.methods._output_maps import need_source_classes
+from tcpa_core.settings import MAY_CHANGE
 from tcpa_core.streams import Stream, whole_numbers
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Config(base.MethodSettings):
     """A trained head, or the backbone's own classifier for its first C classes."""
     eval_position: Literal["seeded", "random"] = "seeded"
     """Place of a random patch in evaluation: fixed by the seed, or anew each time (authors)."""
-    lr_scale: float = Field(default=1.0, gt=0.0)
+    lr_scale: float = Field(default=1.0, gt=0.0, json_schema_extra=MAY_CHANGE)
     """Factor on the learning rate of the prompt; the head keeps optim.lr."""
 
     def idle(self, methods: Sequence[str]) -> Collection[str]:

@@ -10,7 +10,7 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -134,6 +134,18 @@ class TrialEvent(Event):
     """Its name: 1 to 64 of letters, digits, _ and -."""
 
 
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The state of another trial, from which one begins in place of one from its seed."""
+
+    trial: str
+    """Whose state it is."""
+    epoch: int
+    """After which; the trial that begins from it trains the next one first."""
+    replaces: str
+    """The trial that ended at that epoch, whose place in the population is taken."""
+
+
 # Without slots: it keeps its configuration once that was asked for.
 @dataclass(frozen=True, kw_only=True)
 class Planned(TrialEvent):
@@ -146,7 +158,7 @@ class Planned(TrialEvent):
     point: str
     """The same for all seeds of a setting."""
     origin: str
-    """Who proposed it: "sampler", "first_point", "random", "replicate" or "design"."""
+    """Who proposed it: "sampler", "first_point", "random", "replicate", "design" or "pbt"."""
     cells: Sequence[dict[str, Any]] = ()
     """Places in the tables of an ablation for which it counts."""
     deviation: Sequence[str] = ()
@@ -156,6 +168,8 @@ class Planned(TrialEvent):
     before: Sequence[str | Flat] | None = None
     """What the sampler met between the trial before and this one, in order: names of trials told,
     and points drawn that were run before ({"digest", "draw", "origin"}). None: not recorded."""
+    parent: Parent | None = None
+    """What it begins from; None: from its seed."""
 
     @classmethod
     def of(cls, trial: str, config: TrialConfig, **rest: Any) -> Self:
@@ -178,6 +192,11 @@ class Planned(TrialEvent):
         """Seed of the trial."""
         return int(self.params.get("seed", 0))
 
+    @property
+    def begins_after(self) -> int:
+        """The epoch after which it begins: that of its parent's state, 0 where it has none."""
+        return self.parent.epoch if self.parent else 0
+
     def _body(self) -> Fields:
         return {
             "trial": self.trial,
@@ -190,6 +209,7 @@ class Planned(TrialEvent):
             "origin": self.origin,
             "draw": self.draw,
             **({} if self.before is None else {"before": list(self.before)}),
+            **({} if self.parent is None else {"from": asdict(self.parent)}),
         }
 
 
@@ -338,8 +358,23 @@ def _planned(event: Fields, stamp: Fields) -> Planned:
         deviation=event.get("deviation") or (),
         draw=event["draw"],
         before=steps,
+        parent=_parent(event),
         **stamp,
     )
+
+
+def _parent(event: Fields) -> Parent | None:
+    if "from" not in event:
+        return None
+    found = event["from"]
+    named = [found.get(name) for name in ("trial", "replaces")]
+    is_whole = all(isinstance(name, str) and _TRIAL.fullmatch(name) for name in named)
+    if not is_whole or type(found.get("epoch")) is not int or found["epoch"] < 1:
+        raise RecordError(
+            f"the 'planned' event of trial {event['trial']} begins from {found!r}, which is no "
+            "state of a trial; the journal was not written by a driver."
+        )
+    return Parent(trial=named[0], epoch=found["epoch"], replaces=named[1])
 
 
 def _reused(event: Fields, stamp: Fields) -> Reused:
@@ -426,7 +461,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
                      "peak_memory_bytes"), (int,)),
     **dict.fromkeys(("trial", "digest", "point", "origin", "status", "reason", "device",
                      "text", "note", "name", "study", "study_id", "source", "checkpoint"), (str,)),
-    **dict.fromkeys(("params", "labels", "draw", "hardware"), (dict,)),
+    **dict.fromkeys(("params", "labels", "draw", "hardware", "from"), (dict,)),
     **dict.fromkeys(("t", "began", "gpus"), (float, int)), "before": (list,), "trials": (list, int),
     "duration_s": (float, int), "best_epoch": (int, _NONE), "warnings": (list,),
     "waits": (bool,), "values": (list,),

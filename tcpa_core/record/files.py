@@ -16,6 +16,14 @@ BEST = "best.safetensors"
 """Checkpoint of a trial's selected epoch."""
 LAST = "last.safetensors"
 """Checkpoint of the last epoch trained, from which a trial goes on."""
+_AFTER = "epoch-{}.safetensors"
+
+
+def state_after(epoch: int) -> str:
+    """Checkpoint of an epoch from which other trials may begin; beside that of the last one."""
+    return _AFTER.format(epoch)
+
+
 PREDICTIONS = "predictions.safetensors"
 """What a tested trial took each image of val and test for; beside its checkpoints."""
 REGIONS = "regions.safetensors"

@@ -125,8 +125,10 @@ class TrialState:
 
     @property
     def trained(self) -> int:
-        """Epochs trained so far."""
-        return self.epoch if self.ended is None else self.ended.result.num_epochs or 0
+        """Epochs trained so far, without those of the trial whose state it began from."""
+        if self.ended is None:
+            return self.epoch - self.planned.begins_after
+        return self.ended.result.num_epochs or 0
 
     def began(self) -> float | None:
         """When the driver that started it last began to train it, at the latest; None: not known.
@@ -284,7 +286,7 @@ class StudyState:
 
     def _take(self, event: TrialEvent) -> None:
         if isinstance(event, Planned):  # planned again after a resume: it keeps what it has
-            self.trials.setdefault(event.trial, TrialState(event))
+            self.trials.setdefault(event.trial, TrialState(event, epoch=event.begins_after))
             self.num_changes += 1
             return
         trial = self.trials.get(event.trial)
@@ -296,7 +298,8 @@ class StudyState:
         match event:
             case Started():  # again, perhaps: its old result is void
                 if trial.driver != self.num_drivers:
-                    trial.from_epoch = max(event.epoch, trial.trained)
+                    own = event.epoch - trial.planned.begins_after
+                    trial.from_epoch = max(own, trial.trained)
                 if self._started_at is None:
                     self._started_at = event.t
                 trial.driver, trial.told_at = self.num_drivers, None

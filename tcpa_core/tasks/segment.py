@@ -16,7 +16,7 @@ from tcpa_core.model.head import classifier_init
 from tcpa_core.model.map_bodies import Progressive, Tokens
 from tcpa_core.model.map_head import HEAD, Branch, MapHead
 from tcpa_core.model.upernet import LEVELS, Pyramid
-from tcpa_core.settings import as_tuple
+from tcpa_core.settings import MAY_CHANGE, as_tuple
 from tcpa_core.tasks import base
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ class Config(base.TaskSettings):
     distances, of which the last one is the fourth."""
     channels: int = Field(default=256, ge=1)
     """Width of the head's convolutions; linear has none."""
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0, json_schema_extra=MAY_CHANGE)
     """Dropout of whole channels before the last layer of the head, in training."""
     auxiliary_blocks: Annotated[tuple[int, ...], BeforeValidator(as_tuple)] = ()
     """Blocks with a small head of their own, two convolutions as SETR has them, whose loss is added
     in training; from 1."""
-    auxiliary_share: float = Field(default=0.4, gt=0.0)
+    auxiliary_share: float = Field(default=0.4, gt=0.0, json_schema_extra=MAY_CHANGE)
     """Weight of each such loss beside the main one."""
     window: Literal["slide", "whole"] = "slide"
     """Scoring: slide windows of backbone.img_size over a picture and average where they overlap, or

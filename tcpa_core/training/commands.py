@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tcpa_core.config import Flat
+from tcpa_core.record.events import Parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,10 @@ class Submit:
     """Its next epoch is trained before all others and by itself."""
     tells_costs: bool = False
     """Tell its `COSTS` when it starts."""
+    parent: Parent | None = None
+    """What it begins from where it has no checkpoint yet; None: from its seed."""
+    keep_every: int | None = None
+    """Its state after every so many epochs is kept for trials that begin from it; None: of none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

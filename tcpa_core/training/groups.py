@@ -24,6 +24,8 @@ class Job:
     test_at_end: bool
     alone: bool
     """Its next epoch is trained before all others and by itself."""
+    keep_every: int | None = None
+    """As of `Submit`."""
     saved: SaveClock = field(init=False)
     """What of it is on disk, or on its way there; that much is told."""
 
@@ -34,6 +36,13 @@ class Job:
     def may_train(self) -> bool:
         """Whether an epoch is left that the scheduler allows."""
         return not self.member.is_done and self.member.epoch < self.until_epoch
+
+    @property
+    def is_to_keep(self) -> bool:
+        """Whether its state after the last epoch is kept for others."""
+        if self.keep_every is None or self.member.is_done:
+            return False
+        return self.member.epoch % self.keep_every == 0
 
 
 @dataclass(slots=True)

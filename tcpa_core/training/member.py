@@ -108,7 +108,8 @@ class Member:
     """Optimiser steps made before the present stage began."""
     duration_s: float = 0.0
     reports: tuple[EpochReport, ...] = ()
-    """Of every epoch trained: whoever takes the trial up can tell those that did not arrive."""
+    """Of every epoch trained: whoever takes the trial up can tell those that did not arrive. A
+    trial that began from another's state has none of that one's epochs, and none of its time."""
 
     @property
     def is_done(self) -> bool:
@@ -148,6 +149,13 @@ class Member:
             duration_s=self.duration_s + report.duration_s,
             reports=(*self.reports, report),
         )
+
+    def handed_to(self, trial: str, config: TrialConfig) -> "Member":
+        """The same state as another trial goes on from it, with settings of its own.
+
+        What was selected so far is the other trial's, too; epochs and time are not.
+        """
+        return replace(self, trial=trial, config=config, duration_s=0.0, reports=())
 
     def restarted(self, state: MemberState) -> "Member":
         """The member at the start of a second stage: schedule and patience begin again.

@@ -259,7 +259,7 @@ class Pack:
             status=status,
             reason=reason,
             best_epoch=best.epoch if best else None,
-            num_epochs=member.epoch,
+            num_epochs=len(member.reports),
             val_accuracy=best.val_accuracy if best else None,
             val_loss=best.val_loss if best else None,
             val_miou=best.val_miou if best else None,

@@ -10,7 +10,8 @@ from tcpa_core.config import TrialConfig
 from tcpa_core.errors import CheckpointError, ConfigError, DamagedCheckpointError
 from tcpa_core.methods.base import MemberState
 from tcpa_core.model.backbone import Backbone
-from tcpa_core.record.files import BEST, LAST
+from tcpa_core.record.events import Parent
+from tcpa_core.record.files import BEST, LAST, state_after
 from tcpa_core.record.values import EpochReport
 from tcpa_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tcpa_core.training.confusion import Counts
@@ -44,7 +45,9 @@ LARGE_EVERY_S = 300.0
 """How often it is written at most, as long as it trains on."""
 
 
-def save_member(member: Member, folder: Path, backbone: Backbone, data: TrialData) -> None:
+def save_member(
+    member: Member, folder: Path, backbone: Backbone, data: TrialData, *, keep: bool = False
+) -> None:
     """Write last.safetensors: all that `restore_member` needs. With it, of a member that is done,
     best.safetensors.
 
@@ -53,6 +56,7 @@ def save_member(member: Member, folder: Path, backbone: Backbone, data: TrialDat
         folder: Of the trial; made if need be.
         backbone: Whose weights and normalisation the state belongs to.
         data: That it is trained on.
+        keep: Write the same under its epoch's name, which no later epoch replaces.
 
     Raises:
         StorageError: The disk is full, read-only or gone.
@@ -67,10 +71,13 @@ def save_member(member: Member, folder: Path, backbone: Backbone, data: TrialDat
         tensors[VAL_CLASSES] = best.val_classes
     if best and best.val_counts is not None:
         tensors |= {f"{VAL_COUNTS}{k}": v for k, v in best.val_counts._asdict().items()}
-    # best before last: a process that dies between the two trains this epoch again and writes both.
+    info = _info(member, backbone, data)
+    # last comes last: a process that dies before it trains this epoch again and writes all of them.
     if member.is_done:
         save_selected(member, folder, backbone, data)
-    save_checkpoint(folder / LAST, tensors, _info(member, backbone, data))
+    if keep:
+        save_checkpoint(folder / state_after(member.epoch), tensors, info)
+    save_checkpoint(folder / LAST, tensors, info)
 
 
 def save_selected(member: Member, folder: Path, backbone: Backbone, data: TrialData) -> None:
@@ -168,6 +175,47 @@ def restore_member(folder: Path, trial: str, config: TrialConfig) -> Member:
             f"{folder} holds a trial with other settings than trial {trial}; "
             "move that folder away to train the trial from its start."
         )
+    return _member(tensors, info, folder, trial, config)
+
+
+def begun_member(folder: Path, trial: str, config: TrialConfig, parent: Parent) -> Member:
+    """Begin a trial from the state that another one had after an epoch.
+
+    Args:
+        folder: Of the trial; that of its parent lies beside it. The state may be in either.
+
+    Raises:
+        CheckpointError: The state is missing or damaged, or is not of that trial and epoch.
+    """
+    name = state_after(parent.epoch)
+    path = folder / name
+    if not path.exists():
+        path = folder.parent / parent.trial / name
+    try:
+        tensors, info = load_checkpoint(path)
+    except DamagedCheckpointError as err:
+        # Not as one of its own, whose loss costs time only: from its seed it is another trial.
+        raise CheckpointError(
+            f"trial {trial} begins from the state of trial {parent.trial} after epoch "
+            f"{parent.epoch}, and {path} "
+            f"{'cannot be read' if path.exists() else 'is missing'}; restore that file."
+        ) from err
+    if (info.get("trial"), info.get("epoch")) != (parent.trial, parent.epoch):
+        raise CheckpointError(
+            f"{path} is of trial {info.get('trial')} after epoch {info.get('epoch')}, not of "
+            f"trial {parent.trial} after epoch {parent.epoch}; restore that file."
+        )
+    return _member(tensors, info, path.parent, parent.trial, config).handed_to(trial, config)
+
+
+def _member(
+    tensors: Mapping[str, Any], info: dict[str, Any], folder: Path, trial: str, config: TrialConfig
+) -> Member:
+    """The member of a checkpoint.
+
+    Raises:
+        CheckpointError: It lacks a part.
+    """
     state = _with_prefix(tensors, STATE)
     info = {"peak": info.get("peak_accuracy"), **info}  # its name until best_val_loss came
     try:
@@ -200,8 +248,11 @@ def restored_or_new(
 
     A damaged checkpoint is set aside and the trial begins anew, which gives the same numbers.
 
+    Args:
+        new: Makes it as it begins.
+
     Raises:
-        CheckpointError: The folder holds a trial with other settings.
+        CheckpointError: The folder holds a trial with other settings, or `new` raises it.
     """
     last = folder / LAST
     if not last.exists():

@@ -29,7 +29,7 @@ from tcpa_core.errors import (
     TcpaError,
     WeightsError,
 )
-from tcpa_core.record.events import Ended, Epoch, Event, Notice, Started, Tested
+from tcpa_core.record.events import Ended, Epoch, Event, Notice, Parent, Started, Tested
 from tcpa_core.record.files import CHECKPOINTS, LAST
 from tcpa_core.record.values import Device, Pulse, Status, TrialResult
 from tcpa_core.settings import BackboneConfig, DataConfig
@@ -45,6 +45,7 @@ from tcpa_core.training.probe import PackSize, pack_size
 from tcpa_core.training.recovery import GiveUp, recover
 from tcpa_core.training.saved_member import (
     LARGE_EVERY_S,
+    begun_member,
     nbytes,
     restore_member,
     restored_or_new,
@@ -276,12 +277,14 @@ class Worker:
         trial = command.trial
         try:
             config = TrialConfig.from_flat(command.params, place=f"trial {trial}")
-            group, member, note = self._load(trial, config)
+            group, member, note = self._load(trial, config, command.parent)
         except TcpaError as err:
             self._raise_if_of_machine(err)
             result = TrialResult(status="failed", reason=str(err), device=self._device)
             return [Ended(trial=trial, result=result)]
-        group.jobs[trial] = Job(member, command.until_epoch, command.test_at_end, command.alone)
+        group.jobs[trial] = Job(
+            member, command.until_epoch, command.test_at_end, command.alone, command.keep_every
+        )
         started = Started(
             trial=trial,
             device=self._device,
@@ -303,8 +306,13 @@ class Worker:
         if isinstance(err, DataError | WeightsError):
             self._expected.check_again(self._packs.stand_ins, self._cache_dir, self._sign)
 
-    def _load(self, trial: str, config: TrialConfig) -> tuple[Group, Member, str]:
+    def _load(
+        self, trial: str, config: TrialConfig, parent: Parent | None
+    ) -> tuple[Group, Member, str]:
         """The group of a trial, the trial as it stands, and what there is to say about that.
+
+        Args:
+            parent: What it begins from where it has no checkpoint; None: from its seed.
 
         Raises:
             DeviceError: Others have filled the device.
@@ -313,16 +321,19 @@ class Worker:
             Exception: The device has failed.
         """
 
+        folder = self._checkpoints / trial
+
         def load() -> tuple[Group, Member, str]:
             group = self._packs.group(config)
             data, backbone = group.pack.data, group.pack.backbone
             self._expected.check_loaded(config, data.fingerprint, backbone.fingerprint)
-            return group, *restored_or_new(
-                self._checkpoints / trial,
-                trial,
-                config,
-                lambda: group.pack.new_member(trial, config),
-            )
+
+            def begin() -> Member:
+                if parent is None:
+                    return group.pack.new_member(trial, config)
+                return begun_member(folder, trial, config, parent)
+
+            return group, *restored_or_new(folder, trial, config, begin)
 
         try:
             return retry_with_room(load, self._packs.make_room)
@@ -410,7 +421,8 @@ class Worker:
         events: list[Event] = []
         for group in self._packs.groups:
             for job in group.jobs.values():
-                if job.saved.is_due(job.member, rests=not job.may_train):
+                rests = job.is_to_keep or not job.may_train
+                if job.saved.is_due(job.member, rests=rests):
                     events += self._save(group, job)
                 elif job.saved.epoch < job.member.epoch and not group.has_told_size:
                     group.has_told_size = True
@@ -421,8 +433,10 @@ class Worker:
         """Have a trial written and then told: what the journal knows can be taken up again."""
         member, told = job.member, job.saved.epoch
         job.saved.note(member)
-        self._now.files.append(self._writing(save_member, group, member))
-        return [Epoch(trial=member.trial, report=report) for report in member.reports[told:]]
+        save = partial(save_member, keep=True) if job.is_to_keep else save_member
+        self._now.files.append(self._writing(save, group, member))
+        new = (report for report in member.reports if report.epoch > told)
+        return [Epoch(trial=member.trial, report=report) for report in new]
 
     def _end(
         self,
