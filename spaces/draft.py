@@ -15,6 +15,7 @@ from spaces.axes import Axis, ChoiceAxis
 from spaces.axes_section import check_axes, read_axis
 from spaces.constraints import read_constraints
 from spaces.designs import Ablation
+from spaces.population import with_population
 from spaces.reader import Document
 from spaces.row_designs import RowDesign
 from spaces.sections import Budget, Cluster, Objective, SamplerConfig, SchedulerConfig
@@ -108,6 +109,9 @@ def read_draft(
         first_points=(),
         source=document.label,
     )
+    if space.scheduler.members:
+        place = document.place("scheduler", "name")
+        space = with_population(space, place)
     return Draft(space, _read_first_points(document), places)
 
 
@@ -292,7 +296,7 @@ def _read_scheduler(
     scheduler = check_section(SchedulerConfig, document, "scheduler")
     path = "train.epochs"
     epochs = max(axes[path].ends()) if path in axes else base.get(path, default(path))
-    if scheduler.name != "none" and scheduler.grace_epochs > epochs:
+    if scheduler.name not in ("none", "pbt") and scheduler.grace_epochs > epochs:
         raise ConfigError(
             f"scheduler.grace_epochs must be <= train.epochs, got {scheduler.grace_epochs} > "
             f"{epochs} ({document.place('scheduler', 'grace_epochs')}); lower it, or set "

@@ -1,7 +1,7 @@
 """Study-wide settings: what is optimised, who proposes, who stops early, for how long."""
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -139,13 +139,23 @@ class SamplerConfig(Settings):
         return self
 
 
+class Herd(NamedTuple):
+    """The settings of population based training."""
+
+    population: int = 8
+    interval: int = 5
+    quantile: float = 0.25
+    resample: float = 0.25
+
+
 class SchedulerConfig(Settings):
     """Who stops trials early."""
 
     name: Annotated[str, _known(SCHEDULERS)] = "asha"
     """A file of search/tune/schedulers. asha: at each rung the worse trials are stopped; hyperband:
     so in several brackets, each with another first rung; median: trials are stopped that are worse
-    than the median of the others; none: all trials train to their end."""
+    than the median of the others; pbt: the worse ones make place for trials that begin from states
+    of the better ones; none: all trials train to their end."""
     grace_epochs: int = Field(default=1, ge=1)
     """No trial is stopped before it has trained this many epochs."""
     reduction_factor: int = Field(default=3, ge=2)
@@ -154,6 +164,23 @@ class SchedulerConfig(Settings):
     """Of hyperband: how many, those that stop most first; None: as many as fit."""
     min_samples: int | None = Field(default=None, ge=1)
     """Of median: others that must have come as far before a trial is stopped; None: 3."""
+    population: int | None = Field(default=None, ge=2)
+    """Of pbt: members that live at once; None: 8."""
+    interval: int | None = Field(default=None, ge=1)
+    """Of pbt: epochs between two looks at a member; None: 5."""
+    quantile: float | None = Field(default=None, gt=0.0, le=0.5)
+    """Of pbt: share of the members that counts as the worst, and as the best; None: 0.25."""
+    resample: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Of pbt: probability that a setting is drawn anew, and not near the one of the better member;
+    None: 0.25."""
+
+    @property
+    def herd(self) -> Herd | None:
+        """The settings of `pbt` with what is left out; None: it is another scheduler."""
+        if self.name != "pbt":
+            return None
+        given = {name: getattr(self, name) for name in Herd._fields}
+        return Herd(**{name: value for name, value in given.items() if value is not None})
 
 
 class Budget(Settings):

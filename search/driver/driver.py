@@ -33,7 +33,9 @@ from search.study.folder import StudyDir
 from search.study.journal import Journal
 from search.study.working_copy import tell
 from search.tune.early_stopping import EarlyStopping, compared_by_epoch
+from search.tune.following import following
 from search.tune.loop import run_trials
+from search.tune.schedulers.base import Successor
 from search.tune.searcher import StudySearcher
 from search.tune.trial_handle import Slots
 from search.workers.node_clearing import CLEAR_S
@@ -267,11 +269,17 @@ class StudyRun:
         limit = self._reuse.limit if self._reuse else most_trials(self._space)
         planner = Planner(source, prints, limit)
         stopping = EarlyStopping(self._space, self._state)
-        suggestions = Suggestions(
-            planner, self._state.outcomes(), ahead=max(2, workforce.num_at_once // 4)
-        )
+        sampled = [(one, end) for one, end in self._state.outcomes() if one.parent is None]
+        suggestions = Suggestions(planner, sampled, ahead=max(2, workforce.num_at_once // 4))
+
+        def succeed(successor: Successor) -> None:
+            planned = following(successor, self._state, prints)
+            self._recorder.record(planned)
+            stopping.join(planned)
+            searcher.begin(planned)
 
         def plan(planned: Planned) -> Outcome | None:
+            stopping.join(planned)
             if self._reuse is None:
                 self._recorder.record(planned)
                 return None
@@ -293,7 +301,11 @@ class StudyRun:
                 plan=plan,
                 stop=lambda trial: workforce.dispatcher.stop.remote(trial),
                 may_start=lambda: not self._is_over_budget(workforce.num_gpus),
+                population=self._space.scheduler.members,
             )
+            stopping.on_successor = succeed
+            for successor in stopping.due_successors():
+                succeed(successor)
             run_trials(
                 self._study.name,
                 searcher,

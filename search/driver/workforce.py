@@ -139,7 +139,12 @@ class Workforce:
             num_cpus=0, max_concurrency=10_000, scheduling_strategy=here
         )
         metrics = ["duration_s", *(objective.metric for objective in self._space.objective)]
-        self.dispatcher = actor.remote(spec, metrics, is_every_trial_tested(self._space))
+        self.dispatcher = actor.remote(
+            spec,
+            metrics,
+            is_every_trial_tested(self._space),
+            self._space.scheduler.interval if self._space.scheduler.members else None,
+        )
         # Workers load their libraries while the sampler and Tune start.
         ray.get(self.dispatcher.start.remote())
         self._stranded = self.dispatcher.stranded.remote().future()

@@ -1,11 +1,11 @@
 """Tune asks the scheduler of a study, which knows the trials of earlier drivers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.tune.schedulers.base import Scheduler, can_stop, scheduler_class
+from search.tune.schedulers.base import Scheduler, Successor, can_stop, scheduler_class
 from search.workers.trial_progress import LAST
 from spaces.space import Space
 from tcpa_core.record.events import Planned
@@ -31,6 +31,8 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
 
     def __init__(self, space: Space, past: StudyState) -> None:
         super().__init__()
+        self.on_successor: Callable[[Successor], None] = lambda successor: None
+        """Called with what is trained in place of a trial, before that one is stopped."""
         self._objectives = space.objective
         self._raced = space.seeds[1:] if space.races_seeds else ()
         """Further seeds of a race: what it compares are values of whole trials."""
@@ -56,8 +58,19 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
             if (values := self._recorded(trial, epoch)) is not None:
                 self._goes_on(trial.planned.trial, epoch, values)
 
+    def join(self, planned: Planned) -> None:
+        """Know a trial of the study, before it reports."""
+        self.scheduler.join(planned)
+
+    def due_successors(self) -> list[Successor]:
+        """What an earlier driver was about to plan when it ended, asked for once."""
+        found = (self.scheduler.successor(trial) for trial in self._due)
+        return [successor for successor in found if successor]
+
     def _rebuild(self, past: StudyState) -> None:
         """Let every value that was reported at a decision count again, in the same order."""
+        for one in past.trials.values():
+            self.join(one.planned)
         decisions = {name: self.decisions(one.planned) for name, one in past.trials.items()}
         # In the order of the reports: whether a value stops its trial depends on those before it.
         for trial, epoch in past.reports():
@@ -85,6 +98,8 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
             return str(TrialScheduler.CONTINUE)
         # `_due`: decided by the values of then, which later ones must not change.
         stops = self._due.get(name) == epoch or not self._goes_on(name, epoch, values)
+        if stops and (successor := self.scheduler.successor(name)):
+            self.on_successor(successor)
         return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:

@@ -22,6 +22,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             where it need not start, because an earlier study has it.
         stop: Called with a trial that the scheduler ended early.
         may_start: Asked before every new trial (budget, interrupt).
+        population: Trials that run at once, where others may follow on each; None: there is no
+            such number.
     """
 
     def __init__(
@@ -32,13 +34,15 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         plan: Callable[[Planned], Outcome | None],
         stop: Callable[[str], None],
         may_start: Callable[[], bool],
+        population: int | None = None,
     ) -> None:
         super().__init__()
         self._suggestions = suggestions
-        self._unfinished = deque(unfinished)
+        self._first = deque(unfinished)
         self._plan = plan
         self._stop = stop
         self._may_start = may_start
+        self._population = population
         self._running: dict[str, str] = {}
         """Names of the running trials by Tune's own ids, which differ under every driver."""
         self.trials: dict[str, Planned] = {}
@@ -48,6 +52,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self.is_exhausted = False
         """Whether no other follows."""
 
+    def begin(self, planned: Planned) -> None:
+        """Have a trial that is planned start before all new ones."""
+        self._first.append(planned)
+
     def suggest(self, trial_id: str) -> Any:
         """The next trial for Tune; None to be asked again, or FINISHED."""
         found = self._next(trial_id)
@@ -55,8 +63,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return found
 
     def _next(self, trial_id: str) -> Any:
-        if self._unfinished:
-            planned = self._unfinished.popleft()
+        if self._first:
+            planned = self._first.popleft()
         else:
             new = self._new()
             if not isinstance(new, Planned):
@@ -69,6 +77,15 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     def _new(self) -> Any:
         """The next trial that has to be trained, or what Tune is told where there is none."""
+        if self._population is None:
+            return self._next_suggested()
+        if len(self._running) >= self._population:
+            return None
+        found = self._next_suggested()
+        # As long as one runs, another may follow on it.
+        return None if found == Searcher.FINISHED and self._running else found
+
+    def _next_suggested(self) -> Any:
         while self._may_start():
             planned = self._suggestions.take(len(self._running), self._may_start)
             if planned is None:
@@ -97,7 +114,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         elif "status" not in outcome:  # the scheduler has ended it; its worker trains on
             outcome |= {"status": "pruned", "num_epochs": outcome.get("epoch")}
             self._stop(planned.trial)
-        self._suggestions.tell(planned, outcome)
+        if planned.parent is None:  # no sampler has drawn another
+            self._suggestions.tell(planned, outcome)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Intermediate results need nothing: every epoch is in the journal."""

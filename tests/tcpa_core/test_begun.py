@@ -81,7 +81,7 @@ def folder_of(tmp_path: Path, trial: str) -> Path:
 def test_with_the_same_settings_it_goes_on_bit_by_bit_as_the_other_one(
     new: Callable[[], Worker], tmp_path: Path
 ) -> None:
-    drawn = {"methods": ["vpt"], "vpt__num_prompts": 2, "vpt__prompt_dropout": 0.2}
+    drawn: dict[str, Any] = {"methods": ["vpt"], "vpt__num_prompts": 2, "vpt__prompt_dropout": 0.2}
     worker = new()
     worker.take(submit("a", 2, **drawn))
     live(worker)

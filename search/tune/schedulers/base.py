@@ -6,12 +6,24 @@ Tune ask it, and tells it again, in the same order, what a journal has.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from spaces.sections import SCHEDULERS, Objective, SchedulerConfig
 from spaces.space import Space
 from tcpa_core import plugins
+from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
+from tcpa_core.record.events import Parent, Planned
+
+
+@dataclass(frozen=True, slots=True)
+class Successor:
+    """What is trained in place of a trial that ends."""
+
+    config: TrialConfig
+    parent: Parent
+    """The state that it begins from, and whose place it takes."""
 
 
 class Scheduler:
@@ -46,6 +58,17 @@ class Scheduler:
             values: Of the objectives at that epoch, turned so that larger is better.
         """
         return True
+
+    def join(self, planned: Planned) -> None:
+        """Know a trial of the study, before its values count."""
+
+    def successor(self, trial: str) -> Successor | None:
+        """What is trained in place of a trial that does not go on, asked for once; None: nothing.
+
+        Args:
+            trial: Of which `goes_on` said so last.
+        """
+        return None
 
     @classmethod
     def check(cls, space: Space) -> None:

@@ -1,0 +1,83 @@
+"""What population based training asks of a space."""
+
+from spaces.perturbation import perturbable
+from spaces.setting_values import default
+from spaces.space import Space
+from tcpa_core.errors import ConfigError
+
+PER_EPOCH = ("val_accuracy", "val_miou", "val_loss")
+"""Objectives that are measured after every epoch."""
+
+
+def with_population(space: Space, place: str) -> Space:
+    """The space, with as many trials as there are members where its budget does not say.
+
+    Args:
+        space: Its scheduler is `pbt`.
+        place: Where it says so, for messages.
+
+    Raises:
+        ConfigError: There is nothing by which members could be compared, nothing that could change
+            while they train, or no epoch at which it could.
+    """
+    for problem in (_of_axes(space), _of_trials(space), _of_epochs(space)):
+        if problem:
+            raise ConfigError(f"{problem} ({place}).")
+    members = space.scheduler.population
+    if space.budget.trials is None:
+        budget = space.budget.model_copy(update={"trials": members})
+        return space.replaced(budget=budget)
+    if space.budget.trials < members:
+        raise ConfigError(
+            f"scheduler.population is {members}, and budget.trials lets only "
+            f"{space.budget.trials} begin ({place}); leave budget.trials out, or make the "
+            "population smaller."
+        )
+    return space
+
+
+def _of_axes(space: Space) -> str:
+    if perturbable(space):
+        return ""
+    return (
+        "scheduler.name pbt changes settings while a trial trains, and none of the axes "
+        f"({', '.join(space.axes)}) may: they give tensors their shapes or say what is trained; "
+        "add an axis such as optim.lr, optim.weight_decay, a dropout or an augmentation, or take "
+        "asha"
+    )
+
+
+def _of_trials(space: Space) -> str:
+    if len(space.objective) > 1 or space.objective[0].metric not in PER_EPOCH:
+        metrics = ", ".join(one.metric for one in space.objective)
+        return (
+            "scheduler.name pbt compares members by one objective that every epoch has "
+            f"({', '.join(PER_EPOCH)}), got {metrics}; take one of these, or scheduler.name none"
+        )
+    if len(space.seeds) > 1:
+        return (
+            f"scheduler.name pbt trains every member with one seed, got {len(space.seeds)} seeds; "
+            "name one, and begin a study of its own for each other"
+        )
+    return ""
+
+
+def _of_epochs(space: Space) -> str:
+    epochs = _largest(space, "train.epochs")
+    if space.scheduler.interval >= epochs:
+        return (
+            f"scheduler.interval must be < train.epochs, got {space.scheduler.interval} >= "
+            f"{epochs}: no member would be looked at before its end; lower it"
+        )
+    if "train.patience" in space.axes or space.base.get("train.patience") is not None:
+        return (
+            "scheduler.name pbt needs trials that train to their last epoch, and train.patience "
+            "ends them before; leave train.patience out"
+        )
+    return ""
+
+
+def _largest(space: Space, path: str) -> int:
+    if path in space.axes:
+        return int(max(space.axes[path].ends()))
+    return int(space.base.get(path, default(path)))
