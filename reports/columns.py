@@ -39,7 +39,12 @@ TRIAL_COLUMNS = (
     Column("reason", TEXT, "why it failed or was pruned"),
     # One column decides what statistics use, so that all of them use the same trials.
     Column("left_out", TEXT, "why statistics do not use it; empty: they do"),
-    Column("origin", TEXT, "who proposed it: first_point, sampler, random, replicate or design"),
+    Column(
+        "origin", TEXT, "who proposed it: first_point, sampler, random, replicate, design or pbt"
+    ),
+    Column("from_trial", TEXT, "whose state it began from (pbt); empty: it began from its seed"),
+    Column("from_epoch", INT, "after which epoch of that trial; it trains the next one first"),
+    Column("replaces", TEXT, "the trial whose place it took then; empty: none"),
     Column("reused_from", TEXT, "STUDY/TRIAL that trained it before; empty: it was trained here"),
     # Two identities: replicates are grouped by `point`, repeats are found by `digest`.
     Column("digest", TEXT, "identity of everything that changes the result"),
@@ -55,7 +60,7 @@ TRIAL_COLUMNS = (
     Column("val_mean_accuracy", REAL, "mean over classes of the pixels found on val", "fraction"),
     Column("test_mean_accuracy", REAL, "the same on test; empty: not read", "fraction"),
     Column("best_epoch", INT, "epoch whose state was selected, from 1"),
-    Column("num_epochs", INT, "epochs trained"),
+    Column("num_epochs", INT, "epochs trained, without those of the trial that it began from"),
     Column("num_trainable", INT, "trainable parameters, head included"),
     Column("num_trainable_no_head", INT, "trainable parameters without the head"),
     Column("flops_per_image", REAL, "forward of one image, multiply-add = 2", "FLOP"),

@@ -147,6 +147,8 @@ def _events(client: MlflowClient, run: Run, history: History) -> list[Event]:
             "deviation": json.loads(tags.get(mirror.DEVIATION, "[]")),
             "draw": {},  # MLflow does not have it, and reports do not need it
         }
+        if mirror.FROM in tags:
+            planned["from"] = json.loads(tags[mirror.FROM])
         found = [event_of(planned)]
         started = json.loads(tags.get(mirror.STARTED, "null"))
         result = json.loads(tags.get(mirror.RESULT, "null"))

@@ -41,6 +41,8 @@ class Reuse:
         self._recorder = recorder
         self._state = recorder.state
         self._tests_all = is_every_trial_tested(space)
+        self._takes_single = space.scheduler.members is None
+        """Others begin from the states of a population's trials, which earlier studies lack."""
         self._prints: Mapping[str, str] = study.document()["fingerprints"]
         self._learn_from: Sequence[str] = study.document().get("learn_from") or ()
         self.limit = most_trials(space)
@@ -48,7 +50,7 @@ class Reuse:
 
     def take(self, planned: Planned) -> Outcome | None:
         """Record a new trial and, if it is found, its outcome; None: it has to be trained."""
-        found = self._earlier.find(planned.digest)
+        found = self._earlier.find(planned.digest) if self._takes_single else None
         if found is None:
             self._recorder.record(planned)
             return None
@@ -81,11 +83,23 @@ class Reuse:
             Whether nothing is left to do; the study is finished then.
         """
         self._repeat(begin)
+        if not self._takes_single:
+            return self._is_finished_by_repeating(begin)
         for planned in [t.planned for t in self._state.unfinished().values() if not t.started]:
             if (found := self._earlier.find(planned.digest)) is not None:
                 begin()
                 self._record(found, planned, is_new=False)
-        if not self._is_complete(begin, must_stop) or self._state.unfinished():
+        if not self._is_complete(begin, must_stop):
+            return False
+        return self._finish(begin)
+
+    def _is_finished_by_repeating(self, begin: Callable[[], None]) -> bool:
+        """Whether the study is a population that was taken over as a whole."""
+        return bool(self._state.reused()) and self._finish(begin)
+
+    def _finish(self, begin: Callable[[], None]) -> bool:
+        """Record the end of a study of which all trials have ended, and the selected are scored."""
+        if self._state.unfinished():
             return False
         left = trials_to_test(self._space, self._state)
         if not all([self.test(planned) for planned in left]):

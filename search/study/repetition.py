@@ -13,6 +13,7 @@ from search.study.folder import StudyDir
 from search.study.glance import glance
 from search.study.kept_state import keep_state
 from spaces.space import Space
+from tcpa_core.config import begun_from
 from tcpa_core.errors import ConfigError, RecordError
 from tcpa_core.record import files
 from tcpa_core.record.events import Ended, Epoch, Event, Planned, Reused, TrialEvent, read_journal
@@ -32,7 +33,8 @@ class Repetition:
     """A study that was run before, and the one that repeats it.
 
     What it has completed or stopped early is taken over as it is, and of one that is finished what
-    has failed, too; all else is planned as there, and trained.
+    has failed, too; all else is planned as there, and trained. A population is taken over as a
+    whole or not at all: the states that its trials begin from are not.
     """
 
     folder: Path
@@ -86,6 +88,8 @@ class Repetition:
                     if earlier.runs_same_code(document, one.planned.params)
                     and _counts(folder, document, one, is_whole=is_whole)
                 }
+                if space.scheduler.members and len(taken) < len(before.trials):
+                    continue
                 if taken and (best is None or len(taken) > len(best.taken)):
                     best = cls(folder, document, before, here, is_whole, taken)
         return best
@@ -169,8 +173,17 @@ def _is_same(before: StudyState, here: StudyState, prints: Mapping[str, str]) ->
             return False
     ids = prints["data"], prints["weights"]
     return all(
-        one.planned.config.digest(*ids) == one.planned.digest for one in before.trials.values()
+        _digest_today(before, one.planned, ids) == one.planned.digest
+        for one in before.trials.values()
     )
+
+
+def _digest_today(before: StudyState, planned: Planned, ids: tuple[str, str]) -> str:
+    """The digest that this version gives a trial; that of its parent is checked by itself."""
+    own, parent = planned.config.digest(*ids), planned.parent
+    if parent is None:
+        return own
+    return begun_from(own, before.trials[parent.trial].planned.digest, parent.epoch)
 
 
 def _asked(space: Mapping[str, Any]) -> Mapping[str, Any]:

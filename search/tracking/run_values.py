@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 
 from mlflow.entities import Metric, Param
 
@@ -47,6 +48,7 @@ def trial_tags(planned: Planned) -> dict[str, str]:
         mirror.LABELS: json.dumps({"cells": list(planned.cells)})[:MAX_TAG],
         mirror.DEVIATION: json.dumps(list(planned.deviation))[:MAX_TAG],
         mirror.PARAMS: json.dumps(planned.params)[:MAX_TAG],
+        **({mirror.FROM: json.dumps(asdict(planned.parent))} if planned.parent else {}),
     }
 
 

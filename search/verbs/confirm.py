@@ -187,6 +187,13 @@ def best_points(study: StudyDir, top: int) -> dict[str, Candidate]:
             "as a base."
         )
     results = Results.of(space, study.state())
+    if space.scheduler.members:
+        raise StudyError(
+            f"{study.name} is a search by population based training: its best trials changed their "
+            "settings while they trained, and a confirmation, like any point, trains with one "
+            "setting from first to last. Search again with a fresh seed (--set seeds=[1] --study "
+            "NAME) and compare the best of both, or take another scheduler."
+        )
     settings: dict[str, Flat] = {}
     for one in results.state.trials.values():
         settings.setdefault(one.planned.point, _without_seed(one.planned.params))

@@ -9,6 +9,7 @@ from search.study.folder import StudyDir
 from search.study.identity import check_unchanged
 from search.verbs.stages import Stages
 from search.verbs.trained import trial_called
+from tcpa_core.config import begun_from
 from tcpa_core.errors import StudyError
 from tcpa_core.record.events import Epoch, Planned, TrialEvent
 from tcpa_core.record.scores import Score, score_of
@@ -31,6 +32,9 @@ def replay(
 ) -> int:
     """Train a trial from its stored settings, outside the study, and compare every epoch.
 
+    One that began from another's state is trained from the seed of its line, through the settings
+    of those before it.
+
     Args:
         accept: Go on with other data or weights than were recorded.
 
@@ -42,14 +46,28 @@ def replay(
             have changed.
     """
     planned, epochs = stored(study, trial)
+    line = study.state().ancestors(planned.trial)
+    for before, epoch in reversed(line):
+        known = stored(study, before.trial)[1]
+        epochs |= {n: report for n, report in known.items() if n <= epoch and n not in epochs}
+    if line:
+        names = ", ".join(f"{before.trial} up to epoch {epoch}" for before, epoch in line)
+        console.print(f"the line of the trial from its seed: {names}, then itself.", markup=False)
     with Stages("checking weights and data") as stages:
-        change = check_unchanged(study, accept=accept, trials=[planned.config], progress=stages)
+        trained = [*(before.config for before, _ in line), planned.config]
+        change = check_unchanged(study, accept=accept, trials=trained, progress=stages)
     if change:
         console.print(f"{change}; accepted.", markup=False, soft_wrap=True)
     found = _Comparison(epochs, score_of(planned.params), console)
     # `recorded`: read as when it was planned, without what is asked of new trials since.
     with suppress(LastEpochReached):
-        run_trial(planned.config, on_epoch=found.compare, device=device, recorded=True)
+        run_trial(
+            planned.config,
+            on_epoch=found.compare,
+            device=device,
+            recorded=True,
+            ancestors=[(before.config, epoch) for before, epoch in line],
+        )
     if found.exact:
         console.print("all numbers agree bit for bit.")
         return 0
@@ -70,7 +88,11 @@ def replay(
 def _is_of_another_version(study: StudyDir, planned: Planned) -> bool:
     """Whether this version would plan the trial under another digest."""
     ids = study.fingerprints()
-    return planned.config.digest(ids["data"], ids["weights"]) != planned.digest
+    today = planned.config.digest(ids["data"], ids["weights"])
+    if parent := planned.parent:
+        source = study.state().trials[parent.trial].planned
+        today = begun_from(today, source.digest, parent.epoch)
+    return today != planned.digest
 
 
 class _Comparison:

@@ -13,11 +13,14 @@ def ended_line(view: View, event: Ended) -> str:
     result, metric = event.result, view.outline.metric
     value = getattr(result, metric, None)
     shown = "" if value is None else f" {metric} {value:.4f}"
-    epochs = f" after epoch {result.num_epochs}" if event.kind == "pruned" else ""
-    settings = view.settings_text(view.state.trials[event.trial].planned)
+    planned = view.state.trials[event.trial].planned
+    last = planned.begins_after + (result.num_epochs or 0)
+    epochs = f" after epoch {last}" if event.kind == "pruned" else ""
+    settings = view.settings_text(planned)
     told = f" ({settings})" if settings else ""
     reused = view.state.trials[event.trial].reused
     told += f", reused from {reused.text}" if reused else ""
+    told += f", begun from {planned.parent.trial}" if planned.parent else ""
     reason = f": {result.reason}" if result.reason else ""
     return f"trial {event.trial} {event.kind}{epochs}{shown}{told}{reason}"
 

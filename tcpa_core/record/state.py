@@ -286,6 +286,7 @@ class StudyState:
 
     def _take(self, event: TrialEvent) -> None:
         if isinstance(event, Planned):  # planned again after a resume: it keeps what it has
+            self._check_parent(event)
             self.trials.setdefault(event.trial, TrialState(event, epoch=event.begins_after))
             self.num_changes += 1
             return
@@ -316,6 +317,14 @@ class StudyState:
                 self.num_changes += 1
             case Tested():
                 trial.tested = event
+
+    def _check_parent(self, planned: Planned) -> None:
+        parent = planned.parent
+        if parent and not {parent.trial, parent.replaces} <= self.trials.keys():
+            raise RecordError(
+                f"trial {planned.trial} begins from the state of {parent.trial} in place of "
+                f"{parent.replaces}, and one of them was never planned; the journal lacks a line."
+            )
 
     def _keep_value(self, trial: TrialState, event: Epoch) -> None:
         epoch = trial.epoch = event.report.epoch
@@ -360,6 +369,17 @@ class StudyState:
     def unfinished(self) -> dict[str, TrialState]:
         """Trials that have not ended, by name."""
         return {name: trial for name, trial in self.trials.items() if trial.ended is None}
+
+    def ancestors(self, name: str) -> list[tuple[Planned, int]]:
+        """The trials from whose states a trial has come, the first one first, each with the last
+        of its epochs that belongs to the line."""
+        found: list[tuple[Planned, int]] = []
+        parent = self.trials[name].planned.parent
+        while parent is not None:
+            planned = self.trials[parent.trial].planned
+            found.insert(0, (planned, parent.epoch))
+            parent = planned.parent
+        return found
 
     def reused(self) -> dict[str, Reused]:
         """Trials that were taken from earlier studies, by name."""

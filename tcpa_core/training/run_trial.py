@@ -1,6 +1,6 @@
 """Run one trial in this process."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from tcpa_core.model.load_backbone import load_backbone
 from tcpa_core.record.files import LAST
 from tcpa_core.record.values import EpochReport, TrialResult
 from tcpa_core.training.divergence import Diverged
+from tcpa_core.training.member import Member
 from tcpa_core.training.pack import Pack
 from tcpa_core.training.saved_member import (
     SaveClock,
@@ -31,6 +32,7 @@ def run_trial(
     cache_dir: Path | None = None,
     device: str | None = None,
     recorded: bool = False,
+    ancestors: Sequence[tuple[TrialConfig, int]] = (),
 ) -> TrialResult:
     """Train, select on val and test one configuration: a pack of one.
 
@@ -43,6 +45,8 @@ def run_trial(
         cache_dir: Where decoded images are kept; None: the user's cache folder.
         device: A torch device; None: "cuda" where there is one, else "cpu".
         recorded: The trial was trained before; see `load_backbone`.
+        ancestors: Settings with which the same training ran before those of `config`, each up to
+            an epoch; with `folder` there are none.
 
     Returns:
         The result; a loss that stops being finite gives status "failed" with the reason.
@@ -54,6 +58,7 @@ def run_trial(
     if not isinstance(config, TrialConfig):
         config = TrialConfig.from_flat(config)
     folder = None if folder is None else Path(folder)
+    told = on_epoch or (lambda report: None)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     backbone = load_backbone(config.backbone, device=device, recorded=recorded)
     data = load_trial_data(config, backbone, device=device, cache_dir=cache_dir)
@@ -63,6 +68,12 @@ def run_trial(
         member = restore_member(folder, folder.name, config)
     else:
         member = pack.new_member("solo", config)
+    for settings, epoch in ancestors:
+        kin = load_trial_data(settings, backbone, device=device, cache_dir=cache_dir)
+        found = _trained_until(epoch, Pack(backbone, kin), member.handed_to("solo", settings), told)
+        if isinstance(found, Diverged):
+            return pack.result(member, "failed", reason=found.reason)
+        member = found.handed_to("solo", config)
     saved = SaveClock(member)
     try:
         while not member.is_done:
@@ -73,8 +84,7 @@ def run_trial(
             if folder and saved.is_due(member, rests=member.is_done):
                 saved.note(member)
                 save_member(member, folder, backbone, data)
-            if on_epoch:
-                on_epoch(member.reports[-1])
+            told(member.reports[-1])
     finally:
         # Also where `on_epoch` or the user ends it: what was trained can be used and gone on from.
         if folder and not member.is_done:
@@ -86,3 +96,16 @@ def run_trial(
     lost = [write() for write in writing_predictions(pack, [member], [scored], folders)]
     result = pack.result(member, "completed", test=scored)
     return replace(result, warnings=[*result.warnings, *filter(None, lost)])
+
+
+def _trained_until(
+    epoch: int, pack: Pack, member: Member, told: Callable[[EpochReport], None]
+) -> Member | Diverged:
+    """A member after an epoch, or why there is none."""
+    while member.epoch < epoch:
+        (outcome,) = pack.run_epoch([member])
+        if isinstance(outcome, Diverged):
+            return outcome
+        member = outcome
+        told(member.reports[-1])
+    return member
