@@ -123,6 +123,12 @@ def replicates(trials: pd.DataFrame, metric: str) -> list[Replicate]:
     ]
 
 
+def last_epochs(trials: pd.DataFrame) -> pd.Series:
+    """The last epoch of each trial, those of the trial that it began from counted; trials as in
+    `trials`."""
+    return trials["num_epochs"] + trials["from_epoch"].fillna(0)
+
+
 def counts(trials: pd.DataFrame) -> dict[str, int]:
     """Trials by status."""
     return {str(k): int(v) for k, v in trials["status"].value_counts().sort_index().items()}

@@ -12,7 +12,7 @@ from reports.labels import Row, column_head, group_column, is_missing, on_val, p
 from reports.page.facts import NAMES
 from reports.plots.base import GREY, styles_of
 from reports.statistics.contest import OPEN
-from reports.tables import ranking
+from reports.tables import last_epochs, ranking
 from reports.verdicts.words import quantity, searched_settings, seeds_said
 from spaces.wording import by_reason
 from tcpa_core.record.scores import is_share
@@ -102,8 +102,8 @@ def _best_of(found: Frames, part: pd.DataFrame) -> tuple[str, float | None, str,
     if stopped.empty:
         return "", None, "no value" if len(part) else "no trial yet", ()
     worth = objective.sign * stopped[objective.metric].astype(float)
-    row = stopped.iloc[int(worth.to_numpy().argmax())]
-    at = row["num_epochs"]
+    place = int(worth.to_numpy().argmax())
+    row, at = stopped.iloc[place], last_epochs(stopped).iloc[place]
     note = "stopped early" if is_missing(at) else f"stopped at epoch {int(at)}"
     return str(row["trial"]), float(row[objective.metric]), note, ()
 
@@ -226,7 +226,7 @@ def _stopped(trials: pd.DataFrame, found: Frames) -> Iterator[str]:
     scheduler = str((found.study.space.get("scheduler") or {}).get("name") or "")
     who = NAMES.get(scheduler, scheduler) if scheduler not in ("", "none") else "The study"
     who = who[0].upper() + who[1:]
-    epochs = Counter(int(n) for n in stopped["num_epochs"].dropna())
+    epochs = Counter(int(n) for n in last_epochs(stopped).dropna())
     after = ", ".join(f"{n} after epoch {at}" for at, n in sorted(epochs.items())[:6])
     more = ", others later" if len(epochs) > 6 else ""
     yield f"{who} stopped {len(stopped)}{': ' + after + more if after else ''}."

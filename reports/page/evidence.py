@@ -18,6 +18,7 @@ from reports.page.level_tables import (
     intervals,
     level_tables,
 )
+from reports.page.lineage import lineage
 from reports.page.trials import searched_columns
 from reports.plots.base import styles_of
 from reports.statistics.published_comparison import Published
@@ -35,6 +36,7 @@ def evidence(
         "effects": effect_tables(found.effects),
         "about_effects": INTERACTIONS,
         "intervals": intervals(found.ablation),
+        "lineage": lineage(found) if is_search else [],
         "published": published,
         "about_published": caption(published),
         "across": data_set_tables(found.across, found.scores, found.ranks, found.groups),

@@ -159,6 +159,10 @@ def _scheduler(space: Mapping[str, Any]) -> str:
     name = str(found.get("name") or "")
     if name == "none":
         return "none: every trial trains to its end"
+    if name == "pbt":
+        return (
+            f"PBT, {found['population']} members, judged every {plural(found['interval'], 'epoch')}"
+        )
     grace, factor = found.get("grace_epochs"), found.get("reduction_factor")
     parts = [
         NAMES.get(name, name),

@@ -10,15 +10,15 @@ from reports.columns import TRIAL_COLUMNS
 from reports.frames import Frames
 from reports.labels import group_column, methods_label, number
 from reports.summary import ReportSummary
-from reports.tables import varied
+from reports.tables import last_epochs, varied
 from tcpa_core.record.scores import fields_of, is_share
 
 REPLAY = "tcpa replay {study} {trial}"
 """The command that runs a trial again."""
-IF_VARIED = ("seed", "best_epoch", "num_epochs", "num_trainable", "flops_per_image", "duration_s",
-             "peak_memory_bytes", "device")  # fmt: skip
+IF_VARIED = ("seed", "best_epoch", "from_epoch", "num_epochs", "num_trainable", "flops_per_image",
+             "duration_s", "peak_memory_bytes", "device")  # fmt: skip
 """Shown where they differ between trials."""
-IF_ANY = ("reason", "deviation", "reused_from")
+IF_ANY = ("reason", "deviation", "reused_from", "from_trial")
 """Shown wherever there is one, as are values on test."""
 COSTS = ("num_trainable", "flops_per_image", "duration_s", "peak_memory_bytes")
 FEW = 200
@@ -38,7 +38,7 @@ def shown_trials(found: Frames, summary: ReportSummary) -> pd.DataFrame:
         on_test = [name for name in fields_of(found.study.score) if name.startswith("test_")]
         trials = trials.assign(**{name: trials[name].where(chosen) for name in on_test})
     stopped = (trials["status"] == "pruned") & trials["num_epochs"].notna()
-    after = "stopped after epoch " + trials["num_epochs"].astype(str)
+    after = "stopped after epoch " + last_epochs(trials).astype("Int64").astype(str)
     reason = trials["reason"].fillna("")
     trials = trials.assign(reason=reason.where(~stopped | (reason != ""), after))
     if found.study.kind == "ablation":
@@ -122,8 +122,8 @@ def _names(found: Frames, trials: pd.DataFrame, searched: Iterable[str]) -> list
     results = [
         c for c in IF_VARIED if trials[c].notna().any() and trials[c].nunique(dropna=False) > 1
     ]
-    order = ["trial", "status", "reason", *objectives, *scores, *searched, *settings, *results,
-             "deviation"]  # fmt: skip
+    order = ["trial", "status", "from_trial", "reason", *objectives, *scores, *searched,
+             *settings, *results, "deviation"]  # fmt: skip
     return [c for c in dict.fromkeys(order) if c not in if_any or c in said]
 
 

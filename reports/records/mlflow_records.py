@@ -57,8 +57,7 @@ def load_mlflow(tracking_uri: str, study: str, study_id: str | None = None) -> R
         for run in _runs(client, [parent.info.experiment_id])
         if mirror.TRIAL in run.data.tags and _owner(run) == _owner(parent)
     ]
-    # MLflow keeps no order; names of trials are numbers in the order planned.
-    for run in sorted(of_trials, key=lambda run: str(run.data.tags[mirror.TRIAL])):
+    for run in sorted(of_trials, key=_order):
         history = {k: client.get_metric_history(run.info.run_id, k) for k in run.data.metrics}
         for event in _events(client, run, history):
             state.take(event)
@@ -66,6 +65,13 @@ def load_mlflow(tracking_uri: str, study: str, study_id: str | None = None) -> R
     reported = pa.Table.from_pylist(rows, schema=EPOCH_SCHEMA)
     epochs = in_order(reported, state.trials, f"study {study!r} in MLflow")
     return Records.of(described, state.trials, epochs, len(reported) - len(epochs))
+
+
+def _order(run: Run) -> tuple[int, str]:
+    """MLflow keeps no order; names of trials are numbers in the order planned, and those that begin
+    from the state of another one come after it."""
+    parent = json.loads(run.data.tags.get(mirror.FROM, "null"))
+    return parent["epoch"] if parent else 0, str(run.data.tags[mirror.TRIAL])
 
 
 def _is_absent(tracking_uri: str) -> bool:

@@ -70,7 +70,8 @@ class Look:
             return [f"tcpa resume {name}{more}"]
         if confirmation is not None:
             return [*confirmation.next_commands(None)[:1], report]
-        if self.kind == "search" and len(self.view.results.ranking().points) > 1:
+        can_confirm = self.kind == "search" and not self.view.outline.scheduler.members
+        if can_confirm and len(self.view.results.ranking().points) > 1:
             return [f"tcpa confirm {name}{more}", report]
         return [report]
 

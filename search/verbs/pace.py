@@ -93,7 +93,7 @@ class _Work:
 
     def of(self, trials: Iterable[TrialState]) -> tuple[float, float]:
         """What these still have."""
-        epochs = [(self._left(one, one.trained), self._weights.of(one)) for one in trials]
+        epochs = [(self._left(one, one.epoch), self._weights.of(one)) for one in trials]
         return fsum(n for n, _ in epochs), fsum(n * weight for n, weight in epochs)
 
     def until_end(
@@ -103,15 +103,15 @@ class _Work:
         if total is None or not trials or any(one.epochs is None for one in trials):
             return None
         epochs, seconds = self.of(one for one in trials if one.ended is None)
-        coming = max(0, total - len(trials))
+        coming = max(0, total - sum(one.planned.parent is None for one in trials))
         # Those to come are taken to be like these, from their first epoch on.
         fresh = [(self._left(one, 0), self._weights.of(one)) for one in trials if coming]
         epochs += coming / len(trials) * fsum(n for n, _ in fresh)
         return epochs, seconds + coming / len(trials) * fsum(n * weight for n, weight in fresh)
 
-    def _left(self, trial: TrialState, trained: int) -> float:
+    def _left(self, trial: TrialState, epoch: int) -> float:
         ahead = self._further.get(trial.epochs or 0, ())
-        return ahead[trained] if trained < len(ahead) else 0.0
+        return ahead[epoch] if epoch < len(ahead) else 0.0
 
 
 def _further(
@@ -122,10 +122,12 @@ def _further(
     reached, ended = [0.0] * (most + 2), [0.0] * (most + 2)
     for one in trials:
         # One that runs is not decided yet at the epoch at which it stands.
-        last = min(one.trained if one.ended else one.trained - 1, most)
+        epoch = one.planned.begins_after + one.trained
+        last = min(epoch if one.ended else epoch - 1, most)
         if last >= 1:
             reached[last] += 1
-        if one.ended is not None and 1 <= last < (one.epochs or 0):
+        # Of a population another one trains on in its place.
+        if one.ended is not None and not scheduler.members and 1 <= last < (one.epochs or 0):
             ended[last] += 1
     for epoch in range(most, 0, -1):
         reached[epoch] += reached[epoch + 1]

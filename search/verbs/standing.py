@@ -95,8 +95,10 @@ class View:
 
     @property
     def num_ended(self) -> int:
-        """Trials that have ended."""
-        return sum(self.state.counts().values())
+        """Trials that have ended, without those whose places others have taken."""
+        followed = self.state.followed()
+        trials = self.state.trials.items()
+        return sum(one.ended is not None and name not in followed for name, one in trials)
 
     def _doing(self, trial: TrialState) -> str:
         if trial.status == "planned":
@@ -153,7 +155,7 @@ class View:
     @property
     def num_left(self) -> int:
         """Trials that a later driver would still run: those to come among them."""
-        left = len(self.state.trials) - self.num_ended
+        left = len(self.state.unfinished())
         return left if self.total is None else max(left, self.total - self.num_ended)
 
     @cached_property
@@ -208,8 +210,8 @@ class View:
     @cached_property
     def stopped_at(self) -> dict[int, int]:
         """Trials that were stopped early, by their last epoch."""
-        ended = (one.result for one in self.state.trials.values())
-        found = Counter(one.num_epochs or 0 for one in ended if one and one.status == "pruned")
+        stopped = (one for one in self.state.trials.values() if one.status == "pruned")
+        found = Counter(one.planned.begins_after + one.trained for one in stopped)
         return dict(sorted(found.items()))
 
 

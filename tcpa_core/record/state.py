@@ -381,6 +381,11 @@ class StudyState:
             parent = planned.parent
         return found
 
+    def followed(self) -> set[str]:
+        """Trials whose places others have taken."""
+        parents = (one.planned.parent for one in self.trials.values())
+        return {parent.replaces for parent in parents if parent}
+
     def reused(self) -> dict[str, Reused]:
         """Trials that were taken from earlier studies, by name."""
         return {name: one.reused for name, one in self.trials.items() if one.reused}
