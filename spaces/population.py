@@ -64,10 +64,10 @@ def _of_trials(space: Space) -> str:
 
 def _of_epochs(space: Space) -> str:
     epochs = _largest(space, "train.epochs")
-    if space.scheduler.interval >= epochs:
+    if space.scheduler.interval > epochs - 2:
         return (
-            f"scheduler.interval must be < train.epochs, got {space.scheduler.interval} >= "
-            f"{epochs}: no member would be looked at before its end; lower it"
+            f"scheduler.interval must be <= {epochs - 2} with train.epochs {epochs}, got "
+            f"{space.scheduler.interval}: no member would be looked at before its end; lower it"
         )
     if "train.patience" in space.axes or space.base.get("train.patience") is not None:
         return (

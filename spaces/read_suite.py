@@ -108,6 +108,13 @@ def _cells(
                         "shorten a name."
                     )
                 space = reader.space(name, method, dataset, backbone)
+                if space.scheduler.members:
+                    raise ConfigError(
+                        "scheduler.name cannot be pbt in a suite "
+                        f"({document.place('scheduler', 'name')}): a row's best points are trained "
+                        "again on fresh seeds, and a setting that changed meanwhile is none; take "
+                        "asha or none."
+                    )
                 told = backbone or space.trials[0].backbone.name
                 yield SuiteCell(method, dataset, told, space)
 

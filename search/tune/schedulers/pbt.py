@@ -4,9 +4,11 @@ The settings of a trial never change. So where PBT copies the weights of a bette
 with other settings, a member ends here and a new trial begins from the state that the better one
 had at that epoch. The trials that had one place, one after the other, are a line.
 
-A member is judged when it reports at an interval, against the values that all others had at that
-epoch so far; nobody waits. Who is replaced by what follows from these values, the member's name and
-the seed of the proposals, so that a driver that takes a study up decides alike.
+A member's value at an interval counts there, and it is judged one epoch later, against the values
+that all others had at the interval so far. Nobody waits; but members that train side by side reach
+an interval together, and the first of them to report would be compared with nobody. Who is replaced
+by what follows from these values, the member's name and the seed of the proposals, so that a driver
+that takes a study up decides alike.
 
 Source:
     Jaderberg et al., Population Based Training of Neural Networks, arXiv:1711.09846 (2017);
@@ -39,7 +41,9 @@ class Scheduler(base.Scheduler):
         self._values: dict[int, dict[str, float]] = defaultdict(dict)
         """By epoch and trial, in the order of the reports."""
         self._ends: dict[str, int] = {}
-        """Trials that are replaced, and at which epoch."""
+        """Trials that are replaced, and at which epoch they end."""
+        self._judged: set[tuple[str, int]] = set()
+        """Trials that were let go on, and from which interval."""
         self._begun: dict[tuple[str, int], set[str]] = defaultdict(set)
         """By trial and epoch: the settings with which others have gone on from that state."""
         self._next: dict[str, Successor] = {}
@@ -48,13 +52,14 @@ class Scheduler(base.Scheduler):
     def decisions(self, trial: str, epochs: int) -> Sequence[int]:
         """See `base.Scheduler.decisions`."""
         interval = self._space.scheduler.interval
-        return range(interval, epochs, interval)
+        looks = range(interval, epochs - 1, interval)
+        return sorted({*looks, *(epoch + 1 for epoch in looks)})
 
     def join(self, planned: Planned) -> None:
         """See `base.Scheduler.join`."""
         self._trials[planned.trial] = planned
         if parent := planned.parent:
-            self._ends[parent.replaces] = parent.epoch
+            self._ends[parent.replaces] = parent.epoch + 1
             self._begun[parent.trial, parent.epoch].add(_key(planned.config))
 
     def goes_on(self, trial: str, epoch: int, values: Sequence[float]) -> bool:
@@ -62,13 +67,23 @@ class Scheduler(base.Scheduler):
         self._next.pop(trial, None)  # it went on
         if epoch not in self.decisions(trial, self._trials[trial].config.train.epochs):
             return True
-        known = trial in self._values[epoch]
-        self._values[epoch].setdefault(trial, values[0])
-        if trial in self._ends:
-            return self._ends[trial] != epoch
+        if self._ends.get(trial) == epoch:
+            return False
+        if not self._is_judged_well(trial, epoch - 1):
+            return False
+        if epoch % self._space.scheduler.interval == 0:
+            self._values[epoch].setdefault(trial, values[0])
+        return True
+
+    def _is_judged_well(self, trial: str, epoch: int) -> bool:
+        """Judge a trial by its value at an interval, once; where it has none there it goes on."""
+        if trial not in self._values.get(epoch, ()) or (trial, epoch) in self._judged:
+            return True
         worst, best = self._quantiles(epoch)
-        new = None if known or trial not in worst else self._successor(trial, epoch, best)
-        if new is not None:
+        new = self._successor(trial, epoch, best) if trial in worst else None
+        if new is None:
+            self._judged.add((trial, epoch))
+        else:
             self._next[trial] = new
         return new is None
 
