@@ -109,7 +109,7 @@ def read_draft(
         first_points=(),
         source=document.label,
     )
-    if space.scheduler.members:
+    if space.scheduler.herd:
         place = document.place("scheduler", "name")
         space = with_population(space, place)
     return Draft(space, _read_first_points(document), places)

@@ -1,6 +1,7 @@
 """What population based training asks of a space."""
 
 from spaces.perturbation import perturbable
+from spaces.sections import Herd
 from spaces.setting_values import default
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
@@ -10,7 +11,8 @@ PER_EPOCH = ("val_accuracy", "val_miou", "val_loss")
 
 
 def with_population(space: Space, place: str) -> Space:
-    """The space, with as many trials as there are members where its budget does not say.
+    """The space with what it leaves open of its population: its settings, and as many trials as
+    there are members.
 
     Args:
         space: Its scheduler is `pbt`.
@@ -23,17 +25,18 @@ def with_population(space: Space, place: str) -> Space:
     for problem in (_of_axes(space), _of_trials(space), _of_epochs(space)):
         if problem:
             raise ConfigError(f"{problem} ({place}).")
-    members = space.scheduler.population
-    if space.budget.trials is None:
-        budget = space.budget.model_copy(update={"trials": members})
-        return space.replaced(budget=budget)
-    if space.budget.trials < members:
+    herd = herd_of(space)
+    trials = space.budget.trials or herd.population
+    if trials < herd.population:
         raise ConfigError(
-            f"scheduler.population is {members}, and budget.trials lets only "
-            f"{space.budget.trials} begin ({place}); leave budget.trials out, or make the "
-            "population smaller."
+            f"scheduler.population is {herd.population}, and budget.trials lets only {trials} "
+            f"begin ({place}); leave budget.trials out, or make the population smaller."
         )
-    return space
+    return space.replaced(
+        budget=space.budget.model_copy(update={"trials": trials}),
+        # Told in full, so that the record of a study does not follow what is usual later.
+        scheduler=space.scheduler.model_copy(update=herd._asdict()),
+    )
 
 
 def _of_axes(space: Space) -> str:
@@ -64,10 +67,10 @@ def _of_trials(space: Space) -> str:
 
 def _of_epochs(space: Space) -> str:
     epochs = _largest(space, "train.epochs")
-    if space.scheduler.interval > epochs - 2:
+    if herd_of(space).interval > epochs - 2:
         return (
             f"scheduler.interval must be <= {epochs - 2} with train.epochs {epochs}, got "
-            f"{space.scheduler.interval}: no member would be looked at before its end; lower it"
+            f"{herd_of(space).interval}: no member would be looked at before its end; lower it"
         )
     if "train.patience" in space.axes or space.base.get("train.patience") is not None:
         return (
@@ -81,3 +84,9 @@ def _largest(space: Space, path: str) -> int:
     if path in space.axes:
         return int(max(space.axes[path].ends()))
     return int(space.base.get(path, default(path)))
+
+
+def herd_of(space: Space) -> Herd:
+    """The settings of its scheduler, which is `pbt`."""
+    assert space.scheduler.herd is not None
+    return space.scheduler.herd

@@ -108,7 +108,7 @@ def _cells(
                         "shorten a name."
                     )
                 space = reader.space(name, method, dataset, backbone)
-                if space.scheduler.members:
+                if space.scheduler.herd:
                     raise ConfigError(
                         "scheduler.name cannot be pbt in a suite "
                         f"({document.place('scheduler', 'name')}): a row's best points are trained "

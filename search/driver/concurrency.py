@@ -29,9 +29,9 @@ def measured_slots(
         measure: Probes the packs of the space; [] where that failed, None where it was interrupted.
         share: Part of its machine's memory that a worker may count on.
     """
-    if members := space.scheduler.members:
+    if herd := space.scheduler.herd:
         # All live side by side; those that memory does not hold together train in turns.
-        useful = -(-members // workers)
+        useful = -(-herd.population // workers)
         return min(useful, space.budget.pack_size or useful)
     if space.ablation:
         # A worker that holds more than its share leaves another one idle at the end.

@@ -301,7 +301,7 @@ class StudyRun:
                 plan=plan,
                 stop=lambda trial: workforce.dispatcher.stop.remote(trial),
                 may_start=lambda: not self._is_over_budget(workforce.num_gpus),
-                population=self._space.scheduler.members,
+                population=herd.population if (herd := self._space.scheduler.herd) else None,
             )
             stopping.on_successor = succeed
             for successor in stopping.due_successors():

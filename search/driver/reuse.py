@@ -41,7 +41,7 @@ class Reuse:
         self._recorder = recorder
         self._state = recorder.state
         self._tests_all = is_every_trial_tested(space)
-        self._takes_single = space.scheduler.members is None
+        self._takes_single = space.scheduler.herd is None
         """Others begin from the states of a population's trials, which earlier studies lack."""
         self._prints: Mapping[str, str] = study.document()["fingerprints"]
         self._learn_from: Sequence[str] = study.document().get("learn_from") or ()

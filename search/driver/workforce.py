@@ -143,7 +143,7 @@ class Workforce:
             spec,
             metrics,
             is_every_trial_tested(self._space),
-            self._space.scheduler.interval if self._space.scheduler.members else None,
+            herd.interval if (herd := self._space.scheduler.herd) else None,
         )
         # Workers load their libraries while the sampler and Tune start.
         ray.get(self.dispatcher.start.remote())

@@ -60,7 +60,7 @@ def reusable(earlier: Earlier, space: Space, prints: Mapping[str, str]) -> Reusa
             of = [one.reused.study if one.reused else repeated.folder.name for one in trials]
             results = [one.result for one in trials if one.result]
             return _counted(of, results, earlier.num_completed)
-        if space.scheduler.members:
+        if space.scheduler.herd:
             return Reusable()
         configs: Iterable[TrialConfig] = (
             space.config(space.complete(point), seed)

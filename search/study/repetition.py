@@ -88,7 +88,7 @@ class Repetition:
                     if earlier.runs_same_code(document, one.planned.params)
                     and _counts(folder, document, one, is_whole=is_whole)
                 }
-                if space.scheduler.members and len(taken) < len(before.trials):
+                if space.scheduler.herd and not (is_whole and len(taken) == len(before.trials)):
                     continue
                 if taken and (best is None or len(taken) > len(best.taken)):
                     best = cls(folder, document, before, here, is_whole, taken)

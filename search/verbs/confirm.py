@@ -187,7 +187,7 @@ def best_points(study: StudyDir, top: int) -> dict[str, Candidate]:
             "as a base."
         )
     results = Results.of(space, study.state())
-    if space.scheduler.members:
+    if space.scheduler.herd:
         raise StudyError(
             f"{study.name} is a search by population based training: its best trials changed their "
             "settings while they trained, and a confirmation, like any point, trains with one "

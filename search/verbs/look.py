@@ -70,7 +70,7 @@ class Look:
             return [f"tcpa resume {name}{more}"]
         if confirmation is not None:
             return [*confirmation.next_commands(None)[:1], report]
-        can_confirm = self.kind == "search" and not self.view.outline.scheduler.members
+        can_confirm = self.kind == "search" and not self.view.outline.scheduler.herd
         if can_confirm and len(self.view.results.ranking().points) > 1:
             return [f"tcpa confirm {name}{more}", report]
         return [report]

@@ -127,7 +127,7 @@ def _further(
         if last >= 1:
             reached[last] += 1
         # Of a population another one trains on in its place.
-        if one.ended is not None and not scheduler.members and 1 <= last < (one.epochs or 0):
+        if one.ended is not None and not scheduler.herd and 1 <= last < (one.epochs or 0):
             ended[last] += 1
     for epoch in range(most, 0, -1):
         reached[epoch] += reached[epoch + 1]

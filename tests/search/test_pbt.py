@@ -15,6 +15,7 @@ from search.tune.early_stopping import EarlyStopping
 from search.tune.following import following
 from search.tune.schedulers.base import Successor
 from spaces.perturbation import perturbed
+from spaces.population import herd_of
 from spaces.space import Space
 from tcpa_core.config import TrialConfig
 from tcpa_core.errors import ConfigError
@@ -105,7 +106,7 @@ class Life:
 
     def step(self) -> None:
         number, places = len(self.journal), sorted(self.running)
-        may_start = not self.is_exhausted and len(places) < self.space.scheduler.population
+        may_start = not self.is_exhausted and len(places) < herd_of(self.space).population
         if not places or (may_start and chance(number, "start") < 0.5):
             new = self.planner.new()
             if isinstance(new, Planned):
@@ -175,7 +176,7 @@ def literal_decisions(
         if epoch not in (2, 4, 6) or name not in [one for _, one in scores[epoch]]:
             continue
         order = [one for _, one in sorted(scores[epoch], key=lambda pair: pair[0])]
-        size = math.ceil(len(order) * space.scheduler.quantile)
+        size = math.ceil(len(order) * herd_of(space).quantile)
         if size > len(order) / 2:
             size = math.floor(len(order) / 2)
         if name not in order[:size]:
@@ -184,7 +185,7 @@ def literal_decisions(
         source = draws.choice(order[-size:])
         seen = [settings[source], *tried.get((source, epoch), [])]
         for _ in range(100):
-            new = explored(settings[source], draws, space.scheduler.resample)
+            new = explored(settings[source], draws, herd_of(space).resample)
             if new not in seen:
                 tried.setdefault((source, epoch), []).append(new)
                 yield Parent(source, epoch, replaces=name), new

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from search.tune.schedulers import base
 from search.tune.schedulers.base import Successor
 from spaces.perturbation import perturbed
-from spaces.sections import SchedulerConfig
+from spaces.sections import Herd, SchedulerConfig
 from spaces.space import Space
 from tcpa_core.config import TrialConfig
 from tcpa_core.record.events import Parent, Planned
@@ -35,8 +35,12 @@ ATTEMPTS = 100
 class Scheduler(base.Scheduler):
     """Every `interval` epochs the worst `quantile` of the members makes place for new trials."""
 
+    reads = frozenset(Herd._fields)
+    has_one_objective = True
+
     def __init__(self, space: Space) -> None:
         super().__init__(space)
+        self._herd = space.scheduler.herd or Herd()
         self._trials: dict[str, Planned] = {}
         self._values: dict[int, dict[str, float]] = defaultdict(dict)
         """By epoch and trial, in the order of the reports."""
@@ -51,7 +55,7 @@ class Scheduler(base.Scheduler):
 
     def decisions(self, trial: str, epochs: int) -> Sequence[int]:
         """See `base.Scheduler.decisions`."""
-        interval = self._space.scheduler.interval
+        interval = self._herd.interval
         looks = range(interval, epochs - 1, interval)
         return sorted({*looks, *(epoch + 1 for epoch in looks)})
 
@@ -71,7 +75,7 @@ class Scheduler(base.Scheduler):
             return False
         if not self._is_judged_well(trial, epoch - 1):
             return False
-        if epoch % self._space.scheduler.interval == 0:
+        if epoch % self._herd.interval == 0:
             self._values[epoch].setdefault(trial, values[0])
         return True
 
@@ -95,7 +99,7 @@ class Scheduler(base.Scheduler):
         """The worst and the best trials at an epoch; of equal ones the first is the worse."""
         values = self._values[epoch]
         ranked = sorted(values, key=values.__getitem__)
-        size = min(math.ceil(len(ranked) * self._space.scheduler.quantile), len(ranked) // 2)
+        size = min(math.ceil(len(ranked) * self._herd.quantile), len(ranked) // 2)
         return ranked[:size], ranked[len(ranked) - size :]
 
     def _successor(self, trial: str, epoch: int, best: Sequence[str]) -> Successor | None:
@@ -106,7 +110,7 @@ class Scheduler(base.Scheduler):
         # With the same settings it would repeat what the other one trains next.
         begun = {_key(source.config), *self._begun[source.trial, epoch]}
         for _ in range(ATTEMPTS):
-            config = perturbed(self._space, source.config, self._space.scheduler.resample, draws)
+            config = perturbed(self._space, source.config, self._herd.resample, draws)
             if config is not None and _key(config) not in begun:
                 return Successor(config, Parent(source.trial, epoch, replaces=trial))
         return None
@@ -114,10 +118,11 @@ class Scheduler(base.Scheduler):
     @staticmethod
     def text(settings: SchedulerConfig, epochs: int) -> str:
         """See `base.Scheduler.text`."""
-        every = "epoch" if settings.interval == 1 else f"{settings.interval} epochs"
+        herd = settings.herd or Herd()
+        every = "epoch" if herd.interval == 1 else f"{herd.interval} epochs"
         return (
-            f"{settings.name}, {settings.population} members: every {every} the worst "
-            f"{settings.quantile:.0%} end, and trials from states of the best follow"
+            f"{settings.name}, {herd.population} members: every {every} the worst "
+            f"{herd.quantile:.0%} end, and trials from states of the best follow"
         )
 
 
