@@ -75,7 +75,7 @@ class Repetition:
                 continue
             with suppress(RecordError, ConfigError, OSError):  # what is whole is found one by one
                 before = StudyState.of(glance(folder / files.JOURNAL))
-                if limit is not None and len(before.trials) > limit:
+                if limit is not None and before.num_places > limit:
                     continue
                 if not _is_same(before, here, prints):
                     continue
@@ -96,8 +96,8 @@ class Repetition:
 
     @property
     def num_trials(self) -> int:
-        """Trials that it has planned."""
-        return len(self.before.trials)
+        """Trials that it has planned, as a budget counts them."""
+        return self.before.num_places
 
     def batches(self, study: StudyDir) -> Iterator[list[TrialEvent]]:
         """What the study that repeats it is to record, in the order in which it was there.

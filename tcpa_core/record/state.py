@@ -381,6 +381,11 @@ class StudyState:
             parent = planned.parent
         return found
 
+    @property
+    def num_places(self) -> int:
+        """Trials as a budget counts them: those that follow on others have their places."""
+        return sum(one.planned.parent is None for one in self.trials.values())
+
     def followed(self) -> set[str]:
         """Trials whose places others have taken."""
         parents = (one.planned.parent for one in self.trials.values())

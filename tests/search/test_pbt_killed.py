@@ -54,6 +54,9 @@ def test_every_epoch_is_trained_once_and_no_trial_counts_twice(tmp_path: Path) -
         driver.wait()
         resume = [*tcpa, "resume", "herd", *rest]
         assert subprocess.run(resume, cwd=tmp_path, env=env, stdout=log, stderr=log).returncode == 0
+        search += ["--study", "again"]
+        assert subprocess.run(search, cwd=tmp_path, env=env, stdout=log, stderr=log).returncode == 0
+    again = Counter(e["kind"] for e in events_of(tmp_path / "studies" / "again" / journal.name))
     events = events_of(journal)
     planned = {e["trial"]: e for e in events if e["kind"] == "planned"}
     ended = {e["trial"]: e for e in events if e["kind"] in ("completed", "pruned", "failed")}
@@ -72,3 +75,5 @@ def test_every_epoch_is_trained_once_and_no_trial_counts_twice(tmp_path: Path) -
         for epoch in range(e.get("from", {}).get("epoch", 0) + 1, replaced.get(name, 6) + 1)
     }
     assert trained == expected
+    # Repeated, nothing is trained.
+    assert again["reused"] == again["planned"] == len(planned) and not again["started"]
