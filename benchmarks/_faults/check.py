@@ -203,7 +203,9 @@ def journal_points(events: list[dict[str, Any]]) -> Counter[Point]:
         kind, trial = event["kind"], event.get("trial", "")
         if kind == "epoch":
             points.update(
-                (trial, f"epoch/{k}", event["epoch"], float(event[k])) for k in _PER_EPOCH
+                (trial, f"epoch/{k}", event["epoch"], float(event[k]))
+                for k in _PER_EPOCH
+                if k in event  # each task has scores of its own
             )
         elif kind == "tested" or kind in FINAL_KINDS:
             points.update(

@@ -133,7 +133,9 @@ def _expected(study: Path) -> dict[str, tuple[dict[str, str], str, Points]]:
             params[trial] = {k: str(v) for k, v in event["params"].items()}
         elif event["kind"] == "epoch":
             points[trial] += [
-                (name, event["epoch"], stamp, event[k]) for k, name in EPOCH_METRICS.items()
+                (name, event["epoch"], stamp, event[k])
+                for k, name in EPOCH_METRICS.items()
+                if k in event  # each task has scores of its own
             ]
         elif event["kind"] in (*FINAL_KINDS, "tested"):
             status.setdefault(trial, event["kind"])
