@@ -129,6 +129,7 @@ FAULTS = (
             f"{KILLS}::test_a_driver_killed_at_four_points_is_resumed_to_the_numbers_of_an_"
             "undisturbed_run",
             f"{KILLS}::test_real_training_gives_the_same_numbers_and_a_nan_fails_its_member_alone",
+            "search/test_pbt_killed.py",
         ),
     ),
     Fault(

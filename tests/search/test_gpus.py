@@ -106,7 +106,7 @@ def test_where_nothing_can_be_used_there_is_one_error(make_study: MakeStudy) -> 
 
 
 def test_a_gpu_that_workers_share_is_refused_once(make_study: MakeStudy) -> None:
-    study = make_study(make_space(), refuses={"0": FULL})
+    study = make_study(make_space(), epoch_s=0.2, refuses={"0": FULL})  # while others train
     assert run(study, gpus_per_worker=0.5).counts == {"completed": 12}
     assert set(of_kind(study, "started", "device")) == {"cuda"}
     (text,) = of_kind(study, "notice", "text")
