@@ -1,12 +1,13 @@
 """What population based training asks of a space."""
 
+from typing import get_args
+
 from spaces.perturbation import perturbable
-from spaces.sections import Herd
-from spaces.setting_values import default
+from spaces.sections import Herd, Metric, Objective
 from spaces.space import Space
 from tcpa_core.errors import ConfigError
 
-PER_EPOCH = ("val_accuracy", "val_miou", "val_loss")
+PER_EPOCH = [name for name in get_args(Metric) if Objective(metric=name).is_of_epochs]
 """Objectives that are measured after every epoch."""
 
 
@@ -51,7 +52,7 @@ def _of_axes(space: Space) -> str:
 
 
 def _of_trials(space: Space) -> str:
-    if len(space.objective) > 1 or space.objective[0].metric not in PER_EPOCH:
+    if len(space.objective) > 1 or not space.objective[0].is_of_epochs:
         metrics = ", ".join(one.metric for one in space.objective)
         return (
             "scheduler.name pbt compares members by one objective that every epoch has "
@@ -66,7 +67,7 @@ def _of_trials(space: Space) -> str:
 
 
 def _of_epochs(space: Space) -> str:
-    epochs = _largest(space, "train.epochs")
+    epochs = space.most_epochs
     if herd_of(space).interval > epochs - 2:
         return (
             f"scheduler.interval must be <= {epochs - 2} with train.epochs {epochs}, got "
@@ -78,12 +79,6 @@ def _of_epochs(space: Space) -> str:
             "ends them before; leave train.patience out"
         )
     return ""
-
-
-def _largest(space: Space, path: str) -> int:
-    if path in space.axes:
-        return int(max(space.axes[path].ends()))
-    return int(space.base.get(path, default(path)))
 
 
 def herd_of(space: Space) -> Herd:

@@ -14,7 +14,8 @@ from spaces.wording import any_of, axis_text, number_text, training_text
 Fact = tuple[str, str]
 """Name and value of a row."""
 NAMES = {"tpe": "TPE", "gp": "GP", "cmaes": "CMA-ES", "nsga2": "NSGA-II", "qmc": "QMC",
-         "asha": "ASHA", "hyperband": "Hyperband", "median": "median stopping"}  # fmt: skip
+         "asha": "ASHA", "hyperband": "Hyperband", "median": "median stopping",
+         "pbt": "PBT"}  # fmt: skip
 
 
 def searched(found: Frames) -> list[Fact]:
@@ -161,7 +162,8 @@ def _scheduler(space: Mapping[str, Any]) -> str:
         return "none: every trial trains to its end"
     if name == "pbt":
         return (
-            f"PBT, {found['population']} members, judged every {plural(found['interval'], 'epoch')}"
+            f"{NAMES[name]}, {found['population']} members, judged every "
+            f"{plural(found['interval'], 'epoch')}"
         )
     grace, factor = found.get("grace_epochs"), found.get("reduction_factor")
     parts = [
@@ -171,7 +173,6 @@ def _scheduler(space: Mapping[str, Any]) -> str:
         plural(found["brackets"], "bracket") if found.get("brackets") else "",
         f"at least {found['min_samples']} others" if found.get("min_samples") else "",
     ]
-    # fmt: skip
     return ", ".join(filter(None, parts))
 
 
