@@ -3,21 +3,23 @@
     python -m benchmarks.schedulers                     20 repeats of 64 trials, 27 epochs each
     python -m benchmarks.schedulers --repeats 3 --trials 27
 
-A trial's accuracy after epoch e is its limit minus a power of e, and noise (the family of Domhan et
-al., IJCAI 2015): fast starters often have the lower limit, so that curves cross. Trials run on a
-few places at a time and take unequal times for an epoch; every contender meets the same trials in
-the same order with the same noise. Ray's schedulers are asked through their own interface by a loop
-that does what Tune's controller does: it starts the trial that the scheduler chooses, reports each
-epoch, stops and pauses as told, and frees the place of a paused trial. The chosen trial is the best
-measured of those that were trained to the last epoch; its regret is how much the best of all trials
-is better at that epoch, without noise. With several objectives the regret is the share that the
-hypervolume of the trained trials lacks of that of all.
+A trial's accuracy after epoch e is its limit less what an exponential of e leaves (Weibull's curve
+in the family of Domhan et al., IJCAI 2015), and noise. In one set of curves slow and fast ones end
+alike; in the other the slow ones end higher, so that curves cross and the first epochs mislead.
+Trials run on a few places at a time and take unequal times for an epoch; every contender meets the
+same trials in the same order with the same noise. Ray's schedulers are asked through their own
+interface by a loop that does what Tune's controller does: it starts the trial that the scheduler
+chooses, reports each epoch, stops and pauses as told, and frees the place of a paused trial. The
+chosen trial is the best measured of those that were trained to the last epoch; its regret is how
+much the best of all trials is better at that epoch, without noise. With several objectives the
+regret is the share that the hypervolume of the trained trials lacks of that of all.
 """
 
 import argparse
 import heapq
 import itertools
 import json
+import math
 import random
 import statistics
 from collections.abc import Callable, Sequence
@@ -80,17 +82,19 @@ class Run:
         return {"trial": self.curve.name}
 
 
-def curves(seed: int, trials: int, epochs: int) -> list[Curve]:
-    """The trials of a repeat."""
+def curves(seed: int, trials: int, epochs: int, patience: float) -> list[Curve]:
+    """The trials of a repeat.
+
+    Args:
+        patience: How much higher the slowest ends than the fastest, in accuracy.
+    """
     draw = random.Random(seed)
     found = []
     for number in range(trials):
-        size = draw.random()
-        speed = draw.uniform(0.2, 1.2)
-        # Large and slow ones end higher.
-        limit = 0.5 + 0.25 * draw.betavariate(2, 2) + 0.1 * size + 0.1 * (1.2 - speed)
-        gap = draw.uniform(0.3, 0.5)
-        exact = tuple(limit - gap * (epoch + 1) ** -speed for epoch in range(1, epochs + 1))
+        size, slow = draw.random(), draw.random()
+        constant = 0.5 * 16**slow  # epochs in which 63 % of the way is gone: 0.5 to 8
+        limit = 0.5 + 0.25 * draw.betavariate(2, 2) + 0.1 * size + patience * slow
+        exact = tuple(limit - 0.4 * math.exp(-epoch / constant) for epoch in range(1, epochs + 1))
         measured = tuple(value + draw.gauss(0, 0.01) for value in exact)
         found.append(Curve(f"{number:05d}", exact, measured, draw.uniform(0.5, 2), size))
     return found
@@ -279,6 +283,20 @@ TWO_OBJECTIVES: dict[str, Make] = {
 }
 
 
+OF_RAY = {
+    "asha": "Ray ASHAScheduler",
+    "hyperband": "Ray HyperBandScheduler",
+    "hyperband, 3 brackets": "Ray AsyncHyperBandScheduler(brackets=3)",
+    "median": "Ray MedianStoppingRule",
+    "median, grace 5": "Ray MedianStoppingRule, grace 5",
+    "asha, both objectives": "Ray ASHAScheduler, accuracy alone",
+    "hyperband, both objectives": "Ray ASHAScheduler, accuracy alone",
+}
+"""What each of ours is compared with."""
+PATIENCE = {"Slow and fast trials end alike": 0.0, "Slow trials end higher, curves cross": 0.15}
+"""Kinds of curves."""
+
+
 def trained_to_end(runs: Sequence[Run], epochs: int) -> list[Run]:
     """Those of a study that count."""
     return [run for run in runs if run.epoch == epochs]
@@ -312,28 +330,26 @@ Regret = Callable[[Sequence[Run], Sequence[Curve], int], float]
 
 
 def compare(
-    contenders: dict[str, Make], loss: Regret, repeats: int, trials: int, epochs: int
+    contenders: dict[str, Make],
+    loss: Regret,
+    repeats: int,
+    trials: int,
+    epochs: int,
+    patience: float,
 ) -> list[dict[str, Any]]:
-    """One row for each contender: means over the repeats with 95 % intervals."""
+    """One row for each contender, with a value of each repeat."""
     rows = []
     for name, make in contenders.items():
         spent, lost, ended = [], [], []
         for seed in range(repeats):
-            made = curves(seed, trials, epochs)
+            made = curves(seed, trials, epochs, patience)
             _seed_numpy(seed)  # Ray draws brackets from NumPy's global generator
             runs = Controller(make(seed, epochs), made, epochs).run()
             assert len(runs) == trials, f"{name} has left {trials - len(runs)} trials out"
             spent.append(sum(run.epoch for run in runs))
             lost.append(loss(runs, made, epochs))
             ended.append(len(trained_to_end(runs, epochs)))
-        rows.append(
-            {
-                "scheduler": name,
-                "epochs": _mean(spent),
-                "regret": _mean(lost),
-                "completed": statistics.fmean(ended),
-            }
-        )
+        rows.append({"scheduler": name, "epochs": spent, "regret": lost, "completed": ended})
     return rows
 
 
@@ -350,15 +366,39 @@ def _mean(values: Sequence[float]) -> tuple[float, float]:
 
 
 def table(rows: Sequence[dict[str, Any]], what: str, epochs: int) -> str:
-    """The rows as Markdown."""
-    lines = [f"| scheduler | epochs | of all | {what} | completed |", "|---|---|---|---|---|"]
+    """The rows as Markdown; differences to Ray's are paired by repeat."""
+    lines = [
+        f"| scheduler | epochs | of all | {what} | against Ray's: epochs | {what} | completed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    by_name = {row["scheduler"]: row for row in rows}
     for row in rows:
-        (spent, spread), (lost, doubt) = row["epochs"], row["regret"]
+        spent, lost = row["epochs"], row["regret"]
+        against = ["", ""]
+        if rival := by_name.get(OF_RAY.get(row["scheduler"], "")):
+            against = [
+                _shown(_differences(spent, rival["epochs"]), "+.0f"),
+                _shown(
+                    _differences([100 * x for x in lost], [100 * x for x in rival["regret"]]),
+                    "+.2f",
+                ),
+            ]
         lines.append(
-            f"| {row['scheduler']} | {spent:.0f} ± {spread:.0f} | {100 * spent / epochs:.0f} % "
-            f"| {100 * lost:.2f} ± {100 * doubt:.2f} | {row['completed']:.1f} |"
+            f"| {row['scheduler']} | {_shown(spent, '.0f')} "
+            f"| {100 * statistics.fmean(spent) / epochs:.0f} % "
+            f"| {_shown([100 * x for x in lost], '.2f')} | {against[0]} | {against[1]} "
+            f"| {statistics.fmean(row['completed']):.1f} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _differences(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    return [a - b for a, b in zip(ours, theirs, strict=True)]
+
+
+def _shown(values: Sequence[float], form: str) -> str:
+    mean, half = _mean(values)
+    return f"{mean:{form}} ± {half:{form.lstrip('+')}}"
 
 
 def main() -> None:
@@ -369,17 +409,21 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=27)
     options = parser.parse_args()
     size = options.repeats, options.trials, options.epochs
-    one = compare(ONE_OBJECTIVE, regret, *size)
-    two = compare(TWO_OBJECTIVES, hypervolume_regret, *size)
     every = options.trials * options.epochs
     text = (
         f"# Schedulers on made-up curves: {options.repeats} repeats, {options.trials} trials of "
-        f"{options.epochs} epochs, {PLACES} at a time\n\n"
-        f"{table(one, 'regret (points)', every)}\nAccuracy and size:\n\n"
-        f"{table(two, 'hypervolume regret (%)', every)}"
+        f"{options.epochs} epochs, {PLACES} at a time\n"
     )
+    record: dict[str, Any] = {"options": vars(options)}
+    for kind, patience in PATIENCE.items():
+        one = compare(ONE_OBJECTIVE, regret, *size, patience)
+        two = compare(TWO_OBJECTIVES, hypervolume_regret, *size, patience)
+        record[kind] = {"one_objective": one, "two_objectives": two}
+        text += (
+            f"\n## {kind}\n\n{table(one, 'regret, points', every)}\n"
+            f"Accuracy and size:\n\n{table(two, 'hypervolume regret, %', every)}"
+        )
     RESULTS.mkdir(exist_ok=True)
-    record = {"options": vars(options), "one_objective": one, "two_objectives": two}
     (RESULTS / "schedulers.json").write_text(json.dumps(record, indent=1) + "\n")
     (RESULTS / "schedulers.md").write_text(text)
     print(text)
