@@ -58,22 +58,54 @@ class Layout:
     """List of names of each split, where the folders are of all."""
 
 
+class _Folders:
+    """Folders below a root, as they are spelt there; each is listed once, however often asked."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._names: dict[str, dict[str, str]] = {}
+
+    def find(self, path: str) -> str | None:
+        """A folder by its path, in whatever case; None: there is none."""
+        found = ""
+        for part in path.split("/"):
+            names = self._below(found)
+            name = names.get(part) or names.get(part.lower())
+            if not name:
+                return None
+            found = f"{found}/{name}" if found else name
+        return found
+
+    def _below(self, folder: str) -> dict[str, str]:
+        """Names of the folders there, by themselves and by how they are in lower case."""
+        if folder not in self._names:
+            try:
+                names = [e.name for e in os.scandir(self.root / folder) if e.is_dir()]
+            except OSError:
+                names = []
+            # the first of several that differ in case alone; its own spelling goes before all
+            lower = {name.lower(): name for name in reversed(names)}
+            self._names[folder] = lower | {name: name for name in names}
+        return self._names[folder]
+
+
 def layout_of(root: Path) -> Layout | None:
     """The layout that a folder has, by names of folders; None: none with masks."""
-    city = (_folder(root, "leftImg8bit"), _folder(root, "gtFine"))
+    below = _Folders(root)
+    city = (below.find("leftImg8bit"), below.find("gtFine"))
     if city[0] and city[1]:
-        found = _splits(root, [(f"{city[0]}/{{}}", f"{city[1]}/{{}}")])
+        found = _splits(below, [(f"{city[0]}/{{}}", f"{city[1]}/{{}}")])
         return Layout("cityscapes", found) if "train" in found else None
-    masks = _folder(root, "SegmentationClass") or _folder(root, "SegmentationClassPNG")
-    voc = (_folder(root, "JPEGImages"), masks)
+    masks = below.find("SegmentationClass") or below.find("SegmentationClassPNG")
+    voc = (below.find("JPEGImages"), masks)
     if voc[0] and voc[1] and (root / LISTS).is_dir():
         lists = {split: f"{LISTS}/{split}.txt" for split in WORDS}
         lists = {split: file for split, file in lists.items() if (root / file).is_file()}
         return Layout("voc", {"": (voc[0], voc[1])}, lists)
-    found = _splits(root, [*_above(), *_below(), *_beside()])
+    found = _splits(below, [*_above(), *_below(), *_beside()])
     if "train" in found:
         return Layout(_kind(*found["train"]), found)
-    return _flat(root)
+    return _flat(below)
 
 
 def _kind(images: str, masks: str) -> Kind:
@@ -94,25 +126,26 @@ def _beside() -> Iterator[tuple[str, str]]:
     return (("{}", f"{{}}{end}") for end in BESIDE)
 
 
-def _splits(root: Path, patterns: Iterable[tuple[str, str]]) -> dict[str, tuple[str, str]]:
+def _splits(below: _Folders, patterns: Iterable[tuple[str, str]]) -> dict[str, tuple[str, str]]:
     """Folders of each split by the first pattern that fits its name."""
     found: dict[str, tuple[str, str]] = {}
     for pattern in patterns:
         for split, words in WORDS.items():
             for word in words:
-                images, masks = (_folder(root, part.format(word)) for part in pattern)
-                if split not in found and images and masks and _has_pictures(root / masks):
+                images, masks = (below.find(part.format(word)) for part in pattern)
+                if split not in found and images and masks and _has_pictures(below.root / masks):
                     found[split] = images, masks
         if found:
             return found
     return found
 
 
-def _flat(root: Path) -> Layout | None:
+def _flat(below: _Folders) -> Layout | None:
     """All pictures in one folder, all masks in another, with lists of the splits or none."""
+    root = below.root
     for pictures in IMAGES:
         for of_masks in MASKS:
-            images, masks = _folder(root, pictures), _folder(root, of_masks)
+            images, masks = below.find(pictures), below.find(of_masks)
             if images and masks and _has_pictures(root / masks, deep=False):
                 lists = {
                     split: f"{word}.txt"
@@ -122,21 +155,6 @@ def _flat(root: Path) -> Layout | None:
                 }
                 return Layout("plain", {"": (images, masks)}, lists if "train" in lists else {})
     return None
-
-
-def _folder(root: Path, path: str) -> str | None:
-    """A folder below the root as it is spelt there; None: there is none."""
-    found = ""
-    for part in path.split("/"):
-        try:
-            names = [e.name for e in os.scandir(root / found) if e.is_dir()]
-        except OSError:
-            return None
-        name = part if part in names else next((n for n in names if n.lower() == part.lower()), "")
-        if not name:
-            return None
-        found = f"{found}/{name}" if found else name
-    return found
 
 
 def _has_pictures(folder: Path, *, deep: bool = True) -> bool:
@@ -156,8 +174,9 @@ def unmasked(root: Path, layout: Layout) -> list[str]:
         return []
     parts = layout.folders["train"][0].split("/")
     (at,) = (i for i, part in enumerate(parts) if part.lower() in WORDS["train"])
+    below = _Folders(root)
     places = (
-        _folder(root, "/".join([*parts[:at], word, *parts[at + 1 :]]))
+        below.find("/".join([*parts[:at], word, *parts[at + 1 :]]))
         for split, words in WORDS.items()
         if split not in layout.folders
         for word in words

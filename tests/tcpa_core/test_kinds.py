@@ -1,7 +1,10 @@
 """An error says which kind reads the folder that it was given."""
 
+import os
 import re
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,3 +103,20 @@ def test_a_store_that_no_kind_reads_is_named(
     (tmp_path / "set" / file).parent.mkdir(parents=True)
     (tmp_path / "set" / file).write_bytes(b"x")
     assert re.search(f"{Path(file).name}.* is .*{words}", _error(kind, tmp_path / "set", tmp_path))
+
+
+def test_a_folder_is_listed_a_few_times_however_many_names_are_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a network's disk each listing is a trip: some thousand names of folders are known."""
+    make("folder", tmp_path / "set")
+    listings: Counter[str] = Counter()
+    scandir = os.scandir
+
+    def counted(path: Any) -> Any:
+        listings[os.path.normpath(path)] += 1
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    _error("segfolder", tmp_path / "set", tmp_path)
+    assert max(listings.values()) < 3 * len(KINDS)
