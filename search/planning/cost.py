@@ -92,8 +92,11 @@ class Estimate:
     """Seconds of one device that a study will take: of a GPU, or of a core."""
 
     seconds: float
+    """With the epochs that the scheduler is meant to leave, where that is known."""
     low: float
+    """Trials are as fast as on record at best, and each is stopped as soon as it can be."""
     high: float
+    """As slow as on record at worst, and none is stopped."""
     num_known: int
     """Trials from which it is told."""
 
@@ -115,8 +118,10 @@ def estimate(space: Space, num_trials: int | None, rates: Rates) -> Estimate | N
         low += count * ordered[tail]
         high += count * ordered[-1 - tail]
     if can_stop(space.objective):
-        scheduler = scheduler_class(space.scheduler.name)
-        low *= scheduler.least(space.scheduler, space.most_epochs) / space.most_epochs
+        scheduler, most = scheduler_class(space.scheduler.name), space.most_epochs
+        expected = scheduler.expected(space.scheduler, most)
+        middle *= 1 if expected is None else expected / most
+        low *= scheduler.least(space.scheduler, most) / most
     return Estimate(middle, low, high, num_known)
 
 

@@ -26,6 +26,7 @@ def plan_document(plan: Plan) -> Json:
         "points": plan.num_points,
         "most_epochs": plan.most_epochs,
         "seeds": list(space.seeds),
+        "races_seeds": space.races_seeds or bool(space.ablation and space.ablation.races),
         "objective": [one.model_dump() for one in space.objective],
         "budget": space.budget.model_dump(),
         "sampler": None if space.ablation else space.sampler.model_dump(),

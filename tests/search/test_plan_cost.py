@@ -106,11 +106,17 @@ def test_a_design_is_counted_exactly(make_study: MakeStudy, tmp_path: Path) -> N
     )
 
 
-def test_early_stopping_lowers_the_least(make_study: MakeStudy, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("asha", "3 min (2 min to 10 min)"), ("median", "10 min (2 min to 10 min)")],
+)
+def test_early_stopping_lowers_the_middle_where_it_is_known(
+    make_study: MakeStudy, tmp_path: Path, name: str, expected: str
+) -> None:
+    """ASHA: (1 + 2/3 + 3/9) / 6 of 10 minutes."""
     record(make_study(make_space()), ended("0", 60.0, 6, methods=["linear"]))
-    asha = make_space(scheduler={"name": "asha", "grace_epochs": 1})
-    text = cost.describe(asha, 10, cost.recorded(tmp_path))
-    assert "10 min (2 min to 10 min) of one core" in text
+    space = make_space(scheduler={"name": name, "grace_epochs": 1})
+    assert f"{expected} of one core" in cost.describe(space, 10, cost.recorded(tmp_path))
 
 
 def test_what_was_never_run_is_named(make_study: MakeStudy, tmp_path: Path) -> None:

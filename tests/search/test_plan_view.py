@@ -77,8 +77,8 @@ def test_trained_parameters_are_those_of_the_smallest_and_largest_trial(plan: Pl
 KEYS = {
     "schema": int, "study": str, "folder": str, "storage": type(None), "tracking_uri": str,
     "kind": str, "trials": int, "points": type(None), "most_epochs": int, "seeds": list,
-    "objective": list, "budget": dict, "sampler": dict, "scheduler": dict, "searched": list,
-    "base": dict, "changed": dict, "data": list, "undecoded_images": int, "weights": str,
+    "races_seeds": bool, "objective": list, "budget": dict, "sampler": dict, "scheduler": dict,
+    "searched": list, "base": dict, "changed": dict, "data": list, "undecoded_images": int, "weights": str,
     "backbones": list, "preprocessing": list, "methods": list, "cost": dict, "reused": dict,
     "deviations": list,
     "warnings": list,
