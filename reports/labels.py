@@ -24,6 +24,11 @@ def is_missing(value: object) -> bool:
     return value is None or value is pd.NA or value != value
 
 
+def text_or_nothing(value: object) -> str:
+    """A cell of a frame as text; "" where it has no value."""
+    return "" if is_missing(value) else str(value)
+
+
 def plain(value: object) -> object:
     """A number of numpy as one of Python, which JSON knows; anything else as it is."""
     return value.item() if hasattr(value, "item") else value

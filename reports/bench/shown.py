@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from reports.bench.tables import MEAN_OF_GROUPS, BenchTables
-from reports.labels import Row, is_missing
+from reports.labels import Row, is_missing, text_or_nothing
 from reports.page.cell_text import deviation_notes, mean_text, stars, with_interval, with_mark
 from reports.page.data_set_tables import column_places
 
@@ -80,7 +80,9 @@ def main_table(tables: BenchTables, backbone: str, metric: str) -> MainTable:
     shown = [*columns.of_data(), *columns.over_all(), *columns.of_cost()]
     heads, texts, values = zip(*shown, strict=True)
     ordered = [column_places(one, len(columns.methods), 1) for one in values]
-    deviations = {method: str(row.get("deviation") or "") for method, row in columns.rows.items()}
+    deviations = {
+        method: text_or_nothing(row.get("deviation")) for method, row in columns.rows.items()
+    }
     published, about = _published(tables, backbone, metric, heads)
     return MainTable(
         backbone,

@@ -9,7 +9,7 @@ from reports.bench.shown import ABOUT, MainTable, count_text, time_text
 from reports.bench.tables import BenchTables
 from reports.bench.texts import PAIRS, missing, pair_grid
 from reports.draw import Drawn
-from reports.labels import Row, is_missing, plural
+from reports.labels import Row, is_missing, plural, text_or_nothing
 from reports.page.cell_text import signed
 from reports.page.rendering import render
 from reports.parquet import write_text
@@ -166,12 +166,9 @@ def _total(tables: BenchTables) -> str:
 
 def _cost(row: Row, cell: Cell, page: Path) -> dict[str, str]:
     """A cell's own row: what it found and took, and where its pages lie."""
-    known = {name: "" if is_missing(row[name]) else row[name] for name in ("trials", "epochs")}
+    texts = ("trials", "epochs", "backbone", "method", "dataset", "missing", "setting", "deviation")
     return {
-        **{name: str(value) for name, value in known.items()},
-        **{name: str(row[name] or "") for name in ("backbone", "method", "dataset", "missing")},
-        "setting": "" if is_missing(row["setting"]) else str(row["setting"]),
-        "deviation": "" if is_missing(row["deviation"]) else str(row["deviation"]),
+        **{name: text_or_nothing(row[name]) for name in texts},
         "parameters": count_text(row["num_trainable_no_head"]),
         "seed_time": time_text(row["train_s"]),
         "time": time_text(row["cost_s"]),

@@ -6,11 +6,21 @@ A cell's own plan checks the rest when its turn comes.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from search.planning.cost import DATA_PLACES, Estimate, Kind, Rates, kind_of, probed, recorded
+from search.planning.cost import (
+    DATA_PLACES,
+    Estimate,
+    Kind,
+    Rates,
+    kind_of,
+    probed,
+    recorded,
+    trained_shares,
+)
 from search.planning.plan import Decoding, Plan, Progress, measured_epoch, plan_space
 from spaces.axes import label
 from spaces.suite import Suite, SuiteCell
@@ -83,7 +93,7 @@ class BenchPlan:
 def plan_bench(
     suite: Suite,
     left: Sequence[SuiteCell],
-    total: int,
+    cells: Sequence[SuiteCell],
     folder: Path,
     *,
     probe: bool = False,
@@ -94,7 +104,7 @@ def plan_bench(
 
     Args:
         left: Cells that are not done.
-        total: Cells that were asked for.
+        cells: All that were asked for.
         folder: Of the bench.
         probe: Train a few steps of every method on one data set; otherwise times are told from
             trials on record in the bench and beside it.
@@ -118,30 +128,33 @@ def plan_bench(
     rates = _recorded(folder)
     if probe:
         rates = _probed(left, progress)
-    speeds = _Speeds(rates, {_config(one): data[one.dataset] for one in left})
+    speeds = _Speeds(
+        rates, _of_records(cells, rates, {_config(one): data[one.dataset] for one in left})
+    )
     confirmed = suite.confirm.top * suite.confirm.seeds
-    cells = []
+    planned = []
     for one in left:
         searched = one.space.budget.trials
         size = one.space.size()
         if size is not None and searched is not None:
             searched = min(searched, size * len(one.space.seeds))
         trials = None if searched is None else searched + confirmed
-        cells.append(CellPlan(one, trials, one.space.most_epochs, speeds.estimate(one, trials)))
+        found = None if searched is None else speeds.estimate(one, searched, confirmed)
+        planned.append(CellPlan(one, trials, one.space.most_epochs, found))
     numbers = {method: size.trainable[1] for plan in methods for size in plan.methods
                for method in [label(list(size.methods))]}  # fmt: skip
     return BenchPlan(
         suite=suite,
         folder=folder,
-        cells=tuple(cells),
-        num_done=total - len(left),
+        cells=tuple(planned),
+        num_done=len(cells) - len(left),
         data=data,
         methods=tuple(methods),
         device=rates.device,
         cache_bytes=_cache_bytes(left, data),
         study_bytes=math.fsum(
             (one.trials or 0) * (BYTES_A_TRIAL + BYTES_A_NUMBER * numbers.get(_chain(one.cell), 0))
-            for one in cells
+            for one in planned
         ),
     )
 
@@ -161,6 +174,19 @@ def _summaries(left: Sequence[SuiteCell], progress: Progress | None) -> dict[str
                 f"data set {one.dataset!r}: {err} Say where the data sets are with --data DIR, or "
                 f"leave it out: --datasets {rest or 'NAME'}."
             ) from err
+    return found
+
+
+def _of_records(
+    cells: Sequence[SuiteCell], rates: Rates, data: Mapping[DataConfig, DataSummary]
+) -> dict[DataConfig, DataSummary]:
+    """Columns that are done, too, where trials on them tell how fast a method is."""
+    found = dict(data)
+    recorded_on = {tuple(kind[place] for place in DATA_PLACES) for kind in rates.seconds}
+    for config in {_config(one): None for one in cells}:
+        if config not in found and _key(config) in recorded_on:
+            with suppress(DataError):  # gone meanwhile; what is left does not need it
+                found[config] = dataset_summary(config)
     return found
 
 
@@ -199,10 +225,9 @@ class _Speeds:
                 scaled = self._per_picture.setdefault(_without_data(kind), [])
                 scaled += [one / pictures for one in seconds]
 
-    def estimate(self, cell: SuiteCell, trials: int | None) -> Estimate | None:
-        """The time of a cell's trials; None: not known."""
-        if trials is None:
-            return None
+    def estimate(self, cell: SuiteCell, searched: int, confirmed: int) -> Estimate | None:
+        """The time of a cell's trials, of which those of its search can be stopped; None: not
+        known."""
         config = cell.space.trials[0]
         kind = kind_of(config.flat())
         seconds = self._rates.seconds.get(kind, [])
@@ -211,10 +236,15 @@ class _Speeds:
             seconds = [one * pictures for one in self._per_picture.get(_without_data(kind), [])]
         if not seconds:
             return None
-        ordered, epochs = sorted(seconds), trials * cell.space.most_epochs
+        ordered, most = sorted(seconds), cell.space.most_epochs
         tail = len(ordered) // 10
-        low, high = ordered[tail], ordered[-1 - tail]
-        return Estimate(epochs * fmean(ordered), epochs * low, epochs * high, len(ordered))
+        expected, least = trained_shares(cell.space)
+        return Estimate(
+            (expected * searched + confirmed) * most * fmean(ordered),
+            (least * searched + confirmed) * most * ordered[tail],
+            (searched + confirmed) * most * ordered[-1 - tail],
+            len(ordered),
+        )
 
 
 def _recorded(folder: Path) -> Rates:

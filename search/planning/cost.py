@@ -117,12 +117,19 @@ def estimate(space: Space, num_trials: int | None, rates: Rates) -> Estimate | N
         middle += count * sum(ordered) / len(ordered)
         low += count * ordered[tail]
         high += count * ordered[-1 - tail]
-    if can_stop(space.objective):
-        scheduler, most = scheduler_class(space.scheduler.name), space.most_epochs
-        expected = scheduler.expected(space.scheduler, most)
-        middle *= 1 if expected is None else expected / most
-        low *= scheduler.least(space.scheduler, most) / most
-    return Estimate(middle, low, high, num_known)
+    expected, least = trained_shares(space)
+    return Estimate(expected * middle, least * low, high, num_known)
+
+
+def trained_shares(space: Space) -> tuple[float, float]:
+    """Of all epochs of a search, those that are trained as the scheduler is meant to stop trials
+    (1 where that is not known), and if it stops each as soon as it can."""
+    if not can_stop(space.objective):
+        return 1.0, 1.0
+    scheduler, most = scheduler_class(space.scheduler.name), space.most_epochs
+    expected = scheduler.expected(space.scheduler, most)
+    least = scheduler.least(space.scheduler, most)
+    return (most if expected is None else expected) / most, least / most
 
 
 def _unknown(epochs: Mapping[Kind, float], rates: Rates) -> list[str]:

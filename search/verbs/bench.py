@@ -111,7 +111,7 @@ class BenchRun:
             return plan_bench(
                 self.suite,
                 left,
-                len(self.cells),
+                self.cells,
                 self.folder,
                 probe=probe,
                 is_shown=is_shown,

@@ -303,6 +303,12 @@ def test_a_method_more_changes_no_other_cell(tmp_path: Path) -> None:
     rows = [one.of("methods", "vit_b", "test").set_index("method")["mean_rank"]
             for one in (before, after)]  # fmt: skip
     assert list(rows[0]) == [2.0, 1.0] == list(rows[1][:2]), "a row without a value ranks nowhere"
+    table = main_table(after, "vit_b", "test")
+    assert table.names == ("a", "b", "c") and set(table.cells[2]) == {"-"}
+    write_tables(after, tmp_path / "written")
+    for name in ("report.html", "bench.md", "bench.tex"):
+        text = (tmp_path / "written" / name).read_text()
+        assert not re.search(r"\bnan\b|<NA>", re.sub(r"base64,[^\"]+", "", text)), name
 
 
 def test_published_numbers_stand_below_where_all_cells_agree(tmp_path: Path) -> None:
