@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports.bench.tables import BackboneTables
-from reports.plots.base import WIDTH, groups_of, listed, log_axis
+from reports.plots.base import WIDTH, groups_of, legend_columns, listed, log_axis
 
 TITLE = "Mean against parameters and training time"
 KINDS = ("bench",)
@@ -37,16 +37,17 @@ def draw(data: pd.DataFrame, source: BackboneTables) -> Figure | str:
         known = data[data[cost].notna()]
         for row in known.to_dict("records"):
             colour, marker = styles[row["method"]]
-            axes.plot(row[cost], 100 * row["mean"], marker, ms=5, color=colour)
-            axes.annotate(row["method"], (row[cost], 100 * row["mean"]), xytext=(4, 3),
-                          textcoords="offset points", fontsize=6.5)  # fmt: skip
+            axes.plot(row[cost], 100 * row["mean"], marker, ms=5, color=colour, ls="none",
+                      label=row["method"])  # fmt: skip
         line = known[known[front].fillna(False).astype(bool)].sort_values(cost)
         axes.step(line[cost], 100 * line["mean"], where="post", color="#222222", lw=0.9)
         if known[cost].min() > 0 and known[cost].max() / known[cost].min() > 20:
             axes.set_xscale("log")
             log_axis(axes.xaxis)
         axes.set_xlabel(label)
-        axes.margins(x=0.2, y=0.15)
+        axes.margins(x=0.1, y=0.15)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=2 * legend_columns(labels))
     panels[0].set_ylabel(f"mean on {source.metric} (%)")
     return figure
 

@@ -9,7 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
+from itertools import combinations, count
 from pathlib import PurePath
 from typing import Any
 
@@ -238,6 +238,15 @@ def _not_different(levels: Sequence[str], values: Array) -> list[list[str]]:
             same[i].append(levels[j])
             same[j].append(levels[i])
     return same
+
+
+def fewest_for_pairs(num_methods: int) -> int:
+    """Data sets from which on Wilcoxon's test after Holm can tell any pair of methods apart.
+
+    Its smallest p, of n differences of one sign, is 2 / 2^n, times the number of pairs.
+    """
+    pairs = math.comb(num_methods, 2)
+    return next(n for n in count(1) if pairs * 2.0 ** (1 - n) < ERROR)
 
 
 def friedman_p(values: Array) -> float:

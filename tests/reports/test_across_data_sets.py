@@ -12,13 +12,14 @@ from scipy import stats
 
 import reports
 from reports.build import build_report
-from reports.plots._rank_diagram import joined
+from reports.plots._rank_diagram import joined, sentence_of
 from reports.statistics.across_data_sets import (
     MEAN_OF_GROUPS,
     MEAN_OF_TASKS,
     VTAB_GROUPS,
     Scores,
     critical_difference,
+    fewest_for_pairs,
     friedman_p,
     group_rows,
     iman_davenport_p,
@@ -298,3 +299,27 @@ def test_kinds_of_one_data_set_name_it_whatever_the_folder() -> None:
         "data.root": ["/data", "/data", "/data/mine", None],
     })  # fmt: skip
     assert dataset_of(trials).tolist() == ["svhn", "cifar10", "mine", "digits"]
+
+
+@pytest.mark.parametrize("methods", [2, 3, 7])
+def test_so_many_data_sets_tell_a_pair_apart_and_no_fewer(methods: int) -> None:
+    """All differences of one sign and unequal: what Wilcoxon's test finds most unlikely."""
+    pairs = methods * (methods - 1) // 2
+    fewest = fewest_for_pairs(methods)
+    for n in (fewest, fewest - 1):
+        p = stats.wilcoxon(np.arange(1, n + 1), method="exact").pvalue
+        assert (pairs * p < 0.05) == (n == fewest)
+
+
+def test_the_critical_difference_and_the_bars_are_told_apart() -> None:
+    """Five methods on five data sets: ranks differ by 2.73 (Nemenyi), but by Wilcoxon no pair."""
+    rng = np.random.default_rng(0)
+    values = np.arange(5)[:, None] / 10 + rng.uniform(0, 0.01, (5, 5))
+    table = pd.DataFrame(values, list("edcba"), list("12345"))
+    rows, _ = rank_rows(Scores("methods", "test", table, "", 1))
+    said = sentence_of(pd.DataFrame(rows).sort_values("mean_rank"))
+    assert said == (
+        "a ranks best, 1.00 on 5 data sets; the critical difference tells it from d and e; by "
+        "Wilcoxon-Holm (bars) it is not told apart from e, d, c and b: for that 10 pairs need 9 "
+        "data sets."
+    )
