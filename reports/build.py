@@ -33,7 +33,7 @@ Progress = Callable[[str, int, int], None]
 
 OPTIMISTIC = (
     "The value of a selected setting is the largest of many noisy ones and therefore optimistic; "
-    "confirm it on fresh seeds."
+    "fresh seeds give an honest one."
 )
 
 

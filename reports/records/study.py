@@ -58,6 +58,11 @@ class Study:
         return str(self.document.get("name", ""))
 
     @property
+    def is_population(self) -> bool:
+        """Whether trials changed their settings while they trained."""
+        return (self.space.get("scheduler") or {}).get("name") == "pbt"
+
+    @property
     def kind(self) -> str:
         """ "search" or "ablation"."""
         return str(self.document["kind"])

@@ -127,7 +127,12 @@ def _sentences(
     yield from _other_method(found, shown, points)
     yield from _objectives(found)
     yield from _data_sets(found)
-    if len(points) > 1:
+    if found.study.is_population:
+        yield (
+            "Trials changed their settings while they trained, so that no confirmation trains one "
+            "again; search with a fresh seed (--set seeds=[1]) and compare the best of both."
+        )
+    elif len(points) > 1:
         yield f"Not confirmed yet: tcpa confirm {found.study.name}."
 
 

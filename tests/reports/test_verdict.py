@@ -100,6 +100,12 @@ def test_a_lead_that_is_not_shown(tmp_path: Path) -> None:
     assert said.winner is None and "Not confirmed yet: tcpa confirm s." in said.sentences
 
 
+def test_no_confirmation_is_advised_that_would_be_refused(tmp_path: Path) -> None:
+    space = {**SPACE, "scheduler": {"name": "pbt"}}
+    said = verdict_of(search(tmp_path / "s", {"vpt": [0.9], "tcpa": [0.8]}, space=space))
+    assert "tcpa confirm" not in said.text and "search with a fresh seed" in said.text
+
+
 def test_a_tie(tmp_path: Path) -> None:
     found = search(tmp_path / "s", {"vpt": values(0.9), "linear": values(0.9)})
     assert [row["name"] for row in best(found)["rows"]] == ["vpt", "linear"], "as selected"
