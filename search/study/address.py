@@ -197,8 +197,9 @@ def has_tables(database: Path) -> bool:
             raise StudyError(f"{parent} cannot be written")
         return False
     try:
-        # Read-only: sqlite would make an empty file where there is none.
-        address = f"{database.absolute().as_uri()}?mode=ro"
+        # Never made where there is none; but not read-only: what a killed process left half
+        # written has to be rolled back by who comes next.
+        address = f"{database.absolute().as_uri()}?mode=rw"
         with closing(sqlite3.connect(address, uri=True, timeout=30)) as connection:
             found = connection.execute("SELECT name FROM sqlite_master WHERE name = 'experiments'")
             return found.fetchone() is not None

@@ -77,10 +77,15 @@ def check_tracker(uri: str) -> None:
     if asking.is_alive():
         failures.append(TimeoutError(f"nothing in {ANSWER_S:.0f} s"))
     if failures:
+        remedy = "start the server, correct the address, or leave it out for a local database"
+        if database is not None and database.exists():
+            remedy = (
+                f"mend {database}, or move it away: a new one is made, and 'tcpa sync STUDY' puts "
+                "into it what the journals have"
+            )
         raise StudyError(
             f"--tracking-uri: MLflow does not answer at {without_secrets(uri)!r} "
-            f"({_why(failures[0], uri)}); start the server, correct the address, or leave it out "
-            "for a local database."
+            f"({_why(failures[0], uri)}); {remedy}."
         ) from failures[0]
 
 

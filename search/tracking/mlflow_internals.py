@@ -1,19 +1,23 @@
 """What is used of MLflow without a promise that it stays: test_private_names_of_mlflow.py.
 
 The client has no call that logs a file without asking for the run first, none that changes where
-the files of a run are, and no constant for the tags that its pages read.
+the files of a run are, none that makes a database's tables, and no constant for the tags that its
+pages read.
 """
 
+import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlsplit
 
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
 from mlflow.tracking.context.registry import resolve_tags
 
-from search.study.address import artifacts_of, has_tables
+from search.study.address import artifacts_of, has_tables, sqlite_uri
 
 PARENT_RUN = "mlflow.parentRunId"
 """Tag that makes a run the child of another one."""
@@ -56,6 +60,26 @@ def upload(found: Sequence[Path], folder: str, tracking_uri: str) -> None:
         store = get_artifact_repository(folder, tracking_uri=tracking_uri)
         for path in found:
             store.log_artifact(str(path))
+
+
+def make_tables(database: Path) -> None:
+    """Make MLflow's tables in a database of this machine that is not there yet: whole, or not at
+    all. MLflow makes them in some fifty steps, and there are some after which it cannot go on, so
+    that a process that is killed meanwhile would leave a file that nobody can open."""
+    database.parent.mkdir(parents=True, exist_ok=True)
+    if database.exists():
+        return
+    with TemporaryDirectory(dir=database.parent, prefix=".mlflow-") as folder:
+        new = Path(folder) / "new.db"
+        engine = create_sqlalchemy_engine(sqlite_uri(new))
+        _initialize_tables(engine)
+        engine.dispose()
+        try:
+            os.link(new, database)
+        except FileExistsError:  # another process was faster
+            pass
+        except OSError:  # a file system without hard links
+            os.replace(new, database)
 
 
 def relocate(database: Path) -> None:

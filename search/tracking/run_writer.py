@@ -17,7 +17,7 @@ from mlflow.entities import Metric, Run, RunTag
 from search.study.address import artifacts_of, sqlite_file
 from search.study.folder import StudyDir
 from search.tracking.experiment import ENDED, STATUS, Mirrored, StudyRuns, without_duplicates
-from search.tracking.mlflow_internals import PARENT_RUN, REFUSALS, relocate, upload
+from search.tracking.mlflow_internals import PARENT_RUN, REFUSALS, make_tables, relocate, upload
 from search.tracking.own_run import OwnRun, origin_of
 from search.tracking.run_values import (
     chain_of,
@@ -95,8 +95,8 @@ class RunWriter:
         self._client = MlflowClient(tracking_uri=uri)
         database = sqlite_file(uri)
         if database is not None:
-            database.parent.mkdir(parents=True, exist_ok=True)
-            # Before the client opens it: it would read where the files were.
+            # Before the client opens it: it would make tables, and read where the files were.
+            make_tables(database)
             relocate(database)
             artifact_root = artifact_root or artifacts_of(database)
         self._of_study = StudyRuns(self._client, self._study, artifact_root, warn)

@@ -5,7 +5,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from search.study.address import sqlite_uri
-from search.tracking.mlflow_internals import relocate
+from search.tracking.mlflow_internals import make_tables, relocate
 from search.tracking.pages import is_open, open_host_notice, serve, server_command
 from search.tracking.view import start_page, view_address
 
@@ -25,6 +25,7 @@ def open_pages(database: Path, host: str, port: int) -> None:
 
 def run_pages(database: Path, server: str) -> list[str]:
     """Direct links to the runs of each study, since MLflow opens on an overview."""
+    make_tables(database)
     relocate(database)
     found = MlflowClient(tracking_uri=sqlite_uri(database.resolve())).search_experiments()
     return [

@@ -1,6 +1,9 @@
 """Folders and addresses: odd characters, relative ones, other schemes, moved folders."""
 
 import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -93,6 +96,28 @@ def test_a_look_at_a_database_changes_nothing(tmp_path: Path) -> None:
     path.write_bytes(b"no database" * 100)
     with pytest.raises(StudyError, match="not a database"):
         has_tables(path)
+
+
+HALF_WRITTEN = """
+import os, signal, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA cache_size = 1")  # so that pages are written before the end
+database.execute("BEGIN")
+database.executemany("INSERT INTO experiments VALUES (?)", [("x" * 500,)] * 1000)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_half_written_is_rolled_back(tmp_path: Path) -> None:
+    """To open it read-only is no way: sqlite refuses as long as its journal lies there."""
+    path = tmp_path / "x.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE experiments (name TEXT)")
+    subprocess.run([sys.executable, "-c", HALF_WRITTEN, str(path)], check=False)
+    assert path.with_name("x.db-journal").exists()
+    assert has_tables(path)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT count(*) FROM experiments").fetchone() == (0,)
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/studies", "gs://b", "hdfs://host:1/x", "S3://b"])

@@ -2,7 +2,10 @@
 
 import ast
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from importlib import import_module
 from importlib.metadata import version
@@ -88,6 +91,31 @@ def test_mlflow_keeps_where_the_files_of_runs_are_in_these_columns(tmp_path: Pat
         for table, column in (("experiments", "artifact_location"), *mlflow_internals.ADDRESSES):
             found = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
             assert column in found, f"{MLFLOW} has no column {table}.{column}; {WHERE} (relocate)"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import alembic.operations.batch as batch
+from search.tracking.mlflow_internals import make_tables
+made = batch.ApplyBatchImpl._create
+def create(*args):  # a copy of a table stands beside it, and its revision is not noted
+    os.kill(os.getpid(), signal.SIGKILL)
+batch.ApplyBatchImpl._create = create
+make_tables(Path(sys.argv[1]))
+"""
+
+
+def test_tables_are_made_whole_or_not_at_all(tmp_path: Path) -> None:
+    database = tmp_path / "studies" / "mlflow.db"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(database)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL and not database.exists()
+    for _ in range(2):
+        mlflow_internals.make_tables(database)
+        assert has_tables(database)
+    client = MlflowClient(f"sqlite:///{database}")
+    assert client.create_experiment("one"), f"{MLFLOW} makes other tables; {WHERE} (make_tables)"
+    assert sorted(path.suffix for path in database.parent.iterdir() if path.is_file()) == [".db"]
 
 
 def test_mlflow_names_the_errors_that_a_repeat_does_not_cure() -> None:
