@@ -7,19 +7,23 @@ stopped early: it ranks behind every completed trial, and among its like by epoc
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from search.study.folder import StudyDir
+from spaces.axes import Axis
 from spaces.reader import read_text
+from spaces.setting_values import default, method_of, paths
 from spaces.space import Space
-from tcpa_core.config import Flat, TrialConfig, file_settings, known_paths
+from tcpa_core.config import Flat, TrialConfig, file_settings
 from tcpa_core.errors import ConfigError, StudyError
 from tcpa_core.record.events import Learned
+from tcpa_core.record.scores import is_share
 
 SHOWN = 3
 """Rows of a kind that a line names."""
@@ -101,47 +105,87 @@ class _Row:
     values: Sequence[float | None]
     """The objectives."""
     epochs: int | None
+    """After which they were measured; None: after all of its settings."""
     is_stopped: bool = False
     """It was stopped early, after these epochs; the values are those of the last one."""
+    lacking: Collection[str] = ()
+    """Axes of which a table says nothing: a default is not what was measured."""
 
 
 def _take(found: Lesson, space: Space, row: _Row) -> None:
-    name, settings, values = row.name, row.settings, row.values
-    numbers = [v for v in values if v is not None and math.isfinite(v)]
-    if len(numbers) != len(space.objective):
-        found.left_out.setdefault("an objective has no value", []).append(name)
-        return
     try:
-        config = TrialConfig.from_flat(settings, place=name)
-        point = space.point_of(config)
-        here = space.config(point, int(settings.get("seed", 0))).flat()
+        values = _values(space, row)
+        point, here = _placed(space, row)
+        epochs = row.settings.get("train.epochs", here["train.epochs"])
+        other = _other(space, row, here)
+    except ConfigError as err:
+        found.left_out.setdefault(str(err), []).append(row.name)
+        return
+    found.told.append(
+        Learned(
+            source=row.name,
+            params={**point, "methods": here["methods"]},
+            values=values,
+            note="; ".join(other),
+            epoch=row.epochs or epochs if other else None,
+        )
+    )
+
+
+def _values(space: Space, row: _Row) -> list[float]:
+    """The objectives of a result, all of which have to be numbers."""
+    values = [v for v in row.values if v is not None and math.isfinite(v)]
+    if len(values) != len(space.objective):
+        raise ConfigError("an objective has no value")
+    if row.is_stopped and not row.epochs:
+        raise ConfigError("it was stopped early, and num_epochs does not say when")
+    for objective, value in zip(space.objective, values, strict=True):
+        if is_share(objective.metric) and not 0 <= value <= 1:
+            raise ConfigError(f"{objective.metric} is a share between 0 and 1")
+    return values
+
+
+def _placed(space: Space, row: _Row) -> tuple[Flat, Flat]:
+    """The point of a space at which a result was measured, and all settings of a trial there."""
+    outside: list[str] = []
+    lacking: list[str] = []
+
+    def value(path: str, axis: Axis) -> Any:
+        # Within its bounds at this point: constraints, or the other count of a fraction.
+        if not axis.contains(flat[path]):
+            outside.append(path)
+        if path in row.lacking:
+            lacking.append(path)
+        return flat[path]
+
+    try:
+        flat = TrialConfig.from_flat(row.settings, place=row.name).flat()
+        point = space.domains.walk(value)
+        here = space.config(point, int(row.settings.get("seed", 0))).flat()
     except (ConfigError, KeyError) as err:
-        found.left_out.setdefault(f"its settings are none of this space ({err})", []).append(name)
-        return
-    outside = [p for p, v in point.items() if not space.axes[p].contains(v)]
+        raise ConfigError(f"its settings are none of this space ({err})") from err
+    if lacking:
+        raise ConfigError(f"{', '.join(lacking)} has no value")
     if outside:
-        why = f"{', '.join(outside)} is outside its axis"
-        found.left_out.setdefault(why, []).append(name)
-        return
-    other = [
+        raise ConfigError(f"{', '.join(outside)} is outside its axis")
+    return point, here
+
+
+def _other(space: Space, row: _Row, here: Flat) -> list[str]:
+    """Why a result is not worth as much as a completed trial of the space; []: it is."""
+    settings = row.settings
+    other = [f"stopped after {row.epochs} epochs"] if row.is_stopped else []
+    other += [
         f"{path} was {settings[path]!r}, here {value!r}"
         for path, value in here.items()
         if path in settings and path not in space.axes and path not in _NOT_COMPARED
         and settings[path] != value
     ]  # fmt: skip
-    if row.is_stopped:
-        other.insert(0, f"stopped after {row.epochs} epochs")
     if other and len(space.objective) > 1:
-        why = f"{'; '.join(other)}, and several objectives know no trial that was stopped early"
-        found.left_out.setdefault(why, []).append(name)
-        return
-    params = {**point, "methods": here["methods"]}
-    told = Learned(source=name, params=params, values=numbers, note="; ".join(other))
-    if other:
-        told = Learned(
-            source=name, params=params, values=numbers, note=told.note, epoch=row.epochs or 1
+        raise ConfigError(
+            f"{'; '.join(other)}, and several objectives know no trial that was stopped early"
         )
-    found.told.append(told)
+    return other
 
 
 def _of_study(root: Path, name: str, space: Space) -> Iterator[_Row]:
@@ -161,31 +205,57 @@ def _of_study(root: Path, name: str, space: Space) -> Iterator[_Row]:
 def _of_table(path: Path, space: Space) -> Iterator[_Row]:
     metrics = [objective.metric for objective in space.objective]
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        # A spreadsheet writes a mark before the first column.
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, ValueError, csv.Error) as err:
         raise StudyError(f"--learn-from: {path} cannot be read ({err}).") from err
     columns = set(rows[0]) if rows else set()
-    if missing := [metric for metric in metrics if metric not in columns]:
+    if missing := [name for name in (*metrics, *space.axes) if name not in columns]:
+        what = f"has no column {missing[0]!r}" if rows else "has no row"
         raise ConfigError(
-            f"--learn-from: {path} has no column {missing[0]!r}; it needs one for each objective "
-            f"and one for each axis ({', '.join(space.axes)})."
+            f"--learn-from: {path} {what}; it needs a column for each objective "
+            f"({', '.join(metrics)}) and one for each axis ({', '.join(space.axes)})."
         )
-    paths = columns & known_paths().keys() - file_settings()
+    known = columns & paths().keys() - file_settings()
     for number, row in enumerate(rows, start=2):
-        given = {
-            p: read_text(row[p], f"{path}:{number}", path.parent).data for p in paths if row[p]
-        }
-        settings = {**space.base, **given}
-        values = [_number(row[metric]) for metric in metrics]
-        yield _Row(f"{path.name}:{number}", settings, values, settings.get("train.epochs"))
+        place = f"{path}:{number}"
+        given = {p: _setting(p, row[p], place, path.parent) for p in known if row[p]}
+        # A study's own table of trials says which ones were stopped early, and which failed.
+        status = row.get("status") or "completed"
+        is_stopped = status == "pruned"
+        has_values = is_stopped or status == "completed"
+        yield _Row(
+            name=f"{path.name}:{number}",
+            settings=_base_at(space, given.get("methods")) | given,
+            values=[_number(row[metric]) if has_values else None for metric in metrics],
+            epochs=int(_number(row.get("num_epochs")) or 0) if is_stopped else None,
+            is_stopped=is_stopped,
+            lacking=space.axes.keys() - given.keys(),
+        )
+
+
+def _base_at(space: Space, chain: object) -> Flat:
+    """What all trials of a space share, without the settings of methods outside a chain."""
+    if not isinstance(chain, list):
+        return dict(space.base)
+    return {p: v for p, v in space.base.items() if method_of(p) in (None, *chain)}
+
+
+def _setting(path: str, text: str, place: str, folder: Path) -> object:
+    value = read_text(text, place, folder).data
+    # pandas writes whole numbers with a point where a column has gaps.
+    is_whole = isinstance(value, float) and value.is_integer() and type(default(path)) is int
+    return int(value) if is_whole else value
 
 
 def _number(text: str | None) -> float | None:
+    """A finite number, or None."""
     try:
-        return float(text or "")
+        value = float(text or "")
     except ValueError:
         return None
+    return value if math.isfinite(value) else None
 
 
 def _some(names: Sequence[str]) -> str:

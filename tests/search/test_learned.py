@@ -11,6 +11,7 @@ from search.proposals.learned import learn
 from search.proposals.sampled import Sampled
 from search.study.folder import StudyDir
 from search.study.journal import Journal
+from spaces.space import Space
 from tcpa_core.errors import ConfigError
 from tcpa_core.record.events import (
     Ended,
@@ -110,9 +111,92 @@ def test_a_table_is_read_by_its_columns(tmp_path: Path) -> None:
     assert sorted(name for names in lesson.left_out.values() for name in names) == [
         "old.csv:3", "old.csv:4", "old.csv:5",
     ]  # fmt: skip
-    path.write_text("lr,accuracy\n1,2\n")
-    with pytest.raises(ConfigError, match="no column 'val_accuracy'"):
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("lr,accuracy\n1,2\n", "no column 'val_accuracy'"),
+        ("val_accuracy\n0.5\n", "no column 'optim.lr'"),
+        ("optim.lr;val_accuracy\n0.1;0.5\n", "no column"),
+        ("optim.lr,val_accuracy\n", "no row"),
+        ("", "no row"),
+    ],
+)
+def test_a_table_without_a_column_or_row_is_refused(tmp_path: Path, text: str, match: str) -> None:
+    path = tmp_path / "old.csv"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=match):
         learn([str(path)], make_space(axes=AXES), tmp_path)
+
+
+def told_of(path: Path, text: str, space: Space) -> tuple[list[tuple[str, Any]], dict[str, Any]]:
+    path.write_text(text)
+    lesson = learn([str(path)], space, path.parent)
+    return [(one.source, one.params) for one in lesson.told], lesson.left_out
+
+
+def test_what_a_row_does_not_say_is_no_default(tmp_path: Path) -> None:
+    told, left = told_of(
+        tmp_path / "t.csv", "optim.lr,val_accuracy\n,0.7\n0.02,70\n", make_space(axes=AXES)
+    )
+    assert not told
+    assert left == {
+        "optim.lr has no value": ["t.csv:2"],
+        "val_accuracy is a share between 0 and 1": ["t.csv:3"],
+    }
+
+
+def test_a_table_of_a_spreadsheet_or_of_pandas_is_read(tmp_path: Path) -> None:
+    """A mark before the first column; whole numbers with a point; settings of other chains."""
+    axes = {
+        "methods": {"choice": [["linear"], ["vpt"]]},
+        "vpt.num_prompts": {"int": [2, 8]},
+    }
+    space = make_space(base={"vpt.deep": False}, axes=axes)
+    text = "\ufeffmethods,vpt.num_prompts,seed,val_accuracy\n[linear],,0.0,0.5\n[vpt],4.0,,0.6\n"
+    told, left = told_of(tmp_path / "t.csv", text, space)
+    assert told == [
+        ("t.csv:2", {"methods": ["linear"]}),
+        ("t.csv:3", {"methods": ["vpt"], "vpt.num_prompts": 4}),
+    ]
+    assert not left
+
+
+def test_a_fraction_and_a_constraint_are_checked_where_the_point_lies(tmp_path: Path) -> None:
+    pool, count, other = "tcpa.num_image_prompts", "tcpa.top_k_image", "tcpa.num_cls_prompts"
+    axes = {
+        pool: {"int": [8, 40]},
+        other: {"int": [4, 40]},
+        count: {"fraction_of": pool, "range": [0.25, 0.5]},
+    }
+    space = make_space(base={"methods": ["tcpa"]}, axes=axes, constraints=[f"{other} <= {pool}"])
+    text = f"{pool},{count},{other},val_accuracy\n16,8,10,0.9\n16,16,10,0.9\n16,8,20,0.9\n"
+    told, left = told_of(tmp_path / "t.csv", text, space)
+    assert [name for name, _ in told] == ["t.csv:2"]
+    assert left == {
+        f"{count} is outside its axis": ["t.csv:3"],
+        f"{other} is outside its axis": ["t.csv:4"],
+    }
+    lesson = learn([str(tmp_path / "t.csv")], space, tmp_path)
+    (known,) = Sampled(space, "s", learned=lesson.told)._points.study.get_trials()
+    assert known.params[f"{count}/{pool}"] == pytest.approx(0.475)
+
+
+def test_a_study_s_own_table_says_what_was_stopped_early(tmp_path: Path) -> None:
+    path = tmp_path / "trials.csv"
+    path.write_text(
+        "status,optim.lr,num_epochs,train.epochs,val_accuracy\n"
+        "completed,0.01,6,6,0.7\npruned,0.02,2,6,0.9\nfailed,0.03,,6,0.1\npruned,0.04,,6,0.9\n"
+    )
+    lesson = learn([str(path)], make_space(axes=AXES), tmp_path)
+    assert [(one.source, one.epoch, one.note) for one in lesson.told] == [
+        ("trials.csv:2", None, ""),
+        ("trials.csv:3", 2, "stopped after 2 epochs"),
+    ]
+    assert sorted(name for names in lesson.left_out.values() for name in names) == [
+        "trials.csv:4", "trials.csv:5",
+    ]  # fmt: skip
 
 
 def test_a_sampler_draws_by_what_it_was_given(tmp_path: Path) -> None:
