@@ -188,11 +188,11 @@ def _comparisons(trials: pd.DataFrame, study: Study) -> tuple[dict[str, pa.Table
 
 
 _IDENTITY = b"tcpa.importance_of"
-_OF_IMPORTANCE = ("importance", "marginals", "interactions")
+OF_IMPORTANCE = ("importance", "marginals", "interactions")
 
 
 def _unexplained(study: Study) -> dict[str, pa.Table]:
-    return {name: table_of([], study, name) for name in _OF_IMPORTANCE}
+    return {name: table_of([], study, name) for name in OF_IMPORTANCE}
 
 
 def _importance(
@@ -202,16 +202,16 @@ def _importance(
     if study.kind != "search":
         return _unexplained(study), ""
     identity = importance.identity(trials, study).encode()
-    if earlier is not None and all((earlier / f"{n}.parquet").is_file() for n in _OF_IMPORTANCE):
+    if earlier is not None and all((earlier / f"{n}.parquet").is_file() for n in OF_IMPORTANCE):
         with suppress(RecordError):  # of another version: computed again
-            tables = {name: read_table(earlier, name) for name in _OF_IMPORTANCE}
+            tables = {name: read_table(earlier, name) for name in OF_IMPORTANCE}
             # A stopped report can leave tables of two different runs: all three must be of one.
             known = {table.schema.metadata.get(_IDENTITY) for table in tables.values()}
             if len(tables["importance"]) and known == {identity}:
                 return tables, ""
     rows, note = importance.importance_tables(trials, study)
     tables = {}
-    for name in _OF_IMPORTANCE:
+    for name in OF_IMPORTANCE:
         table = table_of(rows[name], study, name)
         tables[name] = table.replace_schema_metadata({**table.schema.metadata, _IDENTITY: identity})
     return tables, note

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,12 +24,15 @@ def write_table(table: pa.Table, folder: Path, name: str, *, csv: bool = True) -
     Raises:
         StudyError: The folder cannot be written.
     """
-    # CSV needs no checksum: nothing here reads it back.
     checked = partial(pq.write_table, table, write_page_checksum=True)
     write_atomic(folder / f"{name}.parquet", checked)
     if csv:
-        plain = partial(pyarrow.csv.write_csv, _without_formulas(table))
-        write_atomic(folder / f"{name}.csv", plain)
+        write_atomic(folder / f"{name}.csv", partial(write_csv, table))
+
+
+def write_csv(table: pa.Table, target: Path | IO[bytes]) -> None:
+    """Write a table as the CSV file beside its Parquet."""
+    pyarrow.csv.write_csv(_without_formulas(table), target)
 
 
 def _without_formulas(table: pa.Table) -> pa.Table:

@@ -1,5 +1,7 @@
 """The tables of a sealed study: written from its journal, and compared with it again."""
 
+import csv
+import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reports.frames import frames
-from reports.parquet import write_table
+from reports.frames import OF_IMPORTANCE, frames
+from reports.parquet import write_csv, write_table
 from reports.records.journal import load_journal
 
 CLOSE = 1e-9
@@ -32,24 +34,30 @@ def differences(study_dir: Path, folder: Path) -> list[str]:
     """Where tables of a folder are not what a study's journal says, in sentences; []: nowhere.
 
     A column that one of the two lacks, because it is of another version, is passed over, and so is
-    the importance of settings, which is fitted: its numbers are those of the library, too.
+    the importance of settings, which is fitted: its numbers are those of the library, too. A CSV is
+    compared with the Parquet beside it.
 
     Raises:
         StudyError, RecordError: As `load_journal`.
     """
     found = []
-    for name, wanted in _tables(study_dir, explain=False).items():
-        path = folder / f"{name}.parquet"
-        if not path.is_file():
-            if name in RECORDED:
-                found.append(f"tables/{name}.parquet: missing")
-            continue
+    wanted = _tables(study_dir, explain=False)
+    there = {path.stem for path in folder.glob("*")} | (set(RECORDED) & wanted.keys())
+    for name in sorted(there):
         try:
-            table = pq.read_table(path)
+            table = pq.read_table(folder / f"{name}.parquet")
+        except FileNotFoundError:
+            found.append(f"tables/{name}.parquet: missing")
+            continue
         except (OSError, pa.ArrowException) as err:
             found.append(f"tables/{name}.parquet: cannot be read ({err})")
             continue
-        found += _differing(name, table, wanted)
+        if name in wanted:
+            found += _differing(name, table, wanted[name])
+        elif name not in OF_IMPORTANCE and len(table):
+            found.append(f"tables/{name}: {len(table)} rows, none by the journal")
+        if (folder / f"{name}.csv").is_file():
+            found += _differing_text(name, (folder / f"{name}.csv").read_bytes(), table)
     return found
 
 
@@ -74,6 +82,34 @@ def _differing(name: str, table: pa.Table, wanted: pa.Table) -> list[str]:
             if not _is_same(one, other, close)
         ]
     return found
+
+
+def _differing_text(name: str, text: bytes, table: pa.Table) -> list[str]:
+    """Where a CSV file is not the table that lies beside it as Parquet."""
+    written = io.BytesIO()
+    write_csv(table, written)
+    wanted = written.getvalue()
+    if text == wanted:
+        return []
+    try:
+        rows, other = (list(csv.reader(io.StringIO(t.decode(), ""))) for t in (text, wanted))
+    except (ValueError, csv.Error) as err:
+        return [f"tables/{name}.csv: cannot be read ({err})"]
+    if [len(row) for row in rows] != [len(row) for row in other]:
+        return [f"tables/{name}.csv: not the rows and columns of {name}.parquet"]
+    return [
+        f"tables/{name}.csv: {column} in line {line} is {one!r}, {two!r} in {name}.parquet"
+        for line, (mine, theirs) in enumerate(zip(rows, other, strict=True), start=1)
+        for column, one, two in zip(other[0], mine, theirs, strict=True)
+        if one != two and not _is_same(_number(one), _number(two), CLOSE)
+    ]
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _is_same(one: object, other: object, close: float) -> bool:

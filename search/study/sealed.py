@@ -2,14 +2,18 @@
 
 `bundle.json` lists every file with its size and SHA-256; `seal.txt` has the SHA-256 of that list.
 Whoever publishes the seal beside the bundle lets others see that nothing of it was changed since.
+The comment of a zip file is the SHA-256 of all bytes before it, those of its directory included.
 Nothing of a bundle is unpickled; its names are checked before any of them becomes a path.
 """
 
 import hashlib
 import json
+import lzma
 import os
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +31,11 @@ _MOST = 1 << 24
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
 _NAME = re.compile(rf"{_PART}(/{_PART}){{0,3}}")
 _HEX = re.compile(r"[0-9a-f]{64}")
+_COMMENT = 64
+"""Bytes of a zip file's comment, which are its last ones."""
+_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, struct.error, zlib.error,
+               lzma.LZMAError, zipfile.BadZipFile, zipfile.LargeZipFile, StudyError)  # fmt: skip
+"""What `zipfile` raises of damaged bytes, or the file system of a file that cannot be read."""
 
 
 class Source(Protocol):
@@ -37,6 +46,9 @@ class Source(Protocol):
 
     def open(self, name: str) -> IO[bytes]:
         """Read one of `names`."""
+
+    def damage(self) -> list[str]:
+        """What is wrong with the bytes around the files, in sentences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +70,8 @@ class Manifest:
 
 
 class _Zip:
-    def __init__(self, file: zipfile.ZipFile) -> None:
+    def __init__(self, path: Path, file: zipfile.ZipFile) -> None:
+        self._path = path
         self._file = file
 
     def names(self) -> list[str]:
@@ -66,6 +79,14 @@ class _Zip:
 
     def open(self, name: str) -> IO[bytes]:
         return self._file.open(name)
+
+    def damage(self) -> list[str]:
+        if self._file.comment == _digest_before_comment(self._path):
+            return []
+        return [
+            f"{self._path.name}: bytes of the zip file were changed since it was sealed, or it was "
+            "packed again; to check its files alone, unpack it and verify the folder"
+        ]
 
 
 class _Folder:
@@ -82,6 +103,9 @@ class _Folder:
             raise StudyError(f"{path} is a symbolic link; a bundle holds plain files.")
         return path.open("rb")
 
+    def damage(self) -> list[str]:
+        return []
+
 
 @contextmanager
 def opened_bundle(path: Path) -> Iterator[Source]:
@@ -95,10 +119,10 @@ def opened_bundle(path: Path) -> Iterator[Source]:
         return
     try:
         file = zipfile.ZipFile(path)
-    except (OSError, ValueError, zipfile.BadZipFile) as err:  # ValueError: no name of a file
+    except _UNREADABLE as err:  # ValueError: also of what is no name of a file
         raise StudyError(f"{path} is no bundle of 'tcpa bundle': {err}.") from err
     with file:
-        yield _Zip(file)
+        yield _Zip(path, file)
 
 
 def write_bundle(target: Path, files: Mapping[str, Path], about: Mapping[str, Any]) -> str:
@@ -126,10 +150,15 @@ def write_bundle(target: Path, files: Mapping[str, Path], about: Mapping[str, An
         if target.suffix == ".zip":
             target.parent.mkdir(parents=True, exist_ok=True)
             with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as file:
+                file.comment = bytes(_COMMENT)
                 for name, text in texts.items():
                     file.writestr(name, text)
                 for name, path in files.items():
                     file.write(path, name)
+            digest = _digest_before_comment(draft)
+            with draft.open("r+b") as raw:
+                raw.seek(-_COMMENT, os.SEEK_END)
+                raw.write(digest)
         else:
             for name, path in files.items():
                 (draft / name).parent.mkdir(parents=True, exist_ok=True)
@@ -158,8 +187,7 @@ def read_manifest(source: Source) -> Manifest:
             str(name): Listed(int(one["bytes"]), str(one["sha256"]))
             for name, one in document["files"].items()
         }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
-            zipfile.BadZipFile) as err:  # fmt: skip
+    except (*_UNREADABLE, LookupError, TypeError, AttributeError) as err:
         raise RecordError(f"{MANIFEST} cannot be read ({err}).") from err
     if document.get("schema") != SCHEMA:
         raise RecordError(f"{MANIFEST} is of schema {document.get('schema')!r}, not {SCHEMA}.")
@@ -178,6 +206,7 @@ def broken(source: Source, manifest: Manifest, seal: str | None = None) -> list[
     found = []
     if seal is not None and seal.strip().lower() != manifest.seal:
         found.append(f"{MANIFEST}: its seal is {manifest.seal}, not the published {seal.strip()}")
+    found += source.damage()
     names = source.names()
     found += [
         f"{name}: twice in the bundle" for name in sorted(set(names)) if names.count(name) > 1
@@ -193,7 +222,7 @@ def broken(source: Source, manifest: Manifest, seal: str | None = None) -> list[
             continue
         try:
             is_same = _hashed(source.open(name), listed.size) == listed
-        except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, StudyError) as err:
+        except _UNREADABLE as err:
             found.append(f"{name}: cannot be read ({err})")
             continue
         if not is_same:
@@ -219,8 +248,19 @@ def _text_of(source: Source, name: str) -> str:
     try:
         with source.open(name) as file:
             return file.read(200).decode(errors="replace")
-    except (OSError, zipfile.BadZipFile, StudyError):
+    except _UNREADABLE:
         return ""
+
+
+def _digest_before_comment(path: Path) -> bytes:
+    """SHA-256 of a zip file up to its comment, in hex digits."""
+    found = hashlib.sha256()
+    left = max(0, path.stat().st_size - _COMMENT)
+    with path.open("rb") as file:
+        while left and (chunk := file.read(min(_CHUNK, left))):
+            found.update(chunk)
+            left -= len(chunk)
+    return found.hexdigest().encode()
 
 
 def _hashed(file: IO[bytes], most: int | None = None) -> Listed:

@@ -12,11 +12,12 @@ from rich.console import Console
 from reports.sealed import differences
 from search.study.description import read_description, write_description
 from search.study.folder import StudyDir
+from search.study.identity import check_unchanged
 from search.study.sealed import Manifest, Source, broken, extract, opened_bundle, read_manifest
 from search.verbs.bundle import TABLES
 from search.verbs.replay import replay
 from tcpa_core.config import Flat, file_settings
-from tcpa_core.errors import RecordError, StudyError, TcpaError
+from tcpa_core.errors import ConfigError, RecordError, StudyError, TcpaError
 from tcpa_core.record import files
 from tcpa_core.record.events import Planned, encode_line, read_journal
 from tcpa_core.record.state import StudyState
@@ -50,8 +51,17 @@ def verify(
         0: all is as it was sealed, and numbers came out again; 1: something is not.
 
     Raises:
-        StudyError: It is no bundle.
+        ConfigError: A setting is given that says nothing of the kind.
+        StudyError: It is no bundle; its trials were trained with files, and these are not here.
+        DataError: The data cannot be read.
+        WeightsError: The weights cannot be read.
     """
+
+    if others := sorted((given or {}).keys() - file_settings()):
+        raise ConfigError(
+            f"--set {others[0]}: here it says where files lie ({', '.join(sorted(file_settings()))}"
+            "); all else is as it was sealed."
+        )
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -103,6 +113,16 @@ def _replayed(
     """Train trials again; the exit code."""
     if trials:
         _move(study, trials, given)
+        planned = [study.state().trials[trial].planned.config for trial in trials]
+        if change := check_unchanged(study, accept=True, trials=planned):
+            console.print(f"{change}.", markup=False, soft_wrap=True)
+            console.print(
+                "NOT VERIFIED: other data or weights than it was made with; say with --set where "
+                "those lie, or train no trial with --trials 0.",
+                markup=False,
+                soft_wrap=True,
+            )
+            return 1
     failed = []
     for trial in trials:
         console.print(f"trial {trial}:", markup=False)

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from reports.sealed import differences, write_tables
 from search.study.folder import StudyDir
 from search.study.identity import fingerprints_of
 from search.study.journal import Journal
-from search.study.sealed import MANIFEST, SEAL
+from search.study.sealed import MANIFEST, SEAL, broken, opened_bundle, read_manifest
 from spaces.load import space_of
+from tcpa_core.errors import RecordError, StudyError
 from tcpa_core.record import files
 from tcpa_core.record.events import Ended, Epoch, Event, Planned, StudyBegun, encode_line
 from tcpa_core.record.events import read_journal as events_of
@@ -151,6 +154,66 @@ def test_a_number_changed_in_a_table_and_sealed_again_is_named(sealed: Path, typ
     resealed(sealed)
     code, said, _ = typed("verify", "b", "--trials", "0")
     assert code == 1 and "tables/trials: val_accuracy of row 1 is" in said
+
+
+def test_a_number_changed_in_a_csv_and_sealed_again_is_named(sealed: Path, typed: Run) -> None:
+    path = sealed / "tables" / "epochs.csv"
+    whole = path.read_text()
+    number = whole.splitlines()[1].split(",")[-1]
+    path.write_text(whole.replace(number, "0.123", 1))
+    resealed(sealed)
+    code, said, _ = typed("verify", "b", "--trials", "0")
+    assert code == 1 and "tables/epochs.csv: " in said and "in line 2 is '0.123'" in said
+    path.write_text(whole.rsplit("\n", 2)[0] + "\n")
+    resealed(sealed)
+    code, said, _ = typed("verify", "b", "--trials", "0")
+    assert code == 1 and "tables/epochs.csv: not the rows and columns" in said
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_table_that_no_journal_gives_is_named(sealed: Path, typed: Run, suffix: str) -> None:
+    name = f"tables/scores.{suffix}"
+    shutil.copy(sealed / "tables" / f"epochs.{suffix}", sealed / name)
+    document = json.loads((sealed / MANIFEST).read_text())
+    document["files"][name] = {}
+    (sealed / MANIFEST).write_text(json.dumps(document))
+    resealed(sealed)
+    code, said, _ = typed("verify", "b", "--trials", "0")
+    assert code == 1 and "tables/scores" in said
+
+
+def test_no_byte_of_a_zip_file_is_free(root: Path, tmp_path: Path, typed: Run) -> None:
+    """Those of its directory and its end, of which times and versions change no file, too."""
+    assert typed("bundle", "sealed", "--root", str(root), "--out", "b.zip")[0] == 0
+    whole = (tmp_path / "b.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "b.zip") as file:
+        directory, heads = file.start_dir, [one.header_offset for one in file.infolist()]
+    near = {at + k for at in heads for k in range(30)}
+    for at in sorted({*near, *range(directory, len(whole), 3)}):
+        flipped = whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :]
+        (tmp_path / "b.zip").write_bytes(flipped)
+        # Refused as no zip file, as no bundle, or as one that has changed.
+        with (
+            suppress(StudyError, RecordError),
+            opened_bundle(tmp_path / "b.zip") as source,
+        ):
+            assert broken(source, read_manifest(source)), at
+    (tmp_path / "b.zip").write_bytes(whole)
+    with opened_bundle(tmp_path / "b.zip") as source:
+        assert not broken(source, read_manifest(source))
+
+
+def test_other_data_and_other_settings_are_said(sealed: Path, typed: Run) -> None:
+    code, said, err = typed("verify", "b", "--set", "optim.lr=0.1")
+    assert code == 2 and "--set optim.lr" in err and "data.root" in err
+    path = sealed / files.DESCRIPTION
+    path.write_text(
+        re.sub(r"(data: )'?[0-9a-f]{64}'?", r"\g<1>" + "'" + "0" * 64 + "'", path.read_text())
+    )
+    resealed(sealed)
+    code, said, err = typed("verify", "b", "--trials", "1")
+    assert code == 1 and "other data or weights than it was made with" in said
+    assert "--accept-changed-data" not in said + err
 
 
 def change_journal(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
