@@ -50,20 +50,20 @@ def _work(plan: BenchPlan) -> Iterator[tuple[str, str]]:
         f"sampler, scheduler {space.scheduler.name}), then its {suite.confirm.top} best points on "
         f"{suite.confirm.seeds} fresh seeds; the better one on val is tested",
     )
+    yield "baseline", f"{suite.baseline}, first in each column"
+    if not plan.cells:
+        return
     epochs = sorted({one.epochs for one in plan.cells})
-    shown = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}" if epochs else ""
+    shown = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
     trials = "until the time is used up" if plan.trials is None else f"{plan.trials:,}"
     yield "trials", f"{trials}, of at most {shown} epochs"
     yield "cost", _time(plan)
     disk = f"about {bytes_text(plan.study_bytes)} for the studies"
     yield "disk", f"{disk}, at most {bytes_text(plan.cache_bytes)} for decoded pictures"
-    yield "baseline", f"{suite.baseline}, first in each column"
     yield "order", ", ".join(dict.fromkeys(one.cell.dataset for one in plan.cells))
 
 
 def _time(plan: BenchPlan) -> str:
-    if not plan.cells:
-        return "nothing is left to do"
     if plan.trials is None:
         return "as long as the budget of each cell says"
     found = plan.estimate

@@ -1,11 +1,14 @@
 """What a bench will cost: told from any column on record, and with the epochs that are stopped."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from search.planning.bench_plan import BenchPlan, plan_bench
+from search.planning.bench_view import show_bench_plan
 from search.study.folder import StudyDir
 from spaces.read_suite import load_suite
 from tcpa_core.training.estimate import VALIDATION
@@ -39,6 +42,14 @@ def plan(tmp_path: Path, left: slice, **settings: Any) -> BenchPlan:
     study.path.mkdir(parents=True)
     record(study, ended("0", 12.0, 6, methods=["linear"]))
     return plan_bench(suite, suite.cells[left], suite.cells, folder)
+
+
+def test_of_a_bench_that_is_done_no_empty_lines_are_shown(tmp_path: Path) -> None:
+    said = io.StringIO()
+    show_bench_plan(plan(tmp_path, slice(0)), Console(file=said, width=200))
+    lines = said.getvalue().splitlines()
+    assert "2 data sets; 2 done, 0 left" in said.getvalue()
+    assert not [line for line in lines if line.startswith(("  trials", "  cost", "  order"))]
 
 
 @pytest.mark.parametrize("left", [slice(0, 2), slice(1, 2)])
