@@ -9,7 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    FakeTensor,
+    FakeTensorMode,
+    in_kernel_invocation_manager,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.fake_cuda.attention import attention
@@ -242,7 +246,14 @@ class _Device(TorchDispatchMode):
         self._pinned: set[int] = set()
         """Storages of the CPU that were asked for in pinned memory."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here; to guard every operation against it takes longer than most."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.prim.device.default:  # twice as often as all others together
+            return args[0].fake_device
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
         ins = tensors_of((args, kwargs))
@@ -254,12 +265,23 @@ class _Device(TorchDispatchMode):
         if from_gpu and (answered := self._answer(name, args, ins)):
             return answered[0]
         refuse(name, ins)
-        if copied := self._copy(func, name, args, kwargs):
+        if copied := self._copy(name, args, kwargs):
             return copied[0]
+        if func.is_view or name == "_unsafe_view":
+            return self._view(func, args, kwargs)
         with self._fake:
             out = func(*args, **kwargs)
         self._log.operation(func, args, kwargs, out)
         return out
+
+    def _view(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Of a tensor or several, made at once: fake tensors look up what a view looks like, which
+        takes five times as long as making it. No kernel starts."""
+        with in_kernel_invocation_manager(self._fake):
+            out = func(*args, **kwargs)
+        if isinstance(out, Tensor):
+            return FakeTensor(self._fake, out, GPU)
+        return [FakeTensor(self._fake, x, GPU) for x in out]
 
     def _on_cpu(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         if name == "is_pinned":
@@ -274,7 +296,7 @@ class _Device(TorchDispatchMode):
         _KEPT_ALIVE.append(made)  # so that no other storage gets its address
         return made
 
-    def _copy(self, func: Any, name: str, args: Any, kwargs: Any) -> tuple[Any] | None:
+    def _copy(self, name: str, args: Any, kwargs: Any) -> tuple[Any] | None:
         """Copies between the two memories; None: another operation."""
         if name == "copy_":
             target, source = args[0], args[1]
@@ -293,13 +315,14 @@ class _Device(TorchDispatchMode):
             out = self._to_cpu(source, target, kwargs)
             self._log.crossing(name, "d2h", source, out, later=bool(later and kept))
             return (out,)
-        with self._fake:
-            if target is None:
-                kind = kwargs.get("dtype") or source.dtype
-                like = torch.empty_like(source, dtype=kind, device="meta")
+        if target is None:
+            kind = kwargs.get("dtype") or source.dtype
+            like = torch.empty_like(source, dtype=kind, device="meta")
+            with self._fake:
                 out = torch.empty_strided(like.shape, like.stride(), dtype=kind, device=GPU)
-            else:
-                out = func(*args, **kwargs)
+        else:
+            source.expand(target.shape)  # which refuses what a copy refuses
+            out = target
         is_pinned = source.untyped_storage()._cdata in self._pinned
         self._log.crossing(name, "h2d", source, out, later=bool(later and is_pinned))
         return (out,)

@@ -58,8 +58,8 @@ def run_case(
         batch: Images of a step.
         eval_rows: Images of the val and of the test split; None: three batches of evaluation.
         classes: Of the data.
-        until: How far: the steps of an epoch; a whole epoch; or two of them, checkpoints, the steps
-            of members that were taken up again, their test and their results.
+        until: How far: to the end of the step that is looked at; a whole epoch; or two of them,
+            checkpoints, a step of members that were taken up again, their test and a result.
         with_sites: See `Log`.
 
     Returns:
@@ -75,7 +75,7 @@ def run_case(
         log.weights = {p.untyped_storage()._cdata for p in frozen.parameters()}
         rows = eval_rows or EVAL_BATCHES * max(1, 256 // members)
         if case.segments:  # one after the other, so that a few do
-            rows = EVAL_BATCHES * PICTURES
+            rows = 2 * PICTURES
         data = _data(
             frozen,
             configs[0],
@@ -88,7 +88,7 @@ def run_case(
             run.pack._evaluation._by_rows._rows = PICTURES * members
         trials = [run.pack.new_member(str(m), config) for m, config in enumerate(configs)]
         if until == "step":
-            run.steps(trials)
+            run.steps(trials, STEPS)
             return log
         trials = run.epoch(trials)
         if until == "end":
@@ -100,34 +100,36 @@ class _Run:
     """A pack whose phases are told to the log."""
 
     def __init__(self, frozen: Backbone, data: TrialData, log: Log) -> None:
-        self.pack = Pack(frozen, data, on_step=self._sign)
+        self.pack = Pack(frozen, data, on_step=self._turn)
+        self.pack.step.on_step = self._step
         self._frozen = frozen
         self._data = data
         self._log = log
         self._epoch = 0
         self._count = 0
-        self._is_brief = False
-        self._where = "step"
+        self._last: int | None = None
+        """The step of a brief epoch that is left where it begins."""
         evaluation: Any = self.pack._evaluation
         score = evaluation.score
 
         def marked(*args: Any) -> Any:
-            if self._is_brief:
-                raise _Enough
-            before, self._where, self._count = self._where, "eval", 0
-            log.phase = f"eval {self._epoch} 0"
-            try:
-                return score(*args)
-            finally:
-                self._where = before
-                log.phase = f"end {self._epoch}"
+            self._count, log.phase = 0, f"eval {self._epoch} 0"
+            scores = score(*args)
+            log.phase = f"end {self._epoch}"
+            return scores
 
         evaluation.score = marked
 
-    def _sign(self) -> None:
-        if self._log.phase.split()[0] in ("begin", "step", "eval"):
+    def _step(self) -> None:
+        self._count += 1
+        self._log.phase = f"step {self._epoch} {self._count}"
+        if self._count == self._last:
+            raise _Enough
+
+    def _turn(self) -> None:
+        if self._log.phase.startswith("eval"):
             self._count += 1
-            self._log.phase = f"{self._where} {self._epoch} {self._count}"
+            self._log.phase = f"eval {self._epoch} {self._count}"
 
     def epoch(self, members: Sequence[Member]) -> list[Member]:
         """Train an epoch."""
@@ -137,15 +139,15 @@ class _Run:
         assert len(trained) == len(members), outcomes
         return trained
 
-    def steps(self, members: Sequence[Member]) -> None:
-        """Train an epoch up to its evaluation."""
-        self._is_brief = True
+    def steps(self, members: Sequence[Member], last: int) -> None:
+        """Train an epoch up to the beginning of a step."""
+        self._last = last
         with suppress(_Enough):
             self._begun(members)
-        self._is_brief = False
+        self._last = None
 
     def rest(self, members: Sequence[Member]) -> None:
-        """Write, take up again, train on, test, and make results."""
+        """Write, take up again, train on, test, and make a result."""
         data, log = self._data, self._log
         with tempfile.TemporaryDirectory() as folder:
             log.phase = "save"
@@ -155,12 +157,11 @@ class _Run:
             members = [
                 restore_member(Path(folder) / one.trial, one.trial, one.config) for one in members
             ]
-        self.steps(members)
+        self.steps(members, 2)
         log.phase = "test"
         tested = self.pack.test(members)
         log.phase = "result"
-        for member, test in zip(members, tested, strict=True):
-            self.pack.result(member, "completed", test=test)
+        self.pack.result(members[-1], "completed", test=tested[-1])
 
     def _begun(self, members: Sequence[Member]) -> list[Any]:
         self._epoch, self._count = self._epoch + 1, 0
@@ -173,8 +174,8 @@ class _Enough(Exception):
 
 
 def steady_step(log: Log, epoch: int = 1) -> list[Event]:
-    """The last training step of an epoch that another one follows: a whole one."""
-    return log.of(log.phases(f"step {epoch} ")[-2])
+    """The second training step of an epoch: a whole one."""
+    return log.of(log.phases(f"step {epoch} ")[1])
 
 
 def steady_eval(log: Log, epoch: int = 1) -> list[Event]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from benchmarks.fake_cuda.kernels import Why, Work, span, work_of
 
@@ -116,7 +117,7 @@ class Log:
 
 def is_on_gpu(x: Any) -> bool:
     """Whether it is a tensor of the device."""
-    return isinstance(x, Tensor) and x.device.type == "cuda"
+    return isinstance(x, FakeTensor) and x.fake_device.type == "cuda"
 
 
 def _in_backward() -> bool:
