@@ -28,7 +28,7 @@ from search.study.folder import StudyDir
 from search.study.identity import Change, check_unchanged, fingerprints_of
 from search.study.working_copy import existing
 from search.terminal import time_text
-from search.verbs.bench_standing import DONE_CELL, cell_result, standing_of
+from search.verbs.bench_standing import DONE_CELL, Standing, cell_result, standing_of
 from search.verbs.confirm import best_points, confirmation, confirms
 from search.verbs.progress import Watch
 from search.verbs.run import run_watched
@@ -37,7 +37,7 @@ from search.verbs.taking_up import check_same, is_done, taken_up
 from spaces.confirmations import confirmed_name
 from spaces.space import Space
 from spaces.suite import Suite, SuiteCell
-from tcpa_core.errors import RunningError, StoppedError, StorageError, TcpaError
+from tcpa_core.errors import RunningError, StoppedError, StorageError, StudyError, TcpaError
 
 
 class CellWatch(Watch):
@@ -143,11 +143,32 @@ class BenchRun:
                 left.append(cell)
                 continue
             check_same(study, cell.space, partial(self._refusal, cell))
-            if standing_of(self.folder, cell.name).state != DONE_CELL:
+            found = standing_of(self.folder, cell.name)
+            self._check_confirmed(cell, found)
+            if found.state != DONE_CELL:
                 left.append(cell)
             elif not self.repeat.accept:
                 prints.check(study, cell)
         return left
+
+    def _check_confirmed(self, cell: SuiteCell, found: Standing) -> None:
+        """Refuse a cell that was confirmed with other points or seeds than the suite asks for.
+
+        Raises:
+            StudyError: It was.
+        """
+        study = existing(self.folder, confirmed_name(cell.name))
+        if study is None or found.search is None:
+            return
+        design, confirm = study.document()["space"]["ablation"], self.suite.confirm
+        points = min(confirm.top, len(found.search.view.results.ranking().points))
+        counts = {
+            "confirm.top": (len(design["rows"]), points),
+            "confirm.seeds": (len(design["seeds"]), confirm.seeds),
+        }
+        differing = [f"{key}: {was} -> {now}" for key, (was, now) in counts.items() if was != now]
+        if differing:
+            raise StudyError(self._refused_confirmation(study, "; ".join(differing)))
 
     def _run(self, left: Sequence[SuiteCell], placement: Placement) -> int:
         begun, failed, total = time.monotonic(), 0, len(self.cells)
@@ -248,14 +269,15 @@ class BenchRun:
         return (
             f"{cell} was searched with other settings than the suite asks for now (study "
             f"{study.name!r}, before -> now): {found}. Nothing was started. Give the changed row "
-            "or column a name of its own, so that it has new cells, or the whole bench with --name."
+            "or column a name of its own, so that it has new cells, or the whole bench with "
+            "--name: what is the same is taken from here and not trained again."
         )
 
     def _refused_confirmation(self, study: StudyDir, found: str) -> str:
         return (
             f"{study.path} confirms other points or seeds than the suite asks for now (before -> "
-            f"now): {found}. Give the bench another name with --name, or rename or remove that "
-            "folder to confirm the cell again."
+            f"now): {found}. Give the bench another name with --name, which takes what is the same "
+            "from this one; or rename that folder to confirm the cell again."
         )
 
     def _say(self, line: str) -> None:

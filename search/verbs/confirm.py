@@ -337,7 +337,7 @@ def _show(folder: StudyDir, best: Mapping[str, Candidate], console: Console) -> 
 def _refusal(folder: StudyDir, found: str) -> str:
     return (
         f"{folder.path} confirms other points or seeds than asked for now (before -> now): "
-        f"{found}; rename or remove that folder to confirm again."
+        f"{found}; rename that folder to confirm again: what is the same is taken from it."
     )
 
 

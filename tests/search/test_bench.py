@@ -125,6 +125,10 @@ def test_a_bench_grows_by_a_row_goes_on_after_a_kill_and_trains_nothing_twice(
         fill(SUITE.replace("VPT: {", "VPT: {base: {vpt.num_prompts: 7}, "))
     with pytest.raises(StudyError, match="budget.trials: 3 -> 4"):
         fill(SUITE.replace("trials: 3", "trials: 4"))
+    with pytest.raises(StudyError, match=r"confirm.seeds: 2 -> 3\. Give the bench another name"):
+        fill(SUITE.replace("seeds: 2", "seeds: 3"))
+    with pytest.raises(StudyError, match=r"digits-vpt_confirm confirms.*: confirm.top: 2 -> 3\."):
+        fill(SUITE.replace("top: 2", "top: 3"))
     assert journals(folder) == after
 
     # the last events of a confirmation are lost, as when its driver is killed

@@ -162,7 +162,7 @@ def test_confirm_is_repeated_with_and_without_resume(tcpa: Command) -> None:
     assert "s_confirm confirms other points or seeds than asked for now (before -> now): " in (
         tcpa.said
     )
-    assert "ablation.seeds: [1, 2] -> [1, 2, 3]; rename or remove that folder" in tcpa.said
+    assert "ablation.seeds: [1, 2] -> [1, 2, 3]; rename that folder" in tcpa.said
 
 
 def test_without_resume_a_study_is_not_taken_up(tcpa: Command) -> None:
