@@ -13,7 +13,7 @@ from search.study.folder import StudyDir
 from search.study.glance import glance
 from search.study.kept_state import keep_state
 from spaces.space import Space
-from tcpa_core.config import begun_from
+from tcpa_core.config import Flat, begun_from, file_settings
 from tcpa_core.errors import ConfigError, RecordError
 from tcpa_core.record import files
 from tcpa_core.record.events import Ended, Epoch, Event, Planned, Reused, TrialEvent, read_journal
@@ -47,6 +47,8 @@ class Repetition:
     """It is finished, with the same budget: the one that repeats it ends with its last trial."""
     taken: Collection[str]
     """Trials whose record is taken over."""
+    places: Flat
+    """Where data and weights lie for the one that repeats it; the same ones may have moved."""
 
     @classmethod
     def find(
@@ -67,6 +69,7 @@ class Repetition:
             here: Where the study stands that may repeat it; it may have gone another way.
         """
         now = _plain(space.as_dict())
+        places = {path: value for path, value in space.base.items() if path in file_settings()}
         best: Self | None = None
         for folder, document in earlier.studies():
             if _asked(document["space"]) != _asked(now) or document["fingerprints"] != prints:
@@ -77,7 +80,7 @@ class Repetition:
                 before = StudyState.of(glance(folder / files.JOURNAL))
                 if limit is not None and before.num_places > limit:
                     continue
-                if not _is_same(before, here, prints):
+                if not _is_same(before, here, prints, places):
                     continue
                 is_whole = before.is_finished and _budget(document["space"]) == _budget(now)
                 if space.ablation is not None and not is_whole:
@@ -91,7 +94,7 @@ class Repetition:
                 if space.scheduler.herd and not (is_whole and len(taken) == len(before.trials)):
                     continue
                 if taken and (best is None or len(taken) > len(best.taken)):
-                    best = cls(folder, document, before, here, is_whole, taken)
+                    best = cls(folder, document, before, here, is_whole, taken, places)
         return best
 
     @property
@@ -122,6 +125,8 @@ class Repetition:
         is_open = known is None or not (known.started or known.ended)
         is_taken = is_open and event.trial in self.taken
         again: TrialEvent = replace(event, n=None, began=None, gpus=None)
+        if isinstance(again, Planned):
+            again = _moved(again, self.places)
         if isinstance(event, Planned):
             if known is None:
                 yield again
@@ -166,16 +171,22 @@ def _found(folder: Path, document: Description, trial: TrialState) -> Found:
     return found_of(folder, document, trial.planned.trial, events)
 
 
-def _is_same(before: StudyState, here: StudyState, prints: Mapping[str, str]) -> bool:
+def _is_same(before: StudyState, here: StudyState, prints: Mapping[str, str], places: Flat) -> bool:
     """Whether the study has gone the same way so far, and trials have the same digests today."""
     for name, one in here.trials.items():
         if name not in before.trials or before.trials[name].planned.digest != one.planned.digest:
             return False
     ids = prints["data"], prints["weights"]
     return all(
-        _digest_today(before, one.planned, ids) == one.planned.digest
+        _digest_today(before, _moved(one.planned, places), ids) == one.planned.digest
         for one in before.trials.values()
     )
+
+
+def _moved(planned: Planned, places: Flat) -> Planned:
+    """A trial with its data and weights where they lie now."""
+    there = {path: value for path, value in places.items() if path in planned.params}
+    return replace(planned, params={**planned.params, **there})
 
 
 def _digest_today(before: StudyState, planned: Planned, ids: tuple[str, str]) -> str:
@@ -187,8 +198,13 @@ def _digest_today(before: StudyState, planned: Planned, ids: tuple[str, str]) ->
 
 
 def _asked(space: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What decides which trials a search proposes, and which of them it stops."""
-    return {key: part for key, part in space.items() if key not in ("name", "cluster", "budget")}
+    """What decides which trials a search proposes, and which of them it stops.
+
+    Not where files lie: what they hold is in the fingerprints.
+    """
+    base = {path: v for path, v in space.get("base", {}).items() if path not in file_settings()}
+    parts = {key: part for key, part in space.items() if key not in ("name", "cluster", "budget")}
+    return {**parts, "base": base}
 
 
 def _budget(space: Mapping[str, Any]) -> Mapping[str, Any]:

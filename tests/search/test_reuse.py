@@ -13,6 +13,7 @@ import pytest
 from search.driver import driver
 from search.driver.driver import StudyOutcome, run_study
 from search.driver.placement import Placement
+from search.study.description import write_description
 from search.study.digests import Digests
 from search.study.earlier import code_of, earlier_of
 from search.study.folder import StudyDir
@@ -20,7 +21,7 @@ from spaces.selection import Results
 from spaces.space import Space
 from tcpa_core import config as core
 from tcpa_core.record import files
-from tcpa_core.record.events import Epoch, Planned, Reused, Started, Tested
+from tcpa_core.record.events import Epoch, Planned, Reused, Started, Tested, encode_line
 from tcpa_core.record.values import TrialResult
 from tests.search.conftest import PRINTS, make_space
 from tests.search.dispatchers import FACTORY
@@ -124,6 +125,28 @@ def test_a_search_with_early_stopping_is_repeated_without_training(
     assert set(reused(third).values()) == {f"first/{n}" for n in study.state().trials}
     for name in selected.trials:
         assert (third.path / files.CHECKPOINTS / name / files.LAST).is_file()
+
+
+def test_a_search_is_repeated_where_its_data_have_moved(
+    root: Path, tmp_path: Path, no_cluster: None
+) -> None:
+    """Those that were stopped early, too; its trials name the place of today."""
+    first = StudyDir.open(root, "first")
+    document = first.document()
+    document["space"]["base"]["data.root"] = str(tmp_path / "old")
+    write_description(first.path, document)
+    lines = [event.as_dict() for event in first.events()]
+    for line in lines:
+        if line["kind"] == "planned":
+            line["params"]["data.root"] = str(tmp_path / "old")
+    first.journal_path.write_bytes(b"".join(map(encode_line, lines)))
+    base = {"methods": ["linear"], "train.epochs": 6, "data.root": str(tmp_path / "new")}
+    space = make_space(**SEARCH, base=base)
+    study = made(root, "again", space)
+    assert run(space, study).finished and not trained(study)
+    assert "pruned" in study.state().counts() and study.state().counts() == first.state().counts()
+    roots = {one.planned.params["data.root"] for one in study.state().trials.values()}
+    assert roots == {str(tmp_path / "new")}
 
 
 def test_only_what_is_new_of_a_design_is_trained(designed: Path, tmp_path: Path) -> None:
