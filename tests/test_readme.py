@@ -47,9 +47,15 @@ BY_OTHER_TESTS = {
 """tests/test_gpu_report.py, tests/search/test_trained_verbs.py with a Hub of its own,
 tests/search/test_bench.py, which fills cells, and tests/search/test_reproduce.py, for one cell."""
 SMALLER: Mapping[str, Any] = {
-    "base": {"backbone.name": "vit_nano", "data.name": "digits", "train.epochs": 2},
+    "base": {
+        "backbone.name": "vit_nano",
+        "data.name": "digits",
+        "train.epochs": 2,
+        "tcpa.prompt_dropout": 0.0,  # prompts are projected once a step, not once an image
+    },
     "budget": {"trials": 4},
     "scheduler": {"name": "none"},
+    "first_points": [{"methods": ["linear"]}],
 }
 """What the README's space is cut down to."""
 
@@ -78,6 +84,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (first, *_) = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.S | re.M)
     space = yaml.safe_load(first) | SMALLER
     space["axes"]["methods"] = {"choice": [["linear"], ["tcpa"]]}
+    for prompts in ("tcpa.num_cls_prompts", "tcpa.num_image_prompts"):
+        space["axes"][prompts] = {"int": [2, 4]}
     del space["axes"]["cvpt.num_prompts"]
     (folder / "my_space.yaml").write_text(yaml.safe_dump(space))
     for name in ("folder", "vtab1k"):
