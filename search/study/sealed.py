@@ -33,6 +33,8 @@ _NAME = re.compile(rf"{_PART}(/{_PART}){{0,3}}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _COMMENT = 64
 """Bytes of a zip file's comment, which are its last ones."""
+_LAST_MARK, _LAST_RECORD = b"PK\x05\x06", 22
+"""How the last record of a zip file begins, and its bytes without a comment."""
 _UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, struct.error, zlib.error,
                lzma.LZMAError, zipfile.BadZipFile, zipfile.LargeZipFile, StudyError)  # fmt: skip
 """What `zipfile` raises of damaged bytes, or the file system of a file that cannot be read."""
@@ -81,11 +83,12 @@ class _Zip:
         return self._file.open(name)
 
     def damage(self) -> list[str]:
-        if self._file.comment == _digest_before_comment(self._path):
+        # One without a comment was packed by an earlier version, or again: its files are checked.
+        if self._file.comment == _digest_before_comment(self._path) or _has_no_comment(self._path):
             return []
         return [
-            f"{self._path.name}: bytes of the zip file were changed since it was sealed, or it was "
-            "packed again; to check its files alone, unpack it and verify the folder"
+            f"{self._path.name}: bytes of the zip file were changed since it was sealed; to check "
+            "its files alone, unpack it and verify the folder"
         ]
 
 
@@ -261,6 +264,13 @@ def _digest_before_comment(path: Path) -> bytes:
             found.update(chunk)
             left -= len(chunk)
     return found.hexdigest().encode()
+
+
+def _has_no_comment(path: Path) -> bool:
+    """Whether a zip file ends with its last record: no flipped length field looks like that."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LAST_RECORD))
+        return file.read(len(_LAST_MARK)) == _LAST_MARK
 
 
 def _hashed(file: IO[bytes], most: int | None = None) -> Listed:

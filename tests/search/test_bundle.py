@@ -189,8 +189,10 @@ def test_no_byte_of_a_zip_file_is_free(root: Path, tmp_path: Path, typed: Run) -
     with zipfile.ZipFile(tmp_path / "b.zip") as file:
         directory, heads = file.start_dir, [one.header_offset for one in file.infolist()]
     near = {at + k for at in heads for k in range(30)}
-    for at in sorted({*near, *range(directory, len(whole), 3)}):
-        flipped = whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :]
+    flips = {(at, at % 8) for at in {*near, *range(directory, len(whole), 3)}}
+    flips |= {(len(whole) - 66 + k, bit) for k in range(2) for bit in range(8)}  # comment's length
+    for at, bit in sorted(flips):
+        flipped = whole[:at] + bytes([whole[at] ^ (1 << bit)]) + whole[at + 1 :]
         (tmp_path / "b.zip").write_bytes(flipped)
         # Refused as no zip file, as no bundle, or as one that has changed.
         with (
@@ -199,8 +201,15 @@ def test_no_byte_of_a_zip_file_is_free(root: Path, tmp_path: Path, typed: Run) -
         ):
             assert broken(source, read_manifest(source)), at
     (tmp_path / "b.zip").write_bytes(whole)
-    with opened_bundle(tmp_path / "b.zip") as source:
-        assert not broken(source, read_manifest(source))
+    with (
+        zipfile.ZipFile(tmp_path / "b.zip") as file,
+        zipfile.ZipFile(tmp_path / "again.zip", "w") as again,
+    ):
+        for name in file.namelist():
+            again.writestr(name, file.read(name))
+    for path in ("b.zip", "again.zip"):
+        with opened_bundle(tmp_path / path) as source:
+            assert not broken(source, read_manifest(source))
 
 
 def test_other_data_and_other_settings_are_said(sealed: Path, typed: Run) -> None:
