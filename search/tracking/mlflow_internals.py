@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlsplit
 
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
 from mlflow.tracking.context.registry import resolve_tags
 
 from search.study.address import artifacts_of, has_tables, sqlite_uri
@@ -69,6 +68,9 @@ def make_tables(database: Path) -> None:
     database.parent.mkdir(parents=True, exist_ok=True)
     if database.exists():
         return
+    # Half a second that only the first study of a folder needs.
+    from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
+
     with TemporaryDirectory(dir=database.parent, prefix=".mlflow-") as folder:
         new = Path(folder) / "new.db"
         engine = create_sqlalchemy_engine(sqlite_uri(new))

@@ -16,6 +16,7 @@ from search.study.identity import check_unchanged
 from search.study.sealed import Manifest, Source, broken, extract, opened_bundle, read_manifest
 from search.verbs.bundle import TABLES
 from search.verbs.replay import replay
+from search.verbs.stages import Stages
 from tcpa_core.config import Flat, file_settings
 from tcpa_core.errors import ConfigError, RecordError, StudyError, TcpaError
 from tcpa_core.record import files
@@ -114,7 +115,9 @@ def _replayed(
     if trials:
         _move(study, trials, given)
         planned = [study.state().trials[trial].planned.config for trial in trials]
-        if change := check_unchanged(study, accept=True, trials=planned):
+        with Stages("checking weights and data") as stages:
+            change = check_unchanged(study, accept=True, trials=planned, progress=stages)
+        if change:
             console.print(f"{change}.", markup=False, soft_wrap=True)
             console.print(
                 "NOT VERIFIED: other data or weights than it was made with; say with --set where "

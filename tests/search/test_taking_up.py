@@ -76,7 +76,7 @@ class Command:
             cli.main()
         said = self._capsys.readouterr()
         self.said = re.sub(r"\s+", " ", said.out + said.err)
-        assert "Traceback" not in self.said
+        assert "Traceback" not in self.said, said.out + said.err
         assert isinstance(ended.value.code, int)
         return ended.value.code
 
