@@ -36,6 +36,7 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
+from reports.statistics.paired_tests import summarise
 from search.tune.schedulers.base import scheduler_class
 from spaces.load import space_of
 
@@ -43,8 +44,6 @@ RESULTS = Path(__file__).parent / "results"
 FACTOR = 3
 PLACES = 8
 """Trials that run at the same time."""
-T_95 = {3: 4.303, 5: 2.776, 10: 2.262, 20: 2.093, 50: 2.010}
-"""Quantile 0.975 of Student's t by the number of repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +336,7 @@ def compare(
     epochs: int,
     patience: float,
 ) -> list[dict[str, Any]]:
-    """One row for each contender, with a value of each repeat."""
+    """One row for each contender, with a value of each repeat; regrets in points or per cent."""
     rows = []
     for name, make in contenders.items():
         spent, lost, ended = [], [], []
@@ -347,7 +346,7 @@ def compare(
             runs = Controller(make(seed, epochs), made, epochs).run()
             assert len(runs) == trials, f"{name} has left {trials - len(runs)} trials out"
             spent.append(sum(run.epoch for run in runs))
-            lost.append(loss(runs, made, epochs))
+            lost.append(100 * loss(runs, made, epochs))
             ended.append(len(trained_to_end(runs, epochs)))
         rows.append({"scheduler": name, "epochs": spent, "regret": lost, "completed": ended})
     return rows
@@ -357,12 +356,6 @@ def _seed_numpy(seed: int) -> None:
     import numpy as np
 
     np.random.seed(seed)
-
-
-def _mean(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half its 95 % interval."""
-    t = T_95[len(values)]
-    return statistics.fmean(values), t * statistics.stdev(values) / len(values) ** 0.5
 
 
 def table(rows: Sequence[dict[str, Any]], what: str, epochs: int) -> str:
@@ -377,34 +370,29 @@ def table(rows: Sequence[dict[str, Any]], what: str, epochs: int) -> str:
         against = ["", ""]
         if rival := by_name.get(OF_RAY.get(row["scheduler"], "")):
             against = [
-                _shown(_differences(spent, rival["epochs"]), "+.0f"),
-                _shown(
-                    _differences([100 * x for x in lost], [100 * x for x in rival["regret"]]),
-                    "+.2f",
-                ),
+                _shown([a - b for a, b in zip(row[key], rival[key], strict=True)], form)
+                for key, form in (("epochs", "+.0f"), ("regret", "+.2f"))
             ]
         lines.append(
             f"| {row['scheduler']} | {_shown(spent, '.0f')} "
             f"| {100 * statistics.fmean(spent) / epochs:.0f} % "
-            f"| {_shown([100 * x for x in lost], '.2f')} | {against[0]} | {against[1]} "
+            f"| {_shown(lost, '.2f')} | {against[0]} | {against[1]} "
             f"| {statistics.fmean(row['completed']):.1f} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def _differences(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    return [a - b for a, b in zip(ours, theirs, strict=True)]
-
-
 def _shown(values: Sequence[float], form: str) -> str:
-    mean, half = _mean(values)
-    return f"{mean:{form}} ± {half:{form.lstrip('+')}}"
+    """Mean and half its 95 % interval; 0 where all are equal."""
+    found = summarise(values)
+    mean, low = statistics.fmean(values), found.low
+    return f"{mean:{form}} ± {0 if low is None else mean - low:{form.lstrip('+')}}"
 
 
 def main() -> None:
     """Compare, print and write the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=20, choices=sorted(T_95))
+    parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=27)
     options = parser.parse_args()
