@@ -1,6 +1,7 @@
 """Demsar's critical-difference diagram, of levels of a study or methods of a bench."""
 
 import json
+import math
 from collections.abc import Mapping
 
 import pandas as pd
@@ -57,7 +58,7 @@ def sentence_of(data: pd.DataFrame) -> str:
         said += f"; the critical difference tells it from {listed(apart)}"
     if same:
         needed = fewest_for_pairs(len(data))
-        pairs = f"{plural(len(data) * (len(data) - 1) // 2, 'pair')} need {needed} data sets"
+        pairs = f"{plural(math.comb(len(data), 2), 'pair')} need {needed} data sets"
         few = f": for that {pairs}" if n < needed else ""
         said += f"; by Wilcoxon-Holm (bars) it is not told apart from {listed(same)}{few}"
     return f"{said}."

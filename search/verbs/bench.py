@@ -144,23 +144,23 @@ class BenchRun:
                 continue
             check_same(study, cell.space, partial(self._refusal, cell))
             found = standing_of(self.folder, cell.name)
-            self._check_confirmed(cell, found)
+            self._check_confirmed(found)
             if found.state != DONE_CELL:
                 left.append(cell)
             elif not self.repeat.accept:
                 prints.check(study, cell)
         return left
 
-    def _check_confirmed(self, cell: SuiteCell, found: Standing) -> None:
+    def _check_confirmed(self, found: Standing) -> None:
         """Refuse a cell that was confirmed with other points or seeds than the suite asks for.
 
         Raises:
             StudyError: It was.
         """
-        study = existing(self.folder, confirmed_name(cell.name))
-        if study is None or found.search is None:
+        if found.search is None or found.confirmation is None:
             return
-        design, confirm = study.document()["space"]["ablation"], self.suite.confirm
+        study, confirm = found.confirmation.study, self.suite.confirm
+        design = study.document()["space"]["ablation"]
         points = min(confirm.top, len(found.search.view.results.ranking().points))
         counts = {
             "confirm.top": (len(design["rows"]), points),
